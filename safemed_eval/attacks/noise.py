@@ -1,0 +1,35 @@
+"""noise: one uniform draw from the ball, the random control that every real attack must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from safemed_eval.attacks._base import Attacked, BallAttack
+
+if TYPE_CHECKING:
+    import torch
+
+    from safemed_eval.core import Classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(BallAttack):
+    """Uniform noise in the ball; the model is never asked."""
+
+    def search(
+        self,
+        classify: Classify,
+        canvas: torch.Tensor,
+        labels: torch.Tensor,
+        generators: Sequence[torch.Generator],
+        quantize: bool,
+    ) -> Attacked:
+        drawn = self.threat.sample(canvas, generators)
+        if quantize:
+            drawn = self.threat.snap(canvas, drawn)
+        return Attacked(canvas=drawn, steps=[0] * len(canvas))
+
+
+ATTACK = Noise

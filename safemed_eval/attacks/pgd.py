@@ -1,0 +1,83 @@
+"""pgd: projected gradient descent, many small steps inside the ball."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from safemed_eval.attacks._base import Attacked, BallAttack, Loss, Start, Target
+from safemed_eval.grammar import ALWAYS
+
+if TYPE_CHECKING:
+    import torch
+
+    from safemed_eval.core import Classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(BallAttack):
+    """Steepest ascent on the loss, projected back into the ball after each step.
+
+    Source:
+        Madry et al. 2018 (arXiv:1706.06083). Differs: the loss is over the K options of the question; the clean image
+        is tried first, a row stops at the first point that succeeds, and a row that never does returns its
+        point of largest loss, not its last one. `early_stop=no` is the plain algorithm.
+    """
+
+    steps: int = field(default=10, metadata=ALWAYS)
+    step: float | None = None
+    """Size of one step as a fraction of eps; by default 2.5 / steps, at most 1."""
+    start: Start = "random"
+    restarts: int = 1
+    loss: Loss = "ce"
+    target: Target = "none"
+    """none: away from gold. Otherwise towards one wrong option, chosen once on the clean image."""
+    early_stop: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1 or self.restarts < 1:
+            raise ValueError("steps and restarts must be at least 1")
+        if self.step is not None and not 0 < self.step <= 2:
+            raise ValueError(f"step is a fraction of eps in (0, 2], got {self.step:g}")
+        if self.restarts > 1 and self.start == "zero":
+            raise ValueError("restarts from start=zero would repeat each other; use start=random")
+
+    @property
+    def step_size(self) -> float:
+        """Size of one step, in the unit of eps."""
+        return self.eps * (min(1.0, 2.5 / self.steps) if self.step is None else self.step)
+
+    def search(
+        self,
+        classify: Classify,
+        canvas: torch.Tensor,
+        labels: torch.Tensor,
+        generators: Sequence[torch.Generator],
+        quantize: bool,
+    ) -> Attacked:
+        import torch
+
+        from safemed_eval.attacks._ascent import Goal, ascend, choose_targets
+
+        targeted = self.target != "none"
+        if targeted:
+            with torch.no_grad():
+                labels = choose_targets(self.target, classify(canvas), labels, generators)
+        return ascend(
+            classify,
+            canvas,
+            Goal(loss=self.loss, labels=labels, targeted=targeted),
+            threat=self.threat,
+            steps=self.steps,
+            step_size=self.step_size,
+            start=self.start,
+            restarts=self.restarts,
+            early_stop=self.early_stop,
+            quantize=quantize,
+            generators=generators,
+        )
+
+
+ATTACK = PGD

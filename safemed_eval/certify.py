@@ -1,0 +1,89 @@
+"""Certified radii: items in, records out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from safemed_eval.core import Certificate, Item, Record, item_fields
+from safemed_eval.data import Canvas, canvas_of
+from safemed_eval.errors import DataError, ModelOutputError
+from safemed_eval.memory import Batch, out_of_memory
+from safemed_eval.models.waist import Waist
+from safemed_eval.seeds import generator
+from safemed_eval.smoothing import Smoothing
+from safemed_eval.smoothing.certify import certify
+
+
+@dataclass(kw_only=True)
+class Certification:
+    """How items are certified.
+
+    Args:
+        batch: noisy copies that go through the model together; it shrinks when memory runs out. The noise does not depend on it.
+    """
+
+    model: Waist
+    canvas: Canvas
+    smoothing: Smoothing
+    seed: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        self._fitting = Batch(self.batch)
+
+    def run(self, items: Sequence[Item], *, done: Callable[[str], bool] = lambda item: False) -> Iterator[Record]:
+        """Certify every item that is not done.
+
+        Yields:
+            One record an item. An item whose image or whose output is at fault has `error` set and no radius: it stays in every
+            denominator.
+        """
+        for item in items:
+            if not done(item.id):
+                yield self._certify(item)
+
+    def _certify(self, item: Item) -> Record:
+        started = time.perf_counter()
+        found: Certificate | None = None
+        error = None
+        device = self.model.device
+        try:
+            canvas = canvas_of(item, self.canvas).to(device)
+            vote = self.model.vote(item.question)
+            found = self._fitting.run(
+                lambda size: certify(
+                    vote, canvas, self.smoothing, rng=partial(_rng, device, self.seed, item.id), batch=size
+                )
+            )
+        except (DataError, ModelOutputError, RuntimeError, MemoryError) as fault:
+            if not (isinstance(fault, (DataError, ModelOutputError)) or out_of_memory(fault)):
+                raise
+            error = str(fault)
+        spec = self.smoothing
+        return {
+            "kind": "certify",
+            **item_fields(item),
+            "sampling": "fixed",
+            "sigma": spec.sigma,
+            "alpha": spec.alpha,
+            "n0": spec.n0,
+            "n": spec.n,
+            "votes0": list(found.votes0) if found else None,
+            "votes": list(found.votes) if found else None,
+            "prediction": found.prediction if found else None,
+            "correct": found is not None and found.prediction == item.label,
+            "p_lower": found.p_lower if found else None,
+            "radius": found.radius if found else None,
+            "abstained": found.abstained if found else None,
+            "seconds": time.perf_counter() - started,
+            "error": error,
+        }
+
+
+def _rng(device: torch.device, seed: int, item: str, purpose: str, chunk: int) -> torch.Generator:
+    return generator(device, seed, "certify", item, purpose, chunk)

@@ -1,0 +1,62 @@
+"""The command line. One small file a command; heavy imports are inside the commands."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+import safemed_eval
+from safemed_eval.cli import certify, data, demo, evaluate, models
+from safemed_eval.errors import UserError
+
+app = typer.Typer(
+    name="safemed-eval",
+    help="How robust is a medical vision-language model? Accuracy under attack, certified radii, broken down by imaging modality "
+    "and question type. Not for clinical use.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
+app.command("certify", epilog=certify.EXAMPLE)(certify.certify)
+app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(safemed_eval.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Entry point. An error that the user can mend is told on stderr, exit code 2; any other keeps its traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    warnings.filterwarnings("ignore", module=r"PIL\.|pydicom\.")
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends a run as Ctrl-C does: cleanly, to be resumed."""
+    raise KeyboardInterrupt

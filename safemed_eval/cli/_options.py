@@ -1,0 +1,154 @@
+"""Options that several commands share, as groups: same names, same help, same checks everywhere.
+
+A command takes a whole group as one parameter, `data: DataOptions`; `grouped` turns it into its options for typer.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+
+class Dtype(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Fit(StrEnum):
+    stretch = "stretch"
+    pad = "pad"
+
+
+def _option(*names: str, panel: str, help: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
+
+
+_model = functools.partial(_option, panel="Model")
+_data = functools.partial(_option, panel="Data")
+_run = functools.partial(_option, panel="Run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How a model is loaded."""
+
+    device: Annotated[str, _model(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    dtype: Annotated[Dtype, _model(help="auto: the checkpoint's own type on an accelerator, float32 on the CPU.")] = (
+        Dtype.auto
+    )
+    attn: Annotated[
+        str | None, _model(help="Attention: eager, sdpa, flash_attention_2, ... Default: transformers' choice.")
+    ] = None
+    device_map: Annotated[
+        str | None, _model(help="accelerate's placement, such as auto, for a model too large for one device.")
+    ] = None
+    trust_remote_code: Annotated[
+        bool, _model("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
+    ] = False
+    allow_pickle: Annotated[bool, _model("--allow-pickle", help="Read pickled weights, which can run code.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(LoadOptions):
+    """Which model, and how it is loaded."""
+
+    model: Annotated[
+        str,
+        _model(
+            help="A transformers checkpoint: a folder, a PEFT adapter's folder, or org/name@revision on the hub. "
+            "Or python:module:factory for a model of your own."
+        ),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which items, and the canvas that their images are brought to."""
+
+    data: Annotated[
+        str,
+        _data(
+            help="omnimedvqa:DIR (raw layout), medr1:FILE_OR_DIR (Med-R1's splits), "
+            "or table:FILE (your own CSV or JSONL)."
+        ),
+    ]
+    data_root: Annotated[
+        Path | None,
+        _data(
+            help="Folder that image paths are relative to, if not the data's own. For medr1: the raw OmniMedVQA folder."
+        ),
+    ] = None
+    per_group: Annotated[
+        int | None, _data(help="Take this many items of each modality x question type, drawn by --seed.")
+    ] = None
+    limit: Annotated[int | None, _data(help="Take at most this many items, drawn by --seed.")] = None
+    modality: Annotated[list[str] | None, _data(help="Only this modality, such as CT. May be repeated.")] = None
+    question_type: Annotated[
+        list[str] | None, _data(help="Only this question type, such as 'Disease Diagnosis'. May be repeated.")
+    ] = None
+    canvas: Annotated[
+        str | None,
+        _data(
+            help="HxW or native: the pixel grid on which eps, sigma and radius are measured. "
+            "Default: the data's own, 384x384 for all kinds here."
+        ),
+    ] = None
+    fit: Annotated[Fit, _data(help="Stretch to the canvas, or keep the aspect ratio and pad with black.")] = Fit.stretch
+    skip_bad: Annotated[
+        bool, _data("--skip-bad", help="Run without the items that cannot be used, and count them.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run goes, and where to."""
+
+    batch_size: Annotated[
+        int | None, _run(min=1, help="Rows that go through the model together; halved when memory runs out.")
+    ] = None
+    seed: Annotated[int, _run(help="Seed of samples, random starts and noise.")] = 0
+    out: Annotated[
+        Path | None,
+        _run(help="Run folder. The same command again goes on where it stopped. Default: a name below runs/."),
+    ] = None
+    json: Annotated[bool, _run("--json", help="Print the summary as JSON instead of tables.")] = False
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of `command` that is an option group by the group's own options."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    flat: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            flat[name] = parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            continue
+        annotations = get_type_hints(groups[name], include_extras=True)
+        for field in fields(groups[name]):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            flat[field.name] = inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=annotations[field.name],
+            )
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    required_first = sorted(flat.values(), key=lambda p: p.default is not inspect.Parameter.empty)
+    run.__signature__ = inspect.Signature(required_first)  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in flat.items()}
+    return run

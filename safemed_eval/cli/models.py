@@ -1,0 +1,59 @@
+"""safemed-eval models ..."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from safemed_eval.cli._options import LoadOptions, grouped
+from safemed_eval.cli._prepare import load_model, resolve_model
+from safemed_eval.cli._show import out
+from safemed_eval.data import parse_canvas
+from safemed_eval.data._dataset import DEFAULT_CANVAS
+from safemed_eval.errors import CheckpointError, SpecError
+
+app = typer.Typer(help="Look at a model before a run.", no_args_is_help=True)
+_COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command("check")
+@grouped
+def check_command(
+    model: Annotated[str, typer.Argument(help="As --model of evaluate and certify.")],
+    load: LoadOptions,
+    canvas: Annotated[str, typer.Option(help="HxW: the size to check at.")] = "384x384",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Can this checkpoint be attacked and certified as it stands? Exit code 0 yes, 1 no."""
+    size = parse_canvas(canvas, "stretch", DEFAULT_CANVAS).size
+    if size is None:
+        raise SpecError("--canvas native: there is no image here to take the size from; write HxW")
+    try:
+        source = resolve_model(model, load)
+        waist = load_model(source, load)
+    except CheckpointError as error:
+        rows = [("loads", "fail", str(error))]
+    else:
+        from safemed_eval.models.check import check
+
+        found = check(waist, size)
+        rows = [("loads", "pass", f"{waist.describe().get('architecture', source.name)} on {waist.device}")]
+        rows += [(finding.name, finding.status, finding.detail) for finding in found]
+    if json:
+        typer.echo(
+            jsonlib.dumps([dict(zip(("check", "status", "detail"), row, strict=True)) for row in rows], indent=2)
+        )
+    else:
+        table = Table("check", "", "found", box=None, pad_edge=False, header_style="bold", title_justify="left")
+        for name, state, detail in rows:
+            table.add_row(name, f"[{_COLORS[state]}]{state}[/]", detail)
+        out.print(table)
+    raise typer.Exit(any(state == "fail" for _, state, _ in rows))

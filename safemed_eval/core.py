@@ -1,0 +1,144 @@
+"""The nouns: Question, Item, Certificate, and the two functions that the whole tool turns on.
+
+    Classify:  (B, 3, H, W) float32 in [0, 1]  ->  (B, K) float32 option log-probabilities   differentiable
+    Vote:      (B, 3, H, W) float32, unbounded ->  (B,)   int64 class ids in [0, K]; K = "no answer"
+
+Attacks see only Classify, smoothing only Vote. Neither sees text, tokens or a model family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+MODALITIES = (
+    "CT",
+    "Dermoscopy",
+    "Fundus Photography",
+    "MRI",
+    "Microscopy",
+    "OCT",
+    "Ultrasound",
+    "X-Ray",
+)
+QUESTION_TYPES = (
+    "Anatomy Identification",
+    "Disease Diagnosis",
+    "Lesion Grading",
+    "Modality Recognition",
+    "Other Biological Attributes",
+)
+MAX_OPTIONS = len(ascii_uppercase)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the model is asked; the gold answer is not part of it."""
+
+    text: str
+    options: tuple[str, ...]
+
+    @property
+    def letters(self) -> str:
+        """One letter per option, "ABCD" for four."""
+        return ascii_uppercase[: len(self.options)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One question about one image, with its gold answer and the slices that it belongs to."""
+
+    id: str
+    question: Question
+    label: int
+    """Index of the gold option."""
+    image: str
+    """Path relative to `root`, as the data file writes it."""
+    root: Path
+    modality: str | None = None
+    question_type: str | None = None
+    source: str | None = None
+    patient_id: str | None = None
+    image_sha256: str | None = None
+    """sha256 of the image file's bytes; None until the image has been read."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Further columns of the user's own table."""
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.image
+
+    @property
+    def cluster(self) -> str:
+        """Items that share a patient, or else an image, are not independent: intervals count clusters."""
+        return self.patient_id or self.image_sha256 or self.image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What Monte Carlo smoothing can say about one image. See `smoothing.certify`."""
+
+    votes0: tuple[int, ...]
+    """Selection votes for classes 0 .. K; the last entry is "no answer"."""
+    votes: tuple[int, ...]
+    """Estimation votes, same layout, independent draws."""
+    prediction: int | None
+    """The certified class, or None: abstained."""
+    p_lower: float | None
+    """Lower confidence bound of the probability of the selected class."""
+    radius: float | None
+    """Certified L2 radius in [0, 1] pixel units over the whole canvas, or None: abstained."""
+    abstained: str | None
+    """None, "p_lower <= 1/2", or "no answer won"."""
+
+
+class Classify(Protocol):
+    """Log-probabilities of the options of B bound questions, row by row.
+
+    Rows are independent of each other. Rows with fewer than K options hold -inf in the rest.
+    """
+
+    def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) float32 in [0, 1] -> (B, K) float32, differentiable in the canvas."""
+        ...
+
+    def take(self, rows: Sequence[int]) -> Classify:
+        """The same function bound to the questions of these rows only."""
+        ...
+
+
+class Vote(Protocol):
+    """Answers to one bound question, one per noisy copy of the image."""
+
+    classes: int
+    """K + 1: one class per option, and one for "no answer"."""
+
+    def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) float32, unbounded -> (B,) int64 in [0, K]."""
+        ...
+
+
+Record = dict[str, Any]
+"""One line of records.jsonl: plain JSON values."""
+
+
+def item_fields(item: Item) -> Record:
+    """What every record says of its item."""
+    return {
+        "item": item.id,
+        "label": item.label,
+        "options": len(item.question.options),
+        "modality": item.modality,
+        "question_type": item.question_type,
+        "source": item.source,
+        "image": item.image,
+        "image_sha256": item.image_sha256,
+        "patient_id": item.patient_id,
+        "extra": dict(item.extra),
+    }

@@ -1,0 +1,50 @@
+"""Data sets: each module here that has a `load` function is one kind of `--data KIND:PATH`.
+
+    data = load("omnimedvqa:/data/OmniMedVQA")
+    data = select(data, per_group=3, seed=0)
+    data = verify(data)                    # reads every image once; what is bad is named
+
+No torch here: a wrong path or a broken image is told before anything heavy starts.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+
+from safemed_eval.data._dataset import Bad, Canvas, DataSet, canvas_of, parse_canvas, pixels_of
+from safemed_eval.data._select import select
+from safemed_eval.data._verify import verify
+from safemed_eval.errors import DataError, SpecError, did_you_mean
+
+__all__ = ["Bad", "Canvas", "DataSet", "canvas_of", "kinds", "load", "parse_canvas", "pixels_of", "select", "verify"]
+
+
+def kinds() -> list[str]:
+    """The kinds of data that can be named before the colon of `--data`."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def load(spec: str, root: Path | None = None) -> DataSet:
+    """Read the questions of `kind:path`; images are not opened yet.
+
+    Args:
+        root: folder that image paths are relative to, where it is not the data set's own.
+    Raises:
+        SpecError: unknown kind. DataError: nothing readable at the path.
+    """
+    kind, colon, path = spec.partition(":")
+    if kind not in kinds():
+        raise SpecError(f"--data {spec}: unknown kind '{kind}'; {did_you_mean(kind, kinds())}")
+    if not (colon and path):
+        raise SpecError(f"--data {spec}: needs a path, --data {kind}:PATH")
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise DataError(f"--data {spec}: no such file or folder: {place}")
+    if root is not None and not root.is_dir():
+        raise DataError(f"--data-root {root}: no such folder")
+    data: DataSet = import_module(f"{__name__}.{kind}").load(place, root)
+    if not data.items and not data.bad:
+        raise DataError(f"--data {spec}: found no questions in {place}")
+    return data

@@ -1,0 +1,203 @@
+"""A data set in memory, the canvas that its images are brought to, and how records become items."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from safemed_eval.core import MAX_OPTIONS, Item, Question
+from safemed_eval.data._images import Pixels, decode, fit
+from safemed_eval.errors import DataError, SpecError
+
+if TYPE_CHECKING:
+    import torch
+
+Fit = Literal["stretch", "pad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """The pixel grid on which eps, sigma and radius are measured.
+
+    `size` is (height, width), or None for each image's own size. `stretch` ignores the aspect ratio (Med-R1's protocol), `pad`
+    keeps it and fills with black.
+    """
+
+    size: tuple[int, int] | None
+    fit: Fit = "stretch"
+
+    def __str__(self) -> str:
+        if self.size is None:
+            return "native"
+        return f"{self.size[0]}x{self.size[1]} {self.fit}"
+
+
+DEFAULT_CANVAS = Canvas(size=(384, 384))
+
+
+def parse_canvas(text: str | None, fit: Fit, default: Canvas) -> Canvas:
+    """The canvas of `--canvas HxW|native` and `--fit`; without `--canvas`, the data set's own size."""
+    if text is None:
+        return replace(default, fit=fit)
+    if text == "native":
+        return Canvas(size=None, fit=fit)
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not match or not all(8 <= int(side) <= 8192 for side in match.groups()):
+        raise SpecError(f"--canvas {text}: write HEIGHTxWIDTH with sides of 8 to 8192, such as 384x384, or 'native'")
+    return Canvas(size=(int(match[1]), int(match[2])), fit=fit)
+
+
+def canvas_of(item: Item, canvas: Canvas) -> torch.Tensor:
+    """The item's image on its canvas: (3, H, W) float32 in [0, 1], on 8-bit grey levels, on the CPU.
+
+    Raises:
+        DataError: the file is missing, leaves its root or cannot be decoded.
+    """
+    import torch
+
+    return torch.from_numpy(_fitted(inside_root(item), canvas)).permute(2, 0, 1).float() / 255
+
+
+def pixels_of(item: Item) -> Pixels:
+    """The item's image at its own size: (H, W, 3) uint8. Raises like `canvas_of`."""
+    return decode(inside_root(item)).pixels
+
+
+@lru_cache(maxsize=64)
+def _fitted(path: Path, canvas: Canvas) -> Pixels:
+    """Cached, since the questions about one image tend to follow each other."""
+    return fit(decode(path).pixels, canvas.size, canvas.fit).copy()
+
+
+def inside_root(item: Item) -> Path:
+    """The image's path, refused if it is absolute or leaves its root, through `..` or a link."""
+    root, path = item.root.resolve(), item.path.resolve()
+    if not path.is_relative_to(root):
+        raise DataError(f"image path leaves the data root: '{item.image}'")
+    if not path.is_file():
+        raise DataError(f"image not found: {item.path}")
+    return path
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An item that cannot be used, and why."""
+
+    id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Items that can be used, items that cannot, and the canvas that belongs to this data."""
+
+    items: tuple[Item, ...]
+    bad: tuple[Bad, ...] = ()
+    canvas: Canvas = DEFAULT_CANVAS
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """What was done to how many images on the way to 8-bit RGB, e.g. {"16-bit greys scaled to 8 bits": 3}."""
+    sampled: str | None = None
+    """How the items were drawn from the whole, in words; None when all are taken."""
+
+    @property
+    def sha256(self) -> str:
+        """Identity of what is asked: ids, questions, gold answers, slices and image bytes, in order."""
+        digest = hashlib.sha256()
+        for item in self.items:
+            q = item.question
+            row = (item.id, q.text, q.options, item.label, item.modality, item.question_type)
+            digest.update(json.dumps([*row, item.patient_id, item.image_sha256]).encode())
+        return digest.hexdigest()
+
+
+class Builder:
+    """Collects a loader's records: each becomes an item, or is named as bad with its reason."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.bad: list[Bad] = []
+        self._seen: set[str] = set()
+
+    def add(
+        self,
+        id: str,
+        *,
+        text: Any,
+        options: Sequence[Any],
+        label: int | str,
+        image: Any,
+        root: Path,
+        modality: str | None = None,
+        question_type: str | None = None,
+        source: str | None = None,
+        patient_id: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add one record; `label` is the gold index, or a string that says why there is none."""
+        try:
+            if id in self._seen:
+                raise DataError("id occurs twice")
+            self._seen.add(id)
+            if isinstance(label, str):
+                raise DataError(label)
+            question = _question(text, options)
+            if not (isinstance(image, str) and image.strip()):
+                raise DataError("no image path")
+            if "\0" in image or Path(image).is_absolute():
+                raise DataError(f"image path must be relative to the data root: '{image}'")
+        except DataError as error:
+            self.bad.append(Bad(id, str(error)))
+            return
+        self.items.append(
+            Item(
+                id=id,
+                question=question,
+                label=label,
+                image=image,
+                root=root,
+                modality=modality,
+                question_type=question_type,
+                source=source,
+                patient_id=patient_id,
+                extra=extra or {},
+            )
+        )
+
+    def done(self) -> DataSet:
+        return DataSet(items=tuple(self.items), bad=tuple(self.bad))
+
+
+def _question(text: Any, options: Sequence[Any]) -> Question:
+    if not (isinstance(text, str) and text.strip()):
+        raise DataError("the question is empty")
+    if not all(isinstance(option, str) and option.strip() for option in options):
+        raise DataError(f"an option is empty: {list(options)}")
+    if not 2 <= len(options) <= MAX_OPTIONS:
+        raise DataError(f"needs 2 to {MAX_OPTIONS} options, has {len(options)}")
+    return Question(text=text.strip(), options=tuple(option.strip() for option in options))
+
+
+def gold_index(answer: Any, options: Sequence[Any]) -> int | str:
+    """The index of the one option whose text is the gold answer, or the reason why there is none."""
+    if not isinstance(answer, str) or not answer.strip():
+        return "no gold answer"
+    hits = [i for i, option in enumerate(options) if isinstance(option, str) and option.strip() == answer.strip()]
+    if len(hits) == 1:
+        return hits[0]
+    found = "none" if not hits else str(len(hits))
+    return f"gold answer '{answer}' equals {found} of the options {list(options)}"
+
+
+def count_notes(notes: Iterable[str]) -> dict[str, int]:
+    """How often each note occurs, most frequent first."""
+    return dict(Counter(notes).most_common())

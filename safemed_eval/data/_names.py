@@ -1,0 +1,42 @@
+"""Canonical names of modalities and question types, and the spellings that the raw data sets use for them."""
+
+from __future__ import annotations
+
+import re
+
+from safemed_eval.core import MODALITIES, QUESTION_TYPES
+
+_MODALITY_SPELLINGS = {
+    "ct(computed tomography)": "CT",
+    "ct (computed tomography)": "CT",
+    "computed tomography": "CT",
+    "dermatoscopy": "Dermoscopy",
+    "fundus": "Fundus Photography",
+    "mr": "MRI",
+    "mr (magnetic resonance imaging)": "MRI",
+    "magnetic resonance imaging": "MRI",
+    "microscopy images": "Microscopy",
+    "oct (optical coherence tomography": "OCT",
+    "oct (optical coherence tomography)": "OCT",
+    "optical coherence tomography": "OCT",
+    "us": "Ultrasound",
+    "xray": "X-Ray",
+    "x ray": "X-Ray",
+}
+_CANONICAL = {name.casefold(): name for name in (*MODALITIES, *QUESTION_TYPES)}
+
+
+def modality(raw: str | None) -> str | None:
+    """The canonical modality of a raw spelling; an unknown one is kept as written, an empty one is None."""
+    return _canonical(raw, _MODALITY_SPELLINGS)
+
+
+def question_type(raw: str | None) -> str | None:
+    """The canonical question type of a raw spelling; an unknown one is kept as written, an empty one is None."""
+    return _canonical(raw, {})
+
+
+def _canonical(raw: str | None, spellings: dict[str, str]) -> str | None:
+    name = re.sub(r"\s+", " ", raw or "").strip()
+    key = name.casefold().replace("mag-netic", "magnetic")
+    return _CANONICAL.get(key) or spellings.get(key) or name or None

@@ -1,0 +1,70 @@
+"""Which items a run takes: filters, a stratified sample, a limit. All seeded by item id, none by position."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from safemed_eval.core import Item
+from safemed_eval.data import _names
+from safemed_eval.data._dataset import DataSet
+from safemed_eval.errors import DataError, SpecError, did_you_mean
+from safemed_eval.seeds import seed_of
+
+
+def select(
+    data: DataSet,
+    *,
+    seed: int = 0,
+    per_group: int | None = None,
+    limit: int | None = None,
+    modalities: Sequence[str] = (),
+    question_types: Sequence[str] = (),
+) -> DataSet:
+    """Filter, then sample. Items keep the order of the data; samples of growing size contain each other.
+
+    Args:
+        per_group: this many of each modality x question type, drawn at random; a smaller group is taken whole.
+        limit: at most this many, drawn at random from what is left.
+    Raises:
+        SpecError: a filter names nothing that is there, or a count below 1.
+    """
+    items = list(data.items)
+    for option, chosen, canon, field in (
+        ("--modality", modalities, _names.modality, "modality"),
+        ("--question-type", question_types, _names.question_type, "question_type"),
+    ):
+        if chosen:
+            there = {value for item in items if (value := getattr(item, field))}
+            wanted = {str(canon(name)) for name in chosen}
+            for name in wanted - there:
+                raise SpecError(f"{option} '{name}': the data has none; {did_you_mean(name, there)}")
+            items = [item for item in items if getattr(item, field) in wanted]
+    words = []
+    if per_group is not None:
+        if per_group < 1:
+            raise SpecError(f"--per-group must be at least 1, got {per_group}")
+        groups: dict[tuple[str | None, str | None], list[Item]] = defaultdict(list)
+        for item in items:
+            groups[item.modality, item.question_type].append(item)
+        taken = {item.id for group in groups.values() for item in _draw(group, per_group, seed)}
+        items = [item for item in items if item.id in taken]
+        words.append(f"{per_group} per modality x question type")
+        short = sum(len(group) < per_group for group in groups.values())
+        if short:
+            words.append(f"{short} of {len(groups)} groups have fewer")
+    if limit is not None:
+        if limit < 1:
+            raise SpecError(f"--limit must be at least 1, got {limit}")
+        if limit < len(items):
+            taken = {item.id for item in _draw(items, limit, seed)}
+            words.append(f"{limit} drawn at random from {len(items)}")
+            items = [item for item in items if item.id in taken]
+    if not items and not data.bad:
+        raise DataError("no item is left after --modality, --question-type, --per-group and --limit")
+    return replace(data, items=tuple(items), sampled="; ".join(words) or None)
+
+
+def _draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
+    return sorted(items, key=lambda item: seed_of(seed, "sample", item.id))[:count]

@@ -1,0 +1,138 @@
+"""medr1:FILE_OR_DIR: the split files of Med-R1, `{"image", "problem", "solution"}`.
+
+Source:
+    Lai et al. 2025 (arXiv:2503.13939), Splits/{modality,question_type}/{train,test}/*.json.
+
+`problem` is the question with its options, "... A)MRI, B)CT (COPD), C)PET". It is split at ` A)` and then at `, B)`, `, C)` in sequence, since
+splitting at every `[A-D])` would break on "(COPD)" or "(PD)".
+
+The modality or the question type is the file's name. The other one comes from a split file of the other kind that holds the same
+question, or from OmniMedVQA's raw files when `--data-root` has a QA_information folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from safemed_eval.core import MODALITIES, QUESTION_TYPES
+from safemed_eval.data import _names, omnimedvqa
+from safemed_eval.data._dataset import Builder, DataSet
+from safemed_eval.data._reading import read_json_records
+from safemed_eval.errors import DataError
+from safemed_eval.seeds import seed_of
+
+_SOLUTION = re.compile(r"\s*<answer>\s*([A-Z])\s*</answer>\s*")
+"""The whole of a solution."""
+
+
+def load(place: Path, root: Path | None) -> DataSet:
+    """Read one split file, or all below a folder; the same question in files of both kinds is one item."""
+    files = [place] if place.is_file() else sorted(place.rglob("*_*.json"))
+    parts = {part for file in files for part in ("train", "test") if file.stem.endswith(f"_{part}")}
+    if not parts:
+        raise DataError(f"{place}: no Med-R1 split file, named like 'X-Ray_test.json', is there")
+    if len(parts) > 1:
+        raise DataError(f"{place}: holds train and test splits; name one, such as medr1:{place}/modality/test")
+    raw = _raw_slices(root) if root else {}
+    records: dict[tuple[Any, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for file in files:
+        kind, name = _slice(file)
+        copies: dict[tuple[Any, ...], int] = defaultdict(int)
+        for record in read_json_records(file):
+            content = (record.get("image"), record.get("problem"), record.get("solution"))
+            copies[content] += 1
+            found = records[(*content, copies[content])]
+            if kind and name:
+                found[kind].add(name)
+    builder = Builder()
+    for (image, problem, solution, copy), slices in records.items():
+        tag = f"{seed_of(str(problem), str(solution)):016x}"[:8] + (f"-{copy}" if copy > 1 else "")
+        try:
+            text, options = split_problem(problem)
+            label = _gold(solution, options)
+            known = {kind: _one(kind, names) for kind, names in slices.items()}
+        except DataError as error:
+            text, options, label, known = problem, [], str(error), {}
+        joined = raw.get((image, text), {}) if isinstance(text, str) else {}
+        builder.add(
+            f"{image}#{tag}",
+            text=text,
+            options=options,
+            label=label,
+            image=image,
+            root=root or (place if place.is_dir() else place.parent),
+            modality=known.get("modality") or joined.get("modality"),
+            question_type=known.get("question_type") or joined.get("question_type"),
+            source=_source(image),
+        )
+    return builder.done()
+
+
+def split_problem(problem: Any) -> tuple[str, list[str]]:
+    """`"What is it? A)MRI, B)CT"` -> `("What is it?", ["MRI", "CT"])`.
+
+    Raises:
+        DataError: no ` A)`, or a marker that could be read in two ways.
+    """
+    if not isinstance(problem, str):
+        raise DataError("no problem text")
+    pieces = re.split(r"(?:^|\s)A\)", problem)
+    if len(pieces) != 2:
+        raise DataError(f"' A)' occurs {len(pieces) - 1} times in the problem, expected once: '{problem[:120]}'")
+    text, rest = pieces
+    options = []
+    for letter in ascii_uppercase[1:]:
+        pieces = rest.split(f", {letter})")
+        if len(pieces) > 2:
+            raise DataError(f"', {letter})' occurs {len(pieces) - 1} times in the problem: '{problem[:120]}'")
+        options.append(pieces[0])
+        if len(pieces) == 1:
+            break
+        rest = pieces[1]
+    return text.strip(), [option.strip() for option in options]
+
+
+def _gold(solution: Any, options: list[str]) -> int:
+    match = _SOLUTION.fullmatch(solution) if isinstance(solution, str) else None
+    if not match:
+        raise DataError(f"solution '{solution}' is not '<answer> LETTER </answer>'")
+    index = ascii_uppercase.index(match[1])
+    if index >= len(options):
+        raise DataError(f"gold letter {match[1]} but only {len(options)} options")
+    return index
+
+
+def _slice(file: Path) -> tuple[str | None, str | None]:
+    """("modality", "X-Ray") from "X-Ray_test.json"; a file that names neither slice gives (None, None)."""
+    name = file.stem.rpartition("_")[0]
+    if (modality := _names.modality(name)) in MODALITIES:
+        return "modality", modality
+    if (question_type := _names.question_type(name)) in QUESTION_TYPES:
+        return "question_type", question_type
+    return None, None
+
+
+def _one(kind: str, names: set[str]) -> str:
+    if len(names) > 1:
+        raise DataError(f"the question is listed under more than one {kind}: {', '.join(sorted(names))}")
+    return next(iter(names))
+
+
+def _raw_slices(root: Path) -> dict[tuple[str, str], dict[str, str | None]]:
+    """(image, question) -> modality and question type, from the raw files; {} where the root has none."""
+    if not (root / "QA_information").is_dir():
+        return {}
+    return {
+        (item.image, item.question.text): {"modality": item.modality, "question_type": item.question_type}
+        for item in omnimedvqa.load(root, None).items
+    }
+
+
+def _source(image: Any) -> str | None:
+    """The data set's folder: "Images/MIAS/mdb084.png" -> "MIAS"."""
+    parts = Path(image).parts if isinstance(image, str) else ()
+    return parts[1] if len(parts) > 2 else None

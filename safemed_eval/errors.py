@@ -1,0 +1,60 @@
+"""Every error that the package raises on purpose.
+
+    SafemedError
+    ├── UserError            the person at the keyboard can mend it: one line on stderr, exit code 2
+    │   ├── SpecError        an option or a spec string is wrong
+    │   ├── DataError        a data set, a question or an image is wrong
+    │   ├── CheckpointError  a model cannot be loaded, or cannot be attacked as it stands
+    │   └── RunError         a run folder is locked, torn, or belongs to another spec
+    └── ModelOutputError     the model returned NaN, infinite or misshapen output for some rows
+
+A message says what is wrong, where, what was found, and what to do. Everything else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class SafemedError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UserError(SafemedError):
+    """Something that the user can mend. The CLI prints it as one line and exits with code 2."""
+
+
+class SpecError(UserError):
+    """An option or a spec string is wrong."""
+
+
+class DataError(UserError):
+    """A data set, a question or an image is wrong."""
+
+
+class CheckpointError(UserError):
+    """A model cannot be loaded, or cannot be attacked as it stands."""
+
+
+class RunError(UserError):
+    """A run folder is in use, damaged, or belongs to another spec."""
+
+
+class ModelOutputError(SafemedError):
+    """The model broke the contract of the waist: non-finite or misshapen output.
+
+    Attributes:
+        rows: indices of the offending rows of the batch; empty when the whole batch is at fault.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The tail of an "unknown name" message: a guess where one is close, else the whole list."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"

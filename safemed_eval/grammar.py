@@ -1,0 +1,131 @@
+"""The one grammar of spec strings: `name:key=value,key=value`, with fractions such as `eps=4/255`.
+
+A spec string fills the fields of a frozen dataclass; the field's type says how its value is read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, fields
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from safemed_eval.errors import SpecError, did_you_mean
+
+T = TypeVar("T")
+
+ALWAYS = {"always": True}
+"""Metadata of a field that the canonical string never leaves out."""
+
+_BOOLS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+
+
+def number(text: str, where: str) -> float:
+    """A finite float from "0.25", "1e-3" or a fraction such as "4/255".
+
+    Raises:
+        SpecError: anything else; `where` names the option in the message.
+    """
+    top, slash, bottom = text.partition("/")
+    try:
+        value = float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise SpecError(f"{where}: '{text}' is not a number; write one like 0.25 or 4/255")
+    return value
+
+
+def whole(text: str, where: str) -> int:
+    """A whole number, or SpecError."""
+    try:
+        return int(text)
+    except ValueError:
+        raise SpecError(f"{where}: '{text}' is not a whole number") from None
+
+
+def radii(text: str, sigma: float) -> dict[str, float]:
+    """`"0,0.5s"` -> `{"0": 0.0, "0.5s": 0.5 * sigma}`: a radius is a number, or a multiple of sigma with the suffix s.
+
+    Raises:
+        SpecError: not a list of radii at or above 0.
+    """
+    points = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        points[part] = number(part.removesuffix("s"), "--radii") * (sigma if part.endswith("s") else 1)
+        if points[part] < 0:
+            raise SpecError(f"--radii: a radius cannot be negative, got {part}")
+    if not points:
+        raise SpecError("--radii: name at least one radius, such as 0,0.5s,1s")
+    return points
+
+
+def split(text: str) -> tuple[str, dict[str, str]]:
+    """`"pgd:eps=4/255,steps=10"` -> `("pgd", {"eps": "4/255", "steps": "10"})`."""
+    name, _, tail = text.strip().partition(":")
+    pairs: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in tail.split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and value):
+            raise SpecError(f"'{text}': '{part}' is not key=value")
+        if key in pairs:
+            raise SpecError(f"'{text}': '{key}' is given twice")
+        pairs[key] = value
+    return name.strip(), pairs
+
+
+def build(cls: type[T], pairs: dict[str, str], where: str) -> T:
+    """Fill the dataclass `cls` from strings; its `__post_init__` may raise ValueError for values out of range.
+
+    Raises:
+        SpecError: unknown or missing key, or a value that does not fit its field.
+    """
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    for key in pairs:
+        if key not in known:
+            guess = did_you_mean(key, known) if known else "it takes no options"
+            raise SpecError(f"{where}: unknown option '{key}'; {guess}")
+    for name, f in known.items():
+        if f.default is MISSING and name not in pairs:
+            raise SpecError(f"{where}: needs {name}=...")
+    values = {key: _read(hints[key], value, f"{where}: {key}") for key, value in pairs.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise SpecError(f"{where}: {error}") from None
+
+
+def _read(hint: Any, text: str, where: str) -> Any:
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        if text not in choices:
+            raise SpecError(f"{where}: '{text}' is not a choice; {did_you_mean(text, choices)}")
+        return text
+    if type(None) in get_args(hint):
+        (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
+    if hint is bool:
+        if text.lower() not in _BOOLS:
+            raise SpecError(f"{where}: '{text}' is neither yes nor no")
+        return _BOOLS[text.lower()]
+    return whole(text, where) if hint is int else number(text, where)
+
+
+def write(name: str, spec: Any) -> str:
+    """The canonical spec string: required fields, those marked `ALWAYS`, and those that differ from their defaults."""
+    parts = []
+    for f in fields(spec):
+        value = getattr(spec, f.name)
+        if f.default is MISSING or value != f.default or f.metadata.get("always"):
+            parts.append(f"{f.name}={_show(value)}")
+    return f"{name}:{','.join(parts)}" if parts else name
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        levels = value * 255
+        if len(repr(value)) > 8 and math.isclose(levels, round(levels), abs_tol=1e-9):
+            return f"{round(levels)}/255"
+        return repr(int(value)) if value.is_integer() else repr(value)
+    return str(value)

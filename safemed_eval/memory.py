@@ -1,0 +1,48 @@
+"""Going on when the device runs out of memory: the batch is halved, down to one."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Batch:
+    """A batch size that shrinks when it must, for all that follows."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def run(self, work: Callable[[int], T]) -> T:
+        """`work(size)`, from its start again with half the size after each out-of-memory error.
+
+        Raises:
+            The error itself, when a batch of one does not fit either.
+        """
+        while True:
+            try:
+                return work(self.size)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self.size == 1:
+                    raise
+            self.size //= 2
+            _release()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is CUDA's or the CPU's way to say that memory is used up."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "alloc_cpu" in str(error)
+
+
+def _release() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,58 @@
+"""Models: anything that scores the options of a question about an image.
+
+    source = resolve("path/to/checkpoint")       # what it is and where; no torch yet
+    model = load(source, device="auto")           # a Waist: .classify(questions), .vote(question)
+
+Everything that knows transformers, tokens or a model family is inside this folder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safemed_eval.models.source import Source, resolve
+
+if TYPE_CHECKING:
+    from safemed_eval.models.waist import Waist
+
+__all__ = ["Source", "load", "resolve"]
+
+
+def load(
+    source: Source,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attn: str | None = None,
+    device_map: str | None = None,
+) -> Waist:
+    """Load the model behind `source`. This imports torch.
+
+    Args:
+        device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", ...
+        dtype: "auto" (the checkpoint's own on an accelerator, float32 on the CPU), "float32", "bfloat16", "float16".
+        attn: transformers' attention implementation; None leaves the choice to transformers.
+        device_map: accelerate's placement, such as "auto", for a model that one device cannot hold.
+    Raises:
+        CheckpointError: it cannot be loaded or cannot be asked; the message says why.
+    """
+    import torch
+
+    from safemed_eval.errors import SpecError
+    from safemed_eval.models.waist import Waist
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise SpecError(f"--device {device}: not a device; write auto, cpu, cuda or cuda:1") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise SpecError(f"--device {device}: torch {torch.__version__} sees no CUDA device here")
+    if source.kind == "python":
+        from safemed_eval.models.factory import load_factory
+
+        return Waist(load_factory(source, place), device=place)
+    from safemed_eval.models.load import load_checkpoint
+
+    return Waist(load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map), device=place)

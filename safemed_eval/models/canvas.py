@@ -1,0 +1,74 @@
+"""From the canvas to a model's image inputs, through the checkpoint's own image processor, with gradients.
+
+Nothing of a processor is re-implemented. The official call (PIL image and prompt) is made once per prompt and watched: whatever the
+processor hands its image processor, layout and settings, is handed over again with float tensors in [0, 255].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class ImageCall:
+    """How a processor calls its image processor."""
+
+    nested: bool
+    """Whether images arrive as one list per sample: the processors of Idefics read a flat list as one sample."""
+    settings: dict[str, Any]
+    outputs: tuple[str, ...]
+    """The image processor's outputs that reach the model."""
+
+
+class _Watched:
+    """Stands in for an image processor and notes how it is called."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.images: Any = None
+        self.settings: dict[str, Any] = {}
+        self.outputs: tuple[str, ...] = ()
+
+    def __call__(self, images: Any, **settings: Any) -> Any:
+        self.images, self.settings = images, settings
+        result = self.inner(images, **settings)
+        self.outputs = tuple(result)
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Mapping[str, torch.Tensor], ImageCall]:
+    """The processor's own inputs for one 8-bit image and one prompt, and how it got them."""
+    tokenizer = processor.tokenizer
+    settings: dict[str, Any] = {"return_tensors": "pt"}
+    if tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token):
+        settings["add_special_tokens"] = False  # the chat template has written it already
+    watched = _Watched(processor.image_processor)
+    processor.image_processor = watched
+    try:
+        inputs = processor(text=[prompt], images=[image], **settings)
+    finally:
+        processor.image_processor = watched.inner
+    call = ImageCall(
+        nested=isinstance(watched.images, (list, tuple)) and isinstance(watched.images[0], (list, tuple)),
+        settings=watched.settings,
+        outputs=tuple(key for key in watched.outputs if key in inputs),
+    )
+    return dict(inputs), call
+
+
+def pixel_inputs(processor: Any, canvas: torch.Tensor, call: ImageCall) -> dict[str, torch.Tensor]:
+    """(B, 3, H, W) float in [0, 1] units, noisy values beyond included -> the model's image inputs."""
+    images: list[Any] = list((canvas * 255).unbind(0))
+    if call.nested:
+        images = [[image] for image in images]
+    settings = {**call.settings, "return_tensors": "pt"}
+    outputs = processor.image_processor(images, **settings)
+    return {key: outputs[key] for key in call.outputs}

@@ -1,0 +1,39 @@
+"""`--model python:module:factory`: your own model, CLIP-like or in-house, behind the same waist."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safemed_eval.errors import CheckpointError, did_you_mean
+from safemed_eval.models.source import Source
+
+
+def load_factory(source: Source, device: torch.device) -> Any:
+    """Call the factory, with the device if it takes an argument, and check what it returns.
+
+    Modules are looked up from the current folder too.
+
+    Raises:
+        CheckpointError: no such module or name, or the result has neither `scores` nor `vote`.
+    """
+    _, module_name, name = source.name.split(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"--model {source.name}: {error}; it is looked up from {Path.cwd()}") from None
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise CheckpointError(f"--model {source.name}: '{module_name}' has no '{name}'; {did_you_mean(name, known)}")
+    model = factory(device) if inspect.signature(factory).parameters else factory()
+    if not (hasattr(model, "scores") or hasattr(model, "vote")):
+        raise CheckpointError(f"--model {source.name}: what it returned has neither 'scores' nor 'vote'")
+    return model

@@ -1,0 +1,111 @@
+"""From a checkpoint's files to a VLM. Safetensors only and no remote code, unless the source allows them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from safemed_eval.errors import CheckpointError
+from safemed_eval.models.source import Source
+from safemed_eval.models.vlm import VLM
+
+
+def load_checkpoint(
+    source: Source, device: torch.device, *, dtype: str, attn: str | None, device_map: str | None
+) -> VLM:
+    """Load model and processor; an adapter is laid over its base, unmerged.
+
+    Raises:
+        CheckpointError: transformers or peft cannot load it, weights are missing, or it cannot be asked.
+    """
+    base = source.base or source
+    model = _model(base, device, dtype, attn, device_map)
+    if source.base:
+        model = _with_adapter(model, source)
+    return VLM(model, _processor(source))
+
+
+def _model(source: Source, device: torch.device, dtype: str, attn: str | None, device_map: str | None) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    quantized = _quantized(source)
+    settings: dict[str, Any] = {
+        "dtype": _dtype(dtype, device, quantized),
+        "trust_remote_code": source.trust_remote_code,
+        "use_safetensors": False if source.allow_pickle and not _safetensors(source) else True,
+        "output_loading_info": True,
+        "local_files_only": True,
+    }
+    if attn:
+        settings["attn_implementation"] = attn
+    if device_map or quantized:
+        settings["device_map"] = device_map or {"": str(device)}
+    try:
+        model, info = AutoModelForImageTextToText.from_pretrained(str(source.folder), **settings)
+    except Exception as error:  # transformers raises every kind for a file that does not fit
+        raise CheckpointError(f"--model {source.name}: transformers cannot load it: {_short(error)}") from error
+    absent = sorted({*info.get("missing_keys", ()), *map(str, info.get("mismatched_keys", ()))})
+    if absent:
+        raise CheckpointError(
+            f"--model {source.name}: {len(absent)} weights are missing or misshapen in its files, such as {absent[0]}; "
+            "they would be random"
+        )
+    return model if "device_map" in settings else model.to(device)
+
+
+def _with_adapter(model: Any, source: Source) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise CheckpointError(
+            f"--model {source.name}: a PEFT adapter needs peft; pip install 'safemed-eval[train]'"
+        ) from None
+    try:
+        wrapped = PeftModel.from_pretrained(model, str(source.folder))
+    except Exception as error:
+        raise CheckpointError(f"--model {source.name}: peft cannot load the adapter: {_short(error)}") from error
+    return wrapped.get_base_model()
+
+
+def _processor(source: Source) -> Any:
+    from transformers import AutoProcessor
+
+    own = any((source.folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))  # type: ignore[operator]
+    place = source if own or source.base is None else source.base
+    try:
+        processor = AutoProcessor.from_pretrained(
+            str(place.folder), trust_remote_code=source.trust_remote_code, local_files_only=True
+        )
+    except Exception as error:
+        raise CheckpointError(f"--model {source.name}: its processor cannot be loaded: {_short(error)}") from error
+    for part in ("image_processor", "tokenizer"):
+        if getattr(processor, part, None) is None:
+            raise CheckpointError(f"--model {source.name}: its processor has no {part}; is it an image-text model?")
+    if processor.tokenizer.pad_token_id is None:
+        if processor.tokenizer.eos_token_id is None:
+            raise CheckpointError(f"--model {source.name}: its tokenizer has neither a padding nor an end token")
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return processor
+
+
+def _dtype(name: str, device: torch.device, quantized: bool) -> Any:
+    if name != "auto":
+        return getattr(torch, name)
+    return torch.float32 if device.type == "cpu" and not quantized else "auto"
+
+
+def _quantized(source: Source) -> bool:
+    assert source.folder is not None
+    return "quantization_config" in json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+
+
+def _safetensors(source: Source) -> bool:
+    assert source.folder is not None
+    return any(source.folder.glob("*.safetensors"))
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}"

@@ -1,0 +1,163 @@
+"""Tiny random-weight checkpoints of real architectures, built on the spot: for the demo, the docs and the tests.
+
+They answer at random. They exist so that every command can be tried, and every code path tested, without a download.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+_CORPUS = (
+    "Answer: " + " ".join(ascii_uppercase),
+    "Answer with the letter of the correct option.",
+    "Which imaging modality was used to take this image? Which organ does this image show?",
+    "user assistant A) B) C) D) CT MRI X-Ray Ultrasound Dermoscopy Microscopy OCT Fundus Photography",
+)
+_TURNS = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One row of the table of architectures: a small configuration and the processor that goes with it.
+
+    `config` may name special tokens as values, "token:<image>"; they become ids.
+    """
+
+    model_type: str
+    config: Json
+    processor: str
+    image_processor: Callable[[], Any]
+    image: str
+    """What the chat template writes for an image."""
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    """Special tokens that the processor asks its tokenizer for, by attribute."""
+    extra_tokens: tuple[str, ...] = ()
+    settings: Json = field(default_factory=dict)
+    """Further arguments of the processor."""
+
+
+def build(family: Family, folder: Path, seed: int = 0) -> Path:
+    """Save a random-weight checkpoint of this family, with its processor, into `folder`."""
+    import torch
+    import transformers
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    tokenizer = _tokenizer(family)
+
+    def ids(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: ids(part) for key, part in value.items()}
+        if isinstance(value, str) and value.startswith("token:"):
+            return tokenizer.convert_tokens_to_ids(value.removeprefix("token:"))
+        return len(tokenizer) if value == "vocab" else value
+
+    config = AutoConfig.for_model(family.model_type, **ids(family.config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(config)
+        _enlarge(model)
+    processor = getattr(transformers, family.processor)(
+        image_processor=family.image_processor(),
+        tokenizer=tokenizer,
+        chat_template=_TURNS.replace("IMAGE", family.image),
+        **_video(family),
+        **family.settings,
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _enlarge(model: Any) -> None:
+    """Initial weights of 0.02 are made for wide models; a narrow one would not see its image through them."""
+    for parameter in model.parameters():
+        if parameter.ndim >= 2:
+            parameter.data.mul_(0.5 / (0.02 * parameter[0].numel() ** 0.5))
+
+
+def _tokenizer(family: Family) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<|pad|>", "<|im_start|>", "<|im_end|>", *family.tokens.values(), *family.extra_tokens]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|im_end|>",
+        extra_special_tokens=dict(family.tokens),
+    )
+
+
+def _video(family: Family) -> Json:
+    """A few processors will not be built without a video processor, which is never used here."""
+    import transformers
+
+    name = family.processor.replace("Processor", "VideoProcessor")
+    name = "Qwen2VLVideoProcessor" if family.model_type == "qwen2_5_vl" else name
+    return {"video_processor": getattr(transformers, name)()} if hasattr(transformers, name) else {}
+
+
+def _qwen_image_processor() -> Any:
+    from transformers import Qwen2VLImageProcessor
+
+    return Qwen2VLImageProcessor(patch_size=14, merge_size=2, size={"shortest_edge": 56 * 56, "longest_edge": 56 * 56})
+
+
+QWEN2_5_VL = Family(
+    model_type="qwen2_5_vl",
+    config={
+        "text_config": {
+            "vocab_size": "vocab",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+            "bos_token_id": None,
+            "eos_token_id": "token:<|im_end|>",
+            "pad_token_id": "token:<|pad|>",
+        },
+        "vision_config": {
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 4,
+            "out_hidden_size": 64,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "window_size": 56,
+            "fullatt_block_indexes": [1],
+        },
+        "image_token_id": "token:<|image_pad|>",
+        "video_token_id": "token:<|video_pad|>",
+        "vision_start_token_id": "token:<|vision_start|>",
+        "vision_end_token_id": "token:<|vision_end|>",
+    },
+    processor="Qwen2_5_VLProcessor",
+    image_processor=_qwen_image_processor,
+    image="<|vision_start|><|image_pad|><|vision_end|>",
+    tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
+    extra_tokens=("<|vision_start|>", "<|vision_end|>"),
+)

@@ -1,0 +1,206 @@
+"""A transformers image-text-to-text checkpoint behind the waist: one forward, the letter rows of lm_head."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from safemed_eval.core import MAX_OPTIONS, Question
+from safemed_eval.errors import CheckpointError
+from safemed_eval.models.canvas import ImageCall, official_inputs, pixel_inputs
+from safemed_eval.models.prompts import ANSWER_CUE, render, template_sha256
+
+_Tensors = Mapping[str, torch.Tensor]
+_EXAMPLE = Question(text="Which imaging modality is this?", options=("CT", "MRI", "X-Ray", "Ultrasound"))
+_TEXTS_KEPT = 4096
+_BATCHES_KEPT = 4
+
+
+class VLM:
+    """Scores the option letters of a question as the next token after the answer cue.
+
+    Args:
+        model: a transformers model for image-text-to-text; it is set to eval mode and its parameters are frozen.
+        processor: the processor that was saved with it.
+    Raises:
+        CheckpointError: option letters that are not distinct single tokens, or a head that cannot be read.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self._head = _find_head(model)
+        self._letters = letter_tokens(processor)
+        self._forward = set(inspect.signature(model.forward).parameters)
+        self._texts: OrderedDict[tuple[Question, int, int], tuple[_Tensors, ImageCall]] = OrderedDict()
+        self._batches: OrderedDict[tuple[Any, ...], _Tensors] = OrderedDict()
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        """(B, 3, H, W) pixels in [0, 1] units, one question a row -> (B, K) letter logits, at least float32."""
+        height, width = canvas.shape[-2:]
+        texts, call = self._text(questions[0], height, width)
+        images = self._to_model(pixel_inputs(self.processor, canvas, call))
+        inputs = {**self._collate(tuple(questions), height, width, images), **images}
+        return self._letter_logits(inputs, max(len(q.options) for q in questions))
+
+    @torch.no_grad()
+    def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
+        """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
+        inputs, _ = official_inputs(self.processor, image, render(self.processor, question))
+        logits = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
+        return logits[self._letters[: len(question.options)].to(logits.device)].float()
+
+    def describe(self) -> dict[str, Any]:
+        """Architecture, processor, prompt and readout, for `run.json`."""
+        return {
+            "architecture": type(self.model).__name__,
+            "processor": type(self.processor).__name__,
+            "image_processor": type(self.processor.image_processor).__name__,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "attn": getattr(self.model.config, "_attn_implementation", None),
+            "quantization": str(getattr(self.model.config, "quantization_config", None) or "") or None,
+            "readout": "choice",
+            "answer_cue": ANSWER_CUE,
+            "chat_template_sha256": template_sha256(self.processor),
+            "prompt": render(self.processor, _EXAMPLE),
+        }
+
+    def _text(self, question: Question, height: int, width: int) -> tuple[_Tensors, ImageCall]:
+        """The text side of one prompt: ids, masks and token types, each (1, L); built once by the processor."""
+        key = (question, height, width)
+        if key not in self._texts:
+            blank = Image.new("RGB", (width, height), (127, 127, 127))
+            inputs, call = official_inputs(self.processor, blank, render(self.processor, question))
+            texts = {name: value for name, value in inputs.items() if name not in call.outputs}
+            self._texts[key] = texts, call
+            if len(self._texts) > _TEXTS_KEPT:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(key)
+        return self._texts[key]
+
+    def _collate(self, questions: tuple[Question, ...], height: int, width: int, images: _Tensors) -> _Tensors:
+        """Left-pad the text sides of a batch, on the model's device, with the positions that `generate` would use."""
+        key = (questions, height, width)
+        if key not in self._batches:
+            rows = [self._text(question, height, width)[0] for question in questions]
+            longest = max(row["input_ids"].shape[1] for row in rows)
+            pad = self.processor.tokenizer.pad_token_id
+            batch = {
+                name: torch.cat(
+                    [
+                        F.pad(
+                            row[name],
+                            (longest - row[name].shape[1], 0),
+                            value=pad if name == "input_ids" else 0,
+                        )
+                        for row in rows
+                    ]
+                )
+                for name in rows[0]
+            }
+            batch = self._to_model(batch)
+            if "position_ids" in self._forward:
+                batch["position_ids"] = self.model._prepare_position_ids_for_generation(
+                    batch["input_ids"], {**batch, **images}
+                )
+            self._batches[key] = batch
+            if len(self._batches) > _BATCHES_KEPT:
+                self._batches.popitem(last=False)
+        self._batches.move_to_end(key)
+        return self._batches[key]
+
+    def _to_model(self, inputs: _Tensors) -> dict[str, torch.Tensor]:
+        return {
+            name: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+
+    def _letter_logits(self, inputs: _Tensors, options: int) -> torch.Tensor:
+        last = {"logits_to_keep": 1} if "logits_to_keep" in self._forward else {}
+        with self._letters_only(options):
+            output = self.model(**inputs, use_cache=False, **last)
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    @contextmanager
+    def _letters_only(self, options: int) -> Iterator[None]:
+        """For one forward, narrow lm_head to the letter rows, in float32: in bfloat16 ties would favour A.
+
+        The rest of the model's forward, such as soft-capping of logits, is left as it is.
+        """
+        parent, name, head = self._head
+        setattr(parent, name, _LetterHead(head, self._letters[:options]))
+        try:
+            yield
+        finally:
+            setattr(parent, name, head)
+
+
+class _LetterHead(torch.nn.Module):
+    """The rows of an output head that belong to some tokens, applied in float32 or better."""
+
+    def __init__(self, head: torch.nn.Linear, tokens: torch.Tensor) -> None:
+        super().__init__()
+        self.rows = head.weight[tokens.to(head.weight.device)]
+        self.bias = None if head.bias is None else head.bias[tokens.to(head.weight.device)]
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        bias = None if self.bias is None else self.bias.to(hidden.device, wide)
+        return F.linear(hidden.to(wide), self.rows.to(hidden.device, wide), bias)
+
+
+def _find_head(model: Any) -> tuple[torch.nn.Module, str, torch.nn.Linear]:
+    """The output head, and where in the model it hangs."""
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or not head.weight.is_floating_point() or head.weight.is_meta:
+        found = "none" if head is None else type(head).__name__
+        raise CheckpointError(
+            f"the output head must be a plain linear layer in memory to read option letters in float32, found {found}; "
+            "merge the adapter, or leave lm_head out of quantization and offloading"
+        )
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if child is head:
+                return parent, name, head
+    raise CheckpointError("the output head is not a module of the model")
+
+
+def letter_tokens(processor: Any) -> torch.Tensor:
+    """(26,) token ids of " A" .. " Z" after the answer cue.
+
+    Raises:
+        CheckpointError: a letter is not one token, two letters share one, or the letter changes the cue's tokens.
+    """
+    tokenizer = processor.tokenizer
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    cue, ids = encode(ANSWER_CUE), []
+    full = Question(text="", options=("",) * MAX_OPTIONS)
+    for letter in full.letters:
+        tokens = encode(f"{ANSWER_CUE} {letter}")
+        if tokens[: len(cue)] != cue or len(tokens) != len(cue) + 1:
+            raise CheckpointError(
+                f"option letter {letter} is not one token of its own after '{ANSWER_CUE}': "
+                f"{tokenizer.convert_ids_to_tokens(tokens)}; its answers cannot be read as letters"
+            )
+        ids.append(tokens[-1])
+    if len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
+        raise CheckpointError(
+            "option letters do not have distinct tokens of their own; answers cannot be read as letters"
+        )
+    return torch.tensor(ids)

@@ -1,0 +1,8 @@
+"""Run folders: `run.json` says what was asked, `records.jsonl` what came out. Nothing here knows a model."""
+
+from __future__ import annotations
+
+from safemed_eval.runs.provenance import session
+from safemed_eval.runs.store import Run, default_out
+
+__all__ = ["Run", "default_out", "session"]

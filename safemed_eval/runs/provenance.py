@@ -1,0 +1,48 @@
+"""Where and with what a run was made. No environment variables: they hold secrets."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import safemed_eval
+
+_PACKAGES = ("torch", "torchvision", "transformers", "numpy", "scipy", "pillow", "pydicom", "peft", "accelerate")
+
+
+def session() -> dict[str, Any]:
+    """One start of a run: time, command line, versions, commit of the toolkit, machine."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "argv": sys.argv[1:],
+        "safemed_eval": safemed_eval.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of a checkout of the toolkit, with "+" if files differ; None for an installed package."""
+    root = Path(safemed_eval.__file__).parent.parent
+    if not (root / ".git").exists() or not (root / "pyproject.toml").exists():
+        return None
+    try:
+        head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        diff = subprocess.run(["git", "-C", str(root), "diff", "--quiet", "HEAD"], capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if diff.returncode else "")

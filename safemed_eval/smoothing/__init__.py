@@ -1,0 +1,7 @@
+"""Randomized smoothing: noise, votes, certificates. Sees only a Vote, never a question or a token."""
+
+from __future__ import annotations
+
+from safemed_eval.smoothing._spec import Smoothing
+
+__all__ = ["Smoothing"]

@@ -1,0 +1,73 @@
+"""CERTIFY: a lower bound on how far an image must move before the smoothed answer can change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from safemed_eval import stats
+from safemed_eval.core import Certificate, Vote
+from safemed_eval.smoothing._spec import Smoothing
+from safemed_eval.smoothing.noise import noisy_copies
+
+Rng = Callable[[str, int], torch.Generator]
+"""From a purpose ("select", "estimate") and a chunk's index to a generator."""
+
+
+@torch.no_grad()
+def certify(vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng, batch: int) -> Certificate:
+    """Certify the smoothed answer around one image.
+
+    n0 noisy copies choose a class, n fresh ones bound its probability from below by Clopper and Pearson.
+
+    Args:
+        vote: (B, 3, H, W) float32 in R -> (B,) int64 class ids in [0, K]; K means "no answer".
+        canvas: (3, H, W) float32 in [0, 1], on the vote's device.
+        rng: must give independent streams for the two purposes.
+        batch: copies per call of `vote`; does not change the noise. Memory does not grow with n.
+    Returns:
+        Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the noise it does not exceed the
+        true one: the smoothed classifier gives the certified class for every canvas within it.
+    Raises:
+        ModelOutputError: the model returned NaN or infinite scores.
+    Source:
+        Cohen et al. 2019 (arXiv:1902.02918), CERTIFY. Differs: abstains at p_lower == 1/2 too, and where class K is chosen; a class K
+        exists at all; a tie of the selection goes to the first class.
+    """
+    votes0 = count_votes(vote, canvas, smoothing.sigma, smoothing.n0, batch, lambda chunk: rng("select", chunk))
+    votes = count_votes(vote, canvas, smoothing.sigma, smoothing.n, batch, lambda chunk: rng("estimate", chunk))
+    return read_votes(votes0, votes, smoothing)
+
+
+def count_votes(
+    vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, source: Callable[[int], torch.Generator]
+) -> tuple[int, ...]:
+    """How many of n noisy copies vote for each class 0 .. K."""
+    counts = torch.zeros(vote.classes, dtype=torch.int64, device=canvas.device)
+    for copies in noisy_copies(canvas, sigma, n, batch, source):
+        counts += torch.bincount(vote(copies), minlength=vote.classes)
+    return tuple(counts.tolist())
+
+
+def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoothing) -> Certificate:
+    """The certificate that these votes give; needs no model, so that alpha can be changed later.
+
+    Args:
+        votes0: selection votes for classes 0 .. K. votes: estimation votes, same layout.
+    """
+    chosen = max(range(len(votes0)), key=lambda c: (votes0[c], -c))
+    p_lower = stats.clopper_pearson_lower(votes[chosen], sum(votes), smoothing.alpha)
+    radius, abstained = stats.certified_radius(p_lower, smoothing.sigma), None
+    if chosen == len(votes0) - 1:
+        radius, abstained = None, "no answer won"
+    elif radius is None:
+        abstained = "p_lower <= 1/2"
+    return Certificate(
+        votes0=votes0,
+        votes=votes,
+        prediction=None if abstained else chosen,
+        p_lower=p_lower,
+        radius=radius,
+        abstained=abstained,
+    )

@@ -1,0 +1,117 @@
+"""Bounds and tests. No torch, no files: numbers in, numbers out.
+
+The direction of a bound is in its name. Bounds are full floats; see `rounding` for what a person reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from scipy import stats as sps
+
+
+def _check(k: float, n: float, alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie in (0, 1), got {alpha}")
+    if not 0 <= k <= n or n <= 0:
+        raise ValueError(f"need 0 <= k <= n and n > 0, got k={k}, n={n}")
+
+
+def clopper_pearson_lower(k: float, n: float, alpha: float) -> float:
+    """Exact one-sided lower bound of a binomial proportion: P(bound > p) <= alpha for every p.
+
+    Args:
+        k: successes in [0, n]; n: trials. Fractions are allowed (effective sample sizes).
+    Source:
+        Clopper and Pearson 1934; equals scipy's `binomtest(k, n, alternative="greater")` interval.
+    """
+    _check(k, n, alpha)
+    return 0.0 if k == 0 else float(sps.beta.ppf(alpha, k, n - k + 1))
+
+
+def clopper_pearson_upper(k: float, n: float, alpha: float) -> float:
+    """Exact one-sided upper bound of a binomial proportion: P(bound < p) <= alpha for every p."""
+    _check(k, n, alpha)
+    return 1.0 if k == n else float(sps.beta.isf(alpha, k + 1, n - k))
+
+
+def certified_radius(p_lower: float, sigma: float) -> float | None:
+    """The L2 radius sigma * ppf(p_lower), or None at p_lower <= 1/2, where nothing is certified.
+
+    Source:
+        Cohen et al. 2019 (arXiv:1902.02918), Theorem 1 with p_B = 1 - p_A. The unit is that of sigma.
+    """
+    return sigma * float(sps.norm.ppf(p_lower)) if p_lower > 0.5 else None
+
+
+def radius_ceiling(sigma: float, n: int, alpha: float) -> float | None:
+    """The largest radius that n unanimous votes can certify: sigma * ppf(alpha ** (1 / n))."""
+    return certified_radius(clopper_pearson_lower(n, n, alpha), sigma)
+
+
+def false_certificates_at_most(attempted: int, alpha: float, delta: float = 0.05) -> int:
+    """With probability at least 1 - delta no more than this many of the attempted certificates are false.
+
+    Each one is false with probability at most alpha, and the noise of items is independent.
+    """
+    return int(sps.binom.ppf(1 - delta, attempted, alpha))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proportion:
+    """A share of items with a two-sided interval. Unknown is None, never 0."""
+
+    count: int
+    n: int
+    clusters: int
+    estimate: float | None
+    lower: float | None
+    upper: float | None
+
+
+def clustered_proportion(successes: Sequence[bool], clusters: Sequence[Hashable], *, alpha: float = 0.05) -> Proportion:
+    """Share of successes with a Clopper-Pearson interval on the cluster-effective sample size.
+
+    n_eff = n / deff, deff = the ratio of the cluster-robust (linearised, with-replacement) variance of the mean to
+    p (1 - p) / (n - 1), and n_eff is shrunk by (t_{n-1} / t_{c-1})^2 for the c - 1 degrees of freedom, never
+    above n. Differs from the source where the data carry no information on deff (all or none succeed, or
+    one cluster): n_eff is then the number of clusters, the cautious end.
+
+    Args:
+        successes: one bool an item. clusters: one label an item; items of a cluster may be dependent.
+    Returns:
+        estimate and bounds None when there is no item.
+    Source:
+        Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts
+        estimated from survey data"; https://www.cdc.gov/nchs/data/series/sr_02/sr02_175.pdf.
+    """
+    if len(successes) != len(clusters):
+        raise ValueError(f"{len(successes)} outcomes but {len(clusters)} cluster labels")
+    n, k = len(successes), sum(map(bool, successes))
+    sizes: dict[Hashable, list[int]] = {}
+    for success, cluster in zip(successes, clusters, strict=True):
+        tally = sizes.setdefault(cluster, [0, 0])
+        tally[0] += bool(success)
+        tally[1] += 1
+    c = len(sizes)
+    if n == 0:
+        return Proportion(count=0, n=0, clusters=0, estimate=None, lower=None, upper=None)
+    p = k / n
+    if c == n:
+        n_eff = float(n)
+    elif c == 1 or k in (0, n):
+        n_eff = float(c)
+    else:
+        between = c / (c - 1) * sum((good - p * size) ** 2 for good, size in sizes.values()) / n**2
+        deff = between / (p * (1 - p) / (n - 1))
+        shrink = (float(sps.t.ppf(1 - alpha / 2, n - 1)) / float(sps.t.ppf(1 - alpha / 2, c - 1))) ** 2
+        n_eff = min(float(n), n / deff * shrink) if deff > 0 else float(n)
+    return Proportion(
+        count=k,
+        n=n,
+        clusters=c,
+        estimate=p,
+        lower=clopper_pearson_lower(p * n_eff, n_eff, alpha / 2),
+        upper=clopper_pearson_upper(p * n_eff, n_eff, alpha / 2),
+    )

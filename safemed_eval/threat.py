@@ -1,0 +1,109 @@
+"""The threat model: which images an adversary may choose, given a norm and a bound eps.
+
+eps is in [0, 1] pixel units: 4/255 for L-infinity is four grey levels at most at each pixel; for L2 it is the
+Euclidean length of the change over the whole canvas. An adversarial canvas also stays in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Norm = Literal["linf", "l2"]
+
+# Float32 arithmetic may leave a point of the ball's surface this far outside it, times max(1, eps).
+TOLERANCE = 1e-6
+# 255 * float32(k / 255) may miss the integer k by this much.
+_GRID_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """All canvases within eps of x0 that lie in [0, 1].
+
+    Canvases are (B, 3, H, W) float32 and each row has its own ball.
+    """
+
+    norm: Norm
+    eps: float
+
+    def size(self, delta: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B,) float64 norms of the rows."""
+        flat = delta.double().flatten(1)
+        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+
+    def direction(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The steepest ascent of unit size: the sign for L-infinity, the normalised gradient for L2.
+
+        A row whose gradient is zero stays zero.
+        """
+        if self.norm == "linf":
+            return gradient.sign()
+        length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
+        return gradient / length.view(-1, 1, 1, 1)
+
+    def project(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """x moved into the ball around x0 and into [0, 1].
+
+        For L2 this scales and then clamps: the result obeys both bounds, since x0 itself lies in [0, 1].
+        """
+        if self.norm == "linf":
+            return x.clamp(x0 - self.eps, x0 + self.eps).clamp(0, 1)
+        delta = x - x0
+        length = delta.flatten(1).norm(dim=1).clamp_min(1e-30)
+        return (x0 + delta * (self.eps / length).clamp_max(1).view(-1, 1, 1, 1)).clamp(0, 1)
+
+    def sample(self, x0: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """One uniform draw from each row's ball, clamped to [0, 1]; each row has its own generator."""
+        import torch
+
+        rows = []
+        for row, generator in zip(x0, generators, strict=True):
+            kind = {"device": row.device, "dtype": row.dtype}
+            if self.norm == "linf":
+                delta = (2 * torch.rand(row.shape, generator=generator, **kind) - 1) * self.eps
+            else:
+                delta = torch.randn(row.shape, generator=generator, **kind)
+                share = torch.rand((), generator=generator, **kind) ** (1 / row.numel())
+                delta = delta * (self.eps * share / delta.norm())
+            rows.append(row + delta)
+        return self.project(x0, torch.stack(rows))
+
+    def snap(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """x moved to 8-bit grey levels inside the ball, as an adversarial *file* must be.
+
+        L-infinity: the nearest integer within [ceil(255 (x0 - eps)), floor(255 (x0 + eps))]. L2: each change is cut
+        towards x0, then the pixels that were cut most are moved one level out again while the ball has room.
+        (Rounding first and projecting afterwards leaves the grid, the other order leaves the ball.)
+        """
+        import torch
+
+        grey0, grey = x0.double() * 255, x.double() * 255
+        if self.norm == "linf":
+            low = torch.ceil(grey0 - 255 * self.eps - _GRID_TOLERANCE).clamp_min(0)
+            high = torch.floor(grey0 + 255 * self.eps + _GRID_TOLERANCE).clamp_max(255)
+            snapped = grey.round().clamp(low, high)
+        else:
+            grey0 = grey0.round()
+            delta = (grey - grey0).flatten(1)
+            cut = delta.trunc()
+            lost = (delta - cut).abs()
+            order = lost.argsort(dim=1, descending=True)
+            room = (255 * self.eps) ** 2 - cut.square().sum(1, keepdim=True)
+            cost = (2 * cut.abs() + 1).gather(1, order).cumsum(1)
+            out = ((cost <= room) & (lost.gather(1, order) > _GRID_TOLERANCE)).to(delta.dtype)
+            cut = cut + delta.sign() * torch.zeros_like(cut).scatter(1, order, out)
+            snapped = grey0 + cut.view_as(grey0)
+        return (snapped / 255).to(x.dtype)
+
+    def check(self, x0: torch.Tensor, x: torch.Tensor) -> None:
+        """Raise if any row has left the ball or [0, 1]: an attack that cheats would give a wrong number."""
+        worst = float(self.size(x - x0).max())
+        if not worst <= self.eps + TOLERANCE * max(1.0, self.eps):
+            raise RuntimeError(f"attack left its ball: {self.norm} {worst:.9g} > eps {self.eps:.9g}")
+        if not (float(x.min()) >= 0 and float(x.max()) <= 1):
+            raise RuntimeError(f"attack left [0, 1]: [{float(x.min()):.9g}, {float(x.max()):.9g}]")
