@@ -24,7 +24,8 @@ class Certification:
     """How items are certified.
 
     Args:
-        batch: noisy copies that go through the model together; it shrinks when memory runs out. The noise does not depend on it.
+        batch: noisy copies that go through the model together; it shrinks when memory runs out. The noise does not
+        depend on it.
     """
 
     model: Waist
@@ -40,8 +41,8 @@ class Certification:
         """Certify every item that is not done.
 
         Yields:
-            One record an item. An item whose image or whose output is at fault has `error` set and no radius: it stays in every
-            denominator.
+            One record an item. An item whose image or whose output is at fault has `error` set and no radius: it
+            stays in every denominator.
         """
         for item in items:
             if not done(item.id):

@@ -58,14 +58,15 @@ class Evaluation:
     ) -> Iterator[list[Record]]:
         """Answer every item under every attack.
 
-        Items are cut into the same groups of `batch` at every start and a group is attacked as a whole, so that a run that was
-        interrupted ends with the records of one that was not.
+        Items are cut into the same groups of `batch` at every start and a group is attacked as a whole, so that a run
+        that was interrupted ends with the records of one that was not.
 
         Args:
             official: answer through the untouched 8-bit path, too.
             done: whether there is a record of (item id, condition) already.
         Yields:
-            The new records of one group under one attack. An item whose image or whose output is at fault has `error` set and
+            The new records of one group under one attack. An item whose image or whose output is at fault has `error`
+            set and
             `correct` False: it stays in every denominator.
         """
         for start in range(0, len(items), self.batch):
@@ -100,8 +101,8 @@ class Evaluation:
 
         try:
             return self._fitting.run(work)
-        except (ModelOutputError, RuntimeError, MemoryError) as error:
-            if not (isinstance(error, ModelOutputError) or out_of_memory(error)):
+        except (DataError, ModelOutputError, RuntimeError, MemoryError) as error:
+            if not (isinstance(error, (DataError, ModelOutputError)) or out_of_memory(error)):
                 raise
             if len(pairs) == 1:
                 return [_record(pairs[0][0], str(attack), error=str(error))]

@@ -34,7 +34,8 @@ class Threat:
     def size(self, delta: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B,) float64 norms of the rows."""
         flat = delta.double().flatten(1)
-        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+        size: torch.Tensor = flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+        return size
 
     def direction(self, gradient: torch.Tensor) -> torch.Tensor:
         """The steepest ascent of unit size: the sign for L-infinity, the normalised gradient for L2.
@@ -44,7 +45,8 @@ class Threat:
         if self.norm == "linf":
             return gradient.sign()
         length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
-        return gradient / length.view(-1, 1, 1, 1)
+        unit: torch.Tensor = gradient / length.view(-1, 1, 1, 1)
+        return unit
 
     def project(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """x moved into the ball around x0 and into [0, 1].
@@ -55,7 +57,8 @@ class Threat:
             return x.clamp(x0 - self.eps, x0 + self.eps).clamp(0, 1)
         delta = x - x0
         length = delta.flatten(1).norm(dim=1).clamp_min(1e-30)
-        return (x0 + delta * (self.eps / length).clamp_max(1).view(-1, 1, 1, 1)).clamp(0, 1)
+        inside: torch.Tensor = x0 + delta * (self.eps / length).clamp_max(1).view(-1, 1, 1, 1)
+        return inside.clamp(0, 1)
 
     def sample(self, x0: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """One uniform draw from each row's ball, clamped to [0, 1]; each row has its own generator."""

@@ -16,9 +16,11 @@ from safemed_eval.threat import Threat
 class Goal:
     """What the ascent maximises, and when a row is done.
 
-    Untargeted: `ce` is -log p(gold), `margin` is the best wrong log-probability minus that of gold; done when the
-    answer is not gold. Targeted: `ce` is log p(target), `margin` is the target's lead; done when the answer is the
-    target.
+    `ce` is the log-odds of all other options together against gold, `margin` the lead of the best other one; a row is
+    done when its answer is not gold. A target is given instead of gold by maximising the negative, until it is reached.
+
+    The log-odds z stand for the cross-entropy, log(1 + exp(z)): the gradients of both have the same direction at every
+    point, but that of the cross-entropy vanishes in float32 where the model is confident, and the attack with it.
     """
 
     loss: Loss
@@ -29,10 +31,9 @@ class Goal:
     def __call__(self, log_probs: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(b, K) log-probabilities of these rows -> (b,) loss, (b,) done."""
         label = self.labels[rows].unsqueeze(1)
-        own = log_probs.gather(1, label).squeeze(1)
-        lead = own
-        if self.loss == "margin":
-            lead = own - log_probs.scatter(1, label, -torch.inf).amax(1)
+        others = log_probs.scatter(1, label, -torch.inf)
+        rival = others.amax(1) if self.loss == "margin" else others.logsumexp(1)
+        lead = log_probs.gather(1, label).squeeze(1) - rival
         reached = log_probs.argmax(1) == label.squeeze(1)
         return (lead, reached) if self.targeted else (-lead, ~reached)
 

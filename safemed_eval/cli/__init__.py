@@ -16,8 +16,8 @@ from safemed_eval.errors import UserError
 
 app = typer.Typer(
     name="safemed-eval",
-    help="How robust is a medical vision-language model? Accuracy under attack, certified radii, broken down by imaging modality "
-    "and question type. Not for clinical use.",
+    help="How robust is a medical vision-language model? Accuracy under attack and certified radii, broken down by "
+    "imaging modality and question type. Not for clinical use.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

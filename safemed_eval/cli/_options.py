@@ -126,7 +126,7 @@ class RunOptions:
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter of `command` that is an option group by the group's own options."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     flat: dict[str, inspect.Parameter] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         if name not in groups:

@@ -15,11 +15,12 @@ from safemed_eval.cli._options import DataOptions, LoadOptions, ModelOptions, Ru
 from safemed_eval.cli._show import progress, status
 from safemed_eval.data import Canvas, DataSet
 from safemed_eval.errors import DataError
+from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
 
 if TYPE_CHECKING:
     from safemed_eval.models.waist import Waist
-    from safemed_eval.runs import Run
 
+Spec = Mapping[str, Any]
 _BAD_SHOWN = 1000
 
 
@@ -57,10 +58,7 @@ def resolve_model(name: str, options: LoadOptions) -> models.Source:
 def load_model(source: models.Source, options: LoadOptions) -> Waist:
     """Import torch and load the model."""
     with status(f"loading {source.name}"):
-        from transformers.utils import logging
-
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        quiet_transformers()
         return models.load(
             source,
             device=options.device,
@@ -68,6 +66,14 @@ def load_model(source: models.Source, options: LoadOptions) -> Waist:
             attn=options.attn,
             device_map=options.device_map,
         )
+
+
+def quiet_transformers() -> None:
+    """Our own progress and errors are enough."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def check_model(model: Waist, name: str, data: DataSet, canvas: Canvas, *, gradients: bool) -> None:
@@ -79,31 +85,40 @@ def check_model(model: Waist, name: str, data: DataSet, canvas: Canvas, *, gradi
         refuse_failures(check(model, (height, width), gradients=gradients), name)
 
 
+def run_folder(
+    spec: Spec, model: ModelOptions, data: DataOptions, run: RunOptions, *, label: str, records: int
+) -> tuple[Path, bool]:
+    """`--out` or a readable name below runs/, and whether all its records are there already.
+
+    Refused, before the model is loaded, if the folder holds another run.
+    """
+    names = [Path(model.model).name, Path(data.data.partition(":")[2]).stem, label]
+    place = run.out or default_out(str(spec["command"]), names, spec)
+    refuse_other_spec(place, spec)
+    return place, count_records(place) == records
+
+
 @contextmanager
 def open_run(
-    spec: Mapping[str, Any],
-    model: ModelOptions,
-    data: DataOptions,
-    run: RunOptions,
+    place: Path,
+    spec: Spec,
+    waist: Waist,
     items: DataSet,
     *,
-    label: str,
+    names: Mapping[str, str],
     conditions: Sequence[str] = (),
 ) -> Iterator[Run]:
     """The run folder, locked; Ctrl-C leaves it resumable and exits with code 130."""
-    from safemed_eval.runs import Run, default_out, session
-
-    names = [Path(model.model).name, Path(data.data.partition(":")[2]).stem, label]
-    place = run.out or default_out(str(spec["command"]), names, spec)
     about = {
-        "names": {"model": model.model, "data": data.data},
+        "names": dict(names),
         "sampled": items.sampled,
         "image_notes": dict(items.notes),
         "items": len(items.items),
         "skipped": [{"item": bad.id, "reason": bad.reason} for bad in items.bad],
         "conditions": list(conditions),
     }
-    with Run(place, spec, about, session()) as folder:
+    model = {**waist.describe(), "device_type": waist.device.type}
+    with Run(place, spec, model=model, about=about, session=session()) as folder:
         if folder.repaired:
             typer.echo(f"{place}: cut off a torn last line, left by a process that was killed", err=True)
         if len(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from safemed_eval.report import Summary
 
 _QUIET_EVERY_S = 30.0
-out = Console()
-err = Console(stderr=True)
+_CANVAS_COST = 0.02
+_FILE_WIDTH = 160
+
+out = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False)
+err = Console(stderr=True, highlight=False)
 
 Tick = Callable[[int, int], None]
 
@@ -40,16 +45,15 @@ def progress(text: str, *, forwards: Callable[[], int] | None = None, transient:
     Yields:
         A function to call with (done, of how many). What is done at its first call is not counted into the speed.
     """
-    began = time.monotonic()
+    count = forwards or (lambda: 0)
+    began = last = time.monotonic()
     first: list[int] = []
-    last = began
+    before = count()
 
     def speed(done: int) -> str:
         seconds = max(time.monotonic() - began, 1e-9)
-        parts = [f"{(done - first[0]) / seconds:.3g} items/s"]
-        if forwards:
-            parts.append(f"{forwards() / seconds:.4g} forward passes/s")
-        return ", ".join(parts)
+        items = f"{(done - first[0]) / seconds:.3g} items/s"
+        return f"{items}, {(count() - before) / seconds:.4g} forward passes/s" if forwards else items
 
     with Progress(
         TextColumn("{task.description}"),
@@ -83,76 +87,73 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     if as_json:
         typer.echo(json.dumps(summary.to_json(), indent=2))
         return
+    columns = _certify_columns if summary.kind == "certify" else _attack_columns
+    for heading, groups in (("modality", summary.by_modality), ("question type", summary.by_question_type)):
+        _print_table(heading, {"all": summary.overall, **groups}, columns)
+        out.print()
     title = f"{summary.items} of {summary.expected} items"
     if summary.sampled:
         title += f" (sample: {summary.sampled}; 'all' is the unweighted mean of the sample)"
-    title += f", {summary.failed} failed" if summary.failed else ""
+    title += f", {summary.failed} failed and count as wrong" if summary.failed else ""
     title += f", {summary.skipped} bad ones skipped" if summary.skipped else ""
-    for name, groups in (("modality", summary.by_modality), ("question type", summary.by_question_type)):
-        rows = {"all": summary.overall, **groups}
-        table = _certify_table(rows) if summary.kind == "certify" else _attack_table(rows)
-        table.columns[0].header = name
-        out.print(table)
-    out.print(title)
-    for line in _certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary):
+    for line in (title, *(_certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary))):
         out.print(line)
-    out.print(f"[dim]{summary.out}[/dim]")
+    out.print(escape(summary.out), style="dim")
 
 
-def _attack_table(rows: Mapping[str, Any]) -> Table:
-    table = _table()
-    conditions = list(rows["all"])
-    table.add_column("n", justify="right")
-    for condition in conditions:
-        table.add_column(condition, justify="right")
-    for name, by_condition in rows.items():
-        cells = [f"{percent(cell['accuracy'])} {_interval(cell)}" for cell in by_condition.values()]
-        table.add_row(name, str(next(iter(by_condition.values()))["n"]), *cells)
-    return table
+Cells = Mapping[str, str]
+"""Column heading -> cell; what follows a space is an interval, left out where the terminal is narrow."""
 
 
-def _certify_table(rows: Mapping[str, Any]) -> Table:
-    table = _table()
-    table.add_column("n", justify="right")
-    for name, point in rows["all"]["certified"].items():
-        table.add_column(f"r >= {name}" if name.endswith("s") else f"r >= {point['radius']:g}", justify="right")
-    for heading in ("abstain", "ACR", "median r"):
-        table.add_column(heading, justify="right")
-    for name, row in rows.items():
-        cells = [
-            "> ceiling" if point["above_ceiling"] else f"{percent_down(point['certified_accuracy'])} {_interval(point)}"
-            for point in row["certified"].values()
-        ]
-        table.add_row(
-            name,
-            str(row["n"]),
-            *cells,
-            percent(row["abstention"]),
-            _radius(row["average_radius"]),
-            _radius(row["median_radius"]),
-        )
-    return table
-
-
-def _table() -> Table:
+def _print_table(heading: str, rows: Mapping[str, Any], columns: Callable[[Any], Cells]) -> None:
+    cells = {name: columns(row) for name, row in rows.items()}
+    headings = list(cells["all"])
+    widths = [max(len(h), *(len(row[h]) for row in cells.values())) for h in headings]
+    narrow = max(map(len, (heading, *cells))) + sum(width + 2 for width in widths) > out.width
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    return table
+    table.add_column(heading, overflow="fold")
+    for title in headings:
+        table.add_column(escape(title), justify="right", no_wrap=True)
+    for name, row in cells.items():
+        table.add_row(escape(name), *(row[h].split(" ")[0] if narrow else row[h] for h in headings))
+    out.print(table)
+    if narrow:
+        out.print("(intervals: in a wider terminal, or with --json)", style="dim")
+
+
+def _attack_columns(row: Mapping[str, Any]) -> Cells:
+    return {"n": str(next(iter(row.values()))["n"])} | {
+        condition: f"{percent(cell['accuracy'])} {_interval(cell)}" for condition, cell in row.items()
+    }
+
+
+def _certify_columns(row: Mapping[str, Any]) -> Cells:
+    cells = {"n": str(row["n"])}
+    for name, point in row["certified"].items():
+        share = f"{percent_down(point['certified_accuracy'])} {_interval(point)}"
+        cells[f"r>={name}"] = ">ceiling" if point["above_ceiling"] else share
+    cells["abstain"] = percent(row["abstention"])
+    cells["ACR"] = _radius(row["average_radius"])
+    cells["median r"] = _radius(row["median_radius"])
+    return cells
 
 
 def _attack_footer(summary: Summary) -> Iterator[str]:
-    yield "[dim]Accuracy in % with 95 % Clopper-Pearson intervals on the cluster-effective sample size (patient, else image).[/dim]"
+    yield "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size (clusters: patient or image)."
     for condition, count in summary.notes["image_blind"].items():
-        yield f"{condition}: {count} items never flipped; their answers do not hang on the image, or the attack is broken"
+        yield f"{condition}: {count} items never flipped: image-blind, or the attack is broken"
+    official, clean = (summary.overall.get(name, {}).get("accuracy") for name in ("official", "clean"))
+    if official is not None and clean is not None and official - clean > _CANVAS_COST:
+        yield f"[yellow]The canvas costs {100 * (official - clean):.1f} points against the official path.[/]"
 
 
 def _certify_footer(summary: Summary) -> Iterator[str]:
     ceiling, at_most = summary.notes["ceiling"], summary.notes["false_certificates_at_most_95"]
     yield (
-        "[dim]Certified accuracy in %, rounded down, with 95 % intervals; r is L2 in [0, 1] pixel units on the canvas, s = sigma. "
-        "ACR: average certified radius, wrong and abstained count 0.[/dim]"
+        "Certified accuracy in %, rounded down, 95 % intervals; r: L2 radius in \\[0, 1] pixel units on the canvas, "
+        "s: sigma. ACR: average certified radius, 0 for wrong and abstained."
     )
-    yield f"This sample budget certifies no radius above {floor_to(ceiling, 4)}; a plateau there is the budget's, not the model's."
+    yield f"Ceiling: this sample budget certifies no radius above {floor_to(ceiling, 4)}, whatever the model."
     yield f"Of {summary.items} certificates attempted at most {at_most} are false, with 95 % confidence."
 
 
@@ -169,7 +170,7 @@ def percent_down(share: float | None) -> str:
 def _interval(cell: Mapping[str, Any]) -> str:
     if cell["lower"] is None:
         return ""
-    return f"[dim]{floor_to(100 * cell['lower'], 1):.1f}-{ceil_to(100 * cell['upper'], 1):.1f}[/dim]"
+    return f"{floor_to(100 * cell['lower'], 1):.1f}-{ceil_to(100 * cell['upper'], 1):.1f}"
 
 
 def _radius(value: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from safemed_eval.cli._options import DataOptions, ModelOptions, RunOptions, grouped
-from safemed_eval.cli._prepare import check_model, load_data, load_model, open_run, resolve_model
+from safemed_eval.cli._prepare import check_model, load_data, load_model, open_run, resolve_model, run_folder
 from safemed_eval.cli._show import progress, show_run
 from safemed_eval.errors import SpecError
 from safemed_eval.grammar import radii as parse_radii
@@ -50,18 +50,22 @@ def certify(
         "sampling": "fixed",
         "seed": run.seed,
     }
-    with open_run(spec, model, data, run, items, label=f"sigma{sigma:g}") as folder:
-        waist = load_model(source, model)
-        check_model(waist, model.model, items, canvas, gradients=False)
-        folder.resolved({**waist.describe(), "device_type": waist.device.type})
-
+    total = len(items.items)
+    place, complete = run_folder(spec, model, data, run, label=f"sigma{sigma:g}", records=total)
+    if complete:
+        show_run(place, as_json=run.json, radii=points)
+        return
+    waist = load_model(source, model)
+    check_model(waist, model.model, items, canvas, gradients=False)
+    names = {"model": model.model, "data": data.data}
+    with open_run(place, spec, waist, items, names=names) as folder:
         from safemed_eval.certify import Certification
 
         batch = run.batch_size or _BATCH
         work = Certification(model=waist, canvas=canvas, smoothing=smoothing, seed=run.seed, batch=batch)
         with progress("certifying", forwards=lambda: waist.forwards) as tick:
-            tick(len(folder), len(items.items))
+            tick(len(folder), total)
             for record in work.run(items.items, done=folder.done):
                 folder.append([record])
-                tick(len(folder), len(items.items))
-    show_run(folder.out, as_json=run.json, radii=points)
+                tick(len(folder), total)
+    show_run(place, as_json=run.json, radii=points)

@@ -73,9 +73,8 @@ def _print(loaded: DataSet, verified: DataSet) -> None:
     )
     out.print(table)
     facts = _facts(loaded, verified)
-    out.print(
-        f"{facts['questions']} questions on {facts['images']} images; options: {facts['options']}; canvas {facts['canvas']}"
-    )
+    out.print(f"{facts['questions']} questions on {facts['images']} images, canvas {facts['canvas']}")
+    out.print(f"questions by number of options: {facts['options']}")
     for note, count in verified.notes.items():
         out.print(f"  {count} images: {note}")
     if verified.bad:

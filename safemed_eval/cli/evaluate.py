@@ -8,7 +8,7 @@ import typer
 
 from safemed_eval import attacks
 from safemed_eval.cli._options import DataOptions, ModelOptions, RunOptions, grouped
-from safemed_eval.cli._prepare import check_model, load_data, load_model, open_run, resolve_model
+from safemed_eval.cli._prepare import check_model, load_data, load_model, open_run, resolve_model, run_folder
 from safemed_eval.cli._show import progress, show_run
 from safemed_eval.errors import SpecError
 
@@ -27,8 +27,8 @@ def evaluate(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help="fgsm:eps=4/255, pgd:eps=4/255,steps=10 (also norm=l2, loss=margin, restarts=5, target=random, ...), or the "
-            "random control noise:eps=4/255. May be repeated; clean is always included.",
+            help="fgsm:eps=4/255, pgd:eps=4/255,steps=10 (further keys: norm=l2, loss=margin, restarts=5, "
+            "target=random, ...), or the control noise:eps=4/255. May be repeated; clean is always included.",
         ),
     ] = None,
     quantize: Annotated[
@@ -58,14 +58,17 @@ def evaluate(
         "seed": run.seed,
     }
     conditions = [str(one) for one in chosen] + ["official"] * official
-    label = "-".join(conditions[1:])
-    with open_run(spec, model, data, run, items, label=label, conditions=conditions) as folder:
-        waist = load_model(source, model)
-        if official and not hasattr(waist.scorer, "official_scores"):
-            raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
-        check_model(waist, model.model, items, canvas, gradients=len(chosen) > 1)
-        folder.resolved({**waist.describe(), "device_type": waist.device.type})
-
+    total = len(items.items) * len(conditions)
+    place, complete = run_folder(spec, model, data, run, label="-".join(conditions[1:]), records=total)
+    if complete:
+        show_run(place, as_json=run.json)
+        return
+    waist = load_model(source, model)
+    if official and not hasattr(waist.scorer, "official_scores"):
+        raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
+    check_model(waist, model.model, items, canvas, gradients=len(chosen) > 1)
+    names = {"model": model.model, "data": data.data}
+    with open_run(place, spec, waist, items, names=names, conditions=conditions) as folder:
         from safemed_eval.evaluate import Evaluation
         from safemed_eval.runs.images import Keeper
 
@@ -75,12 +78,11 @@ def evaluate(
             seed=run.seed,
             batch=batch,
             quantize=quantize,
-            keep=Keeper(folder.out, keep_images, quantize) if keep_images else None,
+            keep=Keeper(place, keep_images, quantize) if keep_images else None,
         )
-        total = len(items.items) * len(conditions)
         with progress("evaluating", forwards=lambda: waist.forwards) as tick:
             tick(len(folder), total)
             for records in work.run(items.items, chosen, official=official, done=folder.done):
                 folder.append(records)
                 tick(len(folder), total)
-    show_run(folder.out, as_json=run.json)
+    show_run(place, as_json=run.json)

@@ -6,6 +6,7 @@ import json as jsonlib
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from safemed_eval.cli._options import LoadOptions, grouped
@@ -54,6 +55,6 @@ def check_command(
     else:
         table = Table("check", "", "found", box=None, pad_edge=False, header_style="bold", title_justify="left")
         for name, state, detail in rows:
-            table.add_row(name, f"[{_COLORS[state]}]{state}[/]", detail)
+            table.add_row(name, f"[{_COLORS[state]}]{state}[/]", escape(detail))
         out.print(table)
     raise typer.Exit(any(state == "fail" for _, state, _ in rows))

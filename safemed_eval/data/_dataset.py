@@ -26,8 +26,8 @@ Fit = Literal["stretch", "pad"]
 class Canvas:
     """The pixel grid on which eps, sigma and radius are measured.
 
-    `size` is (height, width), or None for each image's own size. `stretch` ignores the aspect ratio (Med-R1's protocol), `pad`
-    keeps it and fills with black.
+    `size` is (height, width), or None for each image's own size. `stretch` ignores the aspect ratio (Med-R1's
+    protocol), `pad` keeps it and fills with black.
     """
 
     size: tuple[int, int] | None
@@ -156,7 +156,7 @@ class Builder:
             if "\0" in image or Path(image).is_absolute():
                 raise DataError(f"image path must be relative to the data root: '{image}'")
         except DataError as error:
-            self.bad.append(Bad(id, str(error)))
+            self.refuse(id, str(error))
             return
         self.items.append(
             Item(
@@ -172,6 +172,10 @@ class Builder:
                 extra=extra or {},
             )
         )
+
+    def refuse(self, id: str, reason: str) -> None:
+        """Name a record that cannot become an item."""
+        self.bad.append(Bad(id, reason))
 
     def done(self) -> DataSet:
         return DataSet(items=tuple(self.items), bad=tuple(self.bad))

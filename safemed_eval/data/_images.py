@@ -1,4 +1,5 @@
-"""From an image file to 8-bit RGB, and from there to the canvas. PNG, JPEG, BMP, TIFF and what else Pillow reads; DICOM.
+"""From an image file to 8-bit RGB, and from there to the canvas. PNG, JPEG, BMP, TIFF and what else Pillow reads;
+DICOM.
 
 Whatever is not plain 8-bit RGB or grey leaves a note that says what was done.
 """
@@ -41,7 +42,7 @@ def decode(path: Path) -> Picture:
         DataError: not an image, truncated, too large, or not finite.
     """
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             head = file.read(132)
         picture = _dicom(path) if head[128:] == b"DICM" or path.suffix.lower() == ".dcm" else _pillow(path)
     except DataError:

@@ -29,7 +29,8 @@ def verify(data: DataSet, progress: Callable[[int, int], None] | None = None) ->
             seen[key] = outcome
             if progress:
                 progress(len(seen), len(first))
-    items, bad, notes = [], list(data.bad), []
+    items: list[Item] = []
+    bad, notes = list(data.bad), list[str]()
     for item in data.items:
         outcome = seen[item.root, item.image]
         if isinstance(outcome, str):

@@ -3,20 +3,19 @@
 Source:
     Lai et al. 2025 (arXiv:2503.13939), Splits/{modality,question_type}/{train,test}/*.json.
 
-`problem` is the question with its options, "... A)MRI, B)CT (COPD), C)PET". It is split at ` A)` and then at `, B)`, `, C)` in sequence, since
-splitting at every `[A-D])` would break on "(COPD)" or "(PD)".
+`problem` is the question with its options, "... A)MRI, B)CT (COPD), C)PET". It is split at ` A)` and then at `, B)`,
+`, C)` in sequence, since splitting at every `[A-D])` would break on "(COPD)" or "(PD)".
 
-The modality or the question type is the file's name. The other one comes from a split file of the other kind that holds the same
-question, or from OmniMedVQA's raw files when `--data-root` has a QA_information folder.
+The modality or the question type is the file's name. The other one comes from a split file of the other kind that
+holds the same question, or from OmniMedVQA's raw files when `--data-root` has a QA_information folder.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
 
 from safemed_eval.core import MODALITIES, QUESTION_TYPES
 from safemed_eval.data import _names, omnimedvqa
@@ -38,28 +37,29 @@ def load(place: Path, root: Path | None) -> DataSet:
     if len(parts) > 1:
         raise DataError(f"{place}: holds train and test splits; name one, such as medr1:{place}/modality/test")
     raw = _raw_slices(root) if root else {}
-    records: dict[tuple[Any, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    records: dict[tuple[str, str, str, int], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for file in files:
         kind, name = _slice(file)
-        copies: dict[tuple[Any, ...], int] = defaultdict(int)
+        copies: Counter[tuple[str, str, str]] = Counter()
         for record in read_json_records(file):
-            content = (record.get("image"), record.get("problem"), record.get("solution"))
+            content = (str(record.get("image", "")), str(record.get("problem", "")), str(record.get("solution", "")))
             copies[content] += 1
             found = records[(*content, copies[content])]
             if kind and name:
                 found[kind].add(name)
     builder = Builder()
     for (image, problem, solution, copy), slices in records.items():
-        tag = f"{seed_of(str(problem), str(solution)):016x}"[:8] + (f"-{copy}" if copy > 1 else "")
+        tag = f"{image}#{seed_of(problem, solution):016x}"[: len(image) + 9] + (f"-{copy}" if copy > 1 else "")
         try:
             text, options = split_problem(problem)
             label = _gold(solution, options)
             known = {kind: _one(kind, names) for kind, names in slices.items()}
         except DataError as error:
-            text, options, label, known = problem, [], str(error), {}
-        joined = raw.get((image, text), {}) if isinstance(text, str) else {}
+            builder.refuse(tag, str(error))
+            continue
+        joined = raw.get((image, text), {})
         builder.add(
-            f"{image}#{tag}",
+            tag,
             text=text,
             options=options,
             label=label,
@@ -72,14 +72,12 @@ def load(place: Path, root: Path | None) -> DataSet:
     return builder.done()
 
 
-def split_problem(problem: Any) -> tuple[str, list[str]]:
+def split_problem(problem: str) -> tuple[str, list[str]]:
     """`"What is it? A)MRI, B)CT"` -> `("What is it?", ["MRI", "CT"])`.
 
     Raises:
         DataError: no ` A)`, or a marker that could be read in two ways.
     """
-    if not isinstance(problem, str):
-        raise DataError("no problem text")
     pieces = re.split(r"(?:^|\s)A\)", problem)
     if len(pieces) != 2:
         raise DataError(f"' A)' occurs {len(pieces) - 1} times in the problem, expected once: '{problem[:120]}'")
@@ -96,8 +94,8 @@ def split_problem(problem: Any) -> tuple[str, list[str]]:
     return text.strip(), [option.strip() for option in options]
 
 
-def _gold(solution: Any, options: list[str]) -> int:
-    match = _SOLUTION.fullmatch(solution) if isinstance(solution, str) else None
+def _gold(solution: str, options: list[str]) -> int:
+    match = _SOLUTION.fullmatch(solution)
     if not match:
         raise DataError(f"solution '{solution}' is not '<answer> LETTER </answer>'")
     index = ascii_uppercase.index(match[1])
@@ -132,7 +130,7 @@ def _raw_slices(root: Path) -> dict[tuple[str, str], dict[str, str | None]]:
     }
 
 
-def _source(image: Any) -> str | None:
+def _source(image: str) -> str | None:
     """The data set's folder: "Images/MIAS/mdb084.png" -> "MIAS"."""
-    parts = Path(image).parts if isinstance(image, str) else ()
+    parts = Path(image).parts
     return parts[1] if len(parts) > 2 else None

@@ -1,8 +1,8 @@
 """omnimedvqa:DIR: OmniMedVQA's raw layout, `QA_information/*/*.json` beside `Images/`.
 
 Source:
-    Hu et al. 2024 (arXiv:2402.09181). A record holds dataset, question_id, question_type, question, gt_answer, image_path,
-    option_A .. option_D and modality_type (or, in a few, `modality`).
+    Hu et al. 2024 (arXiv:2402.09181). A record holds dataset, question_id, question_type, question, gt_answer,
+    image_path, option_A .. option_D and modality_type (or, in a few, `modality`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """table:FILE.csv or table:FILE.jsonl: your own data.
 
-Columns: image (relative to the table's folder, or to --data-root), question, option_a, option_b, ... (or `options`, a list, in
-JSONL), answer (an option's letter or its text), and as far as you have them id, modality, question_type, source, patient_id. Any
-further column is kept with the item.
+Columns: image (relative to the table's folder, or to --data-root), question, option_a, option_b, ... (or `options`, a
+list, in JSONL), answer (an option's letter or its text), and as far as you have them id, modality, question_type,
+source, patient_id. Any further column is kept with the item.
 """
 
 from __future__ import annotations

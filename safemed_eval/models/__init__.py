@@ -53,6 +53,6 @@ def load(
         from safemed_eval.models.factory import load_factory
 
         return Waist(load_factory(source, place), device=place)
-    from safemed_eval.models.load import load_checkpoint
+    from safemed_eval.models.checkpoint import load_checkpoint
 
     return Waist(load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map), device=place)

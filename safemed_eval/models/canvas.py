@@ -1,7 +1,8 @@
 """From the canvas to a model's image inputs, through the checkpoint's own image processor, with gradients.
 
-Nothing of a processor is re-implemented. The official call (PIL image and prompt) is made once per prompt and watched: whatever the
-processor hands its image processor, layout and settings, is handed over again with float tensors in [0, 255].
+Nothing of a processor is re-implemented. The official call (PIL image and prompt) is made once per prompt and
+watched: whatever the processor hands its image processor, layout and settings, is handed over again with float
+tensors in [0, 255].
 """
 
 from __future__ import annotations

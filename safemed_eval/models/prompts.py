@@ -20,7 +20,8 @@ def wording(question: Question) -> str:
 def render(processor: Any, question: Question) -> str:
     """The full prompt up to and including the answer cue, through the checkpoint's chat template.
 
-    A checkpoint without a chat template (a base model) gets its image token, the wording and the cue on lines of their own.
+    A checkpoint without a chat template (a base model) gets its image token, the wording and the cue on lines of
+    their own.
     """
     text = wording(question)
     if getattr(processor, "chat_template", None):

@@ -56,7 +56,8 @@ class Source:
 
 
 def resolve(name: str, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Source:
-    """Find out what `name` is: a checkpoint folder, an adapter folder, `org/model[@revision]`, or `python:module:factory`.
+    """Find out what `name` is: a checkpoint folder, an adapter folder, `org/model[@revision]`, or
+    `python:module:factory`.
 
     A hub id is downloaded (weights in safetensors and settings only) unless it is in the local cache.
 
@@ -160,6 +161,6 @@ def _hash(files: Iterable[Path]) -> str:
     """sha256 over the names and contents of the files, in the order of their names."""
     digest = hashlib.sha256()
     for file in sorted(set(files)):
-        with open(file, "rb") as stream:
+        with file.open("rb") as stream:
             digest.update(f"{file.name}\n{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

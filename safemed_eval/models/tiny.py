@@ -80,9 +80,14 @@ def build(family: Family, folder: Path, seed: int = 0) -> Path:
 
 
 def _enlarge(model: Any) -> None:
-    """Initial weights of 0.02 are made for wide models; a narrow one would not see its image through them."""
+    """Initial weights of 0.02, or of 0 for some projections, are for wide models that get trained.
+
+    A narrow one would not see its image through them.
+    """
     for parameter in model.parameters():
         if parameter.ndim >= 2:
+            if not parameter.any():
+                parameter.data.normal_(0, 0.02)
             parameter.data.mul_(0.5 / (0.02 * parameter[0].numel() ** 0.5))
 
 

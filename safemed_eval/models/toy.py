@@ -42,10 +42,11 @@ class Linear:
     def radius(self, canvas: torch.Tensor) -> torch.Tensor:
         """(B,) the true L2 radius of the smoothed classifier, whatever sigma: |margin| / ||w||_2.
 
-        Under noise the margin is normal with mean w . x + b and standard deviation sigma ||w||_2, so p_A = ppf^-1(|margin| / (sigma
-        ||w||_2)), and sigma * ppf(p_A) is the distance to the plane.
+        Under noise the margin is normal with mean w . x + b and standard deviation sigma ||w||_2, so p_A =
+        ppf^-1(|margin| / (sigma ||w||_2)), and sigma * ppf(p_A) is the distance to the plane.
         """
-        return self.margin(canvas).abs() / self.weight.norm()
+        distance: torch.Tensor = self.margin(canvas).abs() / self.weight.double().norm()
+        return distance
 
     def best_drop(self, threat: Threat) -> float:
         """How far an optimal attack lowers the margin: eps ||w||_1 for L-infinity, eps ||w||_2 for L2.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from safemed_eval.core import MAX_OPTIONS, Question
-from safemed_eval.errors import CheckpointError
+from safemed_eval.errors import CheckpointError, DataError
 from safemed_eval.models.canvas import ImageCall, official_inputs, pixel_inputs
 from safemed_eval.models.prompts import ANSWER_CUE, render, template_sha256
 
@@ -49,7 +49,7 @@ class VLM:
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units, one question a row -> (B, K) letter logits, at least float32."""
         height, width = canvas.shape[-2:]
-        texts, call = self._text(questions[0], height, width)
+        _, call = self._text(questions[0], height, width)
         images = self._to_model(pixel_inputs(self.processor, canvas, call))
         inputs = {**self._collate(tuple(questions), height, width, images), **images}
         return self._letter_logits(inputs, max(len(q.options) for q in questions))
@@ -59,7 +59,8 @@ class VLM:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
         inputs, _ = official_inputs(self.processor, image, render(self.processor, question))
         logits = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
-        return logits[self._letters[: len(question.options)].to(logits.device)].float()
+        letters: torch.Tensor = logits[self._letters[: len(question.options)].to(logits.device)].float()
+        return letters
 
     def describe(self) -> dict[str, Any]:
         """Architecture, processor, prompt and readout, for `run.json`."""
@@ -80,6 +81,7 @@ class VLM:
         """The text side of one prompt: ids, masks and token types, each (1, L); built once by the processor."""
         key = (question, height, width)
         if key not in self._texts:
+            self._refuse_special_tokens(question)
             blank = Image.new("RGB", (width, height), (127, 127, 127))
             inputs, call = official_inputs(self.processor, blank, render(self.processor, question))
             texts = {name: value for name, value in inputs.items() if name not in call.outputs}
@@ -88,6 +90,13 @@ class VLM:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(key)
         return self._texts[key]
+
+    def _refuse_special_tokens(self, question: Question) -> None:
+        """A question with the checkpoint's own control tokens in it would rewrite the prompt."""
+        text = "\n".join((question.text, *question.options))
+        found = [token for token in self.processor.tokenizer.all_special_tokens if token in text]
+        if found:
+            raise DataError(f"the question holds the checkpoint's special token {found[0]}")
 
     def _collate(self, questions: tuple[Question, ...], height: int, width: int, images: _Tensors) -> _Tensors:
         """Left-pad the text sides of a batch, on the model's device, with the positions that `generate` would use."""

@@ -14,15 +14,15 @@ from safemed_eval.errors import ModelOutputError
 class Scorer(Protocol):
     """What a model family, or your own factory (`--model python:module:factory`), has to provide.
 
-    A model that only votes leaves `scores` out and has `vote(canvas, question)` instead, (B, 3, H, W) -> (B,) int64 in [0, K], K
-    for "no answer": it can be certified, not attacked.
+    A model that only votes leaves `scores` out and has `vote(canvas, question)` instead, (B, 3, H, W) -> (B,) int64
+    in [0, K], K for "no answer": it can be certified, not attacked.
     """
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) float32 pixels, one question a row -> (B, >= K) float scores, the higher the likelier.
 
-        Pixels are in [0, 1], or beyond it under noise. Must be differentiable in `canvas` to be attacked. A softmax over the
-        row's own K options follows, so log-probabilities and logits both serve.
+        Pixels are in [0, 1], or beyond it under noise. Must be differentiable in `canvas` to be attacked. A softmax
+        over the row's own K options follows, so log-probabilities and logits both serve.
         """
         ...
 
@@ -71,7 +71,7 @@ class _BoundClassify:
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
         if len(canvas) != len(self._questions):
             raise ValueError(f"{len(canvas)} canvases for {len(self._questions)} questions")
-        scores = self._waist.scorer.scores(canvas, self._questions)
+        scores: torch.Tensor = self._waist.scorer.scores(canvas, self._questions)
         self._waist.forwards += len(canvas)
         if scores.ndim != 2 or len(scores) != len(canvas) or scores.shape[1] < self._width:
             raise ModelOutputError(

@@ -1,4 +1,4 @@
-"""From a run folder to its numbers: in all, by modality, by question type. Items that failed stay in every denominator."""
+"""From a run folder to its numbers, in all and by slice. Items that failed stay in every denominator."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from safemed_eval import attacks, stats
-from safemed_eval.runs.store import parse_records, read_meta
+from safemed_eval.runs.store import read_meta, read_records
 
 UNKNOWN = "unknown"
 HUGE_EPS = 0.5
-"""From this L-infinity eps on, every ball holds the same grey image: whoever still answers rightly is not attackable."""
+"""From this L-infinity eps on all balls share the mid-grey image: who still tells items apart was not attacked."""
 
 Json = dict[str, Any]
 
@@ -23,8 +23,9 @@ Json = dict[str, Any]
 class Summary:
     """The numbers of a run, ready for JSON; shares are in [0, 1], unknown is None.
 
-    `overall` and each entry of `by_modality` and `by_question_type` hold, for `evaluate`, {attack: {accuracy, lower, upper, n,
-    correct, failed}} and for `certify`, {"certified": {radius: ...}, "abstained", "average_radius", "median_radius", ...}.
+    `overall` and each entry of `by_modality` and `by_question_type` hold, for `evaluate`, {attack: {accuracy, lower,
+    upper, n, correct, failed}} and for `certify`, {"certified": {radius: ...}, "abstained", "average_radius",
+    "median_radius", ...}.
     """
 
     kind: str
@@ -47,12 +48,13 @@ def summarize(out: Path, radii: Mapping[str, float] | None = None) -> Summary:
     """Read a run folder and break it down.
 
     Args:
-        radii: for `certify`: where certified accuracy is read, by name; by default 0 to 2 sigma in steps of half a sigma.
+        radii: for `certify`: where certified accuracy is read, by name; by default 0 to 2 sigma in steps of half a
+        sigma.
     Raises:
         RunError: not a run folder.
     """
     meta = read_meta(out)
-    frame = pd.DataFrame(parse_records(out / "records.jsonl"))
+    frame = pd.DataFrame(read_records(out))
     kind = meta["spec"]["command"]
     measure: Callable[[pd.DataFrame], Json]
     if kind == "certify":

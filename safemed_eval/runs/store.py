@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,8 @@ from safemed_eval.core import Record
 from safemed_eval.errors import RunError
 
 SCHEMA = 1
+META = "run.json"
+RECORDS = "records.jsonl"
 _TINY = 60
 
 
@@ -23,7 +26,8 @@ class Run:
 
     Args:
         out: the folder; made if it does not exist.
-        spec: everything that decides the numbers. A folder with another spec is refused.
+        spec: everything that was asked and decides the numbers. A folder with another spec is refused.
+        model: what the loaded model says of itself; refused, too, where an earlier start said otherwise.
         about: what else to keep in run.json: names, counts, what was skipped.
         session: provenance of this start; see `provenance.session`.
     Raises:
@@ -34,23 +38,26 @@ class Run:
     """
 
     def __init__(
-        self, out: Path, spec: Mapping[str, Any], about: Mapping[str, Any], session: Mapping[str, Any]
+        self,
+        out: Path,
+        spec: Mapping[str, Any],
+        *,
+        model: Mapping[str, Any],
+        about: Mapping[str, Any],
+        session: Mapping[str, Any],
     ) -> None:
         self.out = out
         self.repaired = False
-        self._records = out / "records.jsonl"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(out / ".lock")
-        except OSError as error:
-            raise RunError(f"--out {out}: cannot be written: {error.strerror}") from None
-        spec = json.loads(json.dumps(spec))
-        meta = read_meta(out) if (out / "run.json").exists() else {"schema": SCHEMA, "spec": spec, "sessions": []}
-        _same("the run", out, meta["spec"], spec)
-        self.meta: dict[str, Any] = {**meta, **about, "sessions": [*meta["sessions"], dict(session)]}
-        self._done = {_key(record) for record in self._repair()}
-        self._write_meta()
-        self._file = open(self._records, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        self._records = out / RECORDS
+        with ExitStack() as stack:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_lock(out / ".lock"))
+                self._done = self._begin(spec, model, about, session)
+                self._file = stack.enter_context(self._records.open("a", encoding="utf-8"))
+            except OSError as error:
+                raise RunError(f"--out {out}: cannot be written: {error.strerror}") from None
+            self._open = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -58,16 +65,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._lock.close()
-
-    def resolved(self, model: Mapping[str, Any]) -> None:
-        """Note what the loaded model says of itself; refused where an earlier start said otherwise."""
-        found = json.loads(json.dumps(model))
-        if "model" in self.meta:
-            _same("the model as loaded", self.out, self.meta["model"], found)
-        self.meta["model"] = found
-        self._write_meta()
+        self._open.close()
 
     def done(self, item: str, condition: str = "") -> bool:
         """Whether there is a record of this item (and attack) already."""
@@ -78,59 +76,83 @@ class Run:
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records and force them to the disk before going on."""
-        lines = []
+        keys, lines = [], []
         for record in records:
-            if _key(record) in self._done:
-                raise RuntimeError(f"{self._records}: {_key(record)} would be written twice")
-            self._done.add(_key(record))
+            keys.append(record_key(record))
+            if keys[-1] in self._done:
+                raise RuntimeError(f"{self._records}: {keys[-1]} would be written twice")
             lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.write("".join(lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write("".join(lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(
+                f"{self._records}: cannot be written: {error.strerror}; {len(self)} records are safe, and the same "
+                "command goes on from there"
+            ) from None
+        self._done.update(keys)
+
+    def _begin(
+        self,
+        spec: Mapping[str, Any],
+        model: Mapping[str, Any],
+        about: Mapping[str, Any],
+        session: Mapping[str, Any],
+    ) -> set[tuple[str, str]]:
+        """Compare with what is there, note this start in run.json, and return what is done."""
+        meta: dict[str, Any] = {"schema": SCHEMA, "spec": _plain(spec), "model": _plain(model), "sessions": []}
+        if (self.out / META).exists():
+            refuse_other_spec(self.out, spec)
+            meta = read_meta(self.out)
+            _same("the model as loaded", self.out, meta["model"], _plain(model))
+        done = {record_key(record) for record in self._repair()}
+        meta = {**meta, **about, "sessions": [*meta["sessions"], dict(session)]}
+        _write_whole(self.out / META, json.dumps(meta, indent=2, ensure_ascii=False))
+        return done
 
     def _repair(self) -> list[Record]:
-        if not self._records.exists():
-            return []
-        raw = self._records.read_bytes()
+        raw = self._records.read_bytes() if self._records.exists() else b""
         whole, newline, torn = raw.rpartition(b"\n")
         if torn:
-            with open(self._records, "r+b") as file:
+            with self._records.open("r+b") as file:
                 file.truncate(len(whole) + len(newline))
                 os.fsync(file.fileno())
             self.repaired = True
-        return parse_records(self._records)
+        return read_records(self.out)
 
-    def _write_meta(self) -> None:
-        new = self.out / "run.json.new"
-        with open(new, "w", encoding="utf-8") as file:
-            json.dump(self.meta, file, indent=2, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.out / "run.json")
+
+def refuse_other_spec(out: Path, spec: Mapping[str, Any]) -> None:
+    """Raise RunError, with the differences, if the folder holds a run of another spec."""
+    if (out / META).exists():
+        _same("what was asked", out, read_meta(out)["spec"], _plain(spec))
 
 
 def read_meta(out: Path) -> dict[str, Any]:
     """`run.json` of a run folder."""
     try:
-        meta: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads((out / META).read_text(encoding="utf-8"))
         schema = meta["schema"]
-        meta["spec"], meta["sessions"]
+        _ = meta["spec"], meta["model"], meta["sessions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{out}: not a run folder, run.json cannot be read: {error}") from None
+        raise RunError(f"{out}: not a run folder, {META} cannot be read: {error}") from None
     if schema != SCHEMA:
         raise RunError(f"{out}: written with schema {schema}, this version reads schema {SCHEMA}")
     return meta
 
 
-def parse_records(file: Path) -> list[Record]:
-    """The records of a records.jsonl, each (item, attack) once."""
+def read_records(out: Path) -> list[Record]:
+    """The records of a run folder, each (item, attack) once; none where it has only just begun."""
+    file = out / RECORDS
     records: list[Record] = []
     seen: set[tuple[str, str]] = set()
-    with open(file, encoding="utf-8") as lines:
+    if not file.exists():
+        return records
+    with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
-                key = _key(record)
+                key = record_key(record)
             except (ValueError, KeyError, TypeError):
                 raise RunError(f"{file}: line {number} is not a record; was it edited?") from None
             if key in seen:
@@ -140,6 +162,12 @@ def parse_records(file: Path) -> list[Record]:
     return records
 
 
+def count_records(out: Path) -> int:
+    """How many whole records a run folder has; 0 where there is none."""
+    file = out / RECORDS
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
 def default_out(command: str, names: Iterable[str], spec: Mapping[str, Any]) -> Path:
     """A readable folder below runs/ that the same command finds again: certify-model-data-5f3a9c."""
     words = [re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[-_TINY:].strip("-.") for name in names]
@@ -147,17 +175,15 @@ def default_out(command: str, names: Iterable[str], spec: Mapping[str, Any]) -> 
     return Path("runs") / "-".join([command, *filter(None, words), tag])
 
 
-def _key(record: Record) -> tuple[str, str]:
+def record_key(record: Record) -> tuple[str, str]:
+    """What a record is about: (item id, attack); the attack of a certificate is ""."""
     return record["item"], record.get("attack", "")
 
 
 def _same(what: str, out: Path, there: Any, here: Any) -> None:
     differences = _differences(there, here)
     if differences:
-        raise RunError(
-            f"--out {out} holds another run; {what} differs: {'; '.join(differences)}. Choose another --out, or repeat "
-            "the command that made it"
-        )
+        raise RunError(f"--out {out} holds another run; {what} differs: {'; '.join(differences)}. Choose another --out")
 
 
 def _differences(there: Any, here: Any, path: str = "") -> list[str]:
@@ -172,9 +198,25 @@ def _short(value: Any) -> str:
     return text if len(text) <= _TINY else text[:_TINY] + "..."
 
 
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The value as it comes back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Write all of it or nothing."""
+    new = file.with_name(f"{file.name}.new")
+    with new.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(file)
+
+
 def _lock(file: Path) -> Any:
     """Hold an exclusive lock, which the system releases when this process ends in whatever way."""
-    handle = open(file, "w")  # noqa: SIM115 - held open as long as the run
+    handle = file.open("w")
     try:
         import fcntl
 

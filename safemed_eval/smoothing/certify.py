@@ -27,13 +27,14 @@ def certify(vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng,
         rng: must give independent streams for the two purposes.
         batch: copies per call of `vote`; does not change the noise. Memory does not grow with n.
     Returns:
-        Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the noise it does not exceed the
+        Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the noise it does
+        not exceed the
         true one: the smoothed classifier gives the certified class for every canvas within it.
     Raises:
         ModelOutputError: the model returned NaN or infinite scores.
     Source:
-        Cohen et al. 2019 (arXiv:1902.02918), CERTIFY. Differs: abstains at p_lower == 1/2 too, and where class K is chosen; a class K
-        exists at all; a tie of the selection goes to the first class.
+        Cohen et al. 2019 (arXiv:1902.02918), CERTIFY. Differs: abstains at p_lower == 1/2 too, and where class K is
+        chosen; a class K exists at all; a tie of the selection goes to the first class.
     """
     votes0 = count_votes(vote, canvas, smoothing.sigma, smoothing.n0, batch, lambda chunk: rng("select", chunk))
     votes = count_votes(vote, canvas, smoothing.sigma, smoothing.n, batch, lambda chunk: rng("estimate", chunk))

@@ -16,8 +16,8 @@ Source = Callable[[int], torch.Generator]
 def noisy_copies(canvas: torch.Tensor, sigma: float, n: int, batch: int, source: Source) -> Iterator[torch.Tensor]:
     """n noisy copies of one image, `batch` at a time.
 
-    Noise is drawn and added in float32, whatever the model computes in. Whole chunks are drawn and cut, so that the first copies
-    are the same for every n.
+    Noise is drawn and added in float32, whatever the model computes in. Whole chunks are drawn and cut, so that the
+    first copies are the same for every n.
 
     Args:
         canvas: (3, H, W) float32.

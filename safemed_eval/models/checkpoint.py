@@ -34,7 +34,7 @@ def _model(source: Source, device: torch.device, dtype: str, attn: str | None, d
     settings: dict[str, Any] = {
         "dtype": _dtype(dtype, device, quantized),
         "trust_remote_code": source.trust_remote_code,
-        "use_safetensors": False if source.allow_pickle and not _safetensors(source) else True,
+        "use_safetensors": not source.allow_pickle or _safetensors(source),
         "output_loading_info": True,
         "local_files_only": True,
     }

@@ -1,0 +1,117 @@
+"""Fixtures: tiny checkpoints built once a session, drawn images, and real data where a machine has it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES
+from PIL import Image
+
+from safemed_eval.core import Question
+from safemed_eval.models import load, resolve, tiny
+from safemed_eval.models.waist import Waist
+
+REAL_DATA = Path(os.environ.get("SAFEMED_EVAL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+Checkpoint = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """A folder of real data by name; the test is skipped where it is not on this machine."""
+
+    def find(name: str) -> Path:
+        folder = REAL_DATA / name
+        if not folder.exists():
+            pytest.skip(f"no real data at {folder}; point SAFEMED_EVAL_TEST_DATA to the folder that holds it")
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """The folder of a tiny random-weight checkpoint of a family."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    built: dict[str, Path] = {}
+
+    def build(family: str) -> Path:
+        if family not in built:
+            built[family] = tiny.build(FAMILIES[family], tmp_path_factory.mktemp(family) / "model")
+        return built[family]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def waist(checkpoint: Checkpoint) -> Callable[[str], Waist]:
+    """A loaded tiny checkpoint of a family, on the CPU."""
+    loaded: dict[str, Waist] = {}
+
+    def get(family: str) -> Waist:
+        if family not in loaded:
+            loaded[family] = load(resolve(str(checkpoint(family))), device="cpu")
+        return loaded[family]
+
+    return get
+
+
+@pytest.fixture
+def questions() -> list[Question]:
+    """Three questions of different lengths and numbers of options."""
+    return [
+        Question(text="Which imaging modality is this?", options=("CT", "MRI", "X-Ray", "Ultrasound")),
+        Question(text="Is there a lesion in the left lower lobe of the lung?", options=("Yes", "No")),
+        Question(text="Grade?", options=("mild", "moderate", "severe")),
+    ]
+
+
+@pytest.fixture
+def canvases() -> torch.Tensor:
+    """Three smooth canvases of 56 x 56 on 8-bit grey levels."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 56), torch.linspace(0, 1, 56), indexing="ij")
+    planes = [rows, columns, rows * columns]
+    images = [torch.stack([planes[(i + k) % 3] * (0.9 - 0.2 * k) + 0.05 for k in range(3)]) for i in range(3)]
+    return (torch.stack(images) * 255).round() / 255
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Eight drawn images with a question each: two modalities, two question types, four patients."""
+    return draw_table(tmp_path / "data")
+
+
+def draw_table(folder: Path, rows: int = 8, **changes: Any) -> Path:
+    """Write images and questions.csv; `changes` replaces columns of row 3."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    with (folder / "questions.csv").open("w", newline="", encoding="utf-8") as file:
+        fields = ["id", "image", "question", "option_a", "option_b", "option_c", "answer"]
+        table = csv.DictWriter(file, [*fields, "modality", "question_type", "patient_id", "scanner"])
+        table.writeheader()
+        for number in range(rows):
+            Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+            row: dict[str, Any] = {
+                "id": f"q{number}",
+                "image": f"{number}.png",
+                "question": f"What is shown in image {number}?",
+                "option_a": "a lung",
+                "option_b": "a liver",
+                "option_c": "an eye" if number % 2 else "",
+                "answer": "a liver",
+                "modality": "CT" if number < rows / 2 else "MRI",
+                "question_type": "Disease Diagnosis" if number % 2 else "Anatomy Identification",
+                "patient_id": f"p{number // 2}",
+                "scanner": "S1",
+            }
+            table.writerow(row | (changes if number == 3 else {}))
+    return folder / "questions.csv"

@@ -1,0 +1,305 @@
+"""Attacks against closed forms on the linear toy, against ART, and against their own promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from safemed_eval import attacks
+from safemed_eval.core import Question
+from safemed_eval.errors import SpecError
+from safemed_eval.models.toy import Linear
+from safemed_eval.models.waist import Waist
+from safemed_eval.seeds import generator
+from safemed_eval.threat import Threat
+
+AB = Question(text="Which?", options=("A", "B"))
+ABCD = Question(text="Which?", options=("A", "B", "C", "D"))
+SHAPE = (3, 8, 9)
+
+
+class Net:
+    """A small nonlinear network with K outputs, seeded."""
+
+    def __init__(self, options: int = 4) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.module = torch.nn.Sequential(
+                torch.nn.Flatten(),
+                torch.nn.Linear(int(np.prod(SHAPE)), 32),
+                torch.nn.Tanh(),
+                torch.nn.Linear(32, options),
+            ).requires_grad_(False)
+
+    def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+        return 3 * self.module(canvas - 0.5)
+
+
+def middle_canvases(rows: int = 6) -> torch.Tensor:
+    """Away from 0 and 1, so that no small attack meets the box."""
+    return 0.3 + 0.4 * torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(1))
+
+
+def grid_canvases(rows: int = 6) -> torch.Tensor:
+    return (torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(2)) * 255).round() / 255
+
+
+def generators(rows: int = 6, key: str = "") -> list[torch.Generator]:
+    return [generator("cpu", 0, key, row) for row in range(rows)]
+
+
+def run(
+    spec: str, model: object, x: torch.Tensor, labels: torch.Tensor, question: Question = ABCD, **kw: bool
+) -> attacks.Attacked:
+    classify = Waist(model, torch.device("cpu")).classify([question] * len(x))
+    return attacks.parse(spec)(classify, x, labels, generators(len(x)), **kw)
+
+
+def linear() -> Linear:
+    return Linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(3)), bias=0.1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "share"),
+    [
+        ("fgsm:eps=4/255", 1),
+        ("fgsm:eps=0.3,norm=l2", 1),
+        ("fgsm:eps=4/255,loss=margin", 1),
+        ("pgd:eps=4/255", 0.99),
+        ("pgd:eps=4/255,loss=margin,start=zero", 1),
+        ("pgd:eps=0.3,norm=l2,steps=20", 0.98),
+        ("pgd:eps=0.3,norm=l2,steps=40,step=0.1", 0.99),
+        ("pgd:eps=0.3,norm=l2,start=zero,early_stop=no", 1),
+    ],
+)
+def test_attacks_reach_the_closed_form_optimum(spec: str, share: float) -> None:
+    """The best L-infinity attack lowers the margin by eps ||w||_1, the best L2 attack by eps ||w||_2."""
+    toy, x = linear(), middle_canvases()
+    toy.bias = 40.0  # every row answers A by a mile: nothing stops early
+    attacked = run(spec, toy, x, torch.zeros(len(x), dtype=torch.int64), AB).canvas
+    drop = toy.margin(x) - toy.margin(attacked)
+    best = toy.best_drop(attacks.parse(spec).threat)
+    assert drop.max() <= best * (1 + 1e-5)
+    assert drop.min() >= best * (share - 1e-5)
+
+
+@pytest.mark.parametrize("norm", ["inf", 2])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_agrees_with_art(norm: str | int, steps: int) -> None:
+    """Without random start and early stop, FGSM and PGD are ART's, step by step."""
+    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+    from art.estimators.classification import PyTorchClassifier
+
+    net, x = Net(), middle_canvases()
+    labels = net.scores(x, None).argmax(1)
+    eps = 0.05 if norm == "inf" else 0.5
+    estimator = PyTorchClassifier(
+        torch.nn.Sequential(_Centre(), net.module, _Scale()),
+        torch.nn.CrossEntropyLoss(),
+        SHAPE,
+        4,
+        clip_values=(0.0, 1.0),
+    )
+    ours_norm = "linf" if norm == "inf" else "l2"
+    if steps == 1:
+        art = FastGradientMethod(estimator, norm=norm, eps=eps)
+        spec = f"fgsm:eps={eps},norm={ours_norm},early_stop=no"
+    else:
+        settings = {"eps": eps, "eps_step": eps / 4, "max_iter": steps, "num_random_init": 0, "verbose": False}
+        art = ProjectedGradientDescent(estimator, norm=norm, **settings)
+        spec = f"pgd:eps={eps},norm={ours_norm},steps={steps},step=0.25,start=zero,early_stop=no"
+    theirs = art.generate(x.numpy(), np.eye(4)[labels.numpy()])
+    ours = run(spec, net, x, labels).canvas
+    assert np.abs(theirs - x.numpy()).max() > 0.9 * eps / (1 if norm == "inf" else 20)
+    np.testing.assert_allclose(ours.numpy(), theirs, atol=2e-6)
+
+
+class _Centre(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - 0.5
+
+
+class _Scale(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 3 * x
+
+
+ALL = [
+    "clean",
+    "noise:eps=8/255",
+    "noise:eps=2,norm=l2",
+    "fgsm:eps=8/255",
+    "fgsm:eps=2,norm=l2",
+    "pgd:eps=8/255",
+    "pgd:eps=2,norm=l2,restarts=2",
+    "pgd:eps=8/255,target=random",
+    "pgd:eps=1",
+]
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+@pytest.mark.parametrize("spec", ALL)
+def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
+    """Inside the ball and [0, 1], on the grid if asked, same seed same bits, the same in a batch as alone."""
+    net, x = Net(), grid_canvases()
+    labels = net.scores(x, None).argmax(1)
+    before = {name: value.clone() for name, value in net.module.state_dict().items()}
+    first = run(spec, net, x, labels, quantize=quantize)
+    again = run(spec, net, x, labels, quantize=quantize)
+    threat = attacks.parse(spec).threat
+    assert torch.equal(first.canvas, again.canvas)
+    assert float(threat.size(first.canvas - x).max()) <= threat.eps + 1e-6
+    assert first.canvas.min() >= 0 and first.canvas.max() <= 1
+    if quantize:
+        grey = first.canvas.double() * 255
+        assert (grey - grey.round()).abs().max() < 1e-4
+    for name, value in net.module.state_dict().items():
+        assert torch.equal(value, before[name])
+    alone = attacks.parse(spec)(
+        Waist(net, torch.device("cpu")).classify([ABCD]), x[4:5], labels[4:5], generators()[4:5], quantize=quantize
+    )
+    torch.testing.assert_close(alone.canvas[0], first.canvas[4], atol=2e-6, rtol=0)
+    assert alone.steps[0] == first.steps[4]
+
+
+def test_quantized_attacks_lose_little() -> None:
+    net, x = Net(), grid_canvases()
+    labels = net.scores(x, None).argmax(1)
+    for spec in ("fgsm:eps=8/255,early_stop=no", "pgd:eps=3,norm=l2,early_stop=no"):
+        loss = []
+        for quantize in (False, True):
+            attacked = run(spec, net, x, labels, quantize=quantize).canvas
+            loss.append(-net.scores(attacked, None).log_softmax(1).gather(1, labels[:, None]).mean())
+        assert loss[1] > 0.95 * loss[0]
+
+
+def test_quantized_steps_hit_the_bound_exactly() -> None:
+    """eps = 4/255 is four whole grey levels: float rounding must not cost one."""
+    x = grid_canvases()
+    toy = linear()
+    attacked = run("fgsm:eps=4/255,early_stop=no", toy, x, torch.zeros(len(x), dtype=torch.int64), AB, quantize=True)
+    levels = ((attacked.canvas - x).abs() * 255).round()
+    free = (x > 5 / 255) & (x < 250 / 255)
+    assert levels[free].unique().tolist() == [4.0]
+
+
+def test_early_stop_counts_steps_and_never_leaves_a_flip_behind() -> None:
+    net, x = Net(), middle_canvases(40)
+    labels = net.scores(x, None).argmax(1)
+    labels[0] = (labels[0] + 1) % 4  # wrong from the start
+    found = run("pgd:eps=8/255,steps=20,step=0.1", net, x, labels)
+    wrong = net.scores(found.canvas, None).argmax(1) != labels
+    assert found.steps[0] == 0 and torch.equal(found.canvas[0], x[0])
+    assert all(steps == 20 for steps, flipped in zip(found.steps, wrong, strict=True) if not flipped)
+    assert np.mean(wrong.numpy()) > 0 and any(0 < steps < 20 for steps in found.steps)
+    plain = run("pgd:eps=8/255,steps=20,step=0.1,early_stop=no", net, x, labels).canvas
+    assert (net.scores(plain, None).argmax(1) != labels).sum() <= wrong.sum()
+
+
+def test_stronger_attacks_are_stronger() -> None:
+    net, x = Net(), middle_canvases(60)
+    labels = net.scores(x, None).argmax(1)
+
+    def accuracy(spec: str) -> float:
+        return float((net.scores(run(spec, net, x, labels).canvas, None).argmax(1) == labels).float().mean())
+
+    chain = ["noise:eps=6/255", "fgsm:eps=6/255", "pgd:eps=6/255", "pgd:eps=6/255,steps=40,restarts=3"]
+    found = [accuracy(spec) for spec in chain]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > found[2]
+    assert accuracy("pgd:eps=1") == 0
+
+
+def test_targets() -> None:
+    """A targeted attack raises its target, chosen among the wrong options on the clean image."""
+    net, x = Net(), middle_canvases(12)
+    scores = net.scores(x, None)
+    labels = scores.argmax(1)
+    for how in ("runner-up", "least-likely", "random"):
+        found = run(f"pgd:eps=0.2,target={how}", net, x, labels)
+        assert found.targets is not None
+        targets = torch.tensor(found.targets)
+        assert (targets != labels).all()
+        moved = net.scores(found.canvas, None).log_softmax(1) - scores.log_softmax(1)
+        assert (moved.gather(1, targets[:, None]) > 0).all()
+        if how == "runner-up":
+            assert torch.equal(targets, scores.scatter(1, labels[:, None], -torch.inf).argmax(1))
+        if how == "least-likely":
+            assert torch.equal(targets, scores.argmin(1))
+
+
+def test_padded_options_are_never_targets_nor_answers() -> None:
+    net, x = Net(), middle_canvases(8)
+    asked = [AB if row % 2 else ABCD for row in range(8)]
+    classify = Waist(net, torch.device("cpu")).classify(asked)
+    labels = classify(x).argmax(1)
+    assert (labels[1::2] < 2).all()
+    for how in ("runner-up", "least-likely", "random"):
+        found = attacks.parse(f"pgd:eps=0.1,target={how}")(classify, x, labels, generators(8))
+        assert found.targets is not None and all(target < 2 for target in found.targets[1::2])
+    margin = attacks.parse("pgd:eps=0.1,loss=margin")(classify, x, labels, generators(8))
+    assert classify(margin.canvas).isfinite().sum(1).tolist() == [4, 2] * 4
+
+
+def test_an_attack_that_leaves_its_ball_is_stopped() -> None:
+    threat = Threat(norm="linf", eps=0.1)
+    x = middle_canvases(1)
+    with pytest.raises(RuntimeError, match="left its ball"):
+        threat.check(x, x + 0.2)
+    with pytest.raises(RuntimeError, match=r"left \[0, 1\]"):
+        Threat(norm="linf", eps=2.0).check(x, x + 1)
+    with pytest.raises(RuntimeError, match="left its ball"):
+        threat.check(x, x * torch.nan)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.0)])
+def test_samples_fill_the_ball(norm: str, eps: float) -> None:
+    threat = Threat(norm=norm, eps=eps)  # type: ignore[arg-type]
+    x = torch.full((400, 1, 1, 2), 0.5)
+    size = threat.size(threat.sample(x, generators(400)) - x)
+    # In two dimensions the share of a ball's volume within r is (r / eps)^2.
+    assert size.max() <= eps + 1e-6
+    if norm == "linf":
+        assert float((size < eps / 2).double().mean()) == pytest.approx(0.25, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    ("spec", "canonical"),
+    [
+        ("clean", "clean"),
+        ("fgsm:eps=4/255", "fgsm:eps=4/255"),
+        (" pgd : eps = 4/255 , steps = 10 ", "pgd:eps=4/255,steps=10"),
+        ("pgd:steps=20,eps=0.5,norm=l2,early_stop=no", "pgd:eps=0.5,norm=l2,steps=20,early_stop=no"),
+        ("noise:eps=1", "noise:eps=1"),
+    ],
+)
+def test_specs_have_one_spelling(spec: str, canonical: str) -> None:
+    attack = attacks.parse(spec)
+    assert str(attack) == canonical
+    assert attacks.parse(str(attack)) == attack
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("pdg:eps=4/255", "did you mean 'pgd'"),
+        ("pgd:esp=4/255", "did you mean 'eps'"),
+        ("pgd", "needs eps"),
+        ("pgd:eps=4", "4/255"),
+        ("pgd:eps=4/0", "not a number"),
+        ("pgd:eps=nan", "not a number"),
+        ("pgd:eps=-1/255", "above 0"),
+        ("pgd:eps=4/255,steps=2.5", "not a whole number"),
+        ("pgd:eps=4/255,steps=0", "at least 1"),
+        ("pgd:eps=4/255,norm=l1", "not a choice"),
+        ("pgd:eps=4/255,eps=8/255", "given twice"),
+        ("pgd:eps", "not key=value"),
+        ("pgd:eps=4/255,early_stop=maybe", "neither yes nor no"),
+        ("pgd:eps=4/255,start=zero,restarts=3", "repeat each other"),
+        ("clean:eps=1", "takes no options"),
+    ],
+)
+def test_bad_specs_say_what_to_do(spec: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        attacks.parse(spec)

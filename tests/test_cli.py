@@ -1,0 +1,300 @@
+"""The commands as a user meets them: output, exit codes, resuming, and clear words for wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import draw_table
+from typer.testing import CliRunner
+
+from safemed_eval import data as datasets
+from safemed_eval.cli import app
+from safemed_eval.errors import UserError
+from safemed_eval.runs import read_records
+
+TOY = "python:safemed_eval.models.toy:brightness"
+MAIN = [sys.executable, "-c", "from safemed_eval.cli import main; main()"]
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    """Run a command in this process; an error for the user gives (2, its text)."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, UserError):
+        return 2, str(result.exception)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def summary_of(*arguments: object) -> dict[str, Any]:
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0
+    parsed: dict[str, Any] = json.loads(result.stdout)
+    return parsed
+
+
+@pytest.fixture
+def shared(table: Path) -> list[object]:
+    return ["--model", TOY, "--data", f"table:{table}", "--canvas", "32x32"]
+
+
+def seconds_aside(out: Path) -> list[dict[str, Any]]:
+    records = [{k: v for k, v in r.items() if k != "seconds"} for r in read_records(out)]
+    return sorted(records, key=lambda r: (r["item"], r.get("attack", "")))
+
+
+# ---------------------------------------------------------------- main paths
+
+
+def test_evaluate_from_checkpoint_to_table(checkpoint: Callable[[str], Path], table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = [
+        *("evaluate", "--model", checkpoint("qwen2_5_vl"), "--data", f"table:{table}", "--canvas", "56x56"),
+        *("--attack", "fgsm:eps=4/255", "--attack", "pgd:eps=16/255,steps=3", "--official", "--out", out),
+    ]
+    found = summary_of(*arguments)
+    assert (found["items"], found["failed"], found["out"]) == (8, 0, str(out))
+    assert set(found["overall"]) == {"clean", "fgsm:eps=4/255", "pgd:eps=16/255,steps=3", "official"}
+    for slices in (found["by_modality"], found["by_question_type"]):
+        for attack, whole in found["overall"].items():
+            assert sum(part[attack]["correct"] for part in slices.values()) == whole["correct"]
+    accuracies = [found["overall"][a]["accuracy"] for a in ("clean", "fgsm:eps=4/255", "pgd:eps=16/255,steps=3")]
+    assert accuracies == sorted(accuracies, reverse=True)
+    meta = json.loads((out / "run.json").read_text())
+    assert meta["model"]["architecture"] == "Qwen2_5_VLForConditionalGeneration"
+    assert meta["model"]["prompt"].endswith("Answer:") and meta["model"]["device_type"] == "cpu"
+    assert len(meta["spec"]["model"]["weights_sha256"]) == 64
+    assert meta["names"]["model"] == str(checkpoint("qwen2_5_vl"))
+    code, text = call(*arguments)
+    assert code == 0 and "fgsm:eps=4/255" in text and "8 of 8 items" in text
+
+
+def test_certify_from_checkpoint_to_table(checkpoint: Callable[[str], Path], table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = [
+        *("certify", "--model", checkpoint("llava"), "--data", f"table:{table}", "--canvas", "56x56"),
+        *("--sigma", 0.25, "--n0", 10, "--n", 60, "--radii", "0,0.5s,0.05,2s", "--out", out),
+    ]
+    found = summary_of(*arguments)
+    assert list(found["overall"]["certified"]) == ["0", "0.5s", "0.05", "2s"]
+    assert found["overall"]["certified"]["0.5s"]["radius"] == 0.125
+    assert found["overall"]["certified"]["2s"]["above_ceiling"]
+    for record in read_records(out):
+        assert (sum(record["votes0"]), sum(record["votes"])) == (10, 60)
+        assert len(record["votes"]) == record["options"] + 1
+    code, text = call(*arguments)
+    assert code == 0 and ">ceiling" in text and "certifies no radius above" in text
+
+
+def test_the_real_set_end_to_end(
+    checkpoint: Callable[[str], Path], real_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    data = f"omnimedvqa:{real_data('omnimed_real')}"
+    shared = ["--model", checkpoint("qwen2_5_vl"), "--data", data, "--per-group", 1]
+    found = summary_of("evaluate", *shared, "--attack", "fgsm:eps=4/255", "--out", tmp_path / "a")
+    assert found["items"] == 32 and len(found["by_modality"]) == 8 and len(found["by_question_type"]) == 5
+    found = summary_of("certify", *shared, "--limit", 4, "--sigma", 0.25, "--n", 60, "--out", tmp_path / "b")
+    assert found["items"] == 4 and "1 per modality x question type" in found["sampled"]
+
+
+def test_python_models_and_default_folders(
+    shared: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = summary_of("certify", *shared, "--sigma", 0.5, "--n", 50, "--n0", 5)
+    assert found["out"].startswith("runs/certify-python-safemed-eval.models.toy-brightness-questions-sigma0.5-")
+    assert summary_of("certify", *shared, "--sigma", 0.5, "--n", 50, "--n0", 5)["out"] == found["out"]
+
+
+def test_models_check(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    code, text = call("models", "check", checkpoint("gemma3"), "--canvas", "56x56")
+    assert code == 0 and "float path against 8-bit path" in text and "fail" not in text
+    rows = json.loads(call("models", "check", TOY, "--json")[1])
+    assert {row["status"] for row in rows} == {"pass"}
+    (tmp_path / "empty").mkdir()
+    code, text = call("models", "check", tmp_path / "empty")
+    assert code == 1 and "no config.json" in text
+
+
+def test_data_describe(table: Path, tmp_path: Path) -> None:
+    code, text = call("data", "describe", f"table:{table}")
+    assert code == 0 and "8 questions on 8 images" in text and "Disease Diagnosis" in text
+    broken = draw_table(tmp_path / "broken", answer="a kidney")
+    code, text = call("data", "describe", f"table:{broken}")
+    assert code == 1 and "q3: gold answer 'a kidney' equals none of the options" in text
+    facts = json.loads(call("data", "describe", f"table:{broken}", "--json")[1])
+    assert facts["questions"] == 7 and facts["bad"][0]["item"] == "q3"
+    assert sum(row["n"] for row in facts["counts"]) == 7
+
+
+def test_bad_items_refuse_the_run_or_are_skipped_and_counted(tmp_path: Path) -> None:
+    table = draw_table(tmp_path / "data", image="../gone.png")
+    shared = [
+        "certify",
+        "--model",
+        TOY,
+        "--data",
+        f"table:{table}",
+        "--sigma",
+        0.5,
+        "--n",
+        20,
+        "--out",
+        tmp_path / "run",
+    ]
+    code, text = call(*shared)
+    assert code == 2 and "1 of 8 items cannot be used" in text and "q3: image path leaves the data root" in text
+    assert not (tmp_path / "run").exists()
+    found = summary_of(*shared, "--skip-bad")
+    assert (found["items"], found["skipped"]) == (7, 1)
+    assert "1 bad ones skipped" in call(*shared, "--skip-bad")[1]
+    assert json.loads((tmp_path / "run/run.json").read_text())["skipped"][0]["item"] == "q3"
+
+
+def test_a_model_that_fails_its_check_is_refused_and_leaves_no_run(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blind_for_test.py").write_text(
+        "import torch\n"
+        "class M:\n    def scores(self, canvas, questions): return torch.zeros(len(canvas), 4)\n"
+        "def make(): return M()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ["--model", "python:blind_for_test:make", "--data", f"table:{table}", "--out", tmp_path / "run"]
+    code, text = call("certify", *arguments, "--sigma", 0.5)
+    assert code == 2 and "the image matters" in text and "models check shows all" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_demo(tmp_path: Path) -> None:
+    code, text = call("demo", "--out", tmp_path / "demo")
+    assert code == 0
+    for expected in ("$ safemed-eval models check", "$ safemed-eval evaluate", "$ safemed-eval certify", "ceiling"):
+        assert expected in text
+    assert len(list((tmp_path / "demo/evaluate/images").rglob("*.adv.npy"))) == 4
+
+
+# ------------------------------------------------------- resuming, refusing
+
+
+def test_a_run_goes_on_where_it_stopped(shared: list[object], tmp_path: Path) -> None:
+    command = ["certify", *shared, "--sigma", 0.5, "--n", 50, "--n0", 5]
+    summary_of(*command, "--out", tmp_path / "whole")
+    summary_of(*command, "--out", tmp_path / "cut")
+    records = tmp_path / "cut/records.jsonl"
+    lines = records.read_text().splitlines(keepends=True)
+    records.write_text("".join(lines[:3]) + lines[3][:40])
+    assert call(*command, "--out", tmp_path / "cut")[0] == 0
+    assert seconds_aside(tmp_path / "cut") == seconds_aside(tmp_path / "whole")
+
+
+def test_a_different_command_on_the_same_folder_is_refused(shared: list[object], tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "run"]
+    summary_of("certify", *shared, "--sigma", 0.5, "--n", 50, *out)
+    code, text = call("certify", *shared, "--sigma", 0.25, "--n", 50, *out)
+    assert code == 2 and "smoothing.sigma was 0.5, now 0.25" in text
+    code, text = call("evaluate", *shared, *out)
+    assert code == 2 and 'command was "certify", now "evaluate"' in text
+    code, text = call("certify", *shared, "--sigma", 0.5, "--n", 50, "--limit", 3, *out)
+    assert code == 2 and "data was" in text
+
+
+SLOW = """
+import time
+from safemed_eval.models.toy import Brightness
+class Slow(Brightness):
+    def scores(self, canvas, questions):
+        time.sleep(0.02)
+        return super().scores(canvas, questions)
+def make(): return Slow()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_clean_resumable_run(table: Path, tmp_path: Path, how: signal.Signals) -> None:
+    (tmp_path / "slow_for_test.py").write_text(SLOW)
+    shared = ["--model", "python:slow_for_test:make", "--data", f"table:{table}", "--canvas", "16x16"]
+    command = [*MAIN, "certify", *shared, "--sigma", "0.5", "--n", "100", "--batch-size", "10", "--out", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    records = tmp_path / "run/records.jsonl"
+    deadline = time.monotonic() + 60
+    while not (records.exists() and records.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, how)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on" in err and "Traceback" not in err
+    before = len(read_records(tmp_path / "run"))
+    assert 1 <= before < 8
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0 and f"going on, {before} records are there" in again.stderr
+    assert len(read_records(tmp_path / "run")) == 8
+
+
+# ---------------------------------------------------------------- wrong input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--attack", "pgd:esp=4/255"], "did you mean 'eps'"),
+        (["evaluate", "--attack", "pdg:eps=4/255"], "did you mean 'pgd'"),
+        (["evaluate", "--data", "omnimedvqa:/nowhere"], "no such file or folder"),
+        (["evaluate", "--model", "/nowhere"], "no such folder"),
+        (["evaluate", "--modality", "PET"], "the data has none"),
+        (["evaluate", "--canvas", "big"], "HEIGHTxWIDTH"),
+        (["evaluate", "--limit", "0"], "at least 1"),
+        (["certify", "--sigma", "0"], "sigma must be above 0"),
+        (["certify", "--sigma", "nan"], "sigma must be above 0"),
+        (["certify", "--sigma", "0.25", "--alpha", "1"], "alpha must lie between"),
+        (["certify", "--sigma", "0.25", "--n", "5"], "cannot certify anything"),
+        (["certify", "--sigma", "0.25", "--radii", "1x"], "--radii: '1x' is not a number"),
+    ],
+)
+def test_wrong_input_is_one_clear_line_without_torch(table: Path, arguments: list[str], message: str) -> None:
+    """Exit code 2, one line on stderr, no traceback; and torch has not been imported for it."""
+    command, *rest = arguments
+    given = {"--model": TOY, "--data": f"table:{table}", "--out": str(table.parent / "run")}
+    options = [part for key, value in given.items() if key not in rest for part in (key, value)]
+    code = (
+        "import sys\nfrom safemed_eval.cli import main\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules, file=sys.stdout)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, *options, *rest], capture_output=True, text=True, cwd=table.parent
+    )
+    assert done.returncode == 2
+    assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert done.stdout == "False\n"
+    assert not (table.parent / "run").exists()
+
+
+def test_unknown_options_and_missing_ones_are_usage_errors() -> None:
+    assert call("certify", "--nonsense")[0] == 2
+    code, text = call("certify", "--model", "x", "--data", "y")
+    assert code == 2 and "--sigma" in text
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["evaluate"], ["certify"], ["models"], ["models", "check"], ["data", "describe"]]
+)
+def test_help_teaches(command: list[str]) -> None:
+    code, text = call(*command, "--help")
+    assert code == 0 and "Usage" in text
+
+
+def test_version() -> None:
+    assert call("--version") == (0, "0.1.0\n")
+
+
+def test_kinds_of_data_are_found_by_name() -> None:
+    assert datasets.kinds() == ["medr1", "omnimedvqa", "table"]

@@ -1,0 +1,133 @@
+"""One suite over every architecture: what the waist promises must hold for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from families import FAMILIES
+from PIL import Image
+
+from safemed_eval.core import Question
+from safemed_eval.models import check, load, resolve
+from safemed_eval.models.canvas import official_inputs, pixel_inputs
+from safemed_eval.models.prompts import render
+from safemed_eval.models.vlm import VLM
+from safemed_eval.models.waist import Waist
+
+pytestmark = pytest.mark.parametrize("family", FAMILIES)
+
+Get = Callable[[str], Waist]
+
+RESIZED = ("idefics3_tiled",)
+"""Families that resize these canvases: their 8-bit path rounds once more than the float path."""
+
+
+def picture(canvas: torch.Tensor) -> Image.Image:
+    return Image.fromarray((canvas * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def vlm_of(waist: Waist) -> VLM:
+    assert isinstance(waist.scorer, VLM)
+    return waist.scorer
+
+
+def test_the_waist_equals_the_official_processor_and_model(
+    family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]
+) -> None:
+    """A mixed batch of float canvases against PIL image -> processor -> model with its full head, one at a time."""
+    ours = waist(family).classify(questions)(canvases)
+    for row, question in enumerate(questions):
+        official = vlm_of(waist(family)).official_scores(picture(canvases[row]), question).log_softmax(0)
+        close = 5e-3 if family in RESIZED else 1e-5
+        torch.testing.assert_close(ours[row, : len(official)], official, atol=close, rtol=0)
+        assert ours[row, len(official) :].eq(-torch.inf).all()
+
+
+def test_pixels_equal_the_official_ones(
+    family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]
+) -> None:
+    """Equal to rounding where nothing is resized, else to two grey levels, one for each resize."""
+    processor = vlm_of(waist(family)).processor
+    official, call = official_inputs(processor, picture(canvases[0]), render(processor, questions[0]))
+    ours = pixel_inputs(processor, canvases[:1], call)
+    for name in call.outputs:
+        close = 2 / 127.5 if family in RESIZED else 2e-6
+        torch.testing.assert_close(ours[name].double(), official[name].double(), atol=close, rtol=0)
+
+
+def test_the_answer_is_what_generate_would_say_next(
+    family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]
+) -> None:
+    """The letters' log-probabilities are those of `generate` for its first token."""
+    vlm = vlm_of(waist(family))
+    for row, question in enumerate(questions):
+        inputs, _ = official_inputs(vlm.processor, picture(canvases[row]), render(vlm.processor, question))
+        generated = vlm.model.generate(
+            **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        logits = generated.logits[0][0, vlm._letters[: len(question.options)]].float()
+        ours = waist(family).classify([question])(canvases[row : row + 1])[0]
+        close = 5e-3 if family in RESIZED else 1e-5
+        torch.testing.assert_close(ours, logits.log_softmax(0), atol=close, rtol=0)
+
+
+def test_a_batch_equals_its_rows(family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]) -> None:
+    """Different questions, left-padded together, against batches of one: 1e-5."""
+    together = waist(family).classify(questions)(canvases)
+    for row, question in enumerate(questions):
+        alone = waist(family).classify([question])(canvases[row : row + 1])[0]
+        torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=0)
+
+
+def test_rows_are_independent(family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]) -> None:
+    """No gradient flows from one row's answer to another row's pixels."""
+    canvas = canvases.clone().requires_grad_()
+    waist(family).classify(questions)(canvas)[1, 0].backward()
+    assert canvas.grad is not None
+    assert canvas.grad[1].abs().max() > 0
+    assert canvas.grad[[0, 2]].abs().max() == 0
+
+
+def test_gradient_reaches_every_pixel_that_the_processor_keeps(
+    family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]
+) -> None:
+    canvas = canvases[:1].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(waist(family).classify(questions[:1])(canvas)[0, 0], canvas)
+    assert gradient.isfinite().all()
+    assert (gradient != 0).any(1).double().mean() > 0.99
+
+
+def test_gradient_agrees_with_finite_differences_in_float64(
+    family: str, checkpoint: Callable[[str], object], canvases: torch.Tensor, questions: list[Question]
+) -> None:
+    """A directional derivative of the letter logits, model in double precision, four-point stencil."""
+    loaded = load(resolve(str(checkpoint(family))), device="cpu")
+    vlm = vlm_of(loaded)
+    vlm.model.double()
+    direction = torch.randn(canvases[:1].shape, generator=torch.Generator().manual_seed(0)).double()
+    canvas = canvases[:1].double().requires_grad_()
+    (gradient,) = torch.autograd.grad(vlm.scores(canvas, questions[:1])[0, 0], canvas)
+    step = 2e-3
+
+    def value(multiple: int) -> float:
+        with torch.no_grad():
+            return float(vlm.scores(canvas + multiple * step * direction, questions[:1])[0, 0])
+
+    slope = (8 * (value(1) - value(-1)) - (value(2) - value(-2))) / (12 * step)
+    assert float((gradient * direction).sum()) == pytest.approx(slope, rel=2e-2, abs=1e-5)
+
+
+def test_noise_far_outside_the_range_is_accepted(
+    family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]
+) -> None:
+    noisy = canvases + 2 * torch.randn(canvases.shape, generator=torch.Generator().manual_seed(0))
+    votes = waist(family).vote(questions[0])(noisy)
+    assert votes.shape == (3,) and ((votes >= 0) & (votes < 4)).all()
+
+
+def test_models_check_passes(family: str, waist: Get) -> None:
+    for size in ((384, 384), (56, 80)):
+        failed = [finding for finding in check.check(waist(family), size) if finding.status == "fail"]
+        assert not failed

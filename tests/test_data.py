@@ -1,0 +1,333 @@
+"""Loaders, selection and verification, on drawn files and on real ones."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import draw_table
+from PIL import Image
+
+from safemed_eval import data
+from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item
+from safemed_eval.data.medr1 import split_problem
+from safemed_eval.errors import DataError, SpecError
+
+Find = Callable[[str], Path]
+
+
+# ---------------------------------------------------------------- OmniMedVQA
+
+
+def raw_record(number: int = 0, **changes: Any) -> dict[str, Any]:
+    record = {
+        "dataset": "Drawn",
+        "question_id": f"Drawn_{number:04}",
+        "question_type": "Modality Recognition",
+        "question": "What is it?",
+        "gt_answer": "MRI",
+        "image_path": "Images/Drawn/0.png",
+        "option_A": "CT",
+        "option_B": "MRI",
+        "option_C": "X-Ray",
+        "option_D": "PET",
+        "modality_type": "MR (Mag-netic Resonance Imaging)",
+    }
+    return {key: value for key, value in {**record, **changes}.items() if value is not None}
+
+
+def write_raw(folder: Path, records: list[dict[str, Any]]) -> str:
+    (folder / "QA_information/Open-access").mkdir(parents=True)
+    (folder / "QA_information/Open-access/Drawn.json").write_text(json.dumps(records))
+    (folder / "Images/Drawn").mkdir(parents=True)
+    Image.new("RGB", (20, 20), (9, 99, 200)).save(folder / "Images/Drawn/0.png")
+    return f"omnimedvqa:{folder}"
+
+
+def test_omnimedvqa_real_set(real_data: Find) -> None:
+    loaded = data.verify(data.load(f"omnimedvqa:{real_data('omnimed_real')}"))
+    assert (len(loaded.items), len(loaded.bad)) == (755, 0)
+    assert len({item.image_sha256 for item in loaded.items}) == 217
+    assert {item.modality for item in loaded.items} == set(MODALITIES)
+    assert {item.question_type for item in loaded.items} == set(QUESTION_TYPES)
+    assert Counter(len(item.question.options) for item in loaded.items) == {4: 649, 2: 89, 3: 17}
+
+
+def test_omnimedvqa_spellings(tmp_path: Path) -> None:
+    spellings = {
+        "CT(Computed Tomography)": "CT",
+        "MR (Mag-netic Resonance Imaging)": "MRI",
+        "OCT (Optical Coherence Tomography": "OCT",
+        "Microscopy Images": "Microscopy",
+        "ultrasound": "Ultrasound",
+        "X-Ray": "X-Ray",
+        "Endoscopy": "Endoscopy",
+    }
+    records = [raw_record(i, modality_type=raw) for i, raw in enumerate(spellings)]
+    records.append(raw_record(99, modality_type=None, modality="Fundus Photography"))
+    loaded = data.load(write_raw(tmp_path, records))
+    assert [item.modality for item in loaded.items] == [*spellings.values(), "Fundus Photography"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"gt_answer": "PET scan"}, "equals none of the options"),
+        ({"option_A": "MRI"}, "equals 2 of the options"),
+        ({"gt_answer": None}, "no gold answer"),
+        ({"question": " "}, "the question is empty"),
+        ({"option_B": None, "gt_answer": "CT"}, "an option is empty"),
+        ({"option_A": "MRI", "option_B": None, "option_C": None, "option_D": None}, "needs 2 to 26 options, has 1"),
+        ({"image_path": None}, "no image path"),
+        ({"image_path": "Images/Drawn/1.png"}, "image not found"),
+        ({"image_path": "../secret.png"}, "leaves the data root"),
+        ({"image_path": "/etc/passwd"}, "must be relative"),
+        ({"question_id": "Drawn_0000"}, "id occurs twice"),
+    ],
+)
+def test_bad_records_are_named(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    (tmp_path / "secret.png").write_bytes(b"x")
+    spec = write_raw(tmp_path / "raw", [raw_record(0), raw_record(**{"number": 1, **changes})])
+    loaded = data.verify(data.load(spec))
+    assert len(loaded.items) == 1 and len(loaded.bad) == 1
+    assert loaded.bad[0].id in ("Drawn_0001", "Drawn_0000")
+    assert reason in loaded.bad[0].reason
+
+
+def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
+    spec = write_raw(tmp_path / "raw", [raw_record(0, image_path="Images/Drawn/link.png")])
+    Image.new("RGB", (9, 9)).save(tmp_path / "outside.png")
+    (tmp_path / "raw/Images/Drawn/link.png").symlink_to(tmp_path / "outside.png")
+    assert "leaves the data root" in data.verify(data.load(spec)).bad[0].reason
+
+
+def test_two_options_are_enough(tmp_path: Path) -> None:
+    spec = write_raw(tmp_path, [raw_record(0, option_C=None, option_D=None)])
+    assert data.load(spec).items[0].question.options == ("CT", "MRI")
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("omnimed:/tmp", SpecError, "did you mean 'omnimedvqa'"),
+        ("omnimedvqa", SpecError, "needs a path"),
+        ("omnimedvqa:/nowhere", DataError, "no such file or folder"),
+    ],
+)
+def test_bad_data_names(spec: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        data.load(spec)
+
+
+def test_not_the_raw_layout(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="QA_information"):
+        data.load(f"omnimedvqa:{tmp_path}")
+    (tmp_path / "QA_information/x").mkdir(parents=True)
+    (tmp_path / "QA_information/x/a.json").write_text('[{"a": 1},')
+    with pytest.raises(DataError, match="broken JSON at line 1"):
+        data.load(f"omnimedvqa:{tmp_path}")
+
+
+# ------------------------------------------------------------------- Med-R1
+
+
+@pytest.mark.parametrize(
+    ("problem", "text", "options"),
+    [
+        ("What is it? A)MRI, B)CT", "What is it?", ["MRI", "CT"]),
+        (
+            "Which (CTA) is it? A)COPD (COPD), B)Foo (PD), C)a, b",
+            "Which (CTA) is it?",
+            ["COPD (COPD)", "Foo (PD)", "a, b"],
+        ),
+        ("Q A)Stage A, T2 N0, B)no, C)It's B), really., D)x.", "Q", ["Stage A, T2 N0", "no", "It's B), really.", "x."]),
+    ],
+)
+def test_problems_are_split_in_sequence(problem: str, text: str, options: list[str]) -> None:
+    assert split_problem(problem) == (text, options)
+
+
+@pytest.mark.parametrize("problem", ["no options", "Q A)x A)y, B)z", "Q A)x, B)y, B)z"])
+def test_ambiguous_problems_are_refused(problem: str) -> None:
+    with pytest.raises(DataError, match="occurs"):
+        split_problem(problem)
+
+
+def test_medr1_real_splits(real_data: Find) -> None:
+    """All 2,600 sampled records parse; 100 questions occur in files of both kinds and are one item each."""
+    folder = real_data("medr1_splits")
+    loaded = data.load(f"medr1:{folder}")
+    assert (len(loaded.items), len(loaded.bad)) == (2500, 0)
+    assert Counter((i.modality is None, i.question_type is None) for i in loaded.items) == {
+        (False, True): 1500,
+        (True, False): 900,
+        (False, False): 100,
+    }
+    for file in sorted(folder.rglob("*_test.json")):
+        one = data.load(f"medr1:{file}")
+        records = json.loads(file.read_text())
+        assert len(one.items) == len(records) == 200
+        for item, record in zip(one.items, records, strict=True):
+            letter = item.question.letters[item.label]
+            assert record["solution"] == f"<answer> {letter} </answer>"
+            options = [f"{key}){text}" for key, text in zip("ABCD", item.question.options, strict=False)]
+            assert record["problem"].split() == " ".join([item.question.text, ", ".join(options)]).split()
+
+
+def test_medr1_joins_the_other_slice_from_raw_files(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", [raw_record(0)])
+    split = tmp_path / "MR (Mag-netic Resonance Imaging)_test.json"
+    problem = "What is it? A)CT, B)MRI, C)X-Ray, D)PET"
+    split.write_text(
+        json.dumps([{"image": "Images/Drawn/0.png", "problem": problem, "solution": "<answer> B </answer>"}])
+    )
+    alone = data.load(f"medr1:{split}").items[0]
+    assert (alone.modality, alone.question_type, alone.label) == ("MRI", None, 1)
+    joined = data.verify(data.load(f"medr1:{split}", tmp_path / "raw")).items[0]
+    assert (joined.modality, joined.question_type) == ("MRI", "Modality Recognition")
+    assert joined.id == alone.id
+
+
+def test_medr1_refuses_a_mixture_of_train_and_test(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / f"X-Ray_{part}.json").write_text("[]")
+    with pytest.raises(DataError, match="holds train and test"):
+        data.load(f"medr1:{tmp_path}")
+
+
+def test_medr1_bad_records_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "X-Ray_test.json"
+    good = {"image": "a.png", "problem": "Q? A)x, B)y", "solution": "<answer> A </answer>"}
+    bad = [
+        {"solution": "<answer> C </answer>"},
+        {"solution": "A"},
+        {"problem": "Q?"},
+        {"image": ["a.png"], "problem": 3},
+    ]
+    file.write_text(json.dumps([good, good, *({**good, **one} for one in bad)]))
+    loaded = data.load(f"medr1:{file}")
+    assert [item.id.startswith("a.png#") for item in loaded.items] == [True, True]
+    reasons = " | ".join(one.reason for one in loaded.bad)
+    for expected in ("gold letter C but only 2", "is not '<answer>", "' A)' occurs 0 times"):
+        assert expected in reasons
+    assert len(loaded.bad) == 4
+
+
+# -------------------------------------------------------------------- tables
+
+
+def test_table_csv(table: Path) -> None:
+    loaded = data.verify(data.load(f"table:{table}"))
+    assert len(loaded.items) == 8 and not loaded.bad
+    first, second = loaded.items[:2]
+    assert first.question.options == ("a lung", "a liver") and first.label == 1
+    assert second.question.options == ("a lung", "a liver", "an eye")
+    assert (first.modality, first.question_type, first.patient_id) == ("CT", "Anatomy Identification", "p0")
+    assert first.extra == {"scanner": "S1"}
+    assert first.cluster == "p0"
+
+
+def test_table_jsonl_and_letters(tmp_path: Path) -> None:
+    Image.new("L", (5, 5)).save(tmp_path / "a.png")
+    rows = [
+        {"image": "a.png", "question": "Q?", "options": ["x", "y"], "answer": "b"},
+        {"image": "a.png", "question": "Q?", "Option_A": "x", "Option_B": "y", "answer": "x"},
+        {"image": "a.png", "question": "Q?", "options": ["B", "A"], "answer": "A"},
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    loaded = data.load(f"table:{tmp_path / 't.jsonl'}")
+    assert [(item.id, item.label) for item in loaded.items] == [("row 1", 1), ("row 2", 0)]
+    assert "letter of one option and the text of another" in loaded.bad[0].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "image,question\na.png,Q?\n", "no column answer"),
+        ("t.csv", "image,question,answer,option_a\na.png,Q?,x\n", "not as many cells"),
+        ("t.csv", b"\xff\xfe\x00", "not UTF-8"),
+        ("t.jsonl", '{"image": 1}\n{', "broken JSON at line 2"),
+        ("t.jsonl", "[1]", "line 1 is not an object"),
+        ("t.xlsx", "x", "a table is a .csv or .jsonl file"),
+        ("t.csv", "", "found no questions"),
+    ],
+)
+def test_broken_tables_say_where(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message):
+        data.load(f"table:{file}")
+
+
+def test_a_broken_row_does_not_hide_the_others(tmp_path: Path) -> None:
+    loaded = data.verify(data.load(f"table:{draw_table(tmp_path, answer='a kidney')}"))
+    assert [bad.id for bad in loaded.bad] == ["q3"]
+    assert len(loaded.items) == 7
+
+
+# ---------------------------------------------------------- selection, canvas
+
+
+def ids(loaded: data.DataSet) -> list[str]:
+    return [item.id for item in loaded.items]
+
+
+def test_samples_are_seeded_nested_and_stratified(tmp_path: Path) -> None:
+    loaded = data.load(f"table:{draw_table(tmp_path, rows=40)}")
+    two, five = (data.select(loaded, per_group=k, seed=1) for k in (2, 5))
+    groups = Counter((item.modality, item.question_type) for item in five.items)
+    assert set(groups.values()) == {5} and len(groups) == 4
+    assert set(ids(two)) < set(ids(five))
+    assert ids(five) == [one for one in ids(loaded) if one in ids(five)], "data order is kept"
+    assert ids(data.select(loaded, per_group=5, seed=2)) != ids(five)
+    assert set(ids(data.select(loaded, limit=3))) < set(ids(data.select(loaded, limit=9)))
+    many = data.select(loaded, per_group=50)
+    assert len(many.items) == 40 and "4 of 4 groups have fewer" in str(many.sampled)
+    assert data.select(loaded, limit=40).sampled is None
+
+
+def test_filters(tmp_path: Path) -> None:
+    loaded = data.load(f"table:{draw_table(tmp_path)}")
+    assert len(data.select(loaded, modalities=["ct"]).items) == 4
+    assert len(data.select(loaded, modalities=["CT", "MRI"], question_types=["disease diagnosis"]).items) == 4
+    with pytest.raises(SpecError, match="did you mean 'MRI'"):
+        data.select(loaded, modalities=["MRX"])
+    with pytest.raises(SpecError, match="at least 1"):
+        data.select(loaded, limit=0)
+
+
+def test_data_hash_knows_what_matters(tmp_path: Path) -> None:
+    base = data.verify(data.load(f"table:{draw_table(tmp_path / 'a')}")).sha256
+    assert data.verify(data.load(f"table:{draw_table(tmp_path / 'b')}")).sha256 == base
+    changed = data.verify(data.load(f"table:{draw_table(tmp_path / 'c', option_a='a heart')}"))
+    assert changed.sha256 != base
+    path = draw_table(tmp_path / "d")
+    Image.new("RGB", (48, 64)).save(path.parent / "3.png")
+    assert data.verify(data.load(f"table:{path}")).sha256 != base
+
+
+@pytest.mark.parametrize(("text", "shape"), [("32x48", (3, 32, 48)), ("native", (3, 48, 64)), (None, (3, 384, 384))])
+def test_canvases(table: Path, text: str | None, shape: tuple[int, ...]) -> None:
+    loaded = data.load(f"table:{table}")
+    canvas = data.canvas_of(loaded.items[0], data.parse_canvas(text, "stretch", loaded.canvas))
+    assert canvas.shape == shape and canvas.dtype == torch.float32
+    grey = canvas.double() * 255
+    assert (grey - grey.round()).abs().max() < 1e-4, "the canvas lies on 8-bit grey levels"
+
+
+@pytest.mark.parametrize("text", ["384", "0x10", "4x4", "99999x3", "axb", "-1x20", "384x384x3"])
+def test_bad_canvases(text: str) -> None:
+    with pytest.raises(SpecError, match="HEIGHTxWIDTH"):
+        data.parse_canvas(text, "stretch", data.Canvas(size=None))
+
+
+def test_padding_keeps_the_aspect_ratio(table: Path) -> None:
+    item: Item = data.load(f"table:{table}").items[0]
+    canvas = data.canvas_of(item, data.Canvas(size=(64, 64), fit="pad"))
+    assert canvas[:, :8].abs().max() == 0 and canvas[:, -8:].abs().max() == 0
+    assert canvas[:, 8:-8].mean() > 0.3

@@ -1,0 +1,205 @@
+"""From all kinds of files to 8-bit RGB."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from safemed_eval.data._images import MAX_PIXELS, decode, fit
+from safemed_eval.errors import DataError
+
+RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+GREY = RGB[..., 0]
+
+
+def saved(tmp_path: Path, image: Image.Image, name: str, **settings: object) -> Path:
+    path = tmp_path / name
+    image.save(path, **settings)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.PNG", "no_extension"])
+def test_lossless_rgb_is_kept(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    Image.fromarray(RGB).save(path, format=None if "." in name else "png")
+    picture = decode(path)
+    assert np.array_equal(picture.pixels, RGB) and picture.notes == ()
+
+
+def test_grey_palette_and_jpeg(tmp_path: Path) -> None:
+    assert np.array_equal(decode(saved(tmp_path, Image.fromarray(GREY), "g.png")).pixels[..., 2], GREY)
+    palette = Image.fromarray(GREY).convert("P")
+    assert np.array_equal(decode(saved(tmp_path, palette, "p.png")).pixels[..., 1], GREY)
+    smooth = Image.fromarray(np.tile(np.arange(0, 240, 8, dtype=np.uint8), (20, 1)))
+    jpeg = decode(saved(tmp_path, smooth, "j.jpg", quality=95)).pixels
+    assert np.abs(jpeg[..., 0].astype(int) - np.asarray(smooth)).max() <= 3
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    red = Image.new("RGB", (16, 16), (230, 20, 30))
+    pixels = decode(saved(tmp_path, red.convert("CMYK"), "c.jpg", quality=95)).pixels
+    assert np.abs(pixels.reshape(-1, 3).mean(0) - (230, 20, 30)).max() < 8
+
+
+def test_transparency_is_laid_on_black(tmp_path: Path) -> None:
+    opaque = Image.fromarray(np.dstack([GREY, np.full_like(GREY, 255)]))
+    assert opaque.mode == "LA"
+    picture = decode(saved(tmp_path, opaque, "la.png"))
+    assert np.array_equal(picture.pixels[..., 0], GREY) and picture.notes == ()
+    half = Image.fromarray(np.dstack([RGB, np.full_like(GREY, 0)]))
+    picture = decode(saved(tmp_path, half, "rgba.png"))
+    assert picture.pixels.max() == 0 and picture.notes == ("transparency laid on black",)
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = decode(saved(tmp_path, Image.fromarray(RGB), "e.png", exif=exif))
+    assert np.array_equal(picture.pixels, np.rot90(RGB, -1))
+    assert picture.notes == ("EXIF orientation applied",)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_deep_greys_are_stretched(tmp_path: Path, dtype: type) -> None:
+    values = np.linspace(100, 4000, 600).reshape(20, 30).astype(dtype)
+    picture = decode(saved(tmp_path, Image.fromarray(values), "d.tif"))
+    assert (picture.pixels.min(), picture.pixels.max()) == (0, 255)
+    assert (np.diff(picture.pixels[..., 0].astype(int).ravel()) >= 0).all()
+    assert picture.notes == ("deep greys stretched to 8 bits",)
+
+
+def test_several_frames(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (10, 200)]
+    picture = decode(saved(tmp_path, frames[0], "a.tif", save_all=True, append_images=frames[1:]))
+    assert picture.pixels.max() == 10 and "first of several frames taken" in picture.notes
+
+
+def truncated() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, "PNG")
+    return buffer.getvalue()[:-200]
+
+
+def bomb() -> bytes:
+    """A PNG that says it has 50,000 x 50,000 pixels."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an image"),
+        (b"hello, I am text" * 20, "not an image"),
+        (truncated(), "cannot decode"),
+        (bomb(), "decompression bomb"),
+        (b"\0" * 128 + b"DICM" + b"\0" * 64, "cannot decode"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        decode(tmp_path / "x.png")
+
+
+def test_images_above_the_limit_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
+    monkeypatch.setattr("safemed_eval.data._images.MAX_PIXELS", 100)
+    with pytest.raises(DataError, match="decompression bomb"):
+        decode(saved(tmp_path, Image.fromarray(RGB), "a.png"))
+
+
+def test_not_a_number_is_refused(tmp_path: Path) -> None:
+    values = np.ones((5, 5), np.float32)
+    values[2, 2] = np.nan
+    with pytest.raises(DataError, match="NaN"):
+        decode(saved(tmp_path, Image.fromarray(values), "n.tif"))
+
+
+def test_fit_resizes_once() -> None:
+    assert fit(RGB, None, "stretch") is RGB
+    expected = np.asarray(Image.fromarray(RGB).resize((16, 12), Image.Resampling.BICUBIC))
+    assert np.array_equal(fit(RGB, (12, 16), "stretch"), expected)
+
+
+# --------------------------------------------------------------------- DICOM
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "notes"),
+    [
+        ("CT_small.dcm", (128, 128), ["no window: stretched from minimum to maximum"]),
+        ("MR_small.dcm", (64, 64), ["VOI window applied"]),
+        ("MR_small_RLE.dcm", (64, 64), ["VOI window applied"]),
+        ("RG3_J2KI.dcm", (1760, 1760), ["VOI window applied", "MONOCHROME1 inverted"]),
+        ("emri_small.dcm", (64, 64), ["middle of several frames taken"]),
+        ("examples_palette.dcm", (350, 800), []),
+        ("examples_ybr_color.dcm", (240, 320), ["middle of several frames taken"]),
+    ],
+)
+def test_dicom(real_data: Callable[[str], Path], name: str, shape: tuple[int, int], notes: list[str]) -> None:
+    picture = decode(real_data("dicom") / name)
+    assert picture.pixels.shape == (*shape, 3) and picture.pixels.dtype == np.uint8
+    assert picture.pixels.std() > 5
+    assert {"DICOM", *notes} <= set(picture.notes)
+
+
+def test_dicom_compression_changes_nothing(real_data: Callable[[str], Path]) -> None:
+    folder = real_data("dicom")
+    assert np.array_equal(decode(folder / "MR_small.dcm").pixels, decode(folder / "MR_small_RLE.dcm").pixels)
+
+
+def test_truncated_dicom_is_refused(real_data: Callable[[str], Path]) -> None:
+    with pytest.raises(DataError, match="number of bytes of pixel data is less than expected"):
+        decode(real_data("dicom") / "MR_truncated.dcm")
+
+
+def dicom(tmp_path: Path, values: np.ndarray, **attributes: object) -> Path:
+    """A minimal DICOM file with these pixels."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    dataset.Rows, dataset.Columns = values.shape
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 15, 0, 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    dataset.PixelData = values.astype(np.uint16).tobytes()
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    return tmp_path / "x.dcm"
+
+
+def test_window_and_rescale_slope(tmp_path: Path) -> None:
+    """Hounsfield = stored - 1024; a window of centre 40 and width 400 is black below -160 and white above 240."""
+    hounsfield = np.array([[-1000, -160, -60, 40, 140, 240, 1000]])
+    path = dicom(tmp_path, hounsfield + 1024, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
+    shown = decode(path).pixels[0, :, 0].astype(int)
+    assert np.abs(shown - [0, 0, 64, 128, 191, 255, 255]).max() <= 1
+    inverted = dicom(
+        tmp_path,
+        hounsfield + 1024,
+        RescaleSlope=1,
+        RescaleIntercept=-1024,
+        WindowCenter=40,
+        WindowWidth=400,
+        PhotometricInterpretation="MONOCHROME1",
+    )
+    assert np.array_equal(decode(inverted).pixels[0, :, 0].astype(int), 255 - shown)

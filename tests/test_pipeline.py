@@ -1,0 +1,275 @@
+"""Items in, records out, numbers at the end: evaluate, certify and the breakdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import draw_table
+
+from safemed_eval import attacks, data, memory
+from safemed_eval.certify import Certification
+from safemed_eval.core import Question
+from safemed_eval.evaluate import Evaluation
+from safemed_eval.models.toy import Brightness
+from safemed_eval.models.waist import Waist
+from safemed_eval.report import summarize
+from safemed_eval.runs.images import Keeper
+from safemed_eval.smoothing import Smoothing
+
+CANVAS = data.Canvas(size=(24, 24))
+CPU = torch.device("cpu")
+CHOSEN = [attacks.parse(spec) for spec in ("clean", "fgsm:eps=8/255", "pgd:eps=8/255,steps=3")]
+
+
+class Colors:
+    """A small nonlinear model over the means of image quarters; options beyond the second are possible answers."""
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        parts = torch.nn.functional.adaptive_avg_pool2d(canvas, 2).flatten(1) - 0.5
+        weight = torch.randn(parts.shape[1], 3, generator=torch.Generator().manual_seed(0))
+        return torch.tanh(20 * parts @ weight)
+
+
+def items(table: Path) -> tuple[data.Item, ...]:  # type: ignore[name-defined]
+    return data.verify(data.load(f"table:{table}")).items
+
+
+def evaluation(model: object, **settings: object) -> Evaluation:
+    return Evaluation(
+        **{"model": Waist(model, CPU), "canvas": CANVAS, "seed": 0, "batch": 3, **settings}  # type: ignore[arg-type]
+    )
+
+
+def without_seconds(records: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def test_every_item_has_one_record_per_attack(table: Path) -> None:
+    records = [r for group in evaluation(Colors()).run(items(table), CHOSEN) for r in group]
+    assert len(records) == 8 * 3
+    for record in records:
+        assert record["error"] is None and record["correct"] == (record["prediction"] == record["label"])
+        assert len(record["log_probs"]) == record["options"]
+        assert record["prediction"] == int(np.argmax(record["log_probs"]))
+        assert np.exp(record["log_probs"]).sum() == pytest.approx(1, abs=1e-5)
+        limit = 0 if record["attack"] == "clean" else 8 / 255
+        assert record["linf"] <= limit + 1e-6
+        json.dumps(record, allow_nan=False)
+
+
+def test_an_interrupted_run_ends_with_the_same_records(table: Path) -> None:
+    """Stopped after any number of records, even in the middle of a group: the rest fills in exactly what is missing."""
+    whole = [r for group in evaluation(Colors()).run(items(table), CHOSEN) for r in group]
+    key = {(r["item"], r["attack"]): r for r in without_seconds(whole)}
+    for stop in (1, 4, 10, 23):
+        kept = whole[:stop]
+        done = {(r["item"], r["attack"]) for r in kept}
+        rest = [
+            r
+            for group in evaluation(Colors()).run(items(table), CHOSEN, done=lambda i, c: (i, c) in done)
+            for r in group
+        ]
+        assert len(kept) + len(rest) == len(whole)
+        assert {(r["item"], r["attack"]): r for r in without_seconds(kept + rest)} == key
+
+
+def test_certify_does_not_depend_on_batch_order_or_restart(table: Path) -> None:
+    def run(batch: int, order: slice = slice(None), done: Sequence[str] = ()) -> dict[str, object]:
+        work = Certification(
+            model=Waist(Colors(), CPU), canvas=CANVAS, smoothing=Smoothing(sigma=0.3, n0=10, n=90), seed=3, batch=batch
+        )
+        records = list(work.run(items(table)[order], done=lambda item: item in done))
+        return {str(r["item"]): r for r in without_seconds(records)}
+
+    base = run(32)
+    assert len(base) == 8 and {r["votes"] is None for r in base.values()} == {False}
+    assert run(7) == base
+    assert run(32, slice(None, None, -1)) == base
+    assert run(32, done=["q0", "q5"]) == {key: r for key, r in base.items() if key not in ("q0", "q5")}
+
+
+def test_a_broken_image_and_a_broken_answer_are_errors_that_count(table: Path) -> None:
+    class Fragile(Colors):
+        def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+            broken = torch.tensor([torch.nan if "image 5" in q.text else 1.0 for q in questions])
+            return super().scores(canvas, questions) * broken[:, None]
+
+    chosen = items(table)
+    (table.parent / "2.png").write_bytes(b"gone")
+    records = [r for group in evaluation(Fragile()).run(chosen, CHOSEN) for r in group]
+    failed = {r["item"]: r["error"] for r in records if r["error"]}
+    assert set(failed) == {"q2", "q5"} and len(records) == 24
+    assert "not an image" in failed["q2"] and "NaN" in failed["q5"]
+    healthy = [r for r in without_seconds(records) if r["item"] not in failed]
+    whole = [r for group in evaluation(Colors()).run(items(draw_table(table.parent)), CHOSEN) for r in group]
+    expected = {(r["item"], r["attack"]): r["prediction"] for r in whole}
+    assert all(r["prediction"] == expected[r["item"], r["attack"]] for r in healthy)
+    work = Certification(
+        model=Waist(Fragile(), CPU), canvas=CANVAS, smoothing=Smoothing(sigma=0.3, n0=5, n=50), seed=0, batch=16
+    )
+    found = {r["item"]: r for r in work.run(chosen)}
+    assert "NaN" in found["q5"]["error"] and found["q5"]["radius"] is None and found["q5"]["correct"] is False
+
+
+class Hungry(Colors):
+    """Runs out of memory above a number of rows."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        if len(canvas) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().scores(canvas, questions)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(table: Path) -> None:
+    whole = [r for group in evaluation(Colors(), batch=8).run(items(table), CHOSEN) for r in group]
+    small = [r for group in evaluation(Hungry(2), batch=8).run(items(table), CHOSEN) for r in group]
+    assert [r["prediction"] for r in small] == [r["prediction"] for r in whole]
+    smoothing = Smoothing(sigma=0.3, n0=10, n=90)
+    votes = []
+    for model in (Colors(), Hungry(5)):
+        work = Certification(model=Waist(model, CPU), canvas=CANVAS, smoothing=smoothing, seed=0, batch=64)
+        votes.append([(r["votes0"], r["votes"]) for r in work.run(items(table))])
+    assert votes[0] == votes[1]
+    starved = [r for group in evaluation(Hungry(0)).run(items(table), CHOSEN[:1]) for r in group]
+    assert len(starved) == 8 and all("out of memory" in r["error"] for r in starved)
+
+
+def test_other_runtime_errors_are_not_swallowed(table: Path) -> None:
+    class Buggy:
+        def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+            raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        list(evaluation(Buggy()).run(items(table), CHOSEN))
+    assert memory.out_of_memory(RuntimeError("[enforce fail at alloc_cpu.cpp:116] can't allocate memory"))
+    assert not memory.out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_native_canvases_of_different_sizes(table: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (30, 20), (200, 9, 9)).save(table.parent / "1.png")
+    work = evaluation(Colors(), canvas=data.Canvas(size=None), batch=8)
+    records = [r for group in work.run(items(table), CHOSEN[:1]) for r in group]
+    assert {r["item"] for r in records} == {f"q{i}" for i in range(8)} and not any(r["error"] for r in records)
+
+
+def test_kept_images_are_lossless(table: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for quantize in (False, True):
+        out = tmp_path / str(quantize)
+        work = evaluation(Colors(), quantize=quantize, keep=Keeper(out, 2, quantize))
+        list(work.run(items(table), CHOSEN))
+        folder = out / "images" / "pgd_eps=8_255,steps=3"
+        clean = sorted(folder.glob("*.clean.png"))
+        assert len(clean) == 2 and not (out / "images/clean").exists()
+        first = np.asarray(Image.open(clean[0])).astype(float) / 255
+        expected = data.canvas_of(items(table)[0], CANVAS).permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(first, expected, atol=1e-6)
+        stem = clean[0].name.removesuffix(".clean.png")
+        if quantize:
+            adversarial = np.asarray(Image.open(folder / f"{stem}.adv.png")).astype(float) / 255
+        else:
+            adversarial = np.moveaxis(np.load(folder / f"{stem}.adv.npy"), 0, 2)
+        assert 0 < np.abs(adversarial - first).max() <= 8 / 255 + 1e-6
+
+
+# ----------------------------------------------------------------- breakdown
+
+
+def write_run(out: Path, records: list[dict[str, object]], command: str, **meta: object) -> Path:
+    out.mkdir()
+    spec = {"command": command, "smoothing": {"sigma": 0.25, "n0": 100, "n": 1000, "alpha": 0.001}}
+    about = {"items": len(records), "skipped": [], "sampled": None, "conditions": []}
+    whole = {"schema": 1, "spec": spec, "model": {}, "sessions": [], **about, **meta}
+    (out / "run.json").write_text(json.dumps(whole))
+    (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return out
+
+
+def certified(number: int, **changes: object) -> dict[str, object]:
+    record = {
+        "kind": "certify",
+        "item": f"i{number}",
+        "modality": "CT",
+        "question_type": None,
+        "patient_id": None,
+        "image": f"{number}.png",
+        "image_sha256": f"{number}",
+        "prediction": 1,
+        "correct": True,
+        "radius": 0.3,
+        "abstained": None,
+        "error": None,
+    }
+    return {**record, **changes}
+
+
+def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
+    """Five items: 0.3 right, 0.6 right, 0.5 wrong, one abstained, one failed."""
+    out = write_run(
+        tmp_path / "run",
+        [
+            certified(0),
+            certified(1, radius=0.6, modality="MRI"),
+            certified(2, radius=0.5, correct=False),
+            certified(3, radius=None, correct=False, prediction=None, abstained="p_lower <= 1/2"),
+            certified(4, radius=None, correct=False, prediction=None, error="broken"),
+        ],
+        "certify",
+    )
+    summary = summarize(out, {"0": 0.0, "0.3": 0.3, "0.31": 0.31, "2": 2.0})
+    curve = summary.overall["certified"]
+    assert [curve[r]["certified_accuracy"] for r in ("0", "0.3", "0.31", "2")] == [0.4, 0.4, 0.2, None]
+    assert curve["2"]["above_ceiling"] and not curve["0.31"]["above_ceiling"]
+    assert summary.overall["average_radius"] == pytest.approx(0.9 / 5)
+    assert summary.overall["median_radius"] is None, "fewer than half are certified right"
+    assert (summary.overall["abstained"], summary.overall["wrong"], summary.failed) == (1, 1, 1)
+    assert summary.by_modality["MRI"]["median_radius"] == 0.6
+    assert [summary.by_modality[m]["n"] for m in ("CT", "MRI")] == [4, 1]
+    assert list(summary.by_question_type) == ["unknown"]
+    assert summary.notes["ceiling"] == pytest.approx(0.6158, abs=1e-3)
+
+
+def test_breakdown_agrees_with_a_pandas_one_liner(table: Path, tmp_path: Path) -> None:
+    records = [r for group in evaluation(Colors()).run(items(table), CHOSEN) for r in group]
+    out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(a) for a in CHOSEN], items=8)
+    summary = summarize(out)
+    frame = pd.DataFrame(records)
+    for (modality, attack), share in frame.groupby(["modality", "attack"])["correct"].mean().items():
+        assert summary.by_modality[modality][attack]["accuracy"] == pytest.approx(share)
+    for name in (str(a) for a in CHOSEN):
+        whole = summary.overall[name]
+        assert whole["n"] == sum(part[name]["n"] for part in summary.by_question_type.values()) == 8
+        assert whole["correct"] == sum(part[name]["correct"] for part in summary.by_modality.values())
+        assert whole["clusters"] == 4, "items of a patient are one cluster"
+
+
+def test_image_blind_items_are_counted(table: Path, tmp_path: Path) -> None:
+    class Blind(Brightness):
+        def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+            seen = super().scores(canvas, questions)
+            blind = torch.tensor([[-9.0, 9.0, -9.0]])[:, : seen.shape[1]]
+            return torch.where(torch.tensor(["image 1" in q.text for q in questions])[:, None], blind + 0 * seen, seen)
+
+    huge = [attacks.parse(spec) for spec in ("clean", "pgd:eps=1", "noise:eps=1", "pgd:eps=8/255")]
+    records = [r for group in evaluation(Blind()).run(items(table), huge) for r in group]
+    out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(a) for a in huge], items=8)
+    assert summarize(out).notes["image_blind"] == {"pgd:eps=1,steps=10": 1}
+
+
+def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
+    summary = summarize(write_run(tmp_path / "run", [], "certify", items=5))
+    assert (summary.items, summary.expected, summary.overall["n"]) == (0, 5, 0)
+    assert summary.overall["certified"]["0s"]["certified_accuracy"] is None
+    assert summary.overall["average_radius"] is None

@@ -1,0 +1,136 @@
+"""Run folders: what was asked is kept, nothing is lost, nothing is mixed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safemed_eval.errors import RunError
+from safemed_eval.runs import Run, count_records, default_out, read_records, refuse_other_spec, session
+
+SPEC = {"command": "certify", "data": "abc", "smoothing": {"sigma": 0.25, "n": 1000}}
+
+
+def open_run(out: Path, spec: dict[str, Any] = SPEC, model: dict[str, Any] | None = None) -> Run:
+    about = {"items": 3, "skipped": [], "sampled": None, "conditions": []}
+    return Run(out, spec, model=model or {"dtype": "float32"}, about=about, session=session())
+
+
+def test_records_are_kept_and_found_again(tmp_path: Path) -> None:
+    with open_run(tmp_path / "a") as run:
+        run.append([{"item": "x"}, {"item": "ä \u2028 <b>"}])
+    with open_run(tmp_path / "a") as run:
+        assert len(run) == 2 and run.done("x") and not run.done("y") and not run.done("x", "clean")
+        run.append([{"item": "y", "attack": "clean"}])
+    assert [record["item"] for record in read_records(tmp_path / "a")] == ["x", "ä \u2028 <b>", "y"]
+    meta = json.loads((tmp_path / "a/run.json").read_text())
+    assert meta["schema"] == 1 and meta["spec"] == SPEC and len(meta["sessions"]) == 2
+    assert {"torch", "transformers"} <= set(meta["sessions"][0]["versions"])
+    assert count_records(tmp_path / "a") == 3 and count_records(tmp_path / "none") == 0
+
+
+def test_another_spec_is_refused_with_the_difference(tmp_path: Path) -> None:
+    with open_run(tmp_path):
+        pass
+    other = {**SPEC, "smoothing": {"sigma": 0.5, "n": 1000}, "extra": 1}
+    for refuse in (lambda: open_run(tmp_path, other), lambda: refuse_other_spec(tmp_path, other)):
+        with pytest.raises(RunError, match=r"smoothing.sigma was 0.25, now 0.5; extra was null, now 1"):
+            refuse()
+    with pytest.raises(RunError, match=r"the model as loaded differs: dtype was \"float32\", now \"bfloat16\""):
+        open_run(tmp_path, model={"dtype": "bfloat16"})
+
+
+def test_a_torn_last_line_is_cut_off_and_said(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        run.append([{"item": "x"}])
+        assert not run.repaired
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write('{"item": "y", "vot')
+    with open_run(tmp_path) as run:
+        assert run.repaired and len(run) == 1
+        run.append([{"item": "y"}])
+    assert len(read_records(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("line", ["not json\n", '{"no": "item"}\n', '{"item": "x"}\n'])
+def test_edited_records_are_refused(tmp_path: Path, line: str) -> None:
+    with open_run(tmp_path) as run:
+        run.append([{"item": "x"}])
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write(line)
+    with pytest.raises(RunError, match="line 2"):
+        open_run(tmp_path)
+
+
+def test_damaged_or_foreign_meta_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(RunError, match="not a run folder"):
+        open_run(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 99, "spec": SPEC, "model": {}, "sessions": []}))
+    with pytest.raises(RunError, match="schema 99"):
+        open_run(tmp_path)
+
+
+def test_no_record_is_written_twice_and_no_nan(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        run.append([{"item": "x"}])
+        with pytest.raises(RuntimeError, match="written twice"):
+            run.append([{"item": "x"}])
+        with pytest.raises(ValueError):
+            run.append([{"item": "y", "radius": float("nan")}])
+        assert not run.done("y")
+
+
+def test_two_processes_cannot_write_one_run_but_a_dead_one_holds_no_lock(tmp_path: Path) -> None:
+    code = f"""
+        import sys, time
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_runs import open_run
+        run = open_run(Path({str(tmp_path)!r}))
+        run.append([{{"item": "x"}}])
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+    other = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "ready\n"
+        with pytest.raises(RunError, match="another process is writing"):
+            open_run(tmp_path)
+    finally:
+        os.kill(other.pid, signal.SIGKILL)
+        other.communicate()
+    with open_run(tmp_path) as run:
+        assert run.done("x")
+
+
+def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        open_run(tmp_path / "file" / "run")
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with open_run(tmp_path) as run:
+        run.append([{"item": "x"}])
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match="No space left on device; 1 records are safe"):
+            run.append([{"item": "y"}])
+
+
+def test_default_names_are_readable_and_stable() -> None:
+    out = default_out("certify", ["my model!", "OmniMedVQA", "sigma0.25"], SPEC)
+    assert out == default_out("certify", ["my model!", "OmniMedVQA", "sigma0.25"], SPEC)
+    assert str(out).startswith("runs/certify-my-model-OmniMedVQA-sigma0.25-")
+    assert default_out("certify", ["a"], {**SPEC, "seed": 1}) != default_out("certify", ["a"], SPEC)

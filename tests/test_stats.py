@@ -1,0 +1,108 @@
+"""Bounds against exact sums, independent libraries and published numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as sps
+from statsmodels.stats.proportion import proportion_confint
+
+from safemed_eval import rounding, stats
+
+
+@pytest.mark.parametrize("n", [1, 7, 100, 1000])
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_clopper_pearson_agrees_with_scipy_and_statsmodels(n: int, alpha: float) -> None:
+    for k in {0, 1, n // 2, n - 1, n}:
+        scipy_low = sps.binomtest(k, n, alternative="greater").proportion_ci(1 - alpha, "exact").low
+        scipy_high = sps.binomtest(k, n, alternative="less").proportion_ci(1 - alpha, "exact").high
+        low, high = proportion_confint(k, n, 2 * alpha, "beta")
+        assert stats.clopper_pearson_lower(k, n, alpha) == pytest.approx(scipy_low, abs=1e-9)
+        assert stats.clopper_pearson_upper(k, n, alpha) == pytest.approx(scipy_high, abs=1e-9)
+        assert stats.clopper_pearson_lower(k, n, alpha) == pytest.approx(low, abs=1e-12)
+        assert stats.clopper_pearson_upper(k, n, alpha) == pytest.approx(high, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [10, 100])
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_the_lower_bound_is_wrong_at_most_alpha_of_the_time(n: int, alpha: float) -> None:
+    """Exact coverage: the binomial mass of all k whose bound lies above the truth, for many truths."""
+    bounds = np.array([stats.clopper_pearson_lower(k, n, alpha) for k in range(n + 1)])
+    for p in np.linspace(0.001, 0.999, 333):
+        wrong = sps.binom.pmf(np.arange(n + 1), n, p)[bounds > p].sum()
+        assert wrong <= alpha * (1 + 1e-9)
+
+
+def test_bounds_refuse_nonsense() -> None:
+    for k, n, alpha in [(0, 0, 0.05), (3, 2, 0.05), (-1, 2, 0.05), (1, 2, 0.0), (1, 2, 1.0), (math.nan, 2, 0.05)]:
+        with pytest.raises(ValueError):
+            stats.clopper_pearson_lower(k, n, alpha)
+
+
+def test_radius_and_ceiling_match_cohen() -> None:
+    """n unanimous votes: p_lower = alpha ** (1 / n). 0.62 at sigma 0.25 is the ceiling of n = 1,000, alpha = 0.001."""
+    assert stats.radius_ceiling(0.25, 1000, 0.001) == pytest.approx(0.25 * sps.norm.ppf(0.001 ** (1 / 1000)))
+    assert stats.radius_ceiling(0.25, 1000, 0.001) == pytest.approx(0.6158, abs=1e-3)
+    # Cohen et al. 2019, appendix: 99,999 of 100,000 would be certified at almost 4 sigma.
+    assert stats.radius_ceiling(1.0, 100_000, 0.001) == pytest.approx(3.8115, abs=1e-3)
+    assert stats.certified_radius(0.5, 0.25) is None
+    assert stats.certified_radius(0.3, 0.25) is None
+    assert stats.certified_radius(sps.norm.cdf(2.0), 0.25) == pytest.approx(0.5)
+
+
+def test_false_certificates_at_most_is_a_binomial_quantile() -> None:
+    assert stats.false_certificates_at_most(1000, 0.001) == 3
+    assert sps.binom.cdf(3, 1000, 0.001) >= 0.95 > sps.binom.cdf(2, 1000, 0.001)
+
+
+def test_independent_items_get_the_plain_interval() -> None:
+    share = stats.clustered_proportion([True] * 30 + [False] * 10, range(40))
+    assert (share.count, share.n, share.clusters, share.estimate) == (30, 40, 40, 0.75)
+    assert (share.lower, share.upper) == pytest.approx(proportion_confint(30, 40, 0.05, "beta"))
+
+
+def test_identical_items_of_a_cluster_count_once() -> None:
+    """Four copies of each of 25 outcomes say as much as the 25, but for the degrees of freedom."""
+    outcomes = [i % 5 != 0 for i in range(25)]
+    once = stats.clustered_proportion(outcomes, range(25))
+    four = stats.clustered_proportion([o for o in outcomes for _ in range(4)], [i for i in range(25) for _ in range(4)])
+    assert four.estimate == once.estimate == 0.8
+    assert four.lower <= once.lower < once.upper <= four.upper
+    assert (four.lower, four.upper) == pytest.approx((once.lower, once.upper), abs=0.03)
+
+
+def test_unknown_stays_unknown_and_extremes_stay_cautious() -> None:
+    none = stats.clustered_proportion([], [])
+    assert (none.estimate, none.lower, none.upper) == (None, None, None)
+    all_right = stats.clustered_proportion([True] * 40, [i // 4 for i in range(40)])
+    assert all_right.lower == pytest.approx(proportion_confint(10, 10, 0.05, "beta")[0])
+    one_patient = stats.clustered_proportion([True, False] * 20, ["p"] * 40)
+    assert one_patient.upper - one_patient.lower > 0.9
+
+
+def test_interval_covers_under_clustering() -> None:
+    """100 images with four questions each and strongly dependent answers: 95 % intervals must hold about that often."""
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(100), 4)
+    covered = naive = 0
+    for _ in range(400):
+        image = rng.beta(1.4, 0.6, 100)
+        outcomes = rng.random(400) < np.repeat(image, 4)
+        share = stats.clustered_proportion(outcomes.tolist(), clusters.tolist())
+        covered += share.lower <= 0.7 <= share.upper
+        low, high = proportion_confint(outcomes.sum(), 400, 0.05, "beta")
+        naive += low <= 0.7 <= high
+    assert covered >= 0.93 * 400
+    assert naive < 0.9 * 400, "the clusters of this test are too weak to tell the two apart"
+
+
+def test_rounding_goes_toward_the_weaker_claim() -> None:
+    assert rounding.floor_to(0.99951, 3) == 0.999
+    assert rounding.floor_to(0.3, 1) == 0.3
+    assert rounding.floor_to(58.3, 1) == 58.3
+    assert rounding.ceil_to(0.99911, 3) == 1.0
+    assert rounding.ceil_to(0.5, 1) == 0.5
+    with pytest.raises(ValueError):
+        rounding.floor_to(math.nan, 2)
