@@ -70,11 +70,8 @@ def test_an_interrupted_run_ends_with_the_same_records(table: Path) -> None:
     for stop in (1, 4, 10, 23):
         kept = whole[:stop]
         done = {(r["item"], r["attack"]) for r in kept}
-        rest = [
-            r
-            for group in evaluation(Colors()).run(items(table), CHOSEN, done=lambda i, c: (i, c) in done)
-            for r in group
-        ]
+        again = evaluation(Colors()).run(items(table), CHOSEN, done=lambda i, c, done=done: (i, c) in done)
+        rest = [r for group in again for r in group]
         assert len(kept) + len(rest) == len(whole)
         assert {(r["item"], r["attack"]): r for r in without_seconds(kept + rest)} == key
 

@@ -28,12 +28,19 @@ def rng(seed: int, purpose: str, chunk: int) -> torch.Generator:
 
 def all_copies(n: int, batch: int, seed: int = 0) -> torch.Tensor:
     source = functools.partial(rng, seed, "test")
-    return torch.cat(list(noisy_copies(torch.full(SHAPE, 0.5), 0.25, n, batch, source)))
+    copies = noisy_copies(torch.full(SHAPE, 0.5), 0.25, n, batch, source)
+    return torch.cat([batch_of_copies.clone() for batch_of_copies in copies])
 
 
 @pytest.mark.parametrize("batch", [1, 7, CHUNK, 100])
 def test_noise_does_not_depend_on_the_batch(batch: int) -> None:
     assert torch.equal(all_copies(100, batch), all_copies(100, 64))
+
+
+def test_memory_does_not_grow_with_the_number_of_draws() -> None:
+    source = functools.partial(rng, 0, "test")
+    places = {copies.data_ptr() for copies in noisy_copies(torch.zeros(SHAPE), 0.25, 5000, 10, source)}
+    assert len(places) == 1
 
 
 def test_fewer_draws_are_the_first_of_more() -> None:

@@ -14,7 +14,8 @@ from safemed_eval.errors import SpecError
 from safemed_eval.grammar import radii as parse_radii
 
 EXAMPLE = "Example: safemed-eval certify --model ckpt --data omnimedvqa:DIR --sigma 0.25 --out runs/b"
-_BATCH = 64
+_BATCH = {"cpu": 16}
+_ACCELERATOR_BATCH = 64
 _RADII = "0s,0.5s,1s,1.5s,2s"
 
 
@@ -61,7 +62,7 @@ def certify(
     with open_run(place, spec, waist, items, names=names) as folder:
         from safemed_eval.certify import Certification
 
-        batch = run.batch_size or _BATCH
+        batch = run.batch_size or _BATCH.get(waist.device.type, _ACCELERATOR_BATCH)
         work = Certification(model=waist, canvas=canvas, smoothing=smoothing, seed=run.seed, batch=batch)
         with progress("certifying", forwards=lambda: waist.forwards) as tick:
             tick(len(folder), total)

@@ -14,7 +14,7 @@ Source = Callable[[int], torch.Generator]
 
 
 def noisy_copies(canvas: torch.Tensor, sigma: float, n: int, batch: int, source: Source) -> Iterator[torch.Tensor]:
-    """n noisy copies of one image, `batch` at a time.
+    """n noisy copies of one image, `batch` at a time, in memory that does not grow with n.
 
     Noise is drawn and added in float32, whatever the model computes in. Whole chunks are drawn and cut, so that the
     first copies are the same for every n.
@@ -22,20 +22,17 @@ def noisy_copies(canvas: torch.Tensor, sigma: float, n: int, batch: int, source:
     Args:
         canvas: (3, H, W) float32.
     Yields:
-        (b, 3, H, W) float32, not clamped.
+        (b, 3, H, W) float32, not clamped; valid until the next batch is taken.
     """
-    left, chunk = n, 0
-    drawn = canvas.new_empty((0, *canvas.shape))
-    while left:
-        want = min(batch, left)
-        parts = [drawn]
-        have = len(drawn)
-        while have < want:
-            noise = torch.randn((CHUNK, *canvas.shape), generator=source(chunk), device=canvas.device)
-            parts.append(noise.mul_(sigma).add_(canvas))
-            have += CHUNK
+    noise = canvas.new_empty((batch + CHUNK - 1, *canvas.shape))
+    drawn = chunk = 0
+    while n:
+        size = min(batch, n)
+        while drawn < size:
+            noise[drawn : drawn + CHUNK].normal_(0, sigma, generator=source(chunk))
+            drawn += CHUNK
             chunk += 1
-        drawn = torch.cat(parts) if len(parts) > 2 or len(drawn) else parts[-1]
-        yield drawn[:want]
-        drawn = drawn[want:]
-        left -= want
+        yield noise[:size].add_(canvas)
+        drawn -= size
+        noise[:drawn] = noise[size : size + drawn].clone()
+        n -= size
