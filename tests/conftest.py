@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from families import FAMILIES
+from packaging.version import Version
 from PIL import Image
 
 from safemed_eval.core import Question
@@ -45,6 +47,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     built: dict[str, Path] = {}
 
     def build(family: str) -> Path:
+        if family.startswith("idefics3") and Version(torchvision.__version__) < Version("0.27"):
+            pytest.skip("below torchvision 0.27 transformers resizes for this family on 8-bit images only")
         if family not in built:
             built[family] = tiny.build(FAMILIES[family], tmp_path_factory.mktemp(family) / "model")
         return built[family]

@@ -288,6 +288,11 @@ class NotFinite(Blind):
         return canvas.mean((1, 2, 3))[:, None] * torch.tensor([1.0, torch.nan, 2.0, 3.0])
 
 
+class Picky(Blind):
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        raise ValueError("only PIL\nimages, please")
+
+
 class Random(Blind):
     def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
         return canvas.mean((1, 2, 3))[:, None] * torch.rand(4)
@@ -302,6 +307,7 @@ class Random(Blind):
         (Cut(), "gradient reaches the pixels"),
         (NotFinite(), "finite log-probabilities"),
         (Random(), "same input, same output"),
+        (Picky(), "takes float tensors"),
     ],
 )
 def test_check_names_what_is_wrong(model: object, name: str) -> None:

@@ -105,7 +105,7 @@ def open_run(
     waist: Waist,
     items: DataSet,
     *,
-    names: Mapping[str, str],
+    names: Mapping[str, str | None],
     conditions: Sequence[str] = (),
 ) -> Iterator[Run]:
     """The run folder, locked; Ctrl-C leaves it resumable and exits with code 130."""

@@ -58,7 +58,7 @@ def certify(
         return
     waist = load_model(source, model)
     check_model(waist, model.model, items, canvas, gradients=False)
-    names = {"model": model.model, "data": data.data}
+    names = {"model": source.name, "commit": source.commit, "data": data.data}
     with open_run(place, spec, waist, items, names=names) as folder:
         from safemed_eval.certify import Certification
 

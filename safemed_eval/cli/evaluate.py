@@ -67,7 +67,7 @@ def evaluate(
     if official and not hasattr(waist.scorer, "official_scores"):
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
     check_model(waist, model.model, items, canvas, gradients=len(chosen) > 1)
-    names = {"model": model.model, "data": data.data}
+    names = {"model": source.name, "commit": source.commit, "data": data.data}
     with open_run(place, spec, waist, items, names=names, conditions=conditions) as folder:
         from safemed_eval.evaluate import Evaluation
         from safemed_eval.runs.images import Keeper

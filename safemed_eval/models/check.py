@@ -52,6 +52,10 @@ def check(model: Waist, size: tuple[int, int], *, gradients: bool = True) -> lis
         except ModelOutputError as error:
             found.append(Finding("finite log-probabilities", "fail", str(error)))
             break
+        except Exception as error:  # a processor or a model that cannot take float tensors raises what it likes
+            text = " ".join(str(error).split())[:300]
+            found.append(Finding("takes float tensors", "fail", f"{type(error).__name__}: {text}"))
+            break
     return found
 
 

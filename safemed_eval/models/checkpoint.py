@@ -83,6 +83,11 @@ def _processor(source: Source) -> Any:
     for part in ("image_processor", "tokenizer"):
         if getattr(processor, part, None) is None:
             raise CheckpointError(f"--model {source.name}: its processor has no {part}; is it an image-text model?")
+    if getattr(processor.image_processor, "backend", None) == "pil":
+        raise CheckpointError(
+            f"--model {source.name}: {type(processor.image_processor).__name__} works on 8-bit images only: neither "
+            "noise nor gradients pass; for processors that resize with Lanczos, torchvision 0.27 brings another"
+        )
     if processor.tokenizer.pad_token_id is None:
         if processor.tokenizer.eos_token_id is None:
             raise CheckpointError(f"--model {source.name}: its tokenizer has neither a padding nor an end token")

@@ -70,7 +70,7 @@ class VLM:
             "image_processor": type(self.processor.image_processor).__name__,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "attn": getattr(self.model.config, "_attn_implementation", None),
-            "quantization": str(getattr(self.model.config, "quantization_config", None) or "") or None,
+            "quantization": _quantization(self.model.config),
             "readout": "choice",
             "answer_cue": ANSWER_CUE,
             "chat_template_sha256": template_sha256(self.processor),
@@ -184,6 +184,13 @@ def _find_head(model: Any) -> tuple[torch.nn.Module, str, torch.nn.Linear]:
             if child is head:
                 return parent, name, head
     raise CheckpointError("the output head is not a module of the model")
+
+
+def _quantization(config: Any) -> str | None:
+    """The name of the checkpoint's quantization method, None where it has none."""
+    settings = getattr(config, "quantization_config", None)
+    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
+    return None if method is None else str(getattr(method, "value", method))
 
 
 def letter_tokens(processor: Any) -> torch.Tensor:
