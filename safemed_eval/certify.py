@@ -11,12 +11,11 @@ import torch
 
 from safemed_eval.core import Certificate, Item, Record, item_fields
 from safemed_eval.data import Canvas, canvas_of
-from safemed_eval.errors import DataError, ModelOutputError
-from safemed_eval.memory import Batch, out_of_memory
+from safemed_eval.memory import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing
-from safemed_eval.smoothing.certify import certify
+from safemed_eval.smoothing.certify import certify as certify_image
 
 
 @dataclass(kw_only=True)
@@ -35,7 +34,7 @@ class Certification:
     batch: int
 
     def __post_init__(self) -> None:
-        self._fitting = Batch(self.batch)
+        self._memory = ShrinkingBatch(self.batch)
 
     def run(self, items: Sequence[Item], *, done: Callable[[str], bool] = lambda item: False) -> Iterator[Record]:
         """Certify every item that is not done.
@@ -46,9 +45,10 @@ class Certification:
         """
         for item in items:
             if not done(item.id):
-                yield self._certify(item)
+                yield self.certify(item)
 
-    def _certify(self, item: Item) -> Record:
+    def certify(self, item: Item) -> Record:
+        """The record of one item."""
         started = time.perf_counter()
         found: Certificate | None = None
         error = None
@@ -56,13 +56,13 @@ class Certification:
         try:
             canvas = canvas_of(item, self.canvas).to(device)
             vote = self.model.vote(item.question)
-            found = self._fitting.run(
-                lambda size: certify(
+            found = self._memory.run(
+                lambda size: certify_image(
                     vote, canvas, self.smoothing, rng=partial(_rng, device, self.seed, item.id), batch=size
                 )
             )
-        except (DataError, ModelOutputError, RuntimeError, MemoryError) as fault:
-            if not (isinstance(fault, (DataError, ModelOutputError)) or out_of_memory(fault)):
+        except FAULTS as fault:
+            if not is_fault(fault):
                 raise
             error = str(fault)
         spec = self.smoothing
@@ -81,6 +81,7 @@ class Certification:
             "p_lower": found.p_lower if found else None,
             "radius": found.radius if found else None,
             "abstained": found.abstained if found else None,
+            "batch": self._memory.size,
             "seconds": time.perf_counter() - started,
             "error": error,
         }

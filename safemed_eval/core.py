@@ -35,6 +35,8 @@ QUESTION_TYPES = (
     "Other Biological Attributes",
 )
 MAX_OPTIONS = len(ascii_uppercase)
+OFFICIAL = "official"
+"""The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +92,22 @@ class Certificate:
     """Estimation votes, same layout, independent draws."""
     prediction: int | None
     """The certified class, or None: abstained."""
-    p_lower: float | None
+    p_lower: float
     """Lower confidence bound of the probability of the selected class."""
     radius: float | None
     """Certified L2 radius in [0, 1] pixel units over the whole canvas, or None: abstained."""
     abstained: str | None
     """None, "p_lower <= 1/2", or "no answer won"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The answers of B rows; what a readout does not have is None."""
+
+    predictions: list[int | None]
+    """The chosen option of each row; None: no answer."""
+    log_probs: list[list[float]] | None = None
+    """Log-probabilities of each row's own K options."""
 
 
 class Classify(Protocol):

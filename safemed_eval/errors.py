@@ -13,7 +13,7 @@ A message says what is wrong, where, what was found, and what to do. Everything 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 
@@ -42,15 +42,7 @@ class RunError(UserError):
 
 
 class ModelOutputError(SafemedError):
-    """The model broke the contract of the waist: non-finite or misshapen output.
-
-    Attributes:
-        rows: indices of the offending rows of the batch; empty when the whole batch is at fault.
-    """
-
-    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
-        super().__init__(message)
-        self.rows = tuple(rows)
+    """The model broke the contract of the waist: non-finite or misshapen output."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,26 +6,25 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 
 from safemed_eval.attacks import Attack
-from safemed_eval.core import Item, Record, item_fields
+from safemed_eval.core import OFFICIAL, Item, Record, item_fields
 from safemed_eval.data import Canvas, canvas_of, pixels_of
-from safemed_eval.errors import DataError, ModelOutputError
-from safemed_eval.memory import Batch, out_of_memory
+from safemed_eval.errors import DataError
+from safemed_eval.memory import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-
-OFFICIAL = "official"
-"""The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 
 Keep = Callable[[Item, str, torch.Tensor, torch.Tensor], None]
 """Called with an item, the condition, its clean and its attacked (3, H, W) canvas."""
 
 Pair = tuple[Item, torch.Tensor]
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -46,7 +45,7 @@ class Evaluation:
     keep: Keep | None = None
 
     def __post_init__(self) -> None:
-        self._fitting = Batch(self.batch)
+        self._memory = ShrinkingBatch(self.batch)
 
     def run(
         self,
@@ -65,21 +64,21 @@ class Evaluation:
             official: answer through the untouched 8-bit path, too.
             done: whether there is a record of (item id, condition) already.
         Yields:
-            The new records of one group under one attack. An item whose image or whose output is at fault has `error`
-            set and
-            `correct` False: it stays in every denominator.
+            The new records of one group under one condition. An item whose image or whose output is at fault has
+            `error` set and `correct` False: it stays in every denominator.
         """
+        conditions: list[tuple[str, Attack | None]] = [(str(attack), attack) for attack in attacks]
+        conditions += [(OFFICIAL, None)] * official
         for start in range(0, len(items), self.batch):
             group = items[start : start + self.batch]
-            for attack in attacks:
-                missing = {item.id for item in group if not done(item.id, str(attack))}
+            for condition, attack in conditions:
+                missing = {item.id for item in group if not done(item.id, condition)}
                 if missing:
-                    yield [r for r in self._under(attack, group) if r["item"] in missing]
-            missing = {item.id for item in group if not done(item.id, OFFICIAL)} if official else set()
-            if missing:
-                yield [self._official(item) for item in group if item.id in missing]
+                    records = self.under(attack, group) if attack else self._officially(group)
+                    yield [record for record in records if record["item"] in missing]
 
-    def _under(self, attack: Attack, group: Sequence[Item]) -> list[Record]:
+    def under(self, attack: Attack, group: Sequence[Item]) -> list[Record]:
+        """The records of these items under one attack."""
         records: list[Record] = []
         by_size: dict[torch.Size, list[Pair]] = defaultdict(list)
         for item in group:
@@ -89,52 +88,59 @@ class Evaluation:
             except DataError as error:
                 records.append(_record(item, str(attack), error=str(error)))
         for pairs in by_size.values():
-            records += self._safely(attack, pairs)
+            records += self._safely(str(attack), pairs, partial(self._attack, attack))
         return records
 
-    def _safely(self, attack: Attack, pairs: Sequence[Pair]) -> list[Record]:
-        """Attack these rows together; where one breaks the batch, find it by attacking each alone."""
+    def _officially(self, group: Sequence[Item]) -> list[Record]:
+        pairs = [(item, None) for item in group]
+        return self._safely(OFFICIAL, pairs, lambda cut: [self._official(item) for item, _ in cut])
 
-        def work(size: int) -> list[Record]:
-            cuts = [pairs[i : i + size] for i in range(0, len(pairs), size)]
-            return [record for cut in cuts for record in self._attack(attack, cut)]
+    def _safely(
+        self,
+        condition: str,
+        rows: Sequence[tuple[Item, T]],
+        work: Callable[[Sequence[tuple[Item, T]]], list[Record]],
+    ) -> list[Record]:
+        """Do the work in batches that fit into memory; where one row breaks them, find it by doing each alone."""
+
+        def cut(size: int) -> list[Record]:
+            return [record for i in range(0, len(rows), size) for record in work(rows[i : i + size])]
 
         try:
-            return self._fitting.run(work)
-        except (DataError, ModelOutputError, RuntimeError, MemoryError) as error:
-            if not (isinstance(error, (DataError, ModelOutputError)) or out_of_memory(error)):
+            return self._memory.run(cut)
+        except FAULTS as error:
+            if not is_fault(error):
                 raise
-            if len(pairs) == 1:
-                return [_record(pairs[0][0], str(attack), error=str(error))]
-            return [record for pair in pairs for record in self._safely(attack, [pair])]
+            if len(rows) == 1:
+                return [_record(rows[0][0], condition, error=str(error))]
+            return [record for row in rows for record in self._safely(condition, [row], work)]
 
     def _attack(self, attack: Attack, pairs: Sequence[Pair]) -> list[Record]:
         started = time.perf_counter()
         items = [item for item, _ in pairs]
+        questions = [item.question for item in items]
         device = self.model.device
         clean = torch.stack([canvas for _, canvas in pairs]).to(device)
         labels = torch.tensor([item.label for item in items], device=device)
-        classify = self.model.classify([item.question for item in items])
         generators = [generator(device, self.seed, "attack", str(attack), item.id) for item in items]
-        found = attack(classify, clean, labels, generators, quantize=self.quantize)
-        with torch.no_grad():
-            log_probs = classify(found.canvas)
+        found = attack(self.model.classify(questions), clean, labels, generators, quantize=self.quantize)
+        answers = self.model.answer(found.canvas, questions)
         delta = (found.canvas.double() - clean.double()).flatten(1)
         linf, l2 = delta.abs().amax(1).tolist(), delta.norm(dim=1).tolist()
         seconds = (time.perf_counter() - started) / len(items)
         records = []
         for row, item in enumerate(items):
-            kept = log_probs[row, : len(item.question.options)]
             records.append(
                 _record(
                     item,
                     str(attack),
-                    prediction=int(kept.argmax()),
-                    log_probs=kept.tolist(),
+                    prediction=answers.predictions[row],
+                    log_probs=answers.log_probs[row] if answers.log_probs else None,
                     linf=linf[row],
                     l2=l2[row],
                     steps=found.steps[row],
                     target=found.targets[row] if found.targets else None,
+                    batch=len(items),
                     seconds=seconds,
                 )
             )
@@ -144,16 +150,13 @@ class Evaluation:
 
     def _official(self, item: Item) -> Record:
         started = time.perf_counter()
-        try:
-            image = Image.fromarray(pixels_of(item))
-        except DataError as error:
-            return _record(item, OFFICIAL, error=str(error))
-        log_probs = self.model.scorer.official_scores(image, item.question).log_softmax(0)
+        answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
         return _record(
             item,
             OFFICIAL,
-            prediction=int(log_probs.argmax()),
-            log_probs=log_probs.tolist(),
+            prediction=answers.predictions[0],
+            log_probs=answers.log_probs[0] if answers.log_probs else None,
+            batch=1,
             seconds=time.perf_counter() - started,
         )
 
@@ -168,6 +171,7 @@ def _record(
     l2: float | None = None,
     steps: int | None = None,
     target: int | None = None,
+    batch: int | None = None,
     seconds: float | None = None,
     error: str | None = None,
 ) -> Record:
@@ -180,6 +184,7 @@ def _record(
         "l2": l2,
         "steps": steps,
         "target": target,
+        "batch": batch,
         "seconds": seconds,
         "error": error,
     }

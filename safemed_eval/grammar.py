@@ -116,16 +116,16 @@ def write(name: str, spec: Any) -> str:
     for f in fields(spec):
         value = getattr(spec, f.name)
         if f.default is MISSING or value != f.default or f.metadata.get("always"):
-            parts.append(f"{f.name}={_show(value)}")
+            parts.append(f"{f.name}={_show(f.name, value)}")
     return f"{name}:{','.join(parts)}" if parts else name
 
 
-def _show(value: Any) -> str:
+def _show(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        levels = value * 255
-        if len(repr(value)) > 8 and math.isclose(levels, round(levels), abs_tol=1e-9):
-            return f"{round(levels)}/255"
+        levels = round(value * 255)
+        if name == "eps" and value == levels / 255 and len(repr(value)) > len(f"{levels}/255"):
+            return f"{levels}/255"
         return repr(int(value)) if value.is_integer() else repr(value)
     return str(value)

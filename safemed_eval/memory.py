@@ -1,4 +1,4 @@
-"""Going on when the device runs out of memory: the batch is halved, down to one."""
+"""What may go wrong with one item while the run goes on: its data, its answer, or the memory that it needs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import gc
 from collections.abc import Callable
 from typing import TypeVar
 
+from safemed_eval.errors import DataError, ModelOutputError
+
 T = TypeVar("T")
 
+FAULTS = (DataError, ModelOutputError, RuntimeError, MemoryError)
+"""What to catch around the work on an item; `is_fault` tells its faults from bugs."""
 
-class Batch:
-    """A batch size that shrinks when it must, for all that follows."""
+
+class ShrinkingBatch:
+    """A batch size that is halved when memory runs out, for all that follows."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -29,6 +34,11 @@ class Batch:
                     raise
             self.size //= 2
             _release()
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether the error is the item's own: it becomes the item's record, and the run goes on."""
+    return isinstance(error, (DataError, ModelOutputError)) or out_of_memory(error)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -44,9 +44,7 @@ class Threat:
         """
         if self.norm == "linf":
             return gradient.sign()
-        length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
-        unit: torch.Tensor = gradient / length.view(-1, 1, 1, 1)
-        return unit
+        return gradient * self._scale(1 / self.size(gradient).clamp_min(1e-30), gradient)
 
     def project(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """x moved into the ball around x0 and into [0, 1].
@@ -56,25 +54,22 @@ class Threat:
         if self.norm == "linf":
             return x.clamp(x0 - self.eps, x0 + self.eps).clamp(0, 1)
         delta = x - x0
-        length = delta.flatten(1).norm(dim=1).clamp_min(1e-30)
-        inside: torch.Tensor = x0 + delta * (self.eps / length).clamp_max(1).view(-1, 1, 1, 1)
-        return inside.clamp(0, 1)
+        shrink = (self.eps / self.size(delta).clamp_min(1e-30)).clamp_max(1)
+        return (x0 + delta * self._scale(shrink, delta)).clamp(0, 1)
 
     def sample(self, x0: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """One uniform draw from each row's ball, clamped to [0, 1]; each row has its own generator."""
         import torch
 
-        rows = []
-        for row, generator in zip(x0, generators, strict=True):
-            kind = {"device": row.device, "dtype": row.dtype}
+        delta = torch.empty_like(x0)
+        for row, generator in zip(delta, generators, strict=True):
             if self.norm == "linf":
-                delta = (2 * torch.rand(row.shape, generator=generator, **kind) - 1) * self.eps
+                row.uniform_(-self.eps, self.eps, generator=generator)
             else:
-                delta = torch.randn(row.shape, generator=generator, **kind)
-                share = torch.rand((), generator=generator, **kind) ** (1 / row.numel())
-                delta = delta * (self.eps * share / delta.norm())
-            rows.append(row + delta)
-        return self.project(x0, torch.stack(rows))
+                row.normal_(generator=generator)
+                share = float(torch.rand((), generator=generator, device=row.device)) ** (1 / row.numel())
+                row.mul_(self.eps * share / float(row.double().norm()))
+        return self.project(x0, x0 + delta)
 
     def snap(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """x moved to 8-bit grey levels inside the ball, as an adversarial *file* must be.
@@ -103,10 +98,18 @@ class Threat:
             snapped = grey0 + cut.view_as(grey0)
         return (snapped / 255).to(x.dtype)
 
-    def check(self, x0: torch.Tensor, x: torch.Tensor) -> None:
-        """Raise if any row has left the ball or [0, 1]: an attack that cheats would give a wrong number."""
+    def check(self, x0: torch.Tensor, x: torch.Tensor, *, on_grid: bool = False) -> None:
+        """Raise if any row has left the ball, [0, 1] or the 8-bit grid: a wrong number is worse than a crash."""
         worst = float(self.size(x - x0).max())
         if not worst <= self.eps + TOLERANCE * max(1.0, self.eps):
             raise RuntimeError(f"attack left its ball: {self.norm} {worst:.9g} > eps {self.eps:.9g}")
         if not (float(x.min()) >= 0 and float(x.max()) <= 1):
             raise RuntimeError(f"attack left [0, 1]: [{float(x.min()):.9g}, {float(x.max()):.9g}]")
+        grey = x.double() * 255
+        if on_grid and float((grey - grey.round()).abs().max()) > _GRID_TOLERANCE:
+            raise RuntimeError("attack left the 8-bit grey levels")
+
+    @staticmethod
+    def _scale(factor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """(B,) float64 factors, to multiply (B, 3, H, W) with: lengths are summed in float64, pixels stay float32."""
+        return factor.to(like.dtype).view(-1, 1, 1, 1)

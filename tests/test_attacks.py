@@ -260,8 +260,7 @@ def test_samples_fill_the_ball(norm: str, eps: float) -> None:
     size = threat.size(threat.sample(x, generators(400)) - x)
     # In two dimensions the share of a ball's volume within r is (r / eps)^2.
     assert size.max() <= eps + 1e-6
-    if norm == "linf":
-        assert float((size < eps / 2).double().mean()) == pytest.approx(0.25, abs=0.07)
+    assert float((size < eps / 2).double().mean()) == pytest.approx(0.25, abs=0.07)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +268,9 @@ def test_samples_fill_the_ball(norm: str, eps: float) -> None:
     [
         ("clean", "clean"),
         ("fgsm:eps=4/255", "fgsm:eps=4/255"),
+        ("fgsm", "fgsm:eps=4/255"),
+        ("pgd", "pgd:eps=4/255,steps=10"),
+        ("pgd:eps=0.0156862745,step=1/3", "pgd:eps=0.0156862745,steps=10,step=0.3333333333333333"),
         (" pgd : eps = 4/255 , steps = 10 ", "pgd:eps=4/255,steps=10"),
         ("pgd:steps=20,eps=0.5,norm=l2,early_stop=no", "pgd:eps=0.5,norm=l2,steps=20,early_stop=no"),
         ("noise:eps=1", "noise:eps=1"),
@@ -285,7 +287,7 @@ def test_specs_have_one_spelling(spec: str, canonical: str) -> None:
     [
         ("pdg:eps=4/255", "did you mean 'pgd'"),
         ("pgd:esp=4/255", "did you mean 'eps'"),
-        ("pgd", "needs eps"),
+        ("pgd:norm=l2", "norm=l2 needs eps"),
         ("pgd:eps=4", "4/255"),
         ("pgd:eps=4/0", "not a number"),
         ("pgd:eps=nan", "not a number"),

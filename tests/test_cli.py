@@ -71,7 +71,8 @@ def test_evaluate_from_checkpoint_to_table(checkpoint: Callable[[str], Path], ta
     assert accuracies == sorted(accuracies, reverse=True)
     meta = json.loads((out / "run.json").read_text())
     assert meta["model"]["architecture"] == "Qwen2_5_VLForConditionalGeneration"
-    assert meta["model"]["prompt"].endswith("Answer:") and meta["model"]["device_type"] == "cpu"
+    assert "What is shown in image 0?" in meta["model"]["prompt"] and meta["model"]["device_type"] == "cpu"
+    assert meta["spec"]["attacks"]["pgd:eps=16/255,steps=3"]["restarts"] == 1, "defaults are written down"
     assert len(meta["spec"]["model"]["weights_sha256"]) == 64
     assert meta["names"]["model"] == str(checkpoint("qwen2_5_vl"))
     code, text = call(*arguments)
@@ -156,7 +157,7 @@ def test_bad_items_refuse_the_run_or_are_skipped_and_counted(tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
     found = summary_of(*shared, "--skip-bad")
     assert (found["items"], found["skipped"]) == (7, 1)
-    assert "1 bad ones skipped" in call(*shared, "--skip-bad")[1]
+    assert "1 bad ones were left out" in call(*shared, "--skip-bad")[1]
     assert json.loads((tmp_path / "run/run.json").read_text())["skipped"][0]["item"] == "q3"
 
 

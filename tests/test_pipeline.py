@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from conftest import draw_table
 
 from safemed_eval import attacks, data, memory
 from safemed_eval.certify import Certification
-from safemed_eval.core import Question
+from safemed_eval.core import Item, Question
 from safemed_eval.evaluate import Evaluation
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
@@ -36,7 +37,7 @@ class Colors:
         return torch.tanh(20 * parts @ weight)
 
 
-def items(table: Path) -> tuple[data.Item, ...]:  # type: ignore[name-defined]
+def items(table: Path) -> tuple[Item, ...]:
     return data.verify(data.load(f"table:{table}")).items
 
 
@@ -47,7 +48,7 @@ def evaluation(model: object, **settings: object) -> Evaluation:
 
 
 def without_seconds(records: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+    return [{k: v for k, v in record.items() if k not in ("seconds", "batch")} for record in records]
 
 
 def test_every_item_has_one_record_per_attack(table: Path) -> None:
@@ -165,7 +166,7 @@ def test_kept_images_are_lossless(table: Path, tmp_path: Path) -> None:
 
     for quantize in (False, True):
         out = tmp_path / str(quantize)
-        work = evaluation(Colors(), quantize=quantize, keep=Keeper(out, 2, quantize))
+        work = evaluation(Colors(), quantize=quantize, keep=Keeper(out, items(table)[:2], quantize))
         list(work.run(items(table), CHOSEN))
         folder = out / "images" / "pgd_eps=8_255,steps=3"
         clean = sorted(folder.glob("*.clean.png"))
@@ -184,10 +185,19 @@ def test_kept_images_are_lossless(table: Path, tmp_path: Path) -> None:
 # ----------------------------------------------------------------- breakdown
 
 
-def write_run(out: Path, records: list[dict[str, object]], command: str, **meta: object) -> Path:
+def write_run(
+    out: Path,
+    records: list[dict[str, object]],
+    command: str,
+    chosen: Sequence[attacks.Attack] = (),
+    **meta: object,
+) -> Path:
     out.mkdir()
-    spec = {"command": command, "smoothing": {"sigma": 0.25, "n0": 100, "n": 1000, "alpha": 0.001}}
-    about = {"items": len(records), "skipped": [], "sampled": None, "conditions": []}
+    smoothing = {"sigma": 0.25, "n0": 100, "n": 1000, "alpha": 0.001}
+    spec: dict[str, object] = {"command": command, "smoothing": smoothing, "canvas": "384x384 stretch"}
+    conditions = [str(attack) for attack in chosen]
+    spec["attacks"] = {str(a): {"attack": a.name, **asdict(a)} for a in chosen}
+    about = {"items": len(records), "skipped": [], "sampled": None, "conditions": conditions, "image_notes": {}}
     whole = {"schema": 1, "spec": spec, "model": {}, "sessions": [], **about, **meta}
     (out / "run.json").write_text(json.dumps(whole))
     (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -240,7 +250,7 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
 
 def test_breakdown_agrees_with_a_pandas_one_liner(table: Path, tmp_path: Path) -> None:
     records = [r for group in evaluation(Colors()).run(items(table), CHOSEN) for r in group]
-    out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(a) for a in CHOSEN], items=8)
+    out = write_run(tmp_path / "run", records, "evaluate", CHOSEN, items=8)
     summary = summarize(out)
     frame = pd.DataFrame(records)
     for (modality, attack), share in frame.groupby(["modality", "attack"])["correct"].mean().items():
@@ -261,12 +271,20 @@ def test_image_blind_items_are_counted(table: Path, tmp_path: Path) -> None:
 
     huge = [attacks.parse(spec) for spec in ("clean", "pgd:eps=1", "noise:eps=1", "pgd:eps=8/255")]
     records = [r for group in evaluation(Blind()).run(items(table), huge) for r in group]
-    out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(a) for a in huge], items=8)
-    assert summarize(out).notes["image_blind"] == {"pgd:eps=1,steps=10": 1}
+    out = write_run(tmp_path / "run", records, "evaluate", huge, items=8)
+    summary = summarize(out)
+    blind = {name: cell["image_blind"] for name, cell in summary.overall.items()}
+    assert blind == {
+        "clean": None,
+        "pgd:eps=1,steps=10": 1,
+        "noise:eps=1": None,
+        "pgd:eps=8/255,steps=10": None,
+    }
+    assert [summary.by_modality[m]["pgd:eps=1,steps=10"]["image_blind"] for m in ("CT", "MRI")] == [1, 0]
 
 
 def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
     summary = summarize(write_run(tmp_path / "run", [], "certify", items=5))
     assert (summary.items, summary.expected, summary.overall["n"]) == (0, 5, 0)
-    assert summary.overall["certified"]["0s"]["certified_accuracy"] is None
+    assert summary.overall["certified"]["0"]["certified_accuracy"] is None
     assert summary.overall["average_radius"] is None

@@ -21,7 +21,7 @@ SPEC = {"command": "certify", "data": "abc", "smoothing": {"sigma": 0.25, "n": 1
 
 def open_run(out: Path, spec: dict[str, Any] = SPEC, model: dict[str, Any] | None = None) -> Run:
     about = {"items": 3, "skipped": [], "sampled": None, "conditions": []}
-    return Run(out, spec, model=model or {"dtype": "float32"}, about=about, session=session())
+    return Run(out, spec, model=model or {"dtype": "float32"}, about=about, session=session("cpu"))
 
 
 def test_records_are_kept_and_found_again(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
-"""Projected gradient ascent over the waist: the engine of fgsm and pgd."""
+"""Projected gradient ascent over the waist: the engine of pgd, and so of fgsm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from safemed_eval.attacks._base import Attacked, Loss, Start, Target
+from safemed_eval.attacks._base import Attacked, Loss, Target
 from safemed_eval.core import Classify
-from safemed_eval.threat import Threat
+
+if TYPE_CHECKING:
+    from safemed_eval.attacks.pgd import PGD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,19 +20,21 @@ class Goal:
     """What the ascent maximises, and when a row is done.
 
     `ce` is the log-odds of all other options together against gold, `margin` the lead of the best other one; a row is
-    done when its answer is not gold. A target is given instead of gold by maximising the negative, until it is reached.
+    done when its answer is not gold. For a target both are reversed, and a row is done when the target is its answer.
 
     The log-odds z stand for the cross-entropy, log(1 + exp(z)): the gradients of both have the same direction at every
     point, but that of the cross-entropy vanishes in float32 where the model is confident, and the attack with it.
+
+    Args:
+        labels: (B,) the gold options, or the targets.
     """
 
     loss: Loss
     labels: torch.Tensor
-    """(B,) the gold options, or the targets."""
     targeted: bool
 
     def __call__(self, log_probs: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(b, K) log-probabilities of these rows -> (b,) loss, (b,) done."""
+        """(b, K) log-probabilities of these rows -> (b,) what is maximised, (b,) whether it is reached."""
         label = self.labels[rows].unsqueeze(1)
         others = log_probs.scatter(1, label, -torch.inf)
         rival = others.amax(1) if self.loss == "margin" else others.logsumexp(1)
@@ -47,84 +52,67 @@ def choose_targets(
         return log_probs.where(wrong, -torch.inf).argmax(1)
     if how == "least-likely":
         return log_probs.where(wrong, torch.inf).argmin(1)
-    return torch.stack(
-        [
-            torch.multinomial(row.float(), 1, generator=generator)[0]
-            for row, generator in zip(wrong, generators, strict=True)
-        ]
-    )
+    draws = [
+        torch.multinomial(row.float(), 1, generator=generator) for row, generator in zip(wrong, generators, strict=True)
+    ]
+    return torch.cat(draws)
 
 
 def ascend(
     classify: Classify,
     canvas: torch.Tensor,
     goal: Goal,
-    *,
-    threat: Threat,
-    steps: int,
-    step_size: float,
-    start: Start,
-    restarts: int,
-    early_stop: bool,
-    quantize: bool,
+    spec: PGD,
     generators: Sequence[torch.Generator],
+    quantize: bool,
 ) -> Attacked:
     """Maximise the goal inside each row's ball.
 
-    With `early_stop` the clean image is tried first, a row leaves the batch at the first point that reaches its goal,
-    and a row that never does returns the point of the largest loss. Without, every row runs all steps and returns its
-    last point (of the restart that ended highest), which is the textbook attack.
+    With `spec.early_stop` the clean image is tried first, a row leaves the batch at the first point that reaches its
+    goal, and a row that never does returns the point where the goal was highest. Without, every row runs all steps and
+    returns its last point (of the restart that ended highest), which is the textbook attack.
 
     With `quantize` the model is always shown the 8-bit version of the current point, and the gradient is taken there
     and applied to the unrounded one (straight through).
-
-    Args:
-        step_size: of one step, in the unit of eps.
     """
+    threat = spec.threat
     best = canvas.clone()
-    best_loss = torch.full((len(canvas),), -torch.inf, device=canvas.device)
+    highest = torch.full((len(canvas),), -torch.inf, device=canvas.device)
     taken = [0] * len(canvas)
+
+    def look(
+        rows: torch.Tensor, x0: torch.Tensor, x: torch.Tensor, *, gradient: bool, keep: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Show these points to the model: their gradients (or nothing), and which rows are done."""
+        shown = (threat.snap(x0, x) if quantize else x).detach().requires_grad_(gradient)
+        with torch.set_grad_enabled(gradient):
+            value, done = goal(classify.take(rows.tolist())(shown), rows)
+        slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
+        value, shown = value.detach(), shown.detach()
+        if keep:
+            better = (done & spec.early_stop) | (value > highest[rows])
+            best[rows[better]], highest[rows[better]] = shown[better], value[better]
+        return slope, done & spec.early_stop
+
     active = torch.arange(len(canvas), device=canvas.device)
-
-    def keep(rows: torch.Tensor, shown: torch.Tensor, loss: torch.Tensor, done: torch.Tensor) -> None:
-        better = done | (loss > best_loss[rows])
-        best[rows[better]] = shown[better]
-        best_loss[rows[better]] = loss[better]
-
-    if early_stop and start == "random":
-        with torch.no_grad():
-            loss, done = goal(classify(canvas), active)
-        keep(active, canvas, loss, done)
+    if spec.early_stop and spec.start == "random":
+        _, done = look(active, canvas, canvas, gradient=False, keep=True)
         active = active[~done]
-
-    for _ in range(restarts):
+    for _ in range(spec.restarts):
         if not len(active):
             break
         rows, x0 = active, canvas[active]
-        x = threat.sample(x0, [generators[i] for i in rows.tolist()]) if start == "random" else x0
-        bound = classify.take(rows.tolist())
-        for step in range(steps + 1):
-            shown = (threat.snap(x0, x) if quantize else x).detach().requires_grad_(step < steps)
-            with torch.set_grad_enabled(step < steps):
-                loss, done = goal(bound(shown), rows)
-            if step < steps:
-                (gradient,) = torch.autograd.grad(loss.sum(), shown)
-            loss, shown = loss.detach(), shown.detach()
-            if early_stop or step == steps:
-                keep(rows, shown, loss, done & early_stop)
-            if early_stop and bool(done.any()):
-                stay = ~done
-                rows, x0, x = rows[stay], x0[stay], x[stay]
-                if not len(rows):
-                    break
-                bound = classify.take(rows.tolist())
-                if step < steps:
-                    gradient = gradient[stay]
-            if step < steps:
-                for row in rows.tolist():
-                    taken[row] += 1
-                x = threat.project(x0, x + step_size * threat.direction(gradient))
-        if early_stop:
-            active = rows
-    targets = goal.labels.tolist() if goal.targeted else None
-    return Attacked(canvas=best, steps=taken, targets=targets)
+        x = threat.sample(x0, [generators[row] for row in rows.tolist()]) if spec.start == "random" else x0
+        for _ in range(spec.steps):
+            slope, done = look(rows, x0, x, gradient=True, keep=spec.early_stop)
+            rows, x0, x, slope = (part[~done] for part in (rows, x0, x, slope))
+            if not len(rows):
+                break
+            for row in rows.tolist():
+                taken[row] += 1
+            x = threat.project(x0, x + spec.step_size * threat.direction(slope))
+        if len(rows):
+            _, done = look(rows, x0, x, gradient=False, keep=True)
+            rows = rows[~done]
+        active = rows
+    return Attacked(canvas=best, steps=taken, targets=goal.labels.tolist() if goal.targeted else None)

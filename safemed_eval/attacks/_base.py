@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from safemed_eval import grammar
@@ -18,13 +18,17 @@ Loss = Literal["ce", "margin"]
 Start = Literal["random", "zero"]
 Target = Literal["none", "runner-up", "least-likely", "random"]
 
+DEFAULT_LINF_EPS = 4 / 255
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attacked:
-    """What a search returns: (B, 3, H, W) canvases, and how many gradient steps each row took."""
+    """What a search returns."""
 
     canvas: torch.Tensor
+    """(B, 3, H, W) float32 in [0, 1]."""
     steps: list[int]
+    """Gradient steps that each row took, up to the point that is returned or to the end."""
     targets: list[int] | None = None
     """The option that each row was pushed to, for a targeted attack."""
 
@@ -42,6 +46,11 @@ class Attack:
         """The ball that bounds the attack."""
         raise NotImplementedError
 
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the search asks for the model's gradient."""
+        return True
+
     def __str__(self) -> str:
         return grammar.write(self.name, self)
 
@@ -58,15 +67,16 @@ class Attack:
 
         Args:
             classify: bound to the B questions of the canvases.
-            canvas: (B, 3, H, W) float32 in [0, 1]. labels: (B,) int64, the gold options.
-            generators: one a row, so that a row's result does not depend on its batch mates.
+            canvas: (B, 3, H, W) float32 in [0, 1].
+            labels: (B,) int64, the gold options.
+            generators: one per row, so that a row's result does not depend on its batch mates.
             quantize: keep the result on 8-bit grey levels.
         Raises:
-            RuntimeError: the search left its ball or [0, 1].
+            RuntimeError: the search left its ball, [0, 1], or the grey levels.
         """
         found = self.search(classify, canvas, labels, generators, quantize)
         inside = found.canvas if quantize else self.threat.project(canvas, found.canvas)
-        self.threat.check(canvas, inside)
+        self.threat.check(canvas, inside, on_grid=quantize)
         return Attacked(canvas=inside.detach(), steps=found.steps, targets=found.targets)
 
     def search(
@@ -83,17 +93,28 @@ class Attack:
 
 @dataclass(frozen=True, kw_only=True)
 class BallAttack(Attack):
-    """An attack inside an L-infinity or L2 ball of size eps (in [0, 1] pixel units)."""
+    """An attack inside an L-infinity or L2 ball.
 
-    eps: float
+    Args:
+        eps: size of the ball in [0, 1] pixel units, over the whole canvas for L2. By default 4/255 for L-infinity;
+            L2 has no default.
+    """
+
+    eps: float | None = field(default=None, metadata=grammar.ALWAYS)
     norm: Norm = "linf"
 
     def __post_init__(self) -> None:
+        if self.eps is None:
+            if self.norm != "linf":
+                raise ValueError(f"norm={self.norm} needs eps=...")
+            object.__setattr__(self, "eps", DEFAULT_LINF_EPS)
+        assert self.eps is not None
         if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, got {self.eps}")
+            raise ValueError(f"eps must be above 0, got {self.eps:g}")
         if self.norm == "linf" and self.eps > 1:
-            raise ValueError(f"eps={self.eps:g} is more than the whole [0, 1] range; grey levels are written eps=4/255")
+            raise ValueError(f"eps={self.eps:g} is more than all of [0, 1]; grey levels are written eps=4/255")
 
     @property
     def threat(self) -> Threat:
+        assert self.eps is not None
         return Threat(norm=self.norm, eps=self.eps)

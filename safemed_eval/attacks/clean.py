@@ -23,6 +23,10 @@ class Clean(Attack):
     def threat(self) -> Threat:
         return Threat(norm="linf", eps=0.0)
 
+    @property
+    def needs_gradients(self) -> bool:
+        return False
+
     def search(
         self,
         classify: Classify,

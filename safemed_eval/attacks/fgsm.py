@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from safemed_eval.attacks._base import Attacked, BallAttack, Loss
+from safemed_eval.attacks.pgd import PGD
 
 if TYPE_CHECKING:
     import torch
@@ -34,21 +35,16 @@ class FGSM(BallAttack):
         generators: Sequence[torch.Generator],
         quantize: bool,
     ) -> Attacked:
-        from safemed_eval.attacks._ascent import Goal, ascend
-
-        return ascend(
-            classify,
-            canvas,
-            Goal(loss=self.loss, labels=labels, targeted=False),
-            threat=self.threat,
+        one_step = PGD(
+            eps=self.eps,
+            norm=self.norm,
             steps=1,
-            step_size=self.eps,
+            step=1.0,
             start="zero",
-            restarts=1,
+            loss=self.loss,
             early_stop=self.early_stop,
-            quantize=quantize,
-            generators=generators,
         )
+        return one_step.search(classify, canvas, labels, generators, quantize)
 
 
 ATTACK = FGSM

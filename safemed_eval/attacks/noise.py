@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 class Noise(BallAttack):
     """Uniform noise in the ball; the model is never asked."""
 
+    @property
+    def needs_gradients(self) -> bool:
+        return False
+
     def search(
         self,
         classify: Classify,

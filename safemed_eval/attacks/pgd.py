@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 class PGD(BallAttack):
     """Steepest ascent on the loss, projected back into the ball after each step.
 
+    Args:
+        step: size of one step as a fraction of eps; by default 2.5 / steps, at most 1.
+        target: none: away from gold. Otherwise towards one wrong option, chosen once on the clean image.
+        early_stop: stop a row at the first point that succeeds.
     Source:
         Madry et al. 2018 (arXiv:1706.06083). Differs: the loss is over the K options of the question; the clean image
-        is tried first, a row stops at the first point that succeeds, and a row that never does returns its
-        point of largest loss, not its last one. `early_stop=no` is the plain algorithm.
+        is tried first, a row stops at the first point that succeeds, and a row that never does returns its point of
+        largest loss, not its last one. `early_stop=no` is the plain algorithm.
     """
 
     steps: int = field(default=10, metadata=ALWAYS)
     step: float | None = None
-    """Size of one step as a fraction of eps; by default 2.5 / steps, at most 1."""
     start: Start = "random"
     restarts: int = 1
     loss: Loss = "ce"
     target: Target = "none"
-    """none: away from gold. Otherwise towards one wrong option, chosen once on the clean image."""
     early_stop: bool = True
 
     def __post_init__(self) -> None:
@@ -47,7 +49,7 @@ class PGD(BallAttack):
     @property
     def step_size(self) -> float:
         """Size of one step, in the unit of eps."""
-        return self.eps * (min(1.0, 2.5 / self.steps) if self.step is None else self.step)
+        return self.threat.eps * (min(1.0, 2.5 / self.steps) if self.step is None else self.step)
 
     def search(
         self,
@@ -65,19 +67,8 @@ class PGD(BallAttack):
         if targeted:
             with torch.no_grad():
                 labels = choose_targets(self.target, classify(canvas), labels, generators)
-        return ascend(
-            classify,
-            canvas,
-            Goal(loss=self.loss, labels=labels, targeted=targeted),
-            threat=self.threat,
-            steps=self.steps,
-            step_size=self.step_size,
-            start=self.start,
-            restarts=self.restarts,
-            early_stop=self.early_stop,
-            quantize=quantize,
-            generators=generators,
-        )
+        goal = Goal(loss=self.loss, labels=labels, targeted=targeted)
+        return ascend(classify, canvas, goal, self, generators, quantize)
 
 
 ATTACK = PGD

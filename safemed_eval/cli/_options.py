@@ -9,23 +9,14 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from safemed_eval.data import Fit
 
-class Dtype(StrEnum):
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Fit(StrEnum):
-    stretch = "stretch"
-    pad = "pad"
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def _option(*names: str, panel: str, help: str, **settings: Any) -> Any:
@@ -42,9 +33,7 @@ class LoadOptions:
     """How a model is loaded."""
 
     device: Annotated[str, _model(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
-    dtype: Annotated[Dtype, _model(help="auto: the checkpoint's own type on an accelerator, float32 on the CPU.")] = (
-        Dtype.auto
-    )
+    dtype: Annotated[Dtype, _model(help="auto: the checkpoint's own on an accelerator, float32 on the CPU.")] = "auto"
     attn: Annotated[
         str | None, _model(help="Attention: eager, sdpa, flash_attention_2, ... Default: transformers' choice.")
     ] = None
@@ -102,7 +91,7 @@ class DataOptions:
             "Default: the data's own, 384x384 for all kinds here."
         ),
     ] = None
-    fit: Annotated[Fit, _data(help="Stretch to the canvas, or keep the aspect ratio and pad with black.")] = Fit.stretch
+    fit: Annotated[Fit, _data(help="Stretch to the canvas, or keep the aspect ratio and pad with black.")] = "stretch"
     skip_bad: Annotated[
         bool, _data("--skip-bad", help="Run without the items that cannot be used, and count them.")
     ] = False

@@ -1,9 +1,14 @@
-"""From options to data, model and run folder: what `evaluate` and `certify` have in common."""
+"""From options to a run that goes on: what `evaluate` and `certify` have in common.
+
+Cheap checks come first, then data, then the model's files, and torch last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,41 +18,137 @@ from safemed_eval import data as datasets
 from safemed_eval import models
 from safemed_eval.cli._options import DataOptions, LoadOptions, ModelOptions, RunOptions
 from safemed_eval.cli._show import progress, status
+from safemed_eval.core import Record
 from safemed_eval.data import Canvas, DataSet
-from safemed_eval.errors import DataError
+from safemed_eval.errors import DataError, SpecError
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
 
 if TYPE_CHECKING:
     from safemed_eval.models.waist import Waist
 
-Spec = Mapping[str, Any]
 _BAD_SHOWN = 1000
 
 
-def load_data(options: DataOptions, seed: int) -> tuple[DataSet, Canvas]:
-    """Load, select and verify; refuse bad items unless they are to be skipped."""
-    data = datasets.load(options.data, options.data_root)
-    canvas = datasets.parse_canvas(options.canvas, options.fit.value, data.canvas)
-    data = datasets.select(
-        data,
-        seed=seed,
-        per_group=options.per_group,
-        limit=options.limit,
-        modalities=options.modality or (),
-        question_types=options.question_type or (),
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that may start: its data can be used, its model is there, its folder is free or its own."""
+
+    data: DataSet
+    canvas: Canvas
+    source: models.Source
+    spec: Mapping[str, Any]
+    place: Path
+    about: Mapping[str, Any]
+    total: int
+    """How many records the run has when it is complete."""
+
+    @property
+    def complete(self) -> bool:
+        return count_records(self.place) == self.total
+
+
+def prepare(
+    command: str,
+    model: ModelOptions,
+    data: DataOptions,
+    run: RunOptions,
+    asked: Mapping[str, Any],
+    *,
+    label: str,
+    conditions: Sequence[str] = (),
+) -> Prepared:
+    """Check everything that can be checked without torch.
+
+    Args:
+        asked: what else decides the numbers, beside model, data, canvas and seed.
+        label: tells runs apart in the default folder's name.
+        conditions: what every item is asked under, for a command that has more than one.
+    """
+    source_is_checked = _cheap_model_checks(model)
+    loaded = datasets.load(data.data, data.data_root)
+    canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
+    _select(loaded, data, run.seed)
+    source = source_is_checked or resolve_model(model.model, model)
+    chosen = load_usable(loaded, data, run.seed)
+    spec = {
+        "command": command,
+        "model": source.identity,
+        "data": chosen.sha256,
+        "canvas": str(canvas),
+        "seed": run.seed,
+        **asked,
+    }
+    names = [Path(model.model).name, Path(data.data.partition(":")[2]).stem, label]
+    place = run.out or default_out(command, names, spec)
+    refuse_other_spec(place, spec)
+    about = {
+        "names": {"model": source.name, "commits": source.commits, "data": data.data},
+        "sampled": chosen.sampled,
+        "image_notes": dict(chosen.notes),
+        "items": len(chosen.items),
+        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in chosen.bad],
+        "conditions": list(conditions),
+    }
+    return Prepared(
+        data=chosen,
+        canvas=canvas,
+        source=source,
+        spec=spec,
+        place=place,
+        about=about,
+        total=len(chosen.items) * max(1, len(conditions)),
     )
-    with progress("reading images", transient=True) as tick:
-        data = datasets.verify(data, tick)
-    if data.bad and not options.skip_bad:
-        listed = "\n".join(f"  {bad}" for bad in data.bad[:_BAD_SHOWN])
-        more = f"\n  ... and {len(data.bad) - _BAD_SHOWN} more" if len(data.bad) > _BAD_SHOWN else ""
-        raise DataError(
-            f"--data {options.data}: {len(data.bad)} of {len(data.bad) + len(data.items)} items cannot be used; mend "
-            f"them, or pass --skip-bad to run without them and have them counted:\n{listed}{more}"
-        )
-    if not data.items:
-        raise DataError(f"--data {options.data}: none of the {len(data.bad)} items can be used, first: {data.bad[0]}")
-    return data, canvas
+
+
+@contextmanager
+def started(prepared: Prepared, options: LoadOptions, *, gradients: bool) -> Iterator[tuple[Waist, Run]]:
+    """Load and check the model, lock the run folder. Ctrl-C leaves it resumable and exits with code 130."""
+    from safemed_eval.models.check import check, refuse_failures
+
+    first, place = prepared.data.items[0], prepared.place
+    most = max(len(item.question.options) for item in prepared.data.items)
+    waist = load_model(prepared.source, options)
+    with status("checking the model"):
+        _, height, width = datasets.canvas_of(first, prepared.canvas).shape
+        found = check(waist, (height, width), options=most, gradients=gradients)
+        refuse_failures(found, prepared.source.name)
+    model = waist.describe(first.question)
+    with Run(place, prepared.spec, model=model, about=prepared.about, session=session(waist.device_name)) as folder:
+        if folder.repaired:
+            typer.echo(f"{place}: cut off a torn last line, left by a process that was killed", err=True)
+        if len(folder):
+            typer.echo(f"{place}: going on, {len(folder)} records are there", err=True)
+        try:
+            yield waist, folder
+        except KeyboardInterrupt:
+            typer.echo(f"\nstopped; {len(folder)} records are safe in {place}, the same command goes on", err=True)
+            raise typer.Exit(130) from None
+
+
+def write_all(text: str, waist: Waist, folder: Run, total: int, groups: Iterable[Sequence[Record]]) -> None:
+    """Append what comes, with a progress bar."""
+    with progress(text, forwards=lambda: waist.forwards) as tick:
+        tick(len(folder), total)
+        for records in groups:
+            folder.append(records)
+            tick(len(folder), total)
+
+
+def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
+    """Select and verify; refuse bad items, or under --skip-bad draw others for them as far as there are any."""
+    while True:
+        with progress("reading images", transient=True) as tick:
+            chosen = datasets.verify(_select(loaded, options, seed), tick)
+        if chosen.bad and not options.skip_bad:
+            raise DataError(_bad_items(chosen, options.data))
+        new = {bad.id for bad in chosen.bad} - {bad.id for bad in loaded.bad}
+        if not new:
+            break
+        kept = tuple(item for item in loaded.items if item.id not in new)
+        loaded = replace(loaded, items=kept, bad=chosen.bad)
+    if not chosen.items:
+        raise DataError(f"--data {options.data}: none of the {len(chosen.bad)} items can be used: {chosen.bad[0]}")
+    return chosen
 
 
 def resolve_model(name: str, options: LoadOptions) -> models.Source:
@@ -60,11 +161,7 @@ def load_model(source: models.Source, options: LoadOptions) -> Waist:
     with status(f"loading {source.name}"):
         quiet_transformers()
         return models.load(
-            source,
-            device=options.device,
-            dtype=options.dtype.value,
-            attn=options.attn,
-            device_map=options.device_map,
+            source, device=options.device, dtype=options.dtype, attn=options.attn, device_map=options.device_map
         )
 
 
@@ -76,55 +173,33 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def check_model(model: Waist, name: str, data: DataSet, canvas: Canvas, *, gradients: bool) -> None:
-    """Run the checks on the run's own canvas, and refuse a model that fails one."""
-    from safemed_eval.models.check import check, refuse_failures
-
-    with status("checking the model"):
-        _, height, width = datasets.canvas_of(data.items[0], canvas).shape
-        refuse_failures(check(model, (height, width), gradients=gradients), name)
-
-
-def run_folder(
-    spec: Spec, model: ModelOptions, data: DataOptions, run: RunOptions, *, label: str, records: int
-) -> tuple[Path, bool]:
-    """`--out` or a readable name below runs/, and whether all its records are there already.
-
-    Refused, before the model is loaded, if the folder holds another run.
-    """
-    names = [Path(model.model).name, Path(data.data.partition(":")[2]).stem, label]
-    place = run.out or default_out(str(spec["command"]), names, spec)
-    refuse_other_spec(place, spec)
-    return place, count_records(place) == records
+def _cheap_model_checks(options: ModelOptions) -> models.Source | None:
+    """What can be told before data are read: options that make no sense; a python: model's name."""
+    if not re.fullmatch(r"[a-z]+(:\d+)?", options.device):
+        raise SpecError(f"--device {options.device}: not a device; write auto, cpu, cuda or cuda:1")
+    if not options.model.startswith("python:"):
+        return None
+    given = {"--dtype": options.dtype != "auto", "--attn": options.attn, "--device-map": options.device_map}
+    for name in (name for name, value in given.items() if value):
+        raise SpecError(f"{name} has no effect on a python: model; let its factory decide")
+    return resolve_model(options.model, options)
 
 
-@contextmanager
-def open_run(
-    place: Path,
-    spec: Spec,
-    waist: Waist,
-    items: DataSet,
-    *,
-    names: Mapping[str, str | None],
-    conditions: Sequence[str] = (),
-) -> Iterator[Run]:
-    """The run folder, locked; Ctrl-C leaves it resumable and exits with code 130."""
-    about = {
-        "names": dict(names),
-        "sampled": items.sampled,
-        "image_notes": dict(items.notes),
-        "items": len(items.items),
-        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in items.bad],
-        "conditions": list(conditions),
-    }
-    model = {**waist.describe(), "device_type": waist.device.type}
-    with Run(place, spec, model=model, about=about, session=session()) as folder:
-        if folder.repaired:
-            typer.echo(f"{place}: cut off a torn last line, left by a process that was killed", err=True)
-        if len(folder):
-            typer.echo(f"{place}: going on, {len(folder)} records are there", err=True)
-        try:
-            yield folder
-        except KeyboardInterrupt:
-            typer.echo(f"\nstopped; {len(folder)} records are safe in {place}, the same command goes on", err=True)
-            raise typer.Exit(130) from None
+def _select(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
+    return datasets.select(
+        loaded,
+        seed=seed,
+        per_group=options.per_group,
+        limit=options.limit,
+        modalities=options.modality or (),
+        question_types=options.question_type or (),
+    )
+
+
+def _bad_items(chosen: DataSet, name: str) -> str:
+    listed = "\n".join(f"  {bad}" for bad in chosen.bad[:_BAD_SHOWN])
+    more = f"\n  ... and {len(chosen.bad) - _BAD_SHOWN} more" if len(chosen.bad) > _BAD_SHOWN else ""
+    return (
+        f"--data {name}: {len(chosen.bad)} of {len(chosen.bad) + len(chosen.items)} items cannot be used; mend them, "
+        f"or pass --skip-bad to run without them and have them counted:\n{listed}{more}"
+    )

@@ -91,70 +91,85 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     for heading, groups in (("modality", summary.by_modality), ("question type", summary.by_question_type)):
         _print_table(heading, {"all": summary.overall, **groups}, columns)
         out.print()
-    title = f"{summary.items} of {summary.expected} items"
-    if summary.sampled:
-        title += f" (sample: {summary.sampled}; 'all' is the unweighted mean of the sample)"
-    title += f", {summary.failed} failed and count as wrong" if summary.failed else ""
-    title += f", {summary.skipped} bad ones skipped" if summary.skipped else ""
-    for line in (title, *(_certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary))):
+    for line in _footer(summary):
         out.print(line)
     out.print(escape(summary.out), style="dim")
 
 
-Cells = Mapping[str, str]
-"""Column heading -> cell; what follows a space is an interval, left out where the terminal is narrow."""
+Cells = Mapping[str, tuple[str, str]]
+"""Column heading -> figure, and its interval, which is left out where the terminal is narrow."""
 
 
 def _print_table(heading: str, rows: Mapping[str, Any], columns: Callable[[Any], Cells]) -> None:
     cells = {name: columns(row) for name, row in rows.items()}
     headings = list(cells["all"])
-    widths = [max(len(h), *(len(row[h]) for row in cells.values())) for h in headings]
+    widths = [max(len(h), *(len(" ".join(row[h]).strip()) for row in cells.values())) for h in headings]
     narrow = max(map(len, (heading, *cells))) + sum(width + 2 for width in widths) > out.width
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(heading, overflow="fold")
     for title in headings:
         table.add_column(escape(title), justify="right", no_wrap=True)
     for name, row in cells.items():
-        table.add_row(escape(name), *(row[h].split(" ")[0] if narrow else row[h] for h in headings))
+        figures = (row[h][0] if narrow else " ".join(row[h]).strip() for h in headings)
+        table.add_row(escape(name), *figures)
     out.print(table)
     if narrow:
         out.print("(intervals: in a wider terminal, or with --json)", style="dim")
 
 
 def _attack_columns(row: Mapping[str, Any]) -> Cells:
-    return {"n": str(next(iter(row.values()))["n"])} | {
-        condition: f"{percent(cell['accuracy'])} {_interval(cell)}" for condition, cell in row.items()
+    return {"n": (str(next(iter(row.values()))["n"]), "")} | {
+        condition: (percent(cell["accuracy"]), _interval(cell)) for condition, cell in row.items()
     }
 
 
 def _certify_columns(row: Mapping[str, Any]) -> Cells:
-    cells = {"n": str(row["n"])}
+    cells = {"n": (str(row["n"]), "")}
     for name, point in row["certified"].items():
-        share = f"{percent_down(point['certified_accuracy'])} {_interval(point)}"
-        cells[f"r>={name}"] = ">ceiling" if point["above_ceiling"] else share
-    cells["abstain"] = percent(row["abstention"])
-    cells["ACR"] = _radius(row["average_radius"])
-    cells["median r"] = _radius(row["median_radius"])
+        beyond = point["above_ceiling"]
+        figure = ">ceiling" if beyond else percent_down(point["certified_accuracy"])
+        cells[f"r>={name}"] = (figure, _interval(point))
+    cells["abstain"] = (percent(row["abstention"]), "")
+    cells["ACR"] = (_radius(row["average_radius"]), "")
+    cells["median r"] = (_radius(row["median_radius"]), "")
     return cells
+
+
+def _footer(summary: Summary) -> Iterator[str]:
+    line = f"{summary.items} of {summary.expected} items"
+    if summary.sampled:
+        line += f" (sample: {summary.sampled}; 'all' is the unweighted mean of the sample)"
+    line += f"; {summary.failed} failed and count as wrong" if summary.failed else ""
+    line += f"; {summary.skipped} bad ones were left out" if summary.skipped else ""
+    yield line
+    if summary.notes["images"]:
+        yield "Images: " + "; ".join(f"{count} {note}" for note, count in summary.notes["images"].items())
+    yield from _certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary)
 
 
 def _attack_footer(summary: Summary) -> Iterator[str]:
     yield "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size (clusters: patient or image)."
-    for condition, count in summary.notes["image_blind"].items():
-        yield f"{condition}: {count} items never flipped: image-blind, or the attack is broken"
-    official, clean = (summary.overall.get(name, {}).get("accuracy") for name in ("official", "clean"))
-    if official is not None and clean is not None and official - clean > _CANVAS_COST:
-        yield f"[yellow]The canvas costs {100 * (official - clean):.1f} points against the official path.[/]"
+    steps = {name: cell["median_steps"] for name, cell in summary.overall.items() if cell["median_steps"]}
+    if steps:
+        yield "Median steps to a flip: " + ", ".join(f"{count:g} ({name})" for name, count in steps.items())
+    for name, cell in summary.overall.items():
+        if cell["image_blind"] is not None:
+            yield f"{name}: {cell['image_blind']} items never flipped: image-blind, or the attack is broken"
+    cost = summary.notes.get("canvas_cost")
+    if cost is not None and cost > _CANVAS_COST:
+        yield f"[yellow]The canvas costs {100 * cost:.1f} points of accuracy against the official path.[/]"
 
 
 def _certify_footer(summary: Summary) -> Iterator[str]:
-    ceiling, at_most = summary.notes["ceiling"], summary.notes["false_certificates_at_most_95"]
+    ceiling, grey = summary.notes["ceiling"], summary.notes["grey_levels_per_radius"]
     yield (
-        "Certified accuracy in %, rounded down, 95 % intervals; r: L2 radius in \\[0, 1] pixel units on the canvas, "
+        "Certified accuracy in %, rounded down, 95 % intervals; r: L2 radius in \\[0, 1] pixel units over the canvas, "
         "s: sigma. ACR: average certified radius, 0 for wrong and abstained."
     )
-    yield f"Ceiling: this sample budget certifies no radius above {floor_to(ceiling, 4)}, whatever the model."
-    yield f"Of {summary.items} certificates attempted at most {at_most} are false, with 95 % confidence."
+    levels = f" ({floor_to(ceiling * grey, 3)} grey levels RMS)" if grey else ""
+    yield f"Ceiling: this sample budget certifies no radius above {floor_to(ceiling, 4)}{levels}, whatever the model."
+    at_most = summary.notes["false_certificates_at_most_95"]
+    yield f"Of {summary.items} certificates attempted, at most {at_most} are false, with 95 % confidence."
 
 
 def percent(share: float | None) -> str:

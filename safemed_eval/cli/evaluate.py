@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from safemed_eval import attacks
 from safemed_eval.cli._options import DataOptions, ModelOptions, RunOptions, grouped
-from safemed_eval.cli._prepare import check_model, load_data, load_model, open_run, resolve_model, run_folder
-from safemed_eval.cli._show import progress, show_run
+from safemed_eval.cli._prepare import prepare, started, write_all
+from safemed_eval.cli._show import show_run
+from safemed_eval.core import OFFICIAL
 from safemed_eval.errors import SpecError
 
 EXAMPLE = (
@@ -35,54 +37,39 @@ def evaluate(
         bool, typer.Option("--quantize", help="Keep attacked images on 8-bit grey levels, as a file must be.")
     ] = False,
     keep_images: Annotated[
-        int, typer.Option(min=0, help="Store this many attacked items per attack, lossless, for figures.")
+        int, typer.Option(min=0, help="Store the first N attacked items per attack, lossless, for figures.")
     ] = 0,
     official: Annotated[
         bool, typer.Option("--official", help="Also answer through the 8-bit path, images at their own size.")
     ] = False,
 ) -> None:
     """Accuracy, clean and under attack, by imaging modality and question type."""
-    chosen = list({str(one): one for one in map(attacks.parse, ["clean", *(attack or [])])}.values())
-    source = resolve_model(model.model, model)
-    items, canvas = load_data(data, run.seed)
-    batch = run.batch_size or _BATCH
-    spec = {
-        "command": "evaluate",
-        "model": source.identity,
-        "data": items.sha256,
-        "canvas": str(canvas),
-        "attacks": [str(one) for one in chosen],
+    chosen = {str(one): one for one in map(attacks.parse, ["clean", *(attack or [])])}
+    conditions = [*chosen, *[OFFICIAL] * official]
+    if official and model.model.startswith("python:"):
+        raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
+    asked = {
+        "attacks": {name: {"attack": one.name, **asdict(one)} for name, one in chosen.items()},
         "quantize": quantize,
         "official": official,
-        "batch": batch,
-        "seed": run.seed,
+        "keep_images": keep_images,
     }
-    conditions = [str(one) for one in chosen] + ["official"] * official
-    total = len(items.items) * len(conditions)
-    place, complete = run_folder(spec, model, data, run, label="-".join(conditions[1:]), records=total)
-    if complete:
-        show_run(place, as_json=run.json)
-        return
-    waist = load_model(source, model)
-    if official and not hasattr(waist.scorer, "official_scores"):
-        raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
-    check_model(waist, model.model, items, canvas, gradients=len(chosen) > 1)
-    names = {"model": source.name, "commit": source.commit, "data": data.data}
-    with open_run(place, spec, waist, items, names=names, conditions=conditions) as folder:
-        from safemed_eval.evaluate import Evaluation
-        from safemed_eval.runs.images import Keeper
+    prepared = prepare("evaluate", model, data, run, asked, label="-".join(conditions[1:]), conditions=conditions)
+    if not prepared.complete:
+        gradients = any(one.needs_gradients for one in chosen.values())
+        with started(prepared, model, gradients=gradients) as (waist, folder):
+            from safemed_eval.evaluate import Evaluation
+            from safemed_eval.runs.images import Keeper
 
-        work = Evaluation(
-            model=waist,
-            canvas=canvas,
-            seed=run.seed,
-            batch=batch,
-            quantize=quantize,
-            keep=Keeper(place, keep_images, quantize) if keep_images else None,
-        )
-        with progress("evaluating", forwards=lambda: waist.forwards) as tick:
-            tick(len(folder), total)
-            for records in work.run(items.items, chosen, official=official, done=folder.done):
-                folder.append(records)
-                tick(len(folder), total)
-    show_run(place, as_json=run.json)
+            items = prepared.data.items
+            work = Evaluation(
+                model=waist,
+                canvas=prepared.canvas,
+                seed=run.seed,
+                batch=run.batch_size or _BATCH,
+                quantize=quantize,
+                keep=Keeper(prepared.place, items[:keep_images], quantize),
+            )
+            records = work.run(items, list(chosen.values()), official=official, done=folder.done)
+            write_all("evaluating", waist, folder, prepared.total, records)
+    show_run(prepared.place, as_json=run.json)

@@ -12,11 +12,12 @@ from rich.table import Table
 from safemed_eval.cli._options import LoadOptions, grouped
 from safemed_eval.cli._prepare import load_model, resolve_model
 from safemed_eval.cli._show import out
-from safemed_eval.data import parse_canvas
-from safemed_eval.data._dataset import DEFAULT_CANVAS
+from safemed_eval.core import Question
+from safemed_eval.data import DEFAULT_CANVAS, parse_canvas
 from safemed_eval.errors import CheckpointError, SpecError
 
 app = typer.Typer(help="Look at a model before a run.", no_args_is_help=True)
+_EXAMPLE = Question(text="Which imaging modality is this?", options=("CT", "MRI"))
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -46,7 +47,7 @@ def check_command(
         from safemed_eval.models.check import check
 
         found = check(waist, size)
-        rows = [("loads", "pass", f"{waist.describe().get('architecture', source.name)} on {waist.device}")]
+        rows = [("loads", "pass", f"{waist.describe(_EXAMPLE).get('architecture', source.name)} on {waist.device}")]
         rows += [(finding.name, finding.status, finding.detail) for finding in found]
     if json:
         typer.echo(

@@ -13,12 +13,25 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-from safemed_eval.data._dataset import Bad, Canvas, DataSet, canvas_of, parse_canvas, pixels_of
+from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
 from safemed_eval.data._select import select
 from safemed_eval.data._verify import verify
 from safemed_eval.errors import DataError, SpecError, did_you_mean
 
-__all__ = ["Bad", "Canvas", "DataSet", "canvas_of", "kinds", "load", "parse_canvas", "pixels_of", "select", "verify"]
+__all__ = [
+    "DEFAULT_CANVAS",
+    "Bad",
+    "Canvas",
+    "DataSet",
+    "Fit",
+    "canvas_of",
+    "kinds",
+    "load",
+    "parse_canvas",
+    "pixels_of",
+    "select",
+    "verify",
+]
 
 
 def kinds() -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -70,9 +70,14 @@ def pixels_of(item: Item) -> Pixels:
     return decode(inside_root(item)).pixels
 
 
-@lru_cache(maxsize=64)
 def _fitted(path: Path, canvas: Canvas) -> Pixels:
-    """Cached, since the questions about one image tend to follow each other."""
+    # At their own size images may be huge, and are not kept.
+    return _cached(path, canvas) if canvas.size else decode(path).pixels.copy()
+
+
+@lru_cache(maxsize=64)
+def _cached(path: Path, canvas: Canvas) -> Pixels:
+    """The questions about one image, and the attacks on it, tend to follow each other."""
     return fit(decode(path).pixels, canvas.size, canvas.fit).copy()
 
 
@@ -86,12 +91,14 @@ def inside_root(item: Item) -> Path:
     return path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bad:
-    """An item that cannot be used, and why."""
+    """An item that cannot be used, why, and its slices where they are known."""
 
     id: str
     reason: str
+    modality: str | None = None
+    question_type: str | None = None
 
     def __str__(self) -> str:
         return f"{self.id}: {self.reason}"
@@ -131,57 +138,26 @@ class Builder:
     def add(
         self,
         id: str,
+        make: Callable[[], Item],
         *,
-        text: Any,
-        options: Sequence[Any],
-        label: int | str,
-        image: Any,
-        root: Path,
         modality: str | None = None,
         question_type: str | None = None,
-        source: str | None = None,
-        patient_id: str | None = None,
-        extra: Mapping[str, str] | None = None,
     ) -> None:
-        """Add one record; `label` is the gold index, or a string that says why there is none."""
+        """Add the item that `make` returns, or name the record as bad if it raises DataError."""
         try:
             if id in self._seen:
                 raise DataError("id occurs twice")
             self._seen.add(id)
-            if isinstance(label, str):
-                raise DataError(label)
-            question = _question(text, options)
-            if not (isinstance(image, str) and image.strip()):
-                raise DataError("no image path")
-            if "\0" in image or Path(image).is_absolute():
-                raise DataError(f"image path must be relative to the data root: '{image}'")
+            self.items.append(make())
         except DataError as error:
-            self.refuse(id, str(error))
-            return
-        self.items.append(
-            Item(
-                id=id,
-                question=question,
-                label=label,
-                image=image,
-                root=root,
-                modality=modality,
-                question_type=question_type,
-                source=source,
-                patient_id=patient_id,
-                extra=extra or {},
-            )
-        )
-
-    def refuse(self, id: str, reason: str) -> None:
-        """Name a record that cannot become an item."""
-        self.bad.append(Bad(id, reason))
+            self.bad.append(Bad(id=id, reason=str(error), modality=modality, question_type=question_type))
 
     def done(self) -> DataSet:
         return DataSet(items=tuple(self.items), bad=tuple(self.bad))
 
 
-def _question(text: Any, options: Sequence[Any]) -> Question:
+def make_question(text: Any, options: Sequence[Any]) -> Question:
+    """A question from a record's fields. Raises DataError where one is empty, or not text."""
     if not (isinstance(text, str) and text.strip()):
         raise DataError("the question is empty")
     if not all(isinstance(option, str) and option.strip() for option in options):
@@ -191,15 +167,24 @@ def _question(text: Any, options: Sequence[Any]) -> Question:
     return Question(text=text.strip(), options=tuple(option.strip() for option in options))
 
 
-def gold_index(answer: Any, options: Sequence[Any]) -> int | str:
-    """The index of the one option whose text is the gold answer, or the reason why there is none."""
+def image_path(value: Any) -> str:
+    """A record's image path, which must be relative. Raises DataError."""
+    if not (isinstance(value, str) and value.strip()):
+        raise DataError("no image path")
+    if "\0" in value or Path(value).is_absolute():
+        raise DataError(f"image path must be relative to the data root: '{value}'")
+    return value
+
+
+def gold_index(answer: Any, options: Sequence[Any]) -> int:
+    """The index of the one option whose text is the gold answer. Raises DataError where none is, or two are."""
     if not isinstance(answer, str) or not answer.strip():
-        return "no gold answer"
+        raise DataError("no gold answer")
     hits = [i for i, option in enumerate(options) if isinstance(option, str) and option.strip() == answer.strip()]
-    if len(hits) == 1:
-        return hits[0]
-    found = "none" if not hits else str(len(hits))
-    return f"gold answer '{answer}' equals {found} of the options {list(options)}"
+    if len(hits) != 1:
+        found = "none" if not hits else str(len(hits))
+        raise DataError(f"gold answer '{answer}' equals {found} of the options {list(options)}")
+    return hits[0]
 
 
 def count_notes(notes: Iterable[str]) -> dict[str, int]:

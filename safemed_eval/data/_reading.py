@@ -11,10 +11,10 @@ from typing import Any
 
 from safemed_eval.errors import DataError
 
-Record = dict[str, Any]
+Row = dict[str, Any]
 
 
-def read_json_records(file: Path) -> list[Record]:
+def read_json_records(file: Path) -> list[Row]:
     """The list of objects in a JSON file."""
     try:
         records = json.loads(_text(file))
@@ -25,12 +25,12 @@ def read_json_records(file: Path) -> list[Record]:
     return records
 
 
-def read_table(file: Path) -> list[Record]:
+def read_table(file: Path) -> list[Row]:
     """The rows of a CSV file, or the objects of a JSONL file; column names in lower case."""
     if file.suffix.lower() == ".csv":
         reader = csv.DictReader(_text(file).splitlines(keepends=True), strict=True)
         try:
-            rows: list[Record] = list(reader)
+            rows: list[Row] = list(reader)
         except csv.Error as error:
             raise DataError(f"{file}: broken CSV at line {reader.line_num}: {error}") from None
         for line, row in enumerate(rows, start=2):

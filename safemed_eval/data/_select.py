@@ -24,23 +24,26 @@ def select(
 ) -> DataSet:
     """Filter, then sample. Items keep the order of the data; samples of growing size contain each other.
 
+    Filters apply to bad items as well, where their slices are known.
+
     Args:
         per_group: this many of each modality x question type, drawn at random; a smaller group is taken whole.
         limit: at most this many, drawn at random from what is left.
     Raises:
         SpecError: a filter names nothing that is there, or a count below 1.
     """
-    items = list(data.items)
+    items, bad = list(data.items), list(data.bad)
     for option, chosen, canon, field in (
         ("--modality", modalities, _names.modality, "modality"),
         ("--question-type", question_types, _names.question_type, "question_type"),
     ):
         if chosen:
-            there = {value for item in items if (value := getattr(item, field))}
+            there = {value for item in (*items, *bad) if (value := getattr(item, field))}
             wanted = {str(canon(name)) for name in chosen}
             for name in wanted - there:
                 raise SpecError(f"{option} '{name}': the data has none; {did_you_mean(name, there)}")
             items = [item for item in items if getattr(item, field) in wanted]
+            bad = [one for one in bad if getattr(one, field) in (None, *wanted)]
     words = []
     if per_group is not None:
         if per_group < 1:
@@ -61,9 +64,9 @@ def select(
             taken = {item.id for item in _draw(items, limit, seed)}
             words.append(f"{limit} drawn at random from {len(items)}")
             items = [item for item in items if item.id in taken]
-    if not items and not data.bad:
+    if not items and not bad:
         raise DataError("no item is left after --modality, --question-type, --per-group and --limit")
-    return replace(data, items=tuple(items), sampled="; ".join(words) or None)
+    return replace(data, items=tuple(items), bad=tuple(bad), sampled="; ".join(words) or None)
 
 
 def _draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:

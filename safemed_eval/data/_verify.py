@@ -34,7 +34,7 @@ def verify(data: DataSet, progress: Callable[[int, int], None] | None = None) ->
     for item in data.items:
         outcome = seen[item.root, item.image]
         if isinstance(outcome, str):
-            bad.append(Bad(item.id, outcome))
+            bad.append(Bad(id=item.id, reason=outcome, modality=item.modality, question_type=item.question_type))
         else:
             items.append(replace(item, image_sha256=outcome[0]))
             if first[item.root, item.image] is item:

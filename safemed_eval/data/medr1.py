@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 
-from safemed_eval.core import MODALITIES, QUESTION_TYPES
+from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item
 from safemed_eval.data import _names, omnimedvqa
-from safemed_eval.data._dataset import Builder, DataSet
+from safemed_eval.data._dataset import Builder, DataSet, image_path, make_question
 from safemed_eval.data._reading import read_json_records
 from safemed_eval.errors import DataError
 from safemed_eval.seeds import seed_of
+
+Slices = dict[str, str | None]
 
 _SOLUTION = re.compile(r"\s*<answer>\s*([A-Z])\s*</answer>\s*")
 """The whole of a solution."""
@@ -48,28 +52,36 @@ def load(place: Path, root: Path | None) -> DataSet:
             if kind and name:
                 found[kind].add(name)
     builder = Builder()
+    root = root or (place if place.is_dir() else place.parent)
     for (image, problem, solution, copy), slices in records.items():
-        tag = f"{image}#{seed_of(problem, solution):016x}"[: len(image) + 9] + (f"-{copy}" if copy > 1 else "")
-        try:
-            text, options = split_problem(problem)
-            label = _gold(solution, options)
-            known = {kind: _one(kind, names) for kind, names in slices.items()}
-        except DataError as error:
-            builder.refuse(tag, str(error))
-            continue
-        joined = raw.get((image, text), {})
-        builder.add(
-            tag,
-            text=text,
-            options=options,
-            label=label,
-            image=image,
-            root=root or (place if place.is_dir() else place.parent),
-            modality=known.get("modality") or joined.get("modality"),
-            question_type=known.get("question_type") or joined.get("question_type"),
-            source=_source(image),
-        )
+        digest = f"{seed_of(problem, solution):016x}"[:8]
+        key = f"{image}#{digest}" + (f"-{copy}" if copy > 1 else "")
+        builder.add(key, partial(_item, key, image, problem, solution, root, slices, raw))
     return builder.done()
+
+
+def _item(
+    key: str,
+    image: str,
+    problem: str,
+    solution: str,
+    root: Path,
+    slices: Mapping[str, set[str]],
+    raw: Mapping[tuple[str, str], Slices],
+) -> Item:
+    text, options = split_problem(problem)
+    joined = raw.get((image, text), {})
+    known = {kind: _one(kind, slices.get(kind, set())) or joined.get(kind) for kind in ("modality", "question_type")}
+    return Item(
+        id=key,
+        question=make_question(text, options),
+        label=_gold(solution, options),
+        image=image_path(image),
+        root=root,
+        source=_source(image),
+        modality=known["modality"],
+        question_type=known["question_type"],
+    )
 
 
 def split_problem(problem: str) -> tuple[str, list[str]]:
@@ -114,13 +126,13 @@ def _slice(file: Path) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _one(kind: str, names: set[str]) -> str:
+def _one(kind: str, names: set[str]) -> str | None:
     if len(names) > 1:
         raise DataError(f"the question is listed under more than one {kind}: {', '.join(sorted(names))}")
-    return next(iter(names))
+    return next(iter(names), None)
 
 
-def _raw_slices(root: Path) -> dict[tuple[str, str], dict[str, str | None]]:
+def _raw_slices(root: Path) -> dict[tuple[str, str], Slices]:
     """(image, question) -> modality and question type, from the raw files; {} where the root has none."""
     if not (root / "QA_information").is_dir():
         return {}

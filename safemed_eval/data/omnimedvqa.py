@@ -7,11 +7,13 @@ Source:
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+from safemed_eval.core import Item
 from safemed_eval.data import _names
-from safemed_eval.data._dataset import Builder, DataSet, gold_index
-from safemed_eval.data._reading import fields_text, lettered_options, read_json_records
+from safemed_eval.data._dataset import Builder, DataSet, gold_index, image_path, make_question
+from safemed_eval.data._reading import Row, fields_text, lettered_options, read_json_records
 from safemed_eval.errors import DataError
 
 
@@ -24,16 +26,25 @@ def load(place: Path, root: Path | None) -> DataSet:
     for file in files:
         for index, record in enumerate(read_json_records(file)):
             text = fields_text(record, ("dataset", "question_id", "question_type", "modality_type", "modality"))
-            options = lettered_options(record, "option_")
-            builder.add(
-                text["question_id"] or f"{file.stem}#{index}",
-                text=record.get("question"),
-                options=options,
-                label=gold_index(record.get("gt_answer"), options),
-                image=record.get("image_path"),
-                root=root or place,
-                modality=_names.modality(text["modality_type"] or text["modality"]),
-                question_type=_names.question_type(text["question_type"]),
-                source=text["dataset"] or file.stem,
-            )
+            slices = {
+                "modality": _names.modality(text["modality_type"] or text["modality"]),
+                "question_type": _names.question_type(text["question_type"]),
+            }
+            key = text["question_id"] or f"{file.stem}#{index}"
+            source = text["dataset"] or file.stem
+            builder.add(key, partial(_item, key, record, root or place, source, slices), **slices)
     return builder.done()
+
+
+def _item(key: str, record: Row, root: Path, source: str, slices: dict[str, str | None]) -> Item:
+    options = lettered_options(record, "option_")
+    return Item(
+        id=key,
+        label=gold_index(record.get("gt_answer"), options),
+        question=make_question(record.get("question"), options),
+        image=image_path(record.get("image_path")),
+        root=root,
+        source=source,
+        modality=slices["modality"],
+        question_type=slices["question_type"],
+    )

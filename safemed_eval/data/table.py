@@ -8,13 +8,15 @@ source, patient_id. Any further column is kept with the item.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from safemed_eval.core import Item
 from safemed_eval.data import _names
-from safemed_eval.data._dataset import Builder, DataSet, gold_index
-from safemed_eval.data._reading import fields_text, lettered_options, read_table
+from safemed_eval.data._dataset import Builder, DataSet, gold_index, image_path, make_question
+from safemed_eval.data._reading import Row, fields_text, lettered_options, read_table
 from safemed_eval.errors import DataError
 
 _NEEDED = ("image", "question", "answer")
@@ -31,34 +33,43 @@ def load(place: Path, root: Path | None) -> DataSet:
     builder = Builder()
     for number, row in enumerate(rows, start=1):
         text = fields_text(row, _KNOWN)
-        options = row["options"] if isinstance(row.get("options"), list) else lettered_options(row, "option_")
-        extra = {
-            name: str(value)
-            for name, value in row.items()
-            if name not in (*_NEEDED, *_KNOWN, "options") and not name.startswith("option_")
+        slices = {
+            "modality": _names.modality(text["modality"]),
+            "question_type": _names.question_type(text["question_type"]),
         }
-        builder.add(
-            text["id"] or f"row {number}",
-            text=row.get("question"),
-            options=options,
-            label=_gold(row.get("answer"), options),
-            image=row.get("image"),
-            root=root or place.parent,
-            modality=_names.modality(text["modality"]),
-            question_type=_names.question_type(text["question_type"]),
-            source=text["source"] or place.stem,
-            patient_id=text["patient_id"],
-            extra=extra,
-        )
+        key = text["id"] or f"row {number}"
+        builder.add(key, partial(_item, key, row, root or place.parent, text["source"] or place.stem, slices), **slices)
     return builder.done()
 
 
-def _gold(answer: Any, options: Sequence[Any]) -> int | str:
-    by_text = gold_index(answer, options)
+def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | None]) -> Item:
+    options = row["options"] if isinstance(row.get("options"), list) else lettered_options(row, "option_")
+    extra = {
+        name: str(value)
+        for name, value in row.items()
+        if name not in (*_NEEDED, *_KNOWN, "options") and not name.startswith("option_")
+    }
+    return Item(
+        id=key,
+        question=make_question(row.get("question"), options),
+        label=_gold(row.get("answer"), options),
+        image=image_path(row.get("image")),
+        root=root,
+        source=source,
+        patient_id=fields_text(row, ("patient_id",))["patient_id"],
+        extra=extra,
+        modality=slices["modality"],
+        question_type=slices["question_type"],
+    )
+
+
+def _gold(answer: Any, options: Sequence[Any]) -> int:
+    """The gold option from its letter or its text; refused where the two readings differ."""
     letter = str(answer).strip().upper()
     by_letter = ascii_uppercase.find(letter) if len(letter) == 1 else -1
     if not 0 <= by_letter < len(options):
-        return by_text
-    if isinstance(by_text, int) and by_text != by_letter:
-        return f"answer '{answer}' is the letter of one option and the text of another"
+        return gold_index(answer, options)
+    same_text = [i for i, option in enumerate(options) if str(option).strip() == str(answer).strip()]
+    if same_text not in ([], [by_letter]):
+        raise DataError(f"answer '{answer}' is the letter of one option and the text of another")
     return by_letter

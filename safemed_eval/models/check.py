@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
+from safemed_eval.memory import out_of_memory
 from safemed_eval.models.waist import Waist
 
 Status = Literal["pass", "warn", "fail"]
 
 PIXEL_TOLERANCE = 0.05
 """Largest accepted root-mean-square difference of model inputs, float path against 8-bit path, in their own std."""
+LOG_PROB_TOLERANCE = 0.25
+"""Largest accepted difference of log-probabilities between the two paths."""
 
-_QUESTION = Question(text="Which imaging modality is this?", options=("CT", "MRI", "X-Ray", "Ultrasound"))
 _OTHER = Question(text="Is there a visible abnormality in this image of the chest?", options=("Yes", "No"))
 
 
@@ -35,26 +37,34 @@ class Finding:
     detail: str
 
 
-def check(model: Waist, size: tuple[int, int], *, gradients: bool = True) -> list[Finding]:
-    """Run every check on synthetic images of this (height, width).
+def check(model: Waist, size: tuple[int, int], *, options: int = 4, gradients: bool = True) -> list[Finding]:
+    """Run every check on synthetic images.
 
     Args:
-        gradients: leave out the checks that only an attack needs when False.
+        size: height and width of the images.
+        options: the largest number of options that a question of the run has.
+        gradients: also run the checks that only an attack needs.
     """
     images = _images(size).to(model.device)
-    checks: list[Callable[[Waist, torch.Tensor], Iterator[Finding]]] = [_outputs, _official]
+    question = Question(text="Which imaging modality is this?", options=tuple(f"no. {i}" for i in range(options)))
+    checks: list[Callable[[Waist, torch.Tensor, Question], Iterator[Finding]]] = [_outputs, _official]
     if gradients:
         checks.append(_gradient)
     found: list[Finding] = []
     for one in checks:
         try:
-            found.extend(one(model, images))
+            found.extend(one(model, images, question))
         except ModelOutputError as error:
             found.append(Finding("finite log-probabilities", "fail", str(error)))
             break
+        except CheckpointError as error:
+            found.append(Finding("can be asked", "fail", str(error)))
+            break
         except Exception as error:  # a processor or a model that cannot take float tensors raises what it likes
+            if out_of_memory(error):
+                raise
             text = " ".join(str(error).split())[:300]
-            found.append(Finding("takes float tensors", "fail", f"{type(error).__name__}: {text}"))
+            found.append(Finding("runs", "fail", f"{type(error).__name__}: {text}"))
             break
     return found
 
@@ -75,98 +85,100 @@ def _images(size: tuple[int, int]) -> torch.Tensor:
     return (torch.stack([scene, 1 - scene, noise]) * 255).round() / 255
 
 
-def _outputs(model: Waist, images: torch.Tensor) -> Iterator[Finding]:
+def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     if not model.differentiable:
-        votes = model.vote(_QUESTION)(images)
+        votes = model.vote(question)(images)
         yield Finding("votes", "pass", f"only votes, here {votes.tolist()}; cannot be attacked")
         return
     with torch.no_grad():
-        three = model.classify([_QUESTION] * 3)(images)
+        three = model.classify([question] * 3)(images)
+        model.classify([question])(images[:1] + 2 * (images[2:] - 0.5))
         yield Finding("finite log-probabilities", "pass", "for 3 images, and for noise far outside [0, 1]")
-        model.classify([_QUESTION])(images[:1] + 2 * (images[2:] - 0.5))
-        again = model.classify([_QUESTION] * 3)(images)
-        drift = _worst(three, again)
+        drift = _largest(three - model.classify([question] * 3)(images))
         yield Finding(
             "same input, same output",
             "pass" if drift == 0 else "warn",
             f"largest difference {drift:.2g}" + ("" if drift == 0 else ": runs will not repeat bit by bit"),
         )
-        mixed = model.classify([_OTHER, _QUESTION, _OTHER])(images.flip(0))[1]
-        alone = model.classify([_QUESTION])(images[1:2])[0]
-        leak = _worst(mixed, alone)
-        scale = max(1.0, float(alone.abs().max()))
-        limit = scale * (1e-4 if _single_precision(model) else 0.1)
+        mixed = model.classify([_OTHER, question, _OTHER])(images.flip(0))[1]
+        alone = model.classify([question])(images[1:2])[0]
+        leak = _largest(mixed - alone)
+        limit = max(1.0, _largest(alone)) * (1e-4 if _single_precision(model) else 0.1)
         yield Finding(
             "rows are independent",
             "pass" if leak <= limit else "fail",
-            f"a row changes by {leak:.2g} with other questions beside it (limit {limit:g})",
+            f"a row changes by {leak:.2g} with other questions beside it (limit {limit:.1g})",
         )
-        moved = _worst(three[0], three[1])
+        twins = model.classify([question] * 3)(images[[0, 0, 0]])
+        jitter = _largest(twins[0] - twins[1])
+        moved = _largest(three[0] - three[1])
         yield Finding(
             "the image matters",
-            "pass" if moved > 0 else "fail",
+            "pass" if moved > 2 * jitter else "fail",
             f"log-probabilities change by {moved:.2g} between an image and its negative"
-            + ("" if moved > 0 else ": the model does not look at it"),
+            + ("" if moved > 2 * jitter else f", by {jitter:.2g} between copies: the model does not look at it"),
         )
 
 
-def _official(model: Waist, images: torch.Tensor) -> Iterator[Finding]:
-    from safemed_eval.models.canvas import official_inputs, pixel_inputs
+def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
+    from safemed_eval.models.processor import official_inputs, pixel_inputs
     from safemed_eval.models.prompts import render
     from safemed_eval.models.vlm import VLM
 
     if not isinstance(model.scorer, VLM):
         return
-    vlm, scene = model.scorer, images[:1]
-    yield Finding("option letters", "pass", "26 distinct tokens after the answer cue")
+    vlm, scene, last = model.scorer, images[:1], ascii_uppercase[len(question.options) - 1]
+    tokens = vlm.processor.tokenizer.convert_ids_to_tokens(vlm.letters(len(question.options)).tolist())
+    yield Finding("option letters", "pass", f"A to {last} are the tokens {' '.join(map(repr, tokens))}")
     picture = Image.fromarray((scene[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy())
-    inputs, call = official_inputs(vlm.processor, picture, render(vlm.processor, _QUESTION))
-    ours = pixel_inputs(vlm.processor, scene.cpu(), call)
+    inputs, call = official_inputs(vlm.processor, picture, render(vlm.processor, question))
+    ours = pixel_inputs(vlm.processor, scene, call)
     name = next(key for key in call.outputs if inputs[key].is_floating_point())
-    shapes = inputs[name].shape, ours[name].shape
-    if shapes[0] != shapes[1]:
-        yield Finding(
-            "float path against 8-bit path", "fail", f"{name} has shape {tuple(shapes[1])}, not {tuple(shapes[0])}"
-        )
+    if inputs[name].shape != ours[name].shape:
+        shapes = f"{tuple(ours[name].shape)}, not {tuple(inputs[name].shape)}"
+        yield Finding("float path against 8-bit path", "fail", f"{name} has shape {shapes}")
         return
-    off = (inputs[name] - ours[name]).double()
+    off = inputs[name].double() - ours[name].double().cpu()
     relative = float(off.square().mean().sqrt() / inputs[name].double().std().clamp_min(1e-12))
+    official = model.official(picture, question).log_probs
+    assert official is not None
     with torch.no_grad():
-        official = vlm.official_scores(picture, _QUESTION).log_softmax(0)
-        shift = _worst(model.classify([_QUESTION])(scene)[0], official)
+        shift = _largest(model.classify([question])(scene)[0].cpu() - torch.tensor(official[0]))
+    fits = relative <= PIXEL_TOLERANCE and shift <= LOG_PROB_TOLERANCE
     yield Finding(
         "float path against 8-bit path",
-        "pass" if relative <= PIXEL_TOLERANCE else "fail",
-        f"{name} differ by {relative:.2g} of their std (limit {PIXEL_TOLERANCE}), log-probabilities by {shift:.2g}",
+        "pass" if fits else "fail",
+        f"{name} differ by {relative:.2g} of their std (limit {PIXEL_TOLERANCE}), log-probabilities by {shift:.2g} "
+        f"(limit {LOG_PROB_TOLERANCE})",
     )
 
 
-def _gradient(model: Waist, images: torch.Tensor) -> Iterator[Finding]:
+def _gradient(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     name = "gradient reaches the pixels"
     if not model.differentiable:
         yield Finding(name, "fail", "the model has no 'scores', only votes")
         return
     canvas = images[2:].clone().requires_grad_()
-    log_probs = model.classify([_QUESTION])(canvas)
+    log_probs = model.classify([question])(canvas)
     if not log_probs.requires_grad:
         yield Finding(name, "fail", "the processor or the model cuts the graph between pixels and answer")
         return
-    (gradient,) = torch.autograd.grad(log_probs[0, 0], canvas)
-    share = float((gradient != 0).any(1).double().mean())
-    if not bool(gradient.isfinite().all()):
-        yield Finding(name, "fail", "the gradient is not finite")
-    elif share == 0:
+    (gradient,) = torch.autograd.grad(log_probs[0, 0], canvas, allow_unused=True)
+    if gradient is None or not bool(gradient.any()):
         yield Finding(name, "fail", "the gradient is zero everywhere: gradient attacks would find nothing")
+    elif not bool(gradient.isfinite().all()):
+        yield Finding(name, "fail", "the gradient is not finite")
     else:
+        share = float((gradient != 0).any(1).double().mean())
         kept = "" if share > 0.99 else "; the processor drops the others (crop, or sizes that patches do not divide)"
         yield Finding(
             name, "pass", f"{100 * share:.4g} % of pixels have one, largest {float(gradient.abs().max()):.2g}{kept}"
         )
 
 
-def _worst(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest difference between two rows of log-probabilities, padding left out."""
-    return float(np.nanmax((a[..., : b.shape[-1]].double().cpu() - b.double().cpu()).abs().numpy()))
+def _largest(difference: torch.Tensor) -> float:
+    """The largest absolute value; the -inf of padded options, and their differences, are left out."""
+    return float(difference[difference.isfinite()].abs().max())
 
 
 def _single_precision(model: Waist) -> bool:

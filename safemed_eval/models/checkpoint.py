@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def load_checkpoint(
     model = _model(base, device, dtype, attn, device_map)
     if source.base:
         model = _with_adapter(model, source)
-    return VLM(model, _processor(source))
+    return VLM(model.eval().requires_grad_(False), _processor(source))
 
 
 def _model(source: Source, device: torch.device, dtype: str, attn: str | None, device_map: str | None) -> Any:
@@ -63,17 +64,26 @@ def _with_adapter(model: Any, source: Source) -> Any:
             f"--model {source.name}: a PEFT adapter needs peft; pip install 'safemed-eval[train]'"
         ) from None
     try:
-        wrapped = PeftModel.from_pretrained(model, str(source.folder))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            wrapped = PeftModel.from_pretrained(model, str(source.folder))
     except Exception as error:
         raise CheckpointError(f"--model {source.name}: peft cannot load the adapter: {_short(error)}") from error
+    missing = [str(one.message) for one in said if "missing adapter keys" in str(one.message)]
+    if missing:
+        raise CheckpointError(f"--model {source.name}: weights are missing in the adapter: {missing[0][:200]}")
+    if wrapped.active_peft_config.is_prompt_learning:
+        raise CheckpointError(
+            f"--model {source.name}: a {wrapped.active_peft_config.peft_type.value} adapter changes the prompt; only "
+            "adapters of weights, such as LoRA, can be evaluated"
+        )
     return wrapped.get_base_model()
 
 
 def _processor(source: Source) -> Any:
     from transformers import AutoProcessor
 
-    own = any((source.folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))  # type: ignore[operator]
-    place = source if own or source.base is None else source.base
+    place = source if source.has_processor or source.base is None else source.base
     try:
         processor = AutoProcessor.from_pretrained(
             str(place.folder), trust_remote_code=source.trust_remote_code, local_files_only=True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from safemed_eval.errors import CheckpointError, did_you_mean
-from safemed_eval.models.source import Source
+from safemed_eval.models.source import Source, look_here_for_modules
 
 
 def load_factory(source: Source, device: torch.device) -> Any:
@@ -23,8 +22,7 @@ def load_factory(source: Source, device: torch.device) -> Any:
         CheckpointError: no such module or name, or the result has neither `scores` nor `vote`.
     """
     _, module_name, name = source.name.split(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    look_here_for_modules()
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:

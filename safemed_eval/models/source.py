@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +36,12 @@ class Source:
     allow_pickle: bool = False
 
     @property
+    def commits(self) -> dict[str, str]:
+        """Resolved commits by name, of the model and of its base, where they come from the hub."""
+        own = {self.name: self.commit} if self.commit else {}
+        return {**own, **(self.base.commits if self.base else {})}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Hashes of weights and of all that decides how they are used; reads the files once through.
 
@@ -41,7 +49,7 @@ class Source:
         """
         if self.folder is None:
             return {"factory": self.name, "module_sha256": _module_hash(self.name)}
-        weights = [*self.folder.glob("*.safetensors"), *(self._pickles() if self.allow_pickle else [])]
+        weights = [*self.folder.glob("*.safetensors"), *(self.pickles if self.allow_pickle else [])]
         settings = [file for pattern in _CONFIG_FILES for file in self.folder.glob(pattern)]
         found: dict[str, Any] = {
             "weights_sha256": _hash(weights),
@@ -51,24 +59,48 @@ class Source:
             found["base"] = self.base.identity
         return found
 
-    def _pickles(self) -> list[Path]:
+    @property
+    def has_processor(self) -> bool:
+        names = ("processor_config.json", "preprocessor_config.json")
+        return self.folder is not None and any((self.folder / name).is_file() for name in names)
+
+    @property
+    def pickles(self) -> list[Path]:
+        """Weights in pickle format."""
         return [file for pattern in _PICKLES for file in (self.folder or Path()).glob(pattern)]
 
 
 def resolve(name: str, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Source:
-    """Find out what `name` is: a checkpoint folder, an adapter folder, `org/model[@revision]`, or
-    `python:module:factory`.
+    """Find out what `name` is: a checkpoint or adapter folder, `org/model[@revision]`, or `python:module:factory`.
 
     A hub id is downloaded (weights in safetensors and settings only) unless it is in the local cache.
 
     Raises:
         SpecError: not a name of any kind. CheckpointError: the folder lacks something that it needs.
     """
-    trust = {"trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
     if name.startswith("python:"):
         if not re.fullmatch(r"python:[\w.]+:\w+", name):
             raise SpecError(f"--model {name}: write python:package.module:factory")
         return Source(name=name, kind="python")
+    source = _locate(name, trust_remote_code, allow_pickle)
+    assert source.folder is not None
+    if (source.folder / "adapter_config.json").is_file():
+        adapter = _json(source.folder / "adapter_config.json")
+        base_name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+        if not base_name:
+            raise CheckpointError(f"{source.folder}: adapter_config.json names no base_model_name_or_path")
+        at = f"@{revision}" if revision and not Path(base_name).is_dir() else ""
+        base = _locate(f"{base_name}{at}", trust_remote_code, allow_pickle)
+        source = replace(source, base=base)
+        _check_model_files(base)
+    else:
+        _check_model_files(source)
+    _check_weights(source)
+    return source
+
+
+def _locate(name: str, trust_remote_code: bool, allow_pickle: bool) -> Source:
+    """The folder that a name stands for."""
     folder, commit = Path(name).expanduser(), None
     if not folder.is_dir():
         if folder.exists():
@@ -76,39 +108,42 @@ def resolve(name: str, *, trust_remote_code: bool = False, allow_pickle: bool = 
         if not _HUB_ID.fullmatch(name) or name.startswith((".", "/", "~")):
             raise SpecError(f"--model {name}: no such folder, and not a hub id like org/model")
         folder, commit = _snapshot(name, trust_remote_code, allow_pickle)
-    base = None
-    if (folder / "adapter_config.json").is_file():
-        base_name = _json(folder / "adapter_config.json").get("base_model_name_or_path")
-        if not base_name:
-            raise CheckpointError(f"{folder}: adapter_config.json names no base_model_name_or_path")
-        base = resolve(str(base_name), **trust)
-    source = Source(name=name, kind="checkpoint", folder=folder, base=base, commit=commit, **trust)
-    _check_files(source)
-    return source
+    return Source(
+        name=name,
+        kind="checkpoint",
+        folder=folder,
+        commit=commit,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+    )
 
 
-def _check_files(source: Source) -> None:
+def _check_model_files(source: Source) -> None:
     folder = source.folder
     assert folder is not None
-    if not source.base:
-        if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder}: not a checkpoint, there is no config.json in it")
-        if "auto_map" in _json(folder / "config.json") and not source.trust_remote_code:
-            raise CheckpointError(
-                f"{folder}: the checkpoint brings its own Python code; read it, then pass --trust-remote-code"
-            )
-        if not any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
-            raise CheckpointError(
-                f"{folder}: no processor_config.json or preprocessor_config.json; save the processor beside the model"
-            )
-        index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            shards = set(_json(index).get("weight_map", {}).values())
-            missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-            if missing:
-                raise CheckpointError(f"{folder}: incomplete, {len(missing)} weight files are missing: {missing[0]}")
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: not a checkpoint, there is no config.json in it")
+    if "auto_map" in _json(folder / "config.json") and not source.trust_remote_code:
+        raise CheckpointError(
+            f"{folder}: the checkpoint brings its own Python code; read it, then pass --trust-remote-code"
+        )
+    if not source.has_processor:
+        raise CheckpointError(
+            f"{folder}: no processor_config.json or preprocessor_config.json; save the processor beside the model"
+        )
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(_json(index).get("weight_map", {}).values())
+        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        if missing:
+            raise CheckpointError(f"{folder}: incomplete, {len(missing)} weight files are missing: {missing[0]}")
+    _check_weights(source)
+
+
+def _check_weights(source: Source) -> None:
+    folder, pickles = source.folder, source.pickles
+    assert folder is not None
     if not any(folder.glob("*.safetensors")):
-        pickles = source._pickles()
         if not pickles:
             raise CheckpointError(f"{folder}: no weights (*.safetensors) in it")
         if not source.allow_pickle:
@@ -144,12 +179,14 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _module_hash(name: str) -> str | None:
-    import sys
-    from importlib.util import find_spec
-
+def look_here_for_modules() -> None:
+    """Python modules are looked up from the current folder too."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+
+
+def _module_hash(name: str) -> str | None:
+    look_here_for_modules()
     try:
         spec = find_spec(name.split(":")[1])
     except ModuleNotFoundError:

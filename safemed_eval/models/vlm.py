@@ -14,11 +14,10 @@ from PIL import Image
 
 from safemed_eval.core import MAX_OPTIONS, Question
 from safemed_eval.errors import CheckpointError, DataError
-from safemed_eval.models.canvas import ImageCall, official_inputs, pixel_inputs
+from safemed_eval.models.processor import ImageCall, official_inputs, pixel_inputs
 from safemed_eval.models.prompts import ANSWER_CUE, render, template_sha256
 
 _Tensors = Mapping[str, torch.Tensor]
-_EXAMPLE = Question(text="Which imaging modality is this?", options=("CT", "MRI", "X-Ray", "Ultrasound"))
 _TEXTS_KEPT = 4096
 _BATCHES_KEPT = 4
 
@@ -27,18 +26,18 @@ class VLM:
     """Scores the option letters of a question as the next token after the answer cue.
 
     Args:
-        model: a transformers model for image-text-to-text; it is set to eval mode and its parameters are frozen.
+        model: a transformers model for image-text-to-text.
         processor: the processor that was saved with it.
     Raises:
-        CheckpointError: option letters that are not distinct single tokens, or a head that cannot be read.
+        CheckpointError: the output head cannot be read.
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.processor = processor
         self._head = _find_head(model)
-        self._letters = letter_tokens(processor)
         self._forward = set(inspect.signature(model.forward).parameters)
+        self._letters: dict[int, torch.Tensor] = {}
         self._texts: OrderedDict[tuple[Question, int, int], tuple[_Tensors, ImageCall]] = OrderedDict()
         self._batches: OrderedDict[tuple[Any, ...], _Tensors] = OrderedDict()
 
@@ -46,24 +45,29 @@ class VLM:
     def device(self) -> torch.device:
         return torch.device(self.model.device)
 
+    def letters(self, count: int) -> torch.Tensor:
+        """(count,) token ids of the first option letters, on the head's device; see `letter_tokens`."""
+        if count not in self._letters:
+            device = self._head[2].weight.device
+            self._letters[count] = torch.tensor(letter_tokens(self.processor.tokenizer, count), device=device)
+        return self._letters[count]
+
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
-        """(B, 3, H, W) pixels in [0, 1] units, one question a row -> (B, K) letter logits, at least float32."""
+        """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
         height, width = canvas.shape[-2:]
         _, call = self._text(questions[0], height, width)
         images = self._to_model(pixel_inputs(self.processor, canvas, call))
         inputs = {**self._collate(tuple(questions), height, width, images), **images}
         return self._letter_logits(inputs, max(len(q.options) for q in questions))
 
-    @torch.no_grad()
     def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
-        inputs, _ = official_inputs(self.processor, image, render(self.processor, question))
-        logits = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
-        letters: torch.Tensor = logits[self._letters[: len(question.options)].to(logits.device)].float()
-        return letters
+        inputs, _ = official_inputs(self.processor, image, self._prompt(question))
+        logits: torch.Tensor = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
+        return logits[self.letters(len(question.options)).to(logits.device)].float()
 
-    def describe(self) -> dict[str, Any]:
-        """Architecture, processor, prompt and readout, for `run.json`."""
+    def describe(self, question: Question) -> dict[str, Any]:
+        """Architecture, processor, readout, and the rendered prompt of this question, for `run.json`."""
         return {
             "architecture": type(self.model).__name__,
             "processor": type(self.processor).__name__,
@@ -74,16 +78,23 @@ class VLM:
             "readout": "choice",
             "answer_cue": ANSWER_CUE,
             "chat_template_sha256": template_sha256(self.processor),
-            "prompt": render(self.processor, _EXAMPLE),
+            "prompt": render(self.processor, question),
         }
+
+    def _prompt(self, question: Question) -> str:
+        """The rendered prompt; a question that holds the checkpoint's control tokens would rewrite it."""
+        text = "\n".join((question.text, *question.options))
+        found = [token for token in self.processor.tokenizer.all_special_tokens if token in text]
+        if found:
+            raise DataError(f"the question holds the checkpoint's special token {found[0]}")
+        return render(self.processor, question)
 
     def _text(self, question: Question, height: int, width: int) -> tuple[_Tensors, ImageCall]:
         """The text side of one prompt: ids, masks and token types, each (1, L); built once by the processor."""
         key = (question, height, width)
         if key not in self._texts:
-            self._refuse_special_tokens(question)
             blank = Image.new("RGB", (width, height), (127, 127, 127))
-            inputs, call = official_inputs(self.processor, blank, render(self.processor, question))
+            inputs, call = official_inputs(self.processor, blank, self._prompt(question))
             texts = {name: value for name, value in inputs.items() if name not in call.outputs}
             self._texts[key] = texts, call
             if len(self._texts) > _TEXTS_KEPT:
@@ -91,38 +102,22 @@ class VLM:
         self._texts.move_to_end(key)
         return self._texts[key]
 
-    def _refuse_special_tokens(self, question: Question) -> None:
-        """A question with the checkpoint's own control tokens in it would rewrite the prompt."""
-        text = "\n".join((question.text, *question.options))
-        found = [token for token in self.processor.tokenizer.all_special_tokens if token in text]
-        if found:
-            raise DataError(f"the question holds the checkpoint's special token {found[0]}")
-
     def _collate(self, questions: tuple[Question, ...], height: int, width: int, images: _Tensors) -> _Tensors:
         """Left-pad the text sides of a batch, on the model's device, with the positions that `generate` would use."""
         key = (questions, height, width)
         if key not in self._batches:
             rows = [self._text(question, height, width)[0] for question in questions]
             longest = max(row["input_ids"].shape[1] for row in rows)
-            pad = self.processor.tokenizer.pad_token_id
-            batch = {
-                name: torch.cat(
-                    [
-                        F.pad(
-                            row[name],
-                            (longest - row[name].shape[1], 0),
-                            value=pad if name == "input_ids" else 0,
-                        )
-                        for row in rows
-                    ]
-                )
-                for name in rows[0]
-            }
-            batch = self._to_model(batch)
-            if "position_ids" in self._forward:
-                batch["position_ids"] = self.model._prepare_position_ids_for_generation(
-                    batch["input_ids"], {**batch, **images}
-                )
+
+            def padded(name: str) -> torch.Tensor:
+                value = self.processor.tokenizer.pad_token_id if name == "input_ids" else 0
+                return torch.cat([F.pad(row[name], (longest - row[name].shape[1], 0), value=value) for row in rows])
+
+            batch = self._to_model({name: padded(name) for name in rows[0]})
+            # Without explicit positions most models count the padding in; rotary ones forgive that, to rounding.
+            positions = getattr(self.model, "_prepare_position_ids_for_generation", None)
+            if "position_ids" in self._forward and positions is not None:
+                batch["position_ids"] = positions(batch["input_ids"], {**batch, **images})
             self._batches[key] = batch
             if len(self._batches) > _BATCHES_KEPT:
                 self._batches.popitem(last=False)
@@ -138,18 +133,21 @@ class VLM:
     def _letter_logits(self, inputs: _Tensors, options: int) -> torch.Tensor:
         last = {"logits_to_keep": 1} if "logits_to_keep" in self._forward else {}
         with self._letters_only(options):
-            output = self.model(**inputs, use_cache=False, **last)
-        logits: torch.Tensor = output.logits[:, -1]
+            logits: torch.Tensor = self.model(**inputs, use_cache=False, **last).logits[:, -1]
+        if logits.shape[1] != options:
+            raise CheckpointError(
+                f"{type(self.model).__name__} does not compute its logits with its output head; letters cannot be read"
+            )
         return logits
 
     @contextmanager
     def _letters_only(self, options: int) -> Iterator[None]:
         """For one forward, narrow lm_head to the letter rows, in float32: in bfloat16 ties would favour A.
 
-        The rest of the model's forward, such as soft-capping of logits, is left as it is.
+        The rest of the model's forward, such as soft-capping of logits, is left as it is. Not for two threads at once.
         """
         parent, name, head = self._head
-        setattr(parent, name, _LetterHead(head, self._letters[:options]))
+        setattr(parent, name, _LetterHead(head, self.letters(options)))
         try:
             yield
         finally:
@@ -161,8 +159,8 @@ class _LetterHead(torch.nn.Module):
 
     def __init__(self, head: torch.nn.Linear, tokens: torch.Tensor) -> None:
         super().__init__()
-        self.rows = head.weight[tokens.to(head.weight.device)]
-        self.bias = None if head.bias is None else head.bias[tokens.to(head.weight.device)]
+        self.rows = head.weight[tokens]
+        self.bias = None if head.bias is None else head.bias[tokens]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
@@ -186,37 +184,31 @@ def _find_head(model: Any) -> tuple[torch.nn.Module, str, torch.nn.Linear]:
     raise CheckpointError("the output head is not a module of the model")
 
 
-def _quantization(config: Any) -> str | None:
-    """The name of the checkpoint's quantization method, None where it has none."""
-    settings = getattr(config, "quantization_config", None)
-    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
-    return None if method is None else str(getattr(method, "value", method))
-
-
-def letter_tokens(processor: Any) -> torch.Tensor:
-    """(26,) token ids of " A" .. " Z" after the answer cue.
+def letter_tokens(tokenizer: Any, count: int = MAX_OPTIONS) -> list[int]:
+    """Token ids of " A", " B", ... after the answer cue.
 
     Raises:
         CheckpointError: a letter is not one token, two letters share one, or the letter changes the cue's tokens.
     """
-    tokenizer = processor.tokenizer
 
     def encode(text: str) -> list[int]:
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    cue, ids = encode(ANSWER_CUE), []
-    full = Question(text="", options=("",) * MAX_OPTIONS)
-    for letter in full.letters:
+    cue, ids = encode(ANSWER_CUE), list[int]()
+    for letter in Question(text="", options=("",) * count).letters:
         tokens = encode(f"{ANSWER_CUE} {letter}")
-        if tokens[: len(cue)] != cue or len(tokens) != len(cue) + 1:
+        if tokens[:-1] != cue or tokens[-1] == tokenizer.unk_token_id or tokens[-1] in ids:
             raise CheckpointError(
-                f"option letter {letter} is not one token of its own after '{ANSWER_CUE}': "
-                f"{tokenizer.convert_ids_to_tokens(tokens)}; its answers cannot be read as letters"
+                f"option letter {letter} is not one distinct token after '{ANSWER_CUE}', but "
+                f"{tokenizer.convert_ids_to_tokens(tokens)}; answers cannot be read as letters"
             )
         ids.append(tokens[-1])
-    if len(set(ids)) < len(ids) or tokenizer.unk_token_id in ids:
-        raise CheckpointError(
-            "option letters do not have distinct tokens of their own; answers cannot be read as letters"
-        )
-    return torch.tensor(ids)
+    return ids
+
+
+def _quantization(config: Any) -> str | None:
+    """The name of the checkpoint's quantization method, None where it has none."""
+    settings = getattr(config, "quantization_config", None)
+    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
+    return None if method is None else str(getattr(method, "value", method))

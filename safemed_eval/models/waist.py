@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+from PIL import Image
 
-from safemed_eval.core import Classify, Question, Vote
+from safemed_eval.core import Answers, Classify, Question, Vote
 from safemed_eval.errors import ModelOutputError
 
 
 class Scorer(Protocol):
     """What a model family, or your own factory (`--model python:module:factory`), has to provide.
 
-    A model that only votes leaves `scores` out and has `vote(canvas, question)` instead, (B, 3, H, W) -> (B,) int64
-    in [0, K], K for "no answer": it can be certified, not attacked.
+    A model that only votes leaves `scores` out and has `vote(canvas, question)` instead, (B, 3, H, W) -> (B,) int64 in
+    [0, K], K for "no answer": it can be answered with and certified, but not attacked.
     """
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
-        """(B, 3, H, W) float32 pixels, one question a row -> (B, >= K) float scores, the higher the likelier.
+        """(B, 3, H, W) float32 pixels and one question per row -> (B, >= K) float scores, the higher the likelier.
 
         Pixels are in [0, 1], or beyond it under noise. Must be differentiable in `canvas` to be attacked. A softmax
         over the row's own K options follows, so log-probabilities and logits both serve.
@@ -33,7 +34,7 @@ class Waist:
     Attributes:
         scorer: the model behind the waist.
         device: where canvases must be.
-        forwards: rows that have gone through the model so far.
+        forwards: images that have gone through the model so far.
     """
 
     def __init__(self, scorer: Any, device: torch.device) -> None:
@@ -42,22 +43,46 @@ class Waist:
         self.forwards = 0
 
     @property
+    def device_name(self) -> str:
+        """The accelerator's name, or "cpu"."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    @property
     def differentiable(self) -> bool:
         """False for a model that only votes."""
         return hasattr(self.scorer, "scores")
 
     def classify(self, questions: Sequence[Question]) -> Classify:
-        """Option log-probabilities, bound to one question a row."""
+        """Option log-probabilities, bound to one question per row."""
         return _BoundClassify(self, tuple(questions))
 
     def vote(self, question: Question) -> Vote:
         """Answers to one question: the model's own `vote`, or the likeliest option."""
         return _BoundVote(self, question)
 
-    def describe(self) -> dict[str, Any]:
-        """What the model says of itself for `run.json`."""
-        describe = getattr(self.scorer, "describe", dict)
-        return dict(describe())
+    @torch.no_grad()
+    def answer(self, canvas: torch.Tensor, questions: Sequence[Question]) -> Answers:
+        """The answer to each row's own question, with log-probabilities where the model has them."""
+        if self.differentiable:
+            return _likeliest(self.classify(questions)(canvas), questions)
+        votes = [int(self.vote(q)(row[None])) for row, q in zip(canvas, questions, strict=True)]
+        counts = [len(q.options) for q in questions]
+        return Answers(predictions=[v if v < k else None for v, k in zip(votes, counts, strict=True)])
+
+    @torch.no_grad()
+    def official(self, image: Image.Image, question: Question) -> Answers:
+        """The answer through the checkpoint's untouched path: 8-bit image at its own size, model with its full head."""
+        scores = self.scorer.official_scores(image, question)
+        self.forwards += 1
+        _refuse(~scores.isfinite().all(keepdim=True), "the model returned NaN or infinite scores")
+        return _likeliest(scores.log_softmax(0)[None], [question])
+
+    def describe(self, question: Question) -> dict[str, Any]:
+        """What the model says of itself for `run.json`, with this question as an example of its prompt."""
+        found: dict[str, Any] = {"device_type": self.device.type}
+        if hasattr(self.scorer, "describe"):
+            found |= self.scorer.describe(question)
+        return found
 
 
 class _BoundClassify:
@@ -103,7 +128,11 @@ class _BoundVote:
         return votes
 
 
+def _likeliest(log_probs: torch.Tensor, questions: Sequence[Question]) -> Answers:
+    rows = [row[: len(q.options)] for row, q in zip(log_probs.cpu(), questions, strict=True)]
+    return Answers(predictions=[int(row.argmax()) for row in rows], log_probs=[row.tolist() for row in rows])
+
+
 def _refuse(broken: torch.Tensor, what: str) -> None:
     if bool(broken.any()):
-        rows = broken.nonzero().flatten().tolist()
-        raise ModelOutputError(f"{what} for {len(rows)} of {len(broken)} rows", rows)
+        raise ModelOutputError(f"{what} for {int(broken.sum())} of {len(broken)} rows")

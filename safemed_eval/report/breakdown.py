@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from safemed_eval import attacks, stats
-from safemed_eval.runs.store import read_meta, read_records
+from safemed_eval import stats
+from safemed_eval.core import OFFICIAL
+from safemed_eval.runs import read_meta, read_records
 
 UNKNOWN = "unknown"
 HUGE_EPS = 0.5
-"""From this L-infinity eps on all balls share the mid-grey image: who still tells items apart was not attacked."""
+"""From this L-infinity eps on the balls of all images share mid-grey: an item that never flips is image-blind."""
 
 Json = dict[str, Any]
 
@@ -23,13 +27,14 @@ Json = dict[str, Any]
 class Summary:
     """The numbers of a run, ready for JSON; shares are in [0, 1], unknown is None.
 
-    `overall` and each entry of `by_modality` and `by_question_type` hold, for `evaluate`, {attack: {accuracy, lower,
-    upper, n, correct, failed}} and for `certify`, {"certified": {radius: ...}, "abstained", "average_radius",
-    "median_radius", ...}.
+    `overall`, and each entry of `by_modality` and `by_question_type`, hold for `evaluate` {attack: {"accuracy",
+    "lower", "upper", "correct", "n", "clusters", "failed", "median_steps", "image_blind"}}, and for `certify`
+    {"certified": {radius: {...}}, "n", "abstained", "average_radius", "median_radius", ...}.
     """
 
     kind: str
     items: int
+    """Items that have all their records."""
     expected: int
     failed: int
     skipped: int
@@ -48,31 +53,34 @@ def summarize(out: Path, radii: Mapping[str, float] | None = None) -> Summary:
     """Read a run folder and break it down.
 
     Args:
-        radii: for `certify`: where certified accuracy is read, by name; by default 0 to 2 sigma in steps of half a
-        sigma.
+        radii: for `certify`: where certified accuracy is read, by name; by default at 0.
     Raises:
         RunError: not a run folder.
     """
-    meta = read_meta(out)
-    frame = pd.DataFrame(read_records(out))
-    kind = meta["spec"]["command"]
+    meta, frame = read_meta(out), pd.DataFrame(read_records(out))
+    spec, conditions = meta["spec"], meta["conditions"]
+    notes: Json = {"images": meta["image_notes"]}
     measure: Callable[[pd.DataFrame], Json]
-    if kind == "certify":
-        sigma = float(meta["spec"]["smoothing"]["sigma"])
-        points = radii or {f"{k / 2:g}s": k / 2 * sigma for k in range(5)}
-        ceiling = stats.radius_ceiling(sigma, meta["spec"]["smoothing"]["n"], meta["spec"]["smoothing"]["alpha"])
-        measure, notes = lambda part: _certified(part, points, ceiling), _certify_notes(meta, frame, ceiling)
+    if spec["command"] == "certify":
+        smoothing = spec["smoothing"]
+        ceiling = stats.radius_ceiling(smoothing["sigma"], smoothing["n"], smoothing["alpha"])
+        measure = partial(_certified, points=radii or {"0": 0.0}, ceiling=ceiling)
+        notes |= {"ceiling": ceiling, "grey_levels_per_radius": _grey_levels(spec["canvas"])}
+        notes |= _false_certificates(len(frame), smoothing["alpha"])
     else:
-        names = meta["conditions"]
-        measure, notes = lambda part: {name: _accuracy(part, name) for name in names}, _attack_notes(frame, names)
+        huge = {name for name, attack in spec["attacks"].items() if _is_huge(attack)}
+        measure = partial(_attacked, conditions=conditions, huge=huge)
+    overall = measure(frame)
+    if OFFICIAL in conditions:
+        notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
     return Summary(
-        kind=kind,
-        items=0 if frame.empty else int(frame["item"].nunique()),
+        kind=spec["command"],
+        items=0 if frame.empty else int((frame["item"].value_counts() == max(1, len(conditions))).sum()),
         expected=meta["items"],
         failed=0 if frame.empty else int(frame.loc[frame["error"].notna(), "item"].nunique()),
         skipped=len(meta["skipped"]),
         sampled=meta["sampled"],
-        overall=measure(frame),
+        overall=overall,
         by_modality=_by(frame, "modality", measure),
         by_question_type=_by(frame, "question_type", measure),
         notes=notes,
@@ -87,10 +95,15 @@ def _by(frame: pd.DataFrame, column: str, measure: Callable[[pd.DataFrame], Json
     return {str(name): measure(frame[slices == name]) for name in sorted(slices.unique())}
 
 
-def _accuracy(frame: pd.DataFrame, condition: str) -> Json:
+def _attacked(part: pd.DataFrame, conditions: Sequence[str], huge: Set[str]) -> Json:
+    return {name: _accuracy(part, name, name in huge) for name in conditions}
+
+
+def _accuracy(frame: pd.DataFrame, condition: str, huge: bool) -> Json:
     part = frame if frame.empty else frame[frame["attack"] == condition]
     correct = [] if part.empty else part["correct"].tolist()
     share = stats.clustered_proportion(correct, _clusters(part))
+    flipped = part if part.empty else part[~part["correct"] & (part["steps"] > 0)]
     return {
         "accuracy": share.estimate,
         "lower": share.lower,
@@ -99,6 +112,8 @@ def _accuracy(frame: pd.DataFrame, condition: str) -> Json:
         "n": share.n,
         "clusters": share.clusters,
         "failed": 0 if part.empty else int(part["error"].notna().sum()),
+        "median_steps": None if flipped.empty else float(flipped["steps"].median()),
+        "image_blind": share.count if huge else None,
     }
 
 
@@ -135,28 +150,27 @@ def _certified(part: pd.DataFrame, points: Mapping[str, float], ceiling: float |
     }
 
 
-def _certify_notes(meta: Json, frame: pd.DataFrame, ceiling: float | None) -> Json:
-    attempted = len(frame)
-    alpha = meta["spec"]["smoothing"]["alpha"]
+def _false_certificates(attempted: int, alpha: float) -> Json:
     return {
-        "ceiling": ceiling,
         "false_certificates_expected_at_most": attempted * alpha,
         "false_certificates_at_most_95": stats.false_certificates_at_most(attempted, alpha) if attempted else 0,
     }
 
 
-def _attack_notes(frame: pd.DataFrame, names: Sequence[str]) -> Json:
-    """Items that a huge untargeted attack could not move: their answers do not hang on the image."""
-    blind = {}
-    for name in names:
-        if name == "official" or frame.empty:
-            continue
-        attack = attacks.parse(name)
-        huge = attack.threat.norm == "linf" and attack.threat.eps >= HUGE_EPS
-        if huge and attack.name != "noise" and getattr(attack, "target", "none") == "none":
-            part = frame[frame["attack"] == name]
-            blind[name] = int(part["correct"].sum())
-    return {"image_blind": blind}
+def _grey_levels(canvas: str) -> float | None:
+    """Root-mean-square change in 8-bit grey levels of a change of L2 length 1; None where canvases differ in size."""
+    match = re.match(r"(\d+)x(\d+)", canvas)
+    return 255 / math.sqrt(3 * int(match[1]) * int(match[2])) if match else None
+
+
+def _is_huge(attack: Mapping[str, Any]) -> bool:
+    """Whether an untargeted search in this ball should flip everything that hangs on the image."""
+    searches = attack["attack"] not in ("clean", "noise") and attack.get("target", "none") == "none"
+    return bool(searches and attack.get("norm") == "linf" and attack["eps"] >= HUGE_EPS)
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
 def _clusters(frame: pd.DataFrame) -> list[str]:

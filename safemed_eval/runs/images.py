@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,20 @@ from safemed_eval.core import Item
 
 
 class Keeper:
-    """Stores the first `count` items of each attack below `out/images`, as Evaluation's `keep`.
+    """Stores these items under each attack below `out/images`, as Evaluation's `keep`.
 
     `NAME.clean.png` is the canvas. The attacked canvas is `NAME.adv.png` where it is on 8-bit grey levels, else
     `NAME.adv.npy`, (3, H, W) float32 in [0, 1]: rounding would undo part of it.
     """
 
-    def __init__(self, out: Path, count: int, quantized: bool) -> None:
+    def __init__(self, out: Path, items: Sequence[Item], quantized: bool) -> None:
         self._folder = out / "images"
-        self._count = count
+        self._ids = {item.id for item in items}
         self._quantized = quantized
-        self._kept: Counter[str] = Counter()
 
     def __call__(self, item: Item, condition: str, clean: Any, attacked: Any) -> None:
         """Store one item; canvases are (3, H, W) tensors."""
-        self._kept[condition] += 1
-        if condition == "clean" or self._kept[condition] > self._count:
+        if condition == "clean" or item.id not in self._ids:
             return
         folder = self._folder / re.sub(r"[^A-Za-z0-9.=,-]+", "_", condition)
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,8 @@ import safemed_eval
 _PACKAGES = ("torch", "torchvision", "transformers", "numpy", "scipy", "pillow", "pydicom", "peft", "accelerate")
 
 
-def session() -> dict[str, Any]:
-    """One start of a run: time, command line, versions, commit of the toolkit, machine."""
+def session(device: str) -> dict[str, Any]:
+    """One start of a run: time, command line, versions, commit of the toolkit, machine, name of the device."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": sys.argv[1:],
@@ -24,6 +24,7 @@ def session() -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "device": device,
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
     }
 

@@ -1,8 +1,8 @@
 """From the canvas to a model's image inputs, through the checkpoint's own image processor, with gradients.
 
-Nothing of a processor is re-implemented. The official call (PIL image and prompt) is made once per prompt and
-watched: whatever the processor hands its image processor, layout and settings, is handed over again with float
-tensors in [0, 255].
+Nothing of a processor is re-implemented. The official call (PIL image and prompt) is made once per prompt and watched:
+whatever the processor hands its image processor, layout and settings, is handed over again with float tensors in
+[0, 255].
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from PIL import Image
+
+from safemed_eval.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,11 @@ class _Watched:
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
-        self.images: Any = None
-        self.settings: dict[str, Any] = {}
-        self.outputs: tuple[str, ...] = ()
+        self.calls: list[tuple[Any, dict[str, Any], tuple[str, ...]]] = []
 
     def __call__(self, images: Any, **settings: Any) -> Any:
-        self.images, self.settings = images, settings
         result = self.inner(images, **settings)
-        self.outputs = tuple(result)
+        self.calls.append((images, settings, tuple(result)))
         return result
 
     def __getattr__(self, name: str) -> Any:
@@ -46,7 +45,11 @@ class _Watched:
 
 
 def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Mapping[str, torch.Tensor], ImageCall]:
-    """The processor's own inputs for one 8-bit image and one prompt, and how it got them."""
+    """The processor's own inputs for one 8-bit image and one prompt, and how it got them.
+
+    Raises:
+        CheckpointError: the processor does not call its image processor exactly once.
+    """
     tokenizer = processor.tokenizer
     settings: dict[str, Any] = {"return_tensors": "pt"}
     if tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token):
@@ -57,10 +60,16 @@ def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Ma
         inputs = processor(text=[prompt], images=[image], **settings)
     finally:
         processor.image_processor = watched.inner
+    if len(watched.calls) != 1:
+        raise CheckpointError(
+            f"{type(processor).__name__} calls its image processor {len(watched.calls)} times for one image; only "
+            "processors that call it once can be followed with float tensors"
+        )
+    images, image_settings, outputs = watched.calls[0]
     call = ImageCall(
-        nested=isinstance(watched.images, (list, tuple)) and isinstance(watched.images[0], (list, tuple)),
-        settings=watched.settings,
-        outputs=tuple(key for key in watched.outputs if key in inputs),
+        nested=isinstance(images, (list, tuple)) and isinstance(images[0], (list, tuple)),
+        settings=image_settings,
+        outputs=tuple(key for key in outputs if key in inputs),
     )
     return dict(inputs), call
 
@@ -70,6 +79,5 @@ def pixel_inputs(processor: Any, canvas: torch.Tensor, call: ImageCall) -> dict[
     images: list[Any] = list((canvas * 255).unbind(0))
     if call.nested:
         images = [[image] for image in images]
-    settings = {**call.settings, "return_tensors": "pt"}
-    outputs = processor.image_processor(images, **settings)
+    outputs = processor.image_processor(images, **{**call.settings, "return_tensors": "pt"})
     return {key: outputs[key] for key in call.outputs}
