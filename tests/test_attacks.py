@@ -253,6 +253,21 @@ def test_an_attack_that_leaves_its_ball_is_stopped() -> None:
         threat.check(x, x * torch.nan)
 
 
+def test_an_attack_that_forgets_the_grid_is_stopped() -> None:
+    x = grid_canvases(1)
+    with pytest.raises(RuntimeError, match="left the 8-bit grey levels"):
+        Threat(norm="linf", eps=0.1).check(x, (x + 0.4 / 255).clamp(0, 1), on_grid=True)
+
+
+@pytest.mark.parametrize("spec", ["noise:eps=0.5,norm=l2", "fgsm:eps=0.5,norm=l2,early_stop=no"])
+def test_l2_lengths_are_exact_on_large_canvases(spec: str) -> None:
+    """Summed in float32, the length of 6.75 million pixels is off by more than the ball's tolerance."""
+    x = torch.full((1, 3, 1500, 1500), 0.5)
+    toy = Linear(torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)) / 1000)
+    found = run(spec, toy, x, torch.zeros(1, dtype=torch.int64), AB).canvas
+    assert float((found - x).double().norm()) == pytest.approx(0.5, abs=1e-4)
+
+
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.0)])
 def test_samples_fill_the_ball(norm: str, eps: float) -> None:
     threat = Threat(norm=norm, eps=eps)  # type: ignore[arg-type]

@@ -47,6 +47,10 @@ def shared(table: Path) -> list[object]:
     return ["--model", TOY, "--data", f"table:{table}", "--canvas", "32x32"]
 
 
+def _records(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    return read_records(Path(summary["out"]))
+
+
 def seconds_aside(out: Path) -> list[dict[str, Any]]:
     records = [{k: v for k, v in r.items() if k != "seconds"} for r in read_records(out)]
     return sorted(records, key=lambda r: (r["item"], r.get("attack", "")))
@@ -161,6 +165,52 @@ def test_bad_items_refuse_the_run_or_are_skipped_and_counted(tmp_path: Path) -> 
     assert json.loads((tmp_path / "run/run.json").read_text())["skipped"][0]["item"] == "q3"
 
 
+def test_skipped_items_are_replaced_as_far_as_there_are_any(tmp_path: Path) -> None:
+    """A sample under --skip-bad is the sample of what can be used: groups do not shrink below N."""
+    table = draw_table(tmp_path / "data", rows=16)
+    shared = [
+        "evaluate",
+        "--model",
+        TOY,
+        "--data",
+        f"table:{table}",
+        "--per-group",
+        2,
+        "--canvas",
+        "32x32",
+        "--skip-bad",
+    ]
+    before = {r["item"] for r in _records(summary_of(*shared, "--out", tmp_path / "a"))}
+    gone = sorted(before)[0]
+    (table.parent / f"{gone[1:]}.png").unlink()
+    found = summary_of(*shared, "--out", tmp_path / "b")
+    after = {r["item"] for r in _records(found)}
+    assert len(before) == len(after) == 8 and gone not in after and found["skipped"] == 1
+    assert {cell["clean"]["n"] for cell in found["by_modality"].values()} == {4}
+
+
+def test_a_filter_leaves_the_bad_items_of_other_slices_alone(tmp_path: Path) -> None:
+    table = draw_table(tmp_path / "data", answer="a kidney")
+    arguments = ["--model", TOY, "--data", f"table:{table}", "--canvas", "32x32", "--out", tmp_path / "run"]
+    assert call("evaluate", *arguments, "--modality", "CT")[0] == 2, "the bad row is a CT"
+    assert summary_of("evaluate", *arguments, "--modality", "MRI")["items"] == 4
+
+
+def test_gradient_attacks_on_a_model_that_only_votes_are_refused(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "voter_for_test.py").write_text(
+        "class M:\n    def vote(self, canvas, question): return (canvas.mean((1, 2, 3)) > 0.5).long()\n"
+        "def make(): return M()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shared = ["--model", "python:voter_for_test:make", "--data", f"table:{table}", "--canvas", "32x32"]
+    code, text = call("evaluate", *shared, "--attack", "fgsm", "--out", tmp_path / "a")
+    assert code == 2 and "only votes" in text
+    assert summary_of("evaluate", *shared, "--attack", "noise", "--out", tmp_path / "b")["items"] == 8
+    assert summary_of("certify", *shared, "--sigma", 0.1, "--n", 30, "--out", tmp_path / "c")["items"] == 8
+
+
 def test_a_model_that_fails_its_check_is_refused_and_leaves_no_run(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +304,9 @@ def test_ctrl_c_leaves_a_clean_resumable_run(table: Path, tmp_path: Path, how: s
         (["evaluate", "--modality", "PET"], "the data has none"),
         (["evaluate", "--canvas", "big"], "HEIGHTxWIDTH"),
         (["evaluate", "--limit", "0"], "at least 1"),
+        (["evaluate", "--official"], "only a transformers checkpoint"),
+        (["evaluate", "--device", "GPU"], "not a device"),
+        (["evaluate", "--dtype", "float16"], "no effect on a python: model"),
         (["certify", "--sigma", "0"], "sigma must be above 0"),
         (["certify", "--sigma", "nan"], "sigma must be above 0"),
         (["certify", "--sigma", "0.25", "--alpha", "1"], "alpha must lie between"),

@@ -161,6 +161,46 @@ def test_native_canvases_of_different_sizes(table: Path) -> None:
     assert {r["item"] for r in records} == {f"q{i}" for i in range(8)} and not any(r["error"] for r in records)
 
 
+def test_a_model_that_only_votes_is_answered_with(table: Path) -> None:
+    class Voter:
+        def vote(self, canvas: torch.Tensor, question: Question) -> torch.Tensor:
+            return torch.where(canvas.mean((1, 2, 3)) > 0.5, 1, len(question.options))
+
+    chosen = [attacks.parse(spec) for spec in ("clean", "noise:eps=1/255")]
+    records = [r for group in evaluation(Voter()).run(items(table), chosen) for r in group]
+    assert len(records) == 16 and not any(r["error"] or r["log_probs"] for r in records)
+    assert {r["prediction"] for r in records} == {1, None}
+    assert all(r["correct"] == (r["prediction"] == r["label"]) for r in records)
+
+
+def test_the_official_path_has_the_same_guards(table: Path) -> None:
+    class Official(Colors):
+        def official_scores(self, image: object, question: Question) -> torch.Tensor:
+            if "image 4" in question.text:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return torch.tensor([torch.nan if "image 2" in question.text else 0.0, 1.0])
+
+    records = [r for group in evaluation(Official()).run(items(table), CHOSEN[:1], official=True) for r in group]
+    official = {r["item"]: r for r in records if r["attack"] == "official"}
+    assert len(official) == 8
+    assert {item for item, r in official.items() if r["error"]} == {"q2", "q4"}
+    assert official["q0"]["prediction"] == 1 and official["q2"]["prediction"] is None
+
+
+def test_the_same_images_are_kept_whatever_happens(table: Path, tmp_path: Path) -> None:
+    for name, model, done in (
+        ("whole", Colors(), ()),
+        ("hungry", Hungry(2), ()),
+        ("resumed", Colors(), ("q0", "q1")),
+    ):
+        keep = Keeper(tmp_path / name, items(table)[:3], False)
+        run = evaluation(model, keep=keep, batch=8).run(items(table), CHOSEN, done=lambda i, c, done=done: i in done)
+        list(run)
+        kept = sorted(file.name for file in (tmp_path / name / "images/fgsm_eps=8_255").iterdir())
+        assert len(kept) == 6
+        assert kept == sorted(file.name for file in (tmp_path / "whole/images/fgsm_eps=8_255").iterdir())
+
+
 def test_kept_images_are_lossless(table: Path, tmp_path: Path) -> None:
     from PIL import Image
 
