@@ -144,8 +144,9 @@ def item_fields(item: Item) -> Record:
     """What every record says of its item."""
     return {
         "item": item.id,
+        "question": item.question.text,
+        "options": list(item.question.options),
         "label": item.label,
-        "options": len(item.question.options),
         "modality": item.modality,
         "question_type": item.question_type,
         "source": item.source,

@@ -6,7 +6,7 @@
     │   ├── DataError        a data set, a question or an image is wrong
     │   ├── CheckpointError  a model cannot be loaded, or cannot be attacked as it stands
     │   └── RunError         a run folder is locked, torn, or belongs to another spec
-    └── ModelOutputError     the model returned NaN, infinite or misshapen output for some rows
+    └── ModelOutputError     the model raised, or returned NaN, infinite or misshapen output, for some rows
 
 A message says what is wrong, where, what was found, and what to do. Everything else keeps its traceback.
 """
@@ -42,7 +42,7 @@ class RunError(UserError):
 
 
 class ModelOutputError(SafemedError):
-    """The model broke the contract of the waist: non-finite or misshapen output."""
+    """The model broke the contract of the waist: it raised, or gave non-finite or misshapen output."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

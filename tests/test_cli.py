@@ -95,7 +95,7 @@ def test_certify_from_checkpoint_to_table(checkpoint: Callable[[str], Path], tab
     assert found["overall"]["certified"]["2s"]["above_ceiling"]
     for record in read_records(out):
         assert (sum(record["votes0"]), sum(record["votes"])) == (10, 60)
-        assert len(record["votes"]) == record["options"] + 1
+        assert len(record["votes"]) == len(record["options"]) + 1
     code, text = call(*arguments)
     assert code == 0 and ">ceiling" in text and "certifies no radius above" in text
 

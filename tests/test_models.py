@@ -270,7 +270,7 @@ def test_letters_that_are_not_single_tokens_are_refused(tmp_path: Path) -> None:
     assert len(tokenizer["model"]["merges"]) == len(merges) - 1
     file.write_text(json.dumps(tokenizer))
     found = check(load(resolve(str(folder)), device="cpu"), (56, 56))
-    assert [one.name for one in found if one.status == "fail"] == ["can be asked"]
+    assert [one.name for one in found if one.status == "fail"] == ["answers"]
     assert "option letter C is not one distinct token" in found[-1].detail
     two_options = check(load(resolve(str(folder)), device="cpu"), (56, 56), options=2)
     assert {one.status for one in two_options} == {"pass"}, "A and B are enough where no question has a C"
@@ -306,7 +306,7 @@ def test_a_model_that_bypasses_its_head_is_refused(
     """Without the narrowed head, the first columns of the logits would be read as letters."""
     monkeypatch.setattr(VLM, "_letters_only", lambda self, options: contextlib.nullcontext())
     found = check(waist("qwen2_5_vl"), (56, 56))
-    assert [(one.name, one.status) for one in found] == [("can be asked", "fail")]
+    assert [(one.name, one.status) for one in found] == [("answers", "fail")]
     assert "does not compute its logits with its output head" in found[0].detail
 
 
@@ -408,9 +408,9 @@ class Random(Blind):
         (Blind(), "gradient reaches the pixels"),
         (Leaky(), "rows are independent"),
         (Cut(), "gradient reaches the pixels"),
-        (NotFinite(), "finite log-probabilities"),
+        (NotFinite(), "answers"),
         (Random(), "same input, same output"),
-        (Picky(), "runs"),
+        (Picky(), "answers"),
     ],
 )
 def test_check_names_what_is_wrong(model: object, name: str) -> None:
@@ -429,7 +429,7 @@ def test_nan_weights_are_found(copy: Path) -> None:
     weights[name][0, 0] = torch.nan
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     found = check(load(resolve(str(copy)), device="cpu"), (56, 56))
-    assert [(one.name, one.status) for one in found] == [("finite log-probabilities", "fail")]
+    assert [(one.name, one.status) for one in found] == [("answers", "fail")]
 
 
 def test_a_processor_that_is_fed_wrongly_is_found(

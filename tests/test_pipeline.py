@@ -56,7 +56,7 @@ def test_every_item_has_one_record_per_attack(table: Path) -> None:
     assert len(records) == 8 * 3
     for record in records:
         assert record["error"] is None and record["correct"] == (record["prediction"] == record["label"])
-        assert len(record["log_probs"]) == record["options"]
+        assert len(record["log_probs"]) == len(record["options"])
         assert record["prediction"] == int(np.argmax(record["log_probs"]))
         assert np.exp(record["log_probs"]).sum() == pytest.approx(1, abs=1e-5)
         limit = 0 if record["attack"] == "clean" else 8 / 255
@@ -141,13 +141,25 @@ def test_out_of_memory_halves_the_batch_and_goes_on(table: Path) -> None:
     assert len(starved) == 8 and all("out of memory" in r["error"] for r in starved)
 
 
-def test_other_runtime_errors_are_not_swallowed(table: Path) -> None:
-    class Buggy:
-        def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
-            raise RuntimeError("shape mismatch")
+def test_what_a_model_raises_is_the_items_fault_and_names_its_place(table: Path) -> None:
+    class Buggy(Colors):
+        def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+            if any("image 6" in q.text for q in questions):
+                raise ValueError("cannot do\nimage 6")
+            return super().scores(canvas, questions)
 
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        list(evaluation(Buggy()).run(items(table), CHOSEN))
+    records = [r for group in evaluation(Buggy()).run(items(table), CHOSEN) for r in group]
+    assert {r["item"] for r in records if r["error"]} == {"q6"}
+    errors = {r["error"] for r in records if r["error"]}
+    assert len(errors) == 1 and "raised ValueError at test_pipeline.py:" in next(iter(errors))
+
+
+def test_our_own_bugs_are_not_swallowed(table: Path) -> None:
+    def keep(*arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(evaluation(Colors(), keep=keep).run(items(table), CHOSEN))
     assert memory.out_of_memory(RuntimeError("[enforce fail at alloc_cpu.cpp:116] can't allocate memory"))
     assert not memory.out_of_memory(RuntimeError("shape mismatch"))
 
@@ -285,6 +297,8 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
     assert summary.by_modality["MRI"]["median_radius"] == 0.6
     assert [summary.by_modality[m]["n"] for m in ("CT", "MRI")] == [4, 1]
     assert list(summary.by_question_type) == ["unknown"]
+    two = [certified(0, radius=3.0), certified(1, radius=None, correct=False, abstained="p_lower <= 1/2")]
+    assert summarize(write_run(tmp_path / "two", two, "certify")).overall["median_radius"] is None
     assert summary.notes["ceiling"] == pytest.approx(0.6158, abs=1e-3)
 
 

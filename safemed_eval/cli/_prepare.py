@@ -64,11 +64,11 @@ def prepare(
         label: tells runs apart in the default folder's name.
         conditions: what every item is asked under, for a command that has more than one.
     """
-    source_is_checked = _cheap_model_checks(model)
+    _refuse_senseless(model)
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
-    _select(loaded, data, run.seed)
-    source = source_is_checked or resolve_model(model.model, model)
+    _select(loaded, data, run.seed)  # a filter that names nothing is told before anything is downloaded or decoded
+    source = resolve_model(model.model, model)
     chosen = load_usable(loaded, data, run.seed)
     spec = {
         "command": command,
@@ -173,16 +173,13 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _cheap_model_checks(options: ModelOptions) -> models.Source | None:
-    """What can be told before data are read: options that make no sense; a python: model's name."""
+def _refuse_senseless(options: ModelOptions) -> None:
+    """Refuse model options that make no sense, whatever the model's files are."""
     if not re.fullmatch(r"[a-z]+(:\d+)?", options.device):
         raise SpecError(f"--device {options.device}: not a device; write auto, cpu, cuda or cuda:1")
-    if not options.model.startswith("python:"):
-        return None
     given = {"--dtype": options.dtype != "auto", "--attn": options.attn, "--device-map": options.device_map}
-    for name in (name for name, value in given.items() if value):
+    for name in (name for name, value in given.items() if value and options.model.startswith("python:")):
         raise SpecError(f"{name} has no effect on a python: model; let its factory decide")
-    return resolve_model(options.model, options)
 
 
 def _select(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:

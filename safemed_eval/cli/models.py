@@ -46,7 +46,7 @@ def check_command(
     else:
         from safemed_eval.models.check import check
 
-        found = check(waist, size)
+        found = check(waist, size, gradients=waist.differentiable)
         rows = [("loads", "pass", f"{waist.describe(_EXAMPLE).get('architecture', source.name)} on {waist.device}")]
         rows += [(finding.name, finding.status, finding.detail) for finding in found]
     if json:

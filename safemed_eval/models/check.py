@@ -15,7 +15,6 @@ from PIL import Image
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
-from safemed_eval.memory import out_of_memory
 from safemed_eval.models.waist import Waist
 
 Status = Literal["pass", "warn", "fail"]
@@ -54,17 +53,8 @@ def check(model: Waist, size: tuple[int, int], *, options: int = 4, gradients: b
     for one in checks:
         try:
             found.extend(one(model, images, question))
-        except ModelOutputError as error:
-            found.append(Finding("finite log-probabilities", "fail", str(error)))
-            break
-        except CheckpointError as error:
-            found.append(Finding("can be asked", "fail", str(error)))
-            break
-        except Exception as error:  # a processor or a model that cannot take float tensors raises what it likes
-            if out_of_memory(error):
-                raise
-            text = " ".join(str(error).split())[:300]
-            found.append(Finding("runs", "fail", f"{type(error).__name__}: {text}"))
+        except (ModelOutputError, CheckpointError) as error:
+            found.append(Finding("answers", "fail", str(error)))
             break
     return found
 
@@ -88,7 +78,7 @@ def _images(size: tuple[int, int]) -> torch.Tensor:
 def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     if not model.differentiable:
         votes = model.vote(question)(images)
-        yield Finding("votes", "pass", f"only votes, here {votes.tolist()}; cannot be attacked")
+        yield Finding("votes", "warn", f"only votes, here {votes.tolist()}: can be certified, not attacked")
         return
     with torch.no_grad():
         three = model.classify([question] * 3)(images)
@@ -107,7 +97,7 @@ def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator
         yield Finding(
             "rows are independent",
             "pass" if leak <= limit else "fail",
-            f"a row changes by {leak:.2g} with other questions beside it (limit {limit:.1g})",
+            f"a row changes by {leak:.2g} with other questions beside it (limit {limit:.2g})",
         )
         twins = model.classify([question] * 3)(images[[0, 0, 0]])
         jitter = _largest(twins[0] - twins[1])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
 
 from safemed_eval.core import Answers, Classify, Question, Vote
-from safemed_eval.errors import ModelOutputError
+from safemed_eval.errors import ModelOutputError, SafemedError
+from safemed_eval.memory import out_of_memory
 
 
 class Scorer(Protocol):
@@ -72,7 +76,8 @@ class Waist:
     @torch.no_grad()
     def official(self, image: Image.Image, question: Question) -> Answers:
         """The answer through the checkpoint's untouched path: 8-bit image at its own size, model with its full head."""
-        scores = self.scorer.official_scores(image, question)
+        with _faults_of_the_model():
+            scores: torch.Tensor = self.scorer.official_scores(image, question)
         self.forwards += 1
         _refuse(~scores.isfinite().all(keepdim=True), "the model returned NaN or infinite scores")
         return _likeliest(scores.log_softmax(0)[None], [question])
@@ -96,7 +101,8 @@ class _BoundClassify:
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
         if len(canvas) != len(self._questions):
             raise ValueError(f"{len(canvas)} canvases for {len(self._questions)} questions")
-        scores: torch.Tensor = self._waist.scorer.scores(canvas, self._questions)
+        with _faults_of_the_model():
+            scores: torch.Tensor = self._waist.scorer.scores(canvas, self._questions)
         self._waist.forwards += len(canvas)
         if scores.ndim != 2 or len(scores) != len(canvas) or scores.shape[1] < self._width:
             raise ModelOutputError(
@@ -120,12 +126,29 @@ class _BoundVote:
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
         if not hasattr(self._waist.scorer, "vote"):
             return self._waist.classify([self._question] * len(canvas))(canvas).argmax(1)
-        votes: torch.Tensor = self._waist.scorer.vote(canvas, self._question)
+        with _faults_of_the_model():
+            votes: torch.Tensor = self._waist.scorer.vote(canvas, self._question)
         self._waist.forwards += len(canvas)
         if votes.shape != (len(canvas),) or votes.is_floating_point():
             raise ModelOutputError(f"the model returned votes of shape {tuple(votes.shape)} and type {votes.dtype}")
         _refuse((votes < 0) | (votes >= self.classes), f"the model voted outside [0, {self.classes - 1}]")
         return votes
+
+
+@contextmanager
+def _faults_of_the_model() -> Iterator[None]:
+    """Whatever a model raises is the fault of these rows, and names its place; memory and our own errors pass."""
+    try:
+        yield
+    except SafemedError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:300]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        raise ModelOutputError(f"the model raised {type(error).__name__} at {where}: {text}") from error
 
 
 def _likeliest(log_probs: torch.Tensor, questions: Sequence[Question]) -> Answers:

@@ -135,7 +135,7 @@ def _certified(part: pd.DataFrame, points: Mapping[str, float], ceiling: float |
         }
     failed = int(part["error"].notna().sum()) if n else 0
     abstained = int(part["abstained"].notna().sum()) if n else 0
-    half = radius.fillna(-1.0).median() if n else -1.0
+    half = radius.fillna(-1.0).quantile(0.5, interpolation="lower") if n else -1.0
     return {
         "certified": curve,
         "n": n,

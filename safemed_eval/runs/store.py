@@ -123,9 +123,11 @@ class Run:
 
 
 def refuse_other_spec(out: Path, spec: Mapping[str, Any]) -> None:
-    """Raise RunError, with the differences, if the folder holds a run of another spec."""
+    """Raise RunError if the folder holds a run of another spec, with the differences, or something else."""
     if (out / META).exists():
         _same("what was asked", out, read_meta(out)["spec"], _plain(spec))
+    elif out.is_dir() and (strange := sorted(file.name for file in out.iterdir() if file.name != ".lock")):
+        raise RunError(f"--out {out}: not a run folder, it holds {strange[0]}; name a new or empty folder")
 
 
 def read_meta(out: Path) -> dict[str, Any]:
