@@ -24,7 +24,7 @@ class Certification:
 
     Args:
         batch: noisy copies that go through the model together; it shrinks when memory runs out. The noise does not
-        depend on it.
+            depend on it.
     """
 
     model: Waist
@@ -40,7 +40,7 @@ class Certification:
         """Certify every item that is not done.
 
         Yields:
-            One record an item. An item whose image or whose output is at fault has `error` set and no radius: it
+            One record per item. An item whose image or whose output is at fault has `error` set and no radius: it
             stays in every denominator.
         """
         for item in items:

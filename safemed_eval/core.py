@@ -35,6 +35,8 @@ QUESTION_TYPES = (
     "Other Biological Attributes",
 )
 MAX_OPTIONS = len(ascii_uppercase)
+UNKNOWN = "unknown"
+"""The slice, in tables, of items whose modality or question type is not known."""
 OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from safemed_eval.errors import DataError, ModelOutputError
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 FAULTS = (DataError, ModelOutputError, RuntimeError, MemoryError)
 """What to catch around the work on an item; `is_fault` tells its faults from bugs."""
@@ -33,6 +35,7 @@ class ShrinkingBatch:
                 if not out_of_memory(error) or self.size == 1:
                     raise
             self.size //= 2
+            _log.warning("out of memory: going on with batches of %d", self.size)
             _release()
 
 

@@ -22,7 +22,8 @@ def clopper_pearson_lower(k: float, n: float, alpha: float) -> float:
     """Exact one-sided lower bound of a binomial proportion: P(bound > p) <= alpha for every p.
 
     Args:
-        k: successes in [0, n]; n: trials. Fractions are allowed (effective sample sizes).
+        k: successes in [0, n].
+        n: trials. Fractions are allowed in both (effective sample sizes).
     Source:
         Clopper and Pearson 1934; equals scipy's `binomtest(k, n, alternative="greater")` interval.
     """
@@ -79,7 +80,8 @@ def clustered_proportion(successes: Sequence[bool], clusters: Sequence[Hashable]
     one cluster): n_eff is then the number of clusters, the cautious end.
 
     Args:
-        successes: one bool an item. clusters: one label an item; items of a cluster may be dependent.
+        successes: one bool per item.
+        clusters: one label per item; items of a cluster may be dependent.
     Returns:
         estimate and bounds None when there is no item.
     Source:

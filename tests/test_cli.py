@@ -17,7 +17,7 @@ from conftest import draw_table
 from typer.testing import CliRunner
 
 from safemed_eval import data as datasets
-from safemed_eval.cli import app
+from safemed_eval.cli import _show, app
 from safemed_eval.errors import UserError
 from safemed_eval.runs import read_records
 
@@ -130,15 +130,67 @@ def test_models_check(checkpoint: Callable[[str], Path], tmp_path: Path) -> None
     assert code == 1 and "no config.json" in text
 
 
+@pytest.mark.slow
+def test_all_real_questions(
+    checkpoint: Callable[[str], Path], real_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The issue's own commands on every real image; the tables add up."""
+    data = ["--data", f"omnimedvqa:{real_data('omnimed_real')}"]
+    model = ["--model", checkpoint("qwen2_5_vl")]
+    attacks = ["--attack", "fgsm:eps=4/255", "--attack", "pgd:eps=4/255,steps=10"]
+    found = summary_of("evaluate", *model, *data, *attacks, "--out", tmp_path / "a")
+    assert (found["items"], found["failed"], found["skipped"]) == (755, 0, 0)
+    for name in ("clean", "fgsm:eps=4/255", "pgd:eps=4/255,steps=10"):
+        for groups in (found["by_modality"], found["by_question_type"]):
+            for count in ("n", "correct"):
+                assert sum(group[name][count] for group in groups.values()) == found["overall"][name][count]
+    assert found["overall"]["clean"]["n"] == 755
+    found = summary_of("certify", *model, *data, "--per-group", 1, "--sigma", 0.25, "--n", 100, "--out", tmp_path / "b")
+    assert found["items"] == found["overall"]["n"] == 32 and found["failed"] == 0
+    for groups in (found["by_modality"], found["by_question_type"]):
+        for count in ("n", "abstained", "wrong"):
+            assert sum(group[count] for group in groups.values()) == found["overall"][count]
+        for radius, point in found["overall"]["certified"].items():
+            parts = [group["certified"][radius]["certified"] for group in groups.values()]
+            assert point["above_ceiling"] or sum(parts) == point["certified"]
+
+
+def test_narrow_terminals_get_the_same_figures_in_blocks(
+    shared: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ["certify", *shared, "--sigma", 0.25, "--n", 60, "--out", tmp_path / "run"]
+    wide = call(*run)[1].split("8 of 8 items")[0].split()
+    monkeypatch.setattr(_show.out, "width", 70)
+    text = call(*run)[1].split("8 of 8 items")[0]
+    assert max(map(len, text.splitlines())) <= 70
+    assert text.count("Disease Diagnosis") > 1 and "\u2026" not in text
+    assert set(text.split()) == set(wide)
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock, passes = [0.0], [0]
+    monkeypatch.setattr(_show.time, "monotonic", lambda: clock[0])
+    with _show.progress("certifying", forwards=lambda: passes[0]) as tick:
+        tick(10, 100)  # of an earlier start
+        clock[0], passes[0] = 40.0, 4000
+        tick(30, 100)
+        clock[0] = 41.0
+        tick(31, 100)
+    told = capsys.readouterr().err
+    assert told == "certifying: 30 of 100, 0.5 items/s, 100 forward passes/s, 0:02:20 left\n"
+
+
 def test_data_describe(table: Path, tmp_path: Path) -> None:
     code, text = call("data", "describe", f"table:{table}")
-    assert code == 0 and "8 questions on 8 images" in text and "Disease Diagnosis" in text
+    assert code == 0 and "8 questions, 8 of them usable, on 8 images" in text and "Disease Diagnosis" in text
     broken = draw_table(tmp_path / "broken", answer="a kidney")
     code, text = call("data", "describe", f"table:{broken}")
     assert code == 1 and "q3: gold answer 'a kidney' equals none of the options" in text
     facts = json.loads(call("data", "describe", f"table:{broken}", "--json")[1])
-    assert facts["questions"] == 7 and facts["bad"][0]["item"] == "q3"
-    assert sum(row["n"] for row in facts["counts"]) == 7
+    assert (facts["questions"], facts["usable"], facts["bad"][0]["item"]) == (8, 7, "q3")
+    assert sum(row["n"] for row in facts["counts"]) == 8
 
 
 def test_bad_items_refuse_the_run_or_are_skipped_and_counted(tmp_path: Path) -> None:
@@ -161,7 +213,7 @@ def test_bad_items_refuse_the_run_or_are_skipped_and_counted(tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
     found = summary_of(*shared, "--skip-bad")
     assert (found["items"], found["skipped"]) == (7, 1)
-    assert "1 bad ones were left out" in call(*shared, "--skip-bad")[1]
+    assert "1 bad left out" in call(*shared, "--skip-bad")[1]
     assert json.loads((tmp_path / "run/run.json").read_text())["skipped"][0]["item"] == "q3"
 
 
@@ -304,11 +356,14 @@ def test_ctrl_c_leaves_a_clean_resumable_run(table: Path, tmp_path: Path, how: s
         (["evaluate", "--modality", "PET"], "the data has none"),
         (["evaluate", "--canvas", "big"], "HEIGHTxWIDTH"),
         (["evaluate", "--limit", "0"], "at least 1"),
+        (["evaluate", "--data", "."], "say what it is, medr1:."),
+        (["evaluate", "--out", "/dev/null/run"], "/dev/null is a file"),
+        (["evaluate", "--out", "."], "not a run folder, it holds"),
         (["evaluate", "--official"], "only a transformers checkpoint"),
         (["evaluate", "--device", "GPU"], "not a device"),
         (["evaluate", "--dtype", "float16"], "no effect on a python: model"),
         (["certify", "--sigma", "0"], "sigma must be above 0"),
-        (["certify", "--sigma", "nan"], "sigma must be above 0"),
+        (["certify", "--sigma", "nan"], "--sigma: 'nan' is not a number"),
         (["certify", "--sigma", "0.25", "--alpha", "1"], "alpha must lie between"),
         (["certify", "--sigma", "0.25", "--n", "5"], "cannot certify anything"),
         (["certify", "--sigma", "0.25", "--radii", "1x"], "--radii: '1x' is not a number"),

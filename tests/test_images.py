@@ -203,3 +203,28 @@ def test_window_and_rescale_slope(tmp_path: Path) -> None:
         PhotometricInterpretation="MONOCHROME1",
     )
     assert np.array_equal(decode(inverted).pixels[0, :, 0].astype(int), 255 - shown)
+
+
+def test_voi_lut_after_the_modality_lut(tmp_path: Path) -> None:
+    """Stored 0..3, rescaled to 10..13, looked up in a table of 8 bits that begins at 10."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    lut = Dataset()
+    lut.add_new("LUTDescriptor", "US", [4, 10, 8])
+    lut.add_new("LUTData", "US", [5, 250, 17, 90])
+    stored = np.array([[0, 1, 2, 3]])
+    path = dicom(tmp_path, stored, RescaleSlope=1, RescaleIntercept=10, VOILUTSequence=Sequence([lut]))
+    picture = decode(path)
+    assert picture.pixels[0, :, 0].tolist() == [5, 250, 17, 90] and "VOI LUT applied" in picture.notes
+
+
+def test_sixteen_bit_colour_dicom_is_stretched(tmp_path: Path) -> None:
+    values = np.array([[[0, 10000, 40000], [20000, 0, 40000]]])
+    path = dicom(tmp_path, values[..., 0], SamplesPerPixel=3, PlanarConfiguration=0, PhotometricInterpretation="RGB")
+    from pydicom import dcmread
+
+    dataset = dcmread(path)
+    dataset.PixelData = values.astype(np.uint16).tobytes()
+    dataset.save_as(path)
+    assert decode(path).pixels.tolist() == [[[0, 64, 255], [128, 0, 255]]]

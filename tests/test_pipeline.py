@@ -246,11 +246,19 @@ def write_run(
 ) -> Path:
     out.mkdir()
     smoothing = {"sigma": 0.25, "n0": 100, "n": 1000, "alpha": 0.001}
-    spec: dict[str, object] = {"command": command, "smoothing": smoothing, "canvas": "384x384 stretch"}
+    spec: dict[str, object] = {"command": command, "smoothing": smoothing, "canvas": "384x384 stretch", "seed": 0}
     conditions = [str(attack) for attack in chosen]
-    spec["attacks"] = {str(a): {"attack": a.name, **asdict(a)} for a in chosen}
+    spec |= {"quantize": False, "attacks": {str(a): {"attack": a.name, **asdict(a)} for a in chosen}}
     about = {"items": len(records), "skipped": [], "sampled": None, "conditions": conditions, "image_notes": {}}
-    whole = {"schema": 1, "spec": spec, "model": {}, "sessions": [], **about, **meta}
+    whole = {
+        "schema": 1,
+        "spec": spec,
+        "model": {},
+        "sessions": [],
+        "names": {"model": "toy", "data": "table:x"},
+        **about,
+        **meta,
+    }
     (out / "run.json").write_text(json.dumps(whole))
     (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return out
@@ -298,7 +306,7 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
     assert [summary.by_modality[m]["n"] for m in ("CT", "MRI")] == [4, 1]
     assert list(summary.by_question_type) == ["unknown"]
     two = [certified(0, radius=3.0), certified(1, radius=None, correct=False, abstained="p_lower <= 1/2")]
-    assert summarize(write_run(tmp_path / "two", two, "certify")).overall["median_radius"] is None
+    assert summarize(write_run(tmp_path / "two", two, "certify")).overall["median_radius"] == 3.0, "half are enough"
     assert summary.notes["ceiling"] == pytest.approx(0.6158, abs=1e-3)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
 
@@ -33,6 +36,38 @@ def test_the_lower_bound_is_wrong_at_most_alpha_of_the_time(n: int, alpha: float
     for p in np.linspace(0.001, 0.999, 333):
         wrong = sps.binom.pmf(np.arange(n + 1), n, p)[bounds > p].sum()
         assert wrong <= alpha * (1 + 1e-9)
+
+
+@given(n=st.integers(1, 3000), data=st.data(), alpha=st.floats(1e-6, 0.5))
+def test_bounds_are_monotone(n: int, data: st.DataObject, alpha: float) -> None:
+    """More successes, a laxer alpha, or more trials with one failure less: never a lower bound."""
+    k = data.draw(st.integers(0, n))
+    low, high = stats.clopper_pearson_lower(k, n, alpha), stats.clopper_pearson_upper(k, n, alpha)
+    assert 0 <= low <= k / n <= high <= 1
+    assert stats.clopper_pearson_lower(k, n, alpha / 2) <= low
+    assert stats.clopper_pearson_upper(k, n, alpha / 2) >= high
+    assert stats.clopper_pearson_lower(k + 1, n + 1, alpha) >= low >= stats.clopper_pearson_lower(k, n + 1, alpha)
+    radius = stats.certified_radius(low, 0.25)
+    ceiling = stats.radius_ceiling(0.25, n, alpha)
+    assert radius is None or (ceiling is not None and 0 < radius <= ceiling)
+
+
+@given(x=st.floats(-1e6, 1e6), digits=st.integers(0, 6))
+def test_rounding_goes_one_way_and_not_far(x: float, digits: int) -> None:
+    low, high = rounding.floor_to(x, digits), rounding.ceil_to(x, digits)
+    assert low <= x <= high and high - low <= 10**-digits + 1e-9
+    assert rounding.floor_to(low, digits) == low and rounding.ceil_to(high, digits) == high
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=60), st.randoms())
+def test_clustered_intervals_hold_the_estimate_in_any_order(rows: list[tuple[bool, int]], shuffler: Random) -> None:
+    found = stats.clustered_proportion(*zip(*rows, strict=True))
+    assert found.lower <= found.estimate <= found.upper
+    independent = stats.clustered_proportion([good for good, _ in rows], range(len(rows)))
+    assert found.lower <= independent.lower + 1e-12 and found.upper >= independent.upper - 1e-12, "never narrower"
+    shuffler.shuffle(rows)
+    again = stats.clustered_proportion(*zip(*rows, strict=True))
+    assert (again.lower, again.upper) == pytest.approx((found.lower, found.upper))
 
 
 def test_bounds_refuse_nonsense() -> None:

@@ -5,6 +5,7 @@ Cheap checks come first, then data, then the model's files, and torch last.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +18,10 @@ import typer
 from safemed_eval import data as datasets
 from safemed_eval import models
 from safemed_eval.cli._options import DataOptions, LoadOptions, ModelOptions, RunOptions
-from safemed_eval.cli._show import progress, status
+from safemed_eval.cli._show import listed, progress, status
 from safemed_eval.core import Record
 from safemed_eval.data import Canvas, DataSet
-from safemed_eval.errors import DataError, SpecError
+from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
 
 if TYPE_CHECKING:
@@ -73,6 +74,13 @@ def prepare(
     spec = {
         "command": command,
         "model": source.identity,
+        "load": {"dtype": model.dtype, "attn": model.attn, "device_map": model.device_map},
+        "select": {
+            "modality": data.modality,
+            "question_type": data.question_type,
+            "per_group": data.per_group,
+            "limit": data.limit,
+        },
         "data": chosen.sha256,
         "canvas": str(canvas),
         "seed": run.seed,
@@ -81,6 +89,7 @@ def prepare(
     names = [Path(model.model).name, Path(data.data.partition(":")[2]).stem, label]
     place = run.out or default_out(command, names, spec)
     refuse_other_spec(place, spec)
+    _refuse_unwritable(place)
     about = {
         "names": {"model": source.name, "commits": source.commits, "data": data.data},
         "sampled": chosen.sampled,
@@ -125,13 +134,15 @@ def started(prepared: Prepared, options: LoadOptions, *, gradients: bool) -> Ite
             raise typer.Exit(130) from None
 
 
-def write_all(text: str, waist: Waist, folder: Run, total: int, groups: Iterable[Sequence[Record]]) -> None:
-    """Append what comes, with a progress bar."""
+def write_all(text: str, waist: Waist, folder: Run, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:
+    """Append what comes, with a progress bar that counts items: an item is done with all its records."""
+    items = len(prepared.data.items)
+    each = prepared.total / items
     with progress(text, forwards=lambda: waist.forwards) as tick:
-        tick(len(folder), total)
+        tick(len(folder) / each, items)
         for records in groups:
             folder.append(records)
-            tick(len(folder), total)
+            tick(len(folder) / each, items)
 
 
 def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
@@ -182,6 +193,15 @@ def _refuse_senseless(options: ModelOptions) -> None:
         raise SpecError(f"{name} has no effect on a python: model; let its factory decide")
 
 
+def _refuse_unwritable(place: Path) -> None:
+    """Tell before the model is loaded that the folder cannot be made or written."""
+    there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise RunError(f"--out {place}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"--out {place}: {there} cannot be written; choose another --out")
+
+
 def _select(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
     return datasets.select(
         loaded,
@@ -194,9 +214,8 @@ def _select(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
 
 
 def _bad_items(chosen: DataSet, name: str) -> str:
-    listed = "\n".join(f"  {bad}" for bad in chosen.bad[:_BAD_SHOWN])
-    more = f"\n  ... and {len(chosen.bad) - _BAD_SHOWN} more" if len(chosen.bad) > _BAD_SHOWN else ""
     return (
         f"--data {name}: {len(chosen.bad)} of {len(chosen.bad) + len(chosen.items)} items cannot be used; mend them, "
-        f"or pass --skip-bad to run without them and have them counted:\n{listed}{more}"
+        "or pass --skip-bad to run without them and have them counted:\n"
+        + listed([str(bad) for bad in chosen.bad], _BAD_SHOWN)
     )

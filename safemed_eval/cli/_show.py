@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from safemed_eval.rounding import ceil_to, floor_to
 
 if TYPE_CHECKING:
     from safemed_eval.report import Summary
 
-_QUIET_EVERY_S = 30.0
+_LINE_EVERY_S = 30.0
 _CANVAS_COST = 0.02
 _FILE_WIDTH = 160
 
-out = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False)
+_measured = sys.stdout.isatty() or "COLUMNS" in os.environ
+out = Console(width=None if _measured else _FILE_WIDTH, highlight=False)
 err = Console(stderr=True, highlight=False)
 
-Tick = Callable[[int, int], None]
+Tick = Callable[[float, float], None]
 
 
 @contextmanager
@@ -38,45 +42,68 @@ def status(text: str) -> Iterator[None]:
         yield
 
 
+class _Speed(ProgressColumn):
+    """Items/s and forward passes/s since the start, and the time left at that speed; alive between two items."""
+
+    def __init__(self, forwards: Callable[[], int] | None) -> None:
+        super().__init__()
+        self._forwards = forwards
+        self._passes_before = forwards() if forwards else 0
+        self._began = time.monotonic()
+        self.first: float | None = None
+        """What was done before this start: not counted into the speed."""
+
+    def render(self, task: Task) -> Text:
+        return Text(self.text(task.completed, task.total))
+
+    def text(self, done: float, total: float | None) -> str:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        fresh = done - (self.first or 0.0)
+        words = [f"{fresh / seconds:.3g} items/s"] if fresh else []
+        if self._forwards:
+            words.append(f"{(self._forwards() - self._passes_before) / seconds:.4g} forward passes/s")
+        if fresh and total is not None:
+            words.append(f"{timedelta(seconds=round((total - done) * seconds / fresh))} left")
+        return ", ".join(words)
+
+
 @contextmanager
 def progress(text: str, *, forwards: Callable[[], int] | None = None, transient: bool = False) -> Iterator[Tick]:
     """A bar with items/s, forward passes/s and time left; a line now and then where there is no terminal.
 
     Yields:
-        A function to call with (done, of how many). What is done at its first call is not counted into the speed.
+        A function to call with (items done, of how many).
     """
-    count = forwards or (lambda: 0)
-    began = last = time.monotonic()
-    first: list[int] = []
-    before = count()
+    speed, last = _Speed(forwards), time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed)
+    with Progress(*columns, console=err, transient=transient, disable=not err.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
 
-    def speed(done: int) -> str:
-        seconds = max(time.monotonic() - began, 1e-9)
-        items = f"{(done - first[0]) / seconds:.3g} items/s"
-        return f"{items}, {(count() - before) / seconds:.4g} forward passes/s" if forwards else items
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-        console=err,
-        transient=transient,
-        disable=not err.is_terminal,
-    ) as bar:
-        task = bar.add_task(text, total=None, speed="")
-
-        def tick(done: int, total: int) -> None:
+        def tick(done: float, total: float) -> None:
             nonlocal last
-            if not first:
-                first.append(done)
-            bar.update(task, completed=done, total=total, speed=speed(done))
-            if not err.is_terminal and time.monotonic() - last > _QUIET_EVERY_S:
+            if speed.first is None:
+                speed.first = done
+            bar.update(task, completed=done, total=total)
+            if not err.is_terminal and time.monotonic() - last > _LINE_EVERY_S:
                 last = time.monotonic()
-                typer.echo(f"{text}: {done} of {total}, {speed(done)}", err=True)
+                typer.echo(f"{text}: {done:.0f} of {total:.0f}, {speed.text(done, total)}", err=True)
 
         yield tick
+
+
+def say(line: str, style: str | None = None) -> None:
+    """One line of text, wrapped by words in a terminal and whole in a file."""
+    out.print(line, style=style, soft_wrap=not out.is_terminal)
+
+
+def listed(bad: Sequence[str], most: int) -> str:
+    """The items that cannot be used, a line each, and what to do where their images are not found."""
+    lines = [f"  {one}" for one in bad[:most]]
+    if len(bad) > most:
+        lines.append(f"  ... and {len(bad) - most} more (`safemed-eval data describe ... --json` lists all)")
+    if any("image not found" in one for one in bad):
+        lines.append("  (--data-root names the folder that image paths are relative to)")
+    return "\n".join(lines)
 
 
 def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None = None) -> None:
@@ -88,73 +115,94 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
         typer.echo(json.dumps(summary.to_json(), indent=2))
         return
     columns = _certify_columns if summary.kind == "certify" else _attack_columns
-    for heading, groups in (("modality", summary.by_modality), ("question type", summary.by_question_type)):
-        _print_table(heading, {"all": summary.overall, **groups}, columns)
-        out.print()
+    tables = {"modality": summary.by_modality, "question type": summary.by_question_type}
+    longest = max(len(name) for heading, groups in tables.items() for name in (heading, *groups))
+    for heading, groups in tables.items():
+        _print_table(f"{heading:<{longest}}", {"all": summary.overall, **groups}, columns)
     for line in _footer(summary):
-        out.print(line)
-    out.print(escape(summary.out), style="dim")
+        say(line)
+    say(escape(summary.out), "dim")
 
 
-Cells = Mapping[str, tuple[str, str]]
-"""Column heading -> figure, and its interval, which is left out where the terminal is narrow."""
+Cells = Mapping[str, str]
+"""Column heading -> figure with its interval."""
 
 
 def _print_table(heading: str, rows: Mapping[str, Any], columns: Callable[[Any], Cells]) -> None:
+    """One table, or where the terminal is narrow several below each other, each with the rows' names and sizes.
+
+    Args:
+        heading: of the names, as wide as the widest of them.
+    """
     cells = {name: columns(row) for name, row in rows.items()}
-    headings = list(cells["all"])
-    widths = [max(len(h), *(len(" ".join(row[h]).strip()) for row in cells.values())) for h in headings]
-    narrow = max(map(len, (heading, *cells))) + sum(width + 2 for width in widths) > out.width
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(heading, overflow="fold")
-    for title in headings:
-        table.add_column(escape(title), justify="right", no_wrap=True)
-    for name, row in cells.items():
-        figures = (row[h][0] if narrow else " ".join(row[h]).strip() for h in headings)
-        table.add_row(escape(name), *figures)
-    out.print(table)
-    if narrow:
-        out.print("(intervals: in a wider terminal, or with --json)", style="dim")
+    first, *others = list(cells["all"])
+    widths = {title: 2 + max(len(title), *(len(row[title]) for row in cells.values())) for title in cells["all"]}
+    room = out.width - len(heading) - widths[first]
+    for titles in _blocks(others, widths, room):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(heading, no_wrap=True)
+        for title in (first, *titles):
+            table.add_column(escape(title), justify="right", no_wrap=True)
+        for name, row in cells.items():
+            table.add_row(escape(name), *(row[title] for title in (first, *titles)))
+        out.print(table)
+        out.print()
+
+
+def _blocks(titles: Sequence[str], widths: Mapping[str, int], room: int) -> Iterator[list[str]]:
+    """The columns, cut into runs that fit side by side; each run has at least one."""
+    block: list[str] = []
+    for title in titles:
+        if block and sum(widths[one] for one in (*block, title)) > room:
+            yield block
+            block = []
+        block.append(title)
+    yield block
 
 
 def _attack_columns(row: Mapping[str, Any]) -> Cells:
-    return {"n": (str(next(iter(row.values()))["n"]), "")} | {
-        condition: (percent(cell["accuracy"]), _interval(cell)) for condition, cell in row.items()
+    return {"n": str(next(iter(row.values()))["n"])} | {
+        condition: f"{percent(cell['accuracy'])} {_interval(cell)}".strip() for condition, cell in row.items()
     }
 
 
 def _certify_columns(row: Mapping[str, Any]) -> Cells:
-    cells = {"n": (str(row["n"]), "")}
+    cells = {"n": str(row["n"])}
     for name, point in row["certified"].items():
-        beyond = point["above_ceiling"]
-        figure = ">ceiling" if beyond else percent_down(point["certified_accuracy"])
-        cells[f"r>={name}"] = (figure, _interval(point))
-    cells["abstain"] = (percent(row["abstention"]), "")
-    cells["ACR"] = (_radius(row["average_radius"]), "")
-    cells["median r"] = (_radius(row["median_radius"]), "")
-    return cells
+        figure = f"{percent_down(point['certified_accuracy'])} {_interval(point)}".strip()
+        cells[f"r>={name}"] = ">ceiling" if point["above_ceiling"] else figure
+    return cells | {
+        "abstain": percent(row["abstention"]),
+        "ACR": _radius(row["average_radius"]),
+        "median r": _radius(row["median_radius"]),
+    }
 
 
 def _footer(summary: Summary) -> Iterator[str]:
     line = f"{summary.items} of {summary.expected} items"
     if summary.sampled:
-        line += f" (sample: {summary.sampled}; 'all' is the unweighted mean of the sample)"
+        line += f" (sample: {summary.sampled})"
     line += f"; {summary.failed} failed and count as wrong" if summary.failed else ""
-    line += f"; {summary.skipped} bad ones were left out" if summary.skipped else ""
+    line += f"; {summary.skipped} bad left out" if summary.skipped else ""
     yield line
+    yield escape("; ".join(f"{name} {value}" for name, value in summary.asked.items() if value not in (None, False)))
     if summary.notes["images"]:
-        yield "Images: " + "; ".join(f"{count} {note}" for note, count in summary.notes["images"].items())
+        yield "Images: " + "; ".join(f"{note}: {count}" for note, count in summary.notes["images"].items())
     yield from _certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary)
 
 
 def _attack_footer(summary: Summary) -> Iterator[str]:
-    yield "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size (clusters: patient or image)."
+    clusters = summary.overall["clean"]["clusters"]
+    yield (
+        "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size "
+        f"(clusters: patient or image, here {clusters})."
+    )
     steps = {name: cell["median_steps"] for name, cell in summary.overall.items() if cell["median_steps"]}
     if steps:
         yield "Median steps to a flip: " + ", ".join(f"{count:g} ({name})" for name, count in steps.items())
     for name, cell in summary.overall.items():
-        if cell["image_blind"] is not None:
-            yield f"{name}: {cell['image_blind']} items never flipped: image-blind, or the attack is broken"
+        if cell["image_blind"]:
+            yield f"{name}: {cell['image_blind']} of {cell['n']} never flipped: image-blind, or the attack is broken"
     cost = summary.notes.get("canvas_cost")
     if cost is not None and cost > _CANVAS_COST:
         yield f"[yellow]The canvas costs {100 * cost:.1f} points of accuracy against the official path.[/]"
@@ -163,13 +211,22 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
 def _certify_footer(summary: Summary) -> Iterator[str]:
     ceiling, grey = summary.notes["ceiling"], summary.notes["grey_levels_per_radius"]
     yield (
-        "Certified accuracy in %, rounded down, 95 % intervals; r: L2 radius in \\[0, 1] pixel units over the canvas, "
-        "s: sigma. ACR: average certified radius, 0 for wrong and abstained."
+        "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
+        "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
+        f"{summary.overall['clusters']}). Radii are L2 in \\[0, 1] pixel units over the whole canvas; s is sigma."
+    )
+    yield (
+        "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: the "
+        "largest radius at which half are still certified and right."
     )
     levels = f" ({floor_to(ceiling * grey, 3)} grey levels RMS)" if grey else ""
     yield f"Ceiling: this sample budget certifies no radius above {floor_to(ceiling, 4)}{levels}, whatever the model."
     at_most = summary.notes["false_certificates_at_most_95"]
-    yield f"Of {summary.items} certificates attempted, at most {at_most} are false, with 95 % confidence."
+    yield (
+        f"A certificate may be false by chance: with 95 % confidence at most {at_most} of these {summary.items} are."
+        if summary.items
+        else "No certificate yet."
+    )
 
 
 def percent(share: float | None) -> str:

@@ -23,24 +23,26 @@ def certify(
     model: ModelOptions,
     data: DataOptions,
     run: RunOptions,
-    sigma: Annotated[float, typer.Option(help="Standard deviation of the noise, in [0, 1] pixel units.")],
+    sigma: Annotated[
+        str, typer.Option(help="Standard deviation of the noise, in [0, 1] pixel units: 0.25, or a fraction.")
+    ],
     n0: Annotated[int, typer.Option(help="Noisy copies that select the class.")] = 100,
     n: Annotated[int, typer.Option(help="Noisy copies that bound its probability.")] = 1000,
     alpha: Annotated[float, typer.Option(help="Probability that one certificate is false.")] = 0.001,
     radii: Annotated[
         str, typer.Option(help="Where certified accuracy is shown; the suffix s counts in sigma.")
-    ] = "0s,0.5s,1s,1.5s,2s",
+    ] = "0,0.5s,1s,1.5s,2s",
 ) -> None:
     """Certified L2 radii by randomized smoothing, by imaging modality and question type."""
     from safemed_eval.smoothing import Smoothing
 
     try:
-        smoothing = Smoothing(sigma=sigma, n0=n0, n=n, alpha=alpha)
+        smoothing = Smoothing(sigma=grammar.number(sigma, "--sigma"), n0=n0, n=n, alpha=alpha)
     except ValueError as error:
         raise SpecError(f"certify: {error}") from None
-    points = grammar.radii(radii, sigma)
+    points = grammar.radii(radii, smoothing.sigma)
     asked = {"smoothing": asdict(smoothing), "sampling": "fixed"}
-    prepared = prepare("certify", model, data, run, asked, label=f"sigma{sigma:g}")
+    prepared = prepare("certify", model, data, run, asked, label=f"sigma{smoothing.sigma:g}")
     if not prepared.complete:
         with started(prepared, model, gradients=False) as (waist, folder):
             from safemed_eval.certify import Certification
@@ -48,5 +50,5 @@ def certify(
             batch = run.batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
             work = Certification(model=waist, canvas=prepared.canvas, smoothing=smoothing, seed=run.seed, batch=batch)
             records = ([record] for record in work.run(prepared.data.items, done=folder.done))
-            write_all("certifying", waist, folder, prepared.total, records)
+            write_all("certifying", waist, folder, prepared, records)
     show_run(prepared.place, as_json=run.json, radii=points)

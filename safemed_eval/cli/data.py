@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from safemed_eval import data as datasets
-from safemed_eval.cli._show import out, progress
-from safemed_eval.data import DataSet
+from safemed_eval.cli._show import listed, out, progress, say
+from safemed_eval.core import UNKNOWN, Item
+from safemed_eval.data import Bad, DataSet
 
 app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
 _BAD_SHOWN = 20
-_UNKNOWN = "unknown"
 
 
 @app.callback()
@@ -38,48 +39,44 @@ def describe(
     if json:
         typer.echo(jsonlib.dumps(_facts(loaded, verified), indent=2, ensure_ascii=False))
     else:
-        _print(loaded, verified)
+        _print(_facts(loaded, verified))
     raise typer.Exit(bool(verified.bad))
 
 
-def _counts(data: DataSet) -> Counter[tuple[str, str]]:
-    return Counter((item.modality or _UNKNOWN, item.question_type or _UNKNOWN) for item in data.items)
-
-
-def _facts(loaded: DataSet, verified: DataSet) -> dict[str, object]:
+def _facts(loaded: DataSet, data: DataSet) -> dict[str, Any]:
+    """What there is, whether or not it can be used."""
+    there: list[Item | Bad] = [*data.items, *data.bad]
+    counts = Counter((one.modality or UNKNOWN, one.question_type or UNKNOWN) for one in there)
     return {
-        "questions": len(loaded.items),
+        "questions": len(there),
+        "usable": len(data.items),
         "images": len({item.image for item in loaded.items}),
         "options": dict(sorted(Counter(len(item.question.options) for item in loaded.items).items())),
-        "counts": [{"modality": m, "question_type": q, "n": n} for (m, q), n in sorted(_counts(loaded).items())],
-        "canvas": str(loaded.canvas),
-        "image_notes": dict(verified.notes),
-        "bad": [{"item": bad.id, "reason": bad.reason} for bad in verified.bad],
-        "usable": len(verified.items),
+        "counts": [{"modality": m, "question_type": q, "n": n} for (m, q), n in sorted(counts.items())],
+        "canvas": str(data.canvas),
+        "image_notes": dict(data.notes),
+        "bad": [{"item": bad.id, "reason": bad.reason} for bad in data.bad],
     }
 
 
-def _print(loaded: DataSet, verified: DataSet) -> None:
-    counts = _counts(loaded)
+def _print(facts: Mapping[str, Any]) -> None:
+    counts = Counter({(row["modality"], row["question_type"]): row["n"] for row in facts["counts"]})
     types = sorted({q for _, q in counts})
-    table = Table("questions", *types, "all", box=None, pad_edge=False, header_style="bold")
+    table = Table("questions", *map(escape, types), "all", box=None, pad_edge=False, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
     for modality in sorted({m for m, _ in counts}):
         row = [counts[modality, q] for q in types]
         table.add_row(escape(modality), *(str(n) if n else "-" for n in row), str(sum(row)))
-    table.add_row(
-        "all", *(str(sum(counts[m, q] for m, q in counts if q == t)) for t in types), str(sum(counts.values()))
-    )
+    sums = [sum(n for (_, q), n in counts.items() if q == kind) for kind in types]
+    table.add_row("all", *map(str, sums), str(sum(sums)))
     out.print(table)
-    facts = _facts(loaded, verified)
-    out.print(f"{facts['questions']} questions on {facts['images']} images, canvas {facts['canvas']}")
-    out.print(f"questions by number of options: {facts['options']}")
-    for note, count in verified.notes.items():
-        out.print(f"  {count} images: {note}")
-    if verified.bad:
-        out.print(f"[red]{len(verified.bad)} items cannot be used[/red]; --skip-bad runs without them:")
-        for bad in verified.bad[:_BAD_SHOWN]:
-            out.print(f"  {escape(str(bad))}")
-        if len(verified.bad) > _BAD_SHOWN:
-            out.print(f"  ... and {len(verified.bad) - _BAD_SHOWN} more (--json lists all)")
+    bad = facts["bad"]
+    say(f"{facts['questions']} questions, {facts['usable']} of them usable, on {facts['images']} images")
+    options = ", ".join(f"{n} with {count}" for count, n in facts["options"].items())
+    say(f"options: {options or 'none'}; canvas {facts['canvas']}")
+    for note, count in facts["image_notes"].items():
+        say(f"images: {note}: {count}")
+    if bad:
+        say(f"[red]{len(bad)} questions cannot be used[/red]; --skip-bad runs without them and counts them:")
+        say(escape(listed([f"{one['item']}: {one['reason']}" for one in bad], _BAD_SHOWN)))

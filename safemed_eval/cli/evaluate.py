@@ -71,5 +71,5 @@ def evaluate(
                 keep=Keeper(prepared.place, items[:keep_images], quantize),
             )
             records = work.run(items, list(chosen.values()), official=official, done=folder.done)
-            write_all("evaluating", waist, folder, prepared.total, records)
+            write_all("evaluating", waist, folder, prepared, records)
     show_run(prepared.place, as_json=run.json)

@@ -48,6 +48,8 @@ def load(spec: str, root: Path | None = None) -> DataSet:
         SpecError: unknown kind. DataError: nothing readable at the path.
     """
     kind, colon, path = spec.partition(":")
+    if not colon and Path(spec).expanduser().exists():
+        raise SpecError(f"--data {spec}: say what it is, {', '.join(f'{kind}:{spec}' for kind in kinds())}")
     if kind not in kinds():
         raise SpecError(f"--data {spec}: unknown kind '{kind}'; {did_you_mean(kind, kinds())}")
     if not (colon and path):

@@ -146,7 +146,7 @@ class Builder:
         """Add the item that `make` returns, or name the record as bad if it raises DataError."""
         try:
             if id in self._seen:
-                raise DataError("id occurs twice")
+                raise DataError("the id occurs twice; only the first of them is used")
             self._seen.add(id)
             self.items.append(make())
         except DataError as error:
@@ -161,19 +161,23 @@ def make_question(text: Any, options: Sequence[Any]) -> Question:
     if not (isinstance(text, str) and text.strip()):
         raise DataError("the question is empty")
     if not all(isinstance(option, str) and option.strip() for option in options):
-        raise DataError(f"an option is empty: {list(options)}")
+        raise DataError(f"an option is empty, or not text: {list(options)}")
     if not 2 <= len(options) <= MAX_OPTIONS:
         raise DataError(f"needs 2 to {MAX_OPTIONS} options, has {len(options)}")
     return Question(text=text.strip(), options=tuple(option.strip() for option in options))
 
 
-def image_path(value: Any) -> str:
-    """A record's image path, which must be relative. Raises DataError."""
+def image_path(value: Any, root: Path) -> str:
+    """A record's image path, relative to the root; an absolute one must lie in it. Raises DataError."""
     if not (isinstance(value, str) and value.strip()):
         raise DataError("no image path")
-    if "\0" in value or Path(value).is_absolute():
-        raise DataError(f"image path must be relative to the data root: '{value}'")
-    return value
+    if "\0" in value:
+        raise DataError(f"not an image path: {value!r}")
+    if not Path(value).is_absolute():
+        return value
+    if not Path(value).is_relative_to(root.absolute()):
+        raise DataError(f"image path '{value}' is not inside {root.absolute()}; name its folder with --data-root")
+    return str(Path(value).relative_to(root.absolute()))
 
 
 def gold_index(answer: Any, options: Sequence[Any]) -> int:

@@ -138,19 +138,19 @@ def _window(values: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, str]:
     """Rescale slope, then the file's first VOI window or LUT; without one, minimum to maximum."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-    rescaled = apply_modality_lut(values, dataset).astype(np.float64)
+    rescaled = apply_modality_lut(values, dataset)
     if "VOILUTSequence" in dataset:
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        shown = apply_voi_lut(apply_modality_lut(values, dataset), dataset).astype(np.float64)
+        shown = apply_voi_lut(rescaled.round().astype(np.int64), dataset).astype(np.float64)
         return (shown / (2**bits - 1) * 255).clip(0, 255).round().astype(np.uint8), "VOI LUT applied"
     if "WindowWidth" in dataset and "WindowCenter" in dataset:
         # Two pixels far outside the window come out as its black and its white.
         far = np.array([-1e12, 1e12])
         black, white = apply_voi_lut(far, dataset)
-        shown = apply_voi_lut(rescaled, dataset)
+        shown = apply_voi_lut(rescaled.astype(np.float64), dataset)
         scaled = (shown - black) / (white - black) * 255
         return scaled.clip(0, 255).round().astype(np.uint8), "VOI window applied"
-    return _stretch(rescaled), "no window: stretched from minimum to maximum"
+    return _stretch(rescaled.astype(np.float64)), "no window: stretched from minimum to maximum"
 
 
 def _stretch(values: np.ndarray[Any, np.dtype[np.float64]]) -> Pixels:

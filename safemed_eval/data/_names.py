@@ -1,4 +1,4 @@
-"""Canonical names of modalities and question types, and the spellings that the raw data sets use for them."""
+"""Canonical names of modalities and question types, and their other spellings, in raw data sets and in DICOM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ _MODALITY_SPELLINGS = {
     "ct (computed tomography)": "CT",
     "computed tomography": "CT",
     "dermatoscopy": "Dermoscopy",
+    "dermoscopic image": "Dermoscopy",
     "fundus": "Fundus Photography",
+    "op": "Fundus Photography",
     "mr": "MRI",
     "mr (magnetic resonance imaging)": "MRI",
     "magnetic resonance imaging": "MRI",
@@ -19,9 +21,15 @@ _MODALITY_SPELLINGS = {
     "oct (optical coherence tomography": "OCT",
     "oct (optical coherence tomography)": "OCT",
     "optical coherence tomography": "OCT",
+    "opt": "OCT",
     "us": "Ultrasound",
+    "cr": "X-Ray",
+    "dx": "X-Ray",
     "xray": "X-Ray",
     "x ray": "X-Ray",
+    "chest x-ray": "X-Ray",
+    "radiograph": "X-Ray",
+    "radiography": "X-Ray",
 }
 _CANONICAL = {name.casefold(): name for name in (*MODALITIES, *QUESTION_TYPES)}
 

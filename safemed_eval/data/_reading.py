@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -26,30 +27,52 @@ def read_json_records(file: Path) -> list[Row]:
 
 
 def read_table(file: Path) -> list[Row]:
-    """The rows of a CSV file, or the objects of a JSONL file; column names in lower case."""
-    if file.suffix.lower() == ".csv":
-        reader = csv.DictReader(_text(file).splitlines(keepends=True), strict=True)
-        try:
-            rows: list[Row] = list(reader)
-        except csv.Error as error:
-            raise DataError(f"{file}: broken CSV at line {reader.line_num}: {error}") from None
-        for line, row in enumerate(rows, start=2):
-            if None in row or None in row.values():
-                raise DataError(f"{file}: row {line - 1} has not as many cells as the header ({len(row)} columns)")
-    elif file.suffix.lower() == ".jsonl":
-        rows = []
-        for line, text in enumerate(_text(file).splitlines(), start=1):
-            if text.strip():
-                try:
-                    row = json.loads(text)
-                except json.JSONDecodeError as error:
-                    raise DataError(f"{file}: broken JSON at line {line}: {error.msg}") from None
-                if not isinstance(row, dict):
-                    raise DataError(f"{file}: line {line} is not an object")
-                rows.append(row)
-    else:
+    """The rows of a CSV file (delimited by comma, semicolon or tab), or the objects of a JSONL file.
+
+    Column names come in lower case.
+    """
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _jsonl_rows}
+    if file.suffix.lower() not in readers:
         raise DataError(f"{file}: a table is a .csv or .jsonl file")
-    return [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
+    rows = []
+    for line, row in readers[file.suffix.lower()](file):
+        lowered = {str(key).strip().lower(): value for key, value in row.items()}
+        if len(lowered) < len(row):
+            raise DataError(f"{file}: line {line}: two columns have the same name: {', '.join(map(str, row))}")
+        rows.append(lowered)
+    return rows
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
+    text = _text(file)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        if len(set(header)) < len(header):
+            raise DataError(f"{file}: two columns have the same name: {', '.join(header)}")
+        for cells in filter(None, reader):
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{file}: line {reader.line_num} has {len(cells)} cells, the header has {len(header)}; "
+                    f"a cell that holds '{delimiter}' must be in double quotes"
+                )
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{file}: broken CSV at line {reader.line_num}: {error}") from None
+
+
+def _jsonl_rows(file: Path) -> Iterator[tuple[int, Row]]:
+    for line, text in enumerate(_text(file).split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file}: broken JSON at line {line}: {error.msg}") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{file}: line {line} is not an object")
+        yield line, row
 
 
 def lettered_options(record: Mapping[str, Any], prefix: str) -> list[Any]:
@@ -70,6 +93,6 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 text (byte {error.start})") from None
+        raise DataError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None

@@ -53,10 +53,10 @@ def select(
             groups[item.modality, item.question_type].append(item)
         taken = {item.id for group in groups.values() for item in _draw(group, per_group, seed)}
         items = [item for item in items if item.id in taken]
-        words.append(f"{per_group} per modality x question type")
         short = sum(len(group) < per_group for group in groups.values())
-        if short:
-            words.append(f"{short} of {len(groups)} groups have fewer")
+        if any(len(group) > per_group for group in groups.values()):
+            words.append(f"{per_group} per modality x question type; 'all' is the sample's mean, not the data's")
+            words += [f"{short} of {len(groups)} groups have fewer"] if short else []
     if limit is not None:
         if limit < 1:
             raise SpecError(f"--limit must be at least 1, got {limit}")

@@ -56,7 +56,8 @@ def load(place: Path, root: Path | None) -> DataSet:
     for (image, problem, solution, copy), slices in records.items():
         digest = f"{seed_of(problem, solution):016x}"[:8]
         key = f"{image}#{digest}" + (f"-{copy}" if copy > 1 else "")
-        builder.add(key, partial(_item, key, image, problem, solution, root, slices, raw))
+        known = {kind: next(iter(names)) for kind, names in slices.items() if len(names) == 1}
+        builder.add(key, partial(_item, key, image, problem, solution, root, slices, raw), **known)
     return builder.done()
 
 
@@ -76,7 +77,7 @@ def _item(
         id=key,
         question=make_question(text, options),
         label=_gold(solution, options),
-        image=image_path(image),
+        image=image_path(image, root),
         root=root,
         source=_source(image),
         modality=known["modality"],

@@ -42,7 +42,7 @@ def _item(key: str, record: Row, root: Path, source: str, slices: dict[str, str 
         id=key,
         label=gold_index(record.get("gt_answer"), options),
         question=make_question(record.get("question"), options),
-        image=image_path(record.get("image_path")),
+        image=image_path(record.get("image_path"), root),
         root=root,
         source=source,
         modality=slices["modality"],

@@ -1,6 +1,6 @@
 """table:FILE.csv or table:FILE.jsonl: your own data.
 
-Columns: image (relative to the table's folder, or to --data-root), question, option_a, option_b, ... (or `options`, a
+Columns: image (below the table's folder, or below --data-root), question, option_a, option_b, ... (or `options`, a
 list, in JSONL), answer (an option's letter or its text), and as far as you have them id, modality, question_type,
 source, patient_id. Any further column is kept with the item.
 """
@@ -53,7 +53,7 @@ def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | N
         id=key,
         question=make_question(row.get("question"), options),
         label=_gold(row.get("answer"), options),
-        image=image_path(row.get("image")),
+        image=image_path(row.get("image"), root),
         root=root,
         source=source,
         patient_id=fields_text(row, ("patient_id",))["patient_id"],
@@ -65,11 +65,13 @@ def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | N
 
 def _gold(answer: Any, options: Sequence[Any]) -> int:
     """The gold option from its letter or its text; refused where the two readings differ."""
-    letter = str(answer).strip().upper()
+    if not isinstance(answer, str):
+        raise DataError(f"answer {answer!r} is not text; write an option's letter, such as B, or its text")
+    letter = answer.strip().upper()
     by_letter = ascii_uppercase.find(letter) if len(letter) == 1 else -1
     if not 0 <= by_letter < len(options):
         return gold_index(answer, options)
-    same_text = [i for i, option in enumerate(options) if str(option).strip() == str(answer).strip()]
+    same_text = [i for i, option in enumerate(options) if str(option).strip() == answer.strip()]
     if same_text not in ([], [by_letter]):
         raise DataError(f"answer '{answer}' is the letter of one option and the text of another")
     return by_letter

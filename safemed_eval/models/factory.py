@@ -30,7 +30,9 @@ def load_factory(source: Source, device: torch.device) -> Any:
     factory = getattr(module, name, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise CheckpointError(f"--model {source.name}: '{module_name}' has no '{name}'; {did_you_mean(name, known)}")
+        raise CheckpointError(
+            f"--model {source.name}: '{module_name}' has no function '{name}'; {did_you_mean(name, known)}"
+        )
     model = factory(device) if inspect.signature(factory).parameters else factory()
     if not (hasattr(model, "scores") or hasattr(model, "vote")):
         raise CheckpointError(f"--model {source.name}: what it returned has neither 'scores' nor 'vote'")

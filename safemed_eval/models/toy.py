@@ -21,7 +21,8 @@ class Linear:
     """Answers A where w . x + b > 0 and B elsewhere; further options are never answered.
 
     Args:
-        weight: (3, H, W). bias: a number.
+        weight: (3, H, W).
+        bias: added to the product of weight and canvas.
     """
 
     def __init__(self, weight: torch.Tensor, bias: float = 0.0) -> None:
@@ -43,7 +44,7 @@ class Linear:
         """(B,) the true L2 radius of the smoothed classifier, whatever sigma: |margin| / ||w||_2.
 
         Under noise the margin is normal with mean w . x + b and standard deviation sigma ||w||_2, so p_A =
-        ppf^-1(|margin| / (sigma ||w||_2)), and sigma * ppf(p_A) is the distance to the plane.
+        Phi(|margin| / (sigma ||w||_2)), and sigma * ppf(p_A) is the distance to the plane.
         """
         distance: torch.Tensor = self.margin(canvas).abs() / self.weight.double().norm()
         return distance

@@ -13,10 +13,9 @@ from typing import Any
 import pandas as pd
 
 from safemed_eval import stats
-from safemed_eval.core import OFFICIAL
+from safemed_eval.core import OFFICIAL, UNKNOWN
 from safemed_eval.runs import read_meta, read_records
 
-UNKNOWN = "unknown"
 HUGE_EPS = 0.5
 """From this L-infinity eps on the balls of all images share mid-grey: an item that never flips is image-blind."""
 
@@ -39,6 +38,8 @@ class Summary:
     failed: int
     skipped: int
     sampled: str | None
+    asked: Json
+    """Model, data, canvas, device and options of the run, in the words of the command."""
     overall: Json
     by_modality: dict[str, Json]
     by_question_type: dict[str, Json]
@@ -80,12 +81,27 @@ def summarize(out: Path, radii: Mapping[str, float] | None = None) -> Summary:
         failed=0 if frame.empty else int(frame.loc[frame["error"].notna(), "item"].nunique()),
         skipped=len(meta["skipped"]),
         sampled=meta["sampled"],
+        asked=_asked(meta),
         overall=overall,
         by_modality=_by(frame, "modality", measure),
         by_question_type=_by(frame, "question_type", measure),
         notes=notes,
         out=str(out),
     )
+
+
+def _asked(meta: Json) -> Json:
+    spec, model, names = meta["spec"], meta["model"], meta["names"]
+    options = spec["smoothing"] if spec["command"] == "certify" else {"quantize": spec["quantize"]}
+    return {
+        "model": names["model"],
+        "data": names["data"],
+        "canvas": spec["canvas"],
+        **options,
+        "seed": spec["seed"],
+        "dtype": model.get("dtype"),
+        "device": model.get("device_type"),
+    }
 
 
 def _by(frame: pd.DataFrame, column: str, measure: Callable[[pd.DataFrame], Json]) -> dict[str, Json]:
@@ -135,7 +151,7 @@ def _certified(part: pd.DataFrame, points: Mapping[str, float], ceiling: float |
         }
     failed = int(part["error"].notna().sum()) if n else 0
     abstained = int(part["abstained"].notna().sum()) if n else 0
-    half = radius.fillna(-1.0).quantile(0.5, interpolation="lower") if n else -1.0
+    half = radius.fillna(-1.0).quantile(0.5, interpolation="higher") if n else -1.0
     return {
         "certified": curve,
         "n": n,

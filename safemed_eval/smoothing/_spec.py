@@ -13,7 +13,8 @@ class Smoothing:
 
     Args:
         sigma: standard deviation of the Gaussian noise, in [0, 1] pixel units on the canvas.
-        n0: draws that select the class. n: further draws that bound its probability.
+        n0: draws that select the class.
+        n: further draws that bound its probability.
         alpha: probability that a certificate is false.
     """
 

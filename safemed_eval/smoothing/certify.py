@@ -9,7 +9,7 @@ import torch
 from safemed_eval import stats
 from safemed_eval.core import Certificate, Vote
 from safemed_eval.smoothing._spec import Smoothing
-from safemed_eval.smoothing.noise import noisy_copies
+from safemed_eval.smoothing.noise import Streams, noisy_copies
 
 Rng = Callable[[str, int], torch.Generator]
 """From a purpose ("select", "estimate") and a chunk's index to a generator."""
@@ -27,9 +27,8 @@ def certify(vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng,
         rng: must give independent streams for the two purposes.
         batch: copies per call of `vote`; does not change the noise. Memory does not grow with n.
     Returns:
-        Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the noise it does
-        not exceed the
-        true one: the smoothed classifier gives the certified class for every canvas within it.
+        Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the noise it
+        does not exceed the true one: the smoothed classifier gives the certified class for every canvas within it.
     Raises:
         ModelOutputError: the model returned NaN or infinite scores.
     Source:
@@ -42,11 +41,11 @@ def certify(vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng,
 
 
 def count_votes(
-    vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, source: Callable[[int], torch.Generator]
+    vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams
 ) -> tuple[int, ...]:
     """How many of n noisy copies vote for each class 0 .. K."""
     counts = torch.zeros(vote.classes, dtype=torch.int64, device=canvas.device)
-    for copies in noisy_copies(canvas, sigma, n, batch, source):
+    for copies in noisy_copies(canvas, sigma, n, batch, streams):
         counts += torch.bincount(vote(copies), minlength=vote.classes)
     return tuple(counts.tolist())
 
@@ -55,7 +54,8 @@ def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoot
     """The certificate that these votes give; needs no model, so that alpha can be changed later.
 
     Args:
-        votes0: selection votes for classes 0 .. K. votes: estimation votes, same layout.
+        votes0: selection votes for classes 0 .. K.
+        votes: estimation votes, same layout.
     """
     chosen = max(range(len(votes0)), key=lambda c: (votes0[c], -c))
     p_lower = stats.clopper_pearson_lower(votes[chosen], sum(votes), smoothing.alpha)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import torch
 
 CHUNK = 16
-"""Draws per generator. Part of the noise's identity: changing it changes every certificate in the last digits."""
+"""Draws per generator. Part of the noise's identity: another size draws other noise, and counts other votes."""
 
-Source = Callable[[int], torch.Generator]
+Streams = Callable[[int], torch.Generator]
 """From a chunk's index to its generator."""
 
 
-def noisy_copies(canvas: torch.Tensor, sigma: float, n: int, batch: int, source: Source) -> Iterator[torch.Tensor]:
+def noisy_copies(canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams) -> Iterator[torch.Tensor]:
     """n noisy copies of one image, `batch` at a time, in memory that does not grow with n.
 
     Noise is drawn and added in float32, whatever the model computes in. Whole chunks are drawn and cut, so that the
@@ -29,7 +29,7 @@ def noisy_copies(canvas: torch.Tensor, sigma: float, n: int, batch: int, source:
     while n:
         size = min(batch, n)
         while drawn < size:
-            noise[drawn : drawn + CHUNK].normal_(0, sigma, generator=source(chunk))
+            noise[drawn : drawn + CHUNK].normal_(0, sigma, generator=streams(chunk))
             drawn += CHUNK
             chunk += 1
         yield noise[:size].add_(canvas)
