@@ -1,7 +1,7 @@
 """Throughput as ratios, both sides in one run on the same machine: `python benchmarks/throughput.py`.
 
-1. certify: noise samples/s of the whole CERTIFY loop (drawing noise, voting, counting) against a bare loop of model
-   forwards on canvases that are ready. The bare loop is the limit.
+1. certify: noise samples/s of the whole CERTIFY procedure (n0 and n draws: noise, voting, counting) against a bare
+   loop of model forwards on canvases that are ready. The bare loop is the limit.
 2. PGD: gradient steps/s of our PGD against ART's ProjectedGradientDescent on the same wrapped model, and the time of
    an evaluation in which items leave the batch when they are flipped.
 
@@ -70,18 +70,19 @@ def timed(work: Callable[[], object], units: int) -> float:
     return units / (time.perf_counter() - started)
 
 
-def bench_certify(name: str, model: Waist, n: int, batch: int) -> None:
+def bench_certify(name: str, model: Waist, n0: int, n: int, batch: int) -> None:
     canvas = torch.rand((3, *SIZE), generator=torch.Generator().manual_seed(0)).to(model.device)
     ready = canvas + 0.25 * torch.randn((batch, 3, *SIZE), device=model.device)
     vote = model.vote(QUESTION)
-    smoothing = Smoothing(sigma=0.25, n0=batch, n=n - batch)
+    smoothing = Smoothing(sigma=0.25, n0=n0, n=n)
+    calls = (n0 + n) // batch
 
     def rng(purpose: str, chunk: int) -> torch.Generator:
         return generator(model.device, 0, purpose, chunk)
 
     ours, bare, ratio = paired(
-        lambda: timed(functools.partial(certify, vote, canvas, smoothing, rng=rng, batch=batch), n),
-        lambda: timed(lambda: [vote(ready) for _ in range(n // batch)], n),
+        lambda: timed(functools.partial(certify, vote, canvas, smoothing, rng=rng, batch=batch), n0 + n),
+        lambda: timed(lambda: [vote(ready) for _ in range(calls)], calls * batch),
     )
     print(f"certify  {name:6} ours {ours:8.1f} samples/s   bare forwards {bare:8.1f} samples/s   ratio {ratio:.3f}")
 
@@ -141,8 +142,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, family in (("tiny", tiny.QWEN2_5_VL), ("small", small())):
             model = load(resolve(str(tiny.build(family, Path(folder) / name))))
-            n, batch = (640, 64) if accelerator else ((256, 16) if name == "tiny" else (48, 16))
-            bench_certify(name, model, n, batch)
+            n0, n, batch = (100, 1000, 64) if accelerator else ((100, 412, 16) if name == "tiny" else (20, 60, 16))
+            bench_certify(name, model, n0, n, batch)
             bench_pgd(name, model, 8, 10 if name == "tiny" or accelerator else 4)
 
 

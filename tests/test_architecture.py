@@ -22,6 +22,7 @@ FLOORS = {
     5: ("runs",),
     6: ("report",),
     7: ("cli",),
+    8: ("__main__",),
 }
 FLOOR_OF = {place: floor for floor, places in FLOORS.items() for place in places}
 

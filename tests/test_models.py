@@ -455,6 +455,7 @@ def test_python_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "def make(): return M()\n"
         "def make_on(device): assert device.type == 'cpu'; return M()\n"
         "def wrong(): return 3\n"
+        "factory = 3\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -464,6 +465,8 @@ def test_python_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert load(source, device="cpu").classify([ABCD])(torch.rand(1, 3, 8, 8)).shape == (1, 4)
     with pytest.raises(CheckpointError, match="neither 'scores' nor 'vote'"):
         load(resolve("python:mine_for_test:wrong"), device="cpu")
+    with pytest.raises(CheckpointError, match="has no function 'factory'"):
+        load(resolve("python:mine_for_test:factory"), device="cpu")
     with pytest.raises(CheckpointError, match="did you mean 'make'"):
         load(resolve("python:mine_for_test:mak"), device="cpu")
     with pytest.raises(CheckpointError, match="No module named 'not_there'"):
