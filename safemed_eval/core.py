@@ -110,6 +110,8 @@ class Answers:
     """The chosen option of each row; None: no answer."""
     log_probs: list[list[float]] | None = None
     """Log-probabilities of each row's own K options."""
+    texts: list[str] | None = None
+    """What the model wrote."""
 
 
 class Classify(Protocol):

@@ -10,9 +10,9 @@ from families import FAMILIES
 from PIL import Image
 
 from safemed_eval.core import Question
-from safemed_eval.models import check, load, resolve
+from safemed_eval.models import Asking, check, load, resolve
 from safemed_eval.models.processor import official_inputs, pixel_inputs
-from safemed_eval.models.prompts import render
+from safemed_eval.models.prompts import TEMPLATES
 from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
 
@@ -50,7 +50,9 @@ def test_pixels_equal_the_official_ones(
 ) -> None:
     """Equal to rounding where nothing is resized, else to two grey levels, one for each resize."""
     processor = vlm_of(waist(family)).processor
-    official, call = official_inputs(processor, picture(canvases[0]), render(processor, questions[0]))
+    official, call = official_inputs(
+        processor, picture(canvases[0]), vlm_of(waist(family)).prompt(questions[0], "Answer:")
+    )
     ours = pixel_inputs(processor, canvases[:1], call)
     for name in call.outputs:
         close = 2 / 127.5 if family in RESIZED else 2e-6
@@ -63,7 +65,7 @@ def test_the_answer_is_what_generate_would_say_next(
     """The letters' log-probabilities are those of `generate` for its first token."""
     vlm = vlm_of(waist(family))
     for row, question in enumerate(questions):
-        inputs, _ = official_inputs(vlm.processor, picture(canvases[row]), render(vlm.processor, question))
+        inputs, _ = official_inputs(vlm.processor, picture(canvases[row]), vlm.prompt(question, "Answer:"))
         generated = vlm.model.generate(
             **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
         )
@@ -125,6 +127,22 @@ def test_noise_far_outside_the_range_is_accepted(
     noisy = canvases + 2 * torch.randn(canvases.shape, generator=torch.Generator().manual_seed(0))
     votes = waist(family).vote(questions[0])(noisy)
     assert votes.shape == (3,) and ((votes >= 0) & (votes < 4)).all()
+
+
+def test_what_is_written_is_what_generate_writes(
+    family: str, checkpoint: Callable[[str], object], canvases: torch.Tensor, questions: list[Question]
+) -> None:
+    """A mixed batch against the untouched path, image by image, with transformers' own greedy decoding."""
+    asking = Asking(readout="generate", template=TEMPLATES["instruct"], max_new_tokens=6)
+    loaded = load(resolve(str(checkpoint(family))), device="cpu", asking=asking)
+    texts = loaded.answer(canvases, questions).texts
+    vlm = vlm_of(loaded)
+    for row, question in enumerate(questions):
+        inputs, _ = official_inputs(vlm.processor, picture(canvases[row]), vlm.prompt(question, ""))
+        ids = vlm.model.generate(**inputs, max_new_tokens=6, do_sample=False)
+        (text,) = vlm.processor.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert texts is not None and texts[row] == text
+        assert loaded.official(picture(canvases[row]), question).texts == [text]
 
 
 def test_models_check_passes(family: str, waist: Get) -> None:

@@ -18,10 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, DataError, ModelOutputError, SpecError, UserError
-from safemed_eval.models import load, resolve, tiny, vlm
+from safemed_eval.models import Asking, load, resolve, tiny, vlm
 from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.processor import official_inputs
-from safemed_eval.models.prompts import render
 from safemed_eval.models.vlm import VLM, letter_tokens
 from safemed_eval.models.waist import Waist
 
@@ -190,7 +189,7 @@ def test_an_adapter_is_laid_over_its_base(checkpoint: Callable[[str], Path], tmp
     x = torch.rand(2, 3, 56, 56)
     adapted = load(source, device="cpu").classify([ABCD] * 2)(x)
     plain = load(resolve(str(checkpoint("qwen2_5_vl"))), device="cpu").classify([ABCD] * 2)(x)
-    merged = Waist(VLM(wrapped.merge_and_unload(), base.scorer.processor), CPU).classify([ABCD] * 2)(x)
+    merged = Waist(VLM(wrapped.merge_and_unload(), base.scorer.processor, Asking()), CPU).classify([ABCD] * 2)(x)
     assert (adapted - plain).abs().max() > 1e-3
     torch.testing.assert_close(adapted, merged, atol=1e-5, rtol=0)
 
@@ -249,14 +248,14 @@ def test_prompt_and_readout_are_recorded(waist: Callable[[str], Waist]) -> None:
     about = waist("qwen2_5_vl").describe(ABCD)
     assert about["prompt"].endswith("<|im_start|>assistant\nAnswer:")
     assert "Which?\nA) a\nB) b\n" in about["prompt"] and "<|image_pad|>" in about["prompt"]
-    assert about["answer_cue"] == "Answer:" and len(about["chat_template_sha256"]) == 64
+    assert len(about["chat_template_sha256"]) == 64
 
 
 def test_a_base_model_without_chat_template_is_asked_plainly(waist: Callable[[str], Waist], copy: Path) -> None:
     (copy / "chat_template.jinja").unlink()
     plain = load(resolve(str(copy)), device="cpu")
     assert plain.describe(ABCD)["chat_template_sha256"] is None
-    assert render(plain.scorer.processor, ABCD).startswith("<|image_pad|>\nWhich?\nA) a\n")
+    assert plain.scorer.prompt(ABCD, "").startswith("<|image_pad|>\nWhich?\nA) a\n")
     assert plain.classify([ABCD])(torch.rand(1, 3, 56, 56)).isfinite().all()
 
 
@@ -289,9 +288,9 @@ def test_letters_that_share_a_token_are_refused() -> None:
             words = {"Answer:": 1, "A": 2, "B": 3, "C": 4, "D": 5}
             return {"input_ids": [words.get(word, 0) for word in text.split()]}
 
-    assert letter_tokens(Folding(), 4) == [2, 3, 4, 5]
+    assert letter_tokens(Folding(), "Answer:", 4) == [2, 3, 4, 5]
     with pytest.raises(CheckpointError, match="option letter E is not one distinct token"):
-        letter_tokens(Folding())
+        letter_tokens(Folding(), "Answer:")
 
 
 def test_control_tokens_in_a_question_are_refused(waist: Callable[[str], Waist]) -> None:

@@ -246,7 +246,13 @@ def write_run(
 ) -> Path:
     out.mkdir()
     smoothing = {"sigma": 0.25, "n0": 100, "n": 1000, "alpha": 0.001}
-    spec: dict[str, object] = {"command": command, "smoothing": smoothing, "canvas": "384x384 stretch", "seed": 0}
+    spec: dict[str, object] = {
+        "command": command,
+        "smoothing": smoothing,
+        "canvas": "384x384 stretch",
+        "seed": 0,
+        "asking": None,
+    }
     conditions = [str(attack) for attack in chosen]
     spec |= {"quantize": False, "attacks": {str(a): {"attack": a.name, **asdict(a)} for a in chosen}}
     about = {"items": len(records), "skipped": [], "sampled": None, "conditions": conditions, "image_notes": {}}

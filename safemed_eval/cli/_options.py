@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from safemed_eval.data import Fit
+from safemed_eval.models.prompts import Readout
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -40,6 +41,21 @@ class LoadOptions:
     device_map: Annotated[
         str | None, _model(help="accelerate's placement, such as auto, for a model too large for one device.")
     ] = None
+    readout: Annotated[
+        Readout,
+        _model(help="choice: the likeliest option letter, in one forward. generate: the model writes, and is parsed."),
+    ] = "choice"
+    template: Annotated[
+        str | None,
+        _model(
+            help="How a checkpoint is asked: letter (default), instruct (default of generate; asks for <answer> tags), "
+            "think (for <think> first), or a text file."
+        ),
+    ] = None
+    max_new_tokens: Annotated[int, _model(help="Where a generated answer is cut off.")] = 512
+    temperature: Annotated[
+        float, _model(help="Of generated answers: 0 decodes greedily, above it each row is sampled with its own seed.")
+    ] = 0.0
     trust_remote_code: Annotated[
         bool, _model("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
     ] = False

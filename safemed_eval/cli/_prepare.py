@@ -22,6 +22,7 @@ from safemed_eval.cli._show import listed, progress, status
 from safemed_eval.core import Record
 from safemed_eval.data import Canvas, DataSet
 from safemed_eval.errors import DataError, RunError, SpecError
+from safemed_eval.models.prompts import read_template
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def prepare(
         "command": command,
         "model": source.identity,
         "load": {"dtype": model.dtype, "attn": model.attn, "device_map": model.device_map},
+        "asking": None if source.kind == "python" else asking_of(model, run.seed).describe(),
         "select": {
             "modality": data.modality,
             "question_type": data.question_type,
@@ -116,7 +118,7 @@ def started(prepared: Prepared, options: LoadOptions, *, gradients: bool) -> Ite
 
     first, place = prepared.data.items[0], prepared.place
     most = max(len(item.question.options) for item in prepared.data.items)
-    waist = load_model(prepared.source, options)
+    waist = load_model(prepared.source, options, prepared.spec["seed"])
     with status("checking the model"):
         _, height, width = datasets.canvas_of(first, prepared.canvas).shape
         found = check(waist, (height, width), options=most, gradients=gradients)
@@ -167,12 +169,32 @@ def resolve_model(name: str, options: LoadOptions) -> models.Source:
     return models.resolve(name, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle)
 
 
-def load_model(source: models.Source, options: LoadOptions) -> Waist:
+def asking_of(options: LoadOptions, seed: int) -> models.Asking:
+    """How these options have a checkpoint asked."""
+    default = "instruct" if options.readout == "generate" else "letter"
+    try:
+        return models.Asking(
+            readout=options.readout,
+            template=read_template(options.template or default),
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise SpecError(f"--readout {options.readout}: {error}") from None
+
+
+def load_model(source: models.Source, options: LoadOptions, seed: int = 0) -> Waist:
     """Import torch and load the model."""
     with status(f"loading {source.name}"):
         quiet_transformers()
         return models.load(
-            source, device=options.device, dtype=options.dtype, attn=options.attn, device_map=options.device_map
+            source,
+            device=options.device,
+            dtype=options.dtype,
+            attn=options.attn,
+            device_map=options.device_map,
+            asking=asking_of(options, seed),
         )
 
 
@@ -188,7 +210,14 @@ def _refuse_senseless(options: ModelOptions) -> None:
     """Refuse model options that make no sense, whatever the model's files are."""
     if not re.fullmatch(r"[a-z]+(:\d+)?", options.device):
         raise SpecError(f"--device {options.device}: not a device; write auto, cpu, cuda or cuda:1")
-    given = {"--dtype": options.dtype != "auto", "--attn": options.attn, "--device-map": options.device_map}
+    asking_of(options, 0)
+    given = {
+        "--dtype": options.dtype != "auto",
+        "--attn": options.attn,
+        "--device-map": options.device_map,
+        "--readout": options.readout != "choice",
+        "--template": options.template,
+    }
     for name in (name for name, value in given.items() if value and options.model.startswith("python:")):
         raise SpecError(f"{name} has no effect on a python: model; let its factory decide")
 

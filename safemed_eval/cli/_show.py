@@ -197,12 +197,20 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
         "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size "
         f"(clusters: patient or image, here {clusters})."
     )
+    silent = {name: cell["no_answer"] for name, cell in summary.overall.items() if cell["no_answer"]}
+    if silent:
+        yield "No answer, counted as wrong: " + ", ".join(f"{count} ({name})" for name, count in silent.items())
     steps = {name: cell["median_steps"] for name, cell in summary.overall.items() if cell["median_steps"]}
     if steps:
         yield "Median steps to a flip: " + ", ".join(f"{count:g} ({name})" for name, count in steps.items())
     for name, cell in summary.overall.items():
         if cell["image_blind"]:
             yield f"{name}: {cell['image_blind']} of {cell['n']} never flipped: image-blind, or the attack is broken"
+    if summary.asked["readout"] == "generate" and len(summary.overall) > 1:
+        yield (
+            "The attacks aim at the option letter after the template's cue, not at the text before it: a model that "
+            "writes more than the letter may be less robust than this."
+        )
     cost = summary.notes.get("canvas_cost")
     if cost is not None and cost > _CANVAS_COST:
         yield f"[yellow]The canvas costs {100 * cost:.1f} points of accuracy against the official path.[/]"
@@ -215,6 +223,8 @@ def _certify_footer(summary: Summary) -> Iterator[str]:
         "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
         f"{summary.overall['clusters']}). Radii are L2 in \\[0, 1] pixel units over the whole canvas; s is sigma."
     )
+    if summary.asked["readout"] == "generate":
+        yield f"'No answer' won the vote for {summary.overall['no_answer']} items; they are abstentions."
     yield (
         "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: the "
         "largest radius at which half are still certified and right."

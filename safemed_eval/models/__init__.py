@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source, resolve
 
 if TYPE_CHECKING:
     from safemed_eval.models.waist import Waist
 
-__all__ = ["Source", "load", "resolve"]
+__all__ = ["Asking", "Source", "load", "resolve"]
 
 
 def load(
@@ -25,6 +26,7 @@ def load(
     dtype: str = "auto",
     attn: str | None = None,
     device_map: str | None = None,
+    asking: Asking | None = None,
 ) -> Waist:
     """Load the model behind `source`. This imports torch.
 
@@ -33,6 +35,7 @@ def load(
         dtype: "auto" (the checkpoint's own on an accelerator, float32 on the CPU), "float32", "bfloat16", "float16".
         attn: transformers' attention implementation; None leaves the choice to transformers.
         device_map: accelerate's placement, such as "auto", for a model that one device cannot hold.
+        asking: the template and the readout of a checkpoint; by default the letter after "Answer:".
     Raises:
         CheckpointError: it cannot be loaded or cannot be asked; the message says why.
     """
@@ -55,4 +58,7 @@ def load(
         return Waist(load_factory(source, place), device=place)
     from safemed_eval.models.checkpoint import load_checkpoint
 
-    return Waist(load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map), device=place)
+    return Waist(
+        load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map, asking=asking or Asking()),
+        device=place,
+    )

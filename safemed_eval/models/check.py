@@ -24,6 +24,7 @@ PIXEL_TOLERANCE = 0.05
 LOG_PROB_TOLERANCE = 0.25
 """Largest accepted difference of log-probabilities between the two paths."""
 
+_SHOWN = 120
 _OTHER = Question(text="Is there a visible abnormality in this image of the chest?", options=("Yes", "No"))
 
 
@@ -76,6 +77,12 @@ def _images(size: tuple[int, int]) -> torch.Tensor:
 
 
 def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
+    if model.writes:
+        answers = model.answer(images[:1], [question])
+        (text,), (read,) = answers.texts or [], answers.predictions
+        meaning = "no answer" if read is None else f"answer {question.letters[read]}"
+        short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+        yield Finding("writes", "warn" if read is None else "pass", f"{short!r}, read as {meaning}")
     if not model.differentiable:
         votes = model.vote(question)(images)
         yield Finding("votes", "warn", f"only votes, here {votes.tolist()}: can be certified, not attacked")
@@ -112,7 +119,6 @@ def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator
 
 def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     from safemed_eval.models.processor import official_inputs, pixel_inputs
-    from safemed_eval.models.prompts import render
     from safemed_eval.models.vlm import VLM
 
     if not isinstance(model.scorer, VLM):
@@ -121,7 +127,7 @@ def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterato
     tokens = vlm.processor.tokenizer.convert_ids_to_tokens(vlm.letters(len(question.options)).tolist())
     yield Finding("option letters", "pass", f"A to {last} are the tokens {' '.join(map(repr, tokens))}")
     picture = Image.fromarray((scene[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy())
-    inputs, call = official_inputs(vlm.processor, picture, render(vlm.processor, question))
+    inputs, call = official_inputs(vlm.processor, picture, vlm.prompt(question, vlm.asking.template.cue))
     ours = pixel_inputs(vlm.processor, scene, call)
     name = next(key for key in call.outputs if inputs[key].is_floating_point())
     if inputs[name].shape != ours[name].shape:
@@ -130,10 +136,9 @@ def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterato
         return
     off = inputs[name].double() - ours[name].double().cpu()
     relative = float(off.square().mean().sqrt() / inputs[name].double().std().clamp_min(1e-12))
-    official = model.official(picture, question).log_probs
-    assert official is not None
     with torch.no_grad():
-        shift = _largest(model.classify([question])(scene)[0].cpu() - torch.tensor(official[0]))
+        official = vlm.official_scores(picture, question).log_softmax(0)
+        shift = _largest(model.classify([question])(scene)[0] - official.to(scene.device))
     fits = relative <= PIXEL_TOLERANCE and shift <= LOG_PROB_TOLERANCE
     yield Finding(
         "float path against 8-bit path",

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from safemed_eval.errors import CheckpointError
+from safemed_eval.models.generate import Writer
+from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
 from safemed_eval.models.vlm import VLM
 
 
 def load_checkpoint(
-    source: Source, device: torch.device, *, dtype: str, attn: str | None, device_map: str | None
+    source: Source, device: torch.device, *, dtype: str, attn: str | None, device_map: str | None, asking: Asking
 ) -> VLM:
     """Load model and processor; an adapter is laid over its base, unmerged.
 
@@ -25,7 +27,8 @@ def load_checkpoint(
     model = _model(base, device, dtype, attn, device_map)
     if source.base:
         model = _with_adapter(model, source)
-    return VLM(model.eval().requires_grad_(False), _processor(source))
+    kind = Writer if asking.readout == "generate" else VLM
+    return kind(model.eval().requires_grad_(False), _processor(source), asking)
 
 
 def _model(source: Source, device: torch.device, dtype: str, attn: str | None, device_map: str | None) -> Any:

@@ -1,35 +1,121 @@
-"""How a question is put into words, and after which words the answer letter is read."""
+"""How a question is put into words, how its answer is read, and after which words the answer letter is read."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from safemed_eval.core import Question
+from safemed_eval.errors import SpecError, did_you_mean
 
-ANSWER_CUE = "Answer:"
-"""Begins the model's turn; the next token is the option letter."""
+Readout = Literal["choice", "generate"]
 
-
-def wording(question: Question) -> str:
-    """The user's turn: the question, one option a line, and what to answer with."""
-    lines = [f"{letter}) {option}" for letter, option in zip(question.letters, question.options, strict=True)]
-    return "\n".join([question.text, *lines, "Answer with the letter of the correct option."])
+QUESTION, OPTIONS = "{question}", "{options}"
 
 
-def render(processor: Any, question: Question) -> str:
-    """The full prompt up to and including the answer cue, through the checkpoint's chat template.
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """The user's turn, and the beginning of the model's turn after which the next token is the option letter.
 
-    A checkpoint without a chat template (a base model) gets its image token, the wording and the cue on lines of
-    their own.
+    A checkpoint must be asked in the way that it was trained.
     """
-    text = wording(question)
+
+    user: str
+    """With `{question}` and `{options}` (one option a line, "A) a lung") in their places."""
+    cue: str
+
+    def wording(self, question: Question) -> str:
+        """The user's turn. What a question contains is never read as a placeholder."""
+        options = "\n".join(f"{x}) {option}" for x, option in zip(question.letters, question.options, strict=True))
+        before, middle = self.user.split(QUESTION)
+        if OPTIONS in before:
+            return before.replace(OPTIONS, options) + question.text + middle
+        return before + question.text + middle.replace(OPTIONS, options)
+
+
+_ASKED = f"{QUESTION}\n{OPTIONS}\n"
+TEMPLATES = {
+    "letter": Template(user=f"{_ASKED}Answer with the letter of the correct option.", cue="Answer:"),
+    "instruct": Template(
+        user=f"{_ASKED}Give the letter of the correct option in <answer> </answer> tags.", cue="<answer>"
+    ),
+    "think": Template(
+        user=f"{_ASKED}First think step by step in <think> </think> tags, then give the letter of the correct option "
+        "in <answer> </answer> tags.",
+        cue="<answer>",
+    ),
+}
+"""`think` and `instruct` are the two variants of Med-R1 (arXiv:2503.13939), in our words; a checkpoint that was
+trained on other words is asked with `--template FILE`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How a checkpoint is asked.
+
+    Args:
+        readout: `choice` reads the letter after the template's cue in one forward; `generate` lets the model write.
+        max_new_tokens: where a generated answer is cut off.
+        temperature: 0 is greedy decoding; above, each row is sampled with noise of its own.
+        seed: of that noise.
+    """
+
+    readout: Readout = "choice"
+    template: Template = TEMPLATES["letter"]
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must not be below 0, got {self.temperature:g}")
+        if self.temperature and self.readout == "choice":
+            raise ValueError("a temperature has no effect where nothing is written")
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the numbers."""
+        found = asdict(self)
+        if self.readout == "choice":
+            return {"readout": self.readout, "template": found["template"]}
+        return found if self.temperature else {key: value for key, value in found.items() if key != "seed"}
+
+
+def read_template(name: str) -> Template:
+    """A template by name, or from a text file: the user's turn, and after a line `---` the cue.
+
+    Raises:
+        SpecError: neither a known name nor a file with `{question}` and `{options}` in it.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    if not Path(name).is_file():
+        raise SpecError(f"--template {name}: no such file, and no such template; {did_you_mean(name, TEMPLATES)}")
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"--template {name}: cannot be read: {error}") from None
+    user, _, cue = text.partition("\n---\n")
+    for place in (QUESTION, OPTIONS):
+        if user.count(place) != 1:
+            raise SpecError(f"--template {name}: {place} must occur once in it, found {user.count(place)}")
+    return Template(user=user.strip(), cue=cue.strip() or TEMPLATES["letter"].cue)
+
+
+def render(processor: Any, text: str) -> str:
+    """The prompt for this user's turn, up to the beginning of the model's turn, by the checkpoint's chat template.
+
+    A checkpoint without a chat template (a base model) gets its image token and the text on lines of their own.
+    """
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": text}]
         message = [{"role": "user", "content": content}]
-        prompt = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-        return f"{prompt}{ANSWER_CUE}"
-    return f"{processor.image_token}\n{text}\n{ANSWER_CUE}"
+        prompt: str = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        return prompt
+    return f"{processor.image_token}\n{text}\n"
 
 
 def template_sha256(processor: Any) -> str | None:

@@ -15,7 +15,7 @@ from PIL import Image
 from safemed_eval.core import MAX_OPTIONS, Question
 from safemed_eval.errors import CheckpointError, DataError
 from safemed_eval.models.processor import ImageCall, official_inputs, pixel_inputs
-from safemed_eval.models.prompts import ANSWER_CUE, render, template_sha256
+from safemed_eval.models.prompts import Asking, render, template_sha256
 
 _Tensors = Mapping[str, torch.Tensor]
 _TEXTS_KEPT = 4096
@@ -23,22 +23,24 @@ _BATCHES_KEPT = 4
 
 
 class VLM:
-    """Scores the option letters of a question as the next token after the answer cue.
+    """Scores the option letters of a question as the next token after the template's cue.
 
     Args:
         model: a transformers model for image-text-to-text.
         processor: the processor that was saved with it.
+        asking: the template, and what a subclass needs.
     Raises:
         CheckpointError: the output head cannot be read.
     """
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    def __init__(self, model: Any, processor: Any, asking: Asking) -> None:
         self.model = model
         self.processor = processor
+        self.asking = asking
         self._head = _find_head(model)
         self._forward = set(inspect.signature(model.forward).parameters)
         self._letters: dict[int, torch.Tensor] = {}
-        self._texts: OrderedDict[tuple[Question, int, int], tuple[_Tensors, ImageCall]] = OrderedDict()
+        self._texts: OrderedDict[tuple[str, int, int], tuple[_Tensors, ImageCall]] = OrderedDict()
         self._batches: OrderedDict[tuple[Any, ...], _Tensors] = OrderedDict()
 
     @property
@@ -49,25 +51,24 @@ class VLM:
         """(count,) token ids of the first option letters, on the head's device; see `letter_tokens`."""
         if count not in self._letters:
             device = self._head[2].weight.device
-            self._letters[count] = torch.tensor(letter_tokens(self.processor.tokenizer, count), device=device)
+            self._letters[count] = torch.tensor(
+                letter_tokens(self.processor.tokenizer, self.asking.template.cue, count), device=device
+            )
         return self._letters[count]
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
-        height, width = canvas.shape[-2:]
-        _, call = self._text(questions[0], height, width)
-        images = self._to_model(pixel_inputs(self.processor, canvas, call))
-        inputs = {**self._collate(tuple(questions), height, width, images), **images}
+        inputs = self._inputs(canvas, [self.prompt(q, self.asking.template.cue) for q in questions], positions=True)
         return self._letter_logits(inputs, max(len(q.options) for q in questions))
 
     def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
-        inputs, _ = official_inputs(self.processor, image, self._prompt(question))
+        inputs, _ = official_inputs(self.processor, image, self.prompt(question, self.asking.template.cue))
         logits: torch.Tensor = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
         return logits[self.letters(len(question.options)).to(logits.device)].float()
 
     def describe(self, question: Question) -> dict[str, Any]:
-        """Architecture, processor, readout, and the rendered prompt of this question, for `run.json`."""
+        """Architecture, processor, and the rendered prompt of this question, for `run.json`."""
         return {
             "architecture": type(self.model).__name__,
             "processor": type(self.processor).__name__,
@@ -75,26 +76,35 @@ class VLM:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "attn": getattr(self.model.config, "_attn_implementation", None),
             "quantization": _quantization(self.model.config),
-            "readout": "choice",
-            "answer_cue": ANSWER_CUE,
             "chat_template_sha256": template_sha256(self.processor),
-            "prompt": render(self.processor, question),
+            "prompt": self.prompt(question, self.asking.template.cue if self.asking.readout == "choice" else ""),
         }
 
-    def _prompt(self, question: Question) -> str:
-        """The rendered prompt; a question that holds the checkpoint's control tokens would rewrite it."""
+    def prompt(self, question: Question, cue: str) -> str:
+        """The rendered prompt, with these words as the beginning of the model's turn.
+
+        Raises:
+            DataError: the question holds a control token of the checkpoint, which would rewrite the prompt.
+        """
         text = "\n".join((question.text, *question.options))
         found = [token for token in self.processor.tokenizer.all_special_tokens if token in text]
         if found:
             raise DataError(f"the question holds the checkpoint's special token {found[0]}")
-        return render(self.processor, question)
+        return render(self.processor, self.asking.template.wording(question)) + cue
 
-    def _text(self, question: Question, height: int, width: int) -> tuple[_Tensors, ImageCall]:
+    def _inputs(self, canvas: torch.Tensor, prompts: Sequence[str], *, positions: bool) -> dict[str, torch.Tensor]:
+        """What the model's forward takes: the pixels of each row, and the text sides left-padded together."""
+        height, width = canvas.shape[-2:]
+        _, call = self._text(prompts[0], height, width)
+        images = self._to_model(pixel_inputs(self.processor, canvas, call))
+        return {**self._collate(tuple(prompts), height, width, images if positions else None), **images}
+
+    def _text(self, prompt: str, height: int, width: int) -> tuple[_Tensors, ImageCall]:
         """The text side of one prompt: ids, masks and token types, each (1, L); built once by the processor."""
-        key = (question, height, width)
+        key = (prompt, height, width)
         if key not in self._texts:
             blank = Image.new("RGB", (width, height), (127, 127, 127))
-            inputs, call = official_inputs(self.processor, blank, self._prompt(question))
+            inputs, call = official_inputs(self.processor, blank, prompt)
             texts = {name: value for name, value in inputs.items() if name not in call.outputs}
             self._texts[key] = texts, call
             if len(self._texts) > _TEXTS_KEPT:
@@ -102,11 +112,11 @@ class VLM:
         self._texts.move_to_end(key)
         return self._texts[key]
 
-    def _collate(self, questions: tuple[Question, ...], height: int, width: int, images: _Tensors) -> _Tensors:
-        """Left-pad the text sides of a batch, on the model's device, with the positions that `generate` would use."""
-        key = (questions, height, width)
+    def _collate(self, prompts: tuple[str, ...], height: int, width: int, images: _Tensors | None) -> _Tensors:
+        """Left-pad the text sides of a batch, on the model's device; given images, with the positions of its tokens."""
+        key = (prompts, height, width, images is None)
         if key not in self._batches:
-            rows = [self._text(question, height, width)[0] for question in questions]
+            rows = [self._text(prompt, height, width)[0] for prompt in prompts]
             longest = max(row["input_ids"].shape[1] for row in rows)
 
             def padded(name: str) -> torch.Tensor:
@@ -116,7 +126,7 @@ class VLM:
             batch = self._to_model({name: padded(name) for name in rows[0]})
             # Without explicit positions most models count the padding in; rotary ones forgive that, to rounding.
             positions = getattr(self.model, "_prepare_position_ids_for_generation", None)
-            if "position_ids" in self._forward and positions is not None:
+            if images is not None and "position_ids" in self._forward and positions is not None:
                 batch["position_ids"] = positions(batch["input_ids"], {**batch, **images})
             self._batches[key] = batch
             if len(self._batches) > _BATCHES_KEPT:
@@ -184,8 +194,8 @@ def _find_head(model: Any) -> tuple[torch.nn.Module, str, torch.nn.Linear]:
     raise CheckpointError("the output head is not a module of the model")
 
 
-def letter_tokens(tokenizer: Any, count: int = MAX_OPTIONS) -> list[int]:
-    """Token ids of " A", " B", ... after the answer cue.
+def letter_tokens(tokenizer: Any, cue: str, count: int = MAX_OPTIONS) -> list[int]:
+    """Token ids of " A", " B", ... after the cue.
 
     Raises:
         CheckpointError: a letter is not one token, two letters share one, or the letter changes the cue's tokens.
@@ -195,12 +205,12 @@ def letter_tokens(tokenizer: Any, count: int = MAX_OPTIONS) -> list[int]:
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    cue, ids = encode(ANSWER_CUE), list[int]()
+    before, ids = encode(cue), list[int]()
     for letter in Question(text="", options=("",) * count).letters:
-        tokens = encode(f"{ANSWER_CUE} {letter}")
-        if tokens[:-1] != cue or tokens[-1] == tokenizer.unk_token_id or tokens[-1] in ids:
+        tokens = encode(f"{cue} {letter}")
+        if tokens[:-1] != before or tokens[-1] == tokenizer.unk_token_id or tokens[-1] in ids:
             raise CheckpointError(
-                f"option letter {letter} is not one distinct token after '{ANSWER_CUE}', but "
+                f"option letter {letter} is not one distinct token after '{cue}', but "
                 f"{tokenizer.convert_ids_to_tokens(tokens)}; answers cannot be read as letters"
             )
         ids.append(tokens[-1])

@@ -14,13 +14,15 @@ from PIL import Image
 from safemed_eval.core import Answers, Classify, Question, Vote
 from safemed_eval.errors import ModelOutputError, SafemedError
 from safemed_eval.memory import out_of_memory
+from safemed_eval.models.answers import parse
 
 
 class Scorer(Protocol):
     """What a model family, or your own factory (`--model python:module:factory`), has to provide.
 
     A model that only votes leaves `scores` out and has `vote(canvas, question)` instead, (B, 3, H, W) -> (B,) int64 in
-    [0, K], K for "no answer": it can be answered with and certified, but not attacked.
+    [0, K], K for "no answer": it can be answered with and certified, but not attacked. One that writes has
+    `write(canvas, questions)` -> B texts; they are its answers and votes; `scores`, if it has that too, is attacked.
     """
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
@@ -56,17 +58,27 @@ class Waist:
         """False for a model that only votes."""
         return hasattr(self.scorer, "scores")
 
+    @property
+    def writes(self) -> bool:
+        """True for a model that answers with a text."""
+        return hasattr(self.scorer, "write")
+
     def classify(self, questions: Sequence[Question]) -> Classify:
         """Option log-probabilities, bound to one question per row."""
         return _BoundClassify(self, tuple(questions))
 
     def vote(self, question: Question) -> Vote:
-        """Answers to one question: the model's own `vote`, or the likeliest option."""
+        """Answers to one question: what the model writes, its own `vote`, or the likeliest option."""
         return _BoundVote(self, question)
 
     @torch.no_grad()
     def answer(self, canvas: torch.Tensor, questions: Sequence[Question]) -> Answers:
         """The answer to each row's own question, with log-probabilities where the model has them."""
+        if self.writes:
+            with _faults_of_the_model():
+                texts = self.scorer.write(canvas, questions)
+            self.forwards += len(canvas)
+            return _read(texts, questions)
         if self.differentiable:
             return _likeliest(self.classify(questions)(canvas), questions)
         votes = [int(self.vote(q)(row[None])) for row, q in zip(canvas, questions, strict=True)]
@@ -76,9 +88,11 @@ class Waist:
     @torch.no_grad()
     def official(self, image: Image.Image, question: Question) -> Answers:
         """The answer through the checkpoint's untouched path: 8-bit image at its own size, model with its full head."""
-        with _faults_of_the_model():
-            scores: torch.Tensor = self.scorer.official_scores(image, question)
         self.forwards += 1
+        with _faults_of_the_model():
+            if self.writes:
+                return _read([self.scorer.official_write(image, question)], [question])
+            scores: torch.Tensor = self.scorer.official_scores(image, question)
         _refuse(~scores.isfinite().all(keepdim=True), "the model returned NaN or infinite scores")
         return _likeliest(scores.log_softmax(0)[None], [question])
 
@@ -124,6 +138,10 @@ class _BoundVote:
 
     @torch.no_grad()
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
+        if self._waist.writes:
+            found = self._waist.answer(canvas, [self._question] * len(canvas)).predictions
+            none = self.classes - 1
+            return torch.tensor([none if one is None else one for one in found], device=canvas.device)
         if not hasattr(self._waist.scorer, "vote"):
             return self._waist.classify([self._question] * len(canvas))(canvas).argmax(1)
         with _faults_of_the_model():
@@ -149,6 +167,13 @@ def _faults_of_the_model() -> Iterator[None]:
         text = " ".join(str(error).split())[:300]
         where = f"{Path(place.filename).name}:{place.lineno}"
         raise ModelOutputError(f"the model raised {type(error).__name__} at {where}: {text}") from error
+
+
+def _read(texts: Sequence[str], questions: Sequence[Question]) -> Answers:
+    if len(texts) != len(questions) or not all(isinstance(text, str) for text in texts):
+        raise ModelOutputError(f"the model wrote {len(texts)} answers to {len(questions)} questions, or not texts")
+    found = [parse(text, question) for text, question in zip(texts, questions, strict=True)]
+    return Answers(predictions=found, texts=list(texts))
 
 
 def _likeliest(log_probs: torch.Tensor, questions: Sequence[Question]) -> Answers:

@@ -27,7 +27,7 @@ class Summary:
     """The numbers of a run, ready for JSON; shares are in [0, 1], unknown is None.
 
     `overall`, and each entry of `by_modality` and `by_question_type`, hold for `evaluate` {attack: {"accuracy",
-    "lower", "upper", "correct", "n", "clusters", "failed", "median_steps", "image_blind"}}, and for `certify`
+    "lower", "upper", "correct", "n", "clusters", "failed", "no_answer", "median_steps", "image_blind"}}, for `certify`
     {"certified": {radius: {...}}, "n", "abstained", "average_radius", "median_radius", ...}.
     """
 
@@ -97,6 +97,7 @@ def _asked(meta: Json) -> Json:
         "model": names["model"],
         "data": names["data"],
         "canvas": spec["canvas"],
+        "readout": (spec["asking"] or {}).get("readout"),
         **options,
         "seed": spec["seed"],
         "dtype": model.get("dtype"),
@@ -128,6 +129,7 @@ def _accuracy(frame: pd.DataFrame, condition: str, huge: bool) -> Json:
         "n": share.n,
         "clusters": share.clusters,
         "failed": 0 if part.empty else int(part["error"].notna().sum()),
+        "no_answer": 0 if part.empty else int((part["prediction"].isna() & part["error"].isna()).sum()),
         "median_steps": None if flipped.empty else float(flipped["steps"].median()),
         "image_blind": share.count if huge else None,
     }

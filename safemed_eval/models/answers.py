@@ -1,0 +1,87 @@
+"""From a generated text to one option, or to none. Never guessed: what can be read in two ways is no answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from safemed_eval.core import Question
+
+CLOSING_TAG = "</answer>"
+
+_TAGGED = re.compile(r"<answer>(.*?)(?=</answer>|<answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_MARKS = " \n\t\"'`*"
+_THOUGHT = re.compile(r".*</think>", re.DOTALL | re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:not|never|neither|nor|cannot)\b|n't\b", re.IGNORECASE)
+_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n")
+_CUE = (
+    r"(?:the\s+)?(?:(?:correct|final|best|right)\s+)*(?:answer|option|choice)(?:\s+(?:is|would\s+be|letter))*"
+    r"\s*[:=]?\s*"
+)
+_LETTER = r"[\[({<\"'`*]*([A-Z])[\])}>\"'`*]*"
+_BARE = re.compile(rf"(?:{_CUE})?{_LETTER}\s*[.,:;]?", re.IGNORECASE)
+"""The whole of `C`, `(C)`, `C.`, `A)`, `**C**`, `Answer: C`, `The answer is C.`."""
+_WITH_TEXT = re.compile(rf"(?:{_CUE})?(?:\(([A-Z])\)|([A-Z])(?:\*\*|[).:]))\s*(\S.*)", re.DOTALL | re.IGNORECASE)
+"""`C) an eye`, `Answer: (C) an eye`: a marked letter, then words."""
+_STATED = re.compile(
+    rf"\b(?:answer|option|choice)(?:\s+is)?\s*[:=]?\s*{_LETTER}(?=\s*(?:[.,;:!)]|\Z|\n))", re.IGNORECASE
+)
+"""`... so the answer is C.` inside a longer text."""
+
+
+def parse(text: str, question: Question) -> int | None:
+    """The option that a text answers with, as an index, or None for no answer.
+
+    Whatever stands before the last `</think>` does not count. In the rest are read, in this order: what stands in
+    `<answer>` tags (a last one may be unclosed, where generation was cut); else all of it: a letter alone, `C`,
+    `(C)`, `C.`, `A)`, `Answer: C`; a letter with its own option's text, `C) an eye`; an option's own text; and else
+    `the answer is C` at the end of a sentence, in one that denies nothing. Several readings that differ, a letter
+    beyond the options, and a letter beside the text of another option are no answer.
+    """
+    rest = _THOUGHT.sub("", text).strip()
+    if tagged := _TAGGED.findall(rest):
+        return _agreed([_whole(part.strip(), question) for part in tagged])
+    if "<think>" in rest.lower():
+        return None  # the thought was cut off: what it mentions is not an answer
+    found = _whole(rest, question)
+    return _agreed(list(_stated(rest, question))) if found is None else found
+
+
+def _stated(text: str, question: Question) -> Iterator[int | None]:
+    """What each `the answer is C` says; None where its sentence denies something."""
+    for sentence in _SENTENCES.split(text):
+        for letter in _STATED.findall(sentence):
+            yield None if _NEGATION.search(sentence) else _index(letter, question)
+
+
+def _whole(text: str, question: Question) -> int | None:
+    """The answer that this text is, as a whole."""
+    text = text.strip(_MARKS)
+    same = [i for i, option in enumerate(question.options) if _plain(option) == _plain(text)]
+    bare = _BARE.fullmatch(text)
+    if bare is not None and (letter := _index(bare[1], question)) is not None:
+        return letter if same in ([], [letter]) else None
+    if same:
+        return same[0] if len(same) == 1 else None
+    if (marked := _WITH_TEXT.fullmatch(text)) is not None:
+        letter = _index(marked[1] or marked[2], question)
+        named = [i for i, option in enumerate(question.options) if _plain(option) == _plain(marked[3])]
+        return letter if named == [letter] else None
+    if (cue := re.match(_CUE, text, re.IGNORECASE)) is not None and cue.end():
+        return _whole(text[cue.end() :], question)
+    return None
+
+
+def _agreed(readings: list[int | None]) -> int | None:
+    """What all readings say; None where there is none, or two differ."""
+    return readings[0] if len(set(readings)) == 1 else None
+
+
+def _index(letter: str, question: Question) -> int | None:
+    index = question.letters.find(letter.upper())
+    return index if index >= 0 else None
+
+
+def _plain(text: str) -> str:
+    """Without case, runs of blanks, and marks around the words."""
+    return re.sub(r"\s+", " ", text).strip(f".{_MARKS}").casefold()

@@ -1,0 +1,117 @@
+"""Reading generated texts: hundreds of ways to say C, and as many to say nothing that counts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safemed_eval.core import Question
+from safemed_eval.models.answers import parse
+
+ORGANS = Question(text="Which organ?", options=("a lung", "a liver", "an eye", "No organ"))
+EYE = ORGANS.options.index("an eye")
+
+FORMS = """
+C | c | C. | C, | C) | (C) | [C] | {C} | **C** | `C` | "C" | C: | C; | C . | (C). | **C.**
+Answer: C | answer C | ANSWER: (C) | Answer = C | The answer is C | The answer is: C. | the correct answer is **C**.
+The final answer is (C) | Option C | Choice: C | The best option is C. | The correct option letter is C
+C) an eye | C. an eye | C: an eye | (C) an eye | **C** an eye | Answer: C) an eye | The answer is (C) an eye.
+an eye | An Eye | AN EYE. | an  eye | "an eye" | Answer: an eye | The answer is an eye.
+"""
+WRAPPED = [
+    "{}",
+    "<answer>{}</answer>",
+    "<answer> {} </answer>",
+    "<ANSWER>{}</ANSWER>",
+    "<answer>{}",
+    "<think>It is A, or B, or <answer>D</answer>.</think><answer>{}</answer>",
+    "<think>\nLung? No.\n</think>\n{}",
+    "<think>It looks round.</think> <answer>{}</answer> I hope that this helps; B was close.",
+    "so A was wrong.</think>{}",
+    "<answer>{0}</answer> and again <answer>{0}</answer>",
+]
+
+
+def listed(text: str) -> list[str]:
+    return [part for line in text.strip().splitlines() for part in line.split(" | ")]
+
+
+@pytest.mark.parametrize("wrap", WRAPPED)
+def test_all_of_these_say_c(wrap: str) -> None:
+    for form in (*listed(FORMS), " C ", "\nC\n"):
+        assert parse(wrap.format(form), ORGANS) == EYE, form
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This organ sees, so the answer is C.",
+        "It cannot be a lung. The answer is C.",
+        "It is round. Answer: C",
+        "Not a lung!\nThe correct answer is (C).\n",
+        "The answer is C, since it sees.",
+        "Round and wet, so option C.",
+    ],
+)
+def test_statements_in_longer_texts(text: str) -> None:
+    assert parse(text, ORGANS) == EYE
+
+
+NOTHING = """
+. | ? | E | (Z) | Answer: E | CC | C D | A or C | A, C | A and B | A/C | A) or C) | 1 | 3 | no idea | A B C D | ABCD
+A lung nodule | A patient with | I think so | C an eye and more | C. a lung | C) a liver | (A) an eye | A: an eye
+The answer is not C. | I don't think that the answer is C. | The answer is never C | The answer is C. The answer is D.
+The answer is C because of D | <answer></answer> | <answer>C</answer><answer>D</answer> | <answer> | <answer>E</answer>
+<think>The answer is C. | <think>C | <think>an eye | <answer>C or D</answer> | <answer>A C</answer> | Answer: | answer
+The answer is A patient | I would choose a lung or a liver | an eye or a lung | lung | eye | <answer>eye</answer>
+<think>C</think> | <think>The answer is C.</think> | <answer>C</answer></think> | Answer C or D | option A or B.
+\\boxed{} | nan | None | null | <answer>None</answer> | The options are A, B, C and D. | \u0421 | \u24b8
+"""
+
+
+@pytest.mark.parametrize("text", ["", " ", *listed(NOTHING)])
+def test_none_of_these_is_an_answer(text: str) -> None:
+    assert parse(text, ORGANS) is None
+
+
+def test_letters_stop_at_the_last_option() -> None:
+    two = Question(text="?", options=("Yes", "No"))
+    assert [parse(text, two) for text in ("A", "B", "C", "D)", "yes", "No.", "Answer: no")] == [
+        0,
+        1,
+        None,
+        None,
+        0,
+        1,
+        1,
+    ]
+
+
+def test_options_that_look_like_letters() -> None:
+    swapped = Question(text="Which group?", options=("B", "A", "O"))
+    assert [parse(text, swapped) for text in ("A", "B", "C", "O", "A) B", "(B) A", "A) A")] == [
+        None,
+        None,
+        2,
+        2,
+        0,
+        1,
+        None,
+    ]
+    twins = Question(text="?", options=("an eye", "an eye ", "a lung"))
+    assert parse("an eye", twins) is None and parse("B", twins) == 1
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_option_or_nothing(text: str) -> None:
+    found = parse(text, ORGANS)
+    assert found is None or 0 <= found < 4
+    assert found is None or re.search("[A-Da-d]", text, re.IGNORECASE), "an answer is never made up"
+
+
+@given(st.integers(0, 3), st.text(alphabet="AaCc <>/answerthink().", max_size=40))
+def test_what_was_thought_before_does_not_count(option: int, thought: str) -> None:
+    assert parse(f"<think>{thought}</think><answer>{'ABCD'[option]}</answer>", ORGANS) == option
