@@ -8,13 +8,14 @@ Attacks see only Classify, smoothing only Vote. Neither sees text, tokens or a m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 MODALITIES = (
@@ -73,6 +74,8 @@ class Item:
     """sha256 of the image file's bytes; None until the image has been read."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the user's own table."""
+    drawn: Callable[[], np.ndarray[Any, np.dtype[np.uint8]]] | None = field(default=None, repr=False, compare=False)
+    """Draws the image, (H, W, 3) uint8, where it is not a file; `image` is then its name."""
 
     @property
     def path(self) -> Path:

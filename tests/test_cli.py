@@ -406,4 +406,4 @@ def test_version() -> None:
 
 
 def test_kinds_of_data_are_found_by_name() -> None:
-    assert datasets.kinds() == ["medr1", "omnimedvqa", "table"]
+    assert datasets.kinds() == ["medr1", "omnimedvqa", "phantom", "table"]

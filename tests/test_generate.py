@@ -198,5 +198,5 @@ def test_templates_put_everything_in_its_place(tmp_path: Path) -> None:
     "settings", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"temperature": 0.5}]
 )
 def test_asking_refuses_nonsense(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must|no effect"):
+    with pytest.raises(ValueError, match=r"must|no effect"):
         Asking(**settings)

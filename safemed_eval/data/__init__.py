@@ -1,4 +1,4 @@
-"""Data sets: each module here that has a `load` function is one kind of `--data KIND:PATH`.
+"""Data sets: each module here that has a `load` or a `make` function is one kind of `--data`.
 
     data = load("omnimedvqa:/data/OmniMedVQA")
     data = select(data, per_group=3, seed=0)
@@ -35,12 +35,17 @@ __all__ = [
 
 
 def kinds() -> list[str]:
-    """The kinds of data that can be named before the colon of `--data`."""
+    """The kinds of data that `--data` can name: KIND:PATH, or KIND alone for one that is made, not read."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
+def is_made(kind: str) -> bool:
+    """Whether this kind has no files: its module has `make(options)` instead of `load(place, root)`."""
+    return hasattr(import_module(f"{__name__}.{kind}"), "make")
+
+
 def load(spec: str, root: Path | None = None) -> DataSet:
-    """Read the questions of `kind:path`; images are not opened yet.
+    """Read the questions of `kind:path`, or make those of a built-in kind; images are not opened yet.
 
     Args:
         root: folder that image paths are relative to, where it is not the data set's own.
@@ -48,18 +53,25 @@ def load(spec: str, root: Path | None = None) -> DataSet:
         SpecError: unknown kind. DataError: nothing readable at the path.
     """
     kind, colon, path = spec.partition(":")
-    if not colon and Path(spec).expanduser().exists():
-        raise SpecError(f"--data {spec}: say what it is, {', '.join(f'{kind}:{spec}' for kind in kinds())}")
+    if not colon and kind not in kinds() and Path(spec).expanduser().exists():
+        known = ", ".join(f"{kind}:{spec}" for kind in kinds() if not is_made(kind))
+        raise SpecError(f"--data {spec}: say what it is, {known}")
     if kind not in kinds():
         raise SpecError(f"--data {spec}: unknown kind '{kind}'; {did_you_mean(kind, kinds())}")
-    if not (colon and path):
+    module = import_module(f"{__name__}.{kind}")
+    if is_made(kind):
+        if root is not None:
+            raise SpecError(f"--data-root has no effect on --data {kind}")
+        made: DataSet = module.make(path)
+        return made
+    if not path:
         raise SpecError(f"--data {spec}: needs a path, --data {kind}:PATH")
     place = Path(path).expanduser()
     if not place.exists():
         raise DataError(f"--data {spec}: no such file or folder: {place}")
     if root is not None and not root.is_dir():
         raise DataError(f"--data-root {root}: no such folder")
-    data: DataSet = import_module(f"{__name__}.{kind}").load(place, root)
+    data: DataSet = module.load(place, root)
     if not data.items and not data.bad:
         raise DataError(f"--data {spec}: found no questions in {place}")
     return data

@@ -62,17 +62,19 @@ def canvas_of(item: Item, canvas: Canvas) -> torch.Tensor:
     """
     import torch
 
-    return torch.from_numpy(_fitted(inside_root(item), canvas)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(_fitted(item, canvas)).permute(2, 0, 1).float() / 255
 
 
 def pixels_of(item: Item) -> Pixels:
     """The item's image at its own size: (H, W, 3) uint8. Raises like `canvas_of`."""
-    return decode(inside_root(item)).pixels
+    return item.drawn() if item.drawn else decode(inside_root(item)).pixels
 
 
-def _fitted(path: Path, canvas: Canvas) -> Pixels:
-    # At their own size images may be huge, and are not kept.
-    return _cached(path, canvas) if canvas.size else decode(path).pixels.copy()
+def _fitted(item: Item, canvas: Canvas) -> Pixels:
+    # At their own size images may be huge, and are not kept; what is drawn is drawn again.
+    if item.drawn or not canvas.size:
+        return fit(pixels_of(item), canvas.size, canvas.fit).copy()
+    return _cached(inside_root(item), canvas)
 
 
 @lru_cache(maxsize=64)

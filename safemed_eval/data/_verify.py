@@ -43,6 +43,8 @@ def verify(data: DataSet, progress: Callable[[int, int], None] | None = None) ->
 
 
 def _read(item: Item) -> tuple[str, tuple[str, ...]] | str:
+    if item.drawn:
+        return hashlib.sha256(item.drawn().tobytes()).hexdigest(), ()
     try:
         path = inside_root(item)
         return hashlib.sha256(path.read_bytes()).hexdigest(), decode(path).notes
