@@ -22,7 +22,8 @@ def seed_of(*parts: str | int) -> int:
 def generator(device: torch.device | str, *parts: str | int) -> torch.Generator:
     """A torch generator on `device`, seeded by `seed_of(*parts)`.
 
-    Streams are equal between machines of one device type; CPU and CUDA streams differ.
+    Streams are equal between machines with the same device: those of the CPU and of different GPUs differ. On the CPU
+    torch uses 32 bits of the seed, so that among 65,000 streams two may be equal: of two items, in practice.
     """
     import torch
 

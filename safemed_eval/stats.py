@@ -75,9 +75,10 @@ def clustered_proportion(successes: Sequence[bool], clusters: Sequence[Hashable]
     """Share of successes with a Clopper-Pearson interval on the cluster-effective sample size.
 
     n_eff = n / deff, deff = the ratio of the cluster-robust (linearised, with-replacement) variance of the mean to
-    p (1 - p) / (n - 1), and n_eff is shrunk by (t_{n-1} / t_{c-1})^2 for the c - 1 degrees of freedom, never
-    above n. Differs from the source where the data carry no information on deff (all or none succeed, or
-    one cluster): n_eff is then the number of clusters, the cautious end.
+    p (1 - p) / (n - 1), and n_eff is shrunk by (t_{n-1} / t_{d})^2 for d degrees of freedom, never above n. Differs
+    from the source, on the cautious side, in d: not the number of clusters less one, but their effective number
+    (Kish), n^2 / sum of squared sizes, less one, because few large clusters among many small ones hold less
+    information. Where the data carry none on deff (all or none succeed, or one cluster), n_eff is that number.
 
     Args:
         successes: one bool per item.
@@ -100,14 +101,17 @@ def clustered_proportion(successes: Sequence[bool], clusters: Sequence[Hashable]
     if n == 0:
         return Proportion(count=0, n=0, clusters=0, estimate=None, lower=None, upper=None)
     p = k / n
+    effective = n**2 / sum(size**2 for _, size in sizes.values())
     if c == n:
         n_eff = float(n)
     elif c == 1 or k in (0, n):
-        n_eff = float(c)
+        n_eff = effective
     else:
         between = c / (c - 1) * sum((good - p * size) ** 2 for good, size in sizes.values()) / n**2
         deff = between / (p * (1 - p) / (n - 1))
-        shrink = (float(sps.t.ppf(1 - alpha / 2, n - 1)) / float(sps.t.ppf(1 - alpha / 2, c - 1))) ** 2
+        shrink = (
+            float(sps.t.ppf(1 - alpha / 2, n - 1)) / float(sps.t.ppf(1 - alpha / 2, max(1.0, effective - 1)))
+        ) ** 2
         n_eff = min(float(n), n / deff * shrink) if deff > 0 else float(n)
     return Proportion(
         count=k,

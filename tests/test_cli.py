@@ -75,7 +75,7 @@ def test_evaluate_from_checkpoint_to_table(checkpoint: Callable[[str], Path], ta
     assert accuracies == sorted(accuracies, reverse=True)
     meta = json.loads((out / "run.json").read_text())
     assert meta["model"]["architecture"] == "Qwen2_5_VLForConditionalGeneration"
-    assert "What is shown in image 0?" in meta["model"]["prompt"] and meta["model"]["device_type"] == "cpu"
+    assert "What is shown in image 0?" in meta["model"]["prompt"] and meta["model"]["device"] == "cpu"
     assert meta["spec"]["attacks"]["pgd:eps=16/255,steps=3"]["restarts"] == 1, "defaults are written down"
     assert len(meta["spec"]["model"]["weights_sha256"]) == 64
     assert meta["names"]["model"] == str(checkpoint("qwen2_5_vl"))

@@ -10,9 +10,15 @@ import torch
 
 from safemed_eval.attacks._base import Attacked, Loss, Target
 from safemed_eval.core import Classify
+from safemed_eval.errors import ModelOutputError
 
 if TYPE_CHECKING:
     from safemed_eval.attacks.pgd import PGD
+
+
+SURE = 0.05
+"""By how much log-probability an answer must have changed before a row stops: in half precision the forward that judges
+the result, in another batch, may differ by less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,27 +26,34 @@ class Goal:
     """What the ascent maximises, and when a row is done.
 
     `ce` is the log-odds of all other options together against gold, `margin` the lead of the best other one; a row is
-    done when its answer is not gold. For a target both are reversed, and a row is done when the target is its answer.
+    done when its answer is not gold. For a target it is the log-odds, or the lead, of the target, and a row is done
+    when the target is its answer.
 
     The log-odds z stand for the cross-entropy, log(1 + exp(z)): the gradients of both have the same direction at every
     point, but that of the cross-entropy vanishes in float32 where the model is confident, and the attack with it.
 
     Args:
-        labels: (B,) the gold options, or the targets.
+        gold: (B,) the gold options.
+        targets: (B,) the options to reach, or None.
     """
 
     loss: Loss
-    labels: torch.Tensor
-    targeted: bool
+    gold: torch.Tensor
+    targets: torch.Tensor | None = None
 
-    def __call__(self, log_probs: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(b, K) log-probabilities of these rows -> (b,) what is maximised, (b,) whether it is reached."""
-        label = self.labels[rows].unsqueeze(1)
-        others = log_probs.scatter(1, label, -torch.inf)
-        rival = others.amax(1) if self.loss == "margin" else others.logsumexp(1)
-        lead = log_probs.gather(1, label).squeeze(1) - rival
-        reached = log_probs.argmax(1) == label.squeeze(1)
-        return (lead, reached) if self.targeted else (-lead, ~reached)
+    def __call__(self, log_probs: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(b, K) log-probabilities of these rows -> (b,) what is maximised, (b,) wrong answers, (b,) what is done."""
+        sign, aim = (-1, self.gold) if self.targets is None else (1, self.targets)
+        lead, odds = _ahead(log_probs, aim[rows])
+        behind, _ = _ahead(log_probs, self.gold[rows])
+        return sign * (lead if self.loss == "margin" else odds), behind < 0, sign * lead > SURE
+
+
+def _ahead(log_probs: torch.Tensor, option: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far each row's option is ahead of its best rival, and of all others together."""
+    others = log_probs.scatter(1, option.unsqueeze(1), -torch.inf)
+    own = log_probs.gather(1, option.unsqueeze(1)).squeeze(1)
+    return own - others.amax(1), own - others.logsumexp(1)
 
 
 def choose_targets(
@@ -68,43 +81,54 @@ def ascend(
 ) -> Attacked:
     """Maximise the goal inside each row's ball.
 
-    With `spec.early_stop` the clean image is tried first, a row leaves the batch at the first point that reaches its
-    goal, and a row that never does returns the point where the goal was highest. Without, every row runs all steps and
-    returns its last point (of the restart that ended highest), which is the textbook attack.
+    With `spec.early_stop` a row whose clean image is answered wrongly is left as it is, a row leaves the batch at the
+    first point that reaches its goal, and returned is the best point seen: a wrong answer before a right one, then the
+    highest goal. Without, every row runs all steps and returns its last point (of the restart that ended highest),
+    which is the textbook attack.
 
     With `quantize` the model is always shown the 8-bit version of the current point, and the gradient is taken there
     and applied to the unrounded one (straight through).
+
+    Raises:
+        ModelOutputError: a gradient is not finite. (Its sign would be 0, and the image would pass for robust.)
     """
     threat = spec.threat
     best = canvas.clone()
     highest = torch.full((len(canvas),), -torch.inf, device=canvas.device)
+    fooled = torch.zeros(len(canvas), dtype=torch.bool, device=canvas.device)
     taken = [0] * len(canvas)
 
     def look(
         rows: torch.Tensor, x0: torch.Tensor, x: torch.Tensor, *, gradient: bool, keep: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Show these points to the model: their gradients (or nothing), and which rows are done."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Show these points to the model: their gradients (or nothing), wrong answers, and rows that are done."""
         shown = (threat.snap(x0, x) if quantize else x).detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
-            value, done = goal(classify.take(rows.tolist())(shown), rows)
+            value, wrong, done = goal(classify.take(rows.tolist())(shown), rows)
         slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
+        broken = int((~slope.isfinite()).flatten(1).any(1).sum())
+        if broken:
+            raise ModelOutputError(f"the model's gradient is not finite for {broken} of {len(slope)} rows")
         value, shown = value.detach(), shown.detach()
         if keep:
-            better = (done & spec.early_stop) | (value > highest[rows])
+            wins = wrong & ~fooled[rows] if spec.early_stop else torch.zeros_like(wrong)
+            level = wrong == fooled[rows] if spec.early_stop else torch.ones_like(wrong)
+            better = wins | (level & (value > highest[rows]))
             best[rows[better]], highest[rows[better]] = shown[better], value[better]
-        return slope, done & spec.early_stop
+            fooled[rows[better]] = wrong[better]
+        return slope, wrong, done & spec.early_stop
 
     active = torch.arange(len(canvas), device=canvas.device)
-    if spec.early_stop and spec.start == "random":
-        _, done = look(active, canvas, canvas, gradient=False, keep=True)
-        active = active[~done]
+    if spec.early_stop:
+        _, wrong, _ = look(active, canvas, canvas, gradient=False, keep=True)
+        active = active[~wrong]
     for _ in range(spec.restarts):
         if not len(active):
             break
         rows, x0 = active, canvas[active]
         x = threat.sample(x0, [generators[row] for row in rows.tolist()]) if spec.start == "random" else x0
         for _ in range(spec.steps):
-            slope, done = look(rows, x0, x, gradient=True, keep=spec.early_stop)
+            slope, _, done = look(rows, x0, x, gradient=True, keep=spec.early_stop)
             rows, x0, x, slope = (part[~done] for part in (rows, x0, x, slope))
             if not len(rows):
                 break
@@ -112,7 +136,7 @@ def ascend(
                 taken[row] += 1
             x = threat.project(x0, x + spec.step_size * threat.direction(slope))
         if len(rows):
-            _, done = look(rows, x0, x, gradient=False, keep=True)
+            _, _, done = look(rows, x0, x, gradient=False, keep=True)
             rows = rows[~done]
         active = rows
-    return Attacked(canvas=best, steps=taken, targets=goal.labels.tolist() if goal.targeted else None)
+    return Attacked(canvas=best, steps=taken, targets=None if goal.targets is None else goal.targets.tolist())

@@ -22,7 +22,7 @@ class PGD(BallAttack):
     Args:
         step: size of one step as a fraction of eps; by default 2.5 / steps, at most 1.
         target: none: away from gold. Otherwise towards one wrong option, chosen once on the clean image.
-        early_stop: stop a row at the first point that succeeds.
+        early_stop: leave a row alone that is answered wrongly at once, and stop it at the first point that succeeds.
     Source:
         Madry et al. 2018 (arXiv:1706.06083). Differs: the loss is over the K options of the question; the clean image
         is tried first, a row stops at the first point that succeeds, and a row that never does returns its point of
@@ -63,11 +63,11 @@ class PGD(BallAttack):
 
         from safemed_eval.attacks._ascent import Goal, ascend, choose_targets
 
-        targeted = self.target != "none"
-        if targeted:
+        targets = None
+        if self.target != "none":
             with torch.no_grad():
-                labels = choose_targets(self.target, classify(canvas), labels, generators)
-        goal = Goal(loss=self.loss, labels=labels, targeted=targeted)
+                targets = choose_targets(self.target, classify(canvas), labels, generators)
+        goal = Goal(loss=self.loss, gold=labels, targets=targets)
         return ascend(classify, canvas, goal, self, generators, quantize)
 
 

@@ -86,6 +86,7 @@ def prepare(
         "data": chosen.sha256,
         "canvas": str(canvas),
         "seed": run.seed,
+        "batch_size": run.batch_size,
         **asked,
     }
     names = [Path(model.model).name, Path(data.data.partition(":")[2]).stem, label]

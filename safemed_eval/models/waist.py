@@ -98,7 +98,7 @@ class Waist:
 
     def describe(self, question: Question) -> dict[str, Any]:
         """What the model says of itself for `run.json`, with this question as an example of its prompt."""
-        found: dict[str, Any] = {"device_type": self.device.type}
+        found: dict[str, Any] = {"device": self.device_name}
         if hasattr(self.scorer, "describe"):
             found |= self.scorer.describe(question)
         return found
@@ -122,9 +122,9 @@ class _BoundClassify:
             raise ModelOutputError(
                 f"the model returned scores of shape {tuple(scores.shape)}, expected ({len(canvas)}, {self._width})"
             )
-        scores = scores[:, : self._width].float()
-        _refuse(~(scores.isfinite() | self._padding).all(1), "the model returned NaN or infinite scores")
-        return scores.masked_fill(self._padding, -torch.inf).log_softmax(1)
+        log_probs = scores[:, : self._width].float().masked_fill(self._padding, -torch.inf).log_softmax(1)
+        _refuse(~(log_probs.isfinite() | self._padding).all(1), "the model returned NaN or infinite scores")
+        return log_probs
 
     def take(self, rows: Sequence[int]) -> Classify:
         return _BoundClassify(self._waist, tuple(self._questions[row] for row in rows))

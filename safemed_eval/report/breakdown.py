@@ -101,7 +101,7 @@ def _asked(meta: Json) -> Json:
         **options,
         "seed": spec["seed"],
         "dtype": model.get("dtype"),
-        "device": model.get("device_type"),
+        "device": model.get("device"),
     }
 
 

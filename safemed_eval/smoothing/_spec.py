@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from safemed_eval import stats
@@ -24,7 +25,7 @@ class Smoothing:
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0:
+        if not 0 < self.sigma < math.inf:
             raise ValueError(f"sigma must be above 0, got {self.sigma:g}")
         if self.n0 < 1 or self.n < 1:
             raise ValueError(f"n0 and n must be at least 1, got n0={self.n0}, n={self.n}")
