@@ -17,8 +17,6 @@ Norm = Literal["linf", "l2"]
 
 # Float32 arithmetic may leave a point of the ball's surface this far outside it, times max(1, eps).
 TOLERANCE = 1e-6
-# A length in float32 may be off by this share of it.
-_ROUNDING = 1e-5
 # 255 * float32(k / 255) may miss the integer k by this much.
 _GRID_TOLERANCE = 1e-4
 
@@ -53,16 +51,16 @@ class Threat:
 
         For L2 this scales and then clamps: the result obeys both bounds, since x0 itself lies in [0, 1].
         """
+        import torch
+
         if self.norm == "linf":
             return x.clamp(x0 - self.eps, x0 + self.eps).clamp(0, 1)
         delta = x - x0
         shrink = (self.eps / self.size(delta).clamp_min(1e-30)).clamp_max(1)
         inside = (x0 + delta * self._scale(shrink, delta)).clamp(0, 1)
-        # Where many pixels are equal, the rounding of float32 adds up instead of averaging out.
-        length = self.size(inside.double() - x0.double())
-        outside = length > self.eps * (1 + TOLERANCE / 2)
-        again = self._scale(self.eps / length.clamp_min(1e-30) * (1 - _ROUNDING), delta)
-        return (x0 + (inside - x0) * again).where(outside.view(-1, 1, 1, 1), inside)
+        # Where many pixels are equal, the rounding of float32 adds up instead of averaging out: take it back.
+        outside = self.size(inside.double() - x0.double()) > self.eps * (1 + TOLERANCE / 2)
+        return torch.nextafter(inside, x0).where(outside.view(-1, 1, 1, 1), inside)
 
     def sample(self, x0: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """One uniform draw from each row's ball, clamped to [0, 1]; each row has its own generator."""
@@ -98,7 +96,7 @@ class Threat:
             cut = delta.trunc()
             lost = (delta - cut).abs()
             order = lost.argsort(dim=1, descending=True)
-            room = (255 * self.eps) ** 2 * (1 - _ROUNDING) - cut.square().sum(1, keepdim=True)
+            room = (255 * self.eps) ** 2 - cut.square().sum(1, keepdim=True)
             cost = (2 * cut.abs() + 1).gather(1, order).cumsum(1)
             out = ((cost <= room) & (lost.gather(1, order) > _GRID_TOLERANCE)).to(delta.dtype)
             cut = cut + delta.sign() * torch.zeros_like(cut).scatter(1, order, out)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
 from safemed_eval import attacks
 from safemed_eval.core import Question
-from safemed_eval.errors import SpecError
+from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
@@ -320,3 +322,154 @@ def test_specs_have_one_spelling(spec: str, canonical: str) -> None:
 def test_bad_specs_say_what_to_do(spec: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         attacks.parse(spec)
+
+
+# ------------------------------------------------ what a referee's mutants asked for
+
+
+@pytest.mark.parametrize(
+    "spec", ["fgsm:eps=8/255", "pgd:eps=8/255", "pgd:eps=2,norm=l2", "pgd:eps=8/255,early_stop=no"]
+)
+def test_a_gradient_that_is_not_finite_is_no_robustness(spec: str) -> None:
+    """Scores are finite, but the square root of 0 has a gradient of NaN, whose sign is 0."""
+
+    class Root(Linear):
+        def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+            return super().scores(canvas, questions) + (canvas[:, :, 0] * 0).sum((1, 2)).sqrt()[:, None]
+
+    with pytest.raises(ModelOutputError, match="gradient is not finite for 6 of 6 rows"):
+        run(spec, Root(linear().weight, bias=40.0), middle_canvases(), torch.zeros(6, dtype=torch.int64), AB)
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+@pytest.mark.parametrize("spec", ["fgsm:eps={},norm=l2", "pgd:eps={},norm=l2,steps=3", "noise:eps={},norm=l2"])
+@pytest.mark.parametrize("eps", [0.1, 64 / 255, 0.5, 2.0])
+def test_l2_balls_hold_on_flat_images(spec: str, eps: float, quantize: bool) -> None:
+    """All pixels are equal and all move alike: rounding errors add up."""
+
+    class Mean:
+        def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+            mean = canvas.mean((1, 2, 3)) - 1
+            return torch.stack([9 - mean, mean], 1)
+
+    for level in (64, 128, 201):
+        x = torch.full((2, 3, 96, 96), level / 255)
+        found = run(spec.format(eps), Mean(), x, torch.zeros(2, dtype=torch.int64), AB, quantize=quantize)
+        moved = found.canvas.double() - x.double()
+        moved = (moved * 255).round() / 255 if quantize else moved
+        length = float(moved.flatten(1).norm(dim=1).max())
+        assert length <= eps * (1 + 1e-6)
+        assert quantize or length >= eps * (1 - 3e-4), "little of it is given away"
+
+
+class Bumps:
+    """Answers B where pixel 0 lies near 0.55; its gradient leads elsewhere from below 0.5."""
+
+    def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+        p = canvas[:, 0, 0, 0]
+        bump = 3 * torch.exp(-(((p - 0.55) / 0.01) ** 2)) - 1 + torch.relu(0.5 - p)
+        return torch.stack([-bump, bump], 1)
+
+
+def test_restarts_help_and_never_harm() -> None:
+    x = torch.full((40, *SHAPE), 0.5)
+    labels = torch.zeros(40, dtype=torch.int64)
+    classify = Waist(Bumps(), torch.device("cpu")).classify([AB] * 40)
+
+    def flips(restarts: int, loss: str = "ce") -> torch.Tensor:
+        spec = f"pgd:eps=0.08,steps=5,step=0.1,restarts={restarts},loss={loss}"
+        return classify(run(spec, Bumps(), x, labels, AB).canvas).argmax(1) == 1
+
+    one, ten = flips(1), flips(10)
+    assert 0 < one.sum() < ten.sum()
+    assert bool((ten | ~one).all()), "what one start flips, ten starts flip"
+
+
+def test_a_restart_that_ends_lower_is_not_kept() -> None:
+    """Without early stop, of two restarts the point with the higher goal is returned."""
+    net, x = Net(), middle_canvases(20)
+    labels = Waist(net, torch.device("cpu")).classify([ABCD] * 20)(x).argmax(1)
+    spec = "pgd:eps=30/255,steps=2,step=1,early_stop=no"
+    classify = Waist(net, torch.device("cpu")).classify([ABCD] * 20)
+
+    def loss(found: attacks.Attacked) -> torch.Tensor:
+        return -classify(found.canvas).gather(1, labels[:, None])[:, 0]
+
+    one, five = (loss(run(f"{spec},restarts={restarts}", net, x, labels)) for restarts in (1, 5))
+    assert bool((five >= one - 1e-6).all()) and bool((five > one + 1e-6).any())
+
+
+class Crossing:
+    """Log-probabilities hang on pixel 0: at 0.5 three rivals together outweigh gold, which still wins; at 0.6 one of
+    them wins, and all of them together weigh less than before."""
+
+    def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+        t = ((canvas[:, 0, 0, 0] - 0.5) * 10).clamp(0, 1)
+        gold = torch.log(0.3 * (1 - t) + 0.49 * t)
+        first = torch.log(0.24 * (1 - t) + 0.5 * t)
+        other = torch.log(0.23 * (1 - t) + 0.005 * t)
+        return torch.stack([gold, first, other, other], 1)
+
+
+def test_a_flip_counts_more_than_a_higher_loss() -> None:
+    """The cross-entropy falls towards the flip: a flip that is met must be kept nevertheless."""
+    x = torch.full((30, *SHAPE), 0.55)
+    classify = Waist(Crossing(), torch.device("cpu")).classify([ABCD] * 30)
+    at = {value: classify(torch.full((30, *SHAPE), value))[0] for value in (0.5, 0.6)}
+    assert at[0.5].argmax() == 0 and at[0.6].argmax() == 1
+    assert at[0.5][0] < at[0.6][0], "the loss is higher where the answer is right"
+    labels = torch.zeros(30, dtype=torch.int64)
+    found = run("pgd:eps=0.05,steps=4,step=0.4", Crossing(), x, labels)
+    began_near = classify(run("noise:eps=0.05", Crossing(), x, labels).canvas).argmax(1) == 1
+    flipped = classify(found.canvas).argmax(1) == 1
+    assert 0 < began_near.sum() < 30
+    assert flipped.sum() >= began_near.sum() > 0
+
+
+def test_the_margin_loss_heeds_one_rival_only() -> None:
+    """Where margin and cross-entropy point in opposite directions, margin finds the flip and ce does not."""
+    x, labels = torch.full((4, *SHAPE), 0.55), torch.zeros(4, dtype=torch.int64)
+    classify = Waist(Crossing(), torch.device("cpu")).classify([ABCD] * 4)
+    spec = "pgd:eps=0.05,steps=10,start=zero,loss="
+    assert classify(run(f"{spec}margin", Crossing(), x, labels).canvas).argmax(1).eq(1).all()
+    assert classify(run(f"{spec}ce", Crossing(), x, labels).canvas).argmax(1).eq(0).all()
+
+
+@pytest.mark.parametrize("target", ["least-likely", "random", "runner-up"])
+def test_a_targeted_attack_never_mends_an_answer(target: str) -> None:
+    """Rows that are answered wrongly at once stay as they are."""
+    net, x = Net(), middle_canvases(60)
+    classify = Waist(net, torch.device("cpu")).classify([ABCD] * 60)
+    clean = classify(x).argmax(1)
+    labels = (clean + torch.arange(60) % 4) % 4
+    found = run(f"pgd:eps=60/255,target={target}", net, x, labels)
+    wrong = clean != labels
+    assert bool((classify(found.canvas).argmax(1)[wrong] != labels[wrong]).all())
+    assert torch.equal(found.canvas[wrong], x[wrong])
+
+
+def test_a_row_stops_only_when_it_is_sure() -> None:
+    """In half precision another batch may judge otherwise: the answer must have changed by more than that."""
+    net, x = Net(), grid_canvases(40)
+    classify = Waist(net, torch.device("cpu")).classify([ABCD] * 40)
+    labels = classify(x).argmax(1)
+    found = run("pgd:eps=8/255,steps=60,step=0.02,start=zero", net, x, labels)
+    stopped = torch.tensor([steps < 60 for steps in found.steps])
+    log_probs = classify(found.canvas)
+    gold = log_probs.gather(1, labels[:, None])[:, 0]
+    assert stopped.any()
+    assert bool((log_probs.amax(1) - gold > 0.049)[stopped].all())
+
+
+def test_snapping_spends_the_room_on_what_was_cut_most() -> None:
+    """Against cutting alone, and against the same number of pixels chosen otherwise."""
+    x0 = grid_canvases(1)
+    x = (x0 + 0.02 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    threat = Threat(norm="l2", eps=float((x - x0).norm()) * 0.97)
+    x = threat.project(x0, x)
+    snapped = threat.snap(x0, x)
+    delta, grey = ((x - x0).double() * 255).flatten(), ((snapped - x0).double() * 255).round().flatten()
+    out = grey != delta.trunc()
+    lost = (delta - delta.trunc()).abs()
+    assert out.any() and not out.all()
+    assert lost[out].min() >= lost[~out].max() - 1e-3

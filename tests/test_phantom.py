@@ -12,7 +12,7 @@ import pytest
 from safemed_eval import data
 from safemed_eval.core import MODALITIES, QUESTION_TYPES
 from safemed_eval.data import DataSet
-from safemed_eval.errors import SpecError
+from safemed_eval.errors import DataError, SpecError
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +105,17 @@ def test_bad_specs() -> None:
             data.load(f"phantom:{spec}")
     with pytest.raises(SpecError, match="no effect"):
         data.load("phantom", Path())
+
+
+def test_export_is_read_back(tmp_path: Path) -> None:
+    made = data.load("phantom:images=70")
+    data.export(made, tmp_path / "p")
+    back = data.verify(data.load(f"omnimedvqa:{tmp_path / 'p'}"))
+    assert not back.bad and not back.notes and len(back.items) == len(made.items)
+    for ours, theirs in zip(made.items, back.items, strict=True):
+        for name in ("id", "question", "label", "modality", "question_type", "source"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        assert np.array_equal(data.pixels_of(ours), data.pixels_of(theirs))
+        assert data.canvas_of(ours, made.canvas).equal(data.canvas_of(theirs, made.canvas))
+    with pytest.raises(DataError, match="not empty"):
+        data.export(made, tmp_path / "p")

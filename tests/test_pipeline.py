@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -356,3 +356,107 @@ def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
     assert (summary.items, summary.expected, summary.overall["n"]) == (0, 5, 0)
     assert summary.overall["certified"]["0"]["certified_accuracy"] is None
     assert summary.overall["average_radius"] is None
+
+
+# ------------------------------------------------ what a referee's mutants asked for
+
+
+class Spy(Brightness):
+    """Keeps the sums of all canvases that it has seen."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        self.seen += canvas.double().sum((1, 2, 3)).tolist()
+        return super().scores(canvas, questions)
+
+
+def test_noise_differs_between_purposes_items_and_seeds(table: Path) -> None:
+    """Four items that share one image, two seeds, selection and estimation: no draw occurs twice."""
+    one = items(table)[0]
+    same_image = [replace(one, id=f"copy {number}") for number in range(4)]
+    spy = Spy()
+    for seed in (0, 1):
+        work = Certification(
+            model=Waist(spy, CPU), canvas=CANVAS, smoothing=Smoothing(sigma=0.25, n0=20, n=40), seed=seed, batch=8
+        )
+        for item in same_image:
+            work.certify(item)
+    assert len(spy.seen) == 2 * 4 * 60 == len(set(spy.seen))
+
+
+def test_random_starts_differ_between_items_attacks_and_seeds(table: Path) -> None:
+    one = items(table)[0]
+    same_image = [replace(one, id=f"copy {number}") for number in range(4)]
+    kept: list[float] = []
+
+    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
+        kept.append(float(attacked.double().sum()))
+
+    chosen = [attacks.parse(spec) for spec in ("noise:eps=4/255", "noise:eps=8/255")]
+    for seed in (0, 1):
+        list(evaluation(Colors(), seed=seed, keep=keep).run(same_image, chosen))
+    assert len(kept) == 2 * 2 * 4 == len(set(kept))
+    sizes = [(value - float(data.canvas_of(one, CANVAS).double().sum())) for value in kept]
+    assert not np.isclose(2 * sizes[0], sizes[4], rtol=1e-3), "another eps is another draw, not the same one scaled"
+
+
+def test_the_judged_canvas_is_the_attacked_one(table: Path) -> None:
+    """The record's log-probabilities are those of the very canvas that was kept."""
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
+        kept[item.id] = attacked
+
+    waist = Waist(Colors(), CPU)
+    groups = evaluation(Colors(), keep=keep).run(items(table), CHOSEN[2:])
+    by_id = {item.id: item for item in items(table)}
+    for record in (record for group in groups for record in group):
+        again = waist.classify([by_id[record["item"]].question])(kept[record["item"]][None])[0]
+        assert record["log_probs"] == pytest.approx(again.tolist(), abs=1e-6)
+        delta = kept[record["item"]].double() - data.canvas_of(by_id[record["item"]], CANVAS).double()
+        assert (record["linf"], record["l2"]) == pytest.approx((float(delta.abs().max()), float(delta.norm())))
+
+
+def test_an_abstention_with_a_majority_for_gold_is_not_correct(table: Path) -> None:
+    class Torn(Spy):
+        def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+            lead = (canvas[:, 0, 0, 0] - data.canvas_of(items(table)[0], CANVAS)[0, 0, 0] + 0.03) * 100
+            return torch.stack([-lead, lead, -99 + 0 * lead], 1)
+
+    work = Certification(
+        model=Waist(Torn(), CPU), canvas=CANVAS, smoothing=Smoothing(sigma=0.25, n0=50, n=50), seed=0, batch=50
+    )
+    record = work.certify(items(table)[0])
+    assert record["votes"][record["label"]] > 25 and record["abstained"] == "p_lower <= 1/2"
+    assert record["prediction"] is None and not record["correct"] and record["radius"] is None
+
+
+def test_notes_by_hand(tmp_path: Path) -> None:
+    """Canvas cost: official less clean. Steps: the median over flipped rows. Grey levels: RMS over three channels."""
+
+    def row(item: int, attack: str, correct: bool, steps: int | None = 0) -> dict[str, object]:
+        shared = {
+            "modality": "CT",
+            "question_type": None,
+            "patient_id": None,
+            "image": f"{item}",
+            "image_sha256": f"{item}",
+        }
+        answer = {"prediction": 0, "correct": correct, "steps": steps, "error": None}
+        return {"kind": "evaluate", "item": f"i{item}", "attack": attack, **shared, **answer}
+
+    pgd = attacks.parse("pgd:eps=4/255")
+    records = [row(i, "clean", i < 5) for i in range(10)] + [row(i, "official", i < 8, None) for i in range(10)]
+    records += [row(i, str(pgd), i < 2, steps) for i, steps in enumerate([10, 10, 2, 4, 9, 0, 0, 0, 0, 0])]
+    chosen = [attacks.parse("clean"), pgd]
+    conditions = ["clean", str(pgd), "official"]
+    summary = summarize(write_run(tmp_path / "a", records, "evaluate", chosen, items=10, conditions=conditions))
+    assert summary.notes["canvas_cost"] == pytest.approx(0.3)
+    assert summary.overall[str(pgd)]["median_steps"] == 4
+    certified_run = summarize(write_run(tmp_path / "b", [certified(0)], "certify"), {"at": 0.6158, "over": 0.6159})
+    assert certified_run.notes["grey_levels_per_radius"] == pytest.approx(255 / np.sqrt(3 * 384 * 384))
+    ceiling = certified_run.notes["ceiling"]
+    exactly = summarize(tmp_path / "b", {"top": ceiling, "over": np.nextafter(ceiling, 1)}).overall["certified"]
+    assert not exactly["top"]["above_ceiling"] and exactly["over"]["above_ceiling"]

@@ -82,8 +82,8 @@ class DataOptions:
     data: Annotated[
         str,
         _data(
-            help="omnimedvqa:DIR (raw layout), medr1:FILE_OR_DIR (Med-R1's splits), "
-            "or table:FILE (your own CSV or JSONL)."
+            help="omnimedvqa:DIR (raw layout), medr1:FILE_OR_DIR (Med-R1's splits), table:FILE (your own CSV or "
+            "JSONL), or phantom (drawn, nothing to download)."
         ),
     ]
     data_root: Annotated[
@@ -104,7 +104,7 @@ class DataOptions:
         str | None,
         _data(
             help="HxW or native: the pixel grid on which eps, sigma and radius are measured. "
-            "Default: the data's own, 384x384 for all kinds here."
+            "Default: the data's own, 64x64 for phantom, 384x384 for the others."
         ),
     ] = None
     fit: Annotated[Fit, _data(help="Stretch to the canvas, or keep the aspect ratio and pad with black.")] = "stretch"

@@ -16,6 +16,7 @@ from safemed_eval import data as datasets
 from safemed_eval.cli._show import listed, out, progress, say
 from safemed_eval.core import UNKNOWN, Item
 from safemed_eval.data import Bad, DataSet
+from safemed_eval.errors import SpecError
 
 app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
 _BAD_SHOWN = 20
@@ -41,6 +42,21 @@ def describe(
     else:
         _print(_facts(loaded, verified))
     raise typer.Exit(bool(verified.bad))
+
+
+@app.command("export")
+def export(
+    data: Annotated[str, typer.Argument(help="A kind of data that is made, not read, such as phantom.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+) -> None:
+    """Write drawn images and their questions as files, in OmniMedVQA's raw layout."""
+    made = datasets.load(data)
+    if made.items[0].drawn is None:
+        raise SpecError(f"{data}: these are files already; only data that are made, such as phantom, can be exported")
+    with progress("writing images", transient=True) as tick:
+        datasets.export(made, folder, tick)
+    size = made.canvas.size or (0, 0)
+    say(f"{len(made.items)} questions; read them with --data omnimedvqa:{folder} --canvas {size[0]}x{size[1]}")
 
 
 def _facts(loaded: DataSet, data: DataSet) -> dict[str, Any]:

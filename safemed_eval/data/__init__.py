@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
+from safemed_eval.data._export import export
 from safemed_eval.data._select import select
 from safemed_eval.data._verify import verify
 from safemed_eval.errors import DataError, SpecError, did_you_mean
@@ -25,6 +26,8 @@ __all__ = [
     "DataSet",
     "Fit",
     "canvas_of",
+    "export",
+    "is_made",
     "kinds",
     "load",
     "parse_canvas",
