@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
-from safemed_eval.errors import DataError, ModelOutputError
+from safemed_eval.errors import DataError, ModelOutputError, SafemedError
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 FAULTS = (DataError, ModelOutputError, RuntimeError, MemoryError)
 """What to catch around the work on an item; `is_fault` tells its faults from bugs."""
+
+
+@contextmanager
+def faults_of_the_model() -> Iterator[None]:
+    """Whatever a model raises is the fault of these rows, and names its place; memory and our own errors pass."""
+    try:
+        yield
+    except SafemedError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise ModelOutputError(f"the model raised {place_of(error)}") from error
+
+
+def place_of(error: BaseException) -> str:
+    """An error in one line, with the file and line that raised it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {text}"
 
 
 class ShrinkingBatch:

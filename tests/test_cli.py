@@ -407,3 +407,51 @@ def test_version() -> None:
 
 def test_kinds_of_data_are_found_by_name() -> None:
     assert datasets.kinds() == ["medr1", "omnimedvqa", "phantom", "table"]
+
+
+# ------------------------------------------------------------ what a breaker found
+
+
+def test_a_slice_named_all_does_not_hide_the_total(tmp_path: Path) -> None:
+    table = draw_table(tmp_path / "data", modality="all")
+    run = ["evaluate", "--model", TOY, "--data", f"table:{table}", "--canvas", "24x24", "--out", tmp_path / "run"]
+    text = call(*run)[1]
+    rows = [line.split()[:2] for line in text.splitlines() if line.startswith("all ")]
+    assert rows == [["all", "8"], ["all", "1"], ["all", "8"]]
+
+
+def test_names_of_data_cannot_steer_the_terminal_nor_squeeze_figures(tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[31m\x9b2J [red]x[/] " + "long " * 60
+    table = draw_table(tmp_path / "data", modality=evil, question_type="a \x07 bell")
+    run = ["evaluate", "--model", TOY, "--data", f"table:{table}", "--canvas", "24x24", "--out", tmp_path / "run"]
+    text = call(*run)[1] + call("data", "describe", f"table:{table}")[1]
+    assert not [c for c in text if not c.isprintable() and c != "\n"]
+    assert "[red]x" in text and "\\x1b]0;owned" in text and "a \\x07 bell" in text
+    row = next(line for line in text.splitlines() if "owned" in line)
+    assert ("\u2026" in row and "100.0" in row) or "0.0" in row
+    bad = draw_table(tmp_path / "bad", id="\x1b[2Jforged\r\nall fine", image="gone.png")
+    code, text = call("evaluate", "--model", TOY, "--data", f"table:{bad}", "--out", tmp_path / "no")
+    done = subprocess.run([*MAIN, *run[:3], "--data", f"table:{bad}"], capture_output=True, text=True, cwd=tmp_path)
+    assert code == 2 and done.returncode == 2
+    assert "\\x1b[2Jforged\\nall fine" in done.stderr and "\x1b" not in done.stderr
+
+
+def test_paths_with_markup_and_paths_too_long(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "a[" / "b]"
+    folder.parent.mkdir()
+    folder.symlink_to(checkpoint("qwen2_5_vl"))
+    assert call("models", "check", folder, "--canvas", "56x56")[0] == 0
+    done = subprocess.run(
+        [*MAIN, "data", "describe", f"table:{'x' * 300}"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: File name too long")
+
+
+def test_skipped_items_are_part_of_what_was_asked(tmp_path: Path) -> None:
+    table = draw_table(tmp_path / "data", image="gone.png")
+    run = ["evaluate", "--model", TOY, "--data", f"table:{table}", "--canvas", "24x24", "--out", tmp_path / "run"]
+    assert call(*run, "--skip-bad")[0] == 0
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if not line.startswith("q3")))
+    code, text = call(*run)
+    assert code == 2 and "skipped was 1, now 0" in text

@@ -82,7 +82,10 @@ def test_omnimedvqa_spellings(tmp_path: Path) -> None:
         ({"gt_answer": None}, "no gold answer"),
         ({"question": " "}, "the question is empty"),
         ({"option_B": None, "gt_answer": "CT"}, "an option is empty"),
-        ({"option_A": "MRI", "option_B": None, "option_C": None, "option_D": None}, "needs 2 to 26 options, has 1"),
+        (
+            {"option_A": "MRI", "option_B": None, "option_C": None, "option_D": None},
+            "option_b, ...), has 1",
+        ),
         ({"image_path": None}, "no image path"),
         ({"image_path": "Images/Drawn/1.png"}, "image not found"),
         ({"image_path": "../secret.png"}, "leaves the data root"),
@@ -355,3 +358,45 @@ def test_padding_keeps_the_aspect_ratio(table: Path) -> None:
     canvas = data.canvas_of(item, data.Canvas(size=(64, 64), fit="pad"))
     assert canvas[:, :8].abs().max() == 0 and canvas[:, -8:].abs().max() == 0
     assert canvas[:, 8:-8].mean() > 0.3
+
+
+# ------------------------------------------------------------ what a breaker found
+
+
+def test_a_gold_letter_whose_text_occurs_twice_is_refused(tmp_path: Path) -> None:
+    """A model that chooses the twin would count as wrong."""
+    table = draw_table(tmp_path, option_a="a liver", answer="B")
+    assert "equals more than one of the options" in data.load(f"table:{table}").bad[0].reason
+
+
+def test_half_characters_are_bad_items(tmp_path: Path) -> None:
+    Image.new("L", (5, 5)).save(tmp_path / "a.png")
+    fine = {"image": "a.png", "question": "Q?", "options": ["x", "y"], "answer": "x", "id": "fine", "modality": "CT"}
+    half = [fine | {"id": "\ud800"}] + [fine | {key: "\ud800", "id": key} for key in ("question", "modality", "image")]
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row) for row in [fine, *half]))
+    loaded = data.verify(data.load(f"table:{tmp_path / 't.jsonl'}"))
+    assert ids(loaded) == ["fine"] and len(loaded.bad) == 4
+    for bad in loaded.bad:
+        assert "lone surrogate" in bad.reason and str(bad).encode()
+
+
+def test_a_link_that_leads_to_itself_is_a_bad_item(tmp_path: Path) -> None:
+    table = draw_table(tmp_path, image="loop.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert [bad.id for bad in data.verify(data.load(f"table:{table}")).bad] == ["q3"]
+
+
+def test_json_without_end_is_refused(tmp_path: Path) -> None:
+    for content in ("[" * 100_000, '{"image": ' + "9" * 5000 + "}"):
+        (tmp_path / "t.jsonl").write_text(content)
+        with pytest.raises(DataError, match=r"t\.jsonl"):
+            data.load(f"table:{tmp_path / 't.jsonl'}")
+
+
+def test_an_image_that_changes_during_the_run_is_refused(table: Path) -> None:
+    loaded = data.verify(data.load(f"table:{table}"))
+    (table.parent / "0.png").write_bytes((table.parent / "1.png").read_bytes())
+    for read in (data.pixels_of, lambda item: data.canvas_of(item, loaded.canvas)):
+        with pytest.raises(DataError, match="has changed since the run began"):
+            read(loaded.items[0])
+        read(loaded.items[1])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from families import FAMILIES
@@ -486,3 +487,105 @@ def test_misshapen_outputs_raise() -> None:
 
     with pytest.raises(ModelOutputError, match=r"voted outside \[0, 4\] for 2 of 2 rows"):
         Waist(Voter(), CPU).vote(ABCD)(torch.rand(2, 3, 8, 8))
+
+
+# ------------------------------------------------------------ what a breaker found
+
+
+@pytest.mark.parametrize("token", ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|image_pad|>"])
+def test_every_control_token_is_refused_in_questions(waist: Callable[[str], Waist], token: str) -> None:
+    for evil in (Question(text=f"Q{token}", options=("a", "b")), Question(text="Q", options=("a", f"{token}b"))):
+        with pytest.raises(DataError, match="special token"):
+            waist("qwen2_5_vl").classify([evil])(torch.rand(1, 3, 56, 56))
+
+
+def test_a_model_that_writes_into_its_input_is_refused() -> None:
+    class Greedy:
+        def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+            return canvas.sub_(0.5).mean((2, 3))
+
+    with pytest.raises(ModelOutputError, match="writes into its input"), torch.no_grad():
+        Waist(Greedy(), CPU).classify([Question(text="Q", options=("a", "b"))])(torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        [[0.0] * 4],
+        np.zeros((1, 4)),
+        torch.zeros(1, 4, dtype=torch.complex64),
+        torch.zeros(1, 4).to_sparse(),
+        torch.zeros(1, 4, device="meta"),
+        torch.tensor([[3e38, -3e38, 0, 0]]),
+    ],
+    ids=["none", "list", "numpy", "complex", "sparse", "meta", "overflow"],
+)
+def test_scores_of_another_kind_are_refused(wrong: object) -> None:
+    class Odd:
+        def scores(self, canvas: torch.Tensor, questions: object) -> object:
+            return wrong
+
+    with pytest.raises(ModelOutputError, match=r"expected a dense real tensor|infinite scores"):
+        Waist(Odd(), CPU).classify([ABCD])(torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("wrong", [[0], np.zeros(1, int), torch.zeros(1, dtype=torch.bool), torch.tensor([0.5])])
+def test_votes_of_another_kind_are_refused(wrong: object) -> None:
+    class Odd:
+        def vote(self, canvas: torch.Tensor, question: object) -> object:
+            return wrong
+
+    with pytest.raises(ModelOutputError, match="votes of"):
+        Waist(Odd(), CPU).vote(ABCD)(torch.rand(1, 3, 8, 8))
+
+
+def test_a_backward_that_fails_is_a_finding() -> None:
+    class Backless(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, *slope: torch.Tensor) -> torch.Tensor:
+            raise NotImplementedError("no backward kernel")
+
+    class Model:
+        def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+            return Backless.apply(canvas).mean((2, 3))[:, [0, 1, 2, 0]]
+
+    found = check(Waist(Model(), CPU), (24, 24))
+    assert found[-1].status == "fail" and "raised NotImplementedError" in found[-1].detail
+
+
+def test_factories_that_fail_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bad_for_test.py").write_text(
+        "import sys\n"
+        "def raising(): raise ValueError('no weights here')\n"
+        "def leaving(): sys.exit(0)\n"
+        "def needy(a, b): return 1\n"
+        "class M:\n"
+        "    def scores(self, canvas, questions): return canvas.mean((2, 3))\n"
+        "    def describe(self, question): return {'x': object()}\n"
+        "def shy(): return M()\n"
+    )
+    (tmp_path / "broken_for_test.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name, message in (
+        ("bad_for_test:raising", r"raised ValueError at bad_for_test\.py:2: no weights here"),
+        ("bad_for_test:leaving", r"raised SystemExit at bad_for_test\.py:3"),
+        ("bad_for_test:needy", "raised TypeError"),
+        ("broken_for_test:make", "cannot be imported: SystemExit"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            load(resolve(f"python:{name}"), device="cpu")
+    with pytest.raises(CheckpointError, match="gives no JSON object"):
+        load(resolve("python:bad_for_test:shy"), device="cpu").describe(ABCD)
+
+
+def test_an_index_that_names_no_files_is_refused(copy: Path) -> None:
+    for weights in (None, [], {"a": 3}):
+        (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+        with pytest.raises(CheckpointError, match="does not name a file for each weight"):
+            resolve(str(copy))

@@ -20,7 +20,7 @@ SPEC = {"command": "certify", "data": "abc", "smoothing": {"sigma": 0.25, "n": 1
 
 
 def open_run(out: Path, spec: dict[str, Any] = SPEC, model: dict[str, Any] | None = None) -> Run:
-    about = {"items": 3, "skipped": [], "sampled": None, "conditions": []}
+    about = {"items": 3, "skipped": [], "sampled": None, "conditions": [], "names": {}, "image_notes": {}}
     return Run(out, spec, model=model or {"dtype": "float32"}, about=about, session=session("cpu"))
 
 
@@ -134,3 +134,46 @@ def test_default_names_are_readable_and_stable() -> None:
     assert out == default_out("certify", ["my model!", "OmniMedVQA", "sigma0.25"], SPEC)
     assert str(out).startswith("runs/certify-my-model-OmniMedVQA-sigma0.25-")
     assert default_out("certify", ["a"], {**SPEC, "seed": 1}) != default_out("certify", ["a"], SPEC)
+
+
+def test_a_torn_line_behind_the_last_record_is_not_a_complete_run(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        run.append([{"item": "x"}])
+    assert count_records(tmp_path) == 1
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write('{"item": ')
+    assert count_records(tmp_path) is None
+
+
+def test_meta_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    open_run(tmp_path).__exit__(None, None, None)
+    meta = json.loads((tmp_path / "run.json").read_text())
+    del meta["conditions"]
+    (tmp_path / "run.json").write_text(json.dumps(meta))
+    with pytest.raises(RunError, match=r"run\.json has no conditions"):
+        open_run(tmp_path)
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    """The file may grow to 4 KiB; what fits is kept."""
+    code = f"""
+        import resource, signal, sys
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_runs import open_run
+        from safemed_eval.errors import RunError
+        run = open_run(Path({str(tmp_path)!r}))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            with run:
+                for number in range(100):
+                    run.append([{{"item": f"{{number}}", "text": "x" * 200}}])
+        except RunError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert "cannot be written: File too large" in done.stdout and "records are safe" in done.stdout
+    assert done.stderr == ""
+    with open_run(tmp_path) as run:
+        assert run.repaired and len(run) > 10

@@ -11,6 +11,7 @@ import torch
 from safemed_eval.attacks._base import Attacked, Loss, Target
 from safemed_eval.core import Classify
 from safemed_eval.errors import ModelOutputError
+from safemed_eval.memory import faults_of_the_model
 
 if TYPE_CHECKING:
     from safemed_eval.attacks.pgd import PGD
@@ -105,7 +106,8 @@ def ascend(
         shown = (threat.snap(x0, x) if quantize else x).detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
             value, wrong, done = goal(classify.take(rows.tolist())(shown), rows)
-        slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
+        with faults_of_the_model():
+            slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
         broken = int((~slope.isfinite()).flatten(1).any(1).sum())
         if broken:
             raise ModelOutputError(f"the model's gradient is not finite for {broken} of {len(slope)} rows")

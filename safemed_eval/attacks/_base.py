@@ -19,6 +19,8 @@ Start = Literal["random", "zero"]
 Target = Literal["none", "runner-up", "least-likely", "random"]
 
 DEFAULT_LINF_EPS = 4 / 255
+MAX_EPS = 10**5
+"""Longer than any change of a canvas of 8192 x 8192 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +111,8 @@ class BallAttack(Attack):
                 raise ValueError(f"norm={self.norm} needs eps=...")
             object.__setattr__(self, "eps", DEFAULT_LINF_EPS)
         assert self.eps is not None
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, got {self.eps:g}")
+        if not 0 < self.eps <= MAX_EPS:
+            raise ValueError(f"eps must be above 0 and at most {MAX_EPS}, got {self.eps:g}")
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"eps={self.eps:g} is more than all of [0, 1]; grey levels are written eps=4/255")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
+from io import TextIOWrapper
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -12,6 +13,7 @@ import typer
 
 import safemed_eval
 from safemed_eval.cli import certify, data, demo, evaluate, models
+from safemed_eval.cli._show import visible
 from safemed_eval.errors import UserError
 
 app = typer.Typer(
@@ -49,10 +51,17 @@ def main() -> NoReturn:
     """Entry point. An error that the user can mend is told on stderr, exit code 2; any other keeps its traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", module=r"PIL\.|pydicom\.")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {visible(str(error))}", err=True)
+        sys.exit(2)
+    except OSError as error:  # the machine's fault, not a bug: a full disk, a path that is too long, a closed pipe
+        where = f" {error.filename}" if error.filename else ""
+        typer.echo(f"error: {visible(f'{error.strerror or error}{where}')}", err=True)
         sys.exit(2)
     sys.exit(0)
 

@@ -121,6 +121,7 @@ class RunOptions:
         int | None,
         _run(
             min=1,
+            max=65536,
             help="Rows that go through the model together; halved when memory runs out. Default: 16, or 64 to certify "
             "on a GPU.",
         ),

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 30.0
 _CANVAS_COST = 0.02
 _FILE_WIDTH = 160
+_NARROWEST = 60
+_LONGEST_NAME = 40
 
 _measured = sys.stdout.isatty() or "COLUMNS" in os.environ
 out = Console(width=None if _measured else _FILE_WIDTH, highlight=False)
+out.width = max(out.width, _NARROWEST)
 err = Console(stderr=True, highlight=False)
 
 Tick = Callable[[float, float], None]
@@ -38,7 +41,7 @@ Tick = Callable[[float, float], None]
 @contextmanager
 def status(text: str) -> Iterator[None]:
     """A spinner while something without a length goes on."""
-    with err.status(text):
+    with err.status(escape(visible(text))):
         yield
 
 
@@ -92,13 +95,24 @@ def progress(text: str, *, forwards: Callable[[], int] | None = None, transient:
 
 
 def say(line: str, style: str | None = None) -> None:
-    """One line of text, wrapped by words in a terminal and whole in a file."""
-    out.print(line, style=style, soft_wrap=not out.is_terminal)
+    """Text with rich's markup, wrapped by words in a terminal and whole in a file."""
+    out.print(visible(line), style=style, soft_wrap=not out.is_terminal)
+
+
+def visible(text: str) -> str:
+    """Text of data, models and paths with its control characters spelled out: a terminal must not obey them."""
+    return "".join(c if c.isprintable() or c in "\n\u00a0\u3000" else repr(c)[1:-1] for c in text)
+
+
+def name_cell(name: str) -> str:
+    """A name of a slice as a table shows it: on one line, not too long, without markup."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
+    return visible(short.replace("\n", "\\n"))
 
 
 def listed(bad: Sequence[str], most: int) -> str:
     """The items that cannot be used, a line each, and what to do where their images are not found."""
-    lines = [f"  {one}" for one in bad[:most]]
+    lines = [f"  {visible(one).replace(chr(10), chr(92) + 'n')}" for one in bad[:most]]
     if len(bad) > most:
         lines.append(f"  ... and {len(bad) - most} more (`safemed-eval data describe ... --json` lists all)")
     if any("image not found" in one for one in bad):
@@ -116,9 +130,10 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
         return
     columns = _certify_columns if summary.kind == "certify" else _attack_columns
     tables = {"modality": summary.by_modality, "question type": summary.by_question_type}
-    longest = max(len(name) for heading, groups in tables.items() for name in (heading, *groups))
+    longest = max(len(name) for heading, groups in tables.items() for name in (heading, *map(name_cell, groups)))
     for heading, groups in tables.items():
-        _print_table(f"{heading:<{longest}}", {"all": summary.overall, **groups}, columns)
+        rows = [("all", columns(summary.overall)), *((name, columns(row)) for name, row in groups.items())]
+        _print_table(f"{heading:<{longest}}", rows)
     for line in _footer(summary):
         say(line)
     say(escape(summary.out), "dim")
@@ -128,23 +143,22 @@ Cells = Mapping[str, str]
 """Column heading -> figure with its interval."""
 
 
-def _print_table(heading: str, rows: Mapping[str, Any], columns: Callable[[Any], Cells]) -> None:
+def _print_table(heading: str, rows: Sequence[tuple[str, Cells]]) -> None:
     """One table, or where the terminal is narrow several below each other, each with the rows' names and sizes.
 
     Args:
         heading: of the names, as wide as the widest of them.
     """
-    cells = {name: columns(row) for name, row in rows.items()}
-    first, *others = list(cells["all"])
-    widths = {title: 2 + max(len(title), *(len(row[title]) for row in cells.values())) for title in cells["all"]}
+    first, *others = rows[0][1]
+    widths = {title: 2 + max(len(title), *(len(row[title]) for _, row in rows)) for title in (first, *others)}
     room = out.width - len(heading) - widths[first]
     for titles in _blocks(others, widths, room):
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column(heading, no_wrap=True)
         for title in (first, *titles):
             table.add_column(escape(title), justify="right", no_wrap=True)
-        for name, row in cells.items():
-            table.add_row(escape(name), *(row[title] for title in (first, *titles)))
+        for name, row in rows:
+            table.add_row(escape(name_cell(name)), *(row[title] for title in (first, *titles)))
         out.print(table)
         out.print()
 
@@ -185,7 +199,8 @@ def _footer(summary: Summary) -> Iterator[str]:
     line += f"; {summary.failed} failed and count as wrong" if summary.failed else ""
     line += f"; {summary.skipped} bad left out" if summary.skipped else ""
     yield line
-    yield escape("; ".join(f"{name} {value}" for name, value in summary.asked.items() if value not in (None, False)))
+    asked = {name: value for name, value in summary.asked.items() if value is not None and value is not False}
+    yield escape("; ".join(f"{name} {value}" for name, value in asked.items()))
     if summary.notes["images"]:
         yield "Images: " + "; ".join(f"{note}: {count}" for note, count in summary.notes["images"].items())
     yield from _certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary)

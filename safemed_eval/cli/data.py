@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from safemed_eval import data as datasets
-from safemed_eval.cli._show import listed, out, progress, say
+from safemed_eval.cli._show import listed, name_cell, out, progress, say
 from safemed_eval.core import UNKNOWN, Item
 from safemed_eval.data import Bad, DataSet
 from safemed_eval.errors import SpecError
@@ -78,12 +78,14 @@ def _facts(loaded: DataSet, data: DataSet) -> dict[str, Any]:
 def _print(facts: Mapping[str, Any]) -> None:
     counts = Counter({(row["modality"], row["question_type"]): row["n"] for row in facts["counts"]})
     types = sorted({q for _, q in counts})
-    table = Table("questions", *map(escape, types), "all", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        "questions", *(escape(name_cell(kind)) for kind in types), "all", box=None, pad_edge=False, header_style="bold"
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for modality in sorted({m for m, _ in counts}):
         row = [counts[modality, q] for q in types]
-        table.add_row(escape(modality), *(str(n) if n else "-" for n in row), str(sum(row)))
+        table.add_row(escape(name_cell(modality)), *(str(n) if n else "-" for n in row), str(sum(row)))
     sums = [sum(n for (_, q), n in counts.items() if q == kind) for kind in types]
     table.add_row("all", *map(str, sums), str(sum(sums)))
     out.print(table)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from safemed_eval.cli._options import LoadOptions, grouped
 from safemed_eval.cli._prepare import asking_of, load_model, resolve_model
-from safemed_eval.cli._show import out
+from safemed_eval.cli._show import out, visible
 from safemed_eval.core import Question
 from safemed_eval.data import DEFAULT_CANVAS, parse_canvas
 from safemed_eval.errors import CheckpointError, SpecError
@@ -57,6 +57,6 @@ def check_command(
     else:
         table = Table("check", "", "found", box=None, pad_edge=False, header_style="bold", title_justify="left")
         for name, state, detail in rows:
-            table.add_row(name, f"[{_COLORS[state]}]{state}[/]", escape(detail))
+            table.add_row(name, f"[{_COLORS[state]}]{state}[/]", escape(visible(detail)))
         out.print(table)
     raise typer.Exit(any(state == "fail" for _, state, _ in rows))

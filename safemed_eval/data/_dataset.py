@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safemed_eval.core import MAX_OPTIONS, Item, Question
+from safemed_eval.core import MAX_OPTIONS, Item, Question, item_fields
 from safemed_eval.data._images import Pixels, decode, fit
 from safemed_eval.errors import DataError, SpecError
 
@@ -67,28 +67,40 @@ def canvas_of(item: Item, canvas: Canvas) -> torch.Tensor:
 
 def pixels_of(item: Item) -> Pixels:
     """The item's image at its own size: (H, W, 3) uint8. Raises like `canvas_of`."""
-    return item.drawn() if item.drawn else decode(inside_root(item)).pixels
+    return item.drawn() if item.drawn else _unchanged(inside_root(item), item.image_sha256)
 
 
 def _fitted(item: Item, canvas: Canvas) -> Pixels:
     # At their own size images may be huge, and are not kept; what is drawn is drawn again.
     if item.drawn or not canvas.size:
         return fit(pixels_of(item), canvas.size, canvas.fit).copy()
-    return _cached(inside_root(item), canvas)
+    return _cached(inside_root(item), item.image_sha256, canvas)
 
 
 @lru_cache(maxsize=64)
-def _cached(path: Path, canvas: Canvas) -> Pixels:
+def _cached(path: Path, sha256: str | None, canvas: Canvas) -> Pixels:
     """The questions about one image, and the attacks on it, tend to follow each other."""
-    return fit(decode(path).pixels, canvas.size, canvas.fit).copy()
+    return fit(_unchanged(path, sha256), canvas.size, canvas.fit).copy()
+
+
+def _unchanged(path: Path, sha256: str | None) -> Pixels:
+    """Decode; refuse a file that is no longer the one that was verified."""
+    pixels = decode(path).pixels
+    if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise DataError(f"the image has changed since the run began: {path}")
+    return pixels
 
 
 def inside_root(item: Item) -> Path:
     """The image's path, refused if it is absolute or leaves its root, through `..` or a link."""
-    root, path = item.root.resolve(), item.path.resolve()
+    try:
+        root, path = item.root.resolve(), item.path.resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long
+        raise DataError(f"image path cannot be followed: '{item.image[:200]}': {error}") from None
     if not path.is_relative_to(root):
         raise DataError(f"image path leaves the data root: '{item.image}'")
-    if not path.is_file():
+    if not found:
         raise DataError(f"image not found: {item.path}")
     return path
 
@@ -150,7 +162,11 @@ class Builder:
             if id in self._seen:
                 raise DataError("the id occurs twice; only the first of them is used")
             self._seen.add(id)
-            self.items.append(make())
+            item = make()
+            json.dumps(item_fields(item), ensure_ascii=False).encode()
+            self.items.append(item)
+        except UnicodeEncodeError:
+            self.bad.append(Bad(id=repr(id)[1:-1], reason="its text holds half a character (a lone surrogate)"))
         except DataError as error:
             self.bad.append(Bad(id=id, reason=str(error), modality=modality, question_type=question_type))
 
@@ -165,7 +181,7 @@ def make_question(text: Any, options: Sequence[Any]) -> Question:
     if not all(isinstance(option, str) and option.strip() for option in options):
         raise DataError(f"an option is empty, or not text: {list(options)}")
     if not 2 <= len(options) <= MAX_OPTIONS:
-        raise DataError(f"needs 2 to {MAX_OPTIONS} options, has {len(options)}")
+        raise DataError(f"needs 2 to {MAX_OPTIONS} options (option_a, option_b, ...), has {len(options)}")
     return Question(text=text.strip(), options=tuple(option.strip() for option in options))
 
 
@@ -191,6 +207,13 @@ def gold_index(answer: Any, options: Sequence[Any]) -> int:
         found = "none" if not hits else str(len(hits))
         raise DataError(f"gold answer '{answer}' equals {found} of the options {list(options)}")
     return hits[0]
+
+
+def sole(index: int, options: Sequence[str]) -> int:
+    """The index of a gold option that was named by its letter. Raises DataError where another has the same text."""
+    if sum(str(option).strip() == str(options[index]).strip() for option in options) > 1:
+        raise DataError(f"gold answer '{options[index]}' equals more than one of the options {list(options)}")
+    return index
 
 
 def count_notes(notes: Iterable[str]) -> dict[str, int]:

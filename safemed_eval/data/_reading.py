@@ -17,10 +17,7 @@ Row = dict[str, Any]
 
 def read_json_records(file: Path) -> list[Row]:
     """The list of objects in a JSON file."""
-    try:
-        records = json.loads(_text(file))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}: broken JSON at line {error.lineno}: {error.msg}") from None
+    records = _json(_text(file), file, 0)
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise DataError(f"{file}: expected a list of objects")
     return records
@@ -66,10 +63,7 @@ def _jsonl_rows(file: Path) -> Iterator[tuple[int, Row]]:
     for line, text in enumerate(_text(file).split("\n"), start=1):
         if not text.strip():
             continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}: broken JSON at line {line}: {error.msg}") from None
+        row = _json(text, file, line - 1)
         if not isinstance(row, dict):
             raise DataError(f"{file}: line {line} is not an object")
         yield line, row
@@ -87,6 +81,15 @@ def fields_text(record: Mapping[str, Any], names: Iterable[str]) -> dict[str, st
     """These fields as text, stripped; missing and empty ones are None."""
     values = {name: record.get(name) for name in names}
     return {name: None if v is None else str(v).strip() or None for name, v in values.items()}
+
+
+def _json(text: str, file: Path, lines_before: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}: broken JSON at line {lines_before + error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # digits without end, brackets without end
+        raise DataError(f"{file}: JSON that cannot be read, after line {lines_before}: {error}") from None
 
 
 def _text(file: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from safemed_eval.core import Item
 from safemed_eval.data import _names
-from safemed_eval.data._dataset import Builder, DataSet, gold_index, image_path, make_question
+from safemed_eval.data._dataset import Builder, DataSet, gold_index, image_path, make_question, sole
 from safemed_eval.data._reading import Row, fields_text, lettered_options, read_table
 from safemed_eval.errors import DataError
 
@@ -74,4 +74,4 @@ def _gold(answer: Any, options: Sequence[Any]) -> int:
     same_text = [i for i, option in enumerate(options) if str(option).strip() == answer.strip()]
     if same_text not in ([], [by_letter]):
         raise DataError(f"answer '{answer}' is the letter of one option and the text of another")
-    return by_letter
+    return sole(by_letter, options)

@@ -52,6 +52,10 @@ def load(
         raise SpecError(f"--device {device}: not a device; write auto, cpu, cuda or cuda:1") from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise SpecError(f"--device {device}: torch {torch.__version__} sees no CUDA device here")
+    try:
+        torch.zeros(1, device=place).cpu()
+    except (RuntimeError, NotImplementedError) as error:
+        raise SpecError(f"--device {device}: cannot be used here: {str(error).splitlines()[0]}") from None
     if source.kind == "python":
         from safemed_eval.models.factory import load_factory
 

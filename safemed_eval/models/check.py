@@ -15,6 +15,7 @@ from PIL import Image
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
+from safemed_eval.memory import faults_of_the_model
 from safemed_eval.models.waist import Waist
 
 Status = Literal["pass", "warn", "fail"]
@@ -158,7 +159,8 @@ def _gradient(model: Waist, images: torch.Tensor, question: Question) -> Iterato
     if not log_probs.requires_grad:
         yield Finding(name, "fail", "the processor or the model cuts the graph between pixels and answer")
         return
-    (gradient,) = torch.autograd.grad(log_probs[0, 0], canvas, allow_unused=True)
+    with faults_of_the_model():
+        (gradient,) = torch.autograd.grad(log_probs[0, 0], canvas, allow_unused=True)
     if gradient is None or not bool(gradient.any()):
         yield Finding(name, "fail", "the gradient is zero everywhere: gradient attacks would find nothing")
     elif not bool(gradient.isfinite().all()):

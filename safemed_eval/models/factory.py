@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from safemed_eval.errors import CheckpointError, did_you_mean
+from safemed_eval.memory import place_of
 from safemed_eval.models.source import Source, look_here_for_modules
 
 
@@ -27,13 +28,20 @@ def load_factory(source: Source, device: torch.device) -> Any:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         raise CheckpointError(f"--model {source.name}: {error}; it is looked up from {Path.cwd()}") from None
+    except (Exception, SystemExit) as error:
+        raise CheckpointError(
+            f"--model {source.name}: '{module_name}' cannot be imported: {place_of(error)}"
+        ) from error
     factory = getattr(module, name, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise CheckpointError(
             f"--model {source.name}: '{module_name}' has no function '{name}'; {did_you_mean(name, known)}"
         )
-    model = factory(device) if inspect.signature(factory).parameters else factory()
+    try:
+        model = factory(device) if inspect.signature(factory).parameters else factory()
+    except (Exception, SystemExit) as error:
+        raise CheckpointError(f"--model {source.name}: the factory raised {place_of(error)}") from error
     if not (hasattr(model, "scores") or hasattr(model, "vote")):
         raise CheckpointError(f"--model {source.name}: what it returned has neither 'scores' nor 'vote'")
     return model

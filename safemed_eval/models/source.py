@@ -133,7 +133,10 @@ def _check_model_files(source: Source) -> None:
         )
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(_json(index).get("weight_map", {}).values())
+        weights = _json(index).get("weight_map")
+        if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
+            raise CheckpointError(f"{index}: its weight_map does not name a file for each weight")
+        shards = set(weights.values())
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:
             raise CheckpointError(f"{folder}: incomplete, {len(missing)} weight files are missing: {missing[0]}")
@@ -172,7 +175,7 @@ def _snapshot(name: str, trust_remote_code: bool, allow_pickle: bool) -> tuple[P
 def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read as JSON: {error}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{file}: expected an object")

@@ -39,6 +39,9 @@ class VLM:
         self.asking = asking
         self._head = _find_head(model)
         self._forward = set(inspect.signature(model.forward).parameters)
+        tokenizer = processor.tokenizer
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._control = {token for token in added | set(tokenizer.all_special_tokens) if token.strip()}
         self._letters: dict[int, torch.Tensor] = {}
         self._texts: OrderedDict[tuple[str, int, int], tuple[_Tensors, ImageCall]] = OrderedDict()
         self._batches: OrderedDict[tuple[Any, ...], _Tensors] = OrderedDict()
@@ -87,7 +90,7 @@ class VLM:
             DataError: the question holds a control token of the checkpoint, which would rewrite the prompt.
         """
         text = "\n".join((question.text, *question.options))
-        found = [token for token in self.processor.tokenizer.all_special_tokens if token in text]
+        found = sorted(token for token in self._control if token in text)
         if found:
             raise DataError(f"the question holds the checkpoint's special token {found[0]}")
         return render(self.processor, self.asking.template.wording(question)) + cue

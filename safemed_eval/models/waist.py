@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import traceback
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
 
 from safemed_eval.core import Answers, Classify, Question, Vote
-from safemed_eval.errors import ModelOutputError, SafemedError
-from safemed_eval.memory import out_of_memory
+from safemed_eval.errors import CheckpointError, ModelOutputError, SafemedError
+from safemed_eval.memory import faults_of_the_model, place_of
 from safemed_eval.models.answers import parse
+
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
 class Scorer(Protocol):
@@ -75,7 +76,7 @@ class Waist:
     def answer(self, canvas: torch.Tensor, questions: Sequence[Question]) -> Answers:
         """The answer to each row's own question, with log-probabilities where the model has them."""
         if self.writes:
-            with _faults_of_the_model():
+            with _asked(canvas):
                 texts = self.scorer.write(canvas, questions)
             self.forwards += len(canvas)
             return _read(texts, questions)
@@ -89,7 +90,7 @@ class Waist:
     def official(self, image: Image.Image, question: Question) -> Answers:
         """The answer through the checkpoint's untouched path: 8-bit image at its own size, model with its full head."""
         self.forwards += 1
-        with _faults_of_the_model():
+        with faults_of_the_model():
             if self.writes:
                 return _read([self.scorer.official_write(image, question)], [question])
             scores: torch.Tensor = self.scorer.official_scores(image, question)
@@ -100,7 +101,14 @@ class Waist:
         """What the model says of itself for `run.json`, with this question as an example of its prompt."""
         found: dict[str, Any] = {"device": self.device_name}
         if hasattr(self.scorer, "describe"):
-            found |= self.scorer.describe(question)
+            try:
+                found |= json.loads(json.dumps(self.scorer.describe(question)))
+            except SafemedError:
+                raise
+            except Exception as error:
+                raise CheckpointError(
+                    f"the model's describe(question) gives no JSON object: {place_of(error)}"
+                ) from error
         return found
 
 
@@ -115,8 +123,8 @@ class _BoundClassify:
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
         if len(canvas) != len(self._questions):
             raise ValueError(f"{len(canvas)} canvases for {len(self._questions)} questions")
-        with _faults_of_the_model():
-            scores: torch.Tensor = self._waist.scorer.scores(canvas, self._questions)
+        with _asked(canvas):
+            scores = _tensor(self._waist.scorer.scores(canvas, self._questions), "scores")
         self._waist.forwards += len(canvas)
         if scores.ndim != 2 or len(scores) != len(canvas) or scores.shape[1] < self._width:
             raise ModelOutputError(
@@ -144,29 +152,30 @@ class _BoundVote:
             return torch.tensor([none if one is None else one for one in found], device=canvas.device)
         if not hasattr(self._waist.scorer, "vote"):
             return self._waist.classify([self._question] * len(canvas))(canvas).argmax(1)
-        with _faults_of_the_model():
-            votes: torch.Tensor = self._waist.scorer.vote(canvas, self._question)
+        with _asked(canvas):
+            votes = _tensor(self._waist.scorer.vote(canvas, self._question), "votes")
         self._waist.forwards += len(canvas)
-        if votes.shape != (len(canvas),) or votes.is_floating_point():
+        if votes.shape != (len(canvas),) or votes.dtype not in _INTEGERS:
             raise ModelOutputError(f"the model returned votes of shape {tuple(votes.shape)} and type {votes.dtype}")
         _refuse((votes < 0) | (votes >= self.classes), f"the model voted outside [0, {self.classes - 1}]")
-        return votes
+        return votes.long()
 
 
 @contextmanager
-def _faults_of_the_model() -> Iterator[None]:
-    """Whatever a model raises is the fault of these rows, and names its place; memory and our own errors pass."""
-    try:
+def _asked(canvas: torch.Tensor) -> Iterator[None]:
+    """What the model raises is its rows' fault, and so is writing into the canvas, which others still need."""
+    version = canvas._version
+    with faults_of_the_model():
         yield
-    except SafemedError:
-        raise
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())[:300]
-        where = f"{Path(place.filename).name}:{place.lineno}"
-        raise ModelOutputError(f"the model raised {type(error).__name__} at {where}: {text}") from error
+    if canvas._version != version:
+        raise ModelOutputError("the model writes into its input; let it work on a copy")
+
+
+def _tensor(found: Any, what: str) -> torch.Tensor:
+    if not isinstance(found, torch.Tensor) or found.is_complex() or found.layout != torch.strided or found.is_meta:
+        kind = f"{found.dtype} {found.layout}" if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ModelOutputError(f"the model returned {what} of type {kind}, expected a dense real tensor")
+    return found
 
 
 def _read(texts: Sequence[str], questions: Sequence[Question]) -> Answers:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from safemed_eval.core import Item
+from safemed_eval.errors import RunError
 
 
 class Keeper:
@@ -30,6 +31,12 @@ class Keeper:
         """Store one item; canvases are (3, H, W) tensors."""
         if condition == "clean" or item.id not in self._ids:
             return
+        try:
+            self._store(item, condition, clean, attacked)
+        except OSError as error:
+            raise RunError(f"{self._folder}: cannot be written: {error.strerror}; the same command goes on") from None
+
+    def _store(self, item: Item, condition: str, clean: Any, attacked: Any) -> None:
         folder = self._folder / re.sub(r"[^A-Za-z0-9.=,-]+", "_", condition)
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', item.id)[-60:]}-{hashlib.sha256(item.id.encode()).hexdigest()[:8]}"

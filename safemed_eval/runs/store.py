@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +18,7 @@ from safemed_eval.errors import RunError
 SCHEMA = 1
 META = "run.json"
 RECORDS = "records.jsonl"
+_META_KEYS = ("spec", "model", "sessions", "names", "items", "skipped", "conditions", "sampled", "image_notes")
 _TINY = 60
 
 
@@ -65,7 +66,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
+        with suppress(OSError):  # what is not on the disk yet is not counted as done
+            self._open.close()
 
     def done(self, item: str, condition: str = "") -> bool:
         """Whether there is a record of this item (and attack) already."""
@@ -135,11 +137,13 @@ def read_meta(out: Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads((out / META).read_text(encoding="utf-8"))
         schema = meta["schema"]
-        _ = meta["spec"], meta["model"], meta["sessions"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        lacking = [key for key in _META_KEYS if key not in meta]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{out}: not a run folder, {META} cannot be read: {error}") from None
     if schema != SCHEMA:
         raise RunError(f"{out}: written with schema {schema}, this version reads schema {SCHEMA}")
+    if lacking:
+        raise RunError(f"{out}: {META} has no {', '.join(lacking)}; was it edited?")
     return meta
 
 
@@ -150,24 +154,26 @@ def read_records(out: Path) -> list[Record]:
     seen: set[tuple[str, str]] = set()
     if not file.exists():
         return records
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
                 key = record_key(record)
-            except (ValueError, KeyError, TypeError):
+                again = key in seen
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise RunError(f"{file}: line {number} is not a record; was it edited?") from None
-            if key in seen:
+            if again:
                 raise RunError(f"{file}: line {number} repeats item '{key[0]}'; was it edited?")
             seen.add(key)
             records.append(record)
     return records
 
 
-def count_records(out: Path) -> int:
-    """How many whole records a run folder has; 0 where there is none."""
+def count_records(out: Path) -> int | None:
+    """How many records a run folder has; 0 where there is none, None where the last one is torn."""
     file = out / RECORDS
-    return file.read_bytes().count(b"\n") if file.exists() else 0
+    raw = file.read_bytes() if file.exists() else b""
+    return raw.count(b"\n") if raw.endswith(b"\n") or not raw else None
 
 
 def default_out(command: str, names: Iterable[str], spec: Mapping[str, Any]) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from safemed_eval import stats
+
+MAX_SIGMA = 1000
+MAX_DRAWS = 10**8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +27,10 @@ class Smoothing:
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma < math.inf:
-            raise ValueError(f"sigma must be above 0, got {self.sigma:g}")
-        if self.n0 < 1 or self.n < 1:
-            raise ValueError(f"n0 and n must be at least 1, got n0={self.n0}, n={self.n}")
+        if not 0 < self.sigma <= MAX_SIGMA:
+            raise ValueError(f"sigma must be above 0 and at most {MAX_SIGMA}, got {self.sigma:g}")
+        if not (1 <= self.n0 <= MAX_DRAWS and 1 <= self.n <= MAX_DRAWS):
+            raise ValueError(f"n0 and n must lie between 1 and {MAX_DRAWS:,}, got n0={self.n0}, n={self.n}")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha:g}")
         if self.ceiling is None:
