@@ -11,7 +11,7 @@ import torch
 
 from safemed_eval.core import Certificate, Item, Record, item_fields
 from safemed_eval.data import Canvas, canvas_of
-from safemed_eval.memory import FAULTS, ShrinkingBatch, is_fault
+from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing

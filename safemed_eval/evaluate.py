@@ -16,7 +16,7 @@ from safemed_eval.attacks import Attack
 from safemed_eval.core import OFFICIAL, Item, Record, item_fields
 from safemed_eval.data import Canvas, canvas_of, pixels_of
 from safemed_eval.errors import DataError
-from safemed_eval.memory import FAULTS, ShrinkingBatch, is_fault
+from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 

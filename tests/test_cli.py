@@ -283,7 +283,7 @@ def test_demo(tmp_path: Path) -> None:
     assert code == 0
     for expected in ("$ safemed-eval models check", "$ safemed-eval evaluate", "$ safemed-eval certify", "ceiling"):
         assert expected in text
-    assert len(list((tmp_path / "demo/evaluate/images").rglob("*.adv.npy"))) == 4
+    assert len(list((tmp_path / "demo/evaluate/images").rglob("*.adv.npy"))) == 8
 
 
 # ------------------------------------------------------- resuming, refusing

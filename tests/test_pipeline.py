@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import draw_table
 
-from safemed_eval import attacks, data, memory
+from safemed_eval import attacks, data, faults
 from safemed_eval.certify import Certification
 from safemed_eval.core import Item, Question
 from safemed_eval.evaluate import Evaluation
@@ -160,8 +160,8 @@ def test_our_own_bugs_are_not_swallowed(table: Path) -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         list(evaluation(Colors(), keep=keep).run(items(table), CHOSEN))
-    assert memory.out_of_memory(RuntimeError("[enforce fail at alloc_cpu.cpp:116] can't allocate memory"))
-    assert not memory.out_of_memory(RuntimeError("shape mismatch"))
+    assert faults.out_of_memory(RuntimeError("[enforce fail at alloc_cpu.cpp:116] can't allocate memory"))
+    assert not faults.out_of_memory(RuntimeError("shape mismatch"))
 
 
 def test_native_canvases_of_different_sizes(table: Path) -> None:

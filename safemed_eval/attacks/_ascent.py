@@ -11,7 +11,7 @@ import torch
 from safemed_eval.attacks._base import Attacked, Loss, Target
 from safemed_eval.core import Classify
 from safemed_eval.errors import ModelOutputError
-from safemed_eval.memory import faults_of_the_model
+from safemed_eval.faults import faults_of_the_model
 
 if TYPE_CHECKING:
     from safemed_eval.attacks.pgd import PGD

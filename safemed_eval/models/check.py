@@ -15,7 +15,7 @@ from PIL import Image
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
-from safemed_eval.memory import faults_of_the_model
+from safemed_eval.faults import faults_of_the_model
 from safemed_eval.models.waist import Waist
 
 Status = Literal["pass", "warn", "fail"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from safemed_eval.errors import CheckpointError, did_you_mean
-from safemed_eval.memory import place_of
+from safemed_eval.faults import place_of
 from safemed_eval.models.source import Source, look_here_for_modules
 
 

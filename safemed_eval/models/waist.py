@@ -12,7 +12,7 @@ from PIL import Image
 
 from safemed_eval.core import Answers, Classify, Question, Vote
 from safemed_eval.errors import CheckpointError, ModelOutputError, SafemedError
-from safemed_eval.memory import faults_of_the_model, place_of
+from safemed_eval.faults import faults_of_the_model, place_of
 from safemed_eval.models.answers import parse
 
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
