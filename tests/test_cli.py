@@ -281,7 +281,7 @@ def test_a_model_that_fails_its_check_is_refused_and_leaves_no_run(
 def test_demo(tmp_path: Path) -> None:
     code, text = call("demo", "--out", tmp_path / "demo")
     assert code == 0
-    for expected in ("$ safemed-eval models check", "$ safemed-eval evaluate", "$ safemed-eval certify", "ceiling"):
+    for expected in ("$ safemed-eval models check", "$ safemed-eval evaluate", "$ safemed-eval certify", "Ceiling"):
         assert expected in text
     assert len(list((tmp_path / "demo/evaluate/images").rglob("*.adv.npy"))) == 8
 
