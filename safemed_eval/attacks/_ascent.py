@@ -122,8 +122,8 @@ def ascend(
 
     active = torch.arange(len(canvas), device=canvas.device)
     if spec.early_stop:
-        _, wrong, _ = look(active, canvas, canvas, gradient=False, keep=True)
-        active = active[~wrong]
+        _, wrong, done = look(active, canvas, canvas, gradient=False, keep=True)
+        active = active[~(done if goal.targets is None else wrong)]
     for _ in range(spec.restarts):
         if not len(active):
             break

@@ -90,7 +90,8 @@ def prepare(
         "batch_size": run.batch_size,
         **asked,
     }
-    names = [Path(model.model).name, Path(data.data.partition(":")[2]).stem, label]
+    kind, _, path = data.data.partition(":")
+    names = [Path(model.model).name, Path(path).stem or kind, label]
     place = run.out or default_out(command, names, spec)
     refuse_other_spec(place, spec)
     _refuse_unwritable(place)
