@@ -179,7 +179,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
         clock[0] = 41.0
         tick(31, 100)
     told = capsys.readouterr().err
-    assert told.rstrip("\n") == "certifying: 30 of 100, 0.5 items/s, 100 forward passes/s, 0:02:20 left"
+    assert told == "certifying: 30 of 100, 0.5 items/s, 100 forward passes/s, 0:02:20 left\n"
 
 
 def test_data_describe(table: Path, tmp_path: Path) -> None:

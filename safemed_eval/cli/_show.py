@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,8 @@ def progress(text: str, *, forwards: Callable[[], int] | None = None, transient:
     """
     speed, last = _Speed(forwards), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed)
-    with Progress(*columns, console=err, transient=transient, disable=not err.is_terminal) as bar:
+    bar = Progress(*columns, console=err, transient=transient)
+    with bar if err.is_terminal else nullcontext():
         task = bar.add_task(text, total=None)
 
         def tick(done: float, total: float) -> None:
