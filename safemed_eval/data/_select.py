@@ -56,7 +56,7 @@ def select(
         short = sum(len(group) < per_group for group in groups.values())
         if any(len(group) > per_group for group in groups.values()):
             words.append(f"{per_group} per modality x question type; 'all' is the sample's mean, not the data's")
-            words += [f"{short} of {len(groups)} groups have fewer"] if short else []
+            words += [f"fewer in {short} of {len(groups)} groups"] if short else []
     if limit is not None:
         if limit < 1:
             raise SpecError(f"--limit must be at least 1, got {limit}")
