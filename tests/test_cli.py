@@ -130,6 +130,15 @@ def test_models_check(checkpoint: Callable[[str], Path], tmp_path: Path) -> None
     assert code == 1 and "no config.json" in text
 
 
+def test_only_what_is_made_is_exported(tmp_path: Path) -> None:
+    """Files are refused, even where none of their questions can be used; a folder's name is no markup."""
+    (tmp_path / "t.csv").write_text("image,question,answer,option_a\na.png,Q?,x,x\n")
+    code, text = call("data", "export", f"table:{tmp_path / 't.csv'}", tmp_path / "out")
+    assert code == 2 and "these are files already" in text and not (tmp_path / "out").exists()
+    code, text = call("data", "export", "phantom:images=2", tmp_path / "a[red]b")
+    assert code == 0 and "a[red]b --canvas 64x64" in text
+
+
 @pytest.mark.slow
 def test_all_real_questions(
     checkpoint: Callable[[str], Path], real_data: Callable[[str], Path], tmp_path: Path

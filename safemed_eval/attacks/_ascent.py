@@ -102,10 +102,13 @@ def ascend(
     def look(
         rows: torch.Tensor, x0: torch.Tensor, x: torch.Tensor, *, gradient: bool, keep: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Show these points to the model: their gradients (or nothing), wrong answers, and rows that are done."""
+        """Show these points to the model: their gradients (or nothing), and under early stop wrong answers and rows
+        that are done; without it the textbook attack does not look at answers.
+        """
         shown = (threat.snap(x0, x) if quantize else x).detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
             value, wrong, done = goal(classify.take(rows.tolist())(shown), rows)
+        wrong, done = wrong & spec.early_stop, done & spec.early_stop
         with faults_of_the_model():
             slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
         broken = int((~slope.isfinite()).flatten(1).any(1).sum())
@@ -113,12 +116,11 @@ def ascend(
             raise ModelOutputError(f"the model's gradient is not finite for {broken} of {len(slope)} rows")
         value, shown = value.detach(), shown.detach()
         if keep:
-            wins = wrong & ~fooled[rows] if spec.early_stop else torch.zeros_like(wrong)
-            level = wrong == fooled[rows] if spec.early_stop else torch.ones_like(wrong)
+            wins, level = wrong & ~fooled[rows], wrong == fooled[rows]
             better = wins | (level & (value > highest[rows]))
             best[rows[better]], highest[rows[better]] = shown[better], value[better]
             fooled[rows[better]] = wrong[better]
-        return slope, wrong, done & spec.early_stop
+        return slope, wrong, done
 
     active = torch.arange(len(canvas), device=canvas.device)
     if spec.early_stop:

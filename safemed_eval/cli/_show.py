@@ -105,15 +105,19 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\u00a0\u3000" else repr(c)[1:-1] for c in text)
 
 
+def on_one_line(text: str) -> str:
+    return visible(text).replace("\n", "\\n")
+
+
 def name_cell(name: str) -> str:
     """A name of a slice as a table shows it: on one line, not too long, without markup."""
     short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
-    return visible(short.replace("\n", "\\n"))
+    return on_one_line(short)
 
 
 def listed(bad: Sequence[str], most: int) -> str:
     """The items that cannot be used, a line each, and what to do where their images are not found."""
-    lines = [f"  {visible(one).replace(chr(10), chr(92) + 'n')}" for one in bad[:most]]
+    lines = [f"  {on_one_line(one)}" for one in bad[:most]]
     if len(bad) > most:
         lines.append(f"  ... and {len(bad) - most} more (`safemed-eval data describe ... --json` lists all)")
     if any("image not found" in one for one in bad):

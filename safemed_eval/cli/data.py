@@ -51,12 +51,14 @@ def export(
 ) -> None:
     """Write drawn images and their questions as files, in OmniMedVQA's raw layout."""
     made = datasets.load(data)
-    if made.items[0].drawn is None:
+    if not datasets.is_made(data.partition(":")[0]):
         raise SpecError(f"{data}: these are files already; only data that are made, such as phantom, can be exported")
     with progress("writing images", transient=True) as tick:
         datasets.export(made, folder, tick)
-    size = made.canvas.size or (0, 0)
-    say(f"{len(made.items)} questions; read them with --data omnimedvqa:{folder} --canvas {size[0]}x{size[1]}")
+    assert made.canvas.size is not None
+    height, width = made.canvas.size
+    place = escape(str(folder))
+    say(f"{len(made.items)} questions; read them with --data omnimedvqa:{place} --canvas {height}x{width}")
 
 
 def _facts(loaded: DataSet, data: DataSet) -> dict[str, Any]:
