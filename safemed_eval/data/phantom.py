@@ -55,7 +55,7 @@ COUNTS = ("One", "Two", "Three", "Four")
 COUNTED = ("Dermoscopy", "Fundus Photography", "Microscopy", "OCT")
 """Modalities whose lesions are counted; in the others there is one, and its place is asked for."""
 
-_WORDINGS = {
+WORDINGS = {
     "Modality Recognition": ("Which imaging modality was used?", "How was this image taken?"),
     "Anatomy Identification": ("Which anatomy is shown?", "What does this image show?"),
     "Disease Diagnosis": ("What is the finding?", "Which diagnosis fits this image?"),
@@ -117,7 +117,7 @@ def _items(spec: Phantom) -> Iterator[Item]:
             label = next(gold.setdefault(slot, _positions(spec, question_type, count)))
             others = rng.permutation([value for value in values if value != answer])[: count - 1].tolist()
             options = (*others[:label], answer, *others[label:])
-            text = _WORDINGS[wording][int(rng.integers(len(_WORDINGS[wording])))]
+            text = WORDINGS[wording][int(rng.integers(len(WORDINGS[wording])))]
             yield Item(
                 id=f"phantom-{spec.split}-{spec.seed}-{index:06}-{QUESTION_TYPES.index(question_type)}",
                 question=Question(text=text, options=options),

@@ -8,15 +8,17 @@ Everything that knows transformers, tokens or a model family is inside this fold
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source, resolve
 
 if TYPE_CHECKING:
+    import torch
+
     from safemed_eval.models.waist import Waist
 
-__all__ = ["Asking", "Source", "load", "resolve"]
+__all__ = ["Asking", "Source", "load", "load_to_train", "resolve"]
 
 
 def load(
@@ -39,10 +41,41 @@ def load(
     Raises:
         CheckpointError: it cannot be loaded or cannot be asked; the message says why.
     """
+    from safemed_eval.models.waist import Waist
+
+    place = _device(device)
+    if source.kind == "python":
+        from safemed_eval.models.factory import load_factory
+
+        return Waist(load_factory(source, place), device=place)
+    from safemed_eval.models.checkpoint import load_checkpoint
+
+    return Waist(
+        load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map, asking=asking or Asking()),
+        device=place,
+    )
+
+
+def load_to_train(
+    source: Source, *, device: str = "auto", dtype: str = "auto", attn: str | None = None, asking: Asking | None = None
+) -> tuple[Any, Waist]:
+    """Load a checkpoint for a trainer; arguments and errors as in `load`.
+
+    Returns:
+        What is trained, the model or the adapter around it, and the same network behind the waist.
+    """
+    from safemed_eval.models.checkpoint import load_trainable
+    from safemed_eval.models.waist import Waist
+
+    place = _device(device)
+    policy, vlm = load_trainable(source, place, dtype=dtype, attn=attn, asking=asking or Asking())
+    return policy, Waist(vlm, device=place)
+
+
+def _device(device: str) -> torch.device:
     import torch
 
     from safemed_eval.errors import SpecError
-    from safemed_eval.models.waist import Waist
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,13 +89,4 @@ def load(
         torch.zeros(1, device=place).cpu()
     except (RuntimeError, NotImplementedError) as error:
         raise SpecError(f"--device {device}: cannot be used here: {str(error).splitlines()[0]}") from None
-    if source.kind == "python":
-        from safemed_eval.models.factory import load_factory
-
-        return Waist(load_factory(source, place), device=place)
-    from safemed_eval.models.checkpoint import load_checkpoint
-
-    return Waist(
-        load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map, asking=asking or Asking()),
-        device=place,
-    )
+    return place

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,12 +25,26 @@ def load_checkpoint(
     Raises:
         CheckpointError: transformers or peft cannot load it, weights are missing, or it cannot be asked.
     """
-    base = source.base or source
-    model = _model(base, device, dtype, attn, device_map)
+    model = _model(source.base or source, device, dtype, attn, device_map)
     if source.base:
-        model = _with_adapter(model, source)
+        model = _with_adapter(model, source).get_base_model()
     kind = Writer if asking.readout == "generate" else VLM
     return kind(model.eval().requires_grad_(False), _processor(source), asking)
+
+
+def load_trainable(
+    source: Source, device: torch.device, *, dtype: str, attn: str | None, asking: Asking
+) -> tuple[Any, VLM]:
+    """Load a checkpoint to go on with its training: all of its weights, or those of the adapter that `source` names.
+
+    Returns:
+        What a trainer trains, and the same network behind the waist.
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    model = _model(source.base or source, device, dtype, attn, device_map=None)
+    policy = _with_adapter(model, source, trainable=True) if source.base else model
+    return policy, VLM(model.eval(), _processor(source), asking)
 
 
 def _model(source: Source, device: torch.device, dtype: str, attn: str | None, device_map: str | None) -> Any:
@@ -56,10 +72,30 @@ def _model(source: Source, device: torch.device, dtype: str, attn: str | None, d
             f"--model {source.name}: {len(absent)} weights are missing or misshapen in its files, such as {absent[0]}; "
             "they would be random"
         )
+    _as_products(model)
     return model if "device_map" in settings else model.to(device)
 
 
-def _with_adapter(model: Any, source: Source) -> Any:
+def _as_products(model: Any) -> None:
+    """Let convolutions that cut an image into patches be the matrix products that they are where a patch is all input.
+
+    Qwen's image encoders get their patches cut, one a row; their convolution's gradient takes a quarter of an attack's
+    time on a CPU. The weights and their names stay.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv3d) and module.kernel_size == module.stride:
+            module.forward = partial(_product, module, module.forward)
+
+
+def _product(
+    module: torch.nn.Conv3d, convolve: Callable[[torch.Tensor], torch.Tensor], patches: torch.Tensor
+) -> torch.Tensor:
+    if tuple(patches.shape[-3:]) != module.kernel_size:
+        return convolve(patches)
+    return torch.nn.functional.linear(patches.flatten(1), module.weight.flatten(1), module.bias)[..., None, None, None]
+
+
+def _with_adapter(model: Any, source: Source, *, trainable: bool = False) -> Any:
     try:
         from peft import PeftModel
     except ImportError:
@@ -69,7 +105,7 @@ def _with_adapter(model: Any, source: Source) -> Any:
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            wrapped = PeftModel.from_pretrained(model, str(source.folder))
+            wrapped = PeftModel.from_pretrained(model, str(source.folder), is_trainable=trainable)
     except Exception as error:
         raise CheckpointError(f"--model {source.name}: peft cannot load the adapter: {_short(error)}") from error
     missing = [str(one.message) for one in said if "missing adapter keys" in str(one.message)]
@@ -80,7 +116,7 @@ def _with_adapter(model: Any, source: Source) -> Any:
             f"--model {source.name}: a {wrapped.active_peft_config.peft_type.value} adapter changes the prompt; only "
             "adapters of weights, such as LoRA, can be evaluated"
         )
-    return wrapped.get_base_model()
+    return wrapped
 
 
 def _processor(source: Source) -> Any:

@@ -84,6 +84,11 @@ class Asking:
         return found if self.temperature else {key: value for key, value in found.items() if key != "seed"}
 
 
+def thinks(template: Template) -> bool:
+    """Whether a template asks for a rationale before the answer."""
+    return "<think>" in template.user
+
+
 def read_template(name: str) -> Template:
     """A template by name, or from a text file: the user's turn, and after a line `---` the cue.
 

@@ -16,6 +16,9 @@ from safemed_eval.errors import CheckpointError, SpecError
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+ABOUT = "safemed_eval.json"
+"""In a checkpoint that was trained here: how it is asked, and how it was made."""
+
 _CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 

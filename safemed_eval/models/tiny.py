@@ -5,7 +5,7 @@ They answer at random. They exist so that every command can be tried, and every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
@@ -23,6 +23,8 @@ _TURNS = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 Json = dict[str, Any]
 
@@ -47,13 +49,18 @@ class Family:
     """Further arguments of the processor."""
 
 
-def build(family: Family, folder: Path, seed: int = 0) -> Path:
-    """Save a random-weight checkpoint of this family, with its processor, into `folder`."""
+def build(family: Family, folder: Path, seed: int = 0, phrases: Sequence[str] = ()) -> Path:
+    """Save a random-weight checkpoint of this family, with its processor, into `folder`.
+
+    Args:
+        phrases: what its tokenizer knows, each phrase as one token and the words in them; any other word is unknown.
+            Without, a byte-level tokenizer that can write anything.
+    """
     import torch
     import transformers
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    tokenizer = _tokenizer(family)
+    tokenizer = _tokenizer(family, phrases)
 
     def ids(value: Any) -> Any:
         if isinstance(value, dict):
@@ -91,11 +98,36 @@ def _enlarge(model: Any) -> None:
             parameter.data.mul_(0.5 / (0.02 * parameter[0].numel() ** 0.5))
 
 
-def _tokenizer(family: Family) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def _tokenizer(family: Family, phrases: Sequence[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     specials = ["<|pad|>", "<|im_start|>", "<|im_end|>", *family.tokens.values(), *family.extra_tokens]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_by_phrase(specials, phrases) if phrases else _by_byte(specials),
+        pad_token="<|pad|>",
+        eos_token="<|im_end|>",
+        unk_token="<|unknown|>" if phrases else None,
+        extra_special_tokens=dict(family.tokens),
+    )
+
+
+def _by_phrase(specials: Sequence[str], phrases: Sequence[str]) -> Any:
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+    blanks = pre_tokenizers.Whitespace()
+    words = {word for text in (*_CORPUS, *phrases) for word, _ in blanks.pre_tokenize_str(text)}
+    known = [*specials, "<|unknown|>", *_TAGS, *sorted(words)]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<|unknown|>"))
+    tokenizer.pre_tokenizer = blanks
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in (*specials, "<|unknown|>")])
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in _TAGS])
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False, single_word=True) for phrase in sorted(set(phrases))])
+    return tokenizer
+
+
+def _by_byte(specials: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -106,12 +138,7 @@ def _tokenizer(family: Family) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_CORPUS, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<|pad|>",
-        eos_token="<|im_end|>",
-        extra_special_tokens=dict(family.tokens),
-    )
+    return tokenizer
 
 
 def _video(family: Family) -> Json:
@@ -166,3 +193,50 @@ QWEN2_5_VL = Family(
     tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
     extra_tokens=("<|vision_start|>", "<|vision_end|>"),
 )
+
+
+def _small_image_processor() -> Any:
+    from transformers import Qwen2VLImageProcessor
+
+    return Qwen2VLImageProcessor(patch_size=8, merge_size=2, size={"shortest_edge": 64 * 64, "longest_edge": 64 * 64})
+
+
+SMALL_QWEN2_VL = Family(
+    model_type="qwen2_vl",
+    config={
+        "text_config": {
+            "vocab_size": "vocab",
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 512,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+            "bos_token_id": None,
+            "eos_token_id": "token:<|im_end|>",
+            "pad_token_id": "token:<|pad|>",
+        },
+        "vision_config": {
+            "depth": 3,
+            "embed_dim": 128,
+            "hidden_size": 128,
+            "num_heads": 4,
+            "hidden_act": "gelu",
+            "mlp_ratio": 4,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+        },
+        "image_token_id": "token:<|image_pad|>",
+        "video_token_id": "token:<|video_pad|>",
+        "vision_start_token_id": "token:<|vision_start|>",
+        "vision_end_token_id": "token:<|vision_end|>",
+        "tie_word_embeddings": False,
+    },
+    processor="Qwen2VLProcessor",
+    image_processor=_small_image_processor,
+    image="<|vision_start|><|image_pad|><|vision_end|>",
+    tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
+    extra_tokens=("<|vision_start|>", "<|vision_end|>"),
+)
+"""About two million parameters, 16 image tokens for 64 x 64 pixels: what the checkpoints that ship with us are."""

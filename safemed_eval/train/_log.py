@@ -1,0 +1,37 @@
+"""The training log: one JSON object a line, whole after every stop and resumption."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class Log(TrainerCallback):  # type: ignore[misc]
+    """Appends what the trainer reports; at a resumption, cuts off what came after the checkpoint."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            kept = [line for line in read_log(self.file) if line["step"] <= state.global_step]
+            self.file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if state.is_world_process_zero:
+            plain = {key: value for key, value in logs.items() if isinstance(value, (int, float, str))}
+            finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in plain.items()}
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": state.global_step, **finite}) + "\n")
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The lines of a training log; none where there is none, and without a torn last one."""
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

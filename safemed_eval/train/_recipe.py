@@ -1,0 +1,153 @@
+"""What a training run is asked to do, checked before anything heavy starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from safemed_eval.attacks.pgd import PGD
+from safemed_eval.threat import Norm
+
+Method = Literal["sft", "at-sft", "grpo", "at-grpo"]
+
+LEARNING_RATES: dict[tuple[bool, bool], float] = {
+    (False, False): 1e-5,
+    (False, True): 1e-4,
+    (True, False): 1e-6,
+    (True, True): 1e-5,
+}
+"""By (GRPO?, LoRA?), where none is given: usual values for models of a few billion parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """A low-rank adapter on every linear layer, those of the image encoder too, but not on the output head.
+
+    Args:
+        r: its rank.
+        alpha: its scale is alpha / r; by default 2 r.
+    """
+
+    r: int
+    alpha: int | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or (self.alpha is not None and self.alpha < 1):
+            raise ValueError("r and alpha must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threats:
+    """The adversary inside training.
+
+    Args:
+        eps: size of the ball in [0, 1] pixel units.
+        steps: gradient steps of the inner loop.
+        step: size of one, as a fraction of eps; by default 2.5 / steps, at most 1.
+        share: of the rows of a batch, how many are attacked; the others stay clean, which keeps clean accuracy.
+        warm_up: over this share of the training eps grows from 0.
+    """
+
+    eps: float = 4 / 255
+    steps: int = 5
+    step: float | None = None
+    norm: Norm = "linf"
+    share: float = 0.75
+    warm_up: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"the share of attacked rows must be in (0, 1], got {self.share:g}")
+        if not 0 <= self.warm_up <= 1:
+            raise ValueError(f"warm_up is a share of the training, in [0, 1], got {self.warm_up:g}")
+        self.attack(1.0)
+
+    def attack(self, progress: float) -> PGD:
+        """The textbook PGD of this moment; `progress` in [0, 1]. It stops nowhere early: training needs its maximum."""
+        grown = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
+        eps = self.eps * max(grown, 1e-3)
+        return PGD(eps=eps, steps=self.steps, step=self.step, norm=self.norm, early_stop=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """What GRPO samples, rewards and compares.
+
+    Args:
+        size: completions per question (G in DeepSeekMath).
+        beta: weight of the KL divergence from the model before training; 0 leaves the reference out.
+        temperature: of sampling.
+        max_new_tokens: where a completion is cut off.
+        correct, kept: weights of the two rewards, see `rewards`.
+        vllm: TRL's way to have completions written by vLLM, if at all.
+    """
+
+    size: int = 8
+    beta: float = 0.04
+    temperature: float = 1.0
+    max_new_tokens: int = 256
+    correct: float = 1.0
+    kept: float = 0.2
+    vllm: Literal["server", "colocate"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise ValueError(f"a group needs at least 2 completions to compare, got {self.size}")
+        if not self.beta >= 0:
+            raise ValueError(f"beta must not be negative, got {self.beta:g}")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature must be above 0, got {self.temperature:g}")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run.
+
+    Args:
+        threats: the adversary; None trains on clean images.
+        groups: what GRPO needs; None is supervised fine-tuning.
+        noise_sigma: Gaussian noise added to every image, for a model that will be smoothed. 0: none.
+        steps: optimizer steps; None: as many as `epochs` need.
+        batch_size: rows per device and step (of GRPO: completions); `accumulate` steps make one update.
+        learning_rate: the highest, after a warm-up over 3 % of the steps; it then falls as a cosine.
+        bf16: compute in bfloat16, with weights as they are loaded.
+    """
+
+    method: Method
+    threats: Threats | None = None
+    groups: Groups | None = None
+    noise_sigma: float = 0.0
+    lora: Lora | None = None
+    steps: int | None = None
+    epochs: float = 1.0
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float
+    weight_decay: float = 0.0
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    save_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not 0 < self.epochs < float("inf"):
+            raise ValueError(f"epochs must be above 0, got {self.epochs:g}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate:g}")
+        if not 0 <= self.noise_sigma < float("inf"):
+            raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma:g}")
+        rows = self.batch_size * self.accumulate
+        if self.groups and rows % self.groups.size:
+            raise ValueError(
+                f"a group of {self.groups.size} does not divide the {rows} rows of a batch (batch_size x accumulate)"
+            )

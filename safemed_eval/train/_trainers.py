@@ -1,0 +1,133 @@
+"""TRL's trainers with the adversary in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from trl import GRPOTrainer, SFTTrainer
+from trl.data_utils import apply_chat_template, prepare_multimodal_messages
+
+from safemed_eval.models.prompts import Template, thinks
+from safemed_eval.train import rewards
+from safemed_eval.train._recipe import Groups
+from safemed_eval.train._rows import Row
+from safemed_eval.train.adversary import Adversary, Perturbed
+
+_ROWS = "rows"
+
+
+class AdversarialSFT(SFTTrainer):  # type: ignore[misc]
+    """Supervised fine-tuning on adversarial images: Madry et al. 2018 (arXiv:1706.06083), for the answer's tokens.
+
+    The collator keeps the raw rows beside the clean batch, whose labels TRL counts; they are attacked just before the
+    step and collated again. Without an adversary this is TRL's trainer.
+    """
+
+    def __init__(self, *args: Any, adversary: Adversary | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._adversary, self._collate = adversary, self.data_collator
+        if adversary:
+            self.data_collator = self._with_rows
+
+    def _with_rows(self, rows: Sequence[Row]) -> dict[str, Any]:
+        return {**self._collate([dict(row) for row in rows]), _ROWS: list(rows)}
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
+        rows = inputs.pop(_ROWS, None)
+        if self._adversary and rows is not None:
+            found = _perturb(self, self._adversary, rows)
+            inputs = dict(self._collate([dict(row) for row in found.rows]))
+        return super()._prepare_inputs(inputs)
+
+
+class AdversarialGRPO(GRPOTrainer):  # type: ignore[misc]
+    """Group relative policy optimization, on adversarial images: AT-GRPO.
+
+    For a question G completions are sampled, each gets the reward r = w1 correct + w2 kept, and the advantage
+    (r - mean of the group) / (standard deviation of the group + 1e-4), the same for all of its tokens. The loss is the
+    clipped surrogate of PPO with clip ratio 0.2, averaged over the tokens of a completion and then over completions,
+    plus beta times the k3 estimate of the KL divergence from the model before training: DeepSeekMath
+    (arXiv:2402.03300, equations 3 and 4), TRL's loss_type "grpo", with one update per sampling, so that the ratio is 1
+    and nothing is clipped. As SafeMed-R1 (arXiv:2512.19317) does, the image is attacked first and everything after it,
+    rollouts, rewards and log-probabilities, sees the attacked image.
+
+    Differs from both: the reference sees the clean image. A reference that is not robust, asked about an attacked
+    image, would pull the policy towards the answers that the attack wants. (`beta` 0 leaves it out.)
+
+    A group whose completions all earn the same has no advantage and teaches nothing; the log counts them,
+    `frac_reward_zero_std`.
+    """
+
+    def __init__(self, *args: Any, adversary: Adversary | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._adversary = adversary
+        self._clean: dict[str, torch.Tensor] = {}
+
+    def _generate_and_score_completions(self, inputs: list[Row]) -> Any:
+        """Attack each question once, before its group is sampled. TRL calls this once per generation batch."""
+        if not (self._adversary and self.model.training):
+            return super()._generate_and_score_completions(inputs)
+        size = self.num_generations
+        if len(inputs) % size or any(row["id"] != inputs[i - i % size]["id"] for i, row in enumerate(inputs)):
+            raise RuntimeError(f"the {len(inputs)} rows of a process are not whole groups of {size}")
+        found = _perturb(self, self._adversary, inputs[::size])
+        if self.beta:
+            self._clean = self._images_of(inputs)
+        try:
+            return super()._generate_and_score_completions(
+                [{**row, "image": found.rows[i // size]["image"]} for i, row in enumerate(inputs)]
+            )
+        finally:
+            self._clean = {}
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._clean and self._is_reference(model):
+            kwargs |= self._clean
+        return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+
+    def _images_of(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """What the model is given for these rows' images, as TRL makes it."""
+        prompts = [prepare_multimodal_messages(row["prompt"], images=[row["image"]]) for row in rows]
+        texts = [apply_chat_template({"prompt": prompt}, self.processing_class)["prompt"] for prompt in prompts]
+        inputs = self.processing_class(
+            images=[[row["image"]] for row in rows], text=texts, padding=True, return_tensors="pt"
+        )
+        images = {name: value for name, value in inputs.items() if value.is_floating_point()}
+        return {name: value.to(self.accelerator.device) for name, value in images.items()}
+
+    def _is_reference(self, model: Any) -> bool:
+        if self.ref_model is not None:
+            return model is self.ref_model
+        status = self.accelerator.unwrap_model(model).get_model_status()
+        return status.enabled is False or status.active_adapters == ["ref"]
+
+
+def _perturb(trainer: Any, adversary: Adversary, rows: Sequence[Row]) -> Perturbed:
+    """Run the adversary at this moment of the training, and note what it did in the trainer's log."""
+    state = trainer.state
+    with trainer.accelerator.autocast():
+        found = adversary.perturb(
+            rows, step=state.global_step, progress=min(1.0, (state.global_step + 1) / max(1, state.max_steps))
+        )
+    for name, value in found.metrics.items():
+        trainer._metrics["train"][name].append(value)
+    return found
+
+
+def reward_functions(groups: Groups, template: Template) -> tuple[list[Callable[..., list[float]]], list[float]]:
+    """The rewards in the shape that TRL wants, and their weights."""
+
+    def correct(completions: Sequence[Any], question: Sequence[Any], label: Sequence[int], **_: Any) -> list[float]:
+        texts = map(_text, completions)
+        return [rewards.correct(*one) for one in zip(texts, question, label, strict=True)]
+
+    def kept(completions: Sequence[Any], **_: Any) -> list[float]:
+        return [rewards.kept(_text(one), thinks(template)) for one in completions]
+
+    return [correct, kept], [groups.correct, groups.kept]
+
+
+def _text(completion: Sequence[Mapping[str, str]]) -> str:
+    return completion[-1]["content"]

@@ -1,0 +1,151 @@
+"""The adversary inside training: our PGD over the waist, row by row. One for supervised and for policy training."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from safemed_eval.attacks.pgd import PGD
+from safemed_eval.core import Classify
+from safemed_eval.models.waist import Waist
+from safemed_eval.seeds import generator, seed_of
+from safemed_eval.train._recipe import Threats
+from safemed_eval.train._rows import Row, to_canvas, to_image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbed:
+    """Rows after the adversary, in the same order, and what it did to those that it attacked.
+
+    Losses are cross-entropies over the options of the question, by the letter after the template's cue; None where no
+    row was attacked.
+    """
+
+    rows: list[Row]
+    eps: float = 0.0
+    clean_loss: float | None = None
+    adversarial_loss: float | None = None
+    flipped: float | None = None
+    """Share of the attacked rows that were answered rightly before and wrongly after."""
+    seconds: float = 0.0
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """For the training log; what is unknown is left out."""
+        values = {
+            "adversary/eps": self.eps,
+            "adversary/clean_loss": self.clean_loss,
+            "adversary/loss": self.adversarial_loss,
+            "adversary/flipped": self.flipped,
+            "adversary/seconds": self.seconds,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversary:
+    """Attacks some rows of a batch, and adds noise to all.
+
+    The network is asked in eval mode, and only pixels get gradients (`autograd.grad`): neither `.grad` nor
+    `requires_grad` of a weight is touched, which would pollute the training step, or lose gradients under FSDP.
+    Adversarial images are on 8-bit grey levels, and none is easier for the model than its clean image.
+
+    Args:
+        model: the network in training, behind the waist; its template is the one that is trained.
+        threats: the attack; None leaves images clean.
+        noise_sigma: Gaussian noise added at the end, in [0, 1] pixel units, beyond that range too: what a model meets
+            when it is smoothed (Cohen et al. 2019). The image is a float tensor in [0, 255] then, not a picture.
+    """
+
+    model: Waist
+    threats: Threats | None
+    noise_sigma: float = 0.0
+    seed: int = 0
+
+    def perturb(self, rows: Sequence[Row], *, step: int = 0, progress: float = 1.0) -> Perturbed:
+        """Rows -> the same rows with adversarial, or noisy, images.
+
+        Args:
+            step: optimizer steps so far; with the row's id it seeds random starts and noise.
+            progress: share of the training that is done, for the warm-up of eps.
+        """
+        started = time.perf_counter()
+        done = self._attacked(rows, step, progress) if self.threats else Perturbed(rows=list(rows))
+        if self.noise_sigma:
+            done = replace(done, rows=[self._noisy(row, step) for row in done.rows])
+        return replace(done, seconds=time.perf_counter() - started)
+
+    def _attacked(self, rows: Sequence[Row], step: int, progress: float) -> Perturbed:
+        assert self.threats is not None
+        attack = self.threats.attack(progress)
+        rng = np.random.default_rng(seed_of(self.seed, "attacked rows", step, *(row["id"] for row in rows)))
+        by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for place in rng.permutation(len(rows))[: round(self.threats.share * len(rows))].tolist():
+            by_size[rows[place]["image"].size].append(place)
+        result, clean, attacked = list(rows), list[_Read](), list[_Read]()
+        with _in_eval_mode(self.model.scorer.model):
+            for places in by_size.values():
+                images, before, after = self._search([rows[place] for place in places], attack, step)
+                clean.append(before)
+                attacked.append(after)
+                for place, image in zip(places, images, strict=True):
+                    result[place] = {**rows[place], "image": to_image(image)}
+        if not clean:
+            return Perturbed(rows=result, eps=attack.threat.eps)
+        losses, right = (torch.cat(parts) for parts in zip(*clean, strict=True))
+        new_losses, still_right = (torch.cat(parts) for parts in zip(*attacked, strict=True))
+        return Perturbed(
+            rows=result,
+            eps=attack.threat.eps,
+            clean_loss=float(losses.mean()),
+            adversarial_loss=float(new_losses.mean()),
+            flipped=float((right & ~still_right).float().mean()),
+        )
+
+    def _search(self, rows: Sequence[Row], attack: PGD, step: int) -> tuple[torch.Tensor, _Read, _Read]:
+        """(B, 3, H, W) harder canvases, and what the model makes of the clean ones and of these."""
+        device = self.model.device
+        classify = self.model.classify([row["question"] for row in rows])
+        labels = torch.tensor([row["label"] for row in rows], device=device)
+        clean = torch.stack([to_canvas(row["image"]) for row in rows]).to(device)
+        generators = [generator(device, self.seed, "adversary", step, row["id"]) for row in rows]
+        found = attack(classify, clean, labels, generators, quantize=True).canvas
+        before, after = _read(classify, clean, labels), _read(classify, found, labels)
+        easier = after.loss < before.loss
+        keep = easier.view(-1, 1, 1, 1)
+        return clean.where(keep, found), before, _Read(*(a.where(easier, b) for a, b in zip(before, after, strict=True)))
+
+    def _noisy(self, row: Row, step: int) -> Row:
+        canvas = to_canvas(row["image"])
+        noise = torch.empty_like(canvas).normal_(generator=generator("cpu", self.seed, "noise", step, row["id"]))
+        return {**row, "image": (canvas + self.noise_sigma * noise) * 255}
+
+
+class _Read(NamedTuple):
+    """(B,) cross-entropies of the gold options, and (B,) whether they are the likeliest."""
+
+    loss: torch.Tensor
+    right: torch.Tensor
+
+
+@torch.no_grad()
+def _read(classify: Classify, canvas: torch.Tensor, labels: torch.Tensor) -> _Read:
+    log_probs = classify(canvas)
+    return _Read(-log_probs.gather(1, labels.unsqueeze(1)).squeeze(1), log_probs.argmax(1) == labels)
+
+
+@contextmanager
+def _in_eval_mode(network: torch.nn.Module) -> Iterator[None]:
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
