@@ -1,14 +1,15 @@
 """Makes the base checkpoint that the phantom checkpoints are fine-tuned from: the stand-in for a pretrained VLM.
 
-    python reports/phantom/pretrain.py text   --out runs/phantom/text
-    python reports/phantom/pretrain.py vision --out runs/phantom/vision
-    python reports/phantom/pretrain.py join   --out runs/phantom/base --text runs/phantom/text --vision runs/phantom/vision
+    python reports/phantom/pretrain.py text   --out runs/text
+    python reports/phantom/pretrain.py vision --out runs/vision
+    python reports/phantom/pretrain.py join   --out runs/base --text runs/text --vision runs/vision
 
 Fine-tuning on questions about images alone does not teach a network of two million parameters to bind option letters to
 options: its loss falls to that of guessing and stays. Large VLMs come with a language model that can, and with an
-image encoder that has words for what it sees. `text` makes the first: repeated sequences, then look-ups, then questions
-whose image tokens hold the words of the answer. `vision` makes the second: each image token learns to be the word
-of one attribute. Both work on the same frozen word embeddings, so that they fit together; they can run at the same time.
+image encoder that has words for what it sees. `text` makes the first: repeated sequences, then look-ups, then
+questions whose image tokens hold the words of the answer. `vision` makes the second: each image token learns to be
+the word of one attribute. Both work on the same frozen word embeddings, so that they fit together; they can run at
+the same time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,9 @@ def text(model: Any, processor: Any) -> None:
     hidden_size = head.in_features
     match = torch.nn.Linear(hidden_size, 1)  # which option is the one in the image? Asked early in the network
     weights = [*language.parameters(), *head.parameters(), *match.parameters()]
-    optimizer = torch.optim.AdamW([w for w in weights if w.requires_grad], lr=3e-3, weight_decay=0.02, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [w for w in weights if w.requires_grad], lr=3e-3, weight_decay=0.02, betas=(0.9, 0.98)
+    )
     seen: dict[str, list[float]] = {}
     for step in range(TEXT_STEPS):
         late = max(0.0, (step - TEXT_WARM_UP) / (TEXT_STEPS - TEXT_WARM_UP))
@@ -141,9 +143,7 @@ def text(model: Any, processor: Any) -> None:
             level = 0.7 * late * torch.rand(len(ids), 1, 1, generator=draw)
             embedded[:, asked[kind].image] = shown + level * torch.randn(shown.shape, generator=draw)
             place = positions[:, :, : ids.shape[1]].expand(-1, len(ids), -1)
-            states = language(
-                inputs_embeds=embedded, position_ids=place, use_cache=False, output_hidden_states=True
-            )
+            states = language(inputs_embeds=embedded, position_ids=place, use_cache=False, output_hidden_states=True)
             hidden, middle = states.last_hidden_state, F.layer_norm(states.hidden_states[2], (hidden_size,))
             matches = match(middle[torch.arange(len(ids))[:, None], options.clamp_min(0)]).squeeze(2)
             extra = F.cross_entropy(matches.masked_fill(options < 0, -torch.inf), gold)
@@ -267,7 +267,9 @@ def vision(model: Any, processor: Any) -> None:
     new_pixels, new_words = drawn(phantom.Phantom(split="validation", images=256))
     optimizer = torch.optim.AdamW(visual.parameters(), lr=1.5e-3, weight_decay=0.05, betas=(0.9, 0.98))
     for step in range(VISION_STEPS):
-        set_rate(optimizer, 1.5e-3 * min(1, (step + 1) / 60) * max(0.03, 0.5 * (1 + math.cos(math.pi * step / VISION_STEPS))))
+        set_rate(
+            optimizer, 1.5e-3 * min(1, (step + 1) / 60) * max(0.03, 0.5 * (1 + math.cos(math.pi * step / VISION_STEPS)))
+        )
         chosen = torch.from_numpy(rng.integers(0, len(pixels), BATCH))
         tokens, scores = read(pixels[chosen])
         gold = words[chosen]

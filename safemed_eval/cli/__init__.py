@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import safemed_eval
-from safemed_eval.cli import certify, data, demo, evaluate, models
+from safemed_eval.cli import certify, data, demo, evaluate, models, train
 from safemed_eval.cli._show import visible
 from safemed_eval.errors import UserError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("certify", epilog=certify.EXAMPLE)(certify.certify)
 app.command("demo")(demo.demo)
+app.add_typer(train.app, name="train")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 

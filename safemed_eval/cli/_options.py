@@ -20,24 +20,34 @@ from safemed_eval.models.prompts import Readout
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def _option(*names: str, panel: str, help: str, **settings: Any) -> Any:
+def option(*names: str, panel: str, help: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
 
 
-_model = functools.partial(_option, panel="Model")
-_data = functools.partial(_option, panel="Data")
-_run = functools.partial(_option, panel="Run")
+_model = functools.partial(option, panel="Model")
+_data = functools.partial(option, panel="Data")
+_run = functools.partial(option, panel="Run")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadOptions:
-    """How a model is loaded."""
+class FileOptions:
+    """How a checkpoint's files are read."""
 
     device: Annotated[str, _model(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
     dtype: Annotated[Dtype, _model(help="auto: the checkpoint's own on an accelerator, float32 on the CPU.")] = "auto"
     attn: Annotated[
         str | None, _model(help="Attention: eager, sdpa, flash_attention_2, ... Default: transformers' choice.")
     ] = None
+    trust_remote_code: Annotated[
+        bool, _model("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
+    ] = False
+    allow_pickle: Annotated[bool, _model("--allow-pickle", help="Read pickled weights, which can run code.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions(FileOptions):
+    """How a model is loaded and asked."""
+
     device_map: Annotated[
         str | None, _model(help="accelerate's placement, such as auto, for a model too large for one device.")
     ] = None
@@ -48,18 +58,14 @@ class LoadOptions:
     template: Annotated[
         str | None,
         _model(
-            help="How a checkpoint is asked: letter (default), instruct (default of generate; asks for <answer> tags), "
-            "think (for <think> first), or a text file."
+            help="How a checkpoint is asked: letter, instruct (asks for <answer> tags), think (for <think> first), or "
+            "a text file. Default: as it was trained, where that is known; else letter, or instruct to generate."
         ),
     ] = None
     max_new_tokens: Annotated[int, _model(help="Where a generated answer is cut off.")] = 512
     temperature: Annotated[
         float, _model(help="Of generated answers: 0 decodes greedily, above it each row is sampled with its own seed.")
     ] = 0.0
-    trust_remote_code: Annotated[
-        bool, _model("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
-    ] = False
-    allow_pickle: Annotated[bool, _model("--allow-pickle", help="Read pickled weights, which can run code.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

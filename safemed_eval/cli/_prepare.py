@@ -17,7 +17,7 @@ import typer
 
 from safemed_eval import data as datasets
 from safemed_eval import models
-from safemed_eval.cli._options import DataOptions, LoadOptions, ModelOptions, RunOptions
+from safemed_eval.cli._options import DataOptions, FileOptions, LoadOptions, ModelOptions, RunOptions
 from safemed_eval.cli._show import listed, progress, status
 from safemed_eval.core import Record
 from safemed_eval.data import Canvas, DataSet
@@ -69,20 +69,15 @@ def prepare(
     _refuse_senseless(model)
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
-    _select(loaded, data, run.seed)  # a filter that names nothing is told before anything is downloaded or decoded
+    select(loaded, data, run.seed)  # a filter that names nothing is told before anything is downloaded or decoded
     source = resolve_model(model.model, model)
     chosen = load_usable(loaded, data, run.seed)
     spec = {
         "command": command,
         "model": source.identity,
         "load": {"dtype": model.dtype, "attn": model.attn, "device_map": model.device_map},
-        "asking": None if source.kind == "python" else asking_of(model, run.seed).describe(),
-        "select": {
-            "modality": sorted({name.casefold() for name in data.modality or ()}),
-            "question_type": sorted({name.casefold() for name in data.question_type or ()}),
-            "per_group": data.per_group,
-            "limit": data.limit,
-        },
+        "asking": None if source.kind == "python" else asking_of(model, run.seed, source).describe(),
+        "select": selection(data),
         "skipped": len(chosen.bad),
         "data": chosen.sha256,
         "canvas": str(canvas),
@@ -94,7 +89,7 @@ def prepare(
     names = [Path(model.model).name, Path(path).stem or kind, label]
     place = run.out or default_out(command, names, spec)
     refuse_other_spec(place, spec)
-    _refuse_unwritable(place)
+    refuse_unwritable(place)
     about = {
         "names": {"model": source.name, "commits": source.commits, "data": data.data},
         "sampled": chosen.sampled,
@@ -154,7 +149,7 @@ def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
     """Select and verify; refuse bad items, or under --skip-bad draw others for them as far as there are any."""
     while True:
         with progress("reading images", transient=True) as tick:
-            chosen = datasets.verify(_select(loaded, options, seed), tick)
+            chosen = datasets.verify(select(loaded, options, seed), tick)
         if chosen.bad and not options.skip_bad:
             raise DataError(_bad_items(chosen, options.data))
         new = {bad.id for bad in chosen.bad} - {bad.id for bad in loaded.bad}
@@ -167,18 +162,29 @@ def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
     return chosen
 
 
-def resolve_model(name: str, options: LoadOptions) -> models.Source:
+def selection(options: DataOptions) -> dict[str, Any]:
+    """Which items were asked for, for a spec."""
+    return {
+        "modality": sorted({name.casefold() for name in options.modality or ()}),
+        "question_type": sorted({name.casefold() for name in options.question_type or ()}),
+        "per_group": options.per_group,
+        "limit": options.limit,
+    }
+
+
+def resolve_model(name: str, options: FileOptions) -> models.Source:
     """Find the model's files; no torch yet."""
     return models.resolve(name, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle)
 
 
-def asking_of(options: LoadOptions, seed: int) -> models.Asking:
-    """How these options have a checkpoint asked."""
+def asking_of(options: LoadOptions, seed: int, source: models.Source | None = None) -> models.Asking:
+    """How these options have a checkpoint asked: without --template as it was trained, where it says that."""
+    trained = source.template if source and not options.template else None
     default = "instruct" if options.readout == "generate" else "letter"
     try:
         return models.Asking(
             readout=options.readout,
-            template=read_template(options.template or default),
+            template=trained or read_template(options.template or default),
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
             seed=seed,
@@ -197,7 +203,7 @@ def load_model(source: models.Source, options: LoadOptions, seed: int = 0) -> Wa
             dtype=options.dtype,
             attn=options.attn,
             device_map=options.device_map,
-            asking=asking_of(options, seed),
+            asking=asking_of(options, seed, source),
         )
 
 
@@ -225,7 +231,7 @@ def _refuse_senseless(options: ModelOptions) -> None:
         raise SpecError(f"{name} has no effect on a python: model; let its factory decide")
 
 
-def _refuse_unwritable(place: Path) -> None:
+def refuse_unwritable(place: Path) -> None:
     """Tell before the model is loaded that the folder cannot be made or written."""
     there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
     if not there.is_dir():
@@ -234,7 +240,7 @@ def _refuse_unwritable(place: Path) -> None:
         raise RunError(f"--out {place}: {there} cannot be written; choose another --out")
 
 
-def _select(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
+def select(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
     return datasets.select(
         loaded,
         seed=seed,

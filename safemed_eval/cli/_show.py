@@ -48,9 +48,10 @@ def status(text: str) -> Iterator[None]:
 class _Speed(ProgressColumn):
     """Items/s and forward passes/s since the start, and the time left at that speed; alive between two items."""
 
-    def __init__(self, forwards: Callable[[], int] | None) -> None:
+    def __init__(self, forwards: Callable[[], int] | None, unit: str, note: Callable[[], str] | None) -> None:
         super().__init__()
         self._forwards = forwards
+        self._unit, self._note = unit, note
         self._passes_before = forwards() if forwards else 0
         self._began = time.monotonic()
         self.first: float | None = None
@@ -62,22 +63,33 @@ class _Speed(ProgressColumn):
     def text(self, done: float, total: float | None) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)
         fresh = done - (self.first or 0.0)
-        words = [f"{fresh / seconds:.3g} items/s"] if fresh else []
+        words = [f"{fresh / seconds:.3g} {self._unit}/s"] if fresh else []
         if self._forwards:
             words.append(f"{(self._forwards() - self._passes_before) / seconds:.4g} forward passes/s")
         if fresh and total is not None:
             words.append(f"{timedelta(seconds=round((total - done) * seconds / fresh))} left")
+        if self._note:
+            words.append(self._note())
         return ", ".join(words)
 
 
 @contextmanager
-def progress(text: str, *, forwards: Callable[[], int] | None = None, transient: bool = False) -> Iterator[Tick]:
+def progress(
+    text: str,
+    *,
+    unit: str = "items",
+    forwards: Callable[[], int] | None = None,
+    note: Callable[[], str] | None = None,
+    transient: bool = False,
+) -> Iterator[Tick]:
     """A bar with items/s, forward passes/s and time left; a line now and then where there is no terminal.
 
+    Args:
+        note: what else to say at the end of it.
     Yields:
         A function to call with (items done, of how many).
     """
-    speed, last = _Speed(forwards), time.monotonic()
+    speed, last = _Speed(forwards, unit, note), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed)
     bar = Progress(*columns, console=err, transient=transient)
     with bar if err.is_terminal else nullcontext():

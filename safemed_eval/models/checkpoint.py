@@ -84,7 +84,7 @@ def _as_products(model: Any) -> None:
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Conv3d) and module.kernel_size == module.stride:
-            module.forward = partial(_product, module, module.forward)
+            module.forward = partial(_product, module, module.forward)  # type: ignore[method-assign]
 
 
 def _product(

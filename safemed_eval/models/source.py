@@ -12,13 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from safemed_eval.errors import CheckpointError, SpecError
+from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
+from safemed_eval.models.prompts import Template
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ABOUT = "safemed_eval.json"
 """In a checkpoint that was trained here: how it is asked, and how it was made."""
 
+_BUILTIN = Path(__file__).parent / "builtin"
 _CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
@@ -68,13 +70,28 @@ class Source:
         return self.folder is not None and any((self.folder / name).is_file() for name in names)
 
     @property
+    def template(self) -> Template | None:
+        """How a checkpoint that was trained here was asked; None for any other.
+
+        Raises:
+            CheckpointError: its note cannot be read.
+        """
+        if self.folder is None or not (self.folder / ABOUT).is_file():
+            return None
+        try:
+            return Template(**_json(self.folder / ABOUT)["template"])
+        except (KeyError, TypeError):
+            raise CheckpointError(f"{self.folder / ABOUT}: names no template with 'user' and 'cue'") from None
+
+    @property
     def pickles(self) -> list[Path]:
         """Weights in pickle format."""
         return [file for pattern in _PICKLES for file in (self.folder or Path()).glob(pattern)]
 
 
 def resolve(name: str, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Source:
-    """Find out what `name` is: a checkpoint or adapter folder, `org/model[@revision]`, or `python:module:factory`.
+    """Find out what `name` is: `builtin:NAME`, a checkpoint's or adapter's folder, `org/model[@revision]`, or
+    `python:module:factory`.
 
     A hub id is downloaded (weights in safetensors and settings only) unless it is in the local cache.
 
@@ -105,7 +122,14 @@ def resolve(name: str, *, trust_remote_code: bool = False, allow_pickle: bool = 
 def _locate(name: str, trust_remote_code: bool, allow_pickle: bool) -> Source:
     """The folder that a name stands for."""
     folder, commit = Path(name).expanduser(), None
-    if not folder.is_dir():
+    if name.startswith("builtin:"):
+        folder = _BUILTIN / name.removeprefix("builtin:")
+        if folder.parent != _BUILTIN or not (folder / "config.json").is_file():
+            known = [place.parent.name for place in _BUILTIN.glob("*/config.json")]
+            raise SpecError(
+                f"--model {name}: no such checkpoint ships with this package; {did_you_mean(folder.name, known)}"
+            )
+    elif not folder.is_dir():
         if folder.exists():
             raise SpecError(f"--model {name}: is a file; name the checkpoint's folder")
         if not _HUB_ID.fullmatch(name) or name.startswith((".", "/", "~")):

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from safemed_eval.runs.provenance import session
-from safemed_eval.runs.store import Run, count_records, default_out, read_meta, read_records, refuse_other_spec
+from safemed_eval.runs.store import Folder, Run, count_records, default_out, read_meta, read_records, refuse_other_spec
 
-__all__ = ["Run", "count_records", "default_out", "read_meta", "read_records", "refuse_other_spec", "session"]
+__all__ = ["Folder", "Run", "count_records", "default_out", "read_meta", "read_records", "refuse_other_spec", "session"]

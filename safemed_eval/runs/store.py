@@ -22,8 +22,8 @@ _META_KEYS = ("spec", "model", "sessions", "names", "items", "skipped", "conditi
 _TINY = 60
 
 
-class Run:
-    """A run folder that this process may write to.
+class Folder:
+    """A folder that only this process writes to, and that goes on only with the spec that it was begun with.
 
     Args:
         out: the folder; made if it does not exist.
@@ -33,9 +33,6 @@ class Run:
         session: provenance of this start; see `provenance.session`.
     Raises:
         RunError: another process is using the folder, it holds another run, or it is damaged.
-
-    Attributes:
-        repaired: whether a torn last line, of a process that was killed while it wrote, was cut off.
     """
 
     def __init__(
@@ -48,17 +45,24 @@ class Run:
         session: Mapping[str, Any],
     ) -> None:
         self.out = out
-        self.repaired = False
-        self._records = out / RECORDS
         with ExitStack() as stack:
             try:
                 out.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_lock(out / ".lock"))
-                self._done = self._begin(spec, model, about, session)
-                self._file = stack.enter_context(self._records.open("a", encoding="utf-8"))
+                meta: dict[str, Any] = {"schema": SCHEMA, "spec": _plain(spec), "model": _plain(model), "sessions": []}
+                if (out / META).exists():
+                    refuse_other_spec(out, spec)
+                    meta = read_meta(out)
+                    _same("the model as loaded", out, meta["model"], _plain(model))
+                self._prepare(stack)
+                meta = {**meta, **about, "sessions": [*meta["sessions"], dict(session)]}
+                _write_whole(out / META, json.dumps(meta, indent=2, ensure_ascii=False))
             except OSError as error:
                 raise RunError(f"--out {out}: cannot be written: {error.strerror}") from None
             self._open = stack.pop_all()
+
+    def _prepare(self, stack: ExitStack) -> None:
+        """What a subclass opens in its folder, before this start is noted."""
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +72,21 @@ class Run:
     ) -> None:
         with suppress(OSError):  # what is not on the disk yet is not counted as done
             self._open.close()
+
+
+class Run(Folder):
+    """A run folder that this process appends records to.
+
+    Attributes:
+        repaired: whether a torn last line, of a process that was killed while it wrote, was cut off.
+    """
+
+    repaired = False
+
+    def _prepare(self, stack: ExitStack) -> None:
+        self._records = self.out / RECORDS
+        self._done = {record_key(record) for record in self._repair()}
+        self._file = stack.enter_context(self._records.open("a", encoding="utf-8"))
 
     def done(self, item: str, condition: str = "") -> bool:
         """Whether there is a record of this item (and attack) already."""
@@ -94,24 +113,6 @@ class Run:
                 "command goes on from there"
             ) from None
         self._done.update(keys)
-
-    def _begin(
-        self,
-        spec: Mapping[str, Any],
-        model: Mapping[str, Any],
-        about: Mapping[str, Any],
-        session: Mapping[str, Any],
-    ) -> set[tuple[str, str]]:
-        """Compare with what is there, note this start in run.json, and return what is done."""
-        meta: dict[str, Any] = {"schema": SCHEMA, "spec": _plain(spec), "model": _plain(model), "sessions": []}
-        if (self.out / META).exists():
-            refuse_other_spec(self.out, spec)
-            meta = read_meta(self.out)
-            _same("the model as loaded", self.out, meta["model"], _plain(model))
-        done = {record_key(record) for record in self._repair()}
-        meta = {**meta, **about, "sessions": [*meta["sessions"], dict(session)]}
-        _write_whole(self.out / META, json.dumps(meta, indent=2, ensure_ascii=False))
-        return done
 
     def _repair(self) -> list[Record]:
         raw = self._records.read_bytes() if self._records.exists() else b""

@@ -1,9 +1,9 @@
 """Training: supervised and group relative policy optimization, on clean and on adversarial images, with TRL.
 
     policy, model = models.load_to_train(source, asking=Asking(template=TEMPLATES["instruct"]))
-    fit(policy, model, items, canvas, recipe, out, about={})
+    fit.fit(policy, model, items, canvas, recipe, out, about={})
 
-`fit` imports torch, TRL and what they need; the recipe and its parts do not.
+The module `fit` imports torch, TRL and what they need; the recipe and its parts do not.
 """
 
 from safemed_eval.train._recipe import LEARNING_RATES, Groups, Lora, Method, Recipe, Threats

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import CONFIG_NAME
 from trl import GRPOTrainer, SFTTrainer
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
@@ -18,7 +20,24 @@ from safemed_eval.train.adversary import Adversary, Perturbed
 _ROWS = "rows"
 
 
-class AdversarialSFT(SFTTrainer):  # type: ignore[misc]
+class _Resumed:
+    """Goes on from a checkpoint by transformers' own loader.
+
+    `Trainer` reads the tensors by name and warns of those that do not fit, which are all where transformers saves an
+    architecture under other names than it has in memory (Qwen2-VL is one): the training would go on from the start.
+    """
+
+    model: Any
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if hasattr(self.model, "peft_config") or not (Path(resume_from_checkpoint) / CONFIG_NAME).is_file():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
+
+class AdversarialSFT(_Resumed, SFTTrainer):  # type: ignore[misc]
     """Supervised fine-tuning on adversarial images: Madry et al. 2018 (arXiv:1706.06083), for the answer's tokens.
 
     The collator keeps the raw rows beside the clean batch, whose labels TRL counts; they are attacked just before the
@@ -27,7 +46,8 @@ class AdversarialSFT(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, adversary: Adversary | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._adversary, self._collate = adversary, self.data_collator
+        self._adversary = adversary
+        self._collate: Any = self.data_collator  # type: ignore[has-type]
         if adversary:
             self.data_collator = self._with_rows
 
@@ -42,7 +62,7 @@ class AdversarialSFT(SFTTrainer):  # type: ignore[misc]
         return super()._prepare_inputs(inputs)
 
 
-class AdversarialGRPO(GRPOTrainer):  # type: ignore[misc]
+class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
     """Group relative policy optimization, on adversarial images: AT-GRPO.
 
     For a question G completions are sampled, each gets the reward r = w1 correct + w2 kept, and the advantage

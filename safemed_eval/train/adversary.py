@@ -120,7 +120,11 @@ class Adversary:
         before, after = _read(classify, clean, labels), _read(classify, found, labels)
         easier = after.loss < before.loss
         keep = easier.view(-1, 1, 1, 1)
-        return clean.where(keep, found), before, _Read(*(a.where(easier, b) for a, b in zip(before, after, strict=True)))
+        return (
+            clean.where(keep, found),
+            before,
+            _Read(*(a.where(easier, b) for a, b in zip(before, after, strict=True))),
+        )
 
     def _noisy(self, row: Row, step: int) -> Row:
         canvas = to_canvas(row["image"])

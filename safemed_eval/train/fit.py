@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
 
@@ -52,15 +52,12 @@ def fit(
     vlm.processor.tokenizer.padding_side = "left"  # prompts end where completions begin
     adversary = None
     if recipe.threats or recipe.noise_sigma:
-        adversary = Adversary(
-            model=model, threats=recipe.threats, noise_sigma=recipe.noise_sigma, seed=recipe.seed
-        )
+        adversary = Adversary(model=model, threats=recipe.threats, noise_sigma=recipe.noise_sigma, seed=recipe.seed)
     rows = Rows(items=items, canvas=canvas, template=template)
     dataset = Dataset.from_dict({"index": list(range(len(items)))})
     dataset.set_transform(rows)
     shared: dict[str, Any] = {
         "model": policy.train(),
-        "args": _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu"),
         "train_dataset": dataset,
         "processing_class": vlm.processor,
         "callbacks": [Log(work / LOG), *callbacks],
@@ -70,12 +67,14 @@ def fit(
     work.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what transformers and TRL tell each other
+        shared["args"] = _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu")
         if recipe.groups:
             functions, weights = reward_functions(recipe.groups, template)
             shared["args"].reward_weights = weights
             trainer: Any = AdversarialGRPO(reward_funcs=functions, **shared)
         else:
             trainer = AdversarialSFT(**shared)
+        trainer.remove_callback(PrinterCallback)
         place = Path(trainer.args.output_dir)
         last = get_last_checkpoint(str(place)) if place.is_dir() else None
         trainer.train(resume_from_checkpoint=last)
@@ -116,10 +115,10 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
     if not recipe.groups:
         return SFTConfig(**settings, max_length=None, completion_only_loss=True)
     groups = recipe.groups
-    vllm = {"use_vllm": True, "vllm_mode": groups.vllm} if groups.vllm else {}
+    if groups.vllm:
+        settings |= {"use_vllm": True, "vllm_mode": groups.vllm}
     return GRPOConfig(
         **settings,
-        **vllm,
         num_generations=groups.size,
         max_completion_length=groups.max_new_tokens,
         temperature=groups.temperature,

@@ -1,0 +1,336 @@
+"""safemed-eval train ..."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+import safemed_eval
+from safemed_eval import data as datasets
+from safemed_eval import grammar, models
+from safemed_eval.cli._options import DataOptions, FileOptions, grouped, option
+from safemed_eval.cli._prepare import (
+    load_usable,
+    quiet_transformers,
+    refuse_unwritable,
+    resolve_model,
+    select,
+    selection,
+)
+from safemed_eval.cli._show import Tick, progress, status
+from safemed_eval.errors import SpecError
+from safemed_eval.models.prompts import read_template
+from safemed_eval.models.source import ABOUT
+from safemed_eval.runs import Folder, refuse_other_spec, session
+from safemed_eval.threat import Norm
+from safemed_eval.train import LEARNING_RATES, Groups, Lora, Method, Recipe, Threats
+
+if TYPE_CHECKING:
+    from safemed_eval.models.waist import Waist
+
+app = typer.Typer(
+    help="Make a checkpoint robust, or one to compare it with. Needs pip install 'safemed-eval\\[train]'; several "
+    "GPUs: accelerate launch -m safemed_eval train ...",
+    no_args_is_help=True,
+)
+_EXAMPLE = (
+    "Example: safemed-eval train {} --model org/name --data medr1:splits/train.json --data-root OmniMedVQA "
+    "--lora r=16 --out ckpt-{}"
+)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(FileOptions):
+    """What every method needs."""
+
+    model: Annotated[
+        str,
+        option(
+            panel="Model",
+            help="The checkpoint to start from: a folder, a PEFT adapter's folder (which is trained on), builtin:NAME, "
+            "or org/name@revision on the hub.",
+        ),
+    ]
+    template: Annotated[
+        str | None,
+        option(
+            panel="Model",
+            help="How it is asked: instruct, think, letter, or a text file. Default: as --model was trained, else "
+            "instruct. The new checkpoint remembers it.",
+        ),
+    ] = None
+    lora: Annotated[
+        str | None, option(panel="Training", help="Train an adapter, such as r=16 or r=16,alpha=32,dropout=0.05.")
+    ] = None
+    steps: Annotated[
+        int | None, option(panel="Training", help="Optimizer steps. Default: as many as --epochs take.")
+    ] = None
+    epochs: Annotated[float, option(panel="Training", help="Passes over the data.")] = 1.0
+    batch_size: Annotated[int, option(panel="Training", help="Rows per device and step; of GRPO, completions.")] = 16
+    accumulate: Annotated[int, option(panel="Training", help="Steps that make one update.")] = 1
+    learning_rate: Annotated[
+        float | None,
+        option(panel="Training", help="The highest. Default: 1e-5, 1e-6 for GRPO; ten times as much with --lora."),
+    ] = None
+    weight_decay: Annotated[float, option(panel="Training", help="Of AdamW.")] = 0.0
+    noise_sigma: Annotated[
+        float, option(panel="Training", help="Gaussian noise on every image, for a model that will be smoothed.")
+    ] = 0.0
+    bf16: Annotated[bool, option("--bf16", panel="Training", help="Compute in bfloat16.")] = False
+    gradient_checkpointing: Annotated[
+        bool, option("--gradient-checkpointing", panel="Training", help="Less memory, more time.")
+    ] = False
+    save_every: Annotated[int, option(panel="Run", help="Steps between checkpoints to go on from.")] = 200
+    seed: Annotated[int, option(panel="Run", help="Seed of the order, of samples, of the adversary and of noise.")] = 0
+    out: Annotated[
+        Path, option(panel="Run", help="The new checkpoint. The same command again goes on where it stopped.")
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversaryOptions:
+    """The attack inside training."""
+
+    eps: Annotated[str, option(panel="Adversary", help="Size of the attack's ball, such as 4/255.")] = "4/255"
+    attack_steps: Annotated[int, option(panel="Adversary", help="Gradient steps of the inner loop.")] = 5
+    attack_step: Annotated[
+        float | None, option(panel="Adversary", help="Size of one, as a fraction of eps. Default: 2.5 / steps.")
+    ] = None
+    norm: Annotated[Norm, option(panel="Adversary", help="linf or l2.")] = "linf"
+    attack_share: Annotated[
+        float, option(panel="Adversary", help="Share of a batch that is attacked; the rest keeps clean accuracy.")
+    ] = 0.75
+    eps_warm_up: Annotated[
+        float, option(panel="Adversary", help="Share of the training over which eps grows from 0.")
+    ] = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupOptions:
+    """What GRPO samples and rewards."""
+
+    group_size: Annotated[int, option(panel="GRPO", help="Completions per question.")] = 8
+    beta: Annotated[
+        float, option(panel="GRPO", help="Weight of the KL divergence from --model on the clean image.")
+    ] = 0.04
+    temperature: Annotated[float, option(panel="GRPO", help="Of sampling; hotter where groups agree too often.")] = 1.0
+    max_new_tokens: Annotated[int, option(panel="GRPO", help="Where a completion is cut off.")] = 256
+    reward_correct: Annotated[float, option(panel="GRPO", help="Weight of a right answer.")] = 1.0
+    reward_kept: Annotated[float, option(panel="GRPO", help="Weight of <think> and <answer> tags as asked.")] = 0.2
+    vllm: Annotated[
+        Literal["server", "colocate"] | None,
+        option(panel="GRPO", help="Have completions written by vLLM, as TRL does it (see TRL's documentation)."),
+    ] = None
+
+
+@app.command("sft", epilog=_EXAMPLE.format("sft", "sft"))
+@grouped
+def sft(train: TrainOptions, data: DataOptions) -> None:
+    """Supervised fine-tuning on the gold answers."""
+    _train("sft", train, data)
+
+
+@app.command("at-sft", epilog=_EXAMPLE.format("at-sft", "at-sft"))
+@grouped
+def at_sft(train: TrainOptions, data: DataOptions, adversary: AdversaryOptions) -> None:
+    """Supervised fine-tuning on images that PGD attacks before each step."""
+    _train("at-sft", train, data, adversary=adversary)
+
+
+@app.command("grpo", epilog=_EXAMPLE.format("grpo", "grpo"))
+@grouped
+def grpo(train: TrainOptions, data: DataOptions, groups: GroupOptions) -> None:
+    """Group relative policy optimization: sampled answers, rewarded where right and well-formed."""
+    _train("grpo", train, data, groups=groups)
+
+
+@app.command("at-grpo", epilog=_EXAMPLE.format("at-grpo", "at-grpo"))
+@grouped
+def at_grpo(train: TrainOptions, data: DataOptions, adversary: AdversaryOptions, groups: GroupOptions) -> None:
+    """GRPO on images that PGD attacks before the answers are sampled."""
+    _train("at-grpo", train, data, adversary=adversary, groups=groups)
+
+
+def _train(
+    method: Method,
+    train: TrainOptions,
+    data: DataOptions,
+    *,
+    adversary: AdversaryOptions | None = None,
+    groups: GroupOptions | None = None,
+) -> None:
+    recipe = _recipe(method, train, adversary, groups)
+    first = int(os.environ.get("RANK", "0")) == 0
+    _refuse_senseless(train, data)
+    loaded = datasets.load(data.data, data.data_root)
+    canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
+    select(loaded, data, train.seed)
+    source = resolve_model(train.model, train)
+    if source.kind == "python":
+        raise SpecError(f"--model {train.model}: only a transformers checkpoint can be trained")
+    if source.base and train.lora:
+        raise SpecError(f"--model {train.model}: is an adapter, which is trained on as it is; leave --lora out")
+    trained = None if train.template else source.template
+    template = trained or read_template(train.template or "instruct")
+    chosen = load_usable(loaded, data, train.seed)
+    spec = {
+        "command": "train",
+        "model": source.identity,
+        "load": {"dtype": train.dtype, "attn": train.attn},
+        "template": asdict(template),
+        "select": selection(data),
+        "skipped": len(chosen.bad),
+        "data": chosen.sha256,
+        "canvas": str(canvas),
+        "recipe": asdict(recipe),
+    }
+    work = train.out / "training"
+    if (train.out / ABOUT).exists():
+        refuse_other_spec(work, spec)
+        typer.echo(f"{train.out}: is complete")
+        return
+    if not work.exists():
+        refuse_other_spec(train.out, spec)
+    refuse_unwritable(train.out)
+    about = {
+        "names": {"model": source.name, "commits": source.commits, "data": data.data},
+        "sampled": chosen.sampled,
+        "image_notes": dict(chosen.notes),
+        "items": len(chosen.items),
+        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in chosen.bad],
+        "conditions": [],
+    }
+    policy, waist = _load(source, train, models.Asking(template=template), chosen, canvas)
+    with _folder(work, spec, waist, chosen, about) if first else nullcontext():
+        from safemed_eval.train.fit import fit
+
+        how = {"safemed_eval": safemed_eval.__version__, "arguments": sys.argv[1:], "names": about["names"], **spec}
+        shown = _shown()
+        with progress(f"training {method}", unit="steps", note=lambda: shown.text) as shown.tick:
+            fit(policy, waist, chosen.items, canvas, recipe, train.out, about=how, callbacks=[shown])
+        if first:
+            from safemed_eval.report.training import figure
+
+            figure(work)
+            typer.echo(f"{train.out}: done; its log and figure are in {work}")
+
+
+def _recipe(
+    method: Method, train: TrainOptions, adversary: AdversaryOptions | None, groups: GroupOptions | None
+) -> Recipe:
+    """The options as one recipe, or SpecError."""
+    lora = grammar.build(Lora, grammar.split(f"lora:{train.lora}")[1], "--lora") if train.lora else None
+    try:
+        return Recipe(
+            method=method,
+            threats=None
+            if adversary is None
+            else Threats(
+                eps=grammar.number(adversary.eps, "--eps"),
+                steps=adversary.attack_steps,
+                step=adversary.attack_step,
+                norm=adversary.norm,
+                share=adversary.attack_share,
+                warm_up=adversary.eps_warm_up,
+            ),
+            groups=None
+            if groups is None
+            else Groups(
+                size=groups.group_size,
+                beta=groups.beta,
+                temperature=groups.temperature,
+                max_new_tokens=groups.max_new_tokens,
+                correct=groups.reward_correct,
+                kept=groups.reward_kept,
+                vllm=groups.vllm,
+            ),
+            noise_sigma=train.noise_sigma,
+            lora=lora,
+            steps=train.steps,
+            epochs=train.epochs,
+            batch_size=train.batch_size,
+            accumulate=train.accumulate,
+            learning_rate=train.learning_rate or LEARNING_RATES[groups is not None, lora is not None],
+            weight_decay=train.weight_decay,
+            bf16=train.bf16,
+            gradient_checkpointing=train.gradient_checkpointing,
+            save_every=train.save_every,
+            seed=train.seed,
+        )
+    except ValueError as error:
+        raise SpecError(f"train {method}: {error}") from None
+
+
+def _refuse_senseless(train: TrainOptions, data: DataOptions) -> None:
+    """What can be told before any data are read."""
+    if find_spec("trl") is None:
+        raise SpecError("training needs TRL: pip install 'safemed-eval[train]'")
+    if train.device not in ("auto", "cpu"):
+        raise SpecError(
+            f"--device {train.device}: training takes auto or cpu; choose a GPU with CUDA_VISIBLE_DEVICES, several "
+            "with accelerate launch"
+        )
+    kind, options = grammar.split(data.data) if data.data.startswith("phantom") else ("", {})
+    if kind == "phantom" and options.get("split", "test") == "test":
+        raise SpecError(
+            f"--data {data.data}: is the test split, which checkpoints are compared on; train on "
+            "phantom:split=train,images=20000"
+        )
+
+
+def _load(
+    source: models.Source, options: TrainOptions, asking: models.Asking, data: datasets.DataSet, canvas: datasets.Canvas
+) -> tuple[Any, Waist]:
+    """The model on this process's device, after `models check`."""
+    from accelerate import PartialState
+
+    from safemed_eval.models.check import check, refuse_failures
+
+    device = PartialState(cpu=options.device == "cpu").device
+    with status(f"loading {source.name}"):
+        quiet_transformers()
+        policy, waist = models.load_to_train(
+            source, device=str(device), dtype=options.dtype, attn=options.attn, asking=asking
+        )
+        _, height, width = datasets.canvas_of(data.items[0], canvas).shape
+        most = max(len(item.question.options) for item in data.items)
+        refuse_failures(check(waist, (height, width), options=most), source.name)
+    return policy, waist
+
+
+def _folder(
+    work: Path, spec: Mapping[str, Any], waist: Waist, data: datasets.DataSet, about: Mapping[str, Any]
+) -> Folder:
+    model = waist.describe(data.items[0].question)
+    return Folder(work, spec, model=model, about=about, session=session(waist.device_name))
+
+
+def _shown() -> Any:
+    """Tells a progress bar, its `tick`, how far the training is; `text` is the latest figures."""
+    from transformers import TrainerCallback
+
+    class Shown(TrainerCallback):  # type: ignore[misc]
+        tick: Tick
+        text = ""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.tick(state.global_step, state.max_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+            words = {"loss": "loss", "adversary/loss": "adversarial loss", "reward": "reward"}
+            self.text = ", ".join(f"{word} {logs[key]:.3g}" for key, word in words.items() if key in logs)
+
+    return Shown()

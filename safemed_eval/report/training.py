@@ -1,0 +1,48 @@
+"""The figure of a training: what its log says, against optimizer steps. Reads the training folder only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+PANELS: dict[str, dict[str, str]] = {
+    "loss": {"loss": "training loss", "adversary/clean_loss": "clean images", "adversary/loss": "attacked images"},
+    "reward": {
+        "reward": "total",
+        "rewards/correct/mean": "correct",
+        "rewards/kept/mean": "format kept",
+    },
+    "share": {"adversary/flipped": "answers flipped by the attack", "frac_reward_zero_std": "groups that agree"},
+    "KL": {"kl": "KL from the reference"},
+}
+"""Panels, each with the log's keys and what to call them; a panel without figures is left out."""
+
+
+def figure(folder: Path) -> None:
+    """Draw `training.png` and `training.pdf` from the folder's log; nothing where it has no figures yet."""
+    from matplotlib.figure import Figure
+
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    panels = [(title, series) for title, keys in PANELS.items() if (series := _series(lines, keys))]
+    if not panels:
+        return
+    sheet = Figure(figsize=(7.0, 2.1 * len(panels)), layout="constrained")
+    for axes, (title, series) in zip(
+        sheet.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True
+    ):
+        for name, points in series.items():
+            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small", frameon=False)
+    axes.set_xlabel("optimizer steps")
+    for kind in ("png", "pdf"):
+        sheet.savefig(folder / f"training.{kind}", dpi=150)
+
+
+def _series(lines: list[dict[str, Any]], keys: dict[str, str]) -> dict[str, list[tuple[int, float]]]:
+    found = {
+        name: [(line["step"], line[key]) for line in lines if line.get(key) is not None] for key, name in keys.items()
+    }
+    return {name: points for name, points in found.items() if points}

@@ -1,0 +1,392 @@
+"""Training: the adversary's promises, GRPO's arithmetic, three real steps of each method, and the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback
+from typer.testing import CliRunner
+
+from safemed_eval import data, models
+from safemed_eval.attacks import Attacked
+from safemed_eval.cli import app
+from safemed_eval.core import Question
+from safemed_eval.errors import UserError
+from safemed_eval.models.prompts import TEMPLATES
+from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers, rewards
+from safemed_eval.train._log import read_log
+from safemed_eval.train._rows import Rows, to_canvas
+from safemed_eval.train.adversary import Adversary
+from safemed_eval.train.fit import fit
+
+FAMILY = "qwen2_5_vl"
+PHANTOM = data.load("phantom:split=train,images=16")
+THREATS = Threats(eps=8 / 255, steps=2, share=1.0, warm_up=0.0)
+ASKED = models.Asking(template=TEMPLATES["instruct"])
+
+
+def recipe(method: Method, **settings: Any) -> Recipe:
+    """A recipe of seconds: three steps of eight rows."""
+    return Recipe(
+        method=method,
+        **{
+            "threats": THREATS if method.startswith("at-") else None,
+            "groups": Groups(size=4, max_new_tokens=4) if method.endswith("grpo") else None,
+            "steps": 3,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            **settings,
+        },
+    )
+
+
+@pytest.fixture
+def train(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Fit a tiny checkpoint on phantom and return the new one's folder."""
+    monkeypatch.setattr("safemed_eval.train.fit._LOG_EVERY", 1)
+
+    def run(wanted: Recipe, folder: str = "new", start: Path | None = None, callbacks: Any = ()) -> Path:
+        policy, model = models.load_to_train(models.resolve(str(start or checkpoint(FAMILY))), asking=ASKED)
+        out = tmp_path / folder
+        fit(policy, model, PHANTOM.items, PHANTOM.canvas, wanted, out, about={}, callbacks=callbacks)
+        return out
+
+    return run
+
+
+@pytest.fixture
+def adversary(checkpoint: Callable[[str], Path]) -> Adversary:
+    _, model = models.load_to_train(models.resolve(str(checkpoint(FAMILY))), asking=ASKED)
+    return Adversary(model=model, threats=THREATS)
+
+
+ROWS = [
+    Rows(items=PHANTOM.items, canvas=PHANTOM.canvas, template=ASKED.template).row(item) for item in PHANTOM.items[:6]
+]
+
+
+# ------------------------------------------------------------------------------------------------------ the adversary
+
+
+def test_adversarial_rows_are_harder_and_inside_the_ball(adversary: Adversary) -> None:
+    found = adversary.perturb(ROWS)
+    moved = [np.abs(np.int16(new["image"]) - np.int16(old["image"])).max() for new, old in zip(found.rows, ROWS)]
+    assert 0 < max(moved) <= 8
+    assert found.adversarial_loss is not None and found.clean_loss is not None
+    assert found.adversarial_loss > found.clean_loss
+    assert [row["id"] for row in found.rows] == [row["id"] for row in ROWS]
+
+
+def test_reported_losses_are_those_of_the_returned_images(adversary: Adversary) -> None:
+    found = adversary.perturb(ROWS)
+    labels = torch.tensor([row["label"] for row in ROWS])
+    for rows, reported in ((ROWS, found.clean_loss), (found.rows, found.adversarial_loss)):
+        canvas = torch.stack([to_canvas(row["image"]) for row in rows])
+        with torch.no_grad():
+            log_probs = adversary.model.classify([row["question"] for row in rows])(canvas)
+        assert reported == pytest.approx(float(torch.nn.functional.nll_loss(log_probs, labels)), abs=1e-5)
+
+
+def test_the_inner_loop_leaves_weights_gradients_and_mode_alone(adversary: Adversary) -> None:
+    network = adversary.model.scorer.model.train()
+    network.get_input_embeddings().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = {name: (p.clone(), p.requires_grad) for name, p in network.named_parameters()}
+    adversary.perturb(ROWS)
+    assert network.training
+    for name, parameter in network.named_parameters():
+        value, wanted = before[name]
+        assert torch.equal(parameter, value) and parameter.requires_grad == wanted
+        assert torch.equal(parameter.grad, torch.ones_like(parameter))
+
+
+def test_an_easier_image_is_never_returned(adversary: Adversary, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the attack helps the model: it walks down the loss."""
+
+    def help_the_model(self: Any, classify: Any, canvas: Any, labels: Any, generators: Any, quantize: bool) -> Attacked:
+        x = canvas.clone().requires_grad_()
+        slope = torch.autograd.grad(classify(x).gather(1, labels.unsqueeze(1)).sum(), x)[0]
+        return Attacked(canvas=self.threat.snap(canvas, canvas + self.eps * slope.sign()), steps=[1] * len(canvas))
+
+    monkeypatch.setattr("safemed_eval.attacks.pgd.PGD.search", help_the_model)
+    found = adversary.perturb(ROWS)
+    same = [new["image"].tobytes() == old["image"].tobytes() for new, old in zip(found.rows, ROWS)]
+    assert sum(same) >= 5
+    assert found.adversarial_loss >= found.clean_loss  # type: ignore[operator]
+
+
+def test_share_and_warm_up(adversary: Adversary) -> None:
+    half = replace(adversary, threats=replace(THREATS, share=0.5))
+    rows = half.perturb(ROWS).rows
+    assert sum(new["image"] is not old["image"] for new, old in zip(rows, ROWS)) == 3
+    growing = replace(THREATS, warm_up=0.5)
+    assert [growing.attack(p).eps * 255 for p in (0.125, 0.25, 0.5, 1.0)] == pytest.approx([2, 4, 8, 8])
+
+
+def test_the_same_step_gives_the_same_rows_in_any_batch(adversary: Adversary) -> None:
+    whole, alone = adversary.perturb(ROWS, step=3).rows, adversary.perturb(ROWS[2:3], step=3).rows
+    other = adversary.perturb(ROWS, step=4).rows
+    assert whole[2]["image"].tobytes() == alone[0]["image"].tobytes()
+    assert whole[2]["image"].tobytes() != other[2]["image"].tobytes()
+
+
+def test_noise_is_added_beyond_the_range_of_pixels(adversary: Adversary) -> None:
+    noisy = replace(adversary, threats=None, noise_sigma=0.25).perturb(ROWS).rows
+    change = torch.stack([new["image"] / 255 - to_canvas(old["image"]) for new, old in zip(noisy, ROWS)])
+    assert change.std() == pytest.approx(0.25, rel=0.02)
+    assert min(float(row["image"].min()) for row in noisy) < 0
+
+
+# ---------------------------------------------------------------------------------------------------- rewards, groups
+
+
+@pytest.mark.parametrize(
+    ("text", "right", "instruct", "think"),
+    [
+        ("<answer> B </answer>", 1, 1, 0),
+        ("<answer>B</answer>", 1, 1, 0),
+        ("<answer> A </answer>", 0, 1, 0),
+        ("<think> a disc </think><answer> B </answer>", 1, 0, 1),
+        ("<think> a disc </think>\n<answer> A </answer>\n", 0, 0, 1),
+        ("<think></think><answer> B </answer>", 1, 0, 0),
+        ("<think> a <answer> A </answer> </think><answer> B </answer>", 1, 0, 0),
+        ("B", 1, 0, 0),
+        ("<answer> B </answer> for sure", 1, 0, 0),
+        ("<answer> E </answer>", 0, 1, 0),
+        ("<answer> B", 1, 0, 0),
+        ("", 0, 0, 0),
+    ],
+)
+def test_rewards(text: str, right: int, instruct: int, think: int) -> None:
+    question = Question(text="What is it?", options=("a ring", "a disc", "a stripe", "a dot"))
+    assert rewards.correct(text, question, 1) == right
+    assert (rewards.kept(text, thinks=False), rewards.kept(text, thinks=True)) == (instruct, think)
+
+
+class Caught(Exception):
+    pass
+
+
+def caught(train: Callable[..., Path], wanted: Recipe, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any], Any]:
+    """What a GRPO trainer makes of its first batch, the image inputs of each pass for log-probabilities, and it."""
+    passes: list[Any] = []
+    log_probs = _trainers.GRPOTrainer._get_per_token_logps_and_entropies
+    score = _trainers.AdversarialGRPO._generate_and_score_completions
+    found: list[Any] = []
+
+    def watch(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        passes.append((model is self.ref_model, kwargs["pixel_values"]))
+        return log_probs(self, model, *args, **kwargs)
+
+    def stop(self: Any, inputs: Any) -> Any:
+        found.extend([score(self, inputs), self, inputs])
+        raise Caught
+
+    monkeypatch.setattr(_trainers.GRPOTrainer, "_get_per_token_logps_and_entropies", watch)
+    monkeypatch.setattr(_trainers.AdversarialGRPO, "_generate_and_score_completions", stop)
+    with pytest.raises(Caught):
+        train(wanted)
+    return found[0], passes, found[1:]
+
+
+def test_advantages_by_hand(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups of four: (r - mean) / (std + 1e-4), std with n - 1; a group that agrees has none."""
+    told = iter([1, 0, 0, 1, 1, 1, 1, 1])
+    monkeypatch.setattr(rewards, "correct", lambda *_: float(next(told)))
+    monkeypatch.setattr(rewards, "kept", lambda *_: 1.0)
+    batch, _, _ = caught(train, recipe("at-grpo"), monkeypatch)
+    std = (4 * 0.25 / 3) ** 0.5
+    high = 0.5 / (std + 1e-4)
+    assert batch["advantages"].tolist() == pytest.approx([high, -high, -high, high, 0, 0, 0, 0], abs=1e-5)
+
+
+def test_the_reference_sees_the_clean_image_and_the_policy_the_attacked_one(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, passes, (trainer, rows) = caught(train, recipe("at-grpo"), monkeypatch)
+    ((is_reference, shown),) = passes
+    images = [row["image"] for row in rows]
+    clean = trainer.processing_class.image_processor(images=images, return_tensors="pt")["pixel_values"]
+    assert is_reference
+    assert torch.equal(shown, clean)
+    assert not torch.equal(batch["pixel_values"], clean)
+
+
+def test_a_group_shares_its_attacked_image(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, _, _ = caught(train, recipe("at-grpo"), monkeypatch)
+    groups = batch["pixel_values"].view(2, 4, -1)
+    assert torch.equal(groups, groups[:, :1].expand_as(groups))
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("method", ["sft", "at-sft", "grpo", "at-grpo"])
+def test_three_steps_make_a_checkpoint_that_can_be_evaluated(
+    method: Method, train: Callable[..., Path], checkpoint: Callable[[str], Path]
+) -> None:
+    out = train(recipe(method))
+    steps = [line for line in read_log(out / "training" / "log.jsonl") if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    if method.startswith("at-"):
+        assert all(line["adversary/loss"] > line["adversary/clean_loss"] for line in steps)
+    new, old = (
+        models.load(source, asking=models.Asking(template=source.template or ASKED.template))
+        for source in (models.resolve(str(out)), models.resolve(str(checkpoint(FAMILY))))
+    )
+    assert new.scorer.asking.template == ASKED.template
+    weights = zip(new.scorer.model.parameters(), old.scorer.model.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in weights)
+    canvas = torch.stack([data.canvas_of(item, PHANTOM.canvas) for item in PHANTOM.items[:2]])
+    assert new.answer(canvas, [item.question for item in PHANTOM.items[:2]]).log_probs
+
+
+def test_sft_learns(train: Callable[..., Path]) -> None:
+    log = read_log(train(recipe("sft", steps=12, learning_rate=3e-3)) / "training" / "log.jsonl")
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_trl_asks_as_we_ask(
+    train: Callable[..., Path], checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens that are trained on: our prompt, the cue, the letter that is scored, and the end of the turn."""
+    batches: list[Any] = []
+
+    def stop(self: Any, model: Any, inputs: Any, **_: Any) -> None:
+        batches.append(inputs)
+        raise Caught
+
+    monkeypatch.setattr(_trainers.SFTTrainer, "compute_loss", stop)
+    with pytest.raises(Caught):
+        train(recipe("at-sft", batch_size=1))
+    vlm = models.load(models.resolve(str(checkpoint(FAMILY))), asking=ASKED).scorer
+    ids = batches[0]["input_ids"][0].tolist()
+    prompts = {
+        item.id: vlm._text(vlm.prompt(item.question, ASKED.template.cue), 64, 64)[0]["input_ids"][0].tolist()
+        for item in PHANTOM.items
+    }
+    (item,) = [item for item in PHANTOM.items if ids[: len(prompts[item.id])] == prompts[item.id]]
+    rest = ids[len(prompts[item.id]) :]
+    assert rest[0] == int(vlm.letters(4)[item.label])
+    assert rest[-2:].count(vlm.processor.tokenizer.eos_token_id) == 1
+
+
+def test_lora_trains_an_adapter_that_can_be_trained_on(train: Callable[..., Path]) -> None:
+    first = train(recipe("at-grpo", lora=Lora(r=2)))
+    assert (first / "adapter_model.safetensors").is_file() and not (first / "model.safetensors").exists()
+    second = train(recipe("at-grpo"), folder="second", start=first)
+    source = models.resolve(str(second))
+    assert source.base is not None and source.template == ASKED.template
+    assert models.load(source).differentiable
+
+
+def test_bf16_and_gradient_checkpointing(train: Callable[..., Path]) -> None:
+    out = train(recipe("at-sft", bf16=True, gradient_checkpointing=True))
+    assert len([line for line in read_log(out / "training" / "log.jsonl") if "adversary/loss" in line]) == 3
+
+
+def test_noise_reaches_the_trainer(train: Callable[..., Path]) -> None:
+    for method in ("sft", "grpo"):
+        assert (train(recipe(method, noise_sigma=0.5), folder=method) / "model.safetensors").is_file()  # type: ignore[arg-type]
+
+
+class Stop(TrainerCallback):  # type: ignore[misc]
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_end(train: Callable[..., Path]) -> None:
+    wanted = recipe("at-sft", steps=4, save_every=2)
+    whole = train(wanted, folder="whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, folder="cut", callbacks=[Stop()])
+    cut = train(wanted, folder="cut")
+    logs = [
+        {line["step"]: line["loss"] for line in read_log(out / "training" / "log.jsonl") if "loss" in line}
+        for out in (whole, cut)
+    ]
+    assert logs[0] == pytest.approx(logs[1], rel=1e-4) and len(logs[0]) == 4
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+def test_the_command_makes_log_figure_and_spec_and_is_done_once(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    start, out = str(checkpoint(FAMILY)), tmp_path / "new"
+    asked = ["at-sft", "--model", start, "--data", "phantom:split=train,images=8", "--out", str(out), "--steps", "2"]
+    asked += ["--batch-size", "4", "--attack-steps", "1", "--modality", "CT"]
+    result = command(*asked)
+    assert result.exit_code == 0, result.output
+    for name in ("log.jsonl", "run.json", "training.png", "training.pdf"):
+        assert (out / "training" / name).stat().st_size
+    about = json.loads((out / "safemed_eval.json").read_text())
+    assert about["recipe"]["method"] == "at-sft" and about["select"]["modality"] == ["ct"]
+    assert "complete" in command(*asked).output
+    other = command(*asked, "--seed", "1")
+    assert "differs" in str(other.exception) and isinstance(other.exception, UserError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["at-sft", "--eps", "4"], "eps=4 is more than all of"),
+        (["at-sft", "--eps", "four"], "--eps: 'four' is not a number"),
+        (["at-sft", "--attack-steps", "0"], "steps and restarts must be at least 1"),
+        (["at-grpo", "--group-size", "5"], "a group of 5 does not divide the 16 rows"),
+        (["grpo", "--group-size", "1"], "a group needs at least 2"),
+        (["grpo", "--beta", "-1"], "beta must not be negative"),
+        (["sft", "--lora", "rank=4"], "unknown option 'rank'"),
+        (["sft", "--data", "phantom"], "is the test split"),
+        (["sft", "--device", "cuda:1"], "CUDA_VISIBLE_DEVICES"),
+        (["sft", "--model", "builtin:nothing"], "no such checkpoint ships"),
+        (["sft", "--model", "python:a:b"], "only a transformers checkpoint can be trained"),
+        (["sft", "--template", "shout"], "no such template"),
+        (["sft", "--steps", "0"], "steps must be at least 1"),
+        (["sft", "--modality", "Sonar"], "--modality 'Sonar'"),
+    ],
+)
+def test_bad_input_is_told_before_any_compute(arguments: list[str], said: str, tmp_path: Path) -> None:
+    method, *rest = arguments
+    result = command(
+        method,
+        *("--model", "builtin:sft", "--data", "phantom:split=train,images=8", "--out", str(tmp_path / "new")),
+        *rest,
+    )
+    assert isinstance(result.exception, UserError), result.output
+    assert said in str(result.exception)
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_processes(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """accelerate launch with two CPU processes: whole groups on each, one log, one checkpoint."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "safemed_eval"]
+    asked = ["train", "at-grpo", "--model", str(checkpoint(FAMILY)), "--data", "phantom:split=train,images=8"]
+    asked += ["--device", "cpu", "--steps", "2", "--batch-size", "4", "--group-size", "4", "--attack-steps", "1"]
+    asked += ["--max-new-tokens", "4", "--out", str(tmp_path / "new")]
+    done = subprocess.run(
+        [*launch, *asked], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("done; its log") == 1
+    assert [line["step"] for line in read_log(tmp_path / "new" / "training" / "log.jsonl") if "loss" in line] == [1]
+    assert (tmp_path / "new" / "model.safetensors").is_file()
