@@ -287,12 +287,14 @@ def test_a_model_that_fails_its_check_is_refused_and_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_demo(tmp_path: Path) -> None:
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("safemed_eval.cli.demo.DRAWN", "phantom:images=8")
     code, text = call("demo", "--out", tmp_path / "demo")
     assert code == 0
     for expected in ("$ safemed-eval models check", "$ safemed-eval evaluate", "$ safemed-eval certify", "Ceiling"):
         assert expected in text
-    assert len(list((tmp_path / "demo/evaluate/images").rglob("*.adv.npy"))) == 8
+    for name in ("sft", "at-grpo"):
+        assert len(list((tmp_path / f"demo/evaluate-{name}/images").rglob("*.adv.npy"))) == 8
 
 
 # ------------------------------------------------------- resuming, refusing

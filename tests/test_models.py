@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, DataError, ModelOutputError, SpecError, UserError
 from safemed_eval.models import Asking, load, resolve, tiny, vlm
+from safemed_eval.models import checkpoint as checkpoint_module
 from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.processor import official_inputs
 from safemed_eval.models.vlm import VLM, letter_tokens
@@ -48,11 +49,39 @@ def edit(file: Path, **changes: object) -> None:
         ("/nowhere/model", SpecError, "no such folder"),
         ("./nothing", SpecError, "no such folder"),
         ("python:only_a_module", SpecError, "python:package.module:factory"),
+        ("builtin:stf", SpecError, "did you mean 'sft'"),
+        ("builtin:../tiny", SpecError, "no such checkpoint ships"),
+        ("builtin:", SpecError, "no such checkpoint ships"),
     ],
 )
 def test_names_that_are_nothing(name: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         resolve(name)
+
+
+def test_a_checkpoint_is_asked_as_its_note_says(copy: Path) -> None:
+    assert resolve(str(copy)).template is None
+    (copy / "safemed_eval.json").write_text(json.dumps({"template": {"user": "{question} {options}", "cue": "So:"}}))
+    found = resolve(str(copy)).template
+    assert found is not None and found.cue == "So:"
+    for broken in ("{}", '{"template": {"cue": "So:"}}', '{"template": 3}', "["):
+        (copy / "safemed_eval.json").write_text(broken)
+        with pytest.raises(CheckpointError, match=r"safemed_eval\.json"):
+            _ = resolve(str(copy)).template
+
+
+def test_patchespatches_as_products_are_the_convolution() -> None:
+    """Same result and gradients where a patch is the whole input; a convolution, still, where it is not."""
+    layer = torch.nn.Conv3d(3, 5, kernel_size=(2, 4, 4), stride=(2, 4, 4), bias=False).double()
+    plain = torch.nn.Conv3d(3, 5, kernel_size=(2, 4, 4), stride=(2, 4, 4), bias=False).double()
+    plain.load_state_dict(layer.state_dict())
+    checkpoint_module.patches_as_products(torch.nn.Sequential(layer))
+    for size in ((2, 4, 4), (2, 8, 8)):
+        patches = [torch.rand(7, 3, *size, generator=torch.Generator().manual_seed(0)).double() for _ in range(2)]
+        results = [conv(x.requires_grad_()) for conv, x in zip((layer, plain), patches, strict=True)]
+        torch.testing.assert_close(*results)
+        slopes = [torch.autograd.grad(r.square().sum(), x)[0] for r, x in zip(results, patches, strict=True)]
+        torch.testing.assert_close(*slopes)
 
 
 def test_incomplete_folders_are_refused_before_torch_reads_them(copy: Path) -> None:

@@ -29,6 +29,7 @@ from transformers.utils import logging
 from safemed_eval.core import Item
 from safemed_eval.data import phantom
 from safemed_eval.models import tiny
+from safemed_eval.models.checkpoint import patches_as_products
 from safemed_eval.models.prompts import TEMPLATES, render
 
 WORDS = sorted(
@@ -44,25 +45,31 @@ IMAGE_TOKENS = 16
 BATCH = 64
 TEXT_WARM_UP, TEXT_STEPS = 300, 1300
 VISION_STEPS, VISION_IMAGES = 4000, 20480
+ROBUST_STEPS, ROBUST_EPS = 1800, 8 / 255
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("text", "vision", "join"))
+    parser.add_argument("stage", choices=("text", "vision", "robust", "join"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--text", type=Path, help="checkpoint of the text stage, for join")
-    parser.add_argument("--vision", type=Path, help="checkpoint of the vision stage, for join")
+    parser.add_argument("--vision", type=Path, help="checkpoint of the vision stage, for robust and join")
     options = parser.parse_args()
     logging.disable_progress_bar()
     if options.stage == "join":
         join(options.text, options.vision, options.out)
         return
     model, processor = fresh(options.out)
-    embed = model.model.visual.patch_embed
-    embed.proj, convolution = AsLinear(embed.proj), embed.proj
+    patches_as_products(model)
     started = time.perf_counter()
-    (text if options.stage == "text" else vision)(model, processor)
-    embed.proj = convolution
+    if options.stage == "text":
+        text(model, processor)
+    elif options.stage == "vision":
+        vision(model, processor)
+    else:
+        start = AutoModelForImageTextToText.from_pretrained(options.vision, dtype=torch.float32)
+        model.model.visual.load_state_dict(start.model.visual.state_dict())
+        vision(model, processor, eps=ROBUST_EPS)
     model.save_pretrained(options.out)
     print(f"{options.stage}: {time.perf_counter() - started:.0f} s")
 
@@ -81,17 +88,6 @@ def fresh(folder: Path) -> tuple[Any, Any]:
     torch.nn.init.normal_(model.lm_head.weight, 0, 0.02)
     torch.nn.init.normal_(model.get_input_embeddings().weight, 0, 1.0).requires_grad_(False)
     return model, AutoProcessor.from_pretrained(folder)
-
-
-class AsLinear(torch.nn.Module):
-    """A convolution whose kernel is its whole input, as the matrix product that it is: faster on a CPU."""
-
-    def __init__(self, convolution: torch.nn.Conv3d) -> None:
-        super().__init__()
-        self.convolution, self.weight = convolution, convolution.weight
-
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        return F.linear(patches.flatten(1), self.weight.flatten(1))
 
 
 def attributes(spec: phantom.Phantom) -> list[list[str]]:
@@ -242,11 +238,17 @@ def padded(rows: list[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch
 # ------------------------------------------------------------------------------------------------------ image encoder
 
 
-def vision(model: Any, processor: Any) -> None:
+def vision(model: Any, processor: Any, *, eps: float = 0.0) -> None:
+    """Each image token becomes the word of one attribute; with eps, on images that PGD attacks in the L-infinity ball.
+
+    An attack aims at one attribute of each picture, as one question would; three rows of four are attacked, and eps
+    grows from 0 over the first third.
+    """
     visual, rng = model.model.visual, np.random.default_rng(0)
     names = processor.tokenizer.convert_tokens_to_ids(WORDS)
     table = model.get_input_embeddings().weight[names].clone()
     column = {name: i for i, name in enumerate(names)}
+    steps, rate = (ROBUST_STEPS, 8e-4) if eps else (VISION_STEPS, 1.5e-3)
 
     def drawn(spec: phantom.Phantom) -> tuple[torch.Tensor, torch.Tensor]:
         made = phantom.make(f"split={spec.split},images={spec.images},seed={spec.seed}").items
@@ -256,30 +258,44 @@ def vision(model: Any, processor: Any) -> None:
         words.apply_(column.__getitem__)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), words
 
-    def read(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 (B, 3, 64, 64) -> the image tokens (B, 16, hidden), and their scores as words (B, 16, words)."""
-        inputs = processor.image_processor(list(pixels), return_tensors="pt")
+    def read(canvas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, 64, 64) in [0, 1] -> the image tokens (B, 16, hidden), and their scores as words (B, 16, words)."""
+        inputs = processor.image_processor(list(canvas * 255), return_tensors="pt")
         found = visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
-        tokens = found.view(len(pixels), IMAGE_TOKENS, -1)
+        tokens = found.view(len(canvas), IMAGE_TOKENS, -1)
         return tokens, 20 * F.normalize(tokens, dim=-1) @ F.normalize(table, dim=-1).T
+
+    def attacked(clean: torch.Tensor, gold: torch.Tensor, eps: float, pgd_steps: int) -> torch.Tensor:
+        aims = torch.from_numpy(rng.integers(0, 5, (len(clean), 1))) == torch.arange(IMAGE_TOKENS) % 5
+        x = (clean + eps * (2 * torch.from_numpy(rng.random(clean.shape, dtype=np.float32)) - 1)).clamp(0, 1)
+        for _ in range(pgd_steps):
+            x.requires_grad_()
+            losses = F.cross_entropy(read(x)[1].flatten(0, 1), gold.flatten(), reduction="none").view_as(gold)
+            (slope,) = torch.autograd.grad((losses * aims).sum(), x)
+            x = (x.detach() + 2 / pgd_steps * eps * slope.sign()).clamp(clean - eps, clean + eps).clamp(0, 1)
+        return x
 
     pixels, words = drawn(phantom.Phantom(split="train", images=VISION_IMAGES, seed=1))
     new_pixels, new_words = drawn(phantom.Phantom(split="validation", images=256))
-    optimizer = torch.optim.AdamW(visual.parameters(), lr=1.5e-3, weight_decay=0.05, betas=(0.9, 0.98))
-    for step in range(VISION_STEPS):
-        set_rate(
-            optimizer, 1.5e-3 * min(1, (step + 1) / 60) * max(0.03, 0.5 * (1 + math.cos(math.pi * step / VISION_STEPS)))
-        )
+    new = new_pixels.float() / 255
+    optimizer = torch.optim.AdamW(visual.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
+    for step in range(steps):
+        set_rate(optimizer, rate * min(1, (step + 1) / 60) * max(0.03, 0.5 * (1 + math.cos(math.pi * step / steps))))
         chosen = torch.from_numpy(rng.integers(0, len(pixels), BATCH))
-        tokens, scores = read(pixels[chosen])
-        gold = words[chosen]
+        canvas, gold = pixels[chosen].float() / 255, words[chosen]
+        if eps:
+            now, few = eps * min(1.0, 3 * (step + 1) / steps), BATCH * 3 // 4
+            canvas[:few] = attacked(canvas[:few], gold[:few], now, 2)
+        tokens, scores = read(canvas)
         aligned = (tokens - table[gold]).square().mean()
         advance(optimizer, F.cross_entropy(scores.flatten(0, 1), gold.flatten()) + 0.1 * aligned)
-        if (step + 1) % 50 == 0:
-            with torch.no_grad():
-                right = (read(new_pixels)[1].argmax(-1) == new_words).float().mean(0)
-            by_attribute = [round(float(right[i::5].mean()), 3) for i in range(5)]
-            print(step + 1, f"aligned {aligned:.2f}, modality anatomy finding grade place: {by_attribute}", flush=True)
+        if (step + 1) % 100 == 0:
+            for level in (0.0, eps / 2, eps) if eps else (0.0,):
+                shown = attacked(new, new_words, level, 5) if level else new
+                with torch.no_grad():
+                    right = (read(shown)[1].argmax(-1) == new_words).float().mean(0)
+                found = [round(float(right[i::5].mean()), 3) for i in range(5)]
+                print(step + 1, f"eps {255 * level:.0f}/255 modality anatomy finding grade place: {found}", flush=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -75,8 +75,8 @@ class ModelOptions(LoadOptions):
     model: Annotated[
         str,
         _model(
-            help="A transformers checkpoint: a folder, a PEFT adapter's folder, or org/name@revision on the hub. "
-            "Or python:module:factory for a model of your own."
+            help="A transformers checkpoint: a folder, a PEFT adapter's folder, org/name@revision on the hub, or "
+            "builtin:sft and builtin:at-grpo. Or python:module:factory for a model of your own."
         ),
     ]
 

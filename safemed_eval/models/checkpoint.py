@@ -72,11 +72,11 @@ def _model(source: Source, device: torch.device, dtype: str, attn: str | None, d
             f"--model {source.name}: {len(absent)} weights are missing or misshapen in its files, such as {absent[0]}; "
             "they would be random"
         )
-    _as_products(model)
+    patches_as_products(model)
     return model if "device_map" in settings else model.to(device)
 
 
-def _as_products(model: Any) -> None:
+def patches_as_products(model: Any) -> None:
     """Let convolutions that cut an image into patches be the matrix products that they are where a patch is all input.
 
     Qwen's image encoders get their patches cut, one a row; their convolution's gradient takes a quarter of an attack's
