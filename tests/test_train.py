@@ -80,7 +80,9 @@ ROWS = [
 
 def test_adversarial_rows_are_harder_and_inside_the_ball(adversary: Adversary) -> None:
     found = adversary.perturb(ROWS)
-    moved = [np.abs(np.int16(new["image"]) - np.int16(old["image"])).max() for new, old in zip(found.rows, ROWS)]
+    moved = [
+        np.abs(np.int16(new["image"]) - np.int16(old["image"])).max() for new, old in zip(found.rows, ROWS, strict=True)
+    ]
     assert 0 < max(moved) <= 8
     assert found.adversarial_loss is not None and found.clean_loss is not None
     assert found.adversarial_loss > found.clean_loss
@@ -121,7 +123,7 @@ def test_an_easier_image_is_never_returned(adversary: Adversary, monkeypatch: py
 
     monkeypatch.setattr("safemed_eval.attacks.pgd.PGD.search", help_the_model)
     found = adversary.perturb(ROWS)
-    same = [new["image"].tobytes() == old["image"].tobytes() for new, old in zip(found.rows, ROWS)]
+    same = [new["image"].tobytes() == old["image"].tobytes() for new, old in zip(found.rows, ROWS, strict=True)]
     assert sum(same) >= 5
     assert found.adversarial_loss >= found.clean_loss  # type: ignore[operator]
 
@@ -129,7 +131,7 @@ def test_an_easier_image_is_never_returned(adversary: Adversary, monkeypatch: py
 def test_share_and_warm_up(adversary: Adversary) -> None:
     half = replace(adversary, threats=replace(THREATS, share=0.5))
     rows = half.perturb(ROWS).rows
-    assert sum(new["image"] is not old["image"] for new, old in zip(rows, ROWS)) == 3
+    assert sum(new["image"] is not old["image"] for new, old in zip(rows, ROWS, strict=True)) == 3
     growing = replace(THREATS, warm_up=0.5)
     assert [growing.attack(p).eps * 255 for p in (0.125, 0.25, 0.5, 1.0)] == pytest.approx([2, 4, 8, 8])
 
@@ -143,7 +145,7 @@ def test_the_same_step_gives_the_same_rows_in_any_batch(adversary: Adversary) ->
 
 def test_noise_is_added_beyond_the_range_of_pixels(adversary: Adversary) -> None:
     noisy = replace(adversary, threats=None, noise_sigma=0.25).perturb(ROWS).rows
-    change = torch.stack([new["image"] / 255 - to_canvas(old["image"]) for new, old in zip(noisy, ROWS)])
+    change = torch.stack([new["image"] / 255 - to_canvas(old["image"]) for new, old in zip(noisy, ROWS, strict=True)])
     assert change.std() == pytest.approx(0.25, rel=0.02)
     assert min(float(row["image"].min()) for row in noisy) < 0
 
@@ -174,7 +176,7 @@ def test_rewards(text: str, right: int, instruct: int, think: int) -> None:
     assert (rewards.kept(text, thinks=False), rewards.kept(text, thinks=True)) == (instruct, think)
 
 
-class Caught(Exception):
+class CaughtError(Exception):
     pass
 
 
@@ -191,11 +193,11 @@ def caught(train: Callable[..., Path], wanted: Recipe, monkeypatch: pytest.Monke
 
     def stop(self: Any, inputs: Any) -> Any:
         found.extend([score(self, inputs), self, inputs])
-        raise Caught
+        raise CaughtError
 
     monkeypatch.setattr(_trainers.GRPOTrainer, "_get_per_token_logps_and_entropies", watch)
     monkeypatch.setattr(_trainers.AdversarialGRPO, "_generate_and_score_completions", stop)
-    with pytest.raises(Caught):
+    with pytest.raises(CaughtError):
         train(wanted)
     return found[0], passes, found[1:]
 
@@ -266,10 +268,10 @@ def test_trl_asks_as_we_ask(
 
     def stop(self: Any, model: Any, inputs: Any, **_: Any) -> None:
         batches.append(inputs)
-        raise Caught
+        raise CaughtError
 
     monkeypatch.setattr(_trainers.SFTTrainer, "compute_loss", stop)
-    with pytest.raises(Caught):
+    with pytest.raises(CaughtError):
         train(recipe("at-sft", batch_size=1))
     vlm = models.load(models.resolve(str(checkpoint(FAMILY))), asking=ASKED).scorer
     ids = batches[0]["input_ids"][0].tolist()
@@ -378,7 +380,16 @@ def test_bad_input_is_told_before_any_compute(arguments: list[str], said: str, t
 
 def test_two_processes(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """accelerate launch with two CPU processes: whole groups on each, one log, one checkpoint."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "safemed_eval"]
     asked = ["train", "at-grpo", "--model", str(checkpoint(FAMILY)), "--data", "phantom:split=train,images=8"]
     asked += ["--device", "cpu", "--steps", "2", "--batch-size", "4", "--group-size", "4", "--attack-steps", "1"]

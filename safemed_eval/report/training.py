@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import Any
 
 PANELS: dict[str, dict[str, str]] = {
-    "loss": {"loss": "training loss", "adversary/clean_loss": "clean images", "adversary/loss": "attacked images"},
-    "reward": {
-        "reward": "total",
-        "rewards/correct/mean": "correct",
-        "rewards/kept/mean": "format kept",
-    },
+    "loss that is trained": {"loss": "loss"},
+    "cross-entropy\nof the options": {"adversary/clean_loss": "clean images", "adversary/loss": "attacked images"},
+    "reward": {"reward": "total", "rewards/correct/mean": "correct", "rewards/kept/mean": "format kept"},
     "share": {"adversary/flipped": "answers flipped by the attack", "frac_reward_zero_std": "groups that agree"},
-    "KL": {"kl": "KL from the reference"},
+    "divergence": {"kl": "KL from the reference"},
 }
 """Panels, each with the log's keys and what to call them; a panel without figures is left out."""
+
+COLORS = ("#0072b2", "#d55e00", "#009e73")
+"""Told apart by the colour-blind (Okabe and Ito)."""
 
 
 def figure(folder: Path) -> None:
     """Draw `training.png` and `training.pdf` from the folder's log; nothing where it has no figures yet."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     panels = [(title, series) for title, keys in PANELS.items() if (series := _series(lines, keys))]
@@ -31,12 +32,13 @@ def figure(folder: Path) -> None:
     for axes, (title, series) in zip(
         sheet.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True
     ):
-        for name, points in series.items():
-            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
+        for (name, points), color in zip(series.items(), COLORS, strict=False):
+            axes.plot(*zip(*points, strict=True), label=name, color=color, linewidth=1.2, marker=".", markersize=3)
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small", frameon=False)
     axes.set_xlabel("optimizer steps")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for kind in ("png", "pdf"):
         sheet.savefig(folder / f"training.{kind}", dpi=150)
 
