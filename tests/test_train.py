@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,10 +25,10 @@ from safemed_eval.core import Question
 from safemed_eval.errors import UserError
 from safemed_eval.models.prompts import TEMPLATES
 from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers, rewards
-from safemed_eval.train._log import read_log
 from safemed_eval.train._rows import Rows, to_canvas
 from safemed_eval.train.adversary import Adversary
-from safemed_eval.train.fit import fit
+from safemed_eval.train.fit import _arguments, _lora, fit
+from safemed_eval.train.log import read_log
 
 FAMILY = "qwen2_5_vl"
 PHANTOM = data.load("phantom:split=train,images=16")
@@ -56,9 +57,10 @@ def train(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("safemed_eval.train.fit._LOG_EVERY", 1)
 
     def run(wanted: Recipe, folder: str = "new", start: Path | None = None, callbacks: Any = ()) -> Path:
-        policy, model = models.load_to_train(models.resolve(str(start or checkpoint(FAMILY))), asking=ASKED)
-        out = tmp_path / folder
-        fit(policy, model, PHANTOM.items, PHANTOM.canvas, wanted, out, about={}, callbacks=callbacks)
+        source, out = models.resolve(str(start or checkpoint(FAMILY))), tmp_path / folder
+        policy, model = models.load_to_train(source, asking=ASKED)
+        base = (source.base or source).reference
+        fit(policy, model, PHANTOM.items, PHANTOM.canvas, wanted, out, base=base, about={}, callbacks=callbacks)
         return out
 
     return run
@@ -105,8 +107,10 @@ def test_the_inner_loop_leaves_weights_gradients_and_mode_alone(adversary: Adver
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     before = {name: (p.clone(), p.requires_grad) for name, p in network.named_parameters()}
+    modes: set[bool] = set()
+    network.register_forward_pre_hook(lambda module, _: modes.add(module.training))
     adversary.perturb(ROWS)
-    assert network.training
+    assert network.training and modes == {False}
     for name, parameter in network.named_parameters():
         value, wanted = before[name]
         assert torch.equal(parameter, value) and parameter.requires_grad == wanted
@@ -129,9 +133,12 @@ def test_an_easier_image_is_never_returned(adversary: Adversary, monkeypatch: py
 
 
 def test_share_and_warm_up(adversary: Adversary) -> None:
-    half = replace(adversary, threats=replace(THREATS, share=0.5))
-    rows = half.perturb(ROWS).rows
-    assert sum(new["image"] is not old["image"] for new, old in zip(rows, ROWS, strict=True)) == 3
+    half = replace(adversary, threats=replace(THREATS, share=0.5, steps=1))
+    batches = [half.perturb(ROWS, step=step).rows for step in range(10)]
+    attacked = [new["image"] is not old["image"] for rows in batches for new, old in zip(rows, ROWS, strict=True)]
+    assert 20 <= sum(attacked) <= 40
+    single = [half.perturb(ROWS[:1], step=step).rows[0]["image"] is not ROWS[0]["image"] for step in range(10)]
+    assert single == attacked[::6]
     growing = replace(THREATS, warm_up=0.5)
     assert [growing.attack(p).eps * 255 for p in (0.125, 0.25, 0.5, 1.0)] == pytest.approx([2, 4, 8, 8])
 
@@ -141,6 +148,18 @@ def test_the_same_step_gives_the_same_rows_in_any_batch(adversary: Adversary) ->
     other = adversary.perturb(ROWS, step=4).rows
     assert whole[2]["image"].tobytes() == alone[0]["image"].tobytes()
     assert whole[2]["image"].tobytes() != other[2]["image"].tobytes()
+
+
+def test_the_seed_changes_the_attack(adversary: Adversary) -> None:
+    one, other = (replace(adversary, seed=seed).perturb(ROWS[:1]).rows[0]["image"] for seed in (0, 1))
+    assert one.tobytes() != other.tobytes()
+
+
+def test_half_precision_keeps_the_letters_apart(adversary: Adversary) -> None:
+    """Under autocast, too, letters are scored in float32."""
+    canvas = to_canvas(ROWS[0]["image"])[None]
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert adversary.model.scorer.scores(canvas, [ROWS[0]["question"]]).dtype == torch.float32
 
 
 def test_noise_is_added_beyond_the_range_of_pixels(adversary: Adversary) -> None:
@@ -173,14 +192,21 @@ def test_noise_is_added_beyond_the_range_of_pixels(adversary: Adversary) -> None
 def test_rewards(text: str, right: int, instruct: int, think: int) -> None:
     question = Question(text="What is it?", options=("a ring", "a disc", "a stripe", "a dot"))
     assert rewards.correct(text, question, 1) == right
-    assert (rewards.kept(text, thinks=False), rewards.kept(text, thinks=True)) == (instruct, think)
+    assert [rewards.kept(text, TEMPLATES[name]) for name in ("instruct", "think")] == [instruct, think]
+
+
+def test_the_form_is_that_of_the_template() -> None:
+    assert [rewards.kept(text, TEMPLATES["letter"]) for text in ("Answer: B", "Answer: B.", "B")] == [1, 1, 0]
+    assert rewards.kept("<answer> B </answer>", TEMPLATES["letter"]) == 0
 
 
 class CaughtError(Exception):
     pass
 
 
-def caught(train: Callable[..., Path], wanted: Recipe, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any], Any]:
+def caught(
+    train: Callable[..., Path], wanted: Recipe, monkeypatch: pytest.MonkeyPatch, start: Path | None = None
+) -> tuple[Any, list[Any], Any]:
     """What a GRPO trainer makes of its first batch, the image inputs of each pass for log-probabilities, and it."""
     passes: list[Any] = []
     log_probs = _trainers.GRPOTrainer._get_per_token_logps_and_entropies
@@ -198,7 +224,7 @@ def caught(train: Callable[..., Path], wanted: Recipe, monkeypatch: pytest.Monke
     monkeypatch.setattr(_trainers.GRPOTrainer, "_get_per_token_logps_and_entropies", watch)
     monkeypatch.setattr(_trainers.AdversarialGRPO, "_generate_and_score_completions", stop)
     with pytest.raises(CaughtError):
-        train(wanted)
+        train(wanted, start=start)
     return found[0], passes, found[1:]
 
 
@@ -225,10 +251,66 @@ def test_the_reference_sees_the_clean_image_and_the_policy_the_attacked_one(
     assert not torch.equal(batch["pixel_values"], clean)
 
 
+@pytest.mark.parametrize("continued", [False, True])
+def test_the_reference_of_an_adapter_sees_the_clean_image(
+    continued: bool, train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = train(recipe("sft", lora=Lora(r=2), steps=1), folder="start") if continued else None
+    wanted = recipe("at-grpo", lora=None if continued else Lora(r=2))
+    _, passes, (trainer, rows) = caught(train, wanted, monkeypatch, start=start)
+    clean = trainer.processing_class.image_processor(images=[row["image"] for row in rows], return_tensors="pt")
+    ((_, shown),) = passes
+    assert torch.equal(shown, clean["pixel_values"])
+
+
+def test_what_trl_is_told() -> None:
+    """Each figure of the recipe arrives, and what GRPO is here."""
+    groups = Groups(size=4, beta=0.03, temperature=1.3, max_new_tokens=5)
+    asked = recipe("grpo", groups=groups, accumulate=2, weight_decay=0.1, seed=7, save_every=9, bf16=True)
+    told = _arguments(asked, Path("x"), cpu=True)
+    assert (told.num_generations, told.beta, told.temperature, told.max_completion_length) == (4, 0.03, 1.3, 5)
+    assert (told.loss_type, told.scale_rewards, told.epsilon, told.num_iterations) == ("grpo", "group", 0.2, 1)
+    assert (told.gradient_accumulation_steps, told.steps_per_generation, told.weight_decay) == (2, 2, 0.1)
+    assert (told.seed, told.save_steps, told.bf16, told.use_cpu, told.learning_rate) == (7, 9, True, True, 1e-3)
+    lora = _lora(recipe("sft", lora=Lora(r=3, dropout=0.1)))
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout, lora.target_modules) == (3, 6, 0.1, "all-linear")
+
+
 def test_a_group_shares_its_attacked_image(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, _, _ = caught(train, recipe("at-grpo"), monkeypatch)
+    batch, _, (trainer, rows) = caught(train, recipe("at-grpo"), monkeypatch)
     groups = batch["pixel_values"].view(2, 4, -1)
     assert torch.equal(groups, groups[:, :1].expand_as(groups))
+    expected = trainer._adversary.perturb(rows[::4], step=0).rows
+    images = trainer.processing_class.image_processor(images=[row["image"] for row in expected], return_tensors="pt")
+    assert torch.equal(groups[:, 0], images["pixel_values"].view(2, -1))
+
+
+@pytest.mark.parametrize("settings", [{}, {"noise_sigma": 0.1}])
+def test_sft_is_trained_on_the_rows_of_the_adversary(
+    settings: dict[str, Any], train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    made: list[Any] = []
+    perturb = Adversary.perturb
+
+    def note(self: Adversary, rows: Any, **how: Any) -> Any:
+        made.append((perturb(self, rows, **how), how))
+        return made[-1][0]
+
+    def stop(self: Any, model: Any, inputs: Any, **_: Any) -> None:
+        seen.extend([inputs["pixel_values"], self.processing_class.image_processor])
+        raise CaughtError
+
+    monkeypatch.setattr(Adversary, "perturb", note)
+    monkeypatch.setattr(_trainers.SFTTrainer, "compute_loss", stop)
+    with pytest.raises(CaughtError):
+        train(recipe("at-sft", threats=replace(THREATS, warm_up=1.0), **settings))
+    (((found, how),), (pixels, processor)) = made, seen
+    assert how == {"step": 0, "progress": pytest.approx(1 / 3)}
+    assert found.eps == pytest.approx(8 / 255 / 3)
+    images = [row["image"] for row in found.rows]
+    assert torch.equal(pixels, processor(images=images, return_tensors="pt")["pixel_values"])
+    assert isinstance(images[0], torch.Tensor) == bool(settings)
 
 
 # ----------------------------------------------------------------------------------------------------------- training
@@ -290,6 +372,8 @@ def test_lora_trains_an_adapter_that_can_be_trained_on(train: Callable[..., Path
     assert (first / "adapter_model.safetensors").is_file() and not (first / "model.safetensors").exists()
     second = train(recipe("at-grpo"), folder="second", start=first)
     source = models.resolve(str(second))
+    assert not (second / "ref").exists()
+    assert Path(json.loads((second / "adapter_config.json").read_text())["base_model_name_or_path"]).is_absolute()
     assert source.base is not None and source.template == ASKED.template
     assert models.load(source).differentiable
 
@@ -316,11 +400,33 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_end(train: Callable[...
     with pytest.raises(KeyboardInterrupt):
         train(wanted, folder="cut", callbacks=[Stop()])
     cut = train(wanted, folder="cut")
-    logs = [
-        {line["step"]: line["loss"] for line in read_log(out / "training" / "log.jsonl") if "loss" in line}
-        for out in (whole, cut)
+    logs = [[line for line in read_log(out / "training" / "log.jsonl") if "loss" in line] for out in (whole, cut)]
+    assert [line["step"] for line in logs[1]] == [1, 2, 3, 4]
+    assert [line["loss"] for line in logs[1]] == pytest.approx([line["loss"] for line in logs[0]], rel=1e-4)
+    shutil.rmtree(cut / "training" / "checkpoints" / "checkpoint-4")
+    (cut / "training" / "checkpoints" / "checkpoint-2" / "trainer_state.json").write_text('{"epo')  # torn by a kill
+    again = read_log(train(wanted, folder="cut") / "training" / "log.jsonl")
+    assert [line["step"] for line in again if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_accumulated_steps_are_one_larger_batch(train: Callable[..., Path]) -> None:
+    runs = [
+        train(recipe("at-sft", batch_size=size, accumulate=8 // size, steps=1), folder=str(size)) for size in (8, 2)
     ]
-    assert logs[0] == pytest.approx(logs[1], rel=1e-4) and len(logs[0]) == 4
+    first, second = (read_log(out / "training" / "log.jsonl")[0] for out in runs)
+    assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
+    assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-3)
+
+
+def test_a_broken_model_is_not_saved(train: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match="not finite"):
+        train(recipe("sft", learning_rate=1e38))
+
+
+def test_too_few_data_are_not_a_training(train: Callable[..., Path]) -> None:
+    few = recipe("grpo", batch_size=512, groups=Groups(size=2, max_new_tokens=2))
+    with pytest.raises(UserError, match="only 0 of 3 steps"):
+        train(few)
 
 
 # ------------------------------------------------------------------------------------------------------------ command
@@ -345,6 +451,17 @@ def test_the_command_makes_log_figure_and_spec_and_is_done_once(
     assert "complete" in command(*asked).output
     other = command(*asked, "--seed", "1")
     assert "differs" in str(other.exception) and isinstance(other.exception, UserError)
+    assert json.loads((out / "config.json").read_text()).get("use_cache", True)
+    assert "local_files_only" not in (out / "tokenizer_config.json").read_text()
+    shutil.rmtree(out / "training")
+    assert "not how it was trained" in str(command(*asked).exception)
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "thesis.txt").write_text("mine")
+    result = command("sft", "--model", "builtin:sft", "--data", "phantom:split=train,images=8", "--out", str(tmp_path))
+    assert isinstance(result.exception, UserError) and "not a run folder" in str(result.exception)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +472,19 @@ def test_the_command_makes_log_figure_and_spec_and_is_done_once(
         (["at-sft", "--attack-steps", "0"], "steps and restarts must be at least 1"),
         (["at-grpo", "--group-size", "5"], "a group of 5 does not divide the 16 rows"),
         (["grpo", "--group-size", "1"], "a group needs at least 2"),
-        (["grpo", "--beta", "-1"], "beta must not be negative"),
+        (["grpo", "--beta", "-1"], "beta must be at least 0"),
+        (["grpo", "--beta", "inf"], "beta must be at least 0"),
+        (["grpo", "--reward-correct", "0"], "the reward of a right answer must be above 0"),
+        (["grpo", "--reward-kept", "nan"], "the reward of a right answer must be above 0"),
+        (["grpo", "--limit", "1"], "1 items do not fill one batch of GRPO, which needs 2"),
+        (["grpo", "--vllm", "server", "--noise-sigma", "1"], "vLLM takes pictures"),
+        (["at-sft", "--norm", "l2"], "norm=l2 needs eps"),
+        (["at-sft", "--eps", "0.5/255"], "eps is below 1/255"),
+        (["sft", "--learning-rate", "0"], "learning_rate must be above 0"),
+        (["sft", "--weight-decay", "nan"], "weight_decay must be at least 0"),
+        (["sft", "--seed", "-1"], "seed must be in"),
+        (["sft", "--lora", ""], "--lora: needs r="),
+        (["sft", "--dtype", "bfloat16"], "small steps would round away"),
         (["sft", "--lora", "rank=4"], "unknown option 'rank'"),
         (["sft", "--data", "phantom"], "is the test split"),
         (["sft", "--device", "cuda:1"], "CUDA_VISIBLE_DEVICES"),

@@ -20,7 +20,7 @@ from safemed_eval import grammar
 from safemed_eval.report import summarize
 from safemed_eval.rounding import floor_to
 from safemed_eval.runs import read_meta
-from safemed_eval.train._log import read_log
+from safemed_eval.train.log import read_log
 
 HERE = Path(__file__).parent
 BUILTIN = HERE.parents[1] / "safemed_eval" / "models" / "builtin"

@@ -16,7 +16,7 @@ import typer
 import safemed_eval
 from safemed_eval import data as datasets
 from safemed_eval import grammar, models
-from safemed_eval.cli._options import DataOptions, FileOptions, grouped, option
+from safemed_eval.cli._options import DataOptions, Dtype, FileOptions, grouped, option
 from safemed_eval.cli._prepare import (
     load_usable,
     quiet_transformers,
@@ -26,10 +26,10 @@ from safemed_eval.cli._prepare import (
     selection,
 )
 from safemed_eval.cli._show import Tick, progress, status
-from safemed_eval.errors import SpecError
+from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.models.prompts import read_template
 from safemed_eval.models.source import ABOUT
-from safemed_eval.runs import Folder, refuse_other_spec, session
+from safemed_eval.runs import META, Folder, refuse_other_spec, session
 from safemed_eval.threat import Norm
 from safemed_eval.train import LEARNING_RATES, Groups, Lora, Method, Recipe, Threats
 
@@ -41,6 +41,7 @@ app = typer.Typer(
     "GPUs: accelerate launch -m safemed_eval train ...",
     no_args_is_help=True,
 )
+WORK = "training"
 _EXAMPLE = (
     "Example: safemed-eval train {} --model org/name --data medr1:splits/train.json --data-root OmniMedVQA "
     "--lora r=16 --out ckpt-{}"
@@ -72,6 +73,21 @@ class TrainOptions(FileOptions):
             "instruct. The new checkpoint remembers it.",
         ),
     ] = None
+    device: Annotated[
+        str,
+        option(
+            panel="Model",
+            help="auto or cpu. Choose a GPU with CUDA_VISIBLE_DEVICES, several with accelerate launch.",
+        ),
+    ] = "auto"
+    dtype: Annotated[
+        Dtype,
+        option(
+            panel="Model",
+            help="Of the weights. auto: float32, or under an adapter the checkpoint's own; half precision is for "
+            "adapters only: small steps would round away.",
+        ),
+    ] = "auto"
     lora: Annotated[
         str | None, option(panel="Training", help="Train an adapter, such as r=16 or r=16,alpha=32,dropout=0.05.")
     ] = None
@@ -83,7 +99,7 @@ class TrainOptions(FileOptions):
     accumulate: Annotated[int, option(panel="Training", help="Steps that make one update.")] = 1
     learning_rate: Annotated[
         float | None,
-        option(panel="Training", help="The highest. Default: 1e-5, 1e-6 for GRPO; ten times as much with --lora."),
+        option(panel="Training", help="The highest. Default: 1e-5, 1e-6 for GRPO; ten times as much for an adapter."),
     ] = None
     weight_decay: Annotated[float, option(panel="Training", help="Of AdamW.")] = 0.0
     noise_sigma: Annotated[
@@ -104,14 +120,16 @@ class TrainOptions(FileOptions):
 class AdversaryOptions:
     """The attack inside training."""
 
-    eps: Annotated[str, option(panel="Adversary", help="Size of the attack's ball, such as 4/255.")] = "4/255"
+    eps: Annotated[
+        str | None, option(panel="Adversary", help="Size of the attack's ball. Default: 4/255; L2 has no default.")
+    ] = None
     attack_steps: Annotated[int, option(panel="Adversary", help="Gradient steps of the inner loop.")] = 5
     attack_step: Annotated[
         float | None, option(panel="Adversary", help="Size of one, as a fraction of eps. Default: 2.5 / steps.")
     ] = None
     norm: Annotated[Norm, option(panel="Adversary", help="linf or l2.")] = "linf"
     attack_share: Annotated[
-        float, option(panel="Adversary", help="Share of a batch that is attacked; the rest keeps clean accuracy.")
+        float, option(panel="Adversary", help="Share of the rows that are attacked; the rest keeps clean accuracy.")
     ] = 0.75
     eps_warm_up: Annotated[
         float, option(panel="Adversary", help="Share of the training over which eps grows from 0.")
@@ -129,7 +147,9 @@ class GroupOptions:
     temperature: Annotated[float, option(panel="GRPO", help="Of sampling; hotter where groups agree too often.")] = 1.0
     max_new_tokens: Annotated[int, option(panel="GRPO", help="Where a completion is cut off.")] = 256
     reward_correct: Annotated[float, option(panel="GRPO", help="Weight of a right answer.")] = 1.0
-    reward_kept: Annotated[float, option(panel="GRPO", help="Weight of <think> and <answer> tags as asked.")] = 0.2
+    reward_kept: Annotated[
+        float, option(panel="GRPO", help="Weight of keeping the form that the template asks for.")
+    ] = 0.2
     vllm: Annotated[
         Literal["server", "colocate"] | None,
         option(panel="GRPO", help="Have completions written by vLLM, as TRL does it (see TRL's documentation)."),
@@ -172,20 +192,19 @@ def _train(
     adversary: AdversaryOptions | None = None,
     groups: GroupOptions | None = None,
 ) -> None:
-    recipe = _recipe(method, train, adversary, groups)
-    first = int(os.environ.get("RANK", "0")) == 0
+    _recipe(method, train, adversary, groups)
     _refuse_senseless(train, data)
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
     select(loaded, data, train.seed)
     source = resolve_model(train.model, train)
-    if source.kind == "python":
-        raise SpecError(f"--model {train.model}: only a transformers checkpoint can be trained")
-    if source.base and train.lora:
-        raise SpecError(f"--model {train.model}: is an adapter, which is trained on as it is; leave --lora out")
+    _refuse_unfit(source, train)
+    recipe = _recipe(method, train, adversary, groups, adapter=source.base is not None)
     trained = None if train.template else source.template
     template = trained or read_template(train.template or "instruct")
     chosen = load_usable(loaded, data, train.seed)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    _refuse_too_few(len(chosen.items), recipe, processes)
     spec = {
         "command": "train",
         "model": source.identity,
@@ -195,15 +214,13 @@ def _train(
         "skipped": len(chosen.bad),
         "data": chosen.sha256,
         "canvas": str(canvas),
-        "recipe": asdict(recipe),
+        "recipe": {key: value for key, value in asdict(recipe).items() if key != "save_every"},
+        "processes": processes,
     }
-    work = train.out / "training"
-    if (train.out / ABOUT).exists():
-        refuse_other_spec(work, spec)
+    if _complete(train.out, spec):
+        _draw(train.out / WORK)
         typer.echo(f"{train.out}: is complete")
         return
-    if not work.exists():
-        refuse_other_spec(train.out, spec)
     refuse_unwritable(train.out)
     about = {
         "names": {"model": source.name, "commits": source.commits, "data": data.data},
@@ -213,33 +230,62 @@ def _train(
         "skipped": [{"item": bad.id, "reason": bad.reason} for bad in chosen.bad],
         "conditions": [],
     }
+    work, first = train.out / WORK, int(os.environ.get("RANK", "0")) == 0
     policy, waist = _load(source, train, models.Asking(template=template), chosen, canvas)
     with _folder(work, spec, waist, chosen, about) if first else nullcontext():
         from safemed_eval.train.fit import fit
 
         how = {"safemed_eval": safemed_eval.__version__, "arguments": sys.argv[1:], "names": about["names"], **spec}
-        shown = _shown()
-        with progress(f"training {method}", unit="steps", note=lambda: shown.text) as shown.tick:
-            fit(policy, waist, chosen.items, canvas, recipe, train.out, about=how, callbacks=[shown])
-        if first:
-            from safemed_eval.report.training import figure
+        shown, base = _shown(), (source.base or source).reference
+        try:
+            with progress(f"training {method}", unit="steps", note=lambda: shown.text) as shown.tick:
+                fit(policy, waist, chosen.items, canvas, recipe, train.out, base=base, about=how, callbacks=[shown])
+        except KeyboardInterrupt:
+            typer.echo(f"\nstopped; the same command goes on from the last checkpoint in {work}, if any", err=True)
+            raise typer.Exit(130) from None
+    if first:
+        _draw(work)
+        typer.echo(f"{train.out}: done; its log and figure are in {work}")
 
-            figure(work)
-            typer.echo(f"{train.out}: done; its log and figure are in {work}")
+
+def _draw(work: Path) -> None:
+    from safemed_eval.report.training import figure
+
+    figure(work)
+
+
+def _complete(out: Path, spec: Mapping[str, Any]) -> bool:
+    """Whether this very training has been done there; RunError where the folder holds anything else."""
+    begun, done = (out / WORK / META).exists(), (out / ABOUT).exists()
+    if begun:
+        refuse_other_spec(out / WORK, spec)
+    elif done:
+        raise RunError(
+            f"--out {out}: holds a checkpoint, but not how it was trained ({WORK}/{META}); choose another --out"
+        )
+    else:
+        refuse_other_spec(out, spec)
+    return done
 
 
 def _recipe(
-    method: Method, train: TrainOptions, adversary: AdversaryOptions | None, groups: GroupOptions | None
+    method: Method,
+    train: TrainOptions,
+    adversary: AdversaryOptions | None,
+    groups: GroupOptions | None,
+    *,
+    adapter: bool = False,
 ) -> Recipe:
-    """The options as one recipe, or SpecError."""
-    lora = grammar.build(Lora, grammar.split(f"lora:{train.lora}")[1], "--lora") if train.lora else None
+    """The options as one recipe, or SpecError. `adapter`: what is trained is one already."""
+    lora = None if train.lora is None else grammar.build(Lora, grammar.split(f"lora:{train.lora}")[1], "--lora")
+    usual = LEARNING_RATES[groups is not None, adapter or lora is not None]
     try:
         return Recipe(
             method=method,
             threats=None
             if adversary is None
             else Threats(
-                eps=grammar.number(adversary.eps, "--eps"),
+                eps=None if adversary.eps is None else grammar.number(adversary.eps, "--eps"),
                 steps=adversary.attack_steps,
                 step=adversary.attack_step,
                 norm=adversary.norm,
@@ -263,7 +309,7 @@ def _recipe(
             epochs=train.epochs,
             batch_size=train.batch_size,
             accumulate=train.accumulate,
-            learning_rate=train.learning_rate or LEARNING_RATES[groups is not None, lora is not None],
+            learning_rate=usual if train.learning_rate is None else train.learning_rate,
             weight_decay=train.weight_decay,
             bf16=train.bf16,
             gradient_checkpointing=train.gradient_checkpointing,
@@ -291,20 +337,51 @@ def _refuse_senseless(train: TrainOptions, data: DataOptions) -> None:
         )
 
 
+def _refuse_unfit(source: models.Source, train: TrainOptions) -> None:
+    """A model that cannot be trained, or not like this."""
+    if source.kind == "python":
+        raise SpecError(f"--model {train.model}: only a transformers checkpoint can be trained")
+    if source.base and train.lora:
+        raise SpecError(f"--model {train.model}: is an adapter, which is trained on as it is; leave --lora out")
+    if train.dtype in ("bfloat16", "float16") and not (source.base or train.lora):
+        raise SpecError(
+            f"--dtype {train.dtype}: small steps would round away; train in float32, with --bf16 to compute faster, or "
+            "an adapter with --lora"
+        )
+
+
+def _refuse_too_few(items: int, recipe: Recipe, processes: int) -> None:
+    """GRPO leaves out what does not fill a batch, which may be everything."""
+    if recipe.groups is not None:
+        needed = recipe.batch_size * recipe.accumulate * processes // recipe.groups.size
+        if items < needed:
+            raise DataError(f"{items} items do not fill one batch of GRPO, which needs {needed}; lower --batch-size")
+
+
 def _load(
     source: models.Source, options: TrainOptions, asking: models.Asking, data: datasets.DataSet, canvas: datasets.Canvas
 ) -> tuple[Any, Waist]:
     """The model on this process's device, after `models check`."""
+    import torch
     from accelerate import PartialState
 
     from safemed_eval.models.check import check, refuse_failures
 
+    if torch.cuda.device_count() > 1 and "RANK" not in os.environ and options.device != "cpu":
+        raise SpecError(
+            "several GPUs: start with accelerate launch -m safemed_eval train ..., or choose one GPU with "
+            "CUDA_VISIBLE_DEVICES"
+        )
     device = PartialState(cpu=options.device == "cpu").device
+    dtype = options.dtype
+    if dtype == "auto" and not (source.base or options.lora):
+        dtype = "float32"
     with status(f"loading {source.name}"):
         quiet_transformers()
-        policy, waist = models.load_to_train(
-            source, device=str(device), dtype=options.dtype, attn=options.attn, asking=asking
-        )
+        policy, waist = models.load_to_train(source, device=str(device), dtype=dtype, attn=options.attn, asking=asking)
+    with status("checking the model and the questions"):
+        for item in data.items:
+            waist.scorer.refuse_control_tokens(item.question)
         _, height, width = datasets.canvas_of(data.items[0], canvas).shape
         most = max(len(item.question.options) for item in data.items)
         refuse_failures(check(waist, (height, width), options=most), source.name)

@@ -83,14 +83,15 @@ def patches_as_products(model: Any) -> None:
     time on a CPU. The weights and their names stay.
     """
     for module in model.modules():
-        if isinstance(module, torch.nn.Conv3d) and module.kernel_size == module.stride:
-            module.forward = partial(_product, module, module.forward)  # type: ignore[method-assign]
+        plain = isinstance(module, torch.nn.Conv3d) and module.groups == 1 and module.padding == (0, 0, 0)
+        if plain and module.kernel_size == module.stride and module.dilation == (1, 1, 1):
+            module.forward = partial(_product, module, module.forward)
 
 
 def _product(
     module: torch.nn.Conv3d, convolve: Callable[[torch.Tensor], torch.Tensor], patches: torch.Tensor
 ) -> torch.Tensor:
-    if tuple(patches.shape[-3:]) != module.kernel_size:
+    if patches.ndim != 5 or tuple(patches.shape[-3:]) != module.kernel_size:
         return convolve(patches)
     return torch.nn.functional.linear(patches.flatten(1), module.weight.flatten(1), module.bias)[..., None, None, None]
 
@@ -137,6 +138,7 @@ def _processor(source: Source) -> Any:
             f"--model {source.name}: {type(processor.image_processor).__name__} works on 8-bit images only: neither "
             "noise nor gradients pass; for processors that resize with Lanczos, torchvision 0.27 brings another"
         )
+    processor.tokenizer.init_kwargs.pop("local_files_only", None)  # ours, of this call: not to be saved with it
     if processor.tokenizer.pad_token_id is None:
         if processor.tokenizer.eos_token_id is None:
             raise CheckpointError(f"--model {source.name}: its tokenizer has neither a padding nor an end token")

@@ -26,6 +26,11 @@ class Template:
     """With `{question}` and `{options}` (one option a line, "A) a lung") in their places."""
     cue: str
 
+    def __post_init__(self) -> None:
+        for place in (QUESTION, OPTIONS):
+            if self.user.count(place) != 1:
+                raise ValueError(f"{place} must occur once in it, found {self.user.count(place)}")
+
     def wording(self, question: Question) -> str:
         """The user's turn. What a question contains is never read as a placeholder."""
         options = "\n".join(f"{x}) {option}" for x, option in zip(question.letters, question.options, strict=True))
@@ -89,6 +94,11 @@ def thinks(template: Template) -> bool:
     return "<think>" in template.user
 
 
+def opens_answer(template: Template) -> bool:
+    """Whether its cue opens an answer tag, which has to be closed."""
+    return template.cue.endswith("<answer>")
+
+
 def read_template(name: str) -> Template:
     """A template by name, or from a text file: the user's turn, and after a line `---` the cue.
 
@@ -104,10 +114,10 @@ def read_template(name: str) -> Template:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"--template {name}: cannot be read: {error}") from None
     user, _, cue = text.partition("\n---\n")
-    for place in (QUESTION, OPTIONS):
-        if user.count(place) != 1:
-            raise SpecError(f"--template {name}: {place} must occur once in it, found {user.count(place)}")
-    return Template(user=user.strip(), cue=cue.strip() or TEMPLATES["letter"].cue)
+    try:
+        return Template(user=user.strip(), cue=cue.strip() or TEMPLATES["letter"].cue)
+    except ValueError as error:
+        raise SpecError(f"--template {name}: {error}") from None
 
 
 def render(processor: Any, text: str) -> str:

@@ -55,7 +55,7 @@ class Source:
         if self.folder is None:
             return {"factory": self.name, "module_sha256": _module_hash(self.name)}
         weights = [*self.folder.glob("*.safetensors"), *(self.pickles if self.allow_pickle else [])]
-        settings = [file for pattern in _CONFIG_FILES for file in self.folder.glob(pattern)]
+        settings = [f for pattern in _CONFIG_FILES for f in self.folder.glob(pattern) if f.name != ABOUT]
         found: dict[str, Any] = {
             "weights_sha256": _hash(weights),
             "settings_sha256": _hash(settings),
@@ -79,9 +79,17 @@ class Source:
         if self.folder is None or not (self.folder / ABOUT).is_file():
             return None
         try:
-            return Template(**_json(self.folder / ABOUT)["template"])
-        except (KeyError, TypeError):
-            raise CheckpointError(f"{self.folder / ABOUT}: names no template with 'user' and 'cue'") from None
+            found = _json(self.folder / ABOUT)["template"]
+            return Template(user=str(found["user"]), cue=str(found["cue"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.folder / ABOUT}: holds no template with 'user' and 'cue': {error}") from None
+
+    @property
+    def reference(self) -> tuple[str, str | None]:
+        """What an adapter over this checkpoint names as its base, and a commit of the hub: true in any folder."""
+        if self.commit:
+            return self.name.partition("@")[0], self.commit
+        return self.name if self.name.startswith("builtin:") else str((self.folder or Path()).resolve()), None
 
     @property
     def pickles(self) -> list[Path]:

@@ -89,11 +89,15 @@ class VLM:
         Raises:
             DataError: the question holds a control token of the checkpoint, which would rewrite the prompt.
         """
+        self.refuse_control_tokens(question)
+        return render(self.processor, self.asking.template.wording(question)) + cue
+
+    def refuse_control_tokens(self, question: Question) -> None:
+        """Raise DataError where the question holds a control token of the checkpoint."""
         text = "\n".join((question.text, *question.options))
         found = sorted(token for token in self._control if token in text)
         if found:
             raise DataError(f"the question holds the checkpoint's special token {found[0]}")
-        return render(self.processor, self.asking.template.wording(question)) + cue
 
     def _inputs(self, canvas: torch.Tensor, prompts: Sequence[str], *, positions: bool) -> dict[str, torch.Tensor]:
         """What the model's forward takes: the pixels of each row, and the text sides left-padded together."""
@@ -178,7 +182,8 @@ class _LetterHead(torch.nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         bias = None if self.bias is None else self.bias.to(hidden.device, wide)
-        return F.linear(hidden.to(wide), self.rows.to(hidden.device, wide), bias)
+        with torch.autocast(hidden.device.type, enabled=False):  # which would narrow them again, in training
+            return F.linear(hidden.to(wide), self.rows.to(hidden.device, wide), bias)
 
 
 def _find_head(model: Any) -> tuple[torch.nn.Module, str, torch.nn.Linear]:

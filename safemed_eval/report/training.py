@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from safemed_eval.train.log import LOG, read_log
 
 PANELS: dict[str, dict[str, str]] = {
     "loss that is trained": {"loss": "loss"},
@@ -24,7 +25,7 @@ def figure(folder: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read_log(folder / LOG)
     panels = [(title, series) for title, keys in PANELS.items() if (series := _series(lines, keys))]
     if not panels:
         return

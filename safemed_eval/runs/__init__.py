@@ -3,6 +3,25 @@
 from __future__ import annotations
 
 from safemed_eval.runs.provenance import session
-from safemed_eval.runs.store import Folder, Run, count_records, default_out, read_meta, read_records, refuse_other_spec
+from safemed_eval.runs.store import (
+    META,
+    Folder,
+    Run,
+    count_records,
+    default_out,
+    read_meta,
+    read_records,
+    refuse_other_spec,
+)
 
-__all__ = ["Folder", "Run", "count_records", "default_out", "read_meta", "read_records", "refuse_other_spec", "session"]
+__all__ = [
+    "META",
+    "Folder",
+    "Run",
+    "count_records",
+    "default_out",
+    "read_meta",
+    "read_records",
+    "refuse_other_spec",
+    "session",
+]

@@ -9,9 +9,16 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from safemed_eval.errors import RunError
+from safemed_eval.train.log import read_log
+
 
 class Log(TrainerCallback):  # type: ignore[misc]
-    """Appends what the trainer reports; at a resumption, cuts off what came after the checkpoint."""
+    """Appends what the trainer reports; at a resumption, cuts off what came after the checkpoint.
+
+    Raises:
+        RunError: the loss is not finite.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -22,16 +29,13 @@ class Log(TrainerCallback):  # type: ignore[misc]
             self.file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        plain = {key: value for key, value in logs.items() if isinstance(value, (int, float, str))}
+        finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in plain.items()}
         if state.is_world_process_zero:
-            plain = {key: value for key, value in logs.items() if isinstance(value, (int, float, str))}
-            finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in plain.items()}
             with self.file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": state.global_step, **finite}) + "\n")
-
-
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a training log; none where there is none, and without a torn last one."""
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+        if "loss" in finite and finite["loss"] is None:
+            raise RunError(
+                f"the loss is not finite at step {state.global_step}: training has broken the model; try a lower "
+                "--learning-rate in another --out"
+            )

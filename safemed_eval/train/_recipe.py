@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.threat import Norm
+
+_GREY_LEVEL = 1 / 255
 
 Method = Literal["sft", "at-sft", "grpo", "at-grpo"]
 
@@ -44,14 +47,14 @@ class Threats:
     """The adversary inside training.
 
     Args:
-        eps: size of the ball in [0, 1] pixel units.
+        eps: size of the ball in [0, 1] pixel units, at least one grey level; by default that of the attack pgd.
         steps: gradient steps of the inner loop.
         step: size of one, as a fraction of eps; by default 2.5 / steps, at most 1.
-        share: of the rows of a batch, how many are attacked; the others stay clean, which keeps clean accuracy.
-        warm_up: over this share of the training eps grows from 0.
+        share: of the rows, how many are attacked; the others stay clean, which keeps clean accuracy.
+        warm_up: over this share of the training eps grows from nothing (for L-infinity, from one grey level).
     """
 
-    eps: float = 4 / 255
+    eps: float | None = None
     steps: int = 5
     step: float | None = None
     norm: Norm = "linf"
@@ -63,13 +66,15 @@ class Threats:
             raise ValueError(f"the share of attacked rows must be in (0, 1], got {self.share:g}")
         if not 0 <= self.warm_up <= 1:
             raise ValueError(f"warm_up is a share of the training, in [0, 1], got {self.warm_up:g}")
-        self.attack(1.0)
+        if self.norm == "linf" and self.attack(1.0).threat.eps < _GREY_LEVEL * (1 - 1e-6):
+            raise ValueError("eps is below 1/255: an image of 8 bits cannot be changed by so little")
 
     def attack(self, progress: float) -> PGD:
         """The textbook PGD of this moment; `progress` in [0, 1]. It stops nowhere early: training needs its maximum."""
+        full = PGD(eps=self.eps, steps=self.steps, step=self.step, norm=self.norm, early_stop=False)
         grown = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
-        eps = self.eps * max(grown, 1e-3)
-        return PGD(eps=eps, steps=self.steps, step=self.step, norm=self.norm, early_stop=False)
+        least = _GREY_LEVEL if self.norm == "linf" else 1e-3 * full.threat.eps
+        return replace(full, eps=min(full.threat.eps, max(least, grown * full.threat.eps)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +101,11 @@ class Groups:
     def __post_init__(self) -> None:
         if self.size < 2:
             raise ValueError(f"a group needs at least 2 completions to compare, got {self.size}")
-        if not self.beta >= 0:
-            raise ValueError(f"beta must not be negative, got {self.beta:g}")
-        if not 0 < self.temperature < float("inf"):
+        if not 0 <= self.beta < math.inf:
+            raise ValueError(f"beta must be at least 0, got {self.beta:g}")
+        if not (0 <= self.correct < math.inf and 0 <= self.kept < math.inf and self.correct > 0):
+            raise ValueError("the reward of a right answer must be above 0, that of the form at least 0")
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be above 0, got {self.temperature:g}")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
@@ -140,11 +147,19 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if not 0 < self.epochs < float("inf"):
+        if not 0 < self.epochs < math.inf:
             raise ValueError(f"epochs must be above 0, got {self.epochs:g}")
-        if not 0 < self.learning_rate < float("inf"):
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate:g}")
-        if not 0 <= self.noise_sigma < float("inf"):
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay:g}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+        if self.noise_sigma and self.groups and self.groups.vllm:
+            raise ValueError(
+                "vLLM takes pictures, which cannot hold noise beyond their range; leave one of the two out"
+            )
+        if not 0 <= self.noise_sigma < math.inf:
             raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma:g}")
         rows = self.batch_size * self.accumulate
         if self.groups and rows % self.groups.size:

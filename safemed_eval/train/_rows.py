@@ -11,7 +11,8 @@ from PIL import Image
 
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas, canvas_of
-from safemed_eval.models.prompts import Template, thinks
+from safemed_eval.models.answers import CLOSING_TAG
+from safemed_eval.models.prompts import Template, opens_answer, thinks
 
 Row = dict[str, Any]
 """prompt and completion (one message each), image (PIL, or a float tensor in [0, 255] where noise was added), and of
@@ -49,7 +50,7 @@ def completion(item: Item, template: Template) -> str:
     learned, reasoning is not.
     """
     letter, option = item.question.letters[item.label], item.question.options[item.label]
-    answer = f"{template.cue} {letter}" + (" </answer>" if template.cue.endswith("<answer>") else "")
+    answer = f"{template.cue} {letter}" + (f" {CLOSING_TAG}" if opens_answer(template) else "")
     return f"<think> {option} </think>{answer}" if thinks(template) else answer
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from transformers.utils import CONFIG_NAME
 from trl import GRPOTrainer, SFTTrainer
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
-from safemed_eval.models.prompts import Template, thinks
+from safemed_eval.models.prompts import Template
 from safemed_eval.train import rewards
 from safemed_eval.train._recipe import Groups
 from safemed_eval.train._rows import Row
@@ -131,8 +132,10 @@ def _perturb(trainer: Any, adversary: Adversary, rows: Sequence[Row]) -> Perturb
         found = adversary.perturb(
             rows, step=state.global_step, progress=min(1.0, (state.global_step + 1) / max(1, state.max_steps))
         )
-    for name, value in found.metrics.items():
-        trainer._metrics["train"][name].append(value)
+    everywhere: list[dict[str, float]] = gather_object([found.metrics])
+    for name in sorted({name for metrics in everywhere for name in metrics}):
+        values = [metrics[name] for metrics in everywhere if name in metrics]
+        trainer._metrics["train"][name].append(sum(values) / len(values))
     return found
 
 
@@ -144,7 +147,7 @@ def reward_functions(groups: Groups, template: Template) -> tuple[list[Callable[
         return [rewards.correct(*one) for one in zip(texts, question, label, strict=True)]
 
     def kept(completions: Sequence[Any], **_: Any) -> list[float]:
-        return [rewards.kept(_text(one), thinks(template)) for one in completions]
+        return [rewards.kept(_text(one), template) for one in completions]
 
     return [correct, kept], [groups.correct, groups.kept]
 

@@ -85,10 +85,10 @@ class Adversary:
     def _attacked(self, rows: Sequence[Row], step: int, progress: float) -> Perturbed:
         assert self.threats is not None
         attack = self.threats.attack(progress)
-        rng = np.random.default_rng(seed_of(self.seed, "attacked rows", step, *(row["id"] for row in rows)))
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for place in rng.permutation(len(rows))[: round(self.threats.share * len(rows))].tolist():
-            by_size[rows[place]["image"].size].append(place)
+        for place, row in enumerate(rows):
+            if np.random.default_rng(seed_of(self.seed, "attacked", step, row["id"])).random() < self.threats.share:
+                by_size[row["image"].size].append(place)
         result, clean, attacked = list(rows), list[_Read](), list[_Read]()
         with _in_eval_mode(self.model.scorer.model):
             for places in by_size.values():

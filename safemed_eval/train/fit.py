@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from trl import GRPOConfig, SFTConfig
 
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas
+from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.models.source import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.train._log import Log
@@ -23,8 +25,8 @@ from safemed_eval.train._recipe import Recipe
 from safemed_eval.train._rows import Rows
 from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, reward_functions
 from safemed_eval.train.adversary import Adversary
+from safemed_eval.train.log import LOG
 
-LOG = "log.jsonl"
 _LOG_EVERY = 10
 
 
@@ -36,6 +38,7 @@ def fit(
     recipe: Recipe,
     out: Path,
     *,
+    base: tuple[str, str | None],
     about: Mapping[str, Any],
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
@@ -45,7 +48,11 @@ def fit(
 
     Args:
         policy: what is trained, and `model`, the same network behind the waist; see `models.load_to_train`.
+        base: what a new adapter names as its base, and its commit on the hub; see `Source.reference`.
         about: what the checkpoint says of its making.
+    Raises:
+        RunError: training has broken the model. DataError: there are too few data for one batch.
+        SpecError: launched in a way that the adversary does not support.
     """
     vlm, work = model.scorer, out / "training"
     template = vlm.asking.template
@@ -65,6 +72,8 @@ def fit(
         "adversary": adversary,
     }
     work.mkdir(parents=True, exist_ok=True)
+    texts = policy.config.get_text_config()
+    caching = policy.config.use_cache, texts.use_cache
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what transformers and TRL tell each other
         shared["args"] = _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu")
@@ -75,16 +84,49 @@ def fit(
         else:
             trainer = AdversarialSFT(**shared)
         trainer.remove_callback(PrinterCallback)
-        place = Path(trainer.args.output_dir)
-        last = get_last_checkpoint(str(place)) if place.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
+        if adversary and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            raise SpecError("the adversary works on one GPU and with DDP; not with FSDP or DeepSpeed")
+        trainer.train(resume_from_checkpoint=_last(Path(trainer.args.output_dir)))
+        state = trainer.state
+        if state.global_step < state.max_steps:
+            raise DataError(
+                f"only {state.global_step} of {state.max_steps} steps were made: too few data for one batch"
+            )
+        broken = [name for name, weight in policy.named_parameters() if not bool(weight.isfinite().all())]
+        if broken:
+            raise RunError(f"training has broken the model, {broken[0]} is not finite; try a lower --learning-rate")
+        policy.config.use_cache, texts.use_cache = caching
         trainer.save_model(str(out))
     if trainer.is_world_process_zero():
-        (out / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody needs to trust
+        _tidy(out, base)
         vlm.processor.save_pretrained(out)
         about = {**about, "template": asdict(template)}
         (out / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
+
+
+def _last(place: Path) -> str | None:
+    """The newest whole checkpoint; a torn one, of a process that was killed while it saved, is removed."""
+    while place.is_dir() and (found := get_last_checkpoint(str(place))):
+        last = str(found)
+        try:
+            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(last)
+        else:
+            return last
+    return None
+
+
+def _tidy(out: Path, base: tuple[str, str | None]) -> None:
+    """Leave nothing that needs trust or this machine: no pickle, no second adapter, no path that is true only here."""
+    (out / "training_args.bin").unlink(missing_ok=True)
+    shutil.rmtree(out / "ref", ignore_errors=True)
+    settings = out / "adapter_config.json"
+    if settings.is_file():
+        adapter = json.loads(settings.read_text(encoding="utf-8"))
+        adapter["base_model_name_or_path"], adapter["revision"] = base
+        settings.write_text(json.dumps(adapter, indent=2), encoding="utf-8")
 
 
 def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
@@ -100,6 +142,7 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         "warmup_steps": 0.03,
         "logging_steps": _LOG_EVERY,
         "logging_first_step": True,
+        "logging_nan_inf_filter": False,
         "save_steps": recipe.save_every,
         "save_total_limit": 2,
         "bf16": recipe.bf16,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from safemed_eval.core import Question
-from safemed_eval.models.answers import parse
+from safemed_eval.models.answers import CLOSING_TAG, parse
+from safemed_eval.models.prompts import Template, opens_answer, thinks
 
-_ANSWER = re.compile(r"\s*<answer>\s*[A-Z]\s*</answer>\s*")
-_THOUGHT_AND_ANSWER = re.compile(r"\s*<think>(?:(?!</?think>|</?answer>).)+</think>" + _ANSWER.pattern, re.DOTALL)
+_THOUGHT = r"<think>(?:(?!</?think>|</?answer>).)+</think>\s*"
 
 
 def correct(text: str, question: Question, label: int) -> float:
@@ -16,6 +16,14 @@ def correct(text: str, question: Question, label: int) -> float:
     return float(parse(text, question) == label)
 
 
-def kept(text: str, thinks: bool) -> float:
-    """1 if the text is `<answer>X</answer>`, with `<think>...</think>` before it where that was asked for, else 0."""
-    return float((_THOUGHT_AND_ANSWER if thinks else _ANSWER).fullmatch(text) is not None)
+def kept(text: str, template: Template) -> float:
+    """1 if the text has the form that its template asks for, else 0.
+
+    That is the template's cue and a letter, `<answer> B </answer>` or `Answer: B`, and nothing else; where a thought is
+    asked for, one `<think>...</think>` before it.
+    """
+    thought = _THOUGHT if thinks(template) else ""
+    closing = CLOSING_TAG if opens_answer(template) else r"\.?"
+    return float(
+        re.fullmatch(rf"\s*{thought}{re.escape(template.cue)}\s*[A-Z]\s*{closing}\s*", text, re.DOTALL) is not None
+    )

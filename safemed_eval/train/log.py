@@ -1,0 +1,17 @@
+"""Reading a training log: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+LOG = "log.jsonl"
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The lines of a training log; none where there is none, and without a torn last one."""
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
