@@ -56,15 +56,13 @@ def table(runs: Path) -> None:
             cells = [_down(overall["certified"][key]["certified_accuracy"]) for key in RADII]
             average = floor_to(overall["average_radius"], 3)
             certified.append([name, str(sigma), *cells, f"{average:.3f}", _percent(overall["abstention"])])
-    training = [["", "command", "minutes", "steps", "groups that agree, at the end"]]
+    training = [["", "command", "minutes", "steps"]]
     for name in MODELS:
         about = json.loads((runs / name / "safemed_eval.json").read_text(encoding="utf-8"))
         log = read_log(runs / name / "training" / "log.jsonl")
-        agree = [line["frac_reward_zero_std"] for line in log if "frac_reward_zero_std" in line][-20:]
         seconds = sum(line["train_runtime"] for line in log if "train_runtime" in line)
         command = f"`safemed-eval {' '.join(about['arguments'])}`"
-        share = _percent(sum(agree) / len(agree)) if agree else "n/a"
-        training.append([name, command, f"{seconds / 60:.0f}", str(log[-1]["step"]), share])
+        training.append([name, command, f"{seconds / 60:.0f}", str(log[-1]["step"])])
     first = read_meta(runs / "evaluate-sft")
     filled = (HERE / "template.md").read_text(encoding="utf-8")
     for gap, text in {

@@ -32,6 +32,7 @@ from safemed_eval.models.source import ABOUT
 from safemed_eval.runs import META, Folder, refuse_other_spec, session
 from safemed_eval.threat import Norm
 from safemed_eval.train import LEARNING_RATES, Groups, Lora, Method, Recipe, Threats
+from safemed_eval.train.log import WORK
 
 if TYPE_CHECKING:
     from safemed_eval.models.waist import Waist
@@ -41,7 +42,6 @@ app = typer.Typer(
     "GPUs: accelerate launch -m safemed_eval train ...",
     no_args_is_help=True,
 )
-WORK = "training"
 _EXAMPLE = (
     "Example: safemed-eval train {} --model org/name --data medr1:splits/train.json --data-root OmniMedVQA "
     "--lora r=16 --out ckpt-{}"

@@ -66,7 +66,8 @@ class Threats:
             raise ValueError(f"the share of attacked rows must be in (0, 1], got {self.share:g}")
         if not 0 <= self.warm_up <= 1:
             raise ValueError(f"warm_up is a share of the training, in [0, 1], got {self.warm_up:g}")
-        if self.norm == "linf" and self.attack(1.0).threat.eps < _GREY_LEVEL * (1 - 1e-6):
+        threat = self.attack(1.0).threat
+        if threat.norm == "linf" and threat.eps < _GREY_LEVEL * (1 - 1e-6):
             raise ValueError("eps is below 1/255: an image of 8 bits cannot be changed by so little")
 
     def attack(self, progress: float) -> PGD:

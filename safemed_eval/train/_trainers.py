@@ -19,6 +19,8 @@ from safemed_eval.train._rows import Row
 from safemed_eval.train.adversary import Adversary, Perturbed
 
 _ROWS = "rows"
+_NO_ADVANTAGE = 0.01
+"""Of a group that agrees, advantages are this small or smaller, by rounding; of any other, one is above 0.3."""
 
 
 class _Resumed:
@@ -88,20 +90,28 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Any:
         """Attack each question once, before its group is sampled. TRL calls this once per generation batch."""
-        if not (self._adversary and self.model.training):
-            return super()._generate_and_score_completions(inputs)
+        if self._adversary and self.model.training:
+            inputs = self._attacked(inputs)
+        try:
+            batch = super()._generate_and_score_completions(inputs)
+        finally:
+            self._clean = {}
+        if self.model.training:
+            # TRL compares rewards such as 1.2 to the last bit and misses groups that agree.
+            agree = (batch["advantages"].view(-1, self.num_generations).abs() < _NO_ADVANTAGE).all(1).float()
+            share = float(self.accelerator.gather(agree).mean())
+            self._metrics["train"]["frac_reward_zero_std"][-1] = share
+        return batch
+
+    def _attacked(self, inputs: list[Row]) -> list[Row]:
         size = self.num_generations
         if len(inputs) % size or any(row["id"] != inputs[i - i % size]["id"] for i, row in enumerate(inputs)):
             raise RuntimeError(f"the {len(inputs)} rows of a process are not whole groups of {size}")
+        assert self._adversary is not None
         found = _perturb(self, self._adversary, inputs[::size])
         if self.beta:
             self._clean = self._images_of(inputs)
-        try:
-            return super()._generate_and_score_completions(
-                [{**row, "image": found.rows[i // size]["image"]} for i, row in enumerate(inputs)]
-            )
-        finally:
-            self._clean = {}
+        return [{**row, "image": found.rows[i // size]["image"]} for i, row in enumerate(inputs)]
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         if self._clean and self._is_reference(model):

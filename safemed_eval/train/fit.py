@@ -25,7 +25,7 @@ from safemed_eval.train._recipe import Recipe
 from safemed_eval.train._rows import Rows
 from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, reward_functions
 from safemed_eval.train.adversary import Adversary
-from safemed_eval.train.log import LOG
+from safemed_eval.train.log import LOG, WORK
 
 _LOG_EVERY = 10
 
@@ -54,7 +54,7 @@ def fit(
         RunError: training has broken the model. DataError: there are too few data for one batch.
         SpecError: launched in a way that the adversary does not support.
     """
-    vlm, work = model.scorer, out / "training"
+    vlm, work = model.scorer, out / WORK
     template = vlm.asking.template
     vlm.processor.tokenizer.padding_side = "left"  # prompts end where completions begin
     adversary = None
@@ -72,8 +72,8 @@ def fit(
         "adversary": adversary,
     }
     work.mkdir(parents=True, exist_ok=True)
-    texts = policy.config.get_text_config()
-    caching = policy.config.use_cache, texts.use_cache
+    configs = (policy.config, policy.config.get_text_config())
+    caching = [vars(config).get("use_cache") for config in configs]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what transformers and TRL tell each other
         shared["args"] = _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu")
@@ -95,7 +95,10 @@ def fit(
         broken = [name for name, weight in policy.named_parameters() if not bool(weight.isfinite().all())]
         if broken:
             raise RunError(f"training has broken the model, {broken[0]} is not finite; try a lower --learning-rate")
-        policy.config.use_cache, texts.use_cache = caching
+        for config, value in zip(configs, caching, strict=True):
+            vars(config).pop("use_cache", None)  # trainers switch it off, which is not for the checkpoint to remember
+            if value is not None:
+                config.use_cache = value
         trainer.save_model(str(out))
     if trainer.is_world_process_zero():
         _tidy(out, base)
@@ -112,7 +115,7 @@ def _last(place: Path) -> str | None:
         try:
             json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            shutil.rmtree(last)
+            shutil.rmtree(last, ignore_errors=True)
         else:
             return last
     return None

@@ -1,4 +1,4 @@
-"""Reading a training log: one JSON object a line."""
+"""Where a training log is, and how it is read: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+WORK = "training"
+"""Of a checkpoint's folder, the part that is about its making."""
 LOG = "log.jsonl"
 
 
