@@ -62,15 +62,31 @@ class Writer(VLM):
         return generator(self.device, self.asking.seed, "write", question.text, *question.options, digest)
 
     def _generate(self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]) -> list[str]:
+        start = inputs["input_ids"].shape[1]
         ids = self.model.generate(
             **inputs,
             logits_processor=[_Sampler(self.asking.temperature, generators)],
-            stop_strings=[CLOSING_TAG],
-            tokenizer=self.processor.tokenizer,
+            stopping_criteria=[_Closed(self.processor.tokenizer, start)],
         )
-        new = ids[:, inputs["input_ids"].shape[1] :]
+        new = ids[:, start:]
         texts: list[str] = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
         return texts
+
+
+class _Closed:
+    """Stops a row at its closing answer tag, whatever the tokenizer makes of it.
+
+    (transformers' `stop_strings` needs a vocabulary whose tokens join without blanks.)
+    """
+
+    def __init__(self, tokenizer: Any, start: int) -> None:
+        self.tokenizer = tokenizer
+        self.start = start
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        last = max(self.start, input_ids.shape[1] - len(CLOSING_TAG))
+        texts = self.tokenizer.batch_decode(input_ids[:, last:], skip_special_tokens=True)
+        return torch.tensor([CLOSING_TAG in text for text in texts], device=input_ids.device)
 
 
 class _Sampler:
