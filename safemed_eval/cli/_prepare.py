@@ -90,14 +90,7 @@ def prepare(
     place = run.out or default_out(command, names, spec)
     refuse_other_spec(place, spec)
     refuse_unwritable(place)
-    about = {
-        "names": {"model": source.name, "commits": source.commits, "data": data.data},
-        "sampled": chosen.sampled,
-        "image_notes": dict(chosen.notes),
-        "items": len(chosen.items),
-        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in chosen.bad],
-        "conditions": list(conditions),
-    }
+    about = about_of(source, data.data, chosen, conditions)
     return Prepared(
         data=chosen,
         canvas=canvas,
@@ -160,6 +153,18 @@ def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
     if not chosen.items:
         raise DataError(f"--data {options.data}: none of the {len(chosen.bad)} items can be used: {chosen.bad[0]}")
     return chosen
+
+
+def about_of(source: models.Source, name: str, data: DataSet, conditions: Sequence[str] = ()) -> dict[str, Any]:
+    """What run.json keeps beside the spec; `name` is what --data said."""
+    return {
+        "names": {"model": source.name, "commits": source.commits, "data": name},
+        "sampled": data.sampled,
+        "image_notes": dict(data.notes),
+        "items": len(data.items),
+        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in data.bad],
+        "conditions": list(conditions),
+    }
 
 
 def selection(options: DataOptions) -> dict[str, Any]:

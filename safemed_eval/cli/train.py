@@ -6,18 +6,19 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 import safemed_eval
 from safemed_eval import data as datasets
 from safemed_eval import grammar, models
-from safemed_eval.cli._options import DataOptions, Dtype, FileOptions, grouped, option
+from safemed_eval.cli._options import DataOptions, grouped
 from safemed_eval.cli._prepare import (
+    about_of,
     load_usable,
     quiet_transformers,
     refuse_unwritable,
@@ -26,12 +27,12 @@ from safemed_eval.cli._prepare import (
     selection,
 )
 from safemed_eval.cli._show import Tick, progress, status
+from safemed_eval.cli._training import AdversaryOptions, GroupOptions, TrainOptions, recipe_of
 from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.models.prompts import read_template
 from safemed_eval.models.source import ABOUT
 from safemed_eval.runs import META, Folder, refuse_other_spec, session
-from safemed_eval.threat import Norm
-from safemed_eval.train import LEARNING_RATES, Groups, Lora, Method, Recipe, Threats
+from safemed_eval.train import Method, Recipe
 from safemed_eval.train.log import WORK
 
 if TYPE_CHECKING:
@@ -51,109 +52,6 @@ _EXAMPLE = (
 @app.callback()
 def _group() -> None:
     pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(FileOptions):
-    """What every method needs."""
-
-    model: Annotated[
-        str,
-        option(
-            panel="Model",
-            help="The checkpoint to start from: a folder, a PEFT adapter's folder (which is trained on), builtin:NAME, "
-            "or org/name@revision on the hub.",
-        ),
-    ]
-    template: Annotated[
-        str | None,
-        option(
-            panel="Model",
-            help="How it is asked: instruct, think, letter, or a text file. Default: as --model was trained, else "
-            "instruct. The new checkpoint remembers it.",
-        ),
-    ] = None
-    device: Annotated[
-        str,
-        option(
-            panel="Model",
-            help="auto or cpu. Choose a GPU with CUDA_VISIBLE_DEVICES, several with accelerate launch.",
-        ),
-    ] = "auto"
-    dtype: Annotated[
-        Dtype,
-        option(
-            panel="Model",
-            help="Of the weights. auto: float32, or under an adapter the checkpoint's own; half precision is for "
-            "adapters only: small steps would round away.",
-        ),
-    ] = "auto"
-    lora: Annotated[
-        str | None, option(panel="Training", help="Train an adapter, such as r=16 or r=16,alpha=32,dropout=0.05.")
-    ] = None
-    steps: Annotated[
-        int | None, option(panel="Training", help="Optimizer steps. Default: as many as --epochs take.")
-    ] = None
-    epochs: Annotated[float, option(panel="Training", help="Passes over the data.")] = 1.0
-    batch_size: Annotated[int, option(panel="Training", help="Rows per device and step; of GRPO, completions.")] = 16
-    accumulate: Annotated[int, option(panel="Training", help="Steps that make one update.")] = 1
-    learning_rate: Annotated[
-        float | None,
-        option(panel="Training", help="The highest. Default: 1e-5, 1e-6 for GRPO; ten times as much for an adapter."),
-    ] = None
-    weight_decay: Annotated[float, option(panel="Training", help="Of AdamW.")] = 0.0
-    noise_sigma: Annotated[
-        float, option(panel="Training", help="Gaussian noise on every image, for a model that will be smoothed.")
-    ] = 0.0
-    bf16: Annotated[bool, option("--bf16", panel="Training", help="Compute in bfloat16.")] = False
-    gradient_checkpointing: Annotated[
-        bool, option("--gradient-checkpointing", panel="Training", help="Less memory, more time.")
-    ] = False
-    save_every: Annotated[int, option(panel="Run", help="Steps between checkpoints to go on from.")] = 200
-    seed: Annotated[int, option(panel="Run", help="Seed of the order, of samples, of the adversary and of noise.")] = 0
-    out: Annotated[
-        Path, option(panel="Run", help="The new checkpoint. The same command again goes on where it stopped.")
-    ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdversaryOptions:
-    """The attack inside training."""
-
-    eps: Annotated[
-        str | None, option(panel="Adversary", help="Size of the attack's ball. Default: 4/255; L2 has no default.")
-    ] = None
-    attack_steps: Annotated[int, option(panel="Adversary", help="Gradient steps of the inner loop.")] = 5
-    attack_step: Annotated[
-        float | None, option(panel="Adversary", help="Size of one, as a fraction of eps. Default: 2.5 / steps.")
-    ] = None
-    norm: Annotated[Norm, option(panel="Adversary", help="linf or l2.")] = "linf"
-    attack_share: Annotated[
-        float, option(panel="Adversary", help="Share of the rows that are attacked; the rest keeps clean accuracy.")
-    ] = 0.75
-    eps_warm_up: Annotated[
-        float, option(panel="Adversary", help="Share of the training over which eps grows from 0.")
-    ] = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupOptions:
-    """What GRPO samples and rewards."""
-
-    group_size: Annotated[int, option(panel="GRPO", help="Completions per question.")] = 8
-    beta: Annotated[
-        float, option(panel="GRPO", help="Weight of the KL divergence from --model on the clean image.")
-    ] = 0.04
-    temperature: Annotated[float, option(panel="GRPO", help="Of sampling; hotter where groups agree too often.")] = 1.0
-    max_new_tokens: Annotated[int, option(panel="GRPO", help="Where a completion is cut off.")] = 256
-    reward_correct: Annotated[float, option(panel="GRPO", help="Weight of a right answer.")] = 1.0
-    reward_kept: Annotated[
-        float, option(panel="GRPO", help="Weight of keeping the form that the template asks for.")
-    ] = 0.2
-    vllm: Annotated[
-        Literal["server", "colocate"] | None,
-        option(panel="GRPO", help="Have completions written by vLLM, as TRL does it (see TRL's documentation)."),
-    ] = None
 
 
 @app.command("sft", epilog=_EXAMPLE.format("sft", "sft"))
@@ -192,14 +90,14 @@ def _train(
     adversary: AdversaryOptions | None = None,
     groups: GroupOptions | None = None,
 ) -> None:
-    _recipe(method, train, adversary, groups)
+    recipe_of(method, train, adversary, groups)
     _refuse_senseless(train, data)
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
     select(loaded, data, train.seed)
     source = resolve_model(train.model, train)
     _refuse_unfit(source, train)
-    recipe = _recipe(method, train, adversary, groups, adapter=source.base is not None)
+    recipe = recipe_of(method, train, adversary, groups, adapter=source.base is not None)
     trained = None if train.template else source.template
     template = trained or read_template(train.template or "instruct")
     chosen = load_usable(loaded, data, train.seed)
@@ -222,14 +120,7 @@ def _train(
         typer.echo(f"{train.out}: is complete")
         return
     refuse_unwritable(train.out)
-    about = {
-        "names": {"model": source.name, "commits": source.commits, "data": data.data},
-        "sampled": chosen.sampled,
-        "image_notes": dict(chosen.notes),
-        "items": len(chosen.items),
-        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in chosen.bad],
-        "conditions": [],
-    }
+    about = about_of(source, data.data, chosen)
     work, first = train.out / WORK, int(os.environ.get("RANK", "0")) == 0
     policy, waist = _load(source, train, models.Asking(template=template), chosen, canvas)
     with _folder(work, spec, waist, chosen, about) if first else nullcontext():
@@ -266,58 +157,6 @@ def _complete(out: Path, spec: Mapping[str, Any]) -> bool:
     else:
         refuse_other_spec(out, spec)
     return done
-
-
-def _recipe(
-    method: Method,
-    train: TrainOptions,
-    adversary: AdversaryOptions | None,
-    groups: GroupOptions | None,
-    *,
-    adapter: bool = False,
-) -> Recipe:
-    """The options as one recipe, or SpecError. `adapter`: what is trained is one already."""
-    lora = None if train.lora is None else grammar.build(Lora, grammar.split(f"lora:{train.lora}")[1], "--lora")
-    usual = LEARNING_RATES[groups is not None, adapter or lora is not None]
-    try:
-        return Recipe(
-            method=method,
-            threats=None
-            if adversary is None
-            else Threats(
-                eps=None if adversary.eps is None else grammar.number(adversary.eps, "--eps"),
-                steps=adversary.attack_steps,
-                step=adversary.attack_step,
-                norm=adversary.norm,
-                share=adversary.attack_share,
-                warm_up=adversary.eps_warm_up,
-            ),
-            groups=None
-            if groups is None
-            else Groups(
-                size=groups.group_size,
-                beta=groups.beta,
-                temperature=groups.temperature,
-                max_new_tokens=groups.max_new_tokens,
-                correct=groups.reward_correct,
-                kept=groups.reward_kept,
-                vllm=groups.vllm,
-            ),
-            noise_sigma=train.noise_sigma,
-            lora=lora,
-            steps=train.steps,
-            epochs=train.epochs,
-            batch_size=train.batch_size,
-            accumulate=train.accumulate,
-            learning_rate=usual if train.learning_rate is None else train.learning_rate,
-            weight_decay=train.weight_decay,
-            bf16=train.bf16,
-            gradient_checkpointing=train.gradient_checkpointing,
-            save_every=train.save_every,
-            seed=train.seed,
-        )
-    except ValueError as error:
-        raise SpecError(f"train {method}: {error}") from None
 
 
 def _refuse_senseless(train: TrainOptions, data: DataOptions) -> None:
