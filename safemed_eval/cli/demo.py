@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DRAWN = "phantom:images=64"
+DRAWN = "phantom:images=128"
 
 
 def demo(
@@ -26,7 +26,7 @@ def demo(
     commands = [["data", "describe", DRAWN], ["models", "check", "builtin:sft", "--canvas", "64x64"]]
     for name in ("sft", "at-grpo"):
         model = ["--model", f"builtin:{name}", *drawn]
-        commands.append(["evaluate", *model, *attacks, "--out", str(out / f"evaluate-{name}")])
+        commands.append(["evaluate", *model, "--limit", "192", *attacks, "--out", str(out / f"evaluate-{name}")])
         commands.append(["certify", *model, *few, "--out", str(out / f"certify-{name}")])
     for arguments in commands:
         typer.echo(f"\n$ safemed-eval {' '.join(arguments)}")
