@@ -44,7 +44,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 _EXAMPLE = (
-    "Example: safemed-eval train {} --model org/name --data medr1:splits/train.json --data-root OmniMedVQA "
+    "Example: safemed-eval train {} --model org/name --data medr1:Splits/modality/train --data-root OmniMedVQA "
     "--lora r=16 --out ckpt-{}"
 )
 
