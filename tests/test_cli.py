@@ -338,7 +338,14 @@ def test_ctrl_c_leaves_a_clean_resumable_run(table: Path, tmp_path: Path, how: s
     (tmp_path / "slow_for_test.py").write_text(SLOW)
     shared = ["--model", "python:slow_for_test:make", "--data", f"table:{table}", "--canvas", "16x16"]
     command = [*MAIN, "certify", *shared, "--sigma", "0.5", "--n", "100", "--batch-size", "10", "--out", "run"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     records = tmp_path / "run/records.jsonl"
     deadline = time.monotonic() + 60
     while not (records.exists() and records.stat().st_size) and time.monotonic() < deadline:
