@@ -2,6 +2,7 @@
 
     python reports/phantom/pretrain.py text   --out runs/text
     python reports/phantom/pretrain.py vision --out runs/vision
+    python reports/phantom/pretrain.py robust --out runs/robust --vision runs/vision
     python reports/phantom/pretrain.py join   --out runs/base --text runs/text --vision runs/vision
 
 Fine-tuning on questions about images alone does not teach a network of two million parameters to bind option letters to
@@ -9,7 +10,7 @@ options: its loss falls to that of guessing and stays. Large VLMs come with a la
 image encoder that has words for what it sees. `text` makes the first: repeated sequences, then look-ups, then
 questions whose image tokens hold the words of the answer. `vision` makes the second: each image token learns to be
 the word of one attribute. Both work on the same frozen word embeddings, so that they fit together; they can run at
-the same time.
+the same time. `robust` goes on from `vision`, on attacked images.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ import torch.nn.functional as F
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
-from safemed_eval.core import Item
 from safemed_eval.data import phantom
 from safemed_eval.models import tiny
 from safemed_eval.models.checkpoint import patches_as_products
 from safemed_eval.models.prompts import TEMPLATES, render
+from safemed_eval.train._rows import completion
 
 WORDS = sorted(
     {word for names in (phantom.ANATOMIES, phantom.FINDINGS) for kind in names.values() for word in kind}
@@ -157,11 +158,6 @@ def text(model: Any, processor: Any) -> None:
             print(step + 1, {name: round(float(np.mean(values[-20:])), 3) for name, values in seen.items()}, flush=True)
 
 
-def completion(item: Item, template: str) -> str:
-    thought = f"<think> {item.question.options[item.label]} </think>" if template == "think" else ""
-    return f"{thought}<answer> {item.question.letters[item.label]} </answer>"
-
-
 class Asked:
     """Questions of phantom as tokens, with their answers."""
 
@@ -181,7 +177,7 @@ class Asked:
             ids[at : at + 1] = [pad] * IMAGE_TOKENS
             places = [place + 1 for place, token in enumerate(ids) if token == bracket]
             self.options[i, : len(places)] = torch.tensor(places)
-            self.rows.append((ids, self.tokenizer(f"{completion(item, template)}<|im_end|>")["input_ids"]))
+            self.rows.append((ids, self.tokenizer(f"{completion(item, TEMPLATES[template])}<|im_end|>")["input_ids"]))
         self.image = slice(at, at + IMAGE_TOKENS)
 
     def positions(self, model: Any) -> torch.Tensor:

@@ -10,17 +10,18 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 from safemed_eval import grammar
+from safemed_eval.cli._show import percent, percent_down
+from safemed_eval.models.source import ABOUT
 from safemed_eval.report import summarize
 from safemed_eval.rounding import floor_to
 from safemed_eval.runs import read_meta
-from safemed_eval.train.log import read_log
+from safemed_eval.train.log import LOG, WORK, read_log
 
 HERE = Path(__file__).parent
 BUILTIN = HERE.parents[1] / "safemed_eval" / "models" / "builtin"
@@ -38,7 +39,7 @@ def ship(runs: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float16).save_pretrained(out)
         AutoProcessor.from_pretrained(start).save_pretrained(out)
-        shutil.copy(start / "safemed_eval.json", out)
+        shutil.copy(start / ABOUT, out)
         print(f"{out}: {(out / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
 
 
@@ -47,7 +48,9 @@ def table(runs: Path) -> None:
     evaluated = {name: summarize(runs / f"evaluate-{name}") for name in MODELS}
     attacks = list(next(iter(evaluated.values())).overall)
     rows = [["", *(_attack(attack) for attack in attacks)]]
-    rows += [[name, *(_share(run.overall[attack]) for attack in attacks)] for name, run in evaluated.items()]
+    rows += [
+        [name, *(percent(run.overall[attack]["accuracy"]) for attack in attacks)] for name, run in evaluated.items()
+    ]
     certified = [["", "sigma", *(f"radius {radius}" for radius in RADII), "average radius", "abstained"]]
     for name in MODELS:
         for sigma in (0.1, 0.25):
@@ -55,11 +58,11 @@ def table(runs: Path) -> None:
             overall = summarize(runs / f"certify-{name}-{sigma}", points).overall
             cells = [_down(overall["certified"][key]["certified_accuracy"]) for key in RADII]
             average = floor_to(overall["average_radius"], 3)
-            certified.append([name, str(sigma), *cells, f"{average:.3f}", _percent(overall["abstention"])])
+            certified.append([name, str(sigma), *cells, f"{average:.3f}", percent(overall["abstention"])])
     training = [["", "command", "minutes", "steps"]]
     for name in MODELS:
-        about = json.loads((runs / name / "safemed_eval.json").read_text(encoding="utf-8"))
-        log = read_log(runs / name / "training" / "log.jsonl")
+        about = json.loads((runs / name / ABOUT).read_text(encoding="utf-8"))
+        log = read_log(runs / name / WORK / LOG)
         seconds = sum(line["train_runtime"] for line in log if "train_runtime" in line)
         command = f"`safemed-eval {' '.join(about['arguments'])}`"
         training.append([name, command, f"{seconds / 60:.0f}", str(log[-1]["step"])])
@@ -118,16 +121,8 @@ def _attack(name: str) -> str:
     return f"{kind}{steps}{restarts} at {options['eps']}"
 
 
-def _share(cell: dict[str, Any]) -> str:
-    return _percent(cell["accuracy"])
-
-
-def _percent(share: float | None) -> str:
-    return "n/a" if share is None else f"{100 * share:.1f}"
-
-
 def _down(share: float | None) -> str:
-    return "above ceiling" if share is None else f"{floor_to(100 * share, 1):.1f}"
+    return "above ceiling" if share is None else percent_down(share)
 
 
 def _markdown(rows: list[list[str]]) -> str:

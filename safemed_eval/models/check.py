@@ -11,7 +11,6 @@ from string import ascii_uppercase
 from typing import Literal
 
 import torch
-from PIL import Image
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
@@ -119,7 +118,7 @@ def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator
 
 
 def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
-    from safemed_eval.models.processor import official_inputs, pixel_inputs
+    from safemed_eval.models.processor import official_inputs, picture, pixel_inputs
     from safemed_eval.models.vlm import VLM
 
     if not isinstance(model.scorer, VLM):
@@ -127,8 +126,8 @@ def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterato
     vlm, scene, last = model.scorer, images[:1], ascii_uppercase[len(question.options) - 1]
     tokens = vlm.processor.tokenizer.convert_ids_to_tokens(vlm.letters(len(question.options)).tolist())
     yield Finding("option letters", "pass", f"A to {last} are the tokens {' '.join(map(repr, tokens))}")
-    picture = Image.fromarray((scene[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy())
-    inputs, call = official_inputs(vlm.processor, picture, vlm.prompt(question, vlm.asking.template.cue))
+    image = picture(scene[0])
+    inputs, call = official_inputs(vlm.processor, image, vlm.prompt(question, vlm.asking.template.cue))
     ours = pixel_inputs(vlm.processor, scene, call)
     name = next(key for key in call.outputs if inputs[key].is_floating_point())
     if inputs[name].shape != ours[name].shape:
@@ -138,7 +137,7 @@ def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterato
     off = inputs[name].double() - ours[name].double().cpu()
     relative = float(off.square().mean().sqrt() / inputs[name].double().std().clamp_min(1e-12))
     with torch.no_grad():
-        official = vlm.official_scores(picture, question).log_softmax(0)
+        official = vlm.official_scores(image, question).log_softmax(0)
         shift = _largest(model.classify([question])(scene)[0] - official.to(scene.device))
     fits = relative <= PIXEL_TOLERANCE and shift <= LOG_PROB_TOLERANCE
     yield Finding(

@@ -81,3 +81,8 @@ def pixel_inputs(processor: Any, canvas: torch.Tensor, call: ImageCall) -> dict[
         images = [[image] for image in images]
     outputs = processor.image_processor(images, **{**call.settings, "return_tensors": "pt"})
     return {key: outputs[key] for key in call.outputs}
+
+
+def picture(canvas: torch.Tensor) -> Image.Image:
+    """(3, H, W) in [0, 1] on 8-bit grey levels -> a picture with these very levels."""
+    return Image.fromarray((canvas * 255).round().byte().permute(1, 2, 0).cpu().numpy())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -150,11 +151,22 @@ def _video(family: Family) -> Json:
     return {"video_processor": getattr(transformers, name)()} if hasattr(transformers, name) else {}
 
 
-def _qwen_image_processor() -> Any:
+def _qwen_image_processor(patch: int, side: int) -> Any:
     from transformers import Qwen2VLImageProcessor
 
-    return Qwen2VLImageProcessor(patch_size=14, merge_size=2, size={"shortest_edge": 56 * 56, "longest_edge": 56 * 56})
+    size = {"shortest_edge": side * side, "longest_edge": side * side}
+    return Qwen2VLImageProcessor(patch_size=patch, merge_size=2, size=size)
 
+
+_QWEN_TOKENS = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+_QWEN_BRACKETS = ("<|vision_start|>", "<|vision_end|>")
+_QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+_QWEN_IDS = {
+    "image_token_id": "token:<|image_pad|>",
+    "video_token_id": "token:<|video_pad|>",
+    "vision_start_token_id": "token:<|vision_start|>",
+    "vision_end_token_id": "token:<|vision_end|>",
+}
 
 QWEN2_5_VL = Family(
     model_type="qwen2_5_vl",
@@ -182,23 +194,14 @@ QWEN2_5_VL = Family(
             "window_size": 56,
             "fullatt_block_indexes": [1],
         },
-        "image_token_id": "token:<|image_pad|>",
-        "video_token_id": "token:<|video_pad|>",
-        "vision_start_token_id": "token:<|vision_start|>",
-        "vision_end_token_id": "token:<|vision_end|>",
+        **_QWEN_IDS,
     },
     processor="Qwen2_5_VLProcessor",
-    image_processor=_qwen_image_processor,
-    image="<|vision_start|><|image_pad|><|vision_end|>",
-    tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
-    extra_tokens=("<|vision_start|>", "<|vision_end|>"),
+    image_processor=partial(_qwen_image_processor, 14, 56),
+    image=_QWEN_IMAGE,
+    tokens=_QWEN_TOKENS,
+    extra_tokens=_QWEN_BRACKETS,
 )
-
-
-def _small_image_processor() -> Any:
-    from transformers import Qwen2VLImageProcessor
-
-    return Qwen2VLImageProcessor(patch_size=8, merge_size=2, size={"shortest_edge": 64 * 64, "longest_edge": 64 * 64})
 
 
 SMALL_QWEN2_VL = Family(
@@ -227,16 +230,13 @@ SMALL_QWEN2_VL = Family(
             "patch_size": 8,
             "spatial_merge_size": 2,
         },
-        "image_token_id": "token:<|image_pad|>",
-        "video_token_id": "token:<|video_pad|>",
-        "vision_start_token_id": "token:<|vision_start|>",
-        "vision_end_token_id": "token:<|vision_end|>",
+        **_QWEN_IDS,
         "tie_word_embeddings": False,
     },
     processor="Qwen2VLProcessor",
-    image_processor=_small_image_processor,
-    image="<|vision_start|><|image_pad|><|vision_end|>",
-    tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
-    extra_tokens=("<|vision_start|>", "<|vision_end|>"),
+    image_processor=partial(_qwen_image_processor, 8, 64),
+    image=_QWEN_IMAGE,
+    tokens=_QWEN_TOKENS,
+    extra_tokens=_QWEN_BRACKETS,
 )
 """About two million parameters, 16 image tokens for 64 x 64 pixels: what the checkpoints that ship with us are."""

@@ -1,7 +1,7 @@
 """Training: supervised and group relative policy optimization, on clean and on adversarial images, with TRL.
 
     policy, model = models.load_to_train(source, asking=Asking(template=TEMPLATES["instruct"]))
-    fit.fit(policy, model, items, canvas, recipe, out, about={})
+    fit.fit(policy, model, items, canvas, recipe, out, base=source.reference, about={})
 
 The module `fit` imports torch, TRL and what they need; the recipe and its parts do not.
 """

@@ -12,6 +12,7 @@ from PIL import Image
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.models.answers import CLOSING_TAG
+from safemed_eval.models.processor import picture
 from safemed_eval.models.prompts import Template, opens_answer, thinks
 
 Row = dict[str, Any]
@@ -36,7 +37,7 @@ class Rows:
         return {
             "prompt": [{"role": "user", "content": self.template.wording(item.question)}],
             "completion": [{"role": "assistant", "content": completion(item, self.template)}],
-            "image": to_image(canvas_of(item, self.canvas)),
+            "image": picture(canvas_of(item, self.canvas)),
             "id": item.id,
             "question": item.question,
             "label": item.label,
@@ -54,12 +55,7 @@ def completion(item: Item, template: Template) -> str:
     return f"<think> {option} </think>{answer}" if thinks(template) else answer
 
 
-def to_image(canvas: torch.Tensor) -> Image.Image:
-    """(3, H, W) in [0, 1] on 8-bit grey levels -> a picture with these very levels."""
-    return Image.fromarray((canvas * 255).round().byte().permute(1, 2, 0).cpu().numpy())
-
-
 def to_canvas(image: Image.Image) -> torch.Tensor:
-    """The way back."""
+    """The pixels of `picture` again: (3, H, W) float32 in [0, 1]."""
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 255

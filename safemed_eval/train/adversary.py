@@ -14,10 +14,11 @@ import torch
 
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.core import Classify
+from safemed_eval.models.processor import picture
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator, seed_of
 from safemed_eval.train._recipe import Threats
-from safemed_eval.train._rows import Row, to_canvas, to_image
+from safemed_eval.train._rows import Row, to_canvas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ class Adversary:
                 clean.append(before)
                 attacked.append(after)
                 for place, image in zip(places, images, strict=True):
-                    result[place] = {**rows[place], "image": to_image(image)}
+                    result[place] = {**rows[place], "image": picture(image)}
         if not clean:
             return Perturbed(rows=result, eps=attack.threat.eps)
         losses, right = (torch.cat(parts) for parts in zip(*clean, strict=True))
