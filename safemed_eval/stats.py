@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from scipy import stats as sps
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+"""Cluster labels as numbers."""
+
+FEW_CLUSTERS = 10
 
 
 def _check(k: float, n: float, alpha: float) -> None:
@@ -69,16 +77,14 @@ class Proportion:
     estimate: float | None
     lower: float | None
     upper: float | None
+    few: bool
+    """Whether items are clustered in effectively fewer than FEW_CLUSTERS: the interval may be too narrow."""
 
 
-def clustered_proportion(successes: Sequence[bool], clusters: Sequence[Hashable], *, alpha: float = 0.05) -> Proportion:
+def clustered_proportion(
+    successes: Sequence[bool] | npt.NDArray[np.bool_], clusters: Sequence[Hashable] | Codes, *, alpha: float = 0.05
+) -> Proportion:
     """Share of successes with a Clopper-Pearson interval on the cluster-effective sample size.
-
-    n_eff = n / deff, deff = the ratio of the cluster-robust (linearised, with-replacement) variance of the mean to
-    p (1 - p) / (n - 1), and n_eff is shrunk by (t_{n-1} / t_{d})^2 for d degrees of freedom, never above n. Differs
-    from the source, on the cautious side, in d: not the number of clusters less one, but their effective number
-    (Kish), n^2 / sum of squared sizes, less one, because few large clusters among many small ones hold less
-    information. Where the data carry none on deff (all or none succeed, or one cluster), n_eff is that number.
 
     Args:
         successes: one bool per item.
@@ -87,32 +93,14 @@ def clustered_proportion(successes: Sequence[bool], clusters: Sequence[Hashable]
         estimate and bounds None when there is no item.
     Source:
         Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts
-        estimated from survey data"; https://www.cdc.gov/nchs/data/series/sr_02/sr02_175.pdf.
+        estimated from survey data"; https://www.cdc.gov/nchs/data/series/sr_02/sr02_175.pdf. Differs in the degrees of
+        freedom: see `effective_size`.
     """
-    if len(successes) != len(clusters):
-        raise ValueError(f"{len(successes)} outcomes but {len(clusters)} cluster labels")
-    n, k = len(successes), sum(map(bool, successes))
-    sizes: dict[Hashable, list[int]] = {}
-    for success, cluster in zip(successes, clusters, strict=True):
-        tally = sizes.setdefault(cluster, [0, 0])
-        tally[0] += bool(success)
-        tally[1] += 1
-    c = len(sizes)
-    if n == 0:
-        return Proportion(count=0, n=0, clusters=0, estimate=None, lower=None, upper=None)
-    p = k / n
-    effective = n**2 / sum(size**2 for _, size in sizes.values())
-    if c == n:
-        n_eff = float(n)
-    elif c == 1 or k in (0, n):
-        n_eff = effective
-    else:
-        between = c / (c - 1) * sum((good - p * size) ** 2 for good, size in sizes.values()) / n**2
-        deff = between / (p * (1 - p) / (n - 1))
-        shrink = (
-            float(sps.t.ppf(1 - alpha / 2, n - 1)) / float(sps.t.ppf(1 - alpha / 2, max(1.0, effective - 1)))
-        ) ** 2
-        n_eff = min(float(n), n / deff * shrink) if deff > 0 else float(n)
+    values = np.asarray(successes, dtype=float)
+    if not len(values):
+        return Proportion(count=0, n=0, clusters=0, estimate=None, lower=None, upper=None, few=False)
+    n, k, codes = len(values), int(values.sum()), cluster_codes(clusters)
+    n_eff, p, c = effective_size(values, codes, alpha=alpha), k / n, int(codes.max()) + 1
     return Proportion(
         count=k,
         n=n,
@@ -120,4 +108,44 @@ def clustered_proportion(successes: Sequence[bool], clusters: Sequence[Hashable]
         estimate=p,
         lower=clopper_pearson_lower(p * n_eff, n_eff, alpha / 2),
         upper=clopper_pearson_upper(p * n_eff, n_eff, alpha / 2),
+        few=c < n and _kish(codes) < FEW_CLUSTERS,
     )
+
+
+def effective_size(values: Floats, clusters: Sequence[Hashable] | Codes, *, alpha: float) -> float:
+    """How many independent items say as much about the mean as these clustered ones.
+
+    n_eff = n / deff, deff = the ratio of the cluster-robust (linearised, with-replacement) variance of the mean to that
+    of independent items, and n_eff is shrunk by (t_{n-1} / t_{d})^2 for d degrees of freedom, never above n. d is not
+    the number of clusters less one, as in Korn and Graubard, but their effective number less one, because few large
+    clusters among many small ones hold less information. Where the data carry nothing on deff (all values equal, or one
+    cluster), n_eff is that number.
+    """
+    if len(values) != len(clusters):
+        raise ValueError(f"{len(values)} outcomes but {len(clusters)} cluster labels")
+    codes = cluster_codes(clusters)
+    n, c, effective = len(values), int(codes.max()) + 1, _kish(codes)
+    if c == n:
+        return float(n)
+    deviations = values - values.mean()
+    if c == 1 or not deviations.any():
+        return effective
+    between = c / (c - 1) * float((np.bincount(codes, weights=deviations) ** 2).sum()) / n**2
+    if between == 0:
+        return float(n)
+    independent = float((deviations**2).sum()) / (n * (n - 1))
+    shrink = float(sps.t.isf(alpha / 2, n - 1)) / float(sps.t.isf(alpha / 2, max(1.0, effective - 1)))
+    return min(float(n), n * independent / between * shrink**2)
+
+
+def cluster_codes(clusters: Sequence[Hashable] | Codes) -> Codes:
+    """Labels as numbers 0 .. c - 1, none left out."""
+    if isinstance(clusters, np.ndarray):
+        return np.unique(clusters, return_inverse=True)[1]
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(label, len(known)) for label in clusters], dtype=np.int64)
+
+
+def _kish(codes: Codes) -> float:
+    """The effective number of clusters: n^2 / sum of squared sizes."""
+    return float(len(codes) ** 2 / (np.bincount(codes).astype(float) ** 2).sum())

@@ -16,7 +16,7 @@ ROOT = Path(safemed_eval.__file__).parent
 FLOORS = {
     0: ("errors", "__init__"),
     1: ("core", "seeds", "stats", "rounding", "grammar", "faults"),
-    2: ("threat",),
+    2: ("threat", "paired"),
     3: ("attacks", "smoothing", "models", "data"),
     4: ("evaluate", "certify", "train"),
     5: ("runs",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import draw_table
+from synthetic import certified, evaluated, failed, write_run
 
 from safemed_eval import attacks, data, faults
 from safemed_eval.certify import Certification
@@ -237,88 +238,35 @@ def test_kept_images_are_lossless(table: Path, tmp_path: Path) -> None:
 # ----------------------------------------------------------------- breakdown
 
 
-def write_run(
-    out: Path,
-    records: list[dict[str, object]],
-    command: str,
-    chosen: Sequence[attacks.Attack] = (),
-    **meta: object,
-) -> Path:
-    out.mkdir()
-    smoothing = {"sigma": 0.25, "n0": 100, "n": 1000, "alpha": 0.001}
-    spec: dict[str, object] = {
-        "command": command,
-        "smoothing": smoothing,
-        "canvas": "384x384 stretch",
-        "seed": 0,
-        "asking": None,
-    }
-    conditions = [str(attack) for attack in chosen]
-    spec |= {"quantize": False, "attacks": {str(a): {"attack": a.name, **asdict(a)} for a in chosen}}
-    about = {"items": len(records), "skipped": [], "sampled": None, "conditions": conditions, "image_notes": {}}
-    whole = {
-        "schema": 1,
-        "spec": spec,
-        "model": {},
-        "sessions": [],
-        "names": {"model": "toy", "data": "table:x"},
-        **about,
-        **meta,
-    }
-    (out / "run.json").write_text(json.dumps(whole))
-    (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return out
-
-
-def certified(number: int, **changes: object) -> dict[str, object]:
-    record = {
-        "kind": "certify",
-        "item": f"i{number}",
-        "modality": "CT",
-        "question_type": None,
-        "patient_id": None,
-        "image": f"{number}.png",
-        "image_sha256": f"{number}",
-        "prediction": 1,
-        "correct": True,
-        "radius": 0.3,
-        "abstained": None,
-        "error": None,
-    }
-    return {**record, **changes}
-
-
 def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
-    """Five items: 0.3 right, 0.6 right, 0.5 wrong, one abstained, one failed."""
-    out = write_run(
-        tmp_path / "run",
-        [
-            certified(0),
-            certified(1, radius=0.6, modality="MRI"),
-            certified(2, radius=0.5, correct=False),
-            certified(3, radius=None, correct=False, prediction=None, abstained="p_lower <= 1/2"),
-            certified(4, radius=None, correct=False, prediction=None, error="broken"),
-        ],
-        "certify",
-    )
+    """Five items: radius 0.307 right, 0.616 right, 0.495 wrong, one abstained, one failed."""
+    records = [
+        certified(0, 920),
+        certified(1, 1000, modality="MRI"),
+        certified(2, 990, chosen=0),
+        certified(3, 500),
+        failed(4),
+    ]
+    assert [r["radius"] and round(r["radius"], 3) for r in records] == [0.307, 0.616, 0.495, None, None]
+    out = write_run(tmp_path / "run", records, "certify")
     summary = summarize(out, {"0": 0.0, "0.3": 0.3, "0.31": 0.31, "2": 2.0})
     curve = summary.overall["certified"]
     assert [curve[r]["certified_accuracy"] for r in ("0", "0.3", "0.31", "2")] == [0.4, 0.4, 0.2, None]
     assert curve["2"]["above_ceiling"] and not curve["0.31"]["above_ceiling"]
-    assert summary.overall["average_radius"] == pytest.approx(0.9 / 5)
+    assert summary.overall["average_radius"] == pytest.approx((0.30677 + 0.61582) / 5, abs=1e-5)
     assert summary.overall["median_radius"] is None, "fewer than half are certified right"
     assert (summary.overall["abstained"], summary.overall["wrong"], summary.failed) == (1, 1, 1)
-    assert summary.by_modality["MRI"]["median_radius"] == 0.6
+    assert summary.by_modality["MRI"]["median_radius"] == pytest.approx(0.61582, abs=1e-5)
     assert [summary.by_modality[m]["n"] for m in ("CT", "MRI")] == [4, 1]
     assert list(summary.by_question_type) == ["unknown"]
-    two = [certified(0, radius=3.0), certified(1, radius=None, correct=False, abstained="p_lower <= 1/2")]
-    assert summarize(write_run(tmp_path / "two", two, "certify")).overall["median_radius"] == 3.0, "half are enough"
+    two = summarize(write_run(tmp_path / "two", [certified(0, 920), certified(1, 500)], "certify")).overall
+    assert two["median_radius"] == pytest.approx(0.30677, abs=1e-5), "half are enough"
     assert summary.notes["ceiling"] == pytest.approx(0.6158, abs=1e-3)
 
 
 def test_breakdown_agrees_with_a_pandas_one_liner(table: Path, tmp_path: Path) -> None:
     records = [r for group in evaluation(Colors()).run(items(table), CHOSEN) for r in group]
-    out = write_run(tmp_path / "run", records, "evaluate", CHOSEN, items=8)
+    out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(one) for one in CHOSEN])
     summary = summarize(out)
     frame = pd.DataFrame(records)
     for (modality, attack), share in frame.groupby(["modality", "attack"])["correct"].mean().items():
@@ -339,7 +287,7 @@ def test_image_blind_items_are_counted(table: Path, tmp_path: Path) -> None:
 
     huge = [attacks.parse(spec) for spec in ("clean", "pgd:eps=1", "noise:eps=1", "pgd:eps=8/255")]
     records = [r for group in evaluation(Blind()).run(items(table), huge) for r in group]
-    out = write_run(tmp_path / "run", records, "evaluate", huge, items=8)
+    out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(one) for one in huge])
     summary = summarize(out)
     blind = {name: cell["image_blind"] for name, cell in summary.overall.items()}
     assert blind == {
@@ -436,26 +384,15 @@ def test_an_abstention_with_a_majority_for_gold_is_not_correct(table: Path) -> N
 def test_notes_by_hand(tmp_path: Path) -> None:
     """Canvas cost: official less clean. Steps: the median over flipped rows. Grey levels: RMS over three channels."""
 
-    def row(item: int, attack: str, correct: bool, steps: int | None = 0) -> dict[str, object]:
-        shared = {
-            "modality": "CT",
-            "question_type": None,
-            "patient_id": None,
-            "image": f"{item}",
-            "image_sha256": f"{item}",
-        }
-        answer = {"prediction": 0, "correct": correct, "steps": steps, "error": None}
-        return {"kind": "evaluate", "item": f"i{item}", "attack": attack, **shared, **answer}
-
     pgd = attacks.parse("pgd:eps=4/255")
-    records = [row(i, "clean", i < 5) for i in range(10)] + [row(i, "official", i < 8, None) for i in range(10)]
-    records += [row(i, str(pgd), i < 2, steps) for i, steps in enumerate([10, 10, 2, 4, 9, 0, 0, 0, 0, 0])]
-    chosen = [attacks.parse("clean"), pgd]
+    records = [evaluated(i, "clean", i < 5) for i in range(10)]
+    records += [evaluated(i, "official", i < 8, steps=None) for i in range(10)]
+    records += [evaluated(i, str(pgd), i < 2, steps=steps) for i, steps in enumerate([10, 10, 2, 4, 9, 0, 0, 0, 0, 0])]
     conditions = ["clean", str(pgd), "official"]
-    summary = summarize(write_run(tmp_path / "a", records, "evaluate", chosen, items=10, conditions=conditions))
+    summary = summarize(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
     assert summary.notes["canvas_cost"] == pytest.approx(0.3)
     assert summary.overall[str(pgd)]["median_steps"] == 4
-    certified_run = summarize(write_run(tmp_path / "b", [certified(0)], "certify"), {"at": 0.6158, "over": 0.6159})
+    certified_run = summarize(write_run(tmp_path / "b", [certified(0, 920)], "certify"), {"at": 0.6158, "over": 0.6159})
     assert certified_run.notes["grey_levels_per_radius"] == pytest.approx(255 / np.sqrt(3 * 384 * 384))
     ceiling = certified_run.notes["ceiling"]
     exactly = summarize(tmp_path / "b", {"top": ceiling, "over": np.nextafter(ceiling, 1)}).overall["certified"]

@@ -14,8 +14,8 @@ from safemed_eval.errors import ModelOutputError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Smoothing
-from safemed_eval.smoothing.certify import certify, count_votes, read_votes
+from safemed_eval.smoothing import Smoothing, read_votes
+from safemed_eval.smoothing.certify import certify, count_votes
 from safemed_eval.smoothing.noise import CHUNK, noisy_copies
 
 AB = Question(text="Which?", options=("A", "B"))

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ PHRASES = [
 ]
 IMAGE_TOKENS = 16
 BATCH = 64
-TEXT_WARM_UP, TEXT_STEPS = 300, 1300
+TEXT_WARM_UP, TEXT_STEPS = 300, 2600
 VISION_STEPS, VISION_IMAGES = 4000, 20480
-ROBUST_STEPS, ROBUST_EPS = 1800, 8 / 255
+ROBUST_STEPS, ROBUST_EPS = 2200, 8 / 255
 
 
 def main() -> None:
@@ -103,6 +104,27 @@ def attributes(spec: phantom.Phantom) -> list[list[str]]:
     return rows
 
 
+def mistaken(rows: list[list[str]], rng: np.random.Generator) -> list[list[str]]:
+    """Per picture, what each attribute could be mistaken for: another word of its kind."""
+
+    def other(words: Sequence[str], than: str) -> str:
+        return str(rng.choice([word for word in words if word != than]))
+
+    found = []
+    for modality, anatomy, finding, grade, where in rows:
+        last = phantom.PLACES if where in phantom.PLACES else phantom.COUNTS if where in phantom.COUNTS else None
+        found.append(
+            [
+                other(phantom.MODALITIES, modality),
+                other(phantom.ANATOMIES[modality], anatomy),
+                other(phantom.FINDINGS[modality], finding),
+                other(phantom.GRADES, grade),
+                other(last or [*phantom.PLACES, *phantom.COUNTS], where),
+            ]
+        )
+    return found
+
+
 def image_words(rows: list[list[str]], tokenizer: Any) -> torch.Tensor:
     """(N, 16) token ids: image token i is the word of attribute i mod 5."""
     ids = torch.tensor([tokenizer.convert_tokens_to_ids(row) for row in rows])
@@ -134,9 +156,11 @@ def text(model: Any, processor: Any) -> None:
         kind = str(rng.choice(["repeat", "look up", "think", "instruct"], p=shares))
         extra = torch.zeros(())
         if kind in asked:
-            ids, labels, words, options, gold = asked[kind].batch(rng)
+            ids, labels, words, others, options, gold = asked[kind].batch(rng)
             embedded = embeddings(ids)
-            shown = embeddings(words)
+            blur = 0.5 * late * torch.rand(*words.shape, 1, generator=draw)
+            shown = torch.lerp(embeddings(words), embeddings(others), blur)
+            shown = shown * (1 - 0.5 * late * torch.rand(*words.shape, 1, generator=draw))
             level = 0.7 * late * torch.rand(len(ids), 1, 1, generator=draw)
             embedded[:, asked[kind].image] = shown + level * torch.randn(shown.shape, generator=draw)
             place = positions[:, :, : ids.shape[1]].expand(-1, len(ids), -1)
@@ -163,7 +187,9 @@ class Asked:
 
     def __init__(self, processor: Any, spec: phantom.Phantom, template: str) -> None:
         self.tokenizer = processor.tokenizer
-        self.words = image_words(attributes(spec), self.tokenizer)
+        rows = attributes(spec)
+        self.words = image_words(rows, self.tokenizer)
+        self.others = image_words(mistaken(rows, np.random.default_rng(1)), self.tokenizer)
         items = phantom.make(f"split={spec.split},images={spec.images},seed={spec.seed}").items
         self.pictures = [int(Path(item.image).stem) for item in items]
         self.gold = torch.tensor([item.label for item in items])
@@ -189,11 +215,15 @@ class Asked:
         return found
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """Tokens and labels (B, L), image words (B, 16), places of the options (B, 4) or -1, and gold options (B,)."""
+        """Tokens and labels (B, L), image words and what they could be mistaken for (B, 16), places of the options
+
+        (B, 4) or -1, and gold options (B,).
+        """
         chosen = rng.integers(0, len(self.rows), BATCH)
         rows = [self.rows[i] for i in chosen]
         ids, labels = padded([(a + b, [-100] * len(a) + b) for a, b in rows])
-        return ids, labels, self.words[[self.pictures[i] for i in chosen]], self.options[chosen], self.gold[chosen]
+        shown = [self.pictures[i] for i in chosen]
+        return ids, labels, self.words[shown], self.others[shown], self.options[chosen], self.gold[chosen]
 
 
 def repeated(tokenizer: Any, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,13 +13,11 @@ from typing import Any
 import pandas as pd
 
 from safemed_eval import stats
-from safemed_eval.core import OFFICIAL, UNKNOWN
-from safemed_eval.runs import read_meta, read_records
+from safemed_eval.core import OFFICIAL
+from safemed_eval.report.load import Json, LoadedRun, load
 
 HUGE_EPS = 0.5
 """From this L-infinity eps on the balls of all images share mid-grey: an item that never flips is image-blind."""
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,48 +49,55 @@ class Summary:
 
 
 def summarize(out: Path, radii: Mapping[str, float] | None = None) -> Summary:
-    """Read a run folder and break it down.
+    """Read a run folder and break it down; see `breakdown`.
 
-    Args:
-        radii: for `certify`: where certified accuracy is read, by name; by default at 0.
     Raises:
         RunError: not a run folder.
     """
-    meta, frame = read_meta(out), pd.DataFrame(read_records(out))
-    spec, conditions = meta["spec"], meta["conditions"]
-    notes: Json = {"images": meta["image_notes"]}
-    measure: Callable[[pd.DataFrame], Json]
-    if spec["command"] == "certify":
-        smoothing = spec["smoothing"]
-        ceiling = stats.radius_ceiling(smoothing["sigma"], smoothing["n"], smoothing["alpha"])
-        measure = partial(_certified, points=radii or {"0": 0.0}, ceiling=ceiling)
-        notes |= {"ceiling": ceiling, "grey_levels_per_radius": _grey_levels(spec["canvas"])}
-        notes |= _false_certificates(len(frame), smoothing["alpha"])
-    else:
-        huge = {name for name, attack in spec["attacks"].items() if _is_huge(attack)}
-        measure = partial(_attacked, conditions=conditions, huge=huge)
-    overall = measure(frame)
-    if OFFICIAL in conditions:
+    return breakdown(load(out), radii)
+
+
+def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summary:
+    """The numbers of a run, in all and by slice.
+
+    Args:
+        radii: for `certify`: where certified accuracy is read, by name; by default at 0.
+    """
+    meta, frame, measure = run.meta, run.frame, measure_of(run, radii)
+    overall, notes = measure(frame), {"images": meta["image_notes"]}
+    if run.kind == "certify":
+        notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
+        notes |= _false_certificates(len(frame), run.smoothing.alpha)
+    elif OFFICIAL in run.conditions:
         notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
+    each = max(1, len(run.conditions))
     return Summary(
-        kind=spec["command"],
-        items=0 if frame.empty else int((frame["item"].value_counts() == max(1, len(conditions))).sum()),
+        kind=run.kind,
+        items=0 if frame.empty else int((frame["item"].value_counts() == each).sum()),
         expected=meta["items"],
-        failed=0 if frame.empty else int(frame.loc[frame["error"].notna(), "item"].nunique()),
+        failed=run.failed,
         skipped=len(meta["skipped"]),
         sampled=meta["sampled"],
-        asked=_asked(meta),
+        asked=_asked(run),
         overall=overall,
         by_modality=_by(frame, "modality", measure),
         by_question_type=_by(frame, "question_type", measure),
         notes=notes,
-        out=str(out),
+        out=str(run.out),
     )
 
 
-def _asked(meta: Json) -> Json:
-    spec, model, names = meta["spec"], meta["model"], meta["names"]
-    options = spec["smoothing"] if spec["command"] == "certify" else {"quantize": spec["quantize"]}
+def measure_of(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Callable[[pd.DataFrame], Json]:
+    """The function from some of a run's rows to their numbers, as `Summary` lists them."""
+    if run.kind == "certify":
+        return partial(_certified, points=radii or {"0": 0.0}, ceiling=run.smoothing.ceiling)
+    huge = {name for name, attack in run.spec["attacks"].items() if _is_huge(attack)}
+    return partial(_attacked, conditions=run.conditions, huge=huge)
+
+
+def _asked(run: LoadedRun) -> Json:
+    spec, model, names = run.spec, run.meta["model"], run.meta["names"]
+    options = asdict(run.smoothing) if run.kind == "certify" else {"quantize": spec["quantize"]}
     return {
         "model": names["model"],
         "data": names["data"],
@@ -108,8 +113,7 @@ def _asked(meta: Json) -> Json:
 def _by(frame: pd.DataFrame, column: str, measure: Callable[[pd.DataFrame], Json]) -> dict[str, Json]:
     if frame.empty:
         return {}
-    slices = frame[column].fillna(UNKNOWN)
-    return {str(name): measure(frame[slices == name]) for name in sorted(slices.unique())}
+    return {str(name): measure(frame[frame[column] == name]) for name in sorted(frame[column].unique())}
 
 
 def _attacked(part: pd.DataFrame, conditions: Sequence[str], huge: Set[str]) -> Json:
@@ -119,7 +123,7 @@ def _attacked(part: pd.DataFrame, conditions: Sequence[str], huge: Set[str]) -> 
 def _accuracy(frame: pd.DataFrame, condition: str, huge: bool) -> Json:
     part = frame if frame.empty else frame[frame["attack"] == condition]
     correct = [] if part.empty else part["correct"].tolist()
-    share = stats.clustered_proportion(correct, _clusters(part))
+    share = stats.clustered_proportion(correct, clusters_of(part))
     flipped = part if part.empty else part[~part["correct"] & (part["steps"] > 0)]
     return {
         "accuracy": share.estimate,
@@ -128,6 +132,7 @@ def _accuracy(frame: pd.DataFrame, condition: str, huge: bool) -> Json:
         "correct": share.count,
         "n": share.n,
         "clusters": share.clusters,
+        "few": share.few,
         "failed": 0 if part.empty else int(part["error"].notna().sum()),
         "no_answer": 0 if part.empty else int((part["prediction"].isna() & part["error"].isna()).sum()),
         "median_steps": None if flipped.empty else float(flipped["steps"].median()),
@@ -141,7 +146,7 @@ def _certified(part: pd.DataFrame, points: Mapping[str, float], ceiling: float |
     radius = part["radius"].where(right).astype(float) if n else pd.Series(dtype=float)
     curve = {}
     for name, value in points.items():
-        share = stats.clustered_proportion((radius >= value).tolist(), _clusters(part))
+        share = stats.clustered_proportion((radius >= value).tolist(), clusters_of(part))
         beyond = ceiling is not None and value > ceiling
         curve[name] = {
             "radius": value,
@@ -150,6 +155,7 @@ def _certified(part: pd.DataFrame, points: Mapping[str, float], ceiling: float |
             "upper": None if beyond else share.upper,
             "certified": None if beyond else share.count,
             "above_ceiling": beyond,
+            "few": share.few,
         }
     failed = int(part["error"].notna().sum()) if n else 0
     abstained = int(part["abstained"].notna().sum()) if n else 0
@@ -157,7 +163,7 @@ def _certified(part: pd.DataFrame, points: Mapping[str, float], ceiling: float |
     return {
         "certified": curve,
         "n": n,
-        "clusters": len(set(_clusters(part))),
+        "clusters": len(set(clusters_of(part))),
         "abstained": abstained,
         "abstention": abstained / n if n else None,
         "no_answer": int((part["abstained"] == "no answer won").sum()) if n else 0,
@@ -175,7 +181,7 @@ def _false_certificates(attempted: int, alpha: float) -> Json:
     }
 
 
-def _grey_levels(canvas: str) -> float | None:
+def grey_levels(canvas: str) -> float | None:
     """Root-mean-square change in 8-bit grey levels of a change of L2 length 1; None where canvases differ in size."""
     match = re.match(r"(\d+)x(\d+)", canvas)
     return 255 / math.sqrt(3 * int(match[1]) * int(match[2])) if match else None
@@ -191,7 +197,6 @@ def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _clusters(frame: pd.DataFrame) -> list[str]:
-    if frame.empty:
-        return []
-    return frame["patient_id"].fillna(frame["image_sha256"]).fillna(frame["image"]).tolist()
+def clusters_of(frame: pd.DataFrame) -> list[str]:
+    """The patient, or else the image, of each row."""
+    return [] if frame.empty else frame["cluster"].tolist()

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from safemed_eval.smoothing._spec import Smoothing
+from safemed_eval.smoothing._votes import read_votes
 
-__all__ = ["Smoothing"]
+__all__ = ["Smoothing", "read_votes"]

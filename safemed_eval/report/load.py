@@ -1,0 +1,171 @@
+"""A run folder in memory: what was asked, and one row per record. Certificates are read anew from their votes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safemed_eval.core import UNKNOWN
+from safemed_eval.errors import RunError, SpecError
+from safemed_eval.runs import read_meta, read_records
+from safemed_eval.smoothing import Smoothing, read_votes
+
+Json = dict[str, Any]
+
+SLICES = {"modality": "modality", "question_type": "question type"}
+"""The columns that everything is broken down by, and what to call them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """One run folder.
+
+    Attributes:
+        name: what figures and tables call the run; that of the model, unless the user or a twin asks for more.
+        frame: one row per record, with `cluster` beside the record's own fields; a modality or question type that is
+            not known is "unknown".
+        alpha: at which certificates were read; None for `evaluate`.
+    """
+
+    out: Path
+    name: str
+    meta: Json
+    frame: pd.DataFrame
+    alpha: float | None
+
+    @property
+    def spec(self) -> Json:
+        spec: Json = self.meta["spec"]
+        return spec
+
+    @property
+    def kind(self) -> str:
+        """ "evaluate" or "certify"."""
+        return str(self.spec["command"])
+
+    @property
+    def conditions(self) -> list[str]:
+        """The attacks, clean first; none for `certify`."""
+        return list(self.meta["conditions"])
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """Of a `certify` run, with the alpha at which it was read."""
+        return Smoothing(**self.spec["smoothing"] | {"alpha": self.alpha})
+
+    @property
+    def unfinished(self) -> int:
+        """How many records the run still lacks."""
+        return int(self.meta["items"]) * max(1, len(self.conditions)) - len(self.frame)
+
+    @property
+    def failed(self) -> int:
+        """How many items have an error in a record."""
+        return 0 if self.frame.empty else int(self.frame.loc[self.frame["error"].notna(), "item"].nunique())
+
+    def under(self, condition: str) -> pd.DataFrame:
+        """The rows of one attack."""
+        return self.frame if self.frame.empty else self.frame[self.frame["attack"] == condition]
+
+
+def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> LoadedRun:
+    """Read a run folder.
+
+    Args:
+        alpha: read the certificates of a `certify` run at this one instead of its own.
+        name: what to call it; by default its model.
+    Raises:
+        RunError: not a run folder, not a run of evaluate or certify, or a certificate does not follow from its votes.
+        SpecError: no certificate is possible at this alpha.
+    """
+    meta, frame = read_meta(out), pd.DataFrame(read_records(out))
+    spec = meta["spec"]
+    if spec.get("command") not in ("evaluate", "certify"):
+        raise RunError(f"{out}: a run of '{spec.get('command')}'; name one of evaluate or certify")
+    if not frame.empty:
+        frame["cluster"] = frame["patient_id"].fillna(frame["image_sha256"]).fillna(frame["image"])
+        for column in SLICES:
+            frame[column] = frame[column].fillna(UNKNOWN)
+    if spec["command"] == "certify":
+        own = Smoothing(**spec["smoothing"])
+        _read_certificates(out, frame, own, check=True)
+        try:
+            smoothing = replace(own, alpha=own.alpha if alpha is None else alpha)
+        except ValueError as error:
+            raise SpecError(f"--alpha {alpha}: {error}") from None
+        if smoothing != own:
+            _read_certificates(out, frame, smoothing, check=False)
+        alpha = smoothing.alpha
+    else:
+        alpha = None
+    return LoadedRun(out=out, name=name or Path(meta["names"]["model"]).name, meta=meta, frame=frame, alpha=alpha)
+
+
+def load_all(runs: Sequence[str], *, alpha: float | None = None) -> list[LoadedRun]:
+    """Read several, each written as FOLDER or NAME=FOLDER, and tell those of one name apart.
+
+    Raises:
+        SpecError: a folder is given twice, or two runs are given one name.
+    """
+    loaded, given = [], []
+    for text in runs:
+        name, equals, folder = text.partition("=")
+        named = bool(equals) and not Path(text).exists()
+        loaded.append(load(Path(folder if named else text), alpha=alpha, name=name if named else None))
+        given += [(name, loaded[-1].kind)] if named else []
+    twice = [str(out) for out, count in Counter(run.out.resolve() for run in loaded).items() if count > 1]
+    twice += [name for (name, _), count in Counter(given).items() if count > 1]
+    if twice:
+        raise SpecError(f"{twice[0]}: is given twice")
+    words: tuple[Callable[[LoadedRun], str], ...] = (
+        lambda run: f"sigma {run.spec['smoothing']['sigma']:g}" if run.kind == "certify" else "",
+        lambda run: run.out.name,
+        lambda run: str(run.out),
+    )
+    for word in words:
+        counts = Counter((run.name, run.kind) for run in loaded)
+        loaded = [
+            replace(run, name=f"{run.name}, {word(run)}")
+            if counts[run.name, run.kind] > 1 and word(run) and (run.name, run.kind) not in given
+            else run
+            for run in loaded
+        ]
+    return loaded
+
+
+def _read_certificates(out: Path, frame: pd.DataFrame, smoothing: Smoothing, *, check: bool) -> None:
+    """Replace what the votes decide in every row; with check, refuse a record that says otherwise."""
+    if frame.empty:
+        return
+    read = lru_cache(maxsize=None)(lambda votes0, votes: read_votes(votes0, votes, smoothing))
+    rows: list[Json] = []
+    for record in frame.to_dict("records"):
+        found = None if record["votes"] is None else read(tuple(record["votes0"]), tuple(record["votes"]))
+        row = {
+            "prediction": found.prediction if found else None,
+            "p_lower": found.p_lower if found else None,
+            "radius": found.radius if found else None,
+            "abstained": found.abstained if found else None,
+            "correct": found is not None and found.prediction == record["label"],
+        }
+        if check and not all(_agree(record[key], value) for key, value in row.items()):
+            raise RunError(
+                f"{out}: the certificate of item '{record['item']}' does not follow from its votes; was it edited?"
+            )
+        rows.append(row)
+    read_anew = pd.DataFrame(rows, index=frame.index).astype({"radius": float, "p_lower": float})
+    for column in read_anew:
+        frame[column] = read_anew[column]
+
+
+def _agree(there: Any, here: Any) -> bool:
+    """Whether a stored value is the one found now; SciPy's quantiles may differ in their last bits."""
+    if here is None or pd.isna(there):
+        return here is None and (there is None or bool(pd.isna(there)))
+    return bool(abs(there - here) < 1e-9) if isinstance(here, float) else bool(there == here)

@@ -1,0 +1,124 @@
+"""Run folders with known outcomes, written without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safemed_eval import attacks
+from safemed_eval.core import Item, Question, item_fields
+from safemed_eval.smoothing import Smoothing, read_votes
+
+Json = dict[str, Any]
+SMOOTHING = Smoothing(sigma=0.25)
+ATTACKS = ("clean", "fgsm:eps=4/255", "pgd:eps=4/255,steps=10")
+
+
+def item(number: int, **changes: Any) -> Json:
+    """What every record says of item i: its own image and no patient; modality CT unless changed."""
+    made = Item(
+        id=f"i{number}",
+        question=Question(text=f"What is shown in image {number}?", options=("lung", "liver", "eye")),
+        label=1,
+        image=f"{number}.png",
+        root=Path(),
+        modality="CT",
+        image_sha256=f"hash {number}",
+    )
+    return item_fields(made) | changes
+
+
+def evaluated(number: int, attack: str, correct: bool, **changes: Any) -> Json:
+    values = {
+        "prediction": 1 if correct else 0,
+        "correct": correct,
+        "log_probs": [-2.5, -0.2, -2.5] if correct else [-0.2, -2.5, -2.5],
+        "text": None,
+        "linf": 0.0 if attack == "clean" else 4 / 255,
+        "l2": 0.0 if attack == "clean" else 1.5,
+        "steps": 0 if attack == "clean" else 3,
+        "target": None,
+        "batch": 16,
+        "seconds": 0.1,
+        "error": None,
+    }
+    return {"kind": "evaluate", "attack": attack, **item(number)} | values | changes
+
+
+def certified(number: int, k: int, *, chosen: int = 1, smoothing: Smoothing = SMOOTHING, **changes: Any) -> Json:
+    """A certificate from k of n votes for `chosen`, the others for the next class; 3 is "no answer", 1 is right."""
+    votes0, votes = [0] * 4, [0] * 4
+    votes0[chosen], votes[chosen], votes[(chosen + 1) % 4] = smoothing.n0, k, smoothing.n - k
+    found = read_votes(tuple(votes0), tuple(votes), smoothing)
+    values = {
+        "sampling": "fixed",
+        **asdict(smoothing),
+        "votes0": votes0,
+        "votes": votes,
+        "prediction": found.prediction,
+        "correct": found.prediction == 1,
+        "p_lower": found.p_lower,
+        "radius": found.radius,
+        "abstained": found.abstained,
+        "batch": 16,
+        "seconds": 0.1,
+        "error": None,
+    }
+    return {"kind": "certify", **item(number)} | values | changes
+
+
+def failed(number: int, **changes: Any) -> Json:
+    """A certificate that could not be made."""
+    lost = dict.fromkeys(("votes0", "votes", "prediction", "p_lower", "radius", "abstained"))
+    return certified(number, 0) | lost | {"correct": False, "error": "broken"} | changes
+
+
+def write_run(
+    out: Path,
+    records: Sequence[Json],
+    command: str,
+    *,
+    conditions: Sequence[str] = ATTACKS,
+    smoothing: Smoothing = SMOOTHING,
+    spec: Json | None = None,
+    weights: str = "w",
+    **meta: Any,
+) -> Path:
+    """A folder as `safemed-eval COMMAND` leaves it."""
+    out.mkdir(parents=True)
+    chosen = [attacks.parse(name) for name in conditions if name != "official"]
+    own: Json = {"smoothing": asdict(smoothing), "sampling": "fixed"}
+    if command == "evaluate":
+        own = {"attacks": {str(a): {"attack": a.name, **asdict(a)} for a in chosen}, "quantize": False}
+        own |= {"official": "official" in conditions, "keep_images": 0}
+    whole = {
+        "schema": 1,
+        "spec": {
+            "command": command,
+            "model": {"weights_sha256": weights, "settings_sha256": "s"},
+            "load": {"dtype": "auto", "attn": None, "device_map": None},
+            "asking": {"readout": "choice", "template": {"user": "{question}\n{options}", "cue": "<answer>"}},
+            "select": {"modality": [], "question_type": [], "per_group": None, "limit": None},
+            "skipped": 0,
+            "data": "d",
+            "canvas": "384x384 stretch",
+            "seed": 0,
+            "batch_size": None,
+            **own,
+            **(spec or {}),
+        },
+        "model": {"device": "cpu", "dtype": "float32"},
+        "sessions": [],
+        "names": {"model": "toy", "commits": {}, "data": "table:x"},
+        "items": len({record["item"] for record in records}),
+        "skipped": [],
+        "sampled": None,
+        "conditions": list(conditions) if command == "evaluate" else [],
+        "image_notes": {},
+    } | meta
+    (out / "run.json").write_text(json.dumps(whole))
+    (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return out
