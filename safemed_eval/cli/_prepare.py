@@ -158,7 +158,7 @@ def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
 def about_of(source: models.Source, name: str, data: DataSet, conditions: Sequence[str] = ()) -> dict[str, Any]:
     """What run.json keeps beside the spec; `name` is what --data said."""
     return {
-        "names": {"model": source.name, "commits": source.commits, "data": name},
+        "names": {"model": source.name, "commits": source.commits, "data": name, "trained": source.trained},
         "sampled": data.sampled,
         "image_notes": dict(data.notes),
         "items": len(data.items),

@@ -76,13 +76,34 @@ class Source:
         Raises:
             CheckpointError: its note cannot be read.
         """
-        if self.folder is None or not (self.folder / ABOUT).is_file():
+        about = self._about
+        if about is None:
             return None
         try:
-            found = _json(self.folder / ABOUT)["template"]
+            found = about["template"]
             return Template(user=str(found["user"]), cue=str(found["cue"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.folder / ABOUT}: holds no template with 'user' and 'cue': {error}") from None
+            raise CheckpointError(f"{self.name}: {ABOUT} holds no template with 'user' and 'cue': {error}") from None
+
+    @property
+    def trained(self) -> dict[str, Any] | None:
+        """How a checkpoint that was trained here was made: method, data, and the slice, where it was one."""
+        about = self._about
+        if about is None:
+            return None
+        chosen, recipe, names = (about.get(key) or {} for key in ("select", "recipe", "names"))
+        return {
+            "method": recipe.get("method"),
+            "data": names.get("data"),
+            "modality": chosen.get("modality", []),
+            "question_type": chosen.get("question_type", []),
+        }
+
+    @property
+    def _about(self) -> dict[str, Any] | None:
+        if self.folder is None or not (self.folder / ABOUT).is_file():
+            return None
+        return _json(self.folder / ABOUT)
 
     @property
     def reference(self) -> tuple[str, str | None]:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from safemed_eval.core import Item
 from safemed_eval.errors import RunError
+
+Pixels = npt.NDArray[np.float32]
 
 
 class Keeper:
@@ -37,14 +40,43 @@ class Keeper:
             raise RunError(f"{self._folder}: cannot be written: {error.strerror}; the same command goes on") from None
 
     def _store(self, item: Item, condition: str, clean: Any, attacked: Any) -> None:
-        folder = self._folder / re.sub(r"[^A-Za-z0-9.=,-]+", "_", condition)
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', item.id)[-60:]}-{hashlib.sha256(item.id.encode()).hexdigest()[:8]}"
-        _save_png(folder / f"{name}.clean.png", clean)
+        stem = _stem(self._folder, item.id, condition)
+        Path(stem).parent.mkdir(parents=True, exist_ok=True)
+        _save_png(Path(f"{stem}.clean.png"), clean)
         if self._quantized:
-            _save_png(folder / f"{name}.adv.png", attacked)
+            _save_png(Path(f"{stem}.adv.png"), attacked)
         else:
-            np.save(folder / f"{name}.adv.npy", attacked.cpu().numpy())
+            np.save(f"{stem}.adv.npy", attacked.cpu().numpy())
+
+
+def kept(out: Path, item: str, condition: str) -> tuple[Pixels, Pixels] | None:
+    """What `Keeper` stored of an item under an attack: clean and attacked canvas, (H, W, 3) float32 in [0, 1].
+
+    Returns:
+        None where it stored nothing.
+    Raises:
+        RunError: a file is damaged.
+    """
+    stem = _stem(out / "images", item, condition)
+    clean, exact, rounded = (Path(f"{stem}.{end}") for end in ("clean.png", "adv.npy", "adv.png"))
+    try:
+        if not clean.exists():
+            return None
+        attacked = np.moveaxis(np.load(exact), 0, 2) if exact.exists() else _read_png(rounded)
+        return _read_png(clean), attacked.astype(np.float32)
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{stem}.*: an image that was kept cannot be read: {error}") from None
+
+
+def _stem(folder: Path, item: str, condition: str) -> str:
+    """The path of an item's images without their endings: readable, and different for different items."""
+    name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', item)[-60:]}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
+    return str(folder / re.sub(r"[^A-Za-z0-9.=,-]+", "_", condition) / name)
+
+
+def _read_png(file: Path) -> Pixels:
+    with Image.open(file) as image:
+        return (np.asarray(image.convert("RGB")) / 255).astype(np.float32)
 
 
 def _save_png(file: Path, canvas: Any) -> None:
