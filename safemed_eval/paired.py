@@ -6,15 +6,14 @@ are not independent, so that clusters are what is flipped, drawn again, and coun
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize
 from scipy import stats as sps
 
 from safemed_eval.seeds import seed_of
-from safemed_eval.stats import Floats, cluster_codes, effective_size
+from safemed_eval.stats import Codes, Floats, cluster_codes, effective_size
 
 DRAWS = 9999
 """Random sign flips, and bootstrap samples, where there is no exact sum."""
@@ -22,10 +21,9 @@ _TIE = 1e-12
 _AT_ONCE = 2**22
 
 
-def cluster_sums(differences: Sequence[float], clusters: Sequence[Hashable]) -> Floats:
+def cluster_sums(differences: Floats, clusters: Codes) -> Floats:
     """The sum of the differences in each cluster."""
-    codes = cluster_codes(clusters)
-    return np.bincount(codes, weights=np.asarray(differences, dtype=float)).astype(float)
+    return np.bincount(cluster_codes(clusters), weights=differences).astype(float)
 
 
 def sign_flip_test(sums: Floats) -> tuple[float, float]:
@@ -72,18 +70,18 @@ def sign_flip_test_sampled(sums: Floats, *, seed: int) -> tuple[float, float]:
     return (1 + drop) / (1 + DRAWS), (1 + either) / (1 + DRAWS)
 
 
-def drop_interval(differences: Sequence[float], clusters: Sequence[Hashable], *, level: float) -> tuple[float, float]:
+def drop_interval(differences: Floats, clusters: Codes, *, level: float) -> tuple[float, float]:
     """Lower and upper bound, each one-sided at `level`, of the drop of a share.
 
     Args:
         differences: -1, 0 or 1 per item.
+        clusters: a number per item.
     Source:
         Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
         design" (score interval), on the cluster-effective number of items; see `stats.effective_size`.
     """
-    values = np.asarray(differences, dtype=float)
-    n = effective_size(values, clusters, alpha=2 * level)
-    lost, won = (n * float((values == sign).mean()) for sign in (1, -1))
+    n = effective_size(differences, clusters, alpha=2 * level)
+    lost, won = (n * float((differences == sign).mean()) for sign in (1, -1))
     return -_score_upper(won, lost, n, level), _score_upper(lost, won, n, level)
 
 
@@ -103,9 +101,7 @@ def _score_upper(lost: float, won: float, n: float, level: float) -> float:
     return float(optimize.brentq(excess, start, 1.0))
 
 
-def bootstrap_interval(
-    differences: Sequence[float], clusters: Sequence[Hashable], *, level: float, seed: int
-) -> tuple[float, float]:
+def bootstrap_interval(differences: Floats, clusters: Codes, *, level: float, seed: int) -> tuple[float, float]:
     """Lower and upper bound, each one-sided at `level`, of the mean difference, by a studentised cluster bootstrap.
 
     Clusters are drawn again, with all their items; each draw's mean is measured in its own standard errors, which
@@ -128,7 +124,9 @@ def bootstrap_interval(
         means, errors = _means(sums[picked], sizes[picked])
         with np.errstate(divide="ignore", invalid="ignore"):
             found = (means - mean) / errors
-        scores.append(np.where(errors > 0, found, np.where(means == mean, 0.0, np.sign(means - mean) * np.inf)))
+        scores.append(
+            np.where(errors > 0, found, np.where(means == mean, 0.0, np.where(means > mean, np.inf, -np.inf)))
+        )
     low, high = np.quantile(np.concatenate(scores), [level, 1 - level], method="inverted_cdf")
     return mean - float(high) * error, mean - float(low) * error
 
@@ -183,10 +181,13 @@ def smallest_drop(n: float, *, churn: float, level: float, min_drop: float, want
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values, in their order."""
-    if not p:
-        return []
-    from statsmodels.stats.multitest import multipletests
+    """Holm's step-down adjustment of a family of p-values, in their order.
 
-    adjusted: Any = multipletests(list(p), method="holm")[1]
+    Source:
+        Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1.0)
     return [float(value) for value in adjusted]

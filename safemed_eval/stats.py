@@ -108,7 +108,7 @@ def clustered_proportion(
         estimate=p,
         lower=clopper_pearson_lower(p * n_eff, n_eff, alpha / 2),
         upper=clopper_pearson_upper(p * n_eff, n_eff, alpha / 2),
-        few=c < n and _kish(codes) < FEW_CLUSTERS,
+        few=too_few(codes),
     )
 
 
@@ -136,6 +136,11 @@ def effective_size(values: Floats, clusters: Sequence[Hashable] | Codes, *, alph
     independent = float((deviations**2).sum()) / (n * (n - 1))
     shrink = float(sps.t.isf(alpha / 2, n - 1)) / float(sps.t.isf(alpha / 2, max(1.0, effective - 1)))
     return min(float(n), n * independent / between * shrink**2)
+
+
+def too_few(codes: Codes) -> bool:
+    """Whether items are clustered, in effectively fewer than FEW_CLUSTERS clusters."""
+    return bool(len(codes)) and bool(np.bincount(codes).max() > 1) and _kish(codes) < FEW_CLUSTERS
 
 
 def cluster_codes(clusters: Sequence[Hashable] | Codes) -> Codes:

@@ -14,7 +14,7 @@ import safemed_eval
 ROOT = Path(safemed_eval.__file__).parent
 
 FLOORS = {
-    0: ("errors", "__init__"),
+    0: ("errors", "version"),
     1: ("core", "seeds", "stats", "rounding", "grammar", "faults"),
     2: ("threat", "paired"),
     3: ("attacks", "smoothing", "models", "data"),
@@ -22,7 +22,7 @@ FLOORS = {
     5: ("runs",),
     6: ("report",),
     7: ("cli",),
-    8: ("__main__",),
+    8: ("__main__", "__init__"),
 }
 FLOOR_OF = {place: floor for floor, places in FLOORS.items() for place in places}
 

@@ -150,7 +150,7 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     longest = max(len(name) for heading, groups in tables.items() for name in (heading, *map(name_cell, groups)))
     for heading, groups in tables.items():
         rows = [("all", columns(summary.overall)), *((name, columns(row)) for name, row in groups.items())]
-        _print_table(f"{heading:<{longest}}", rows)
+        print_table(f"{heading:<{longest}}", rows)
     for line in _footer(summary):
         say(line)
     say(escape(summary.out), "dim")
@@ -160,7 +160,7 @@ Cells = Mapping[str, str]
 """Column heading -> figure with its interval."""
 
 
-def _print_table(heading: str, rows: Sequence[tuple[str, Cells]]) -> None:
+def print_table(heading: str, rows: Sequence[tuple[str, Cells]]) -> None:
     """One table, or where the terminal is narrow several below each other, each with the rows' names and sizes.
 
     Args:

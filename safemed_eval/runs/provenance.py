@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import safemed_eval
+from safemed_eval.version import VERSION
 
 _PACKAGES = ("torch", "torchvision", "transformers", "numpy", "scipy", "pillow", "pydicom", "peft", "accelerate")
 
@@ -20,7 +20,7 @@ def session(device: str) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": sys.argv[1:],
-        "safemed_eval": safemed_eval.__version__,
+        "safemed_eval": VERSION,
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -38,7 +38,7 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit of a checkout of the toolkit, with "+" if files differ; None for an installed package."""
-    root = Path(safemed_eval.__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists() or not (root / "pyproject.toml").exists():
         return None
     try:

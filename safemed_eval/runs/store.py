@@ -190,15 +190,16 @@ def record_key(record: Record) -> tuple[str, str]:
 
 
 def _same(what: str, out: Path, there: Any, here: Any) -> None:
-    differences = _differences(there, here)
-    if differences:
-        raise RunError(f"--out {out} holds another run; {what} differs: {'; '.join(differences)}. Choose another --out")
+    found = differences(there, here)
+    if found:
+        raise RunError(f"--out {out} holds another run; {what} differs: {'; '.join(found)}. Choose another --out")
 
 
-def _differences(there: Any, here: Any, path: str = "") -> list[str]:
+def differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, a sentence each: "canvas was "64x64", now "384x384"."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [*there, *(key for key in here if key not in there)]
-        return [d for key in keys for d in _differences(there.get(key), here.get(key), f"{path}.{key}".strip("."))]
+        return [d for key in keys for d in differences(there.get(key), here.get(key), f"{path}.{key}".strip("."))]
     return [] if there == here else [f"{path} was {_short(there)}, now {_short(here)}"]
 
 

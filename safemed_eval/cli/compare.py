@@ -1,0 +1,80 @@
+"""safemed-eval compare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from safemed_eval.cli._options import option
+from safemed_eval.cli._show import name_cell, print_table, say
+from safemed_eval.errors import SpecError
+
+if TYPE_CHECKING:
+    from safemed_eval.report.compare import Comparison
+
+EXAMPLE = "Example: safemed-eval compare runs/v1 runs/v2 --junit compare.xml --markdown $GITHUB_STEP_SUMMARY"
+
+
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="Run folder of the release that you have.")],
+    candidate: Annotated[Path, typer.Argument(help="Run folder of the one that would replace it.")],
+    radii: Annotated[
+        str, typer.Option(help="Of certify: where certified accuracy is compared; the suffix s counts in sigma.")
+    ] = "0,0.5s,1s",
+    min_drop: Annotated[float, typer.Option(help="A drop of fewer points is no regression.")] = 2.0,
+    margin: Annotated[float, typer.Option(help="A drop that is surely below these points is accepted.")] = 5.0,
+    level: Annotated[float, typer.Option(help="Probability of a false alarm, over all measures together.")] = 0.05,
+    allow_inconclusive: Annotated[
+        bool, typer.Option("--allow-inconclusive", help="Exit with 0 where the items are too few to tell.")
+    ] = False,
+    junit: Annotated[Path | None, option(panel="Files", help="JUnit XML, for the test tab of a CI.")] = None,
+    markdown: Annotated[
+        Path | None, option(panel="Files", help="Markdown, appended, as to $GITHUB_STEP_SUMMARY.")
+    ] = None,
+    json_file: Annotated[Path | None, option("--json", panel="Files", help="Everything, for scripts.")] = None,
+) -> None:
+    """Is the candidate less robust? Exit code 0: no; 1: yes; 2: the runs cannot be compared; 3: too few items to tell.
+
+    Items are paired by id and clustered by patient or image. Both runs must have been asked for the same.
+    """
+    from safemed_eval.report import compare, gate
+
+    try:
+        rules = compare.Rules(level=level, min_drop=min_drop / 100, margin=margin / 100)
+    except ValueError as error:
+        raise SpecError(f"compare: {error}") from None
+    found = compare.compare(baseline, candidate, radii=radii, rules=rules)
+    _show(found)
+    if junit:
+        _write(junit, gate.junit(found, allow_inconclusive=allow_inconclusive))
+    if markdown:
+        _write(markdown, gate.markdown(found), append=True)
+    if json_file:
+        _write(json_file, json.dumps(found.to_json(), indent=2))
+    raise typer.Exit(found.exit_code(allow_inconclusive=allow_inconclusive))
+
+
+def _show(found: Comparison) -> None:
+    from safemed_eval.report import gate
+
+    tables = {"all items": [(row["measure"], row) for row in gate.rows(found.overall, found.rules)]}
+    slices = gate.rows(found.slices, found.rules)
+    for change, shown in zip(found.overall, tables["all items"], strict=True):
+        tables[change.measure] = [(row["slice"], row) for row in slices if row["measure"] == shown[0]]
+    longest = max(len(name_cell(name)) for heading, rows in tables.items() for name in (heading, *dict(rows)))
+    for heading, rows in tables.items():
+        cells = [(name, {key: row[key] for key in row if key not in ("slice", "measure")}) for name, row in rows]
+        print_table(f"{heading:<{longest}}", cells)
+    for line in gate.sentences(found):
+        say(escape(line))
+    style = {"no regression": "bold green", "inconclusive": "bold yellow"}.get(found.verdict, "bold red")
+    say(escape(gate.headline(found)), style)
+
+
+def _write(file: Path, text: str, *, append: bool = False) -> None:
+    with file.open("a" if append else "w", encoding="utf-8", errors="replace") as stream:
+        stream.write(text)

@@ -1,0 +1,333 @@
+"""Is the candidate less robust than the baseline? Two run folders in, verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from safemed_eval import grammar, paired, stats
+from safemed_eval.errors import RunError, SpecError
+from safemed_eval.report.load import SLICES, Json, LoadedRun, load
+from safemed_eval.runs import differences
+
+Verdict = Literal["regression", "no regression", "inconclusive", "toolkit changed"]
+ALL = "all"
+AVERAGE_RADIUS = "average certified radius"
+RADII = "0,0.5s,1s"
+EXIT = {"no regression": 0, "regression": 1, "toolkit changed": 1, "inconclusive": 3}
+"""Exit codes by verdict; 2 is for runs that cannot be compared."""
+
+_MAY_DIFFER = ("model", "load", "batch_size", "keep_images")
+_SHOWN = 5
+
+Values = npt.NDArray[np.float64]
+Pair = tuple[Values, Values]
+"""What the baseline and the candidate scored, item by item, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """When a drop counts.
+
+    Args:
+        level: probability of a false alarm, over all measures together.
+        min_drop: a smaller drop of the share is no regression, however significant; in [0, 1].
+        margin: a drop that is surely smaller than this is accepted; in [0, 1].
+        seed: of sign flips and bootstrap samples, where there is no exact sum.
+    """
+
+    level: float = 0.05
+    min_drop: float = 0.02
+    margin: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 0.5:
+            raise ValueError(f"level must lie between 0 and 0.5, got {self.level:g}")
+        for name, share in (("min-drop", self.min_drop), ("margin", self.margin)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} must lie between 0 and 100 points, got {100 * share:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One measure in one slice, baseline against candidate. Shares are in [0, 1], a drop is positive.
+
+    The average certified radius counts in units of the ceiling, the largest radius that the sample budget can certify:
+    so it is a share, too, that of certified accuracy averaged over all radii up to the ceiling.
+    """
+
+    slice: str
+    """ "all", or a modality or question type."""
+    measure: str
+    n: int
+    clusters: int
+    baseline: float
+    candidate: float
+    drop: float
+    lower: float | None
+    """The drop is at least this, at `level`; None: the clusters are too few to say."""
+    upper: float | None
+    """The drop is at most this, at `level`."""
+    lost: int | None
+    """Items that only the baseline has right; None for the average radius."""
+    won: int | None
+    p_drop: float
+    """Of no drop, adjusted by Holm for all measures in all, or for all slices and measures."""
+    p_change: float
+    """Of no change in either direction, adjusted likewise."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detectable:
+    """The smallest true drop that these items find in four of five cases."""
+
+    measure: str
+    drop: float | None
+    """None: not even the largest."""
+    effective_items: float
+    churn: float
+    """Assumed share of items that change besides, as many to the better as to the worse: what was seen here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The result of `compare`."""
+
+    baseline: str
+    candidate: str
+    verdict: Verdict
+    same_weights: bool
+    items: int
+    rules: Rules
+    overall: list[Change]
+    """These decide."""
+    slices: list[Change]
+    detectable: list[Detectable]
+    notes: list[str]
+
+    def exit_code(self, *, allow_inconclusive: bool = False) -> int:
+        """0, 1 or 3; see `EXIT`."""
+        return 0 if allow_inconclusive and self.verdict == "inconclusive" else EXIT[self.verdict]
+
+    def to_json(self) -> Json:
+        return asdict(self)
+
+
+def compare(
+    baseline: str | Path,
+    candidate: str | Path,
+    *,
+    radii: str = RADII,
+    rules: Rules | None = None,
+) -> Comparison:
+    """Whether the run `candidate` is significantly less robust than the run `baseline`.
+
+    Items are paired by id, and clustered by patient or image. Each measure (accuracy under each attack; certified
+    accuracy at `radii` and the average certified radius) is tested for a drop by an exact sign-flip permutation of
+    clusters, McNemar's test where a cluster is an item. Holm's correction holds the rate of false alarms over all
+    measures at `level`.
+
+    Returns:
+        "regression": a significant drop of at least `min_drop`, in all items, of some measure.
+        "no regression": for every measure outcomes are identical, or the drop is less than `margin` with confidence
+        1 - level.
+        "toolkit changed": the same weights, but significantly other outcomes, to the better or worse.
+        "inconclusive": else.
+    Raises:
+        RunError: the runs cannot be compared: other data, prompts, canvas, attacks or smoothing; items missing, new or
+            failed; a run that is empty, unfinished or no run.
+        SpecError: a radius above what the sample budget can certify.
+    """
+    rules = rules or Rules()
+    one, two = load(Path(baseline)), load(Path(candidate))
+    _refuse_other_specs(one, two)
+    for run in (one, two):
+        _refuse_incomplete(run)
+    measures, about = _measures(one, two, radii)
+    same = all(one.spec[key] == two.spec[key] for key in ("model", "load"))
+    clusters = about["cluster"].to_numpy()
+    overall = judge(measures, clusters, rules, slices={ALL: np.ones(len(about), dtype=bool)})
+    groups = {
+        f"{title}: {name}": (about[column] == name).to_numpy()
+        for column, title in SLICES.items()
+        for name in sorted(about[column].unique())
+    }
+    return Comparison(
+        baseline=str(baseline),
+        candidate=str(candidate),
+        verdict=overall_verdict(overall, rules, same_weights=same),
+        same_weights=same,
+        items=len(about),
+        rules=rules,
+        overall=overall,
+        slices=judge(measures, clusters, rules, slices=groups),
+        detectable=[
+            _detectable(change, measures, clusters, rules, len(overall))
+            for change in overall
+            if change.lost is not None
+        ],
+        notes=_notes(one, two),
+    )
+
+
+def judge(
+    measures: Mapping[str, Pair],
+    clusters: Sequence[str] | npt.NDArray[Any],
+    rules: Rules,
+    *,
+    slices: Mapping[str, npt.NDArray[np.bool_]],
+) -> list[Change]:
+    """Every measure in every slice, as one family of tests."""
+    codes = stats.cluster_codes(list(clusters))
+    found = [
+        _change(name, measure, base[rows], new[rows], codes[rows], rules)
+        for name, rows in slices.items()
+        for measure, (base, new) in measures.items()
+    ]
+    drop, change = (paired.holm([getattr(one, key) for one in found]) for key in ("p_drop", "p_change"))
+    adjusted = [replace(one, p_drop=p, p_change=q) for one, p, q in zip(found, drop, change, strict=True)]
+    return [replace(one, verdict=_verdict(one, rules)) for one in adjusted]
+
+
+def overall_verdict(overall: Sequence[Change], rules: Rules, *, same_weights: bool) -> Verdict:
+    """What the measures in all say together."""
+    if same_weights and any(change.p_change <= rules.level for change in overall):
+        return "toolkit changed"
+    verdicts = {change.verdict for change in overall}
+    return next(verdict for verdict in ("regression", "inconclusive", "no regression") if verdict in verdicts)
+
+
+def _change(name: str, measure: str, base: Values, new: Values, codes: stats.Codes, rules: Rules) -> Change:
+    difference = base - new
+    sums = paired.cluster_sums(difference, codes)
+    whole = measure != AVERAGE_RADIUS
+    few = stats.too_few(codes)
+    if whole:
+        p_drop, p_change = paired.sign_flip_test(sums)
+        bounds = paired.drop_interval(difference, codes, level=rules.level)
+    else:
+        p_drop, p_change = paired.sign_flip_test_sampled(sums, seed=rules.seed)
+        bounds = paired.bootstrap_interval(difference, codes, level=rules.level, seed=rules.seed)
+    return Change(
+        slice=name,
+        measure=measure,
+        n=len(base),
+        clusters=len(sums),
+        baseline=float(base.mean()),
+        candidate=float(new.mean()),
+        drop=float(difference.mean()),
+        lower=None if few else bounds[0],
+        upper=None if few else bounds[1],
+        lost=int((difference > 0).sum()) if whole else None,
+        won=int((difference < 0).sum()) if whole else None,
+        p_drop=p_drop,
+        p_change=p_change,
+        verdict="no regression" if not difference.any() else "inconclusive",
+    )
+
+
+def _verdict(change: Change, rules: Rules) -> Verdict:
+    """From bounds and adjusted p-values; identical outcomes have their verdict already."""
+    if change.verdict == "no regression":
+        return change.verdict
+    if change.p_drop <= rules.level and change.drop > 0 and change.drop >= rules.min_drop:
+        return "regression"
+    return "no regression" if change.upper is not None and change.upper < rules.margin else "inconclusive"
+
+
+def _detectable(
+    change: Change, measures: Mapping[str, Pair], clusters: npt.NDArray[Any], rules: Rules, tests: int
+) -> Detectable:
+    base, new = measures[change.measure]
+    items = stats.effective_size(base - new, list(clusters), alpha=2 * rules.level)
+    churn = 2 * min(change.lost or 0, change.won or 0) / change.n
+    drop = paired.smallest_drop(items, churn=churn, level=rules.level / tests, min_drop=rules.min_drop)
+    return Detectable(measure=change.measure, drop=drop, effective_items=items, churn=churn)
+
+
+# ------------------------------------------------------------------------------------------------------- alignment
+
+
+def _refuse_other_specs(one: LoadedRun, two: LoadedRun) -> None:
+    here, there = ({key: value for key, value in run.spec.items() if key not in _MAY_DIFFER} for run in (one, two))
+    found = differences(here, there)
+    if found:
+        lines = "".join(f"\n  {line}" for line in found)
+        raise RunError(f"{one.out} and {two.out} cannot be compared; they were asked for different things:{lines}")
+
+
+def _refuse_incomplete(run: LoadedRun) -> None:
+    if run.frame.empty:
+        raise RunError(f"{run.out}: holds no record; an empty run passes no comparison")
+    if run.unfinished:
+        raise RunError(f"{run.out}: lacks {run.unfinished} records; let the run finish, the same command goes on")
+    if run.failed:
+        error = next(text for text in run.frame["error"] if isinstance(text, str))
+        raise RunError(f"{run.out}: {run.failed} items failed, which is no pass; mend it and run anew: {error}")
+
+
+def _measures(one: LoadedRun, two: LoadedRun, radii: str) -> tuple[dict[str, Pair], pd.DataFrame]:
+    """The scores of both runs under every measure, aligned by item, and the items themselves."""
+    about, other = (run.frame.drop_duplicates("item").set_index("item").sort_index() for run in (one, two))
+    gone, new = about.index.difference(other.index), other.index.difference(about.index)
+    if len(gone) or len(new):
+        raise RunError(
+            f"{two.out} has other items than {one.out}: {_some(gone)} missing, {_some(new)} new; run both on the same"
+        )
+    for column in ("label", "image_sha256", "question", *SLICES):
+        changed = about.index[(about[column] != other[column]) & ~(about[column].isna() & other[column].isna())]
+        if len(changed):
+            raise RunError(f"{column} differs between {one.out} and {two.out} for {_some(changed)}; the data changed")
+    if one.kind == "evaluate":
+        return {
+            name: (_scores(one.under(name), about), _scores(two.under(name), about)) for name in one.conditions
+        }, about
+    right = [_radii(run.frame, about) for run in (one, two)]
+    ceiling = one.smoothing.ceiling
+    assert ceiling is not None
+    measures = {}
+    for name, radius in grammar.radii(radii, one.smoothing.sigma).items():
+        if radius > ceiling:
+            raise SpecError(
+                f"--radii {name}: n={one.smoothing.n} draws certify no radius above {ceiling:.4f} at all; leave it out"
+            )
+        measures[f"certified at r >= {name}"] = ((right[0] >= radius).astype(float), (right[1] >= radius).astype(float))
+    measures[AVERAGE_RADIUS] = (np.fmax(right[0], 0) / ceiling, np.fmax(right[1], 0) / ceiling)
+    return measures, about
+
+
+def _scores(rows: pd.DataFrame, about: pd.DataFrame) -> Values:
+    return rows.set_index("item")["correct"].reindex(about.index).to_numpy(dtype=float)
+
+
+def _radii(frame: pd.DataFrame, about: pd.DataFrame) -> Values:
+    """The certified radius of each item that is right, else -1."""
+    rows = frame.set_index("item").reindex(about.index)
+    return rows["radius"].where(rows["correct"].astype(bool)).fillna(-1.0).to_numpy(dtype=float)
+
+
+def _some(items: pd.Index) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return f"{len(items)} ({', '.join(map(str, items[:_SHOWN]))}{more})" if len(items) else "none"
+
+
+def _notes(one: LoadedRun, two: LoadedRun) -> list[str]:
+    here, there = (
+        {"load": run.spec["load"], "batch_size": run.spec["batch_size"]}
+        | {key: (run.meta["sessions"] or [{}])[-1].get(key) for key in ("safemed_eval", "commit", "device")}
+        for run in (one, two)
+    )
+    notes = differences(here, there)
+    if one.meta["sampled"]:
+        notes.append(f"a sample: {one.meta['sampled']}")
+    if one.meta["skipped"]:
+        notes.append(f"{len(one.meta['skipped'])} bad items were left out of both")
+    return notes

@@ -1,0 +1,144 @@
+"""A comparison in words: rows and sentences for the terminal, Markdown for a CI summary, JUnit XML for its test tab."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from xml.etree import ElementTree
+
+import pandas as pd
+
+from safemed_eval.report.compare import AVERAGE_RADIUS, Change, Comparison, Rules
+from safemed_eval.rounding import ceil_to, floor_to
+
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SMALLEST_P = 0.0001
+
+
+def rows(changes: Sequence[Change], rules: Rules) -> list[dict[str, str]]:
+    """The table: shares in %, rounded down, drops in points; the ends of intervals are rounded outward."""
+    return [
+        {
+            "slice": change.slice,
+            "measure": change.measure + (" (% of the ceiling)" if change.measure == AVERAGE_RADIUS else ""),
+            "n": str(change.n),
+            "verdict": change.verdict,
+            "baseline %": _points(change.baseline),
+            "candidate %": _points(change.candidate),
+            "drop": f"{100 * change.drop:+.1f}",
+            f"{100 * (1 - 2 * rules.level):g} % interval": _bounds(change),
+            "lost / won": "" if change.lost is None else f"{change.lost} / {change.won}",
+            "p of a drop": f"{change.p_drop:.4f}" if change.p_drop >= _SMALLEST_P else f"<{_SMALLEST_P}",
+        }
+        for change in changes
+    ]
+
+
+def headline(comparison: Comparison) -> str:
+    """The verdict, and the measures that made it."""
+    worse = [change.measure for change in comparison.overall if change.verdict == comparison.verdict]
+    if comparison.verdict == "toolkit changed":
+        worse = [c.measure for c in comparison.overall if c.p_change <= comparison.rules.level]
+    tail = "" if comparison.verdict == "no regression" else f" ({', '.join(worse)})"
+    return f"{comparison.verdict}{tail}"
+
+
+def sentences(comparison: Comparison) -> Iterator[str]:
+    """What the table does not say."""
+    rules = comparison.rules
+    yield (
+        f"Regression: a drop of at least {100 * rules.min_drop:g} points in all items, significant at "
+        f"{100 * rules.level:g} % over all measures together (Holm). No regression: outcomes are identical, or with "
+        f"{100 * (1 - rules.level):g} % confidence the drop is below {100 * rules.margin:g} points. Slices are tested "
+        "as a family of their own and do not decide."
+    )
+    if comparison.same_weights:
+        yield (
+            "Both runs have the same weights: any significant change, up or down, is one of the toolkit or of the "
+            "machine. Attacked accuracy that rises can be an attack that broke."
+        )
+    for one in comparison.detectable:
+        found = f"a drop of {100 * one.drop:.1f} points" if one.drop is not None else "no drop at all"
+        yield (
+            f"{one.measure}: {comparison.items} items (effectively {floor_to(one.effective_items, 0):.0f}) show "
+            f"{found} in four of five cases, if {100 * one.churn:.1f} % of answers change besides, as many for the "
+            "better as for the worse."
+        )
+    for note in comparison.notes:
+        yield f"Note: {note}."
+    if any(change.lower is None for change in (*comparison.overall, *comparison.slices)):
+        yield "n/a: too few patients or images for an interval; such a slice passes only with identical outcomes."
+    yield "Lost / won: items that only the baseline, only the candidate has right. Not for clinical use."
+
+
+def markdown(comparison: Comparison) -> str:
+    """A summary that GitHub shows below a workflow's run."""
+    mark = {"no regression": "\u2705", "inconclusive": "\u26a0\ufe0f"}.get(comparison.verdict, "\u274c")
+    slices = _table(comparison.slices, comparison.rules)
+    parts = [
+        f"## {mark} safemed-eval compare: {_safe(headline(comparison))}",
+        f"Baseline: {_safe(comparison.baseline)}. Candidate: {_safe(comparison.candidate)}.",
+        _table(comparison.overall, comparison.rules),
+        *(_safe(line) for line in sentences(comparison)),
+        f"<details><summary>By modality and question type</summary>\n\n{slices}\n\n</details>",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def junit(comparison: Comparison, *, allow_inconclusive: bool) -> str:
+    """JUnit XML: one case per measure in all, which pass or fail as the exit code does; slices are never failures."""
+    suites = ElementTree.Element("testsuites", name="safemed-eval compare")
+    for name, changes in (("all", comparison.overall), ("slices", comparison.slices)):
+        suite = ElementTree.SubElement(suites, "testsuite", name=name, tests=str(len(changes)))
+        counts = dict.fromkeys(("failure", "error", "skipped"), 0)
+        for change, row in zip(changes, rows(changes, comparison.rules), strict=True):
+            place = {"classname": _xml(f"safemed-eval.{change.slice}"), "name": _xml(change.measure), "time": "0"}
+            case = ElementTree.SubElement(suite, "testcase", place)
+            tag = _tag(change, comparison, decides=name == "all", allow_inconclusive=allow_inconclusive)
+            text = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("slice", "measure"))
+            if tag:
+                counts[tag] += 1
+                ElementTree.SubElement(case, tag, message=_xml(text))
+            else:
+                ElementTree.SubElement(case, "system-out").text = _xml(text)
+        suite.attrib |= {"failures": str(counts["failure"]), "errors": str(counts["error"])}
+        suite.set("skipped", str(counts["skipped"]))
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _tag(change: Change, comparison: Comparison, *, decides: bool, allow_inconclusive: bool) -> str | None:
+    """What marks the case; None where it passes."""
+    if not decides:
+        return "skipped" if change.verdict != "no regression" else None
+    if comparison.verdict == "toolkit changed" and change.p_change <= comparison.rules.level:
+        return "failure"
+    if change.verdict == "inconclusive":
+        return "skipped" if allow_inconclusive else "error"
+    return "failure" if change.verdict == "regression" else None
+
+
+def _table(changes: Sequence[Change], rules: Rules) -> str:
+    cells = [{key: _safe(value) for key, value in row.items()} for row in rows(changes, rules)]
+    return str(pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True))
+
+
+def _safe(text: str) -> str:
+    """Text of data as Markdown and HTML show it as text."""
+    escaped = re.sub(r"([\\|*_`\[\]~#])", r"\\\1", _NOT_XML.sub("\ufffd", text).replace("\n", " "))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _points(share: float) -> str:
+    return f"{floor_to(100 * share, 1):.1f}"
+
+
+def _bounds(change: Change) -> str:
+    if change.lower is None or change.upper is None:
+        return "n/a"
+    low, high = max(-1.0, change.lower), min(1.0, change.upper)
+    return f"{floor_to(100 * low, 1):+.1f}, {ceil_to(100 * high, 1):+.1f}"

@@ -1,0 +1,160 @@
+"""Paired tests and bounds against enumeration, exact sums, independent libraries and simulation."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+from scipy import stats as sps
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from safemed_eval import paired
+from safemed_eval.stats import Floats
+
+
+@given(sums=st.lists(st.integers(-3, 3), min_size=1, max_size=9))
+def test_sign_flips_are_all_counted(sums: list[int]) -> None:
+    values = np.array(sums, dtype=float)
+    patterns = np.array(list(product((-1, 1), repeat=len(sums)))) @ np.abs(values)
+    drop, change = paired.sign_flip_test(values)
+    assert drop == pytest.approx((patterns >= values.sum()).mean())
+    assert change == pytest.approx((np.abs(patterns) >= abs(values.sum())).mean())
+    sampled = paired.sign_flip_test_sampled(values / 3, seed=0)
+    assert sampled == pytest.approx((drop, change), abs=0.03)
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 0), (12, 3), (3, 12), (40, 40), (700, 400)])
+def test_of_single_items_it_is_mcnemars_exact_test(lost: int, won: int) -> None:
+    sums = np.array([1.0] * lost + [-1.0] * won + [0.0] * 50)
+    drop, change = paired.sign_flip_test(sums)
+    assert change == pytest.approx(mcnemar([[50, lost], [won, 0]], exact=True).pvalue)
+    assert drop == pytest.approx(sps.binom.sf(lost - 1, lost + won, 0.5))
+
+
+def test_sampled_p_values_are_never_zero_and_nothing_is_no_evidence() -> None:
+    assert paired.sign_flip_test_sampled(np.full(60, 0.1), seed=0)[0] == 1 / (1 + paired.DRAWS)
+    assert paired.sign_flip_test_sampled(np.zeros(5), seed=0) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="whole"):
+        paired.sign_flip_test(np.array([0.5]))
+
+
+@settings(max_examples=20, deadline=None)  # statsmodels collects garbage at every call
+@given(p=st.lists(st.floats(0, 1), max_size=12))
+def test_holm_agrees_with_statsmodels(p: list[float]) -> None:
+    assert paired.holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]) if p else [])
+
+
+# ------------------------------------------------------------------------------------------------ bounds of the drop
+
+
+def differences(lost: int, won: int, n: int) -> Floats:
+    return np.array([1.0] * lost + [-1.0] * won + [0.0] * (n - lost - won))
+
+
+@pytest.mark.parametrize(("lost", "won", "n"), [(0, 1, 44), (9, 4, 80), (25, 0, 90), (3, 30, 400)])
+def test_each_bound_is_where_the_score_test_turns(lost: int, won: int, n: int) -> None:
+    """Tango's statistic with the constrained maximum of the likelihood found by search, not by his formula."""
+
+    def score(drop: float) -> float:
+        def unlikely(p_won: float) -> float:
+            cells = np.array([p_won + drop, p_won, 1 - 2 * p_won - drop])
+            return -float((np.array([lost, won, n - lost - won]) * np.log(np.maximum(cells, 1e-300))).sum())
+
+        bounds = (max(0.0, -drop) + 1e-12, (1 - drop) / 2 - 1e-12)
+        p_won = float(optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x)
+        return float((lost - won - n * drop) / np.sqrt(n * (2 * p_won + drop - drop**2)))
+
+    low, high = paired.drop_interval(differences(lost, won, n), np.arange(n), level=0.025)
+    assert (score(low), score(high)) == pytest.approx((1.96, -1.96), abs=2e-3)
+
+
+def test_the_bounds_mirror_each_other() -> None:
+    low, high = paired.drop_interval(differences(9, 4, 80), np.arange(80), level=0.05)
+    mirrored = paired.drop_interval(differences(4, 9, 80), np.arange(80), level=0.05)
+    assert mirrored == pytest.approx((-high, -low)) and low < 5 / 80 < high
+
+
+def test_without_any_change_the_bound_is_that_of_the_score() -> None:
+    z = sps.norm.isf(0.05) ** 2
+    assert paired.drop_interval(np.zeros(200), np.arange(200), level=0.05)[1] == pytest.approx(z / (200 + z))
+
+
+@pytest.mark.parametrize("n", [60, 200])
+@pytest.mark.parametrize("drop", [0.02, 0.05, 0.1])
+def test_a_true_drop_is_rarely_called_smaller(n: int, drop: float) -> None:
+    """Exact sum over all outcomes: at a nominal 5 % the upper bound misses the true drop in at most 6 %."""
+    most = min(n, 45)
+    lost, won = (grid.ravel() for grid in np.meshgrid(np.arange(most + 1), np.arange(most + 1)))
+    kept = lost + won <= most
+    upper = {
+        (a, b): paired.drop_interval(differences(a, b, n), np.arange(n), level=0.05)[1]
+        for a, b in zip(lost[kept].tolist(), won[kept].tolist(), strict=True)
+        if (a - b) / n < drop
+    }
+    counts = np.array([(a, b, n - a - b) for a, b in upper])
+    missed = np.array(list(upper.values())) < drop
+    for churn in (0.0, 0.01, 0.04):
+        chance = sps.multinomial.pmf(counts, n, [drop + churn / 2, churn / 2, 1 - drop - churn])
+        assert chance[missed].sum() <= 0.06
+
+
+def test_bounds_know_of_clusters() -> None:
+    """Four equal items of a patient say what one says."""
+    once = paired.drop_interval(differences(12, 4, 100), np.arange(100), level=0.05)
+    four = paired.drop_interval(np.repeat(differences(12, 4, 100), 4), np.repeat(np.arange(100), 4), level=0.05)
+    assert four[0] <= once[0] < once[1] <= four[1] and four == pytest.approx(once, abs=0.01)
+
+
+@pytest.mark.parametrize("clusters", [40, 200])
+def test_the_bootstrap_covers_skewed_differences(clusters: int) -> None:
+    """Radii: most items agree, some lose all, a few gain a bit; patients share their fate. Nominal 5 % on each side."""
+    truth, missed, runs = 0.10 * 0.5 - 0.05 * 0.2, np.zeros(2), 120
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        fate = rng.random(clusters)
+        values = np.where(fate < 0.10, rng.uniform(0, 1, clusters), np.where(fate > 0.95, -0.2, 0.0))
+        low, high = paired.bootstrap_interval(
+            np.repeat(values, 3), np.repeat(np.arange(clusters), 3), level=0.05, seed=run
+        )
+        missed += (low > truth, high < truth)
+    assert (missed / runs <= 0.1).all(), missed / runs
+
+
+def test_the_bootstrap_of_one_patient_says_nothing() -> None:
+    assert paired.bootstrap_interval(np.array([0.1, 0.2]), np.zeros(2), level=0.05, seed=0) == (-np.inf, np.inf)
+
+
+# --------------------------------------------------------------------------------------------------------------- power
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(20, 300),
+    drop=st.floats(0, 0.3),
+    churn=st.floats(0, 0.3),
+    level=st.sampled_from([0.05, 0.0125]),
+    min_drop=st.sampled_from([0.0, 0.02]),
+)
+def test_power_is_the_share_of_simulated_runs_that_are_caught(
+    n: int, drop: float, churn: float, level: float, min_drop: float
+) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(n, [churn / 2 + drop, churn / 2, 1 - churn - drop], size=4000)
+    lost, won = counts[:, 0], counts[:, 1]
+    p = sps.binom.sf(lost - 1, lost + won, 0.5)
+    caught = ((p <= level) & (lost - won >= min_drop * n - 1e-9)).mean()
+    assert paired.power(n, drop, churn=churn, level=level, min_drop=min_drop) == pytest.approx(caught, abs=0.035)
+
+
+def test_the_smallest_drop_is_the_first_that_is_found_often_enough() -> None:
+    settings = {"churn": 0.04, "level": 0.0125, "min_drop": 0.02}
+    drop = paired.smallest_drop(400, **settings)
+    assert drop is not None
+    assert paired.power(400, drop, **settings) >= 0.8 > paired.power(400, drop - 0.001, **settings)
+    assert paired.smallest_drop(3, **settings) is None
+    assert paired.power(0.5, 0.5, churn=0.0, level=0.05) == 0.0
