@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from safemed_eval.version import VERSION as __version__
+from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
     from safemed_eval.report.compare import compare as compare

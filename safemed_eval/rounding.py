@@ -21,3 +21,25 @@ def _round(x: float, digits: int, mode: str) -> float:
         raise ValueError(f"cannot round {x}")
     # Through the shortest decimal of x: 0.3 is meant as 0.3, though its binary value lies a little below.
     return float(Decimal(repr(x)).quantize(Decimal(1).scaleb(-digits), rounding=mode))
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage to one decimal; "n/a" where it is unknown."""
+    return "n/a" if share is None else f"{100 * share:.1f}"
+
+
+def percent_down(share: float | None) -> str:
+    """A certified share: rounded down."""
+    return "n/a" if share is None else f"{floor_to(100 * share, 1):.1f}"
+
+
+def interval(lower: float | None, upper: float | None) -> str:
+    """The ends of an interval of a share as percentages, rounded outward: "90.1-94.6"; empty where unknown."""
+    if lower is None or upper is None:
+        return ""
+    return f"{floor_to(100 * lower, 1):.1f}-{ceil_to(100 * upper, 1):.1f}"
+
+
+def radius(value: float | None) -> str:
+    """A certified radius, rounded down."""
+    return "n/a" if value is None else f"{floor_to(value, 3):.3f}"

@@ -112,7 +112,7 @@ def write_run(
         },
         "model": {"device": "cpu", "dtype": "float32"},
         "sessions": [],
-        "names": {"model": "toy", "commits": {}, "data": "table:x"},
+        "names": {"model": "toy", "commits": {}, "data": "table:x", "trained": None} | meta.pop("names", {}),
         "items": len({record["item"] for record in records}),
         "skipped": [],
         "sampled": None,

@@ -16,10 +16,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 from safemed_eval import grammar
-from safemed_eval.cli._show import percent, percent_down
 from safemed_eval.models.source import ABOUT
 from safemed_eval.report import summarize
-from safemed_eval.rounding import floor_to
+from safemed_eval.rounding import percent, percent_down, radius
 from safemed_eval.runs import read_meta
 from safemed_eval.train.log import LOG, WORK, read_log
 
@@ -51,14 +50,14 @@ def table(runs: Path) -> None:
     rows += [
         [name, *(percent(run.overall[attack]["accuracy"]) for attack in attacks)] for name, run in evaluated.items()
     ]
-    certified = [["", "sigma", *(f"radius {radius}" for radius in RADII), "average radius", "abstained"]]
+    certified = [["", "sigma", *(f"radius {name}" for name in RADII), "average radius", "abstained"]]
     for name in MODELS:
         for sigma in (0.1, 0.25):
             points = {key: factor * sigma for key, factor in RADII.items()}
             overall = summarize(runs / f"certify-{name}-{sigma}", points).overall
             cells = [_down(overall["certified"][key]["certified_accuracy"]) for key in RADII]
-            average = floor_to(overall["average_radius"], 3)
-            certified.append([name, str(sigma), *cells, f"{average:.3f}", percent(overall["abstention"])])
+            average = radius(overall["average_radius"])
+            certified.append([name, str(sigma), *cells, average, percent(overall["abstention"])])
     training = [["", "command", "minutes", "steps"]]
     for name in MODELS:
         about = json.loads((runs / name / ABOUT).read_text(encoding="utf-8"))

@@ -11,10 +11,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from safemed_eval.cli import certify, compare, data, demo, evaluate, models, train
+from safemed_eval.cli import certify, compare, data, demo, evaluate, models, report, train
 from safemed_eval.cli._show import visible
 from safemed_eval.errors import UserError
-from safemed_eval.version import VERSION
+from safemed_eval.version import __version__
 
 app = typer.Typer(
     name="safemed-eval",
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("certify", epilog=certify.EXAMPLE)(certify.certify)
+app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("demo")(demo.demo)
 app.add_typer(train.app, name="train")
@@ -36,7 +37,7 @@ app.add_typer(models.app, name="models")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(VERSION)
+        typer.echo(__version__)
         raise typer.Exit
 
 

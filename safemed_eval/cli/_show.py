@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from safemed_eval.rounding import ceil_to, floor_to
+from safemed_eval.rounding import floor_to, interval, percent, percent_down, radius
 
 if TYPE_CHECKING:
     from safemed_eval.report import Summary
@@ -193,19 +193,20 @@ def _blocks(titles: Sequence[str], widths: Mapping[str, int], room: int) -> Iter
 
 def _attack_columns(row: Mapping[str, Any]) -> Cells:
     return {"n": str(next(iter(row.values()))["n"])} | {
-        condition: f"{percent(cell['accuracy'])} {_interval(cell)}".strip() for condition, cell in row.items()
+        condition: f"{percent(cell['accuracy'])} {interval(cell['lower'], cell['upper'])}".strip()
+        for condition, cell in row.items()
     }
 
 
 def _certify_columns(row: Mapping[str, Any]) -> Cells:
     cells = {"n": str(row["n"])}
     for name, point in row["certified"].items():
-        figure = f"{percent_down(point['certified_accuracy'])} {_interval(point)}".strip()
+        figure = f"{percent_down(point['certified_accuracy'])} {interval(point['lower'], point['upper'])}".strip()
         cells[f"r>={name}"] = ">ceiling" if point["above_ceiling"] else figure
     return cells | {
         "abstain": percent(row["abstention"]),
-        "ACR": _radius(row["average_radius"]),
-        "median r": _radius(row["median_radius"]),
+        "ACR": radius(row["average_radius"]),
+        "median r": radius(row["median_radius"]),
     }
 
 
@@ -269,23 +270,3 @@ def _certify_footer(summary: Summary) -> Iterator[str]:
         if summary.items
         else "No certificate yet."
     )
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage to one decimal."""
-    return "n/a" if share is None else f"{100 * share:.1f}"
-
-
-def percent_down(share: float | None) -> str:
-    """A certified share: rounded down."""
-    return "n/a" if share is None else f"{floor_to(100 * share, 1):.1f}"
-
-
-def _interval(cell: Mapping[str, Any]) -> str:
-    if cell["lower"] is None:
-        return ""
-    return f"{floor_to(100 * cell['lower'], 1):.1f}-{ceil_to(100 * cell['upper'], 1):.1f}"
-
-
-def _radius(value: float | None) -> str:
-    return "n/a" if value is None else f"{floor_to(value, 3):.3f}"

@@ -11,12 +11,12 @@ DRAWN = "phantom:images=128"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the runs and their report.")] = Path("runs/demo"),
 ) -> None:
-    """Attack and certify the two checkpoints that ship with this package, on drawn images. Nothing is downloaded.
+    """Attack, certify and report on the two checkpoints that ship with this package. Nothing is downloaded.
 
-    builtin:sft was fine-tuned on clean images, builtin:at-grpo on attacked ones. Samples are small, to take three
-    minutes on two CPU cores; `reports/phantom` has the whole table.
+    Images are drawn. builtin:sft was fine-tuned on clean ones, builtin:at-grpo on attacked ones. Samples are small, to
+    take three minutes on two CPU cores; `reports/phantom` has the whole table.
     """
     from safemed_eval.cli import app
 
@@ -24,10 +24,12 @@ def demo(
     attacks = ["--attack", "fgsm:eps=4/255", "--attack", "pgd:eps=4/255,steps=10", "--keep-images", "4"]
     few = ["--per-group", "1", "--sigma", "0.1", "--n0", "50", "--n", "200"]
     commands = [["data", "describe", DRAWN], ["models", "check", "builtin:sft", "--canvas", "64x64"]]
+    runs = [str(out / f"{command}-{name}") for command in ("evaluate", "certify") for name in ("sft", "at-grpo")]
     for name in ("sft", "at-grpo"):
         model = ["--model", f"builtin:{name}", *drawn]
         commands.append(["evaluate", *model, "--limit", "192", *attacks, "--out", str(out / f"evaluate-{name}")])
         commands.append(["certify", *model, *few, "--out", str(out / f"certify-{name}")])
+    commands.append(["report", *runs, "--out", str(out / "report"), "--title", "safemed-eval demo"])
     for arguments in commands:
         typer.echo(f"\n$ safemed-eval {' '.join(arguments)}")
         try:

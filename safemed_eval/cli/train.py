@@ -33,7 +33,7 @@ from safemed_eval.models.source import ABOUT
 from safemed_eval.runs import META, Folder, refuse_other_spec, session
 from safemed_eval.train import Method, Recipe
 from safemed_eval.train.log import WORK
-from safemed_eval.version import VERSION
+from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
     from safemed_eval.models.waist import Waist
@@ -126,7 +126,7 @@ def _train(
     with _folder(work, spec, waist, chosen, about) if first else nullcontext():
         from safemed_eval.train.fit import fit
 
-        how = {"safemed_eval": VERSION, "arguments": sys.argv[1:], "names": about["names"], **spec}
+        how = {"safemed_eval": __version__, "arguments": sys.argv[1:], "names": about["names"], **spec}
         shown, base = _shown(), (source.base or source).reference
         try:
             with progress(f"training {method}", unit="steps", note=lambda: shown.text) as shown.tick:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 import pandas as pd
 
+from safemed_eval.report._text import markdown as markdown_text
+from safemed_eval.report._text import plain
 from safemed_eval.report.compare import AVERAGE_RADIUS, Change, Comparison, Rules
 from safemed_eval.rounding import ceil_to, floor_to
 
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SMALLEST_P = 0.0001
 
 
@@ -76,10 +76,10 @@ def markdown(comparison: Comparison) -> str:
     mark = {"no regression": "\u2705", "inconclusive": "\u26a0\ufe0f"}.get(comparison.verdict, "\u274c")
     slices = _table(comparison.slices, comparison.rules)
     parts = [
-        f"## {mark} safemed-eval compare: {_safe(headline(comparison))}",
-        f"Baseline: {_safe(comparison.baseline)}. Candidate: {_safe(comparison.candidate)}.",
+        f"## {mark} safemed-eval compare: {markdown_text(headline(comparison))}",
+        f"Baseline: {markdown_text(comparison.baseline)}. Candidate: {markdown_text(comparison.candidate)}.",
         _table(comparison.overall, comparison.rules),
-        *(_safe(line) for line in sentences(comparison)),
+        *(markdown_text(line) for line in sentences(comparison)),
         f"<details><summary>By modality and question type</summary>\n\n{slices}\n\n</details>",
     ]
     return "\n\n".join(parts) + "\n"
@@ -92,15 +92,15 @@ def junit(comparison: Comparison, *, allow_inconclusive: bool) -> str:
         suite = ElementTree.SubElement(suites, "testsuite", name=name, tests=str(len(changes)))
         counts = dict.fromkeys(("failure", "error", "skipped"), 0)
         for change, row in zip(changes, rows(changes, comparison.rules), strict=True):
-            place = {"classname": _xml(f"safemed-eval.{change.slice}"), "name": _xml(change.measure), "time": "0"}
+            place = {"classname": plain(f"safemed-eval.{change.slice}"), "name": plain(change.measure), "time": "0"}
             case = ElementTree.SubElement(suite, "testcase", place)
             tag = _tag(change, comparison, decides=name == "all", allow_inconclusive=allow_inconclusive)
             text = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("slice", "measure"))
             if tag:
                 counts[tag] += 1
-                ElementTree.SubElement(case, tag, message=_xml(text))
+                ElementTree.SubElement(case, tag, message=plain(text))
             else:
-                ElementTree.SubElement(case, "system-out").text = _xml(text)
+                ElementTree.SubElement(case, "system-out").text = plain(text)
         suite.attrib |= {"failures": str(counts["failure"]), "errors": str(counts["error"])}
         suite.set("skipped", str(counts["skipped"]))
     ElementTree.indent(suites)
@@ -119,18 +119,8 @@ def _tag(change: Change, comparison: Comparison, *, decides: bool, allow_inconcl
 
 
 def _table(changes: Sequence[Change], rules: Rules) -> str:
-    cells = [{key: _safe(value) for key, value in row.items()} for row in rows(changes, rules)]
+    cells = [{key: markdown_text(value) for key, value in row.items()} for row in rows(changes, rules)]
     return str(pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True))
-
-
-def _safe(text: str) -> str:
-    """Text of data as Markdown and HTML show it as text."""
-    escaped = re.sub(r"([\\|*_`\[\]~#])", r"\\\1", _NOT_XML.sub("\ufffd", text).replace("\n", " "))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _xml(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text)
 
 
 def _points(share: float) -> str:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from safemed_eval.version import VERSION
+from safemed_eval.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "transformers", "numpy", "scipy", "pillow", "pydicom", "peft", "accelerate")
 
@@ -20,7 +20,7 @@ def session(device: str) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": sys.argv[1:],
-        "safemed_eval": VERSION,
+        "safemed_eval": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),

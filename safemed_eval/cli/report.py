@@ -1,0 +1,51 @@
+"""safemed-eval report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from safemed_eval.cli._show import say, status
+
+EXAMPLE = "Example: safemed-eval report SFT=runs/a AT-GRPO=runs/b runs/c --out report"
+
+
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders of evaluate and certify, or NAME=FOLDER.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the report. One that is there is replaced.")],
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Read certificates again, from their votes, at this alpha instead of the run's own."),
+    ] = None,
+    radii: Annotated[
+        str, typer.Option(help="Where certified accuracy is shown; the suffix s counts in sigma.")
+    ] = "0,0.5s,1s,1.5s,2s",
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Robustness report",
+) -> None:
+    """Figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs; no model is loaded.
+
+    Runs of several models stand side by side; those of evaluate and of certify may be mixed.
+    """
+    from safemed_eval.report.load import load_all
+    from safemed_eval.report.write import refuse_foreign, write
+
+    refuse_foreign(out)
+    loaded = load_all(runs, alpha=alpha)
+    for run in loaded:
+        own = run.spec["smoothing"]["alpha"] if run.kind == "certify" else None
+        if run.alpha != own:
+            say(
+                escape(f"{run.name}: certificates are read at alpha {run.alpha:g}; the run was made for {own:g}"),
+                "yellow",
+            )
+        if run.unfinished:
+            say(escape(f"{run.name}: lacks {run.unfinished} records; it is not finished"), "yellow")
+    with status("writing the report"):
+        written = write(loaded, out, title=title, radii=radii)
+    say(f"{len(written.figures)} figures, {len(written.tables)} tables. Open:")
+    say(escape(str(written.page)))

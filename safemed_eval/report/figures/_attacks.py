@@ -1,0 +1,82 @@
+"""A run's attacks, as figures show them: which are one curve, which stand for the others, what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from safemed_eval import grammar
+from safemed_eval.core import OFFICIAL
+from safemed_eval.report.breakdown import HUGE_EPS
+from safemed_eval.report.load import LoadedRun
+
+CLEAN, NOISE = "clean", "noise"
+MOST_CONDITIONS = 4
+"""With more, only the largest eps of each attack is shown."""
+LARGEST = "Of each attack the largest eps."
+_ACRONYM = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """One attack of a run. Those of one family and norm differ in eps only."""
+
+    condition: str
+    family: str
+    norm: str
+    eps: float
+
+    @property
+    def is_huge(self) -> bool:
+        """Whether the balls of all images meet: this tests the attack, not the model."""
+        return self.norm == "linf" and self.eps >= HUGE_EPS
+
+
+def is_noise(condition: str) -> bool:
+    """Whether it is the random control and no attack."""
+    return condition.partition(":")[0] == NOISE
+
+
+def shots(run: LoadedRun) -> list[Shot]:
+    """The attacks of a run that have an eps."""
+    found = []
+    for condition in run.conditions:
+        attack = run.spec["attacks"].get(condition, {})
+        if attack.get("eps") is not None:
+            name, pairs = grammar.split(condition)
+            rest = ",".join(f"{key}={value}" for key, value in pairs.items() if key not in ("eps", "norm"))
+            family = f"{name}:{rest}".rstrip(":")
+            found.append(
+                Shot(condition=condition, family=family, norm=attack.get("norm", "linf"), eps=float(attack["eps"]))
+            )
+    return found
+
+
+def chosen(run: LoadedRun) -> tuple[list[str], bool]:
+    """The conditions that a figure with little room shows, clean first, noise last, and whether some are left out.
+
+    A huge eps does not stand for an attack that has a smaller one, too.
+    """
+    every = sorted((condition for condition in run.conditions if condition != OFFICIAL), key=is_noise)
+    if len(every) <= MOST_CONDITIONS:
+        return every, False
+    largest: dict[tuple[str, str], Shot] = {}
+    for shot in sorted(shots(run), key=lambda shot: (shot.is_huge, -shot.eps)):
+        largest.setdefault((shot.family, shot.norm), shot)
+    has_eps = {shot.condition for shot in shots(run)}
+    kept = {shot.condition for shot in largest.values()}
+    found = [condition for condition in every if condition in kept or condition not in has_eps]
+    return found, len(found) < len(every)
+
+
+def union(lists: Iterable[Iterable[str]]) -> list[str]:
+    """Every entry once, as they come."""
+    return list(dict.fromkeys(entry for entries in lists for entry in entries))
+
+
+def words(condition: str) -> str:
+    """ "pgd:eps=4/255,steps=10" as a legend says it: "PGD eps=4/255, steps=10"."""
+    name, pairs = grammar.split(condition)
+    # Short names of attacks are acronyms.
+    spoken = name.upper() if len(name) <= _ACRONYM else name
+    return f"{spoken} {', '.join(f'{key}={value}' for key, value in pairs.items())}".rstrip()

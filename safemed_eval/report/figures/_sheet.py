@@ -1,0 +1,100 @@
+"""A figure of a paper's width, with its legend and its notes below the axes, where they cover nothing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from safemed_eval.report.figures._style import DAGGER, GREY, SIZE, SMALL, plain
+
+_POINTS = 72
+_LETTER = 0.56
+"""Mean width of a letter, in units of the font size."""
+_LINE = 1.35
+"""Height of a line, likewise."""
+_LONGEST = 600
+_HANDLE = 5.5
+"""Width of a legend's handle and gaps, likewise."""
+
+
+def sheet(width: float, height: float) -> Figure:
+    """An empty figure; inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def below(
+    figure: Figure,
+    legend: Mapping[str, Any],
+    notes: Sequence[str] = (),
+    *,
+    x_label: str = "",
+    y_label: str = "",
+) -> Figure:
+    """Put below the axes: a label of the x axis that panels share, a legend, and notes in small grey letters.
+
+    The figure grows by what they need. (The layout engine would put a figure's legend and its x label on top of notes.)
+
+    Args:
+        legend: names, with the line, patch or bar that stands before each.
+    """
+    width, height = figure.get_size_inches()
+    lines = [line for note in notes for line in textwrap.wrap(plain(note, _LONGEST), letters(width - 0.1, SMALL))]
+    labels = textwrap.wrap(x_label, letters(width))
+    names = [plain(name, letters(width) - round(_HANDLE / _LETTER)) for name in legend]
+    widest = max((_HANDLE + _LETTER * len(name) for name in names), default=1.0) * SIZE / _POINTS
+    columns = max(1, min(len(names), int(width / widest)))
+    line, small = SIZE * _LINE / _POINTS, SMALL * _LINE / _POINTS
+    top_of_notes = small * len(lines) + (0.06 if lines else 0.0)
+    top_of_legend = top_of_notes + 1.08 * line * -(-len(names) // columns) + (0.04 if names else 0.0)
+    foot = top_of_legend + line * len(labels)
+    whole = height + foot
+    figure.set_size_inches(width, whole)
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, foot / whole, 1, 1 - foot / whole))
+    if y_label:
+        figure.supylabel(y_label, y=(1 + foot / whole) / 2, fontsize="medium")
+    if names:
+        figure.legend(
+            list(legend.values()), names, loc="lower center", bbox_to_anchor=(0.5, top_of_notes / whole), ncols=columns
+        )
+    figure.text(0.5, (top_of_legend + 0.02) / whole, "\n".join(labels), ha="center", va="bottom")
+    figure.text(0.05 / width, 0.03 / whole, "\n".join(lines), fontsize=SMALL, color=GREY, va="bottom", linespacing=1.15)
+    return figure
+
+
+def letters(inches: float, size: float = SIZE) -> int:
+    """How many letters fit on a line of this width."""
+    return max(8, int(inches * _POINTS / (size * _LETTER)))
+
+
+def wrapped(text: str, width: int, lines: int = 3) -> str:
+    """A name on a few short lines, as a tick shows it."""
+    return "\n".join(textwrap.wrap(plain(text, width * lines), width, max_lines=lines, placeholder="\u2026"))
+
+
+def heading(name: str, count: str, inches: float, *, few: bool = False) -> str:
+    """A panel's heading: a name, on two lines if it must be, a dagger if clusters are few, and how many items."""
+    width, tail = letters(inches), f"({count})".replace(" ", "\u00a0")  # which textwrap does not break
+    short = plain(name, 2 * width - len(tail) - 8)
+    return "\n".join(textwrap.wrap(f"{short}{DAGGER * few} {tail}", width))
+
+
+def nothing(axes: Axes) -> None:
+    """Say in a panel that there is nothing to say: an empty pair of axes would look like a result."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center", va="center", color=GREY)
+
+
+def label_outer(panels: Sequence[Axes], columns: int) -> None:
+    """Numbers at the lowest panel of each column and the first of each row, of those that have axes."""
+    shown = {number for number, axes in enumerate(panels) if axes.axison}
+    for number in shown:
+        under = range(number + columns, len(panels), columns)
+        before = range(number - number % columns, number)
+        panels[number].tick_params(labelbottom=shown.isdisjoint(under), labelleft=shown.isdisjoint(before))

@@ -1,0 +1,112 @@
+"""bars: accuracy clean and under attack, of all items and by slice, a row per run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from safemed_eval.report.breakdown import breakdown
+from safemed_eval.report.figures import _groups as grouped
+from safemed_eval.report.figures._attacks import LARGEST, chosen, is_noise, union, words
+from safemed_eval.report.figures._sheet import below, letters, sheet, wrapped
+from safemed_eval.report.figures._style import (
+    DAGGER,
+    GREY,
+    INK,
+    ONE_COLUMN,
+    PALE,
+    SMALL,
+    TWO_COLUMNS,
+    Look,
+    look,
+    plain,
+)
+from safemed_eval.report.load import SLICES, Json, LoadedRun
+
+ALL = "all"
+_MARGIN = 0.6
+"""Inches beside the axes."""
+_NARROW = 0.6
+"""Names of slices stand upright where each has less than this."""
+_SHORT = 3
+"""So few slices, with "all", fit on one column of a paper."""
+_FULL = 0.82
+"""Of the room of a slice, the share that its bars take."""
+
+
+def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
+    for suffix, page in grouped.pages(grouped.with_records(runs, "evaluate")):
+        for column, title in SLICES.items():
+            if names := grouped.groups(page, column):
+                yield f"accuracy-by-{grouped.slug(title)}{suffix}", _figure(page, column, names)
+
+
+def _figure(runs: Sequence[LoadedRun], column: str, names: Sequence[str]) -> Figure:
+    picked = [chosen(run) for run in runs]
+    conditions = union(found for found, _ in picked)
+    own = {condition: _look(number, condition) for number, condition in enumerate(conditions)}
+    groups = [ALL, *names]
+    whole = TWO_COLUMNS if len(groups) > _SHORT else ONE_COLUMN
+    room = (whole - _MARGIN) / len(groups)
+    narrow = room < _NARROW
+    figure = sheet(whole, 0.3 + 1.3 * len(runs) + (0.9 if narrow else 0.2))
+    few = False
+    panels = figure.subplots(len(runs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, run in zip(panels, runs, strict=True):
+        summary = breakdown(run)
+        slices = summary.by_modality if column == "modality" else summary.by_question_type
+        few |= _row(axes, [summary.overall, *(slices.get(name, {}) for name in names)], own)
+        axes.set_title(plain(run.name, letters(whole - _MARGIN)), loc="left", pad=11)
+    width = letters(room - 0.08)
+    labels = [plain(name, 24) if narrow else wrapped(name, width) for name in groups]
+    panels[-1].set_xticks(range(len(groups)), labels, rotation=90 if narrow else 0)
+    panels[-1].set_ylim(0, 100)
+    panels[-1].set_yticks([0, 25, 50, 75, 100])
+    panels[-1].set_xlim(-0.55, len(groups) - 0.45)
+    notes = ["Error bars: 95 % intervals. n: items."]
+    notes += [LARGEST] if any(others for _, others in picked) else []
+    notes += [grouped.FEW] if few else []
+    notes += [*grouped.left_out(runs, column, names), *grouped.notes(runs)]
+    legend: dict[str, Artist] = {words(one): Patch(**_paint(own[one])) for one in conditions}
+    return below(figure, legend, notes, y_label="accuracy (%)")
+
+
+def _row(axes: Axes, groups: Sequence[Json], own: dict[str, Look]) -> bool:
+    """One run's bars, with n above each slice; returns whether a slice has few clusters."""
+    width, above = _FULL / len(own), axes.get_xaxis_transform()
+    any_few = False
+    for place, cells in enumerate(groups):
+        for number, condition in enumerate(own):
+            x, cell = place + (number - (len(own) - 1) / 2) * width, cells.get(condition)
+            if cell is None or cell["accuracy"] is None:
+                axes.text(x, 2, "n/a", rotation=90, ha="center", va="bottom", fontsize=SMALL, color=GREY)
+                continue
+            share, lower, upper = (100 * cell[key] for key in ("accuracy", "lower", "upper"))
+            axes.bar(x, share, width, **_paint(own[condition]))
+            axes.errorbar(x, share, [[share - lower], [upper - share]], color=INK, elinewidth=0.6, capsize=1.2)
+        counts = [cell["n"] for condition, cell in cells.items() if condition in own]
+        few = any(cell["few"] for condition, cell in cells.items() if condition in own)
+        text = grouped.sizes(counts).removeprefix("n = ") if counts else "0"
+        axes.text(place, 1.02, f"{text}{DAGGER * few}", transform=above, ha="center", va="bottom", fontsize=SMALL)
+        any_few |= few
+    axes.text(-0.6, 1.02, "n", transform=above, ha="right", va="bottom", fontsize=SMALL)
+    axes.axvline(0.5, color=PALE, linewidth=0.6)
+    axes.grid(visible=False, axis="x")
+    axes.tick_params(axis="x", length=0)
+    return any_few
+
+
+def _look(number: int, condition: str) -> Look:
+    if is_noise(condition):
+        return Look(color=PALE, dash="-", marker="", hatch="......")
+    return look(number)
+
+
+def _paint(own: Look) -> dict[str, Any]:
+    """Colour and hatch; the hatch is white on the colour, so that both are seen."""
+    return {"facecolor": own.color, "edgecolor": "white", "hatch": own.hatch, "linewidth": 0.0}

@@ -1,0 +1,83 @@
+"""radius: how many certificates reach which radius, right and wrong ones, and how many items have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from safemed_eval.report.figures import _groups as grouped
+from safemed_eval.report.figures._sheet import below, sheet
+from safemed_eval.report.figures._style import BLUE, GREY, ONE_COLUMN, SMALL, VERMILLION, plain
+from safemed_eval.report.load import LoadedRun
+
+BINS = 20
+_NONE = "no certificate"
+_PAINT: dict[str, dict[str, Any]] = {
+    "certified, right": {"facecolor": BLUE, "edgecolor": "white", "linewidth": 0.3},
+    "certified, wrong": {"facecolor": VERMILLION, "edgecolor": "white", "linewidth": 0.3, "hatch": "//////"},
+    _NONE: {"facecolor": GREY, "edgecolor": "white", "linewidth": 0.3, "hatch": "......"},
+}
+
+
+def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
+    for suffix, some in grouped.by_canvas(grouped.with_records(runs, "certify")):
+        for page, few in grouped.pages(some):
+            yield f"radius-histogram{suffix}{page}", _figure(few)
+
+
+def _figure(runs: Sequence[LoadedRun]) -> Figure:
+    figure = sheet(ONE_COLUMN, 0.4 + 1.25 * len(runs))
+    grid = figure.subplots(len(runs), 2, squeeze=False, sharex="col", sharey="row", width_ratios=[3.2, 1])
+    for (left, right), run in zip(grid, runs, strict=True):
+        _certificates(left, run)
+        _without(right, run)
+        left.set_title(f"{plain(run.name, 40)} (n = {len(run.frame)})", loc="left")
+        left.margins(y=0.12)
+    grid[0, 0].set_xlim(0, 1.02 * max(run.smoothing.ceiling or 0.0 for run in runs))
+    grid[-1, 0].set_xlabel(f"certified L2 radius\n([0, 1] pixel units, {grouped.canvas_words(runs[0])})")
+    legend: dict[str, Artist] = {name: Patch(**paint) for name, paint in _PAINT.items() if name != _NONE}
+    legend["ceiling of the sample budget"] = Line2D([], [], color=GREY, linestyle=":", linewidth=0.8)
+    notes = grouped.notes(runs)
+    return below(figure, legend, notes, y_label="items")
+
+
+def _certificates(axes: Axes, run: LoadedRun) -> None:
+    frame, ceiling = run.frame, run.smoothing.ceiling or 0.0
+    # The radius of unanimous votes is the ceiling, up to the last bit.
+    radius = frame["radius"].astype(float).clip(upper=ceiling)
+    right = frame["correct"].astype(bool)
+    edges = np.linspace(0.0, ceiling, BINS + 1)
+    bottom = np.zeros(BINS)
+    for name, part in (("certified, right", right), ("certified, wrong", ~right)):
+        counts, _ = np.histogram(radius[part & radius.notna()], edges)
+        axes.bar(edges[:-1], counts, np.diff(edges), bottom, align="edge", label=name, **_PAINT[name])
+        bottom += counts
+    axes.axvline(ceiling, color=GREY, linestyle=":", linewidth=0.8)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.grid(visible=False, axis="x")
+
+
+def _without(axes: Axes, run: LoadedRun) -> None:
+    frame = run.frame
+    failed = frame["error"].notna()
+    silent = (frame["abstained"] == "no answer won") & ~failed
+    counts = {
+        "abstained": int((frame["abstained"].notna() & ~silent & ~failed).sum()),
+        "no answer won": int(silent.sum()),
+        "failed": int(failed.sum()),
+    }
+    bars = axes.bar(range(len(counts)), list(counts.values()), 0.75, **_PAINT[_NONE])
+    axes.bar_label(bars, fontsize=SMALL, padding=1)
+    axes.set_xticks(range(len(counts)), list(counts), rotation=60, ha="right", rotation_mode="anchor")
+    axes.tick_params(axis="y", labelleft=False, length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(visible=False, axis="x")

@@ -1,0 +1,330 @@
+"""The interactive page: one HTML file that holds all it needs, and asks the network for nothing.
+
+`_page/` holds the template, its style and its script. Text of models and data reaches the page in two ways only:
+through the template, which escapes it, and as JSON, from which the script makes text nodes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from safemed_eval.core import OFFICIAL
+from safemed_eval.errors import RunError
+from safemed_eval.report import _page_data as data
+from safemed_eval.report import _page_items as single
+from safemed_eval.report._page_data import Study
+from safemed_eval.report._text import visible
+from safemed_eval.report.load import SLICES, Json, LoadedRun
+from safemed_eval.rounding import ceil_to, floor_to
+from safemed_eval.version import __version__
+
+_CANVAS_COST = 0.02
+_COMMANDS = {"evaluate": "accuracy, clean and under attack", "certify": "certificates"}
+_FOLDER = Path(__file__).parent / "_page"
+
+Notice = tuple[str, str]
+"""Which runs it is about, and what it says of them."""
+
+
+def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str = "0,0.5s,1s,1.5s,2s") -> None:
+    """Write the page of these runs, evaluate and certify mixed.
+
+    Args:
+        radii: where certified accuracy is read; see `grammar.radii`.
+    Raises:
+        SpecError: `radii` cannot be read. RunError: the file cannot be written.
+    """
+    studies = data.studies_of(runs, radii)
+    slices = {column: _names(runs, column) for column in SLICES}
+    items = single.Items(runs)
+    scripts = [_read("page.js"), _plotly()]
+    kinds = {kind: mine for kind in _COMMANDS if (mine := [one for one in studies if one.run.kind == kind])}
+    norms = {family["norm"] for study in kinds.get("evaluate", []) for family in data.families(study.run)}
+    html = _template().render(
+        title=visible(title),
+        version=__version__,
+        policy=_policy(scripts),
+        style=Markup(_read("page.css")),
+        scripts=[Markup(script) for script in scripts],
+        kinds=kinds,
+        columns={kind: data.columns(mine) for kind, mine in kinds.items()},
+        commands=_COMMANDS,
+        slices=SLICES,
+        names=slices,
+        notices=_notices(studies),
+        remarks={kind: _remarks(mine) for kind, mine in kinds.items()},
+        facts=[_facts(study) for study in studies],
+        false_certificates=[_false_certificates(study) for study in kinds.get("certify", [])],
+        most_images=single.MOST_IMAGES,
+        doubtful={kind: _doubtful(mine) for kind, mine in kinds.items()},
+        norms=[norm for norm in ("linf", "l2") if norm in norms],
+        hides_huge=any(data.hides_huge(study.run) for study in kinds.get("evaluate", [])),
+        blocks={
+            "data": _embedded(_overview(studies, items, slices)),
+            "details": _embedded(
+                [single.details(run, known, len(items)) for run, known in zip(runs, items.of, strict=True)]
+            ),
+            "images": _embedded(single.images(runs, items)),
+        },
+    )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(html, encoding="utf-8", errors="replace", newline="\n")
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def _names(runs: Sequence[LoadedRun], column: str) -> list[str]:
+    return sorted({str(name) for run in runs if not run.frame.empty for name in run.frame[column].unique()})
+
+
+def _overview(studies: Sequence[Study], items: single.Items, slices: Mapping[str, Sequence[str]]) -> Json:
+    """What is needed before the first item is opened."""
+    modality, question_type = ({name: i for i, name in enumerate([None, *slices[column]])} for column in SLICES)
+    described = []
+    for study, known in zip(studies, items.of, strict=True):
+        run = study.run
+        about: Json = {"name": visible(run.name), "kind": run.kind, "style": study.style, "grey": data.grey(run)}
+        about["cells"] = {
+            f"{modality[key[0]]},{question_type[key[1]]}": {"row": cells, "curve": study.curves[key]}
+            for key, cells in study.cells.items()
+        }
+        about |= single.outcomes(run, known, len(items))
+        if run.kind == "certify":
+            about |= {"sigma": run.smoothing.sigma, "ceiling": run.smoothing.ceiling}
+        else:
+            about |= {"conditions": list(map(visible, run.conditions)), "families": data.families(run)}
+            about["attacks"] = [name not in ("clean", OFFICIAL) for name in run.conditions]
+        described.append(about)
+    shown = {column: list(map(visible, names)) for column, names in slices.items()}
+    return {"runs": described, "slices": shown, "items": items.to_json(slices)}
+
+
+def _notices(studies: Sequence[Study]) -> list[Notice]:
+    """What must be known before any number is read; runs that share it are named together."""
+    found: dict[str, list[LoadedRun]] = {}
+    for study in studies:
+        for text in _warnings(study):
+            found.setdefault(text, []).append(study.run)
+    every = [study.run for study in studies]
+    notices = [(_named(runs, every), text) for text, runs in found.items()]
+    for kind, what in (("evaluate", "accuracies"), ("certify", "certificates")):
+        mine = [run for run in every if run.kind == kind]
+        for key, differs in (
+            ("data", "were not asked the same questions"),
+            ("canvas", "do not share a canvas, on which eps, sigma and radius are measured"),
+        ):
+            if len({run.spec[key] for run in mine}) > 1:
+                notices.append((_named(mine, every), f"These runs {differs}: their {what} do not compare."))
+    return notices
+
+
+def _named(runs: Sequence[LoadedRun], every: Sequence[LoadedRun]) -> str:
+    """The names of some runs, each once, and their command if it is one; "all" where that is shorter."""
+    kinds = {run.kind for run in runs}
+    if len(runs) > 1 and len(runs) == sum(run.kind in kinds for run in every):
+        return "All runs" if len(runs) == len(every) else f"All runs of {kinds.pop()}"
+    names = ", ".join(dict.fromkeys(run.name for run in runs))
+    return visible(f"{names} ({kinds.pop()})" if len(kinds) == 1 else names)
+
+
+def _warnings(study: Study) -> Iterable[str]:
+    run, summary = study.run, study.summary
+    if str(run.meta["names"]["data"]).startswith("phantom"):
+        yield "The images are drawn by a program (phantom): discs, rings and stripes. This is not clinical evidence."
+    if run.unfinished:
+        total = summary.expected * max(1, len(run.conditions))
+        yield f"Not finished: {run.unfinished:,} of {total:,} records are missing, and the numbers will change."
+    if summary.failed:
+        yield f"{_many(summary.failed, 'item')} failed and stay in every denominator, as wrong."
+    if summary.skipped:
+        yield f"Without {_many(summary.skipped, 'item')} that could not be used; Provenance has the reasons."
+    if summary.sampled:
+        yield visible(f"Not all items, but a sample: {summary.sampled}.")
+    if run.kind == "certify" and run.alpha != run.spec["smoothing"]["alpha"]:
+        yield (
+            f"The certificates were read from the votes at alpha {run.alpha:g}; the run was made for alpha "
+            f"{run.spec['smoothing']['alpha']:g}. An alpha counts if it was chosen before the votes were seen."
+        )
+    cost = summary.notes.get("canvas_cost")
+    if cost is not None and cost > _CANVAS_COST:
+        yield f"The canvas costs {100 * cost:.1f} points of accuracy against the checkpoint's official path."
+
+
+def _remarks(studies: Sequence[Study]) -> list[str]:
+    """What stands below the tables of one kind; runs of which the same holds are named together."""
+    found: dict[str, list[str]] = {}
+    for study in studies:
+        for text in _certify_remarks(study) if study.run.kind == "certify" else _attack_remarks(study):
+            found.setdefault(text, []).append(visible(study.run.name))
+    return [f"{', '.join(names)}: {text}" for text, names in found.items()]
+
+
+def _certify_remarks(study: Study) -> Iterable[str]:
+    ceiling, levels = study.summary.notes["ceiling"], study.summary.notes["grey_levels_per_radius"]
+    rms = f" ({floor_to(ceiling * levels, 3)} grey levels RMS)" if levels else ""
+    budget = study.run.smoothing
+    yield (
+        f"{budget.n0:,} + {budget.n:,} noisy copies an item at alpha {budget.alpha:g} certify no radius above "
+        f"{floor_to(ceiling, 4)}{rms}, whatever the model."
+    )
+
+
+def _attack_remarks(study: Study) -> Iterable[str]:
+    overall = study.summary.overall
+    steps = {name: cell["median_steps"] for name, cell in overall.items() if cell["median_steps"]}
+    if steps:
+        yield "median steps to a flip: " + ", ".join(f"{count:g} ({visible(name)})" for name, count in steps.items())
+    for name, cell in overall.items():
+        if cell["image_blind"]:
+            yield (
+                f"{cell['image_blind']:,} of {cell['n']:,} items never flipped under {visible(name)}: the model does "
+                "not look at their images, or the attack is broken."
+            )
+    if study.summary.asked["readout"] == "generate" and len(overall) > 1:
+        yield (
+            "the attacks aim at the option letter after the template's cue, not at the text before it: a model that "
+            "writes more than the letter may be less robust than this."
+        )
+
+
+def _doubtful(studies: Sequence[Study]) -> bool:
+    return any(cell.few for study in studies for cells in study.cells.values() for cell in cells)
+
+
+def _facts(study: Study) -> Json:
+    """What the page says of how a run was made."""
+    run, asked = study.run, study.summary.asked
+    meta, spec = run.meta, run.spec
+    if run.kind == "certify":
+        smoothing = run.smoothing
+        method = (
+            f"noise of sigma {smoothing.sigma:g}; {smoothing.n0:,} draws to select the answer, {smoothing.n:,} to "
+            f"bound it; alpha {smoothing.alpha:g}"
+        )
+    else:
+        method = ", ".join(run.conditions) + (", on 8-bit grey levels" if spec["quantize"] else "")
+    sessions = [
+        {
+            "started": session.get("started"),
+            "command": "safemed-eval " + shlex.join(map(str, session.get("argv", []))),
+            "commit": session.get("commit"),
+            "device": session.get("device"),
+            "versions": {
+                "safemed-eval": session.get("safemed_eval"),
+                "python": session.get("python"),
+                **session.get("versions", {}),
+            },
+            "platform": session.get("platform"),
+        }
+        for session in meta["sessions"]
+    ]
+    facts: Json = _all_visible(
+        {
+            "name": run.name,
+            "kind": run.kind,
+            "model": asked["model"],
+            "data": asked["data"],
+            "items": f"{study.summary.items:,} of {study.summary.expected:,}",
+            "canvas": asked["canvas"],
+            "conditions": run.conditions,
+            "method": method,
+            "readout": asked["readout"],
+            "names": {key: _words(value) for key, value in meta["names"].items() if value},
+            "weights": {key: _words(value) for key, value in spec["model"].items()},
+            "loaded": {
+                key: _words(value) for key, value in meta["model"].items() if value is not None and key != "prompt"
+            },
+            "prompt": meta["model"].get("prompt"),
+            "sessions": sessions,
+            "image_notes": meta["image_notes"],
+            "skipped": meta["skipped"],
+            "out": run.out,
+            "spec": json.dumps(spec, indent=2, ensure_ascii=False),
+        }
+    )
+    return facts
+
+
+def _false_certificates(study: Study) -> Json:
+    notes, n = study.summary.notes, len(study.run.frame)
+    return {
+        "name": visible(study.run.name),
+        "n": f"{n:,}",
+        "expected": f"{ceil_to(notes['false_certificates_expected_at_most'], 2):g}",
+        "at_most": f"{notes['false_certificates_at_most_95']:,}",
+    }
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _all_visible(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _all_visible(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_all_visible(one) for one in value]
+    return value if value is None else visible(value)
+
+
+def _embedded(value: Any) -> Markup:
+    """JSON for a script element: nothing in it can end the element, or begin markup."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII: U+2028 and lone surrogates are escaped
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return _script(get_plotlyjs())
+
+
+def _read(name: str) -> str:
+    return _script((_FOLDER / name).read_text(encoding="utf-8"))
+
+
+def _script(text: str) -> str:
+    """Our own code as it may stand in an HTML element; browsers hash it after they have unified line ends."""
+    unified = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "</script" in unified or "</style" in unified or "<!--" in unified:
+        raise RuntimeError("a script or style would end, or comment out, its own element")
+    return unified
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """A Content-Security-Policy: these scripts and no others, no network. Plotly sets styles of its own."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    sources = " ".join(f"'sha256-{one}'" for one in hashes)
+    return (
+        f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["visible"] = visible
+    environment.tests["holding"] = lambda cells, key: key in cells
+    return environment.get_template("page.html")

@@ -1,0 +1,235 @@
+"""The tables of a report: the same numbers as Markdown, as LaTeX (booktabs) and, unrounded, as CSV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safemed_eval import grammar
+from safemed_eval.core import MODALITIES, QUESTION_TYPES
+from safemed_eval.report._text import latex, markdown
+from safemed_eval.report.breakdown import Summary, breakdown
+from safemed_eval.report.load import SLICES, Json, LoadedRun
+from safemed_eval.rounding import floor_to, interval, percent, percent_down, radius
+
+_ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (clusters are patients or images)."
+_CERTIFIED = (
+    "Certified accuracy in %, the share answered rightly with a certified L2 radius of at least r (s is sigma), and "
+    "its 95 % interval on the effective sample size (clusters are patients or images). ACR is the average certified "
+    "radius, 0 where wrong or abstained. Certified values are rounded down."
+)
+_FEW = "\u2020"
+_FEW_NOTE = f" {_FEW} marks clusters too few to trust the interval."
+_WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
+"""Columns of text; the others hold figures."""
+_KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer")
+_ORDER = {name: place for place, name in enumerate((*MODALITIES, *QUESTION_TYPES))}
+
+PUBLISHED = pd.DataFrame(
+    [
+        ("SafeMed-R1 (arXiv 2512.19317)", "fine-tuned VLM, clean", "95 %"),
+        ("SafeMed-R1 (arXiv 2512.19317)", "fine-tuned VLM under PGD", "about 25 %"),
+        ("SafeMed-R1 (arXiv 2512.19317)", "AT-GRPO with randomized smoothing, under PGD", "84.45 %"),
+        ("Med-R1 (arXiv 2503.13939)", "over Qwen2-VL-2B, mean of eight modalities", "+29.94 points"),
+        ("Med-R1 (arXiv 2503.13939)", "over Qwen2-VL-2B, mean of five question types", "+32.06 points"),
+    ],
+    columns=["paper", "what", "published"],
+)
+"""The two papers' headlines. They stand apart: other checkpoints, other data, other attacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table.
+
+    Attributes:
+        shown: text, as Markdown and LaTeX print it.
+        values: the numbers behind it, a row each, for CSV.
+    """
+
+    name: str
+    caption: str
+    shown: pd.DataFrame
+    values: pd.DataFrame
+
+
+def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str) -> list[Path]:
+    """Write every table that these runs have data for; returns the Markdown files.
+
+    `certified-RUN.tsv` is a certify run in the format of Cohen et al. 2019, which their plotting code reads.
+
+    Raises:
+        SpecError: `radii` cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for table in tables_of(runs, radii=radii):
+        files.append(folder / f"{table.name}.md")
+        body = table.shown.map(markdown).rename(columns=markdown).to_markdown(index=False, disable_numparse=True)
+        files[-1].write_text(f"{markdown(table.caption)}\n\n{body}\n", encoding="utf-8", errors="replace")
+        table.values.to_csv(folder / f"{table.name}.csv", index=False, errors="replace")
+        (folder / f"{table.name}.tex").write_text(_latex(table), encoding="utf-8", errors="replace")
+    for run in runs:
+        if run.kind == "certify" and not run.frame.empty:
+            name = re.sub(r"[^\w.=-]+", "-", run.name)
+            cohen(run).to_csv(folder / f"certified-{name}.tsv", sep="\t", index=False)
+    return files
+
+
+def tables_of(runs: Sequence[LoadedRun], *, radii: str) -> Iterator[Table]:
+    """Every table that these runs have data for."""
+    evaluated = [(run, breakdown(run)) for run in runs if run.kind == "evaluate"]
+    certified = []
+    for run in runs:
+        if run.kind == "certify":
+            certified.append((run, breakdown(run, grammar.radii(radii, run.smoothing.sigma))))
+    for studies, rows_of, caption, name in (
+        (evaluated, _accuracy_rows, _ACCURACY, "accuracy"),
+        (certified, _certified_rows, _CERTIFIED + _alphas(certified), "certified"),
+    ):
+        if not studies:
+            continue
+        yield _table(name, caption, [{"run": run.name} | row for run, s in studies for row in rows_of(run, s.overall)])
+        for column, title in SLICES.items():
+            rows = [
+                {title: slice_, "run": run.name} | row
+                for slice_ in _slices(studies, column)
+                for run, summary in studies
+                if slice_ in (group := _group(summary, column))
+                for row in rows_of(run, group[slice_])
+            ]
+            yield _table(f"{name}-by-{title.replace(' ', '-')}", caption, rows)
+    for column, title in SLICES.items():
+        if evaluated:
+            yield _paper(evaluated, column, f"methods-by-{title.replace(' ', '-')}")
+    yield Table(
+        name="published",
+        caption="Published numbers of the two papers, NOT measured here: other checkpoints, other data, other attacks. "
+        "They do not compare with the tables beside this one.",
+        shown=PUBLISHED,
+        values=PUBLISHED,
+    )
+
+
+Row = dict[str, tuple[str, Json]]
+"""Column -> what is shown, and the numbers behind it."""
+
+
+def _accuracy_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
+    cells = {
+        condition: (_cell(percent(cell["accuracy"]), cell), {key: cell[key] for key in _KEPT})
+        for condition, cell in numbers.items()
+    }
+    first = next(iter(numbers.values()))
+    yield {"n": (str(first["n"]), {})} | cells
+
+
+def _certified_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
+    n = numbers["n"]
+    about = {"sigma": run.smoothing.sigma, "alpha": run.smoothing.alpha, "n": n, "clusters": numbers["clusters"]}
+    row: Row = {"sigma": (f"{run.smoothing.sigma:g}", {}), "n": (str(n), {})}
+    for name, point in numbers["certified"].items():
+        text = ">ceiling" if point["above_ceiling"] else _cell(percent_down(point["certified_accuracy"]), point)
+        row[f"r>={name}"] = (text, about | point)
+    rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
+    shown = (percent(numbers["abstention"]), radius(numbers["average_radius"]), radius(numbers["median_radius"]))
+    row["abstain"] = (shown[0], {})
+    row["ACR"] = (shown[1], about | {key: numbers[key] for key in rest})
+    row["median r"] = (shown[2], {})
+    yield row
+
+
+def _table(name: str, caption: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """From rows whose cells are texts, or texts with numbers, to both faces of a table."""
+    shown, values = [], []
+    for row in rows:
+        labels = {key: cell for key, cell in row.items() if isinstance(cell, str)}
+        cells = {key: cell for key, cell in row.items() if not isinstance(cell, str)}
+        shown.append(labels | {key: text for key, (text, _) in cells.items()})
+        values += [labels | {"column": key} | numbers for key, (_, numbers) in cells.items() if numbers]
+    frame = pd.DataFrame(shown).fillna("n/a")
+    few = frame.map(lambda text: _FEW in text).to_numpy().any() if len(frame) else False
+    return Table(name=name, caption=caption + (_FEW_NOTE if few else ""), shown=frame, values=pd.DataFrame(values))
+
+
+def _paper(studies: Sequence[tuple[LoadedRun, Summary]], column: str, name: str) -> Table:
+    """Methods down, slices across, as the two papers print them; one block per attack."""
+    slices = _slices(studies, column)
+    conditions = dict.fromkeys(condition for run, _ in studies for condition in run.conditions)
+    rows: list[dict[str, Any]] = []
+    for condition in conditions:
+        for run, summary in studies:
+            if condition in summary.overall:
+                groups = {"all": summary.overall} | {one: _group(summary, column).get(one) for one in slices}
+                cells = {one: numbers and numbers[condition] for one, numbers in groups.items()}
+                shares = {one: _share(cell) for one, cell in cells.items()}
+                rows.append({"attack": condition, "method": run.name} | shares)
+    return _table(name, "Accuracy in % of each method; n/a where a run has no such item.", rows)
+
+
+def _share(cell: Json | None) -> tuple[str, Json]:
+    if cell is None:
+        return "n/a", {"accuracy": None, "n": 0}
+    return percent(cell["accuracy"]), {key: cell[key] for key in _KEPT}
+
+
+def cohen(run: LoadedRun) -> pd.DataFrame:
+    """A certify run as Cohen et al. 2019 (locuslab/smoothing) write it: idx, label, predict, radius, correct, time.
+
+    Abstentions have predict -1 and radius 0, as there. Differs: radii are rounded down, theirs to the nearest.
+    """
+    frame, certain = run.frame, run.frame["radius"].notna()
+    return pd.DataFrame(
+        {
+            "idx": range(len(frame)),
+            "label": frame["label"].astype(int),
+            "predict": frame["prediction"].where(certain, -1).astype(int),
+            "radius": [f"{floor_to(value, 6):.6f}" for value in frame["radius"].fillna(0.0)],
+            "correct": (frame["correct"] & certain).astype(int),
+            "time": [str(timedelta(seconds=float(seconds))) for seconds in frame["seconds"]],
+        }
+    )
+
+
+def _cell(share: str, cell: Mapping[str, Any]) -> str:
+    bounds = interval(cell["lower"], cell["upper"])
+    return share + (f" [{bounds}]" if bounds else "") + (_FEW if cell["few"] else "")
+
+
+def _group(summary: Summary, column: str) -> dict[str, Json]:
+    return summary.by_modality if column == "modality" else summary.by_question_type
+
+
+def _slices(studies: Sequence[tuple[LoadedRun, Summary]], column: str) -> list[str]:
+    """All slices of these runs, the known ones first and in their fixed order."""
+    names = {name for _, summary in studies for name in _group(summary, column)}
+    return sorted(names, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
+
+
+def _alphas(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:
+    own = {run.name: run.spec["smoothing"]["alpha"] for run, _ in studies}
+    changed = [f"{run.name} was run for alpha {own[run.name]:g}" for run, _ in studies if run.alpha != own[run.name]]
+    return f" Read again from the votes at alpha {studies[0][0].alpha:g}: {'; '.join(changed)}." if changed else ""
+
+
+def _latex(table: Table) -> str:
+    """A table environment for booktabs."""
+    words = sum(column in _WORDS for column in table.shown)
+    body = (
+        table.shown.map(latex)
+        .rename(columns=latex)
+        .to_latex(
+            index=False,
+            escape=False,
+            column_format="l" * words + "r" * (len(table.shown.columns) - words),
+            caption=latex(table.caption),
+            label=f"tab:{table.name}",
+        )
+    )
+    return f"% \\usepackage{{booktabs}}\n{body}"

@@ -1,0 +1,54 @@
+"""A whole report: page, figures and tables of some runs in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safemed_eval.errors import RunError
+from safemed_eval.report.figures import draw_all
+from safemed_eval.report.load import LoadedRun
+from safemed_eval.report.page import write_page
+from safemed_eval.report.tables import write_tables
+
+PAGE = "report.html"
+FIGURES, TABLES = "figures", "tables"
+_OURS = {FIGURES: (".png", ".pdf"), TABLES: (".md", ".csv", ".tex", ".tsv")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """The files of a report."""
+
+    page: Path
+    figures: list[Path]
+    tables: list[Path]
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raise RunError where the folder holds something that is no report: a report replaces its own files only."""
+    if out.exists() and not out.is_dir():
+        raise RunError(f"--out {out}: is a file, not a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / PAGE).exists():
+        raise RunError(f"--out {out}: holds something that is no report; name a new or empty folder")
+
+
+def write(runs: Sequence[LoadedRun], out: Path, *, title: str, radii: str) -> Written:
+    """Write `report.html`, `figures/` and `tables/`; figures and tables of an earlier report there are removed.
+
+    Raises:
+        RunError: the folder holds something else.
+        SpecError: `radii` cannot be read.
+    """
+    refuse_foreign(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / PAGE).touch()
+    for folder, endings in _OURS.items():
+        for file in (out / folder).glob("*"):
+            if file.suffix in endings:
+                file.unlink()
+    tables = write_tables(runs, out / TABLES, radii=radii)
+    figures = draw_all(runs, out / FIGURES)
+    write_page(runs, out / PAGE, title=title, radii=radii)
+    return Written(page=out / PAGE, figures=figures, tables=tables)

@@ -1,0 +1,468 @@
+"""The interactive page, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from synthetic import certified, evaluated, failed, write_run
+
+from safemed_eval import attacks
+from safemed_eval.core import Item, Question
+from safemed_eval.report import _page_items, page
+from safemed_eval.report._text import visible
+from safemed_eval.report.breakdown import measure_of
+from safemed_eval.report.curves import curve_of
+from safemed_eval.report.load import LoadedRun, load, load_all
+from safemed_eval.report.page import write_page
+from safemed_eval.rounding import floor_to
+from safemed_eval.runs.images import Keeper
+
+EVIL = "<script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
+NAME = f"<b>bold</b> &lt; {EVIL} \udcff"
+"""Plotly reads <b> and &lt;, and the last character cannot be written to a file."""
+L2 = str(attacks.parse("pgd:eps=0.5,norm=l2,steps=10"))
+CONDITIONS = ("clean", "fgsm:eps=4/255", "pgd:eps=4/255,steps=10", L2)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+COUNT = "document.getElementById('items-count').textContent"
+
+STAND_IN = """
+var Plotly = { react: async (plot, data, layout) => Object.assign(plot, { data, layout }) };
+"""
+"""For tests of everything but figures: the library takes a second to read."""
+
+
+def asked(number: int) -> dict[str, Any]:
+    """What is asked of item i: three modalities, two question types, two items an image; hostile texts in item 7."""
+    hostile = {"question": EVIL, "options": [EVIL, "</script>", "eye"]}
+    return {
+        "modality": ("CT", "MRI", EVIL)[number % 3],
+        "question_type": ("Disease Diagnosis", "Lesion Grading")[number // 3 % 2],
+        "image_sha256": f"hash {number // 2}",
+        **(hostile if number == 7 else {}),
+    }
+
+
+def attacked(number: int, condition: int) -> dict[str, Any]:
+    record = evaluated(number, CONDITIONS[condition], condition == 0 or number % (condition + 2) != 1, **asked(number))
+    if number == 7:
+        record["text"] = f"{EVIL} \u2028 \x1b[31m \u202e"
+    if (number, condition) == (5, 3):
+        record |= {"prediction": None, "correct": False}
+    if (number, condition) == (9, 1):
+        record |= {"prediction": None, "correct": False, "error": f"broken {EVIL}"}
+    return record
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[LoadedRun]:
+    """Two runs of one model with a hostile name, over 24 items."""
+    folder = tmp_path_factory.mktemp("runs")
+    records = [attacked(i, k) for i in range(24) for k in range(len(CONDITIONS))]
+    evaluate = write_run(folder / "evaluate", records, "evaluate", conditions=CONDITIONS)
+    proofs = [certified(i, 1000 - 23 * i, chosen=0 if i == 4 else 1, **asked(i)) for i in range(22)]
+    proofs += [certified(22, 1000, chosen=3, **asked(22)), failed(23, **asked(23))]
+    certify = write_run(folder / "certify", proofs, "certify")
+    return [load(out, name=NAME) for out in (evaluate, certify)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
+    with (
+        playwright.sync_playwright() as started,
+        started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as launched,
+    ):
+        yield launched
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Open]:
+    """Opens a page from its file; at the end nothing may have reached the console or asked the network."""
+    contexts, seen = [], []
+
+    def open_file(file: Path, link: str = "", **options: Any) -> Any:
+        contexts.append(browser.new_context(reduced_motion="reduce", **options))
+        opened = contexts[-1].new_page()
+        opened.on("console", lambda message: seen.append(f"{message.type}: {message.text}"))
+        opened.on("pageerror", lambda error: seen.append(f"error: {error}"))
+        opened.on("request", lambda request: seen.append(request.url) if not _is_local(request.url) else None)
+        opened.goto(file.as_uri() + link)
+        if options.get("java_script_enabled", True):
+            opened.wait_for_selector("html[data-ready]")
+        return opened
+
+    yield open_file
+    for context in contexts:
+        context.close()
+    assert not seen
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+@pytest.fixture(scope="module")
+def whole(runs: list[LoadedRun], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of both runs with the real plotly."""
+    file = tmp_path_factory.mktemp("whole") / "new" / "report.html"
+    write_page(runs, file, title=f"Study {EVIL}")
+    return file
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Write:
+    """Writes a page with a stand-in for plotly."""
+
+    def write(runs: Sequence[LoadedRun], **options: Any) -> Path:
+        file = tmp_path_factory.mktemp("page") / "report.html"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(page, "_plotly", lambda: STAND_IN)
+            write_page(runs, file, title="Study", **options)
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def brief(swift: Write, runs: list[LoadedRun]) -> Path:
+    """The page of both runs with the stand-in."""
+    return swift(runs)
+
+
+def traces(opened: Any, plot: str, meta: str | None = None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = opened.evaluate(
+        "([plot, meta]) => document.getElementById(plot).data.filter((t) => !meta || t.meta === meta)"
+        ".map((t) => ({ x: t.x, y: t.y, name: t.name, color: t.line.color }))",
+        [plot, meta],
+    )
+    return found
+
+
+def choose(opened: Any, column: str, name: str) -> None:
+    select = opened.locator(f"#curves [data-slice={column}]")
+    value = select.evaluate(
+        "(select, name) => [...select.options].find((one) => one.text.startsWith(name)).value", name
+    )
+    select.select_option(value)
+
+
+def test_filters_change_the_curves_to_those_of_the_slice(open_page: Open, whole: Path, runs: list[LoadedRun]) -> None:
+    opened = open_page(whole)
+    evaluate, certify = runs
+    for modality, question_type in [
+        ("all", "all"),
+        ("MRI", "all"),
+        (EVIL, "Lesion Grading"),
+        ("all", "Lesion Grading"),
+    ]:
+        choose(opened, "modality", modality)
+        choose(opened, "question_type", question_type)
+        parts = []
+        for run in runs:
+            part = run.frame
+            part = part if modality == "all" else part[part["modality"] == modality]
+            parts.append(part if question_type == "all" else part[part["question_type"] == question_type])
+        curve = curve_of(certify, parts[1])
+        assert curve is not None
+        for meta, values in (("share", curve.share), ("lower", curve.lower), ("upper", curve.upper)):
+            (trace,) = traces(opened, "certified", meta)
+            assert (trace["x"], trace["y"]) == (curve.radii, values)
+        numbers = measure_of(evaluate)(parts[0])
+        fgsm, pgd = traces(opened, "attacked-linf")
+        assert fgsm["x"] == pgd["x"] == [0, 4]
+        for trace, name in ((fgsm, CONDITIONS[1]), (pgd, CONDITIONS[2])):
+            assert trace["y"] == [numbers["clean"]["accuracy"], numbers[name]["accuracy"]]
+        (l2,) = traces(opened, "attacked-l2")
+        assert (l2["x"], l2["y"]) == ([0, 0.5], [numbers["clean"]["accuracy"], numbers[L2]["accuracy"]])
+        assert opened.inner_text("#curves-count").endswith(f": {len(parts[1])} items")
+        assert opened.locator("#live-certify td").first.inner_text().split()[0] == str(len(parts[1]))
+        assert opened.inner_text("#items-count") == f"{len(parts[1])} of 24 items"
+
+    legend = opened.locator("#certified .legendtext").all_text_contents()
+    assert legend == [f"{NAME[:22]}\u2026{visible(NAME)[-21:]}"]
+    assert traces(opened, "certified", "share")[0]["color"] == "#0072b2"
+    opened.emulate_media(color_scheme="dark")
+    wait(opened, "document.getElementById('certified').data[2].line.color", "#56b4e9")
+    assert opened.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(20, 23, 26)"
+    opened.emulate_media(color_scheme="light")
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.locator("details:not([open])").count() == 0
+    assert opened.locator("#certified .main-svg").first.get_attribute("width") == "660"
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.locator("details[open]").count() == 0
+    assert opened.title() == f"Study {EVIL}"
+    assert opened.evaluate("window.hit") is None
+
+
+def test_an_item_opens_by_click_and_by_keyboard(open_page: Open, brief: Path, runs: list[LoadedRun]) -> None:
+    opened = open_page(brief)
+    dialog, button = opened.locator("dialog"), opened.locator("[data-item='2'] button")
+    opened.locator("[data-item='2'] td").first.click()
+    assert dialog.get_attribute("open") is not None
+    assert opened.inner_text("#item-title") == "i2"
+    assert opened.url.endswith("#item=i2")
+    votes = dialog.locator(".votes tbody tr").all_inner_texts()
+    assert [row.split("\t")[1:] for row in votes] == [["0", "0"], ["100", "954"], ["0", "46"], ["0", "0"]]
+    assert "gold" in votes[1]
+    radius = runs[1].frame["radius"][2]
+    assert f"Certified radius {floor_to(float(radius), 4):.4f}" in dialog.inner_text()
+    assert dialog.locator("table").first.locator("tbody tr").count() == len(CONDITIONS)
+    assert "81.9" in dialog.inner_text()  # exp(-0.2)
+    opened.keyboard.press("Escape")
+    assert dialog.get_attribute("open") is None
+    assert button.evaluate("button => button === document.activeElement")
+    wait(opened, "location.hash", "")
+
+    opened.keyboard.press("Enter")
+    assert opened.inner_text("#item-title") == "i2"
+    opened.click("#item-forth")
+    assert opened.inner_text("#item-title") == "i3"
+    opened.click("#item-close")
+    assert dialog.get_attribute("open") is None
+
+
+def test_hostile_text_stays_text(open_page: Open, brief: Path) -> None:
+    opened = open_page(brief, link="#item=i7")
+    shown = opened.inner_text("#item-body")
+    assert shown.count(EVIL) >= 6  # modality, question, option, run name, text
+    assert "\\x1b[31m" in shown
+    assert "\\udcff" in shown
+    assert "\\u202e" in shown  # would turn the text around
+    assert opened.locator("#item-body img").count() == 0
+    opened.keyboard.press("Escape")
+    assert EVIL in opened.inner_text("#items thead")
+    assert EVIL in opened.inner_text("#rows")
+    assert EVIL in opened.inner_text("#measured")
+    assert opened.locator("script").count() == 5
+    assert opened.evaluate("window.hit") is None
+
+
+def test_the_page_holds_no_markup_of_the_data(whole: Path) -> None:
+    html = whole.read_text(encoding="utf-8")
+    assert "<img" not in html.partition("<script>")[0]
+    assert html.count("<script") == html.count("</script>") == 5
+    blocks = re.findall(r'<script type="application/json" id="(\w+)">(.*?)</script>', html)
+    assert [name for name, _ in blocks] == ["data", "details", "images"]
+    assert not re.search("[<>&\u2028\u2029]", "".join(text for _, text in blocks))
+    assert EVIL in json.loads(blocks[0][1])["items"]["questions"]
+    policy = re.search(r'Content-Security-Policy" content="(.*?)"', html)
+    assert policy
+    assert policy[1].startswith("default-src &#39;none&#39;; script-src &#39;sha256-")
+    assert policy[1].count("unsafe") == 1  # of styles
+
+
+def test_a_script_that_gets_in_does_not_run(browser: Any, brief: Path) -> None:
+    with browser.new_context() as context:
+        opened = context.new_page()
+        opened.goto(brief.as_uri())
+        opened.evaluate(
+            "() => { const s = document.createElement('script'); s.text = 'window.hit = 1'; document.body.append(s); }"
+        )
+        assert opened.evaluate("window.hit") is None
+
+
+def wait(opened: Any, expression: str, wanted: str) -> None:
+    """Until the expression has this value; the page's policy forbids what playwright waits with."""
+    for _ in range(100):
+        if opened.evaluate(expression) == wanted:
+            return
+        opened.wait_for_timeout(30)
+    pytest.fail(f"{expression} is {opened.evaluate(expression)!r}, not {wanted!r}")
+
+
+def rows_of(opened: Any) -> list[str]:
+    found: list[str] = opened.locator("#rows th").all_inner_texts()
+    return found
+
+
+def test_sort_search_and_outcomes(open_page: Open, brief: Path, runs: list[LoadedRun]) -> None:
+    opened = open_page(brief)
+    head = opened.locator("[data-column='0']")
+    head.locator("button").click()
+    assert rows_of(opened) == [f"i{i}" for i in range(24)]  # numbers by their size
+    assert head.get_attribute("aria-sort") == "ascending"
+    head.locator("button").click()
+    assert rows_of(opened)[0] == "i23"
+    assert head.get_attribute("aria-sort") == "descending"
+    opened.locator("[data-column='5'] button").click()
+    opened.locator("[data-column='5'] button").click()
+    assert rows_of(opened)[:3] == ["i0", "i1", "i2"]  # the largest radius first
+    assert head.get_attribute("aria-sort") is None
+
+    def ids(outcome: str, run: str = "") -> set[str]:
+        opened.select_option("#outcome", outcome)
+        opened.select_option("#run", run)
+        return set(rows_of(opened))
+
+    attacked, proofs = runs[0].frame, runs[1].frame
+    assert ids("abstained") == set(proofs.loc[proofs["abstained"].notna(), "item"])
+    assert "i22" in ids("abstained")  # 'no answer' won
+    assert ids("mistaken") == {"i4"}
+    assert ids("certified") == set(proofs.loc[proofs["correct"] & proofs["radius"].notna(), "item"])
+    assert ids("failed") == {"i9", "i23"}
+    assert ids("failed", "0") == {"i9"}
+    assert ids("silent") == {"i5"}
+    wrong = set(attacked.loc[~attacked["correct"], "item"])
+    assert ids("flipped") == wrong - {"i9"}
+    assert ids("wrong") == set()
+    assert opened.inner_text("#rows") == "No item matches."
+
+    ids("")
+    opened.fill("#search", "IMAGE 11 liver")
+    wait(opened, COUNT, "1 of 24 items")
+    assert rows_of(opened) == ["i11"]
+    opened.fill("#search", "\\x1b")  # in a text that a model wrote
+    wait(opened, "document.getElementById('rows').querySelector('th').textContent", "i7")
+    opened.fill("#search", "nowhere")
+    wait(opened, COUNT, "0 of 24 items")
+
+
+def test_many_items_are_paged(open_page: Open, swift: Write, tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", [certified(i, 900) for i in range(120)], "certify")
+    opened = open_page(swift([load(out)]))
+    assert len(rows_of(opened)) == 50
+    opened.click("#forth")
+    opened.click("#forth")
+    assert rows_of(opened)[-1] == "i119"
+    assert opened.inner_text("#page-of") == "Page 3 of 3"
+    assert opened.is_disabled("#forth")
+
+
+def test_radii_are_rounded_down(open_page: Open, swift: Write, tmp_path: Path) -> None:
+    out = write_run(tmp_path / "run", [certified(i, 1000 - 7 * i) for i in range(40)], "certify")
+    run = load(out)
+    opened = open_page(swift([run]))
+    assert any(round(one, 3) != floor_to(one, 3) for one in run.frame["radius"])
+    shown = opened.locator("#rows td:last-child").all_inner_texts()
+    assert shown == [f"{floor_to(one, 3):.3f}" for one in run.frame["radius"]]
+    figures = opened.locator("#summary tbody").first.inner_text()
+    assert ">ceiling" not in figures
+    opened = open_page(swift([run], radii="0,3s"))
+    assert ">ceiling" in opened.locator("#summary tbody").first.inner_text()
+
+
+def test_sections_without_runs_are_left_out(open_page: Open, swift: Write, runs: list[LoadedRun]) -> None:
+    opened = open_page(swift(runs[:1]))
+    assert opened.locator("#certified, #live-certify").count() == 0
+    assert opened.locator("#attacked-linf").count() == 1
+    opened = open_page(swift(runs[1:]))
+    assert opened.locator("[data-norm], #live-evaluate").count() == 0
+    assert opened.locator("#certified").count() == 1
+
+
+def test_images_of_kept_items(open_page: Open, swift: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = write_run(
+        tmp_path / "run",
+        [evaluated(i, name, True) for i in range(3) for name in CONDITIONS[:2]],
+        "evaluate",
+        conditions=CONDITIONS[:2],
+    )
+    question = Question(text="?", options=("a", "b"))
+    items = [Item(id=f"i{i}", question=question, label=0, image="x", root=Path()) for i in range(3)]
+    keep = Keeper(out, items, quantized=False)
+    clean = torch.full((3, 8, 8), 0.5)
+    for item in items:
+        keep(item, CONDITIONS[1], clean, clean + 4 / 255)
+    monkeypatch.setattr(_page_items, "MOST_IMAGES", 2)
+    opened = open_page(swift([load(out)]), link="#item=i1")
+    images = opened.locator("#item-body img")
+    assert images.count() == 3
+    assert all(
+        images.nth(k).evaluate("async (i) => { await i.decode(); return i.naturalWidth; }") == 8 for k in range(3)
+    )
+    assert all(images.nth(k).get_attribute("alt") for k in range(3))
+    assert "\u00d7 32 around mid grey" in opened.inner_text("#item-body")
+    opened.click("#item-forth")
+    assert images.count() == 0  # beyond the limit
+    next((out / "images").glob("*/i0-*.npy")).write_bytes(b"")
+    opened = open_page(swift([load(out)]), link="#item=i0")
+    assert "cannot be read" in opened.inner_text("#item-body")
+
+
+def test_large_images_are_reduced_and_compressed() -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.random((300, 600, 3)).astype(np.float32)
+    found = _page_items._pictures(clean, clean)
+    assert found["factor"] == 1
+    assert found["clean"].startswith("data:image/webp;base64,")
+    assert found["size"] == [600, 300]
+
+
+def test_notices(swift: Write, tmp_path: Path) -> None:
+    records = [evaluated(i, name, True) for i in range(4) for name in CONDITIONS[:2]]
+    records[1] |= {"error": "broken", "correct": False}
+    evaluate = write_run(
+        tmp_path / "evaluate",
+        records,
+        "evaluate",
+        conditions=CONDITIONS[:2],
+        items=5,
+        skipped=[{"item": "lost", "reason": "no <b>image</b>"}],
+        sampled="5 drawn at random from 50",
+        names={"model": "toy", "commits": {}, "data": "phantom"},
+    )
+    one = write_run(tmp_path / "one", [certified(0, 1000)], "certify")
+    other = write_run(
+        tmp_path / "other", [certified(0, 1000)], "certify", spec={"data": "e", "canvas": "64x64 stretch"}
+    )
+    loaded = load_all([str(evaluate), f"a={one}", f"b={other}"], alpha=0.01)
+    html = swift(loaded).read_text(encoding="utf-8")
+    notices = html.partition('<section class="notices"')[2].partition("</section>")[0]
+    for text in (
+        "2 of 10 records are missing",
+        "1 item failed",
+        "Without 1 item that could not be used",
+        "5 drawn at random from 50",
+        "not clinical evidence",
+        "at alpha 0.01; the run was made for alpha 0.001",
+        "were not asked the same questions",
+        "do not share a canvas",
+    ):
+        assert text in notices
+    assert "no &lt;b&gt;image&lt;/b&gt;" in html
+    assert "Not for clinical use" in html
+
+
+def test_few_clusters_are_marked(swift: Write, tmp_path: Path) -> None:
+    records = [certified(i, 1000, patient_id=f"p{i % 2}") for i in range(8)]
+    html = swift([load(write_run(tmp_path / "run", records, "certify"))]).read_text(encoding="utf-8")
+    assert "too few to trust the interval" in html
+    assert "p0" not in html.partition("<script")[2]  # a patient's name does not travel with the page
+
+
+def test_runs_that_have_only_just_begun(open_page: Open, swift: Write, tmp_path: Path) -> None:
+    evaluate = write_run(tmp_path / "evaluate", [], "evaluate", items=7)
+    certify = write_run(tmp_path / "certify", [], "certify", items=7)
+    opened = open_page(swift([load(evaluate), load(certify)]))
+    assert "7 of 7 records are missing" in opened.inner_text(".notices")
+    assert "n/a" in opened.inner_text("#summary")
+    assert opened.inner_text("#items-count") == "0 of 0 items"
+
+
+def test_the_numbers_stand_without_scripts(open_page: Open, brief: Path) -> None:
+    opened = open_page(brief, java_script_enabled=False)
+    assert "need JavaScript" in opened.inner_text("noscript")
+    assert opened.locator("#summary table").first.is_visible()
+    assert not opened.locator("#curves").is_visible()
+
+
+def test_a_phone_scrolls_tables_not_the_page(open_page: Open, brief: Path) -> None:
+    opened = open_page(brief, viewport={"width": 400, "height": 800})
+    assert opened.evaluate("document.documentElement.scrollWidth") == 400

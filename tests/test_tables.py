@@ -1,0 +1,208 @@
+"""Runs read at another alpha, told apart by name, and the tables of a report: by hand, escaped, rounded down."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from synthetic import ATTACKS, certified, evaluated, failed, write_run
+from test_cli import call
+
+from safemed_eval import stats
+from safemed_eval.errors import RunError
+from safemed_eval.report.load import LoadedRun, load, load_all
+from safemed_eval.report.tables import Table, tables_of, write_tables
+
+RADII = "0,0.3,0.31,3s"
+
+
+def evaluate_run(out: Path, rights: tuple[int, int, int] = (8, 5, 3), **settings: Any) -> Path:
+    """Ten items, the first of each condition right: five MRI questions of two kinds, five CT."""
+    records = [
+        evaluated(i, attack, i < right, modality="MRI" if i < 5 else "CT", question_type=kind)
+        for attack, right in zip(ATTACKS, rights, strict=True)
+        for i in range(10)
+        for kind in ["Disease Diagnosis" if i % 2 else "Anatomy Identification"]
+    ]
+    return write_run(out, records, "evaluate", **settings)
+
+
+def certify_run(out: Path, **settings: Any) -> Path:
+    """0.307 right, 0.616 right, 0.495 but wrong, abstained, failed."""
+    records = [certified(0, 920), certified(1, 1000), certified(2, 990, chosen=0), certified(3, 500), failed(4)]
+    return write_run(out, records, "certify", **settings)
+
+
+def named(runs: list[LoadedRun], radii: str = RADII) -> dict[str, Table]:
+    return {table.name: table for table in tables_of(runs, radii=radii)}
+
+
+# ----------------------------------------------------------------------------------------------------------- loading
+
+
+def test_certificates_follow_another_alpha(tmp_path: Path) -> None:
+    out = certify_run(tmp_path / "run")
+    as_run, laxer = load(out), load(out, alpha=0.05)
+    assert (as_run.alpha, laxer.alpha, load(evaluate_run(tmp_path / "e"), alpha=0.05).alpha) == (0.001, 0.05, None)
+    expected = stats.certified_radius(stats.clopper_pearson_lower(920, 1000, 0.05), 0.25)
+    assert laxer.frame["radius"][0] == pytest.approx(expected) and laxer.frame["radius"][0] > as_run.frame["radius"][0]
+    assert laxer.smoothing.ceiling == pytest.approx(0.25 * stats.sps.norm.ppf(0.05 ** (1 / 1000)))
+    assert load(out, alpha=0.001).frame["radius"].equals(as_run.frame["radius"])
+
+
+def test_an_alpha_that_certifies_nothing_is_refused(tmp_path: Path) -> None:
+    out = certify_run(tmp_path / "run")
+    assert call("report", out, "--out", tmp_path / "r", "--alpha", "2") == (
+        2,
+        "--alpha 2.0: alpha must lie between 0 and 1, got 2",
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("radius", 0.9), ("prediction", 0), ("correct", False), ("p_lower", 0.99)]
+)
+def test_a_certificate_that_does_not_follow_from_its_votes_is_refused(tmp_path: Path, field: str, value: Any) -> None:
+    out = write_run(tmp_path / "run", [certified(0, 900), certified(1, 900, **{field: value})], "certify")
+    with pytest.raises(RunError, match="'i1' does not follow from its votes"):
+        load(out)
+
+
+def test_runs_of_one_model_get_names_that_tell_them_apart(tmp_path: Path) -> None:
+    folders = [evaluate_run(tmp_path / "a"), evaluate_run(tmp_path / "b"), certify_run(tmp_path / "c")]
+    assert [run.name for run in load_all([str(f) for f in folders])] == ["toy, a", "toy, b", "toy"]
+    given = load_all([f"SFT={folders[0]}", f"SFT={folders[2]}", str(folders[1])])
+    assert [run.name for run in given] == ["SFT", "SFT", "toy"]
+    for twice in ([str(folders[0])] * 2, [f"SFT={folders[0]}", f"SFT={folders[1]}"]):
+        assert call("report", *twice, "--out", tmp_path / "r")[0] == 2
+
+
+def test_only_runs_of_evaluate_and_certify_are_read(tmp_path: Path) -> None:
+    write_run(tmp_path / "t", [], "certify", spec={"command": "train"})
+    with pytest.raises(RunError, match="a run of 'train'"):
+        load(tmp_path / "t")
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def test_accuracy_by_hand(tmp_path: Path) -> None:
+    tables = named([load(evaluate_run(tmp_path / "a"))])
+    assert list(tables) == [
+        *("accuracy", "accuracy-by-modality", "accuracy-by-question-type"),
+        *("methods-by-modality", "methods-by-question-type", "published"),
+    ]
+    (row,) = tables["accuracy"].shown.to_dict("records")
+    low, high = (stats.clopper_pearson_lower(8, 10, 0.025), stats.clopper_pearson_upper(8, 10, 0.025))
+    assert (row["run"], row["n"], row["clean"]) == ("toy", "10", "80.0 [44.3-97.5]")
+    assert (round(low, 4), round(high, 4)) == (0.4439, 0.9748), "the ends are rounded outward"
+    values = tables["accuracy-by-modality"].values.set_index(["modality", "column"])
+    assert values.loc[("CT", "clean"), ["correct", "n"]].tolist() == [3, 5]
+    assert values.loc[("MRI", "pgd:eps=4/255,steps=10"), "accuracy"] == 0.6
+    methods = tables["methods-by-question-type"].shown.set_index("attack")
+    assert methods.loc["clean"].tolist() == ["toy", "80.0", "80.0", "80.0"]
+    assert methods.loc["fgsm:eps=4/255"].tolist() == ["toy", "50.0", "60.0", "40.0"]
+
+
+def test_certified_numbers_are_rounded_down_and_know_their_ceiling(tmp_path: Path) -> None:
+    tables = named([load(certify_run(tmp_path / "c"))])
+    (row,) = tables["certified"].shown.to_dict("records")
+    assert {key: row[key] for key in ("r>=3s", "ACR", "median r", "abstain", "n")} == {
+        **{"r>=3s": ">ceiling", "ACR": "0.184", "median r": "n/a", "abstain": "20.0", "n": "5"}
+    }
+    assert row["r>=0.3"].startswith("40.0 [") and row["r>=0.31"].startswith("20.0 [")
+    numbers = tables["certified"].values.set_index("column")
+    assert numbers.loc["ACR", "average_radius"] == pytest.approx(0.18452, abs=1e-5), "0.1845 is shown as 0.184"
+    assert numbers.loc["ACR", ["wrong", "abstained", "failed"]].tolist() == [1, 1, 1]
+    seven = [certified(i, 1000 if i < 2 else 500) for i in range(7)]
+    shown = named([load(write_run(tmp_path / "d", seven, "certify"))], "0")["certified"].shown
+    assert shown["r>=0"][0].startswith("28.5 ["), "2 of 7 is 28.57 %"
+
+
+def test_methods_that_lack_an_attack_or_a_slice_say_so(tmp_path: Path) -> None:
+    one = evaluate_run(tmp_path / "a", names={"model": "one"})
+    two = write_run(
+        tmp_path / "b",
+        [evaluated(i, "clean", True, modality="OCT") for i in range(3)],
+        "evaluate",
+        conditions=("clean",),
+        names={"model": "two"},
+    )
+    methods = named(load_all([str(one), str(two)]))["methods-by-modality"].shown
+    assert list(methods.columns) == ["attack", "method", "all", "CT", "MRI", "OCT"]
+    assert methods[methods["method"] == "two"].to_numpy().tolist() == [["clean", "two", "100.0", "n/a", "n/a", "100.0"]]
+    assert methods[methods["attack"] == "clean"].iloc[0].tolist() == ["clean", "one", "80.0", "60.0", "100.0", "n/a"]
+
+
+def test_published_numbers_stand_apart(tmp_path: Path) -> None:
+    tables = named([load(evaluate_run(tmp_path / "a"))])
+    assert "NOT measured here" in tables["published"].caption
+    assert not any("84.45" in table.shown.to_string() for name, table in tables.items() if name != "published")
+
+
+def test_a_changed_alpha_is_said_in_the_caption(tmp_path: Path) -> None:
+    out = certify_run(tmp_path / "c")
+    assert "alpha" not in named([load(out)])["certified"].caption
+    assert "at alpha 0.05: toy was run for alpha 0.001" in named([load(out, alpha=0.05)])["certified"].caption
+
+
+def test_the_three_formats_hold_the_same_and_text_stays_text(tmp_path: Path) -> None:
+    name = r"a|b_c & 5% $x$ \end{table} <script> [x](y)"
+    run = load(evaluate_run(tmp_path / "a", names={"model": name}))
+    files = write_tables([run], tmp_path / "tables", radii="0")
+    assert [file.name for file in files if file.name.startswith("acc")] == [
+        *("accuracy.md", "accuracy-by-modality.md", "accuracy-by-question-type.md")
+    ]
+    lines = files[0].read_text().splitlines()
+    assert lines[-1].count(" | ") == 4 and "<script>" not in lines[-1] and r"a\|b\_c" in lines[-1]
+    tex = (tmp_path / "tables/accuracy.tex").read_text()
+    assert r"\textbackslash{}end\{table\}" in tex and tex.count(r"\end{table}") == 1
+    assert r"a|b\_c \& 5\% \$x\$" in tex and r"\toprule" in tex
+    back = pd.read_csv(tmp_path / "tables/accuracy.csv")
+    assert set(back["run"]) == {name} and back["accuracy"].tolist() == [0.8, 0.5, 0.3]
+
+
+def test_cohens_format_is_read_as_his_scripts_read_it(tmp_path: Path) -> None:
+    write_tables([load(certify_run(tmp_path / "c"))], tmp_path / "tables", radii="0")
+    text = (tmp_path / "tables/certified-toy.tsv").read_text()
+    assert text.splitlines()[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+    frame = pd.read_csv(io.StringIO(text), delimiter="\t")
+    assert frame["predict"].tolist() == [1, 1, 0, -1, -1] and frame["radius"][3] == 0.0
+    assert (frame["correct"] & (frame["radius"] >= 0.3)).mean() == 0.4, "his certified accuracy at 0.3"
+    assert frame["radius"][0] <= load(tmp_path / "c").frame["radius"][0]
+
+
+# ----------------------------------------------------------------------------------------------------- the command
+
+
+def test_a_report_of_several_runs(tmp_path: Path) -> None:
+    runs = [f"SFT={evaluate_run(tmp_path / 'a')}", f"SFT={certify_run(tmp_path / 'c')}"]
+    out = tmp_path / "report"
+    code, text = call("report", *runs, "--out", out, "--alpha", "0.01", "--title", "Of <b> models")
+    assert code == 0 and "certificates are read at alpha 0.01; the run was made for 0.001" in text
+    assert str(out / "report.html") in text.replace("\n", "")
+    page = (out / "report.html").read_text()
+    assert "Of &lt;b&gt; models" in page and "Of <b>" not in page
+    assert {file.suffix for file in (out / "figures").iterdir()} == {".pdf", ".png"}
+    before = {file.name for file in (out / "figures").iterdir()}
+    assert call("report", runs[0], "--out", out)[0] == 0
+    after = {file.name for file in (out / "figures").iterdir()}
+    assert after < before, "figures of the earlier report are gone"
+    assert not list((out / "tables").glob("certified*"))
+
+
+def test_a_report_replaces_nothing_but_a_report(tmp_path: Path) -> None:
+    out = evaluate_run(tmp_path / "a")
+    code, text = call("report", out, "--out", out)
+    assert code == 2 and "no report" in text and json.loads((out / "run.json").read_text())
+    assert call("report", out, "--out", out / "run.json")[0] == 2
+
+
+def test_unfinished_and_empty_runs_are_reported_as_such(tmp_path: Path) -> None:
+    out = evaluate_run(tmp_path / "a", items=12)
+    empty = write_run(tmp_path / "b", [], "certify", items=5)
+    code, text = call("report", out, empty, "--out", tmp_path / "r")
+    assert code == 0 and "lacks 6 records" in text and "lacks 5 records" in text
