@@ -13,12 +13,13 @@ from scipy import optimize
 from scipy import stats as sps
 
 from safemed_eval.seeds import seed_of
-from safemed_eval.stats import Codes, Floats, cluster_codes, effective_size
+from safemed_eval.stats import Codes, Floats, cluster_codes, effective_clusters, effective_size
 
 DRAWS = 9999
 """Random sign flips, and bootstrap samples, where there is no exact sum."""
 _TIE = 1e-12
 _AT_ONCE = 2**22
+_MOST_PICKS = 2**25
 
 
 def cluster_sums(differences: Floats, clusters: Codes) -> Floats:
@@ -29,9 +30,10 @@ def cluster_sums(differences: Floats, clusters: Codes) -> Floats:
 def sign_flip_test(sums: Floats) -> tuple[float, float]:
     """Exact sign-flip permutation test of whole-numbered cluster sums.
 
-    If nothing changed, baseline and candidate could have been swapped in any cluster, so that every sum could as well
-    have the other sign. All 2^c patterns are counted, not sampled: the sum of c independent signs has a distribution
-    that convolution gives. Where every cluster is one item this is McNemar's exact test.
+    The hypothesis is that baseline and candidate are exchangeable in each cluster: they could have been swapped, so
+    that every sum could as well have the other sign. All 2^c patterns are counted, not sampled: the sum of c
+    independent signs has a distribution that convolution gives. Where every cluster is one item this is McNemar's exact
+    test.
 
     Returns:
         (p for a drop, p for a change in either direction); 1.0 where nothing differs.
@@ -63,7 +65,7 @@ def sign_flip_test_sampled(sums: Floats, *, seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed_of(seed, "compare", "sign flips"))
     total, slack = float(sums.sum()), _TIE * float(np.abs(sums).sum())
     drop = either = 0
-    for draws in _batches(len(sums)):
+    for draws in _batches(len(sums), DRAWS):
         found = (2.0 * rng.integers(0, 2, (draws, len(sums)), dtype=np.int8) - 1) @ sums
         drop += int((found >= total - slack).sum())
         either += int((np.abs(found) >= abs(total) - slack).sum())
@@ -78,11 +80,28 @@ def drop_interval(differences: Floats, clusters: Codes, *, level: float) -> tupl
         clusters: a number per item.
     Source:
         Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
-        design" (score interval), on the cluster-effective number of items; see `stats.effective_size`.
+        design" (score interval), on the cluster-effective number of items; see `cautious_size`.
     """
-    n = effective_size(differences, clusters, alpha=2 * level)
+    n = cautious_size(differences, clusters, level=level)
     lost, won = (n * float((differences == sign).mean()) for sign in (1, -1))
     return -_score_upper(won, lost, n, level), _score_upper(lost, won, n, level)
+
+
+def cautious_size(differences: Floats, clusters: Codes, *, level: float) -> float:
+    """The effective number of items, as if one more cluster had been lost as a whole.
+
+    Where hardly anything changed, the few clusters that did say next to nothing about how clusters change: one single
+    item among them would make all items look independent. The further cluster is of the size that an item's cluster
+    has on average. Single items stay as they are.
+    """
+    codes = cluster_codes(clusters)
+    n, sizes = len(codes), np.bincount(codes)
+    if sizes.max() == 1:
+        return float(n)
+    more = int(np.ceil((sizes**2).sum() / n))
+    values = np.concatenate([differences, np.ones(more)])
+    joined = np.concatenate([codes, np.full(more, len(sizes))])
+    return effective_size(values, joined, alpha=2 * level) * n / (n + more)
 
 
 def _score_upper(lost: float, won: float, n: float, level: float) -> float:
@@ -91,7 +110,7 @@ def _score_upper(lost: float, won: float, n: float, level: float) -> float:
 
     def excess(drop: float) -> float:
         b = (2 * n - lost + won) * drop - lost - won
-        p_won = (np.sqrt(b * b + 8 * n * won * drop * (1 - drop)) - b) / (4 * n)
+        p_won = (np.sqrt(max(b * b + 8 * n * won * drop * (1 - drop), 0.0)) - b) / (4 * n)
         spread = n * (2 * p_won + drop * (1 - drop))
         return float(lost - won - n * drop + z * np.sqrt(max(spread, 0.0)))
 
@@ -102,11 +121,12 @@ def _score_upper(lost: float, won: float, n: float, level: float) -> float:
 
 
 def bootstrap_interval(differences: Floats, clusters: Codes, *, level: float, seed: int) -> tuple[float, float]:
-    """Lower and upper bound, each one-sided at `level`, of the mean difference, by a studentised cluster bootstrap.
+    """Lower and upper bound, each one-sided at `level`, of the mean of differences in [-1, 1].
 
-    Clusters are drawn again, with all their items; each draw's mean is measured in its own standard errors, which
-    keeps coverage near its nominal level where differences are few and skewed. With one cluster nothing can be said:
-    the bounds are infinite.
+    A studentised cluster bootstrap: clusters are drawn again, with all their items; each draw's mean is measured in its
+    own standard errors, which keeps coverage near its nominal level where differences are few and skewed. It knows
+    nothing of losses that it has not seen: the upper bound, on which a candidate passes, is never below that of c
+    clusters (effectively, after Kish) none of which was lost as a whole.
 
     Source:
         Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 5.2.
@@ -115,11 +135,12 @@ def bootstrap_interval(differences: Floats, clusters: Codes, *, level: float, se
     sizes = np.bincount(codes).astype(float)
     sums = cluster_sums(differences, clusters)
     mean, error = (float(one[0]) for one in _means(sums[None], sizes[None]))
-    if len(sums) < 2:
-        return -np.inf, np.inf
+    unseen = 1 - level ** (1 / effective_clusters(codes))
+    if len(sums) < 2 or error == 0:
+        return mean, max(mean, unseen)
     rng = np.random.default_rng(seed_of(seed, "compare", "bootstrap"))
     scores = []
-    for draws in _batches(len(sums)):
+    for draws in _batches(len(sums), max(1999, min(DRAWS, _MOST_PICKS // len(sums)))):
         picked = rng.integers(0, len(sums), (draws, len(sums)))
         means, errors = _means(sums[picked], sizes[picked])
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -128,7 +149,7 @@ def bootstrap_interval(differences: Floats, clusters: Codes, *, level: float, se
             np.where(errors > 0, found, np.where(means == mean, 0.0, np.where(means > mean, np.inf, -np.inf)))
         )
     low, high = np.quantile(np.concatenate(scores), [level, 1 - level], method="inverted_cdf")
-    return mean - float(high) * error, mean - float(low) * error
+    return max(-1.0, mean - float(high) * error), min(1.0, max(mean - float(low) * error, unseen))
 
 
 def _means(sums: Floats, sizes: Floats) -> tuple[Floats, Floats]:
@@ -139,9 +160,9 @@ def _means(sums: Floats, sizes: Floats) -> tuple[Floats, Floats]:
     return means, np.sqrt(spread) / items
 
 
-def _batches(width: int) -> list[int]:
+def _batches(width: int, draws: int) -> list[int]:
     each = max(1, _AT_ONCE // width)
-    return [min(each, DRAWS - start) for start in range(0, DRAWS, each)]
+    return [min(each, draws - start) for start in range(0, draws, each)]
 
 
 def power(n: float, drop: float, *, churn: float, level: float, min_drop: float = 0.0) -> float:
@@ -155,7 +176,7 @@ def power(n: float, drop: float, *, churn: float, level: float, min_drop: float 
     """
     items = int(n)
     discordant = min(1.0, churn + drop)
-    if items < 1 or discordant == 0:
+    if items < 1 or discordant < _TIE:
         return 0.0
     m = np.arange(items + 1)
     weight = sps.binom.pmf(m, items, discordant)

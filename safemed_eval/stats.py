@@ -124,7 +124,7 @@ def effective_size(values: Floats, clusters: Sequence[Hashable] | Codes, *, alph
     if len(values) != len(clusters):
         raise ValueError(f"{len(values)} outcomes but {len(clusters)} cluster labels")
     codes = cluster_codes(clusters)
-    n, c, effective = len(values), int(codes.max()) + 1, _kish(codes)
+    n, c, effective = len(values), int(codes.max()) + 1, effective_clusters(codes)
     if c == n:
         return float(n)
     deviations = values - values.mean()
@@ -140,7 +140,7 @@ def effective_size(values: Floats, clusters: Sequence[Hashable] | Codes, *, alph
 
 def too_few(codes: Codes) -> bool:
     """Whether items are clustered, in effectively fewer than FEW_CLUSTERS clusters."""
-    return bool(len(codes)) and bool(np.bincount(codes).max() > 1) and _kish(codes) < FEW_CLUSTERS
+    return bool(len(codes)) and bool(np.bincount(codes).max() > 1) and effective_clusters(codes) < FEW_CLUSTERS
 
 
 def cluster_codes(clusters: Sequence[Hashable] | Codes) -> Codes:
@@ -151,6 +151,6 @@ def cluster_codes(clusters: Sequence[Hashable] | Codes) -> Codes:
     return np.array([known.setdefault(label, len(known)) for label in clusters], dtype=np.int64)
 
 
-def _kish(codes: Codes) -> float:
+def effective_clusters(codes: Codes) -> float:
     """The effective number of clusters: n^2 / sum of squared sizes."""
     return float(len(codes) ** 2 / (np.bincount(codes).astype(float) ** 2).sum())

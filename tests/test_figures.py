@@ -132,7 +132,7 @@ def test_radii_on_different_canvases_do_not_share_a_figure(tmp_path: Path) -> No
 
 
 def test_small_multiples_stand_in_the_fixed_order_and_too_few_items_are_na(tmp_path: Path) -> None:
-    slices = {"X-Ray": 6, "Zeta": 6, "CT": 5, "MRI": 4}
+    slices = {"X-Ray": 6, "zeta": 6, "CT": 5, "MRI": 4}
     names = [name for name, count in slices.items() for _ in range(count)]
     records = [
         certified(i, 1000, modality=name, patient_id=f"p{i % 3}" if name == "X-Ray" else None)
@@ -145,7 +145,7 @@ def test_small_multiples_stand_in_the_fixed_order_and_too_few_items_are_na(tmp_p
         "CT (n = 5)",
         "MRI (n = 4)",
         "X-Ray\u2020 (n = 6)",
-        "Zeta (n = 6)",
+        "zeta (n = 6)",
         "unknown (n = 1)",
     ]
     assert [texts(axes) for axes in figure.axes] == [[], ["n/a"], [], [], ["n/a"]]
@@ -201,7 +201,8 @@ def test_of_several_runs_each_attack_has_a_panel(tmp_path: Path) -> None:
     runs = [attacked(tmp_path / "a", SWEEP), attacked(tmp_path / "b", {"clean": 8, PGD: 7})]
     figure = drawn("security", runs)["security-linf"]
     assert titles(figure) == ["FGSM", "PGD steps=10"]
-    pgd = curves(figure.axes[1])
+    fgsm, pgd = map(curves, figure.axes)
+    assert len(fgsm) == 2 and len(pgd) == 3, "noise of a in both, b has neither fgsm nor noise"
     assert pgd[-1] == (pytest.approx([0, 4]), pytest.approx([80, 70])), "a single eps is two points"
 
 
@@ -230,7 +231,7 @@ def test_of_many_attacks_the_largest_eps_stands_for_each(tmp_path: Path) -> None
     shown = ["clean", "fgsm:eps=8/255", "pgd:eps=8/255,steps=10", "pgd:eps=1.5,norm=l2,steps=10", "noise:eps=8/255"]
     assert chosen(run) == (shown, True)
     figure = drawn("bars", [run])["accuracy-by-modality"]
-    assert "Of each attack the largest eps." in words_of(figure)
+    assert "Of each attack the largest eps" in words_of(figure)
     assert words("pgd:eps=8/255,steps=10") in words_of(figure) and "official" not in words_of(figure)
     assert chosen(attacked(tmp_path / "b", {"clean": 8, PGD: 7, "official": 9})) == (["clean", PGD], False)
 
@@ -257,13 +258,13 @@ def test_heat_maps_say_share_and_n_and_na(tmp_path: Path) -> None:
         for i, (m, t) in enumerate(places)
         for condition, count in {
             "clean": 2,
-            "noise:eps=1": 0,
+            "noise:eps=0.4": 0,
             PGD: 1,
             "fgsm:eps=4/255": 2,
             "pgd:eps=1,steps=10": 0,
         }.items()
     ]
-    conditions = ["clean", "noise:eps=1", PGD, "fgsm:eps=4/255", "pgd:eps=1,steps=10"]
+    conditions = ["clean", "noise:eps=0.4", PGD, "fgsm:eps=4/255", "pgd:eps=1,steps=10"]
     run = run_of(tmp_path / "a", records, "evaluate", conditions=conditions)
     figure = drawn("heatmap", [run])["accuracy-heatmap"]
     clean, strongest, _ = figure.axes

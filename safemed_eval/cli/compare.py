@@ -47,6 +47,9 @@ def compare(
         rules = compare.Rules(level=level, min_drop=min_drop / 100, margin=margin / 100)
     except ValueError as error:
         raise SpecError(f"compare: {error}") from None
+    for name, file in (("--junit", junit), ("--markdown", markdown), ("--json", json_file)):
+        if file and not file.absolute().parent.is_dir():
+            raise SpecError(f"{name} {file}: its folder does not exist")
     found = compare.compare(baseline, candidate, radii=radii, rules=rules)
     _show(found)
     if junit:

@@ -23,8 +23,10 @@ RADII = "0,0.5s,1s"
 EXIT = {"no regression": 0, "regression": 1, "toolkit changed": 1, "inconclusive": 3}
 """Exit codes by verdict; 2 is for runs that cannot be compared."""
 
+_MADE_BY = ("safemed_eval", "commit", "device")
 _MAY_DIFFER = ("model", "load", "batch_size", "keep_images")
 _SHOWN = 5
+_TIE = 1e-9
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]
@@ -152,7 +154,7 @@ def compare(
     for run in (one, two):
         _refuse_incomplete(run)
     measures, about = _measures(one, two, radii)
-    same = all(one.spec[key] == two.spec[key] for key in ("model", "load"))
+    same = bool(weights_of(one)) and weights_of(one) == weights_of(two)
     clusters = about["cluster"].to_numpy()
     overall = judge(measures, clusters, rules, slices={ALL: np.ones(len(about), dtype=bool)})
     groups = {
@@ -209,7 +211,7 @@ def _change(name: str, measure: str, base: Values, new: Values, codes: stats.Cod
     difference = base - new
     sums = paired.cluster_sums(difference, codes)
     whole = measure != AVERAGE_RADIUS
-    few = stats.too_few(codes)
+    few = stats.too_few(codes) or (not whole and stats.effective_clusters(codes) < stats.FEW_CLUSTERS)
     if whole:
         p_drop, p_change = paired.sign_flip_test(sums)
         bounds = paired.drop_interval(difference, codes, level=rules.level)
@@ -238,7 +240,9 @@ def _verdict(change: Change, rules: Rules) -> Verdict:
     """From bounds and adjusted p-values; identical outcomes have their verdict already."""
     if change.verdict == "no regression":
         return change.verdict
-    if change.p_drop <= rules.level and change.drop > 0 and change.drop >= rules.min_drop:
+    # Sign flips test whether anything changed; where small clusters lose what large ones win, the share need not drop.
+    real = change.drop > 0 if change.lower is None else change.lower > 0
+    if change.p_drop <= rules.level and real and change.drop >= rules.min_drop - _TIE:
         return "regression"
     return "no regression" if change.upper is not None and change.upper < rules.margin else "inconclusive"
 
@@ -247,7 +251,7 @@ def _detectable(
     change: Change, measures: Mapping[str, Pair], clusters: npt.NDArray[Any], rules: Rules, tests: int
 ) -> Detectable:
     base, new = measures[change.measure]
-    items = stats.effective_size(base - new, list(clusters), alpha=2 * rules.level)
+    items = paired.cautious_size(base - new, stats.cluster_codes(list(clusters)), level=rules.level)
     churn = 2 * min(change.lost or 0, change.won or 0) / change.n
     drop = paired.smallest_drop(items, churn=churn, level=rules.level / tests, min_drop=rules.min_drop)
     return Detectable(measure=change.measure, drop=drop, effective_items=items, churn=churn)
@@ -256,7 +260,18 @@ def _detectable(
 # ------------------------------------------------------------------------------------------------------- alignment
 
 
+def weights_of(run: LoadedRun) -> list[str]:
+    """Hashes of a checkpoint's weights, and of those that it is an adapter over; none for a python: model."""
+    found, model = [], run.spec["model"]
+    while model and model.get("weights_sha256"):
+        found.append(str(model["weights_sha256"]))
+        model = model.get("base")
+    return found
+
+
 def _refuse_other_specs(one: LoadedRun, two: LoadedRun) -> None:
+    if one.out.resolve() == two.out.resolve():
+        raise RunError(f"{one.out}: is compared with itself; name the run of another checkpoint")
     here, there = ({key: value for key, value in run.spec.items() if key not in _MAY_DIFFER} for run in (one, two))
     found = differences(here, there)
     if found:
@@ -267,6 +282,8 @@ def _refuse_other_specs(one: LoadedRun, two: LoadedRun) -> None:
 def _refuse_incomplete(run: LoadedRun) -> None:
     if run.frame.empty:
         raise RunError(f"{run.out}: holds no record; an empty run passes no comparison")
+    if run.unfinished < 0:
+        raise RunError(f"{run.out}: holds more records than its items have; was it edited?")
     if run.unfinished:
         raise RunError(f"{run.out}: lacks {run.unfinished} records; let the run finish, the same command goes on")
     if run.failed:
@@ -282,7 +299,7 @@ def _measures(one: LoadedRun, two: LoadedRun, radii: str) -> tuple[dict[str, Pai
         raise RunError(
             f"{two.out} has other items than {one.out}: {_some(gone)} missing, {_some(new)} new; run both on the same"
         )
-    for column in ("label", "image_sha256", "question", *SLICES):
+    for column in ("label", "image_sha256", "question", "options", "cluster", *SLICES):
         changed = about.index[(about[column] != other[column]) & ~(about[column].isna() & other[column].isna())]
         if len(changed):
             raise RunError(f"{column} differs between {one.out} and {two.out} for {_some(changed)}; the data changed")
@@ -321,11 +338,14 @@ def _some(items: pd.Index) -> str:
 
 def _notes(one: LoadedRun, two: LoadedRun) -> list[str]:
     here, there = (
-        {"load": run.spec["load"], "batch_size": run.spec["batch_size"]}
-        | {key: (run.meta["sessions"] or [{}])[-1].get(key) for key in ("safemed_eval", "commit", "device")}
+        {key: run.spec.get(key) for key in ("load", "batch_size")}
+        | {key: sorted({str(start.get(key)) for start in run.meta["sessions"]}) for key in _MADE_BY}
         for run in (one, two)
     )
     notes = differences(here, there)
+    settings = [run.spec["model"].get("settings_sha256") for run in (one, two)]
+    if settings[0] != settings[1]:
+        notes.append("the checkpoints' configurations differ")
     if one.meta["sampled"]:
         notes.append(f"a sample: {one.meta['sampled']}")
     if one.meta["skipped"]:

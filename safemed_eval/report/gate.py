@@ -54,8 +54,8 @@ def sentences(comparison: Comparison) -> Iterator[str]:
     )
     if comparison.same_weights:
         yield (
-            "Both runs have the same weights: any significant change, up or down, is one of the toolkit or of the "
-            "machine. Attacked accuracy that rises can be an attack that broke."
+            "Both runs have the same weights: any significant change, up or down, is one of the toolkit, the machine, "
+            "or how the model was loaded. Attacked accuracy that rises can be an attack that broke."
         )
     for one in comparison.detectable:
         found = f"a drop of {100 * one.drop:.1f} points" if one.drop is not None else "no drop at all"

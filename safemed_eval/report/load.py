@@ -13,6 +13,7 @@ import pandas as pd
 
 from safemed_eval.core import UNKNOWN
 from safemed_eval.errors import RunError, SpecError
+from safemed_eval.report._checked import check_meta, check_records
 from safemed_eval.runs import read_meta, read_records
 from safemed_eval.smoothing import Smoothing, read_votes
 
@@ -81,19 +82,19 @@ def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> L
         alpha: read the certificates of a `certify` run at this one instead of its own.
         name: what to call it; by default its model.
     Raises:
-        RunError: not a run folder, not a run of evaluate or certify, or a certificate does not follow from its votes.
+        RunError: not a run folder, not a run of evaluate or certify, or one that contradicts itself: a certificate does
+            not follow from its votes, a record was not asked for.
         SpecError: no certificate is possible at this alpha.
     """
-    meta, frame = read_meta(out), pd.DataFrame(read_records(out))
-    spec = meta["spec"]
-    if spec.get("command") not in ("evaluate", "certify"):
-        raise RunError(f"{out}: a run of '{spec.get('command')}'; name one of evaluate or certify")
+    meta, records = read_meta(out), read_records(out)
+    own = check_meta(out, meta)
+    check_records(out, meta, records, own)
+    frame = pd.DataFrame(records)
     if not frame.empty:
         frame["cluster"] = frame["patient_id"].fillna(frame["image_sha256"]).fillna(frame["image"])
         for column in SLICES:
             frame[column] = frame[column].fillna(UNKNOWN)
-    if spec["command"] == "certify":
-        own = Smoothing(**spec["smoothing"])
+    if own is not None:
         _read_certificates(out, frame, own, check=True)
         try:
             smoothing = replace(own, alpha=own.alpha if alpha is None else alpha)

@@ -158,7 +158,7 @@ def read_records(out: Path) -> list[Record]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                record = json.loads(line)
+                record = json.loads(line, parse_constant=_refuse_constant)
                 key = record_key(record)
                 again = key in seen
             except (ValueError, KeyError, TypeError, RecursionError):
@@ -168,6 +168,10 @@ def read_records(out: Path) -> list[Record]:
             seen.add(key)
             records.append(record)
     return records
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def count_records(out: Path) -> int | None:

@@ -13,7 +13,7 @@ from safemed_eval.report.load import LoadedRun
 CLEAN, NOISE = "clean", "noise"
 MOST_CONDITIONS = 4
 """With more, only the largest eps of each attack is shown."""
-LARGEST = "Of each attack the largest eps."
+LARGEST = f"Of each attack the largest eps (below {HUGE_EPS:g} for L-infinity)."
 _ACRONYM = 4
 
 

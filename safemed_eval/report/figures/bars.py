@@ -103,7 +103,7 @@ def _row(axes: Axes, groups: Sequence[Json], own: dict[str, Look]) -> bool:
 
 def _look(number: int, condition: str) -> Look:
     if is_noise(condition):
-        return Look(color=PALE, dash="-", marker="", hatch="......")
+        return Look(color=PALE, dash="-", marker="", hatch="||||||")
     return look(number)
 
 

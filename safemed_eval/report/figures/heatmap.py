@@ -105,7 +105,7 @@ def _figure(run: LoadedRun, rows: Sequence[str], columns: Sequence[str], panels:
     scale(figure, image, grid, "certified accuracy (%)" if certified else "accuracy (%)")
     notes = [f"{plain(run.name, 60)}, {grouped.canvas_words(run)}."]
     if certified:
-        ceiling = floor_to(run.smoothing.ceiling or 0.0, 3)
+        ceiling = floor_to(run.smoothing.ceiling or 0.0, 4)
         notes[0] = f"{notes[0][:-1]}, sigma {run.smoothing.sigma:g}; no radius above {ceiling} can be certified."
     if any(cell.few for cells in panels.values() for row in cells for cell in row):
         notes.append(grouped.FEW)

@@ -61,7 +61,8 @@ def _figure(
             for family in [*noises, *panel]:
                 as_it_is = own[run.name] if several else looks_here[family]
                 shown = replace(as_it_is, color=GREY, dash=_DOTS) if is_noise(family) else as_it_is
-                _plot(axes, _points(ours[run.name], measured[run.name], family, factor), shown)
+                if points := _points(ours[run.name], measured[run.name], family, factor):
+                    _plot(axes, points, shown)
     _axis(grid[0], sorted({factor * shot.eps for run in runs for shot in ours[run.name]}))
     legend = {run.name: _line(own[run.name]) for run in runs} if several else {}
     legend |= {} if several else {words(name): _line(looks_here[name]) for name in attacks}
@@ -83,7 +84,7 @@ def _points(ours: Sequence[Shot], cells: Json, family: str, factor: float) -> Po
 
 def _plot(axes: Axes, points: Points, own: Look) -> None:
     share = [100 * cell["accuracy"] for _, cell in points]
-    axes.errorbar(
+    drawn = axes.errorbar(
         [eps for eps, _ in points],
         share,
         yerr=[
@@ -96,7 +97,9 @@ def _plot(axes: Axes, points: Points, own: Look) -> None:
         elinewidth=0.6,
         capsize=1.5,
         capthick=0.6,
+        zorder=3,
     )
+    drawn[0].set_clip_on(False)  # markers at 0 and 100 %
 
 
 def _line(own: Look) -> Artist:
