@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from safemed_eval import grammar
+from safemed_eval.report._shots import shots
 from safemed_eval.report._text import visible
-from safemed_eval.report.breakdown import HUGE_EPS, Summary, breakdown, grey_levels, measure_of
+from safemed_eval.report.breakdown import Summary, breakdown, grey_levels, measure_of
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.load import SLICES, Json, LoadedRun
 from safemed_eval.rounding import floor_to, interval, percent, percent_down, radius
@@ -189,14 +190,10 @@ def families(run: LoadedRun) -> list[Json]:
     Without an eps so large that it tests the attack and not the model, unless there is no other.
     """
     found: dict[tuple[str, str], Json] = {}
-    sized = {name: attack for name, attack in run.spec["attacks"].items() if attack.get("eps") is not None}
-    usual = {name: attack for name, attack in sized.items() if attack["norm"] != "linf" or attack["eps"] < HUGE_EPS}
-    for name, attack in (usual or sized).items():
-        kind, options = grammar.split(name)
-        rest = ",".join(f"{key}={value}" for key, value in options.items() if key not in ("eps", "norm"))
-        title = f"{kind}:{rest}" if rest else kind
-        family = {"name": visible(title), "norm": attack["norm"], "points": [[0.0, "clean"]]}
-        found.setdefault((attack["norm"], title), family)["points"].append([attack["eps"], name])
+    every = shots(run)
+    for shot in [shot for shot in every if not shot.is_huge] or every:
+        family: Json = {"name": visible(shot.family), "norm": shot.norm, "points": [[0.0, "clean"]]}
+        found.setdefault((shot.norm, shot.family), family)["points"].append([shot.eps, shot.condition])
     for family in found.values():
         family["points"].sort()
     return list(found.values())
@@ -205,7 +202,7 @@ def families(run: LoadedRun) -> list[Json]:
 def hides_huge(run: LoadedRun) -> bool:
     """Whether `families` leaves an eps out."""
     drawn = {name for family in families(run) for _, name in family["points"]}
-    return any(attack.get("eps") is not None and name not in drawn for name, attack in run.spec["attacks"].items())
+    return any(shot.condition not in drawn for shot in shots(run))
 
 
 def grey(run: LoadedRun) -> float | None:

@@ -134,8 +134,8 @@ def compare(
 
     Items are paired by id, and clustered by patient or image. Each measure (accuracy under each attack; certified
     accuracy at `radii` and the average certified radius) is tested for a drop by an exact sign-flip permutation of
-    clusters, McNemar's test where a cluster is an item. Holm's correction holds the rate of false alarms over all
-    measures at `level`.
+    clusters, McNemar's test where a cluster is an item; for the average radius by random flips. Holm's correction holds
+    the rate of false alarms over all measures at `level`: of alarms where baseline and candidate are exchangeable.
 
     Returns:
         "regression": a significant drop of at least `min_drop`, in all items, of some measure.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from safemed_eval.core import UNKNOWN
+from safemed_eval.core import MODALITIES, QUESTION_TYPES, UNKNOWN
 from safemed_eval.errors import RunError, SpecError
 from safemed_eval.report._checked import check_meta, check_records
 from safemed_eval.runs import read_meta, read_records
@@ -21,6 +21,14 @@ Json = dict[str, Any]
 
 SLICES = {"modality": "modality", "question_type": "question type"}
 """The columns that everything is broken down by, and what to call them."""
+
+
+_KNOWN = {name: place for place, name in enumerate((*MODALITIES, *QUESTION_TYPES))}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Slices as tables and figures list them: the eight and the five in their fixed order, others, then unknown."""
+    return sorted(names, key=lambda name: (name == UNKNOWN, _KNOWN.get(name, len(_KNOWN)), name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from safemed_eval.report import _page_data as data
 from safemed_eval.report import _page_items as single
 from safemed_eval.report._page_data import Study
 from safemed_eval.report._text import visible
-from safemed_eval.report.load import SLICES, Json, LoadedRun
+from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
 from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.version import __version__
 
@@ -84,7 +84,7 @@ def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str 
 
 
 def _names(runs: Sequence[LoadedRun], column: str) -> list[str]:
-    return sorted({str(name) for run in runs if not run.frame.empty for name in run.frame[column].unique()})
+    return in_order({str(name) for run in runs if not run.frame.empty for name in run.frame[column].unique()})
 
 
 def _overview(studies: Sequence[Study], items: single.Items, slices: Mapping[str, Sequence[str]]) -> Json:

@@ -12,10 +12,9 @@ from typing import Any
 import pandas as pd
 
 from safemed_eval import grammar
-from safemed_eval.core import MODALITIES, QUESTION_TYPES
 from safemed_eval.report._text import latex, markdown
 from safemed_eval.report.breakdown import Summary, breakdown
-from safemed_eval.report.load import SLICES, Json, LoadedRun
+from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
 from safemed_eval.rounding import floor_to, interval, percent, percent_down, radius
 
 _ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (clusters are patients or images)."
@@ -29,7 +28,6 @@ _FEW_NOTE = f" {_FEW} marks clusters too few to trust the interval."
 _WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
 """Columns of text; the others hold figures."""
 _KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer")
-_ORDER = {name: place for place, name in enumerate((*MODALITIES, *QUESTION_TYPES))}
 
 PUBLISHED = pd.DataFrame(
     [
@@ -209,7 +207,7 @@ def _group(summary: Summary, column: str) -> dict[str, Json]:
 def _slices(studies: Sequence[tuple[LoadedRun, Summary]], column: str) -> list[str]:
     """All slices of these runs, the known ones first and in their fixed order."""
     names = {name for _, summary in studies for name in _group(summary, column)}
-    return sorted(names, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
+    return in_order(names)
 
 
 def _alphas(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:

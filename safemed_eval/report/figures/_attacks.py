@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from safemed_eval import grammar
 from safemed_eval.core import OFFICIAL
+from safemed_eval.report._shots import Shot, shots
 from safemed_eval.report.breakdown import HUGE_EPS
 from safemed_eval.report.load import LoadedRun
 
@@ -17,39 +17,9 @@ LARGEST = f"Of each attack the largest eps (below {HUGE_EPS:g} for L-infinity)."
 _ACRONYM = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shot:
-    """One attack of a run. Those of one family and norm differ in eps only."""
-
-    condition: str
-    family: str
-    norm: str
-    eps: float
-
-    @property
-    def is_huge(self) -> bool:
-        """Whether the balls of all images meet: this tests the attack, not the model."""
-        return self.norm == "linf" and self.eps >= HUGE_EPS
-
-
 def is_noise(condition: str) -> bool:
     """Whether it is the random control and no attack."""
     return condition.partition(":")[0] == NOISE
-
-
-def shots(run: LoadedRun) -> list[Shot]:
-    """The attacks of a run that have an eps."""
-    found = []
-    for condition in run.conditions:
-        attack = run.spec["attacks"].get(condition, {})
-        if attack.get("eps") is not None:
-            name, pairs = grammar.split(condition)
-            rest = ",".join(f"{key}={value}" for key, value in pairs.items() if key not in ("eps", "norm"))
-            family = f"{name}:{rest}".rstrip(":")
-            found.append(
-                Shot(condition=condition, family=family, norm=attack.get("norm", "linf"), eps=float(attack["eps"]))
-            )
-    return found
 
 
 def chosen(run: LoadedRun) -> tuple[list[str], bool]:

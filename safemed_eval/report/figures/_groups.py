@@ -6,16 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from safemed_eval.core import MODALITIES, QUESTION_TYPES, UNKNOWN
+from safemed_eval.core import UNKNOWN
 from safemed_eval.report.figures._style import DAGGER
-from safemed_eval.report.load import LoadedRun
+from safemed_eval.report.load import LoadedRun, in_order
 
 MOST_GROUPS = 24
 """No figure shows more slices than this; the tables have all."""
 MOST_RUNS = 5
 """Figures with a row per run go on in another file after so many."""
 FEW = f"{DAGGER} few clusters (patients or images): the interval may be too narrow."
-ORDER = {"modality": MODALITIES, "question_type": QUESTION_TYPES}
 
 
 def with_records(runs: Iterable[LoadedRun], kind: str) -> list[LoadedRun]:
@@ -74,12 +73,7 @@ def groups(runs: Iterable[LoadedRun], column: str, most: int = MOST_GROUPS) -> l
     if set(sizes) <= {UNKNOWN}:
         return []
     largest = sorted(sizes, key=lambda name: (-sizes[name], name))[:most]
-    return in_order(largest, column)
-
-
-def in_order(names: Iterable[str], column: str) -> list[str]:
-    known = ORDER[column]
-    return sorted(names, key=lambda name: (name == UNKNOWN, known.index(name) if name in known else len(known), name))
+    return in_order(largest)
 
 
 def left_out(runs: Iterable[LoadedRun], column: str, shown: Sequence[str]) -> list[str]:

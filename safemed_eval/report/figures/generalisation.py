@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from safemed_eval.core import MODALITIES, QUESTION_TYPES
 from safemed_eval.report.breakdown import breakdown
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import CLEAN, chosen, union, words
 from safemed_eval.report.figures._cells import Cell, matrix, scale
 from safemed_eval.report.figures._sheet import below, sheet
 from safemed_eval.report.figures._style import INK, ONE_COLUMN, TWO_COLUMNS, plain
-from safemed_eval.report.load import SLICES, LoadedRun
+from safemed_eval.report.load import SLICES, LoadedRun, in_order
 
 ALL = "all"
 MEAN = "mean"
@@ -51,7 +52,7 @@ def _by_method(
     kept = {}
     for method, rows in found.items():
         if len(rows) > 1 and any(name != ALL for name, _ in rows):
-            names = grouped.in_order({name for name, _ in rows} - {ALL}, column)
+            names = in_order({name for name, _ in rows} - {ALL})
             order = {name: number for number, name in enumerate([*names, ALL])}
             kept[method] = sorted(rows, key=lambda row: order[row[0]])
     return kept
@@ -68,7 +69,7 @@ def _slice(run: LoadedRun, column: str, columns: Sequence[str]) -> str | None:
     if not own:
         return ALL
     # Filters are kept casefolded; the data know how the name is written.
-    spelled = {name.casefold(): name for name in (*grouped.ORDER[column], *columns)}
+    spelled = {name.casefold(): name for name in (*MODALITIES, *QUESTION_TYPES, *columns)}
     return spelled.get(own[0].casefold(), str(own[0]))
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from matplotlib.figure import Figure
 
 from safemed_eval.core import OFFICIAL
+from safemed_eval.report._shots import shots
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import CLEAN, is_noise, shots, words
+from safemed_eval.report.figures._attacks import CLEAN, is_noise, words
 from safemed_eval.report.figures._cells import Cell, matrix, scale
 from safemed_eval.report.figures._sheet import below, sheet
 from safemed_eval.report.figures._style import TWO_COLUMNS, plain

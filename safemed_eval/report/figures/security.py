@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from safemed_eval.report._shots import Shot, shots
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import CLEAN, Shot, is_noise, shots, union, words
+from safemed_eval.report.figures._attacks import CLEAN, is_noise, union, words
 from safemed_eval.report.figures._sheet import below, label_outer, letters, sheet, wrapped
 from safemed_eval.report.figures._style import DAGGER, GREY, ONE_COLUMN, TWO_COLUMNS, Look, look, looks
 from safemed_eval.report.load import Json, LoadedRun
