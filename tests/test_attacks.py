@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from safemed_eval import attacks
+from safemed_eval.attacks._ascent import Goal
+from safemed_eval.attacks._auto import checkpoints
 from safemed_eval.core import Question
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models.toy import Linear
@@ -73,6 +75,9 @@ def linear() -> Linear:
         ("pgd:eps=0.3,norm=l2,steps=20", 0.98),
         ("pgd:eps=0.3,norm=l2,steps=40,step=0.1", 0.99),
         ("pgd:eps=0.3,norm=l2,start=zero,early_stop=no", 1),
+        ("apgd:eps=4/255,steps=10", 1),
+        ("apgd:eps=4/255,steps=10,loss=dlr", 1),
+        ("apgd:eps=0.3,norm=l2,steps=40", 0.99),
     ],
 )
 def test_attacks_reach_the_closed_form_optimum(spec: str, share: float) -> None:
@@ -137,6 +142,9 @@ ALL = [
     "pgd:eps=2,norm=l2,restarts=2",
     "pgd:eps=8/255,target=random",
     "pgd:eps=1",
+    "apgd:eps=8/255,steps=12",
+    "apgd:eps=2,norm=l2,steps=8,restarts=2,loss=dlr",
+    "apgd:eps=8/255,steps=8,target=least-likely,loss=dlr",
 ]
 
 
@@ -473,3 +481,65 @@ def test_snapping_spends_the_room_on_what_was_cut_most() -> None:
     lost = (delta - delta.trunc()).abs()
     assert out.any() and not out.all()
     assert lost[out].min() >= lost[~out].max() - 1e-3
+
+
+# ---------------------------------------------------------------------------------------------------------------- apgd
+
+
+def test_step_sizes_are_judged_when_the_paper_says() -> None:
+    assert sorted(checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert sorted(checkpoints(10)) == [3, 5, 6, 7, 8, 9, 10]
+
+
+def wavy(rows: int = 200) -> tuple[Net, torch.Tensor, torch.Tensor]:
+    """A network whose loss is not concave in the ball, and what it answers."""
+    net = Net()
+    with torch.no_grad():
+        net.module[1].weight *= 4  # type: ignore[operator, union-attr]
+    x = torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(5))
+    return net, x, net.scores(x, None).argmax(1)
+
+
+def survivors(spec: str, net: Net, x: torch.Tensor, labels: torch.Tensor) -> float:
+    attacked = run(spec, net, x, labels).canvas
+    return float((net.scores(attacked, None).argmax(1) == labels).float().mean())
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.012), ("l2", 0.18)])
+def test_apgd_is_at_least_as_strong_as_pgd(norm: str, eps: float) -> None:
+    net, x, labels = wavy()
+    plain, auto = (survivors(f"{name}:eps={eps},norm={norm},steps=20", net, x, labels) for name in ("pgd", "apgd"))
+    assert 0.1 < auto <= plain + 0.005 < 0.9
+
+
+def test_apgd_is_as_strong_as_arts() -> None:
+    """Robust accuracy at most 1 point above that of ART's AutoProjectedGradientDescent, at the same budget."""
+    from art.attacks.evasion import AutoProjectedGradientDescent
+    from art.estimators.classification import PyTorchClassifier
+
+    net, x, labels = wavy()
+    estimator = PyTorchClassifier(
+        torch.nn.Sequential(_Centre(), net.module, _Scale()),
+        torch.nn.CrossEntropyLoss(),
+        SHAPE,
+        4,
+        clip_values=(0.0, 1.0),
+    )
+    art = AutoProjectedGradientDescent(
+        estimator, eps=0.012, eps_step=0.024, max_iter=20, nb_random_init=1, batch_size=len(x), verbose=False
+    )
+    theirs = estimator.predict(art.generate(x.numpy(), np.eye(4)[labels.numpy()])).argmax(1)
+    robust = float((theirs == labels.numpy()).mean())
+    assert 0.1 < robust < 0.9
+    assert survivors("apgd:eps=0.012,steps=20", net, x, labels) <= robust + 0.01
+
+
+def test_the_difference_of_logits_ratio_by_hand() -> None:
+    scores = torch.tensor([[3.0, 2.0, 1.0, 0.0], [3.0, 2.0, -torch.inf, -torch.inf]])
+    rows, gold = torch.arange(2), torch.tensor([0, 1])
+    value, _, _ = Goal(loss="dlr", gold=gold)(scores, rows)
+    assert value.tolist() == [-0.5, 1.0], "-(3 - 2) / (3 - 1); two options have no third: the margin"
+    value, _, _ = Goal(loss="dlr", gold=gold, targets=torch.tensor([2, 0]))(scores, rows)
+    assert value.tolist() == [pytest.approx(-2 / 2.5), 1.0], "(1 - 3) / (3 - (1 + 0) / 2); two options: the margin"
+    scaled, _, _ = Goal(loss="dlr", gold=gold)(7 * scores[:1], rows[:1])
+    assert scaled.tolist() == [-0.5], "blind to the scale of the logits"

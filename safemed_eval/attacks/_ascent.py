@@ -1,4 +1,4 @@
-"""Projected gradient ascent over the waist: the engine of pgd, and so of fgsm."""
+"""Projected gradient ascent over the waist: the engine of pgd, and so of fgsm; what apgd shares with it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from safemed_eval.attacks._base import Attacked, Loss, Target
 from safemed_eval.core import Classify
 from safemed_eval.errors import ModelOutputError
 from safemed_eval.faults import faults_of_the_model
+from safemed_eval.threat import Threat
 
 if TYPE_CHECKING:
+    from safemed_eval.attacks.apgd import APGD
     from safemed_eval.attacks.pgd import PGD
 
 
@@ -26,9 +28,9 @@ the result, in another batch, may differ by less."""
 class Goal:
     """What the ascent maximises, and when a row is done.
 
-    `ce` is the log-odds of all other options together against gold, `margin` the lead of the best other one; a row is
-    done when its answer is not gold. For a target it is the log-odds, or the lead, of the target, and a row is done
-    when the target is its answer.
+    `ce` is the log-odds of all other options together against gold, `margin` the lead of the best other one, `dlr` that
+    lead over the distance from the best option to the third; a row is done when its answer is not gold. For a target it
+    is the log-odds, or the lead, of the target, and a row is done when the target is its answer.
 
     The log-odds z stand for the cross-entropy, log(1 + exp(z)): the gradients of both have the same direction at every
     point, but that of the cross-entropy vanishes in float32 where the model is confident, and the attack with it.
@@ -47,7 +49,8 @@ class Goal:
         sign, aim = (-1, self.gold) if self.targets is None else (1, self.targets)
         lead, odds = _ahead(log_probs, aim[rows])
         behind, _ = _ahead(log_probs, self.gold[rows])
-        return sign * (lead if self.loss == "margin" else odds), behind < 0, sign * lead > SURE
+        value = {"ce": odds, "margin": lead, "dlr": lead / _spread(log_probs, targeted=sign > 0)}[self.loss]
+        return sign * value, behind < 0, sign * lead > SURE
 
 
 def _ahead(log_probs: torch.Tensor, option: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,6 +58,20 @@ def _ahead(log_probs: torch.Tensor, option: torch.Tensor) -> tuple[torch.Tensor,
     others = log_probs.scatter(1, option.unsqueeze(1), -torch.inf)
     own = log_probs.gather(1, option.unsqueeze(1)).squeeze(1)
     return own - others.amax(1), own - others.logsumexp(1)
+
+
+def _spread(log_probs: torch.Tensor, *, targeted: bool) -> torch.Tensor:
+    """What the difference of logits ratio divides by: 1 where a question has too few options for it.
+
+    It makes the loss blind to the scale of the logits. From the best option to the third, or for a target to the mean
+    of the third and the fourth.
+    """
+    best = log_probs.topk(min(4, log_probs.shape[1]), dim=1).values
+    needed = 4 if targeted else 3
+    if best.shape[1] < needed:
+        return torch.ones_like(best[:, 0])
+    spread = best[:, 0] - best[:, 2:needed].mean(1)
+    return torch.where(spread.isfinite() & (spread > 0), spread, torch.ones_like(spread))
 
 
 def choose_targets(
@@ -72,6 +89,90 @@ def choose_targets(
     return torch.cat(draws)
 
 
+def goal_of(
+    spec: PGD | APGD,
+    classify: Classify,
+    canvas: torch.Tensor,
+    labels: torch.Tensor,
+    generators: Sequence[torch.Generator],
+) -> Goal:
+    """The goal of a spec; a target is chosen on the clean image."""
+    targets = None
+    if spec.target != "none":
+        with torch.no_grad():
+            targets = choose_targets(spec.target, classify(canvas), labels, generators)
+    return Goal(loss=spec.loss, gold=labels, targets=targets)
+
+
+class Search:
+    """The best point that each row has been shown at, and the one way to show points to the model.
+
+    With `early_stop` that is a wrong answer before a right one, then the highest goal. Without it answers are not
+    looked at, and only the points that the caller keeps count.
+
+    With `quantize` the model is always shown the 8-bit version of the current point, and the gradient is taken there
+    and applied to the unrounded one (straight through).
+    """
+
+    def __init__(
+        self,
+        classify: Classify,
+        canvas: torch.Tensor,
+        goal: Goal,
+        threat: Threat,
+        *,
+        quantize: bool,
+        early_stop: bool,
+    ) -> None:
+        self._classify, self._goal, self._threat = classify, goal, threat
+        self._quantize, self._early_stop = quantize, early_stop
+        self._best = canvas.clone()
+        self._highest = torch.full((len(canvas),), -torch.inf, device=canvas.device)
+        self._fooled = torch.zeros(len(canvas), dtype=torch.bool, device=canvas.device)
+        self._taken = [0] * len(canvas)
+        self.active = torch.arange(len(canvas), device=canvas.device)
+        """The rows that are still worth a search: under early stop not those whose clean image is answered wrongly."""
+        if early_stop:
+            _, _, wrong, done = self.look(self.active, canvas, canvas, gradient=False, keep=True)
+            self.active = self.active[~(done if goal.targets is None else wrong)]
+
+    def look(
+        self, rows: torch.Tensor, x0: torch.Tensor, x: torch.Tensor, *, gradient: bool, keep: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Show these points to the model.
+
+        Returns:
+            Goals, gradients (or nothing), and under early stop wrong answers and rows that are done.
+        Raises:
+            ModelOutputError: a gradient is not finite. (Its sign would be 0, and the image would pass for robust.)
+        """
+        shown = (self._threat.snap(x0, x) if self._quantize else x).detach().requires_grad_(gradient)
+        with torch.set_grad_enabled(gradient):
+            value, wrong, done = self._goal(self._classify.take(rows.tolist())(shown), rows)
+        wrong, done = wrong & self._early_stop, done & self._early_stop
+        with faults_of_the_model():
+            slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
+        broken = int((~slope.isfinite()).flatten(1).any(1).sum())
+        if broken:
+            raise ModelOutputError(f"the model's gradient is not finite for {broken} of {len(slope)} rows")
+        value, shown = value.detach(), shown.detach()
+        if keep:
+            wins, level = wrong & ~self._fooled[rows], wrong == self._fooled[rows]
+            better = wins | (level & (value > self._highest[rows]))
+            self._best[rows[better]], self._highest[rows[better]] = shown[better], value[better]
+            self._fooled[rows[better]] = wrong[better]
+        return value, slope, wrong, done
+
+    def count_step(self, rows: torch.Tensor) -> None:
+        """Note a gradient step of these rows."""
+        for row in rows.tolist():
+            self._taken[row] += 1
+
+    def result(self) -> Attacked:
+        targets = self._goal.targets
+        return Attacked(canvas=self._best, steps=self._taken, targets=None if targets is None else targets.tolist())
+
+
 def ascend(
     classify: Classify,
     canvas: torch.Tensor,
@@ -80,67 +181,28 @@ def ascend(
     generators: Sequence[torch.Generator],
     quantize: bool,
 ) -> Attacked:
-    """Maximise the goal inside each row's ball.
+    """Maximise the goal inside each row's ball, by steps of one size.
 
     With `spec.early_stop` a row whose clean image is answered wrongly is left as it is, a row leaves the batch at the
-    first point that reaches its goal, and returned is the best point seen: a wrong answer before a right one, then the
-    highest goal. Without, every row runs all steps and returns its last point (of the restart that ended highest),
-    which is the textbook attack.
-
-    With `quantize` the model is always shown the 8-bit version of the current point, and the gradient is taken there
-    and applied to the unrounded one (straight through).
-
-    Raises:
-        ModelOutputError: a gradient is not finite. (Its sign would be 0, and the image would pass for robust.)
+    first point that reaches its goal, and returned is the best point seen. Without, every row runs all steps and
+    returns its last point (of the restart that ended highest), which is the textbook attack.
     """
     threat = spec.threat
-    best = canvas.clone()
-    highest = torch.full((len(canvas),), -torch.inf, device=canvas.device)
-    fooled = torch.zeros(len(canvas), dtype=torch.bool, device=canvas.device)
-    taken = [0] * len(canvas)
-
-    def look(
-        rows: torch.Tensor, x0: torch.Tensor, x: torch.Tensor, *, gradient: bool, keep: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Show these points to the model: their gradients (or nothing), and under early stop wrong answers and rows
-        that are done; without it the textbook attack does not look at answers.
-        """
-        shown = (threat.snap(x0, x) if quantize else x).detach().requires_grad_(gradient)
-        with torch.set_grad_enabled(gradient):
-            value, wrong, done = goal(classify.take(rows.tolist())(shown), rows)
-        wrong, done = wrong & spec.early_stop, done & spec.early_stop
-        with faults_of_the_model():
-            slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
-        broken = int((~slope.isfinite()).flatten(1).any(1).sum())
-        if broken:
-            raise ModelOutputError(f"the model's gradient is not finite for {broken} of {len(slope)} rows")
-        value, shown = value.detach(), shown.detach()
-        if keep:
-            wins, level = wrong & ~fooled[rows], wrong == fooled[rows]
-            better = wins | (level & (value > highest[rows]))
-            best[rows[better]], highest[rows[better]] = shown[better], value[better]
-            fooled[rows[better]] = wrong[better]
-        return slope, wrong, done
-
-    active = torch.arange(len(canvas), device=canvas.device)
-    if spec.early_stop:
-        _, wrong, done = look(active, canvas, canvas, gradient=False, keep=True)
-        active = active[~(done if goal.targets is None else wrong)]
+    search = Search(classify, canvas, goal, threat, quantize=quantize, early_stop=spec.early_stop)
     for _ in range(spec.restarts):
-        if not len(active):
+        rows, x0 = search.active, canvas[search.active]
+        if not len(rows):
             break
-        rows, x0 = active, canvas[active]
         x = threat.sample(x0, [generators[row] for row in rows.tolist()]) if spec.start == "random" else x0
         for _ in range(spec.steps):
-            slope, _, done = look(rows, x0, x, gradient=True, keep=spec.early_stop)
+            _, slope, _, done = search.look(rows, x0, x, gradient=True, keep=spec.early_stop)
             rows, x0, x, slope = (part[~done] for part in (rows, x0, x, slope))
             if not len(rows):
                 break
-            for row in rows.tolist():
-                taken[row] += 1
+            search.count_step(rows)
             x = threat.project(x0, x + spec.step_size * threat.direction(slope))
         if len(rows):
-            _, _, done = look(rows, x0, x, gradient=False, keep=True)
+            _, _, _, done = search.look(rows, x0, x, gradient=False, keep=True)
             rows = rows[~done]
-        active = rows
-    return Attacked(canvas=best, steps=taken, targets=None if goal.targets is None else goal.targets.tolist())
+        search.active = rows
+    return search.result()

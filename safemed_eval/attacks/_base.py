@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from safemed_eval.core import Classify
 
-Loss = Literal["ce", "margin"]
+Loss = Literal["ce", "margin", "dlr"]
 Start = Literal["random", "zero"]
 Target = Literal["none", "runner-up", "least-likely", "random"]
 

@@ -59,15 +59,9 @@ class PGD(BallAttack):
         generators: Sequence[torch.Generator],
         quantize: bool,
     ) -> Attacked:
-        import torch
+        from safemed_eval.attacks._ascent import ascend, goal_of
 
-        from safemed_eval.attacks._ascent import Goal, ascend, choose_targets
-
-        targets = None
-        if self.target != "none":
-            with torch.no_grad():
-                targets = choose_targets(self.target, classify(canvas), labels, generators)
-        goal = Goal(loss=self.loss, gold=labels, targets=targets)
+        goal = goal_of(self, classify, canvas, labels, generators)
         return ascend(classify, canvas, goal, self, generators, quantize)
 
 
