@@ -30,7 +30,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="fgsm:eps=4/255, pgd:eps=4/255,steps=10 (further keys: norm=l2, loss=margin, restarts=5, "
-            "target=random, ...), apgd:eps=4/255,steps=100, or the control noise:eps=4/255. May be repeated; clean is always included.",
+            "target=random, ...), apgd:eps=4/255,steps=100, or the control noise:eps=4/255. May be repeated; clean is "
+            "always included.",
         ),
     ] = None,
     quantize: Annotated[
