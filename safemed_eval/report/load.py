@@ -97,7 +97,10 @@ def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> L
     meta, records = read_meta(out), read_records(out)
     own = check_meta(out, meta)
     check_records(out, meta, records, own)
-    frame = pd.DataFrame(records)
+    try:
+        frame = pd.DataFrame(records)
+    except UnicodeEncodeError as error:
+        raise RunError(f"{out}: a record holds text that is no Unicode ({error.reason}); was it edited?") from None
     if not frame.empty:
         frame["cluster"] = frame["patient_id"].fillna(frame["image_sha256"]).fillna(frame["image"])
         for column in SLICES:
