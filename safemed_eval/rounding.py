@@ -30,14 +30,14 @@ def percent(share: float | None) -> str:
 
 def percent_down(share: float | None) -> str:
     """A certified share: rounded down."""
-    return "n/a" if share is None else f"{floor_to(100 * share, 1):.1f}"
+    return "n/a" if share is None else f"{100 * floor_to(share, 3):.1f}"
 
 
 def interval(lower: float | None, upper: float | None) -> str:
     """The ends of an interval of a share as percentages, rounded outward: "90.1-94.6"; empty where unknown."""
     if lower is None or upper is None:
         return ""
-    return f"{floor_to(100 * lower, 1):.1f}-{ceil_to(100 * upper, 1):.1f}"
+    return f"{100 * floor_to(lower, 3):.1f}-{100 * ceil_to(upper, 3):.1f}"
 
 
 def radius(value: float | None) -> str:

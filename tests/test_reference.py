@@ -72,7 +72,7 @@ def test_a_weakened_checkpoint_turns_the_gate_red(tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights = load_file(weak / "model.safetensors")
     for name, weight in weights.items():
-        weights[name] = weight + 0.15 * weight.float().std(correction=0).to(weight) * torch.randn_like(weight)
+        weights[name] = weight + 0.5 * weight.float().std(correction=0).to(weight) * torch.randn_like(weight)
     save_file(weights, weak / "model.safetensors", metadata={"format": "pt"})
     again("evaluate-sft", tmp_path / "run", model=str(weak))
     found = safemed_eval.compare(REFERENCE / "evaluate-sft", tmp_path / "run")

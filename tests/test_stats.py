@@ -183,3 +183,19 @@ def test_intervals_cover_with_unequal_clusters(sizes: list[int], rho: float) -> 
 def test_false_certificates_are_the_smallest_count_that_holds(attempted: int, alpha: float) -> None:
     k = stats.false_certificates_at_most(attempted, alpha)
     assert sps.binom.cdf(k, attempted, alpha) >= 0.95 and (k == 0 or sps.binom.cdf(k - 1, attempted, alpha) < 0.95)
+
+
+def test_shares_are_shown_as_they_are_and_never_better() -> None:
+    """23 of 40 is 57.5 %, though 100 times 0.575 lies below it in binary; 2 of 7 is not 28.6 % when rounded down."""
+    assert [rounding.percent_down(share) for share in (23 / 40, 2 / 7, 1.0, 0.0, None)] == [
+        *("57.5", "28.5", "100.0", "0.0", "n/a")
+    ]
+    for of in range(1, 400):
+        for k in range(of + 1):
+            assert (
+                float(rounding.percent_down(k / of))
+                <= 100 * k / of + 1e-9
+                < float(rounding.percent_down(k / of)) + 0.1 + 2e-9
+            )
+    assert rounding.interval(0.4439, 0.9741) == "44.3-97.5" and rounding.interval(None, None) == ""
+    assert (rounding.radius(0.18452), rounding.radius(None)) == ("0.184", "n/a")

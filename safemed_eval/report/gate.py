@@ -10,7 +10,7 @@ import pandas as pd
 from safemed_eval.report._text import markdown as markdown_text
 from safemed_eval.report._text import plain
 from safemed_eval.report.compare import AVERAGE_RADIUS, Change, Comparison, Rules
-from safemed_eval.rounding import ceil_to, floor_to
+from safemed_eval.rounding import ceil_to, floor_to, percent_down
 
 _SMALLEST_P = 0.0001
 
@@ -23,8 +23,8 @@ def rows(changes: Sequence[Change], rules: Rules) -> list[dict[str, str]]:
             "measure": change.measure + (" (% of the ceiling)" if change.measure == AVERAGE_RADIUS else ""),
             "n": str(change.n),
             "verdict": change.verdict,
-            "baseline %": _points(change.baseline),
-            "candidate %": _points(change.candidate),
+            "baseline %": percent_down(change.baseline),
+            "candidate %": percent_down(change.candidate),
             "drop": f"{100 * change.drop:+.1f}",
             f"{100 * (1 - 2 * rules.level):g} % interval": _bounds(change),
             "lost / won": "" if change.lost is None else f"{change.lost} / {change.won}",
@@ -123,12 +123,8 @@ def _table(changes: Sequence[Change], rules: Rules) -> str:
     return str(pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True))
 
 
-def _points(share: float) -> str:
-    return f"{floor_to(100 * share, 1):.1f}"
-
-
 def _bounds(change: Change) -> str:
     if change.lower is None or change.upper is None:
         return "n/a"
     low, high = max(-1.0, change.lower), min(1.0, change.upper)
-    return f"{floor_to(100 * low, 1):+.1f}, {ceil_to(100 * high, 1):+.1f}"
+    return f"{100 * floor_to(low, 3):+.1f}, {100 * ceil_to(high, 3):+.1f}"
