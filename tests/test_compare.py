@@ -18,7 +18,15 @@ from test_cli import call
 import safemed_eval
 from safemed_eval import paired
 from safemed_eval.errors import RunError
-from safemed_eval.report.compare import Comparison, Pair, Rules, compare, judge, overall_verdict
+from safemed_eval.report.compare import (
+    AVERAGE_RADIUS,
+    Comparison,
+    Pair,
+    Rules,
+    compare,
+    judge,
+    overall_verdict,
+)
 from safemed_eval.smoothing import Smoothing
 
 N = 200
@@ -108,7 +116,7 @@ def test_certificates_are_compared_at_radii_and_on_average(tmp_path: Path) -> No
     ceiling = Smoothing(sigma=0.25).ceiling
     assert ceiling is not None
     low = certified(0, 920)["radius"] / ceiling
-    assert drops.pop("average certified radius") == pytest.approx(0.6 * (1 - low) + 0.1 * low, abs=1e-6)
+    assert drops.pop(AVERAGE_RADIUS) == pytest.approx(0.6 * (1 - low) + 0.1 * low, abs=1e-6)
     assert drops == {"certified at r >= 0": 0.1, "certified at r >= 0.3": 0.1, "certified at r >= 0.5": 0.6}
     assert set(by_measure(found).values()) == {"regression"}
     same = compare(one, Path(shutil.copytree(one, tmp_path / "same")))
@@ -326,7 +334,7 @@ def test_text_of_data_stays_text_in_the_files(tmp_path: Path) -> None:
     assert "<b>" not in table and "\\|" in table
 
 
-@pytest.mark.parametrize("option", [("--level", "0.7"), ("--margin", "-1"), ("--min-drop", "100")])
+@pytest.mark.parametrize("option", [("--level", "0.7"), ("--margin", "-1"), ("--min-drop", "100"), ("--min-drop", "6")])
 def test_senseless_rules_are_refused(tmp_path: Path, option: tuple[str, str]) -> None:
     code, text = call("compare", tmp_path, tmp_path, *option)
     assert code == 2 and option[0].removeprefix("--") in text
@@ -335,6 +343,7 @@ def test_senseless_rules_are_refused(tmp_path: Path, option: tuple[str, str]) ->
 def test_it_is_a_function_for_pytest(tmp_path: Path) -> None:
     found = safemed_eval.compare(run(tmp_path / "a"), run(tmp_path / "b", attacked=70, weights="v"))
     assert isinstance(found, Comparison) and found.exit_code() == 1
+    assert str(found).splitlines()[2] == f"  {PGD}: 50.0 -> 35.0 %, p of a drop 0.0000: regression"
 
 
 # ---------------------------------------------------------------------------------------------------------- simulation
@@ -348,7 +357,7 @@ def pair_of_runs(rng: np.random.Generator, n: int, size: int, drop: float, churn
     codes = np.repeat(np.arange(n // size), size)
     joined = (rng.random(n // size) < 0.5)[codes] if size > 1 else np.zeros(n, dtype=bool)
     measures = {}
-    for name in ("clean", "fgsm", "pgd", "average certified radius"):
+    for name in ("clean", "fgsm", "pgd", AVERAGE_RADIUS):
         lost_share = churn / 2 + (drop if name == "clean" else 0.0)
         fate, before = (np.where(joined, rng.random(n // size)[codes], rng.random(n)) for _ in range(2))
         lost, won = fate < lost_share, fate > 1 - churn / 2
@@ -421,5 +430,5 @@ def test_a_drop_of_the_margin_rarely_passes(size: int) -> None:
 
 def test_average_radii_raise_no_more_false_alarms() -> None:
     rules = Rules(min_drop=0.0)
-    rate = verdicts(80, 4, 0.0, rules, 200, ("average certified radius",)).get("regression", 0.0)
+    rate = verdicts(80, 4, 0.0, rules, 200, (AVERAGE_RADIUS,)).get("regression", 0.0)
     assert rate <= 0.08, "nominal 5 %, two standard errors of 200 runs"

@@ -145,7 +145,7 @@ def test_published_numbers_stand_apart(tmp_path: Path) -> None:
 
 def test_a_changed_alpha_is_said_in_the_caption(tmp_path: Path) -> None:
     out = certify_run(tmp_path / "c")
-    assert "alpha" not in named([load(out)])["certified"].caption
+    assert "Read again" not in named([load(out)])["certified"].caption
     assert "at alpha 0.05: toy was run for alpha 0.001" in named([load(out, alpha=0.05)])["certified"].caption
 
 

@@ -15,9 +15,14 @@ EXAMPLE = "Example: safemed-eval report SFT=runs/a AT-GRPO=runs/b runs/c --out r
 
 def report(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run folders of evaluate and certify, or NAME=FOLDER.")
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Run folders of evaluate and certify; NAME=FOLDER calls one so, not after its model."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the report. One that is there is replaced.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the report; report.html, figures and tables in it are replaced.")
+    ],
     alpha: Annotated[
         float | None,
         typer.Option(help="Read certificates again, from their votes, at this alpha instead of the run's own."),
@@ -36,7 +41,11 @@ def report(
 
     refuse_foreign(out)
     loaded = load_all(runs, alpha=alpha)
+    if alpha is not None and all(run.kind != "certify" for run in loaded):
+        say("--alpha: has no effect, none of these runs is of certify", "yellow")
     for run in loaded:
+        if run.spec.get("keep_images") and not (run.out / "images").is_dir():
+            say(escape(f"{run.name}: its kept images are not there and are left out"), "yellow")
         own = run.spec["smoothing"]["alpha"] if run.kind == "certify" else None
         if run.alpha != own:
             say(

@@ -18,7 +18,7 @@ from safemed_eval.runs import differences
 
 Verdict = Literal["regression", "no regression", "inconclusive", "toolkit changed"]
 ALL = "all"
-AVERAGE_RADIUS = "average certified radius"
+AVERAGE_RADIUS = "average certified radius / ceiling"
 RADII = "0,0.5s,1s"
 EXIT = {"no regression": 0, "regression": 1, "toolkit changed": 1, "inconclusive": 3}
 """Exit codes by verdict; 2 is for runs that cannot be compared."""
@@ -55,6 +55,11 @@ class Rules:
         for name, share in (("min-drop", self.min_drop), ("margin", self.margin)):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} must lie between 0 and 100 points, got {100 * share:g}")
+        if self.min_drop > self.margin:
+            raise ValueError(
+                f"min-drop {100 * self.min_drop:g} is above margin {100 * self.margin:g}: a drop between them would be "
+                "neither a regression nor accepted"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +126,15 @@ class Comparison:
 
     def to_json(self) -> Json:
         return asdict(self)
+
+    def __str__(self) -> str:
+        """The verdict, and a line for each measure in all items."""
+        lines = [
+            f"  {one.measure}: {100 * one.baseline:.1f} -> {100 * one.candidate:.1f} %, p of a drop {one.p_drop:.4f}: "
+            f"{one.verdict}"
+            for one in self.overall
+        ]
+        return "\n".join([f"{self.verdict} ({self.baseline} -> {self.candidate})", *lines])
 
 
 def compare(

@@ -10,21 +10,21 @@ import pandas as pd
 from safemed_eval.report._text import markdown as markdown_text
 from safemed_eval.report._text import plain
 from safemed_eval.report.compare import AVERAGE_RADIUS, Change, Comparison, Rules
-from safemed_eval.rounding import ceil_to, floor_to, percent_down
+from safemed_eval.rounding import ceil_to, floor_to, percent, percent_down
 
 _SMALLEST_P = 0.0001
 
 
 def rows(changes: Sequence[Change], rules: Rules) -> list[dict[str, str]]:
-    """The table: shares in %, rounded down, drops in points; the ends of intervals are rounded outward."""
+    """The table: shares in %, certified ones rounded down, drops in points; ends of intervals are rounded outward."""
     return [
         {
             "slice": change.slice,
-            "measure": change.measure + (" (% of the ceiling)" if change.measure == AVERAGE_RADIUS else ""),
+            "measure": change.measure,
             "n": str(change.n),
             "verdict": change.verdict,
-            "baseline %": percent_down(change.baseline),
-            "candidate %": percent_down(change.candidate),
+            "baseline %": _share(change.measure, change.baseline),
+            "candidate %": _share(change.measure, change.candidate),
             "drop": f"{100 * change.drop:+.1f}",
             f"{100 * (1 - 2 * rules.level):g} % interval": _bounds(change),
             "lost / won": "" if change.lost is None else f"{change.lost} / {change.won}",
@@ -58,14 +58,20 @@ def sentences(comparison: Comparison) -> Iterator[str]:
             "or how the model was loaded. Attacked accuracy that rises can be an attack that broke."
         )
     for one in comparison.detectable:
-        found = f"a drop of {100 * one.drop:.1f} points" if one.drop is not None else "no drop at all"
+        found = f"a drop of {100 * one.drop:.1f} points or more" if one.drop is not None else "no drop, however large,"
         yield (
-            f"{one.measure}: {comparison.items} items (effectively {floor_to(one.effective_items, 0):.0f}) show "
-            f"{found} in four of five cases, if {100 * one.churn:.1f} % of answers change besides, as many for the "
-            "better as for the worse."
+            f"{one.measure}: with {comparison.items} items ({floor_to(one.effective_items, 0):.0f} independent ones "
+            f"say as much) {found} would be found in four of five cases, if {100 * one.churn:.1f} % of answers change "
+            "besides, as many for the better as for the worse."
         )
     for note in comparison.notes:
         yield f"Note: {note}."
+    if any(change.measure == AVERAGE_RADIUS for change in comparison.overall):
+        yield (
+            f"{AVERAGE_RADIUS}: in % of the largest radius that the sample budget can certify, which is certified "
+            "accuracy averaged over all radii up to it."
+        )
+    yield f"The upper end of the {100 * (1 - 2 * rules.level):g} % interval is that bound of the drop."
     if any(change.lower is None for change in (*comparison.overall, *comparison.slices)):
         yield "n/a: too few patients or images for an interval; such a slice passes only with identical outcomes."
     yield "Lost / won: items that only the baseline, only the candidate has right. Not for clinical use."
@@ -86,15 +92,19 @@ def markdown(comparison: Comparison) -> str:
 
 
 def junit(comparison: Comparison, *, allow_inconclusive: bool) -> str:
-    """JUnit XML: one case per measure in all, which pass or fail as the exit code does; slices are never failures."""
+    """JUnit XML: one case per measure in all, which pass or fail as the exit code does.
+
+    Slices pass, since they do not decide; their cases are named with their verdicts.
+    """
     suites = ElementTree.Element("testsuites", name="safemed-eval compare")
     for name, changes in (("all", comparison.overall), ("slices", comparison.slices)):
         suite = ElementTree.SubElement(suites, "testsuite", name=name, tests=str(len(changes)))
         counts = dict.fromkeys(("failure", "error", "skipped"), 0)
         for change, row in zip(changes, rows(changes, comparison.rules), strict=True):
-            place = {"classname": plain(f"safemed-eval.{change.slice}"), "name": plain(change.measure), "time": "0"}
+            said = change.measure if name == "all" else f"{change.measure} ({change.verdict}, does not decide)"
+            place = {"classname": plain(f"safemed-eval.{change.slice}"), "name": plain(said), "time": "0"}
             case = ElementTree.SubElement(suite, "testcase", place)
-            tag = _tag(change, comparison, decides=name == "all", allow_inconclusive=allow_inconclusive)
+            tag = _tag(change, comparison, allow_inconclusive=allow_inconclusive) if name == "all" else None
             text = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("slice", "measure"))
             if tag:
                 counts[tag] += 1
@@ -107,10 +117,8 @@ def junit(comparison: Comparison, *, allow_inconclusive: bool) -> str:
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _tag(change: Change, comparison: Comparison, *, decides: bool, allow_inconclusive: bool) -> str | None:
+def _tag(change: Change, comparison: Comparison, *, allow_inconclusive: bool) -> str | None:
     """What marks the case; None where it passes."""
-    if not decides:
-        return "skipped" if change.verdict != "no regression" else None
     if comparison.verdict == "toolkit changed" and change.p_change <= comparison.rules.level:
         return "failure"
     if change.verdict == "inconclusive":
@@ -121,6 +129,11 @@ def _tag(change: Change, comparison: Comparison, *, decides: bool, allow_inconcl
 def _table(changes: Sequence[Change], rules: Rules) -> str:
     cells = [{key: markdown_text(value) for key, value in row.items()} for row in rows(changes, rules)]
     return str(pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True))
+
+
+def _share(measure: str, share: float) -> str:
+    certified = measure == AVERAGE_RADIUS or measure.startswith("certified")
+    return percent_down(share) if certified else percent(share)
 
 
 def _bounds(change: Change) -> str:

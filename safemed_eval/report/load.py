@@ -129,6 +129,8 @@ def load_all(runs: Sequence[str], *, alpha: float | None = None) -> list[LoadedR
     for text in runs:
         name, equals, folder = text.partition("=")
         named = bool(equals) and not Path(text).exists()
+        if named and not (name and folder):
+            raise SpecError(f"{text}: write NAME=FOLDER, or the folder alone")
         loaded.append(load(Path(folder if named else text), alpha=alpha, name=name if named else None))
         given += [(name, loaded[-1].kind)] if named else []
     twice = [str(out) for out, count in Counter(run.out.resolve() for run in loaded).items() if count > 1]

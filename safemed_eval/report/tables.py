@@ -21,10 +21,11 @@ _ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (cl
 _CERTIFIED = (
     "Certified accuracy in %, the share answered rightly with a certified L2 radius of at least r (s is sigma), and "
     "its 95 % interval on the effective sample size (clusters are patients or images). ACR is the average certified "
-    "radius, 0 where wrong or abstained. Certified values are rounded down."
+    "radius, 0 where wrong or abstained; no radius counts above the ceiling of the sample budget, so that ACR and the "
+    "median compare at equal sigma, n and alpha only. Certified values are rounded down."
 )
 _FEW = "\u2020"
-_FEW_NOTE = f" {_FEW} marks clusters too few to trust the interval."
+_FEW_NOTE = f" {_FEW}: items share effectively fewer than ten patients or images, too few to trust the interval."
 _WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
 """Columns of text; the others hold figures."""
 _KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer")
@@ -88,8 +89,8 @@ def tables_of(runs: Sequence[LoadedRun], *, radii: str) -> Iterator[Table]:
         if run.kind == "certify":
             certified.append((run, breakdown(run, grammar.radii(radii, run.smoothing.sigma))))
     for studies, rows_of, caption, name in (
-        (evaluated, _accuracy_rows, _ACCURACY, "accuracy"),
-        (certified, _certified_rows, _CERTIFIED + _alphas(certified), "certified"),
+        (evaluated, _accuracy_rows, _ACCURACY + _warnings(evaluated), "accuracy"),
+        (certified, _certified_rows, _CERTIFIED + _alphas(certified) + _warnings(certified), "certified"),
     ):
         if not studies:
             continue
@@ -168,7 +169,8 @@ def _paper(studies: Sequence[tuple[LoadedRun, Summary]], column: str, name: str)
                 cells = {one: numbers and numbers[condition] for one, numbers in groups.items()}
                 shares = {one: _share(cell) for one, cell in cells.items()}
                 rows.append({"attack": condition, "method": run.name} | shares)
-    return _table(name, "Accuracy in % of each method; n/a where a run has no such item.", rows)
+    caption = "Accuracy in % of each method; n/a where a run has no such item."
+    return _table(name, caption + _warnings(studies), rows)
 
 
 def _share(cell: Json | None) -> tuple[str, Json]:
@@ -208,6 +210,21 @@ def _slices(studies: Sequence[tuple[LoadedRun, Summary]], column: str) -> list[s
     """All slices of these runs, the known ones first and in their fixed order."""
     names = {name for _, summary in studies for name in _group(summary, column)}
     return in_order(names)
+
+
+def _warnings(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:
+    """What a table must not be read without, once it is pasted elsewhere."""
+    found = []
+    for run, _ in studies:
+        if run.unfinished:
+            found.append(
+                f" NOT FINISHED: {run.name} lacks {run.unfinished} records; its columns are of different items."
+            )
+        if run.failed:
+            found.append(f" {run.name}: {run.failed} items failed and count as wrong.")
+        if run.meta["sampled"]:
+            found.append(f" {run.name}: a sample, {run.meta['sampled']}.")
+    return "".join(dict.fromkeys(found))
 
 
 def _alphas(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:

@@ -30,8 +30,9 @@ def refuse_foreign(out: Path) -> None:
     """Raise RunError where the folder holds something that is no report: a report replaces its own files only."""
     if out.exists() and not out.is_dir():
         raise RunError(f"--out {out}: is a file, not a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / PAGE).exists():
-        raise RunError(f"--out {out}: holds something that is no report; name a new or empty folder")
+    strange = sorted(file.name for file in out.iterdir()) if out.is_dir() and not (out / PAGE).exists() else []
+    if strange:
+        raise RunError(f"--out {out}: is no report, it holds {strange[0]}; name a new or empty folder")
 
 
 def write(runs: Sequence[LoadedRun], out: Path, *, title: str, radii: str) -> Written:

@@ -135,6 +135,8 @@ def refuse_other_spec(out: Path, spec: Mapping[str, Any]) -> None:
 
 def read_meta(out: Path) -> dict[str, Any]:
     """`run.json` of a run folder."""
+    if not out.is_dir():
+        raise RunError(f"{out}: {'is a file; name the run folder that it is in' if out.exists() else 'no such folder'}")
     try:
         meta: dict[str, Any] = json.loads((out / META).read_text(encoding="utf-8"))
         schema = meta["schema"]

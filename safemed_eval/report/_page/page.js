@@ -312,8 +312,9 @@
       body.replaceChildren(...rows);
     }
     const names = chosenSlices();
-    const n = inSlices().length;
-    find("curves-count").textContent = `${names.length ? names.join(", ") : "All"}: ${count(n)}`;
+    // Runs of evaluate and of certify are often samples of different size: each says its own number.
+    const sizes = [...new Set(runs.map((run) => `${run.kind} ${cell(run)?.row[0][0] ?? "0"}`))];
+    find("curves-count").textContent = `${names.length ? names.join(", ") : "All"}: items of ${sizes.join(", ")}`;
   }
 
   // --- table of items ----------------------------------------------------------------------------------------------
