@@ -191,7 +191,9 @@ def test_filters_change_the_curves_to_those_of_the_slice(open_page: Open, whole:
             assert trace["y"] == [numbers["clean"]["accuracy"], numbers[name]["accuracy"]]
         (l2,) = traces(opened, "attacked-l2")
         assert (l2["x"], l2["y"]) == ([0, 0.5], [numbers["clean"]["accuracy"], numbers[L2]["accuracy"]])
-        assert opened.inner_text("#curves-count").endswith(f" evaluate {len(parts[0]) // 4}, certify {len(parts[1])}")
+        assert opened.inner_text("#curves-count").endswith(
+            f": {len(parts[0]) // 4} of evaluate, {len(parts[1])} of certify"
+        )
         assert opened.locator("#live-certify td").first.inner_text().split()[0] == str(len(parts[1]))
         assert opened.inner_text("#items-count") == f"{len(parts[1])} of 24 items"
 

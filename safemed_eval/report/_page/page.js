@@ -313,8 +313,8 @@
     }
     const names = chosenSlices();
     // Runs of evaluate and of certify are often samples of different size: each says its own number.
-    const sizes = [...new Set(runs.map((run) => `${run.kind} ${cell(run)?.row[0][0] ?? "0"}`))];
-    find("curves-count").textContent = `${names.length ? names.join(", ") : "All"}: items of ${sizes.join(", ")}`;
+    const sizes = [...new Set(runs.map((run) => `${cell(run)?.row[0][0] ?? "0"} of ${run.kind}`))];
+    find("curves-count").textContent = `${names.length ? names.join(", ") : "All"}, items: ${sizes.join(", ")}`;
   }
 
   // --- table of items ----------------------------------------------------------------------------------------------
