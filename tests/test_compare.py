@@ -18,10 +18,9 @@ from test_cli import call
 import safemed_eval
 from safemed_eval import paired
 from safemed_eval.errors import RunError
+from safemed_eval.report._aligned import AVERAGE_RADIUS, Pair
 from safemed_eval.report.compare import (
-    AVERAGE_RADIUS,
     Comparison,
-    Pair,
     Rules,
     compare,
     judge,

@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
+from safemed_eval.report._aligned import AVERAGE_RADIUS
 from safemed_eval.report._text import markdown as markdown_text
 from safemed_eval.report._text import plain
-from safemed_eval.report.compare import AVERAGE_RADIUS, Change, Comparison, Rules
+from safemed_eval.report.compare import Change, Comparison, Rules
 from safemed_eval.rounding import ceil_to, floor_to, percent, percent_down
 
 _SMALLEST_P = 0.0001
