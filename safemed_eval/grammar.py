@@ -16,6 +16,11 @@ T = TypeVar("T")
 ALWAYS = {"always": True}
 """Metadata of a field that the canonical string never leaves out."""
 
+RADII = "0,0.5s,1s,1.5s,2s"
+"""Where certified accuracy is shown by default; see `radii`."""
+COMPARED_RADII = "0,0.5s,1s"
+"""Where the gate compares it by default: fewer, since each is one more test."""
+
 _BOOLS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 

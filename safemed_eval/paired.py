@@ -133,7 +133,7 @@ def bootstrap_interval(differences: Floats, clusters: Codes, *, level: float, se
     """
     codes = cluster_codes(clusters)
     sizes = np.bincount(codes).astype(float)
-    sums = cluster_sums(differences, clusters)
+    sums = cluster_sums(differences, codes)
     mean, error = (float(one[0]) for one in _means(sums[None], sizes[None]))
     unseen = 1 - level ** (1 / effective_clusters(codes))
     if len(sums) < 2 or error == 0:

@@ -73,6 +73,20 @@ def test_rules_shape_the_verdict(tmp_path: Path) -> None:
     assert compare(two, one).verdict == "no regression", "better is no regression"
 
 
+def test_options_of_the_command_are_points(tmp_path: Path) -> None:
+    one, two = run(tmp_path / "a"), run(tmp_path / "b", attacked=94, weights="other")
+    assert call("compare", one, two)[0] == 1, "a drop of 3 points, p = 1/32"
+    assert call("compare", one, two, "--level", "0.02")[0] == 3
+    assert call("compare", one, two, "--min-drop", "3.1")[0] == 3
+    assert call("compare", one, two, "--min-drop", "3.1", "--margin", "8")[0] == 0
+
+
+def test_a_change_of_the_toolkit_is_held_to_all_measures(tmp_path: Path) -> None:
+    """Seven answers that rise: p = 1/64 in both directions, 1/32 with the other measure; of six 1/32 and 1/16."""
+    assert compare(run(tmp_path / "a"), run(tmp_path / "b", attacked=107)).verdict == "toolkit changed"
+    assert compare(run(tmp_path / "c"), run(tmp_path / "d", attacked=106)).verdict == "no regression"
+
+
 def test_too_few_items_are_inconclusive(tmp_path: Path) -> None:
     found = compare(run(tmp_path / "a", n=20), run(tmp_path / "b", 18, n=20, weights="other"))
     assert by_measure(found) == {"clean": "inconclusive", PGD: "no regression"}, "18 of 20; 20 of 20 in both"

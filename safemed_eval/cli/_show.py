@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from safemed_eval.report import Summary
 
 _LINE_EVERY_S = 30.0
-_CANVAS_COST = 0.02
 _FILE_WIDTH = 160
 _NARROWEST = 60
 _LONGEST_NAME = 40
@@ -225,6 +224,8 @@ def _footer(summary: Summary) -> Iterator[str]:
 
 
 def _attack_footer(summary: Summary) -> Iterator[str]:
+    from safemed_eval.report.breakdown import CANVAS_COST
+
     clusters = summary.overall["clean"]["clusters"]
     yield (
         "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size "
@@ -245,7 +246,7 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
             "writes more than the letter may be less robust than this."
         )
     cost = summary.notes.get("canvas_cost")
-    if cost is not None and cost > _CANVAS_COST:
+    if cost is not None and cost > CANVAS_COST:
         yield f"[yellow]The canvas costs {100 * cost:.1f} points of accuracy against the official path.[/]"
 
 

@@ -31,7 +31,7 @@ def certify(
     alpha: Annotated[float, typer.Option(help="Probability that one certificate is false.")] = 0.001,
     radii: Annotated[
         str, typer.Option(help="Where certified accuracy is shown; the suffix s counts in sigma.")
-    ] = "0,0.5s,1s,1.5s,2s",
+    ] = grammar.RADII,
 ) -> None:
     """Certified L2 radii by randomized smoothing, by imaging modality and question type."""
     from safemed_eval.smoothing import Smoothing

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from safemed_eval import grammar
 from safemed_eval.cli._options import option
 from safemed_eval.cli._show import name_cell, print_table, say
 from safemed_eval.errors import SpecError
@@ -24,7 +25,7 @@ def compare(
     candidate: Annotated[Path, typer.Argument(help="Run folder of the one that would replace it.")],
     radii: Annotated[
         str, typer.Option(help="Of certify: where certified accuracy is compared; the suffix s counts in sigma.")
-    ] = "0,0.5s,1s",
+    ] = grammar.COMPARED_RADII,
     min_drop: Annotated[float, typer.Option(help="A drop of fewer points is no regression.")] = 2.0,
     margin: Annotated[float, typer.Option(help="A drop that is surely below these points is accepted.")] = 5.0,
     level: Annotated[float, typer.Option(help="Probability of a false alarm, over all measures together.")] = 0.05,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from safemed_eval import grammar
 from safemed_eval.cli._show import say, status
 
 EXAMPLE = "Example: safemed-eval report SFT=runs/a AT-GRPO=runs/b runs/c --out report"
@@ -29,7 +30,7 @@ def report(
     ] = None,
     radii: Annotated[
         str, typer.Option(help="Where certified accuracy is shown; the suffix s counts in sigma.")
-    ] = "0,0.5s,1s,1.5s,2s",
+    ] = grammar.RADII,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Robustness report",
 ) -> None:
     """Figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs; no model is loaded.

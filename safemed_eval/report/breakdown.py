@@ -16,6 +16,8 @@ from safemed_eval import stats
 from safemed_eval.core import OFFICIAL
 from safemed_eval.report.load import Json, LoadedRun, load
 
+CANVAS_COST = 0.02
+"""The canvas's cost in accuracy against the official path that is worth a warning."""
 HUGE_EPS = 0.5
 """From this L-infinity eps on the balls of all images share mid-grey: an item that never flips is image-blind."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from safemed_eval import paired, stats
+from safemed_eval import grammar, paired, stats
 from safemed_eval.report._aligned import (
     AVERAGE_RADIUS,
     Pair,
@@ -25,7 +25,6 @@ from safemed_eval.report.load import SLICES, Json, load
 
 Verdict = Literal["regression", "no regression", "inconclusive", "toolkit changed"]
 ALL = "all"
-RADII = "0,0.5s,1s"
 EXIT = {"no regression": 0, "regression": 1, "toolkit changed": 1, "inconclusive": 3}
 """Exit codes by verdict; 2 is for runs that cannot be compared."""
 
@@ -140,7 +139,7 @@ def compare(
     baseline: str | Path,
     candidate: str | Path,
     *,
-    radii: str = RADII,
+    radii: str = grammar.COMPARED_RADII,
     rules: Rules | None = None,
 ) -> Comparison:
     """Whether the run `candidate` is significantly less robust than the run `baseline`.
@@ -168,7 +167,7 @@ def compare(
         refuse_incomplete(run)
     measures, about = measures_of(one, two, radii)
     same = bool(weights_of(one)) and weights_of(one) == weights_of(two)
-    clusters = about["cluster"].to_numpy()
+    clusters = stats.cluster_codes(about["cluster"].tolist())
     overall = judge(measures, clusters, rules, slices={ALL: np.ones(len(about), dtype=bool)})
     groups = {
         f"{title}: {name}": (about[column] == name).to_numpy()
@@ -195,15 +194,14 @@ def compare(
 
 def judge(
     measures: Mapping[str, Pair],
-    clusters: Sequence[str] | npt.NDArray[Any],
+    clusters: stats.Codes,
     rules: Rules,
     *,
     slices: Mapping[str, npt.NDArray[np.bool_]],
 ) -> list[Change]:
     """Every measure in every slice, as one family of tests."""
-    codes = stats.cluster_codes(list(clusters))
     found = [
-        _change(name, measure, base[rows], new[rows], codes[rows], rules)
+        _change(name, measure, base[rows], new[rows], clusters[rows], rules)
         for name, rows in slices.items()
         for measure, (base, new) in measures.items()
     ]
@@ -261,10 +259,10 @@ def _verdict(change: Change, rules: Rules) -> Verdict:
 
 
 def _detectable(
-    change: Change, measures: Mapping[str, Pair], clusters: npt.NDArray[Any], rules: Rules, tests: int
+    change: Change, measures: Mapping[str, Pair], clusters: stats.Codes, rules: Rules, tests: int
 ) -> Detectable:
     base, new = measures[change.measure]
-    items = paired.cautious_size(base - new, stats.cluster_codes(list(clusters)), level=rules.level)
+    items = paired.cautious_size(base - new, clusters, level=rules.level)
     churn = 2 * min(change.lost or 0, change.won or 0) / change.n
     drop = paired.smallest_drop(items, churn=churn, level=rules.level / tests, min_drop=rules.min_drop)
     return Detectable(measure=change.measure, drop=drop, effective_items=items, churn=churn)

@@ -140,5 +140,4 @@ def _share(measure: str, share: float) -> str:
 def _bounds(change: Change) -> str:
     if change.lower is None or change.upper is None:
         return "n/a"
-    low, high = max(-1.0, change.lower), min(1.0, change.upper)
-    return f"{100 * floor_to(low, 3):+.1f}, {100 * ceil_to(high, 3):+.1f}"
+    return f"{100 * floor_to(change.lower, 3):+.1f}, {100 * ceil_to(change.upper, 3):+.1f}"

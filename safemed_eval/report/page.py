@@ -17,17 +17,18 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from safemed_eval import grammar
 from safemed_eval.core import OFFICIAL
 from safemed_eval.errors import RunError
 from safemed_eval.report import _page_data as data
 from safemed_eval.report import _page_items as single
 from safemed_eval.report._page_data import Study
 from safemed_eval.report._text import visible
+from safemed_eval.report.breakdown import CANVAS_COST
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
 from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.version import __version__
 
-_CANVAS_COST = 0.02
 _COMMANDS = {"evaluate": "accuracy, clean and under attack", "certify": "certificates"}
 _FOLDER = Path(__file__).parent / "_page"
 
@@ -35,7 +36,7 @@ Notice = tuple[str, str]
 """Which runs it is about, and what it says of them."""
 
 
-def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str = "0,0.5s,1s,1.5s,2s") -> None:
+def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str = grammar.RADII) -> None:
     """Write the page of these runs, evaluate and certify mixed.
 
     Args:
@@ -156,7 +157,7 @@ def _warnings(study: Study) -> Iterable[str]:
             f"{run.spec['smoothing']['alpha']:g}. An alpha counts if it was chosen before the votes were seen."
         )
     cost = summary.notes.get("canvas_cost")
-    if cost is not None and cost > _CANVAS_COST:
+    if cost is not None and cost > CANVAS_COST:
         yield f"The canvas costs {100 * cost:.1f} points of accuracy against the checkpoint's official path."
 
 
