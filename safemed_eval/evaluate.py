@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 
-from safemed_eval.attacks import Attack
-from safemed_eval.core import OFFICIAL, Item, Record, item_fields
+from safemed_eval.attacks import Attack, Attacked
+from safemed_eval.attacks._eot import SmoothedClassify
+from safemed_eval.core import OFFICIAL, Answers, Classify, Item, Record, item_fields
 from safemed_eval.data import Canvas, canvas_of, pixels_of
 from safemed_eval.errors import DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
+from safemed_eval.smoothing import Voting, read_prediction
+from safemed_eval.smoothing.certify import count_votes
 
 Keep = Callable[[Item, str, torch.Tensor, torch.Tensor], None]
 """Called with an item, the condition, its clean and its attacked (3, H, W) canvas."""
@@ -35,6 +38,8 @@ class Evaluation:
         batch: rows that go through the model together; it shrinks when memory runs out.
         quantize: keep attacked canvases on 8-bit grey levels.
         keep: sees every attacked canvas, to store some.
+        voting: answer as the smoothed model does, and attack that one.
+        surrogates: the models that transfer attacks search, by name.
     """
 
     model: Waist
@@ -43,6 +48,8 @@ class Evaluation:
     batch: int
     quantize: bool = False
     keep: Keep | None = None
+    voting: Voting | None = None
+    surrogates: Mapping[str, Waist] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._memory = ShrinkingBatch(self.batch)
@@ -118,13 +125,10 @@ class Evaluation:
     def _attack(self, attack: Attack, pairs: Sequence[Pair]) -> list[Record]:
         started = time.perf_counter()
         items = [item for item, _ in pairs]
-        questions = [item.question for item in items]
-        device = self.model.device
-        clean = torch.stack([canvas for _, canvas in pairs]).to(device)
-        labels = torch.tensor([item.label for item in items], device=device)
-        generators = [generator(device, self.seed, "attack", str(attack), item.id) for item in items]
-        found = attack(self.model.classify(questions), clean, labels, generators, quantize=self.quantize)
-        answers = self.model.answer(found.canvas, questions)
+        clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
+        found = self._search(attack, clean, items)
+        heard = self._votes(str(attack), found.canvas, items) if self.voting else self._answers(found.canvas, items)
+        rounded = self._rounded(attack, clean, found, items, [one["prediction"] for one in heard])
         delta = (found.canvas.double() - clean.double()).flatten(1)
         linf, l2 = delta.abs().amax(1).tolist(), delta.norm(dim=1).tolist()
         seconds = (time.perf_counter() - started) / len(items)
@@ -134,13 +138,15 @@ class Evaluation:
                 _record(
                     item,
                     str(attack),
-                    prediction=answers.predictions[row],
-                    log_probs=answers.log_probs[row] if answers.log_probs else None,
-                    text=answers.texts[row] if answers.texts else None,
+                    **heard[row],
                     linf=linf[row],
                     l2=l2[row],
                     steps=found.steps[row],
                     target=found.targets[row] if found.targets else None,
+                    climb=found.climb[row] if found.climb else None,
+                    dead=found.dead[row] if found.dead else None,
+                    rounded=rounded[row],
+                    **({"parts": found.parts[row]} if found.parts else {}),
                     batch=len(items),
                     seconds=seconds,
                 )
@@ -149,46 +155,76 @@ class Evaluation:
                 self.keep(item, str(attack), clean[row], found.canvas[row])
         return records
 
+    def _search(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> Attacked:
+        """The attacked canvases; what is searched is the model, the smoothed model, or a surrogate."""
+        device = self.model.device
+        labels = torch.tensor([item.label for item in items], device=device)
+        streams = {
+            purpose: [generator(device, self.seed, purpose, str(attack), item.id) for item in items]
+            for purpose in ("attack", "eot")
+        }
+        searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model
+        classify: Classify = searched.classify([item.question for item in items])
+        if self.voting:
+            attack = attack.on_smoothed
+            if attack.needs_gradients and searched is self.model:
+                classify = SmoothedClassify(
+                    classify, sigma=self.voting.sigma, m=self.voting.m, generators=streams["eot"]
+                )
+        return attack(classify, clean, labels, streams["attack"], quantize=self.quantize)
+
+    def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
+        """What each row's record says of its answer."""
+        return _heard(self.model.answer(canvas, [item.question for item in items]))
+
+    def _votes(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
+        """The same of the smoothed model's answer, by PREDICT."""
+        assert self.voting is not None
+        found = []
+        for row, item in zip(canvas, items, strict=True):
+            streams = partial(generator, self.model.device, self.seed, "predict", condition, item.id)
+            votes = count_votes(
+                self.model.vote(item.question), row, self.voting.sigma, self.voting.n, self._memory.size, streams
+            )
+            found.append({**asdict(read_prediction(votes, self.voting.alpha)), "votes": list(votes)})
+        return found
+
+    def _rounded(
+        self, attack: Attack, clean: torch.Tensor, found: Attacked, items: Sequence[Item], said: Sequence[int | None]
+    ) -> list[int | None]:
+        """What each row that a search made err is answered once it is on 8-bit grey levels; None where not asked."""
+        answers: list[int | None] = [None] * len(items)
+        erring = [
+            row
+            for row, item in enumerate(items)
+            if found.steps[row] and said[row] is not None and said[row] != item.label
+        ]
+        if not erring or self.quantize or self.voting or self.model.writes:
+            return answers
+        snapped = attack.threat.snap(clean[erring], found.canvas[erring])
+        for row, answer in zip(erring, self._answers(snapped, [items[row] for row in erring]), strict=True):
+            answers[row] = answer["prediction"]
+        return answers
+
     def _official(self, item: Item) -> Record:
         started = time.perf_counter()
         answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
-        return _record(
-            item,
-            OFFICIAL,
-            prediction=answers.predictions[0],
-            log_probs=answers.log_probs[0] if answers.log_probs else None,
-            text=answers.texts[0] if answers.texts else None,
-            batch=1,
-            seconds=time.perf_counter() - started,
-        )
+        return _record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
 
 
-def _record(
-    item: Item,
-    condition: str,
-    *,
-    prediction: int | None = None,
-    log_probs: list[float] | None = None,
-    text: str | None = None,
-    linf: float | None = None,
-    l2: float | None = None,
-    steps: int | None = None,
-    target: int | None = None,
-    batch: int | None = None,
-    seconds: float | None = None,
-    error: str | None = None,
-) -> Record:
-    values: dict[str, Any] = {
-        "prediction": prediction,
-        "correct": prediction == item.label,
-        "log_probs": log_probs,
-        "text": text,
-        "linf": linf,
-        "l2": l2,
-        "steps": steps,
-        "target": target,
-        "batch": batch,
-        "seconds": seconds,
-        "error": error,
-    }
-    return {"kind": "evaluate", "attack": condition, **item_fields(item), **values}
+def _heard(answers: Answers) -> list[Record]:
+    """From the answers of rows to each row's fields."""
+    unknown = [None] * len(answers.predictions)
+    columns = zip(answers.predictions, answers.log_probs or unknown, answers.texts or unknown, strict=True)
+    return [{"prediction": answer, "log_probs": scores, "text": text} for answer, scores, text in columns]
+
+
+_ANSWERED = ("prediction", "correct", "log_probs", "text")
+_SEARCHED = ("linf", "l2", "steps", "target", "climb", "dead", "rounded")
+
+
+def _record(item: Item, condition: str, **values: Any) -> Record:
+    """One line of records.jsonl; what is not known is None."""
+    values = dict.fromkeys((*_ANSWERED, *_SEARCHED, "batch", "seconds", "error")) | values
+    correct = values["prediction"] == item.label
+    return {"kind": "evaluate", "attack": condition, **item_fields(item), **values, "correct": correct}

@@ -6,7 +6,7 @@ A spec string fills the fields of a frozen dataclass; the field's type says how 
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from safemed_eval.errors import SpecError, did_you_mean
@@ -85,7 +85,7 @@ def build(cls: type[T], pairs: dict[str, str], where: str) -> T:
         SpecError: unknown or missing key, or a value that does not fit its field.
     """
     hints = get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    known = {_key(f): f for f in fields(cls)}  # type: ignore[arg-type]
     for key in pairs:
         if key not in known:
             guess = did_you_mean(key, known) if known else "it takes no options"
@@ -93,7 +93,7 @@ def build(cls: type[T], pairs: dict[str, str], where: str) -> T:
     for name, f in known.items():
         if f.default is MISSING and name not in pairs:
             raise SpecError(f"{where}: needs {name}=...")
-    values = {key: _read(hints[key], value, f"{where}: {key}") for key, value in pairs.items()}
+    values = {known[key].name: _read(hints[known[key].name], value, f"{where}: {key}") for key, value in pairs.items()}
     try:
         return cls(**values)
     except ValueError as error:
@@ -108,6 +108,8 @@ def _read(hint: Any, text: str, where: str) -> Any:
         return text
     if type(None) in get_args(hint):
         (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
+    if hint is str:
+        return text
     if hint is bool:
         if text.lower() not in _BOOLS:
             raise SpecError(f"{where}: '{text}' is neither yes nor no")
@@ -121,8 +123,13 @@ def write(name: str, spec: Any) -> str:
     for f in fields(spec):
         value = getattr(spec, f.name)
         if f.default is MISSING or value != f.default or f.metadata.get("always"):
-            parts.append(f"{f.name}={_show(f.name, value)}")
+            parts.append(f"{_key(f)}={_show(f.name, value)}")
     return f"{name}:{','.join(parts)}" if parts else name
+
+
+def _key(f: Field[Any]) -> str:
+    """What a field is called in a spec string, where that is no name in Python."""
+    return str(f.metadata.get("key", f.name))
 
 
 def _show(name: str, value: Any) -> str:

@@ -45,6 +45,11 @@ def clopper_pearson_upper(k: float, n: float, alpha: float) -> float:
     return 1.0 if k == n else float(sps.beta.isf(alpha, k + 1, n - k))
 
 
+def binomial_test(k: int, n: int) -> float:
+    """Two-sided p value of k successes in n trials of a fair coin; 1 where there was no trial."""
+    return float(sps.binomtest(k, n, 0.5).pvalue) if n else 1.0
+
+
 def certified_radius(p_lower: float, sigma: float) -> float | None:
     """The L2 radius sigma * ppf(p_lower), or None at p_lower <= 1/2, where nothing is certified.
 

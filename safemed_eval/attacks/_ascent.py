@@ -47,13 +47,13 @@ class Goal:
     def __call__(self, log_probs: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(b, K) log-probabilities of these rows -> (b,) what is maximised, (b,) wrong answers, (b,) what is done."""
         sign, aim = (-1, self.gold) if self.targets is None else (1, self.targets)
-        lead, odds = _ahead(log_probs, aim[rows])
-        behind, _ = _ahead(log_probs, self.gold[rows])
+        lead, odds = ahead(log_probs, aim[rows])
+        behind, _ = ahead(log_probs, self.gold[rows])
         value = {"ce": odds, "margin": lead, "dlr": lead / _spread(log_probs, targeted=sign > 0)}[self.loss]
         return sign * value, behind < 0, sign * lead > SURE
 
 
-def _ahead(log_probs: torch.Tensor, option: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def ahead(log_probs: torch.Tensor, option: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How far each row's option is ahead of its best rival, and of all others together."""
     others = log_probs.scatter(1, option.unsqueeze(1), -torch.inf)
     own = log_probs.gather(1, option.unsqueeze(1)).squeeze(1)
@@ -130,6 +130,8 @@ class Search:
         self._highest = torch.full((len(canvas),), -torch.inf, device=canvas.device)
         self._fooled = torch.zeros(len(canvas), dtype=torch.bool, device=canvas.device)
         self._taken = [0] * len(canvas)
+        self._dead = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
+        self._climb: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.active = torch.arange(len(canvas), device=canvas.device)
         """The rows that are still worth a search: under early stop not those whose clean image is answered wrongly."""
         if early_stop:
@@ -156,6 +158,9 @@ class Search:
         if broken:
             raise ModelOutputError(f"the model's gradient is not finite for {broken} of {len(slope)} rows")
         value, shown = value.detach(), shown.detach()
+        if gradient:
+            self._dead[rows] += (slope == 0).flatten(1).all(1)
+            self._climb.append((rows, value))
         if keep:
             wins, level = wrong & ~self._fooled[rows], wrong == self._fooled[rows]
             better = wins | (level & (value > self._highest[rows]))
@@ -169,8 +174,19 @@ class Search:
             self._taken[row] += 1
 
     def result(self) -> Attacked:
+        """The best points, and how the search went."""
+        goals: list[list[float]] = [[] for _ in self._taken]
+        for rows, values in self._climb:
+            for row, value in zip(rows.tolist(), values.tolist(), strict=True):
+                goals[row].append(max([value, *goals[row][-1:]]))
         targets = self._goal.targets
-        return Attacked(canvas=self._best, steps=self._taken, targets=None if targets is None else targets.tolist())
+        return Attacked(
+            canvas=self._best,
+            steps=self._taken,
+            targets=None if targets is None else targets.tolist(),
+            climb=[[way[(len(way) - 1) * quarter // 4] for quarter in range(5)] if way else None for way in goals],
+            dead=[dead / len(way) if way else None for dead, way in zip(self._dead.tolist(), goals, strict=True)],
+        )
 
 
 def ascend(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from safemed_eval import grammar
@@ -33,6 +33,12 @@ class Attacked:
     """Gradient steps that each row took, up to the point that is returned or to the end."""
     targets: list[int] | None = None
     """The option that each row was pushed to, for a targeted attack."""
+    climb: list[list[float] | None] | None = None
+    """How high each row's goal had come at its first gradient and after each quarter of them: five figures."""
+    dead: list[float | None] | None = None
+    """Which share of each row's gradients was zero at every pixel; None, as `climb`, for a row that took none."""
+    parts: list[dict[str, bool]] | None = None
+    """Of an attack made of several: whether each of those that a row met left its answer right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,20 @@ class Attack:
     def needs_gradients(self) -> bool:
         """Whether the search asks for the model's gradient."""
         return True
+
+    @property
+    def surrogate(self) -> str | None:
+        """The model that is searched instead of the one that is judged; None: it is searched itself."""
+        return None
+
+    @property
+    def on_smoothed(self) -> Attack:
+        """This attack as it is used on a smoothed model, whose scores are estimates that differ from call to call.
+
+        Raises:
+            ValueError: it believes single estimates, and would stop too early.
+        """
+        raise ValueError(f"{self.name} believes the first flip that it sees; on a smoothed model use pgd or fgsm")
 
     def __str__(self) -> str:
         return grammar.write(self.name, self)
@@ -79,7 +99,7 @@ class Attack:
         found = self.search(classify, canvas, labels, generators, quantize)
         inside = found.canvas if quantize else self.threat.project(canvas, found.canvas)
         self.threat.check(canvas, inside, on_grid=quantize)
-        return Attacked(canvas=inside.detach(), steps=found.steps, targets=found.targets)
+        return replace(found, canvas=inside.detach())
 
     def search(
         self,

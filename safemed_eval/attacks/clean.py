@@ -27,6 +27,10 @@ class Clean(Attack):
     def needs_gradients(self) -> bool:
         return False
 
+    @property
+    def on_smoothed(self) -> Attack:
+        return self
+
     def search(
         self,
         classify: Classify,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attacked, BallAttack, Loss
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss
 from safemed_eval.attacks.pgd import PGD
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ class FGSM(BallAttack):
 
     loss: Loss = "ce"
     early_stop: bool = True
+
+    @property
+    def on_smoothed(self) -> Attack:
+        return replace(self, early_stop=False)
 
     def search(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attacked, BallAttack
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,10 @@ class Noise(BallAttack):
     @property
     def needs_gradients(self) -> bool:
         return False
+
+    @property
+    def on_smoothed(self) -> Attack:
+        return self
 
     def search(
         self,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attacked, BallAttack, Loss, Start, Target
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss, Start, Target
 from safemed_eval.grammar import ALWAYS
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class PGD(BallAttack):
     def step_size(self) -> float:
         """Size of one step, in the unit of eps."""
         return self.threat.eps * (min(1.0, 2.5 / self.steps) if self.step is None else self.step)
+
+    @property
+    def on_smoothed(self) -> Attack:
+        return replace(self, early_stop=False)
 
     def search(
         self,

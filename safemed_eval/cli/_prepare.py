@@ -105,15 +105,8 @@ def prepare(
 @contextmanager
 def started(prepared: Prepared, options: LoadOptions, *, gradients: bool) -> Iterator[tuple[Waist, Run]]:
     """Load and check the model, lock the run folder. Ctrl-C leaves it resumable and exits with code 130."""
-    from safemed_eval.models.check import check, refuse_failures
-
     first, place = prepared.data.items[0], prepared.place
-    most = max(len(item.question.options) for item in prepared.data.items)
-    waist = load_model(prepared.source, options, prepared.spec["seed"])
-    with status("checking the model"):
-        _, height, width = datasets.canvas_of(first, prepared.canvas).shape
-        found = check(waist, (height, width), options=most, gradients=gradients)
-        refuse_failures(found, prepared.source.name)
+    waist = load_checked(prepared.source, options, prepared, gradients=gradients)
     model = waist.describe(first.question)
     with Run(place, prepared.spec, model=model, about=prepared.about, session=session(waist.device_name)) as folder:
         if folder.repaired:
@@ -125,6 +118,33 @@ def started(prepared: Prepared, options: LoadOptions, *, gradients: bool) -> Ite
         except KeyboardInterrupt:
             typer.echo(f"\nstopped; {len(folder)} records are safe in {place}, the same command goes on", err=True)
             raise typer.Exit(130) from None
+
+
+def load_checked(source: models.Source, options: LoadOptions, prepared: Prepared, *, gradients: bool) -> Waist:
+    """Load a model, and refuse it where it cannot do what the run asks of it."""
+    from safemed_eval.models.check import check, refuse_failures
+
+    items = prepared.data.items
+    waist = load_model(source, options, prepared.spec["seed"])
+    with status(f"checking {source.name}"):
+        _, height, width = datasets.canvas_of(items[0], prepared.canvas).shape
+        most = max(len(item.question.options) for item in items)
+        refuse_failures(check(waist, (height, width), options=most, gradients=gradients), source.name)
+    return waist
+
+
+def surrogate_of(name: str, options: ModelOptions) -> models.Source:
+    """The files of a model that a transfer attack searches."""
+    if name == options.model:
+        raise SpecError(f"--attack transfer:from={name}: is the model that is judged; name another, or use pgd")
+    return resolve_model(name, options)
+
+
+def load_surrogate(source: models.Source, options: ModelOptions, prepared: Prepared) -> Waist:
+    """Load it as the judged model is, but asked for a letter, in its own words where it was trained here."""
+    template = None if source.template or source.kind == "python" else options.template
+    asked = replace(options, readout="choice", temperature=0.0, template=template)
+    return load_checked(source, asked, prepared, gradients=True)
 
 
 def write_all(text: str, waist: Waist, folder: Run, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:

@@ -231,6 +231,10 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
         "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size "
         f"(clusters: patient or image, here {clusters})."
     )
+    if summary.asked["smooth"]:
+        abstained = ", ".join(f"{cell['abstained']} ({name})" for name, cell in summary.overall.items())
+        yield f"Answers of the smoothed model, by vote: {summary.asked['smooth']}."
+        yield f"Abstained, counted as wrong: {abstained}"
     silent = {name: cell["no_answer"] for name, cell in summary.overall.items() if cell["no_answer"]}
     if silent:
         yield "No answer, counted as wrong: " + ", ".join(f"{count} ({name})" for name, count in silent.items())

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from safemed_eval import attacks
+from safemed_eval import attacks, grammar
+from safemed_eval.attacks import Attack
 from safemed_eval.cli._options import DataOptions, ModelOptions, RunOptions, grouped
-from safemed_eval.cli._prepare import prepare, started, write_all
+from safemed_eval.cli._prepare import load_surrogate, prepare, started, surrogate_of, write_all
 from safemed_eval.cli._show import show_run
 from safemed_eval.core import OFFICIAL
 from safemed_eval.errors import SpecError
+
+if TYPE_CHECKING:
+    from safemed_eval.smoothing import Voting
 
 EXAMPLE = (
     "Example: safemed-eval evaluate --model ckpt --data omnimedvqa:DIR --attack fgsm:eps=4/255 "
@@ -40,6 +45,13 @@ def evaluate(
     keep_images: Annotated[
         int, typer.Option(min=0, help="Store the first N attacked items per attack, lossless, for figures.")
     ] = 0,
+    smooth: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer, and be attacked, as the smoothed model does: sigma=0.25,n=100 (copies that vote), "
+            "alpha=0.001 (else it abstains), m=8 (copies in each gradient of an attack)."
+        ),
+    ] = None,
     official: Annotated[
         bool, typer.Option("--official", help="Also answer through the 8-bit path, images at their own size.")
     ] = False,
@@ -49,13 +61,21 @@ def evaluate(
     conditions = [*chosen, *[OFFICIAL] * official]
     if official and model.model.startswith("python:"):
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
+    surrogates = {one.surrogate: surrogate_of(one.surrogate, model) for one in chosen.values() if one.surrogate}
+    voting = _voting(smooth, chosen.values(), official=official)
     asked = {
-        "attacks": {name: {"attack": one.name, **asdict(one)} for name, one in chosen.items()},
+        "attacks": {
+            name: {"attack": one.name, **asdict(one)}
+            | ({"surrogate": surrogates[one.surrogate].identity} if one.surrogate else {})
+            for name, one in chosen.items()
+        },
         "quantize": quantize,
         "official": official,
         "keep_images": keep_images,
+        **({"smooth": asdict(voting)} if voting else {}),
     }
-    prepared = prepare("evaluate", model, data, run, asked, label="-".join(conditions[1:]), conditions=conditions)
+    label = "-".join([*conditions[1:], *[f"smooth-{smooth}"] * bool(voting)])
+    prepared = prepare("evaluate", model, data, run, asked, label=label, conditions=conditions)
     if not prepared.complete:
         gradients = any(one.needs_gradients for one in chosen.values())
         with started(prepared, model, gradients=gradients) as (waist, folder):
@@ -70,7 +90,26 @@ def evaluate(
                 batch=run.batch_size or _BATCH,
                 quantize=quantize,
                 keep=Keeper(prepared.place, items[:keep_images], quantize),
+                voting=voting,
+                surrogates={name: load_surrogate(source, model, prepared) for name, source in surrogates.items()},
             )
             records = work.run(items, list(chosen.values()), official=official, done=folder.done)
             write_all("evaluating", waist, folder, prepared, records)
     show_run(prepared.place, as_json=run.json)
+
+
+def _voting(smooth: str | None, chosen: Iterable[Attack], *, official: bool) -> Voting | None:
+    """What --smooth asks for; refused with attacks that mistake noise for success."""
+    from safemed_eval.smoothing import Voting
+
+    if smooth is None:
+        return None
+    voting = grammar.build(Voting, grammar.split(f"smooth:{smooth}")[1], "--smooth")
+    if official:
+        raise SpecError("--official: the 8-bit path has no noise; leave out --smooth, or --official")
+    for one in chosen:
+        try:
+            _ = one.on_smoothed
+        except ValueError as error:
+            raise SpecError(f"--attack {one}: {error}") from None
+    return voting

@@ -8,7 +8,7 @@ from typing import Any
 
 from safemed_eval.core import OFFICIAL, Record
 from safemed_eval.errors import RunError
-from safemed_eval.smoothing import Smoothing
+from safemed_eval.smoothing import Smoothing, Voting, read_prediction
 
 Kinds = dict[str, tuple[type, ...]]
 
@@ -57,6 +57,7 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
 
 def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record], smoothing: Smoothing | None) -> None:
     """Raise RunError where a record contradicts itself or what was asked."""
+    voting = _voting_of(out, meta["spec"])
     for record in records:
         where = f"{out}: the record of item {record['item']!r}"
         _check(where, record, _OF_RECORD)
@@ -70,19 +71,40 @@ def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record],
                 raise RunError(
                     f"{where} is of attack {record.get('attack')!r}, which was not asked for; was it edited?"
                 )
+            if voting and record["error"] is None:
+                _check_prediction(where, record, voting)
         elif record["error"] is None:
             _check_votes(where, record, smoothing)
+
+
+def _voting_of(out: Path, spec: Mapping[str, Any]) -> Voting | None:
+    """How an evaluate run had its smoothed model vote."""
+    try:
+        return Voting(**spec["smooth"]) if spec.get("smooth") else None
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{out}: run.json: smooth: {error}; was it edited?") from None
+
+
+def _check_prediction(where: str, record: Record, voting: Voting) -> None:
+    _check_counts(where, record, "votes", voting.n)
+    found = read_prediction(tuple(record["votes"]), voting.alpha)
+    if (record["prediction"], record.get("abstained")) != (found.prediction, found.abstained):
+        raise RunError(f"{where}: its answer does not follow from its votes; was it edited?")
 
 
 def _check_votes(where: str, record: Record, smoothing: Smoothing) -> None:
     for name in ("sigma", "alpha", "n0", "n"):
         if record.get(name) != getattr(smoothing, name):
             raise RunError(f"{where} was made with {name}={record.get(name)}, the run with another; was it edited?")
-    for name, draws in (("votes0", smoothing.n0), ("votes", smoothing.n)):
-        votes: Any = record.get(name)
-        whole = isinstance(votes, list) and all(type(vote) is int and vote >= 0 for vote in votes)
-        if not whole or len(votes) != len(record["options"]) + 1 or sum(votes) != draws:
-            raise RunError(f"{where}: {name} are not {draws} votes for its options or no answer; was it edited?")
+    _check_counts(where, record, "votes0", smoothing.n0)
+    _check_counts(where, record, "votes", smoothing.n)
+
+
+def _check_counts(where: str, record: Record, name: str, draws: int) -> None:
+    votes: Any = record.get(name)
+    whole = isinstance(votes, list) and all(type(vote) is int and vote >= 0 for vote in votes)
+    if not whole or len(votes) != len(record["options"]) + 1 or sum(votes) != draws:
+        raise RunError(f"{where}: {name} are not {draws} votes for its options or no answer; was it edited?")
 
 
 def _check(where: str, values: Mapping[str, Any], kinds: Kinds) -> None:

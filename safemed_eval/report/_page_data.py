@@ -152,7 +152,8 @@ def _attack_cells(numbers: Json, conditions: Sequence[str], failed: int) -> list
             cells.append(Cell("n/a"))
             continue
         silent = f"\n{cell['no_answer']:,} no answer" if cell["no_answer"] else ""
-        cells.append(Cell(percent(cell["accuracy"]), _bounds(cell) + silent, cell["few"]))
+        unclear = f"\n{cell['abstained']:,} abstained" if cell["abstained"] else ""
+        cells.append(Cell(percent(cell["accuracy"]), _bounds(cell) + unclear + silent, cell["few"]))
     return [*cells, Cell(f"{failed:,}")]
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from safemed_eval import stats
 from safemed_eval.core import OFFICIAL
 from safemed_eval.report.load import Json, LoadedRun, load
+from safemed_eval.smoothing import NO_ANSWER
 
 CANVAS_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
@@ -27,8 +28,8 @@ class Summary:
     """The numbers of a run, ready for JSON; shares are in [0, 1], unknown is None.
 
     `overall`, and each entry of `by_modality` and `by_question_type`, hold for `evaluate` {attack: {"accuracy",
-    "lower", "upper", "correct", "n", "clusters", "failed", "no_answer", "median_steps", "image_blind"}}, for `certify`
-    {"certified": {radius: {...}}, "n", "abstained", "average_radius", "median_radius", ...}.
+    "lower", "upper", "correct", "n", "clusters", "failed", "no_answer", "abstained", "median_steps", "image_blind"}},
+    for `certify` {"certified": {radius: {...}}, "n", "abstained", "average_radius", "median_radius", ...}.
     """
 
     kind: str
@@ -99,7 +100,9 @@ def measure_of(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Call
 
 def _asked(run: LoadedRun) -> Json:
     spec, model, names = run.spec, run.meta["model"], run.meta["names"]
-    options = asdict(run.smoothing) if run.kind == "certify" else {"quantize": spec["quantize"]}
+    options: Json = {"quantize": spec.get("quantize"), "smooth": smooth_of(run)}
+    if run.kind == "certify":
+        options = asdict(run.smoothing)
     return {
         "model": names["model"],
         "data": names["data"],
@@ -110,6 +113,12 @@ def _asked(run: LoadedRun) -> Json:
         "dtype": model.get("dtype"),
         "device": model.get("device"),
     }
+
+
+def smooth_of(run: LoadedRun) -> str | None:
+    """How the smoothed model of an evaluate run answers, as --smooth has it; None for a model without noise."""
+    voting = run.spec.get("smooth")
+    return ",".join(f"{key}={value:g}" for key, value in voting.items()) if voting else None
 
 
 def _by(frame: pd.DataFrame, column: str, measure: Callable[[pd.DataFrame], Json]) -> dict[str, Json]:
@@ -126,7 +135,6 @@ def _accuracy(frame: pd.DataFrame, condition: str, huge: bool) -> Json:
     part = frame if frame.empty else frame[frame["attack"] == condition]
     correct = [] if part.empty else part["correct"].tolist()
     share = stats.clustered_proportion(correct, clusters_of(part))
-    flipped = part if part.empty else part[~part["correct"] & (part["steps"] > 0)]
     return {
         "accuracy": share.estimate,
         "lower": share.lower,
@@ -135,10 +143,23 @@ def _accuracy(frame: pd.DataFrame, condition: str, huge: bool) -> Json:
         "n": share.n,
         "clusters": share.clusters,
         "few": share.few,
-        "failed": 0 if part.empty else int(part["error"].notna().sum()),
-        "no_answer": 0 if part.empty else int((part["prediction"].isna() & part["error"].isna()).sum()),
-        "median_steps": None if flipped.empty else float(flipped["steps"].median()),
+        **_outcomes(part),
         "image_blind": share.count if huge else None,
+    }
+
+
+def _outcomes(part: pd.DataFrame) -> Json:
+    """Why answers are wrong, and how soon; abstentions are those of a smoothed model, and None of any other."""
+    if part.empty:
+        return {"failed": 0, "no_answer": 0, "abstained": None, "median_steps": None}
+    voted = "abstained" in part
+    silent = part["abstained"] == NO_ANSWER if voted else part["prediction"].isna() & part["error"].isna()
+    flipped = part[~part["correct"] & (part["steps"] > 0)]
+    return {
+        "failed": int(part["error"].notna().sum()),
+        "no_answer": int(silent.sum()),
+        "abstained": int(part["abstained"].notna().sum()) if voted else None,
+        "median_steps": None if flipped.empty else float(flipped["steps"].median()),
     }
 
 
@@ -168,7 +189,7 @@ def _certified(part: pd.DataFrame, points: Mapping[str, float], ceiling: float |
         "clusters": len(set(clusters_of(part))),
         "abstained": abstained,
         "abstention": abstained / n if n else None,
-        "no_answer": int((part["abstained"] == "no answer won").sum()) if n else 0,
+        "no_answer": int((part["abstained"] == NO_ANSWER).sum()) if n else 0,
         "wrong": int((part["radius"].notna() & ~right).sum()) if n else 0,
         "average_radius": float(radius.fillna(0.0).mean()) if n else None,
         "median_radius": float(half) if half >= 0 else None,

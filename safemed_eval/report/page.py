@@ -214,6 +214,7 @@ def _facts(study: Study) -> Json:
         )
     else:
         method = ", ".join(run.conditions) + (", on 8-bit grey levels" if spec["quantize"] else "")
+        method += f"; answers of the smoothed model, by vote ({asked['smooth']})" if asked["smooth"] else ""
     sessions = [
         {
             "started": session.get("started"),

@@ -28,7 +28,7 @@ _FEW = "\u2020"
 _FEW_NOTE = f" {_FEW}: items share effectively fewer than ten patients or images, too few to trust the interval."
 _WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
 """Columns of text; the others hold figures."""
-_KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer")
+_KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained")
 
 PUBLISHED = pd.DataFrame(
     [

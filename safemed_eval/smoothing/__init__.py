@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safemed_eval.smoothing._spec import Smoothing
-from safemed_eval.smoothing._votes import read_votes
+from safemed_eval.smoothing._spec import Smoothing, Voting
+from safemed_eval.smoothing._votes import NO_ANSWER, UNCLEAR, Prediction, read_prediction, read_votes
 
-__all__ = ["Smoothing", "read_votes"]
+__all__ = ["NO_ANSWER", "UNCLEAR", "Prediction", "Smoothing", "Voting", "read_prediction", "read_votes"]

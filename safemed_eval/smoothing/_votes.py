@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from safemed_eval import stats
 from safemed_eval.core import Certificate
 from safemed_eval.smoothing._spec import Smoothing
+
+NO_ANSWER = "no answer won"
+UNCLEAR = "p_value > alpha"
 
 
 def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoothing) -> Certificate:
@@ -18,7 +23,7 @@ def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoot
     p_lower = stats.clopper_pearson_lower(votes[chosen], sum(votes), smoothing.alpha)
     radius, abstained = stats.certified_radius(p_lower, smoothing.sigma), None
     if chosen == len(votes0) - 1:
-        radius, abstained = None, "no answer won"
+        radius, abstained = None, NO_ANSWER
     elif radius is None:
         abstained = "p_lower <= 1/2"
     return Certificate(
@@ -29,3 +34,30 @@ def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoot
         radius=radius,
         abstained=abstained,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a smoothed model answers."""
+
+    prediction: int | None
+    """The class that won, or None: abstained."""
+    p_value: float
+    """Of the best two classes' votes, if both were equally likely."""
+    abstained: str | None
+    """None, UNCLEAR, or NO_ANSWER."""
+
+
+def read_prediction(votes: tuple[int, ...], alpha: float) -> Prediction:
+    """The answer that these votes for the classes 0 .. K give.
+
+    Unless it abstains, the answer is that of the smoothed model with probability at least 1 - alpha.
+
+    Source:
+        Cohen et al. 2019 (arXiv:1902.02918), PREDICT, with the two-sided binomial test of Hung and Fithian 2019.
+        Differs: where class K, "no answer", wins, it abstains.
+    """
+    best, second = sorted(range(len(votes)), key=lambda c: (-votes[c], c))[:2]
+    p_value = stats.binomial_test(votes[best], votes[best] + votes[second])
+    abstained = UNCLEAR if p_value > alpha else NO_ANSWER if best == len(votes) - 1 else None
+    return Prediction(prediction=None if abstained else best, p_value=p_value, abstained=abstained)

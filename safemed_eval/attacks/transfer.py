@@ -1,0 +1,66 @@
+"""transfer: found on another model, tried on this one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack
+from safemed_eval.attacks.pgd import PGD
+from safemed_eval.grammar import ALWAYS
+
+if TYPE_CHECKING:
+    import torch
+
+    from safemed_eval.core import Classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(BallAttack):
+    """PGD on a surrogate, all steps of it; the model that is judged gives no gradient and is never asked.
+
+    A model whose own gradients mislead falls to it further than to pgd: then its robustness is an appearance.
+
+    Args:
+        model: the surrogate, as --model names one (`from=` in a spec).
+    Source:
+        Papernot et al. 2016 (arXiv:1605.07277); as a test of defences, Athalye et al. 2018 (arXiv:1802.00420).
+    """
+
+    model: str = field(metadata={"key": "from"})
+    steps: int = field(default=10, metadata=ALWAYS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1:
+            raise ValueError("steps must be at least 1")
+
+    @property
+    def needs_gradients(self) -> bool:
+        return False
+
+    @property
+    def surrogate(self) -> str:
+        return self.model
+
+    @property
+    def on_smoothed(self) -> Attack:
+        return self
+
+    @property
+    def _search(self) -> PGD:
+        return PGD(eps=self.eps, norm=self.norm, steps=self.steps, early_stop=False)
+
+    def search(
+        self,
+        classify: Classify,
+        canvas: torch.Tensor,
+        labels: torch.Tensor,
+        generators: Sequence[torch.Generator],
+        quantize: bool,
+    ) -> Attacked:
+        return self._search.search(classify, canvas, labels, generators, quantize)
+
+
+ATTACK = Transfer
