@@ -9,13 +9,16 @@ from functools import partial
 
 import torch
 
-from safemed_eval.core import Certificate, Item, Record, item_fields
+from safemed_eval.core import Certificate, Item, Question, Record, item_fields
 from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing
 from safemed_eval.smoothing.certify import certify as certify_image
+
+Falsify = Callable[[str, torch.Tensor, Question, Certificate], list[Record]]
+"""From an item's id, canvas, question and certificate to what a search within its radius has found."""
 
 
 @dataclass(kw_only=True)
@@ -25,6 +28,7 @@ class Certification:
     Args:
         batch: noisy copies that go through the model together; it shrinks when memory runs out. The noise does not
             depend on it.
+        falsify: attacks each certificate as soon as it is made; see `falsify.Falsifier`.
     """
 
     model: Waist
@@ -32,6 +36,7 @@ class Certification:
     smoothing: Smoothing
     seed: int
     batch: int
+    falsify: Falsify | None = None
 
     def __post_init__(self) -> None:
         self._memory = ShrinkingBatch(self.batch)
@@ -51,6 +56,7 @@ class Certification:
         """The record of one item."""
         started = time.perf_counter()
         found: Certificate | None = None
+        falsified: list[Record] | None = None
         error = None
         device = self.model.device
         try:
@@ -61,10 +67,12 @@ class Certification:
                     vote, canvas, self.smoothing, rng=partial(_rng, device, self.seed, item.id), batch=size
                 )
             )
+            if self.falsify and found.radius is not None:
+                falsified = self.falsify(item.id, canvas, item.question, found)
         except FAULTS as fault:
             if not is_fault(fault):
                 raise
-            error = str(fault)
+            found, error = None, str(fault)
         spec = self.smoothing
         return {
             "kind": "certify",
@@ -81,6 +89,7 @@ class Certification:
             "p_lower": found.p_lower if found else None,
             "radius": found.radius if found else None,
             "abstained": found.abstained if found else None,
+            **({"falsified": falsified} if self.falsify else {}),
             "batch": self._memory.size,
             "seconds": time.perf_counter() - started,
             "error": error,

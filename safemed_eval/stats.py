@@ -59,6 +59,18 @@ def certified_radius(p_lower: float, sigma: float) -> float | None:
     return sigma * float(sps.norm.ppf(p_lower)) if p_lower > 0.5 else None
 
 
+def certified_lower(p_lower: float, radius: float, sigma: float, distance: float) -> float:
+    """What a certificate says of its class's probability under noise at an L2 distance from the image: at least this.
+
+    Within its radius that is one half, and everywhere what is left of p_lower.
+
+    Source:
+        Cohen et al. 2019 (arXiv:1902.02918), the bound behind Theorem 1: Phi(ppf(p_lower) - distance / sigma).
+    """
+    left = float(sps.norm.cdf(sps.norm.ppf(p_lower) - distance / sigma))
+    return max(left, 0.5) if distance < radius else left
+
+
 def radius_ceiling(sigma: float, n: int, alpha: float) -> float | None:
     """The largest radius that n unanimous votes can certify: sigma * ppf(alpha ** (1 / n))."""
     return certified_radius(clopper_pearson_lower(n, n, alpha), sigma)

@@ -25,11 +25,12 @@ _GRID_TOLERANCE = 1e-4
 class Threat:
     """All canvases within eps of x0 that lie in [0, 1].
 
-    Canvases are (B, 3, H, W) float32 and each row has its own ball.
+    Canvases are (B, 3, H, W) float32 and each row has its own ball. With box=False they need not lie in [0, 1].
     """
 
     norm: Norm
     eps: float
+    box: bool = True
 
     def size(self, delta: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B,) float64 norms of the rows."""
@@ -54,10 +55,10 @@ class Threat:
         import torch
 
         if self.norm == "linf":
-            return x.clamp(x0 - self.eps, x0 + self.eps).clamp(0, 1)
+            return self._boxed(x.clamp(x0 - self.eps, x0 + self.eps))
         delta = x - x0
         shrink = (self.eps / self.size(delta).clamp_min(1e-30)).clamp_max(1)
-        inside = (x0 + delta * self._scale(shrink, delta)).clamp(0, 1)
+        inside = self._boxed(x0 + delta * self._scale(shrink, delta))
         # Where many pixels are equal, the rounding of float32 adds up instead of averaging out: take it back.
         outside = self.size(inside.double() - x0.double()) > self.eps * (1 + TOLERANCE / 2)
         return torch.nextafter(inside, x0).where(outside.view(-1, 1, 1, 1), inside)
@@ -110,10 +111,13 @@ class Threat:
         worst = float(self.size(moved).max())
         if not worst <= self.eps + TOLERANCE * max(1.0, self.eps):
             raise RuntimeError(f"attack left its ball: {self.norm} {worst:.9g} > eps {self.eps:.9g}")
-        if not (float(x.min()) >= 0 and float(x.max()) <= 1):
+        if self.box and not (float(x.min()) >= 0 and float(x.max()) <= 1):
             raise RuntimeError(f"attack left [0, 1]: [{float(x.min()):.9g}, {float(x.max()):.9g}]")
         if on_grid and float((grey - grey.round()).abs().max()) > _GRID_TOLERANCE:
             raise RuntimeError("attack left the 8-bit grey levels")
+
+    def _boxed(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(0, 1) if self.box else x
 
     @staticmethod
     def _scale(factor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

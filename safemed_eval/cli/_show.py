@@ -136,14 +136,14 @@ def listed(bad: Sequence[str], most: int) -> str:
     return "\n".join(lines)
 
 
-def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None = None) -> None:
-    """The summary of a run folder as tables, or as JSON."""
+def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None = None) -> Summary:
+    """The summary of a run folder as tables, or as JSON; and the summary itself."""
     from safemed_eval.report import summarize
 
     summary = summarize(folder, radii)
     if as_json:
         typer.echo(json.dumps(summary.to_json(), indent=2))
-        return
+        return summary
     columns = _certify_columns if summary.kind == "certify" else _attack_columns
     tables = {"modality": summary.by_modality, "question type": summary.by_question_type}
     longest = max(len(name) for heading, groups in tables.items() for name in (heading, *map(name_cell, groups)))
@@ -153,6 +153,7 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     for line in _footer(summary):
         say(line)
     say(escape(summary.out), "dim")
+    return summary
 
 
 Cells = Mapping[str, str]
@@ -275,3 +276,20 @@ def _certify_footer(summary: Summary) -> Iterator[str]:
         if summary.items
         else "No certificate yet."
     )
+    if summary.notes["falsified"]:
+        yield from _falsified(summary.notes["falsified"])
+
+
+def _falsified(found: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"{found['certificates']} certificates were attacked within their radius: {found['items']} proved false; "
+        f"chance gives a sound tool at most {found['allowed']}."
+    )
+    for one in found["refuted"]:
+        yield escape(
+            f"  {on_one_line(one['item'])}: at {one['share']:g} of its radius (L2 {one['length']:.6g}) option "
+            f"{one['prediction']} gets {one['votes']} of {one['n']} votes, a probability of at most "
+            f"{one['upper']:.4g}; the certificate says at least {one['claimed']:.4g}"
+        )
+    if not found["sound"]:
+        yield "[red]More certificates are false than chance explains: do not trust this run, and report it.[/]"

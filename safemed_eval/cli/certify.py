@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -32,23 +33,53 @@ def certify(
     radii: Annotated[
         str, typer.Option(help="Where certified accuracy is shown; the suffix s counts in sigma.")
     ] = grammar.RADII,
+    falsify: Annotated[
+        bool,
+        typer.Option(
+            "--falsify",
+            help="Attack every certificate within its radius; exit code 1 if more prove false than chance allows.",
+        ),
+    ] = False,
 ) -> None:
     """Certified L2 radii by randomized smoothing, by imaging modality and question type."""
-    from safemed_eval.smoothing import Smoothing
+    from safemed_eval.smoothing import Falsification, Smoothing
 
     try:
         smoothing = Smoothing(sigma=grammar.number(sigma, "--sigma"), n0=n0, n=n, alpha=alpha)
     except ValueError as error:
         raise SpecError(f"certify: {error}") from None
     points = grammar.radii(radii, smoothing.sigma)
+    attacked = Falsification() if falsify else None
     asked = {"smoothing": asdict(smoothing), "sampling": "fixed"}
+    asked |= {"falsify": asdict(attacked)} if attacked else {}
     prepared = prepare("certify", model, data, run, asked, label=f"sigma{smoothing.sigma:g}")
     if not prepared.complete:
-        with started(prepared, model, gradients=False) as (waist, folder):
+        with started(prepared, model, gradients=falsify) as (waist, folder):
             from safemed_eval.certify import Certification
+            from safemed_eval.falsify import Falsifier
+            from safemed_eval.runs.images import keep_refuting
 
             batch = run.batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
-            work = Certification(model=waist, canvas=prepared.canvas, smoothing=smoothing, seed=run.seed, batch=batch)
+            falsifier = None
+            if attacked:
+                falsifier = Falsifier(
+                    model=waist,
+                    spec=attacked,
+                    sigma=smoothing.sigma,
+                    seed=run.seed,
+                    batch=batch,
+                    keep=partial(keep_refuting, prepared.place),
+                )
+            work = Certification(
+                model=waist,
+                canvas=prepared.canvas,
+                smoothing=smoothing,
+                seed=run.seed,
+                batch=batch,
+                falsify=falsifier,
+            )
             records = ([record] for record in work.run(prepared.data.items, done=folder.done))
             write_all("certifying", waist, folder, prepared, records)
-    show_run(prepared.place, as_json=run.json, radii=points)
+    summary = show_run(prepared.place, as_json=run.json, radii=points)
+    if falsify and not summary.notes["falsified"]["sound"]:
+        raise typer.Exit(1)

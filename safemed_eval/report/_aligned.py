@@ -14,7 +14,7 @@ from safemed_eval.runs import differences
 AVERAGE_RADIUS = "average certified radius / ceiling"
 
 _MADE_BY = ("safemed_eval", "commit", "device")
-_MAY_DIFFER = ("model", "load", "batch_size", "keep_images")
+_MAY_DIFFER = ("model", "load", "batch_size", "keep_images", "falsify")
 _SHOWN = 5
 
 Values = npt.NDArray[np.float64]

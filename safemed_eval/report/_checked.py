@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safemed_eval.core import OFFICIAL, Record
 from safemed_eval.errors import RunError
-from safemed_eval.smoothing import Smoothing, Voting, read_prediction
+from safemed_eval.smoothing import Falsification, Smoothing, Voting, read_prediction
 
+T = TypeVar("T")
 Kinds = dict[str, tuple[type, ...]]
 
 _TEXT, _MAYBE_TEXT = (str,), (str, type(None))
@@ -57,7 +58,8 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
 
 def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record], smoothing: Smoothing | None) -> None:
     """Raise RunError where a record contradicts itself or what was asked."""
-    voting = _voting_of(out, meta["spec"])
+    voting = _asked_for(out, meta["spec"], "smooth", Voting)
+    falsification = _asked_for(out, meta["spec"], "falsify", Falsification)
     for record in records:
         where = f"{out}: the record of item {record['item']!r}"
         _check(where, record, _OF_RECORD)
@@ -75,14 +77,16 @@ def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record],
                 _check_prediction(where, record, voting)
         elif record["error"] is None:
             _check_votes(where, record, smoothing)
+            if falsification:
+                _check_falsified(where, record, falsification)
 
 
-def _voting_of(out: Path, spec: Mapping[str, Any]) -> Voting | None:
-    """How an evaluate run had its smoothed model vote."""
+def _asked_for(out: Path, spec: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
+    """An optional part of the spec; None where it was not asked for."""
     try:
-        return Voting(**spec["smooth"]) if spec.get("smooth") else None
+        return kind(**spec[key]) if spec.get(key) else None
     except (TypeError, ValueError) as error:
-        raise RunError(f"{out}: run.json: smooth: {error}; was it edited?") from None
+        raise RunError(f"{out}: run.json: {key}: {error}; was it edited?") from None
 
 
 def _check_prediction(where: str, record: Record, voting: Voting) -> None:
@@ -90,6 +94,21 @@ def _check_prediction(where: str, record: Record, voting: Voting) -> None:
     found = read_prediction(tuple(record["votes"]), voting.alpha)
     if (record["prediction"], record.get("abstained")) != (found.prediction, found.abstained):
         raise RunError(f"{where}: its answer does not follow from its votes; was it edited?")
+
+
+def _check_falsified(where: str, record: Record, spec: Falsification) -> None:
+    """Each certificate was attacked at every share of its radius, and an abstention at none."""
+    found = record.get("falsified")
+    shares = None if found is None else [_share(one, spec) for one in found]
+    if shares != (None if record["radius"] is None else list(spec.shares)):
+        raise RunError(f"{where}: falsified does not fit its certificate; was it edited?")
+
+
+def _share(found: Any, spec: Falsification) -> float | None:
+    if not isinstance(found, dict) or {*found} != {"share", "length", "votes"}:
+        return None
+    whole = type(found["votes"]) is int and 0 <= found["votes"] <= spec.n
+    return found["share"] if whole and isinstance(found["length"], (int, float)) and found["length"] >= 0 else None
 
 
 def _check_votes(where: str, record: Record, smoothing: Smoothing) -> None:

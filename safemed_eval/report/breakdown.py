@@ -14,6 +14,7 @@ import pandas as pd
 
 from safemed_eval import stats
 from safemed_eval.core import OFFICIAL
+from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import Json, LoadedRun, load
 from safemed_eval.smoothing import NO_ANSWER
 
@@ -70,7 +71,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     overall, notes = measure(frame), {"images": meta["image_notes"]}
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
-        notes |= _false_certificates(len(frame), run.smoothing.alpha)
+        notes |= _false_certificates(len(frame), run.smoothing.alpha) | {"falsified": falsified_of(run)}
     elif OFFICIAL in run.conditions:
         notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
     each = max(1, len(run.conditions))

@@ -156,6 +156,8 @@ def _warnings(study: Study) -> Iterable[str]:
             f"The certificates were read from the votes at alpha {run.alpha:g}; the run was made for alpha "
             f"{run.spec['smoothing']['alpha']:g}. An alpha counts if it was chosen before the votes were seen."
         )
+    if run.kind == "certify" and summary.notes["falsified"] and not summary.notes["falsified"]["sound"]:
+        yield "More of its certificates were proved false than chance explains. Do not trust this run."
     cost = summary.notes.get("canvas_cost")
     if cost is not None and cost > CANVAS_COST:
         yield f"The canvas costs {100 * cost:.1f} points of accuracy against the checkpoint's official path."
@@ -178,6 +180,11 @@ def _certify_remarks(study: Study) -> Iterable[str]:
         f"{budget.n0:,} + {budget.n:,} noisy copies an item at alpha {budget.alpha:g} certify no radius above "
         f"{floor_to(ceiling, 4)}{rms}, whatever the model."
     )
+    if attacked := study.summary.notes["falsified"]:
+        yield (
+            f"{attacked['certificates']:,} certificates were attacked within their radius: {attacked['items']:,} "
+            f"proved false; chance gives a sound tool at most {attacked['allowed']:,}."
+        )
 
 
 def _attack_remarks(study: Study) -> Iterable[str]:

@@ -49,6 +49,13 @@ class Keeper:
             np.save(f"{stem}.adv.npy", attacked.cpu().numpy())
 
 
+def keep_refuting(out: Path, item: str, share: float, canvas: Any) -> None:
+    """Store the (3, H, W) float32 canvas that proves an item's certificate false, as `falsified/NAME.npy`."""
+    stem = Path(_stem(out / "falsified", item, f"at {share:g}"))
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    np.save(f"{stem}.npy", canvas.cpu().numpy())
+
+
 def kept(out: Path, item: str, condition: str) -> tuple[Pixels, Pixels] | None:
     """What `Keeper` stored of an item under an attack: clean and attacked canvas, (H, W, 3) float32 in [0, 1].
 

@@ -46,6 +46,25 @@ class Smoothing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Falsification:
+    """How certificates are attacked; see `falsify`.
+
+    Args:
+        shares: of the certified radius, at which a search is made.
+        steps: gradient steps of each search.
+        m: noisy copies in each gradient.
+        n: noisy copies that are counted where the search ends.
+        alpha: probability that one such count refutes a true bound.
+    """
+
+    shares: tuple[float, ...] = (0.0, 0.5, 0.9, 0.99)
+    steps: int = 20
+    m: int = 16
+    n: int = 1000
+    alpha: float = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
 class Voting:
     """A smoothed model at work: it answers by a vote over noisy copies, or abstains.
 
