@@ -132,6 +132,28 @@ class Classify(Protocol):
         ...
 
 
+class Reasons(Classify, Protocol):
+    """Classify of a model that writes its answers: what it writes can be asked for, and forced upon it."""
+
+    def take(self, rows: Sequence[int]) -> Reasons: ...
+
+    def write(self, canvas: torch.Tensor) -> list[str]:
+        """(B, 3, H, W) -> what the model writes for each row."""
+        ...
+
+    def read(self, texts: Sequence[str]) -> list[int | None]:
+        """The option that each row's text answers with; None: no answer."""
+        ...
+
+    def retell(self, texts: Sequence[str], options: Sequence[int]) -> list[str]:
+        """Each row's text as though it had come to this option: its rationale, bent, and then this answer."""
+        ...
+
+    def likelihood(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        """(B, 3, H, W) and a text a row -> (B,) float32 mean log-probability of its tokens, differentiable."""
+        ...
+
+
 class Vote(Protocol):
     """Answers to one bound question, one per noisy copy of the image."""
 

@@ -60,6 +60,11 @@ class Attack:
         return True
 
     @property
+    def needs_texts(self) -> bool:
+        """Whether the search asks for what the model writes: `classify` must be one of `Reasons`."""
+        return False
+
+    @property
     def surrogate(self) -> str | None:
         """The model that is searched instead of the one that is judged; None: it is searched itself."""
         return None

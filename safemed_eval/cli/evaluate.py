@@ -62,6 +62,8 @@ def evaluate(
     if official and model.model.startswith("python:"):
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
     surrogates = {one.surrogate: surrogate_of(one.surrogate, model) for one in chosen.values() if one.surrogate}
+    if model.readout != "generate" and (writing := [name for name, one in chosen.items() if one.needs_texts]):
+        raise SpecError(f"--attack {writing[0]}: is for models that write; add --readout generate, or use pgd")
     voting = _voting(smooth, chosen.values(), official=official)
     asked = {
         "attacks": {

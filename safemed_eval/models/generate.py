@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from transformers import GenerationConfig
 
@@ -47,6 +48,26 @@ class Writer(VLM):
         """(B, 3, H, W) pixels in [0, 1] units, noisy ones included, and one question per row -> B texts."""
         inputs = self._inputs(canvas, [self.prompt(question, "") for question in questions], positions=False)
         return self._generate(inputs, [self._rng(q, row) for q, row in zip(questions, canvas, strict=True)])
+
+    def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
+        """(B, 3, H, W), a question and a text per row -> (B,) mean log-probability of the text's tokens, forced."""
+        prompts = [self.prompt(question, "") for question in questions]
+        whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+        height, width = canvas.shape[-2:]
+        lengths = [
+            self._text(longer, height, width)[0]["input_ids"].shape[1]
+            - self._text(prompt, height, width)[0]["input_ids"].shape[1]
+            for prompt, longer in zip(prompts, whole, strict=True)
+        ]
+        inputs = self._inputs(canvas, whole, positions=True)
+        last = {"logits_to_keep": max(lengths) + 1} if "logits_to_keep" in self._forward else {}
+        logits = self.model(**inputs, use_cache=False, **last).logits
+        tokens = inputs["input_ids"].to(logits.device)
+        rows = [
+            -F.cross_entropy(logits[row, -length - 1 : -1].float(), tokens[row, -length:])
+            for row, length in enumerate(lengths)
+        ]
+        return torch.stack(rows)
 
     @torch.no_grad()
     def official_write(self, image: Image.Image, question: Question) -> str:

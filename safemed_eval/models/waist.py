@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from PIL import Image
@@ -13,7 +13,7 @@ from PIL import Image
 from safemed_eval.core import Answers, Classify, Question, Vote
 from safemed_eval.errors import CheckpointError, ModelOutputError, SafemedError
 from safemed_eval.faults import faults_of_the_model, place_of
-from safemed_eval.models.answers import parse
+from safemed_eval.models.answers import parse, retell
 
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
@@ -23,7 +23,9 @@ class Scorer(Protocol):
 
     A model that only votes leaves `scores` out and has `vote(canvas, question)` instead, (B, 3, H, W) -> (B,) int64 in
     [0, K], K for "no answer": it can be answered with and certified, but not attacked. One that writes has
-    `write(canvas, questions)` -> B texts; they are its answers and votes; `scores`, if it has that too, is attacked.
+    `write(canvas, questions)` -> B texts; they are its answers and votes; `scores`, if it has that too, is attacked,
+    and `text_log_probs(canvas, questions, texts)` -> (B,), the mean log-probability of each text's tokens, by the
+    adaptive attack.
     """
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
@@ -64,9 +66,14 @@ class Waist:
         """True for a model that answers with a text."""
         return hasattr(self.scorer, "write")
 
+    @property
+    def reasons(self) -> bool:
+        """True for a model that writes, and says how likely a given text is."""
+        return self.writes and self.differentiable and hasattr(self.scorer, "text_log_probs")
+
     def classify(self, questions: Sequence[Question]) -> Classify:
-        """Option log-probabilities, bound to one question per row."""
-        return _BoundClassify(self, tuple(questions))
+        """Option log-probabilities, bound to one question per row; `Reasons` for a model that writes."""
+        return (_BoundReasons if self.reasons else _BoundClassify)(self, tuple(questions))
 
     def vote(self, question: Question) -> Vote:
         """Answers to one question: what the model writes, its own `vote`, or the likeliest option."""
@@ -134,8 +141,31 @@ class _BoundClassify:
         _refuse(~(log_probs.isfinite() | self._padding).all(1), "the model returned NaN or infinite scores")
         return log_probs
 
-    def take(self, rows: Sequence[int]) -> Classify:
-        return _BoundClassify(self._waist, tuple(self._questions[row] for row in rows))
+    def take(self, rows: Sequence[int]) -> Self:
+        return type(self)(self._waist, tuple(self._questions[row] for row in rows))
+
+
+class _BoundReasons(_BoundClassify):
+    def write(self, canvas: torch.Tensor) -> list[str]:
+        texts = self._waist.answer(canvas, self._questions).texts
+        assert texts is not None
+        return texts
+
+    def read(self, texts: Sequence[str]) -> list[int | None]:
+        return [parse(text, question) for text, question in zip(texts, self._questions, strict=True)]
+
+    def retell(self, texts: Sequence[str], options: Sequence[int]) -> list[str]:
+        rows = zip(texts, self._questions, options, strict=True)
+        return [retell(text, question, option) for text, question, option in rows]
+
+    def likelihood(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        with _asked(canvas):
+            found = _tensor(self._waist.scorer.text_log_probs(canvas, self._questions, texts), "log-probabilities")
+        self._waist.forwards += len(canvas)
+        if found.shape != (len(canvas),):
+            raise ModelOutputError(f"the model returned log-probabilities of texts of shape {tuple(found.shape)}")
+        _refuse(~found.isfinite(), "the model returned NaN or infinite log-probabilities of texts")
+        return found.float()
 
 
 class _BoundVote:
