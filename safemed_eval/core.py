@@ -38,6 +38,8 @@ QUESTION_TYPES = (
 MAX_OPTIONS = len(ascii_uppercase)
 UNKNOWN = "unknown"
 """The slice, in tables, of items whose modality or question type is not known."""
+PRECISION, REPEATS = "gradients in half precision", "same input, same output"
+"""Two checks of a model at its load that reports ask for: against float32, and against itself."""
 OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from safemed_eval.models.prompts import read_template
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
 
 if TYPE_CHECKING:
+    from safemed_eval.models.check import Finding
     from safemed_eval.models.waist import Waist
 
 _BAD_SHOWN = 1000
@@ -106,9 +107,9 @@ def prepare(
 def started(prepared: Prepared, options: LoadOptions, *, gradients: bool) -> Iterator[tuple[Waist, Run]]:
     """Load and check the model, lock the run folder. Ctrl-C leaves it resumable and exits with code 130."""
     first, place = prepared.data.items[0], prepared.place
-    waist = load_checked(prepared.source, options, prepared, gradients=gradients)
-    model = waist.describe(first.question)
-    with Run(place, prepared.spec, model=model, about=prepared.about, session=session(waist.device_name)) as folder:
+    waist, found = load_checked(prepared.source, options, prepared, gradients=gradients)
+    model, about = waist.describe(first.question), {**prepared.about, "checks": [asdict(one) for one in found]}
+    with Run(place, prepared.spec, model=model, about=about, session=session(waist.device_name)) as folder:
         if folder.repaired:
             typer.echo(f"{place}: cut off a torn last line, left by a process that was killed", err=True)
         if len(folder):
@@ -120,8 +121,10 @@ def started(prepared: Prepared, options: LoadOptions, *, gradients: bool) -> Ite
             raise typer.Exit(130) from None
 
 
-def load_checked(source: models.Source, options: LoadOptions, prepared: Prepared, *, gradients: bool) -> Waist:
-    """Load a model, and refuse it where it cannot do what the run asks of it."""
+def load_checked(
+    source: models.Source, options: LoadOptions, prepared: Prepared, *, gradients: bool
+) -> tuple[Waist, list[Finding]]:
+    """Load a model and check it; refuse it where it cannot do what the run asks of it."""
     from safemed_eval.models.check import check, refuse_failures
 
     items = prepared.data.items
@@ -129,8 +132,9 @@ def load_checked(source: models.Source, options: LoadOptions, prepared: Prepared
     with status(f"checking {source.name}"):
         _, height, width = datasets.canvas_of(items[0], prepared.canvas).shape
         most = max(len(item.question.options) for item in items)
-        refuse_failures(check(waist, (height, width), options=most, gradients=gradients), source.name)
-    return waist
+        found = check(waist, (height, width), options=most, gradients=gradients)
+        refuse_failures(found, source.name)
+    return waist, found
 
 
 def surrogate_of(name: str, options: ModelOptions) -> models.Source:
@@ -144,7 +148,7 @@ def load_surrogate(source: models.Source, options: ModelOptions, prepared: Prepa
     """Load it as the judged model is, but asked for a letter, in its own words where it was trained here."""
     template = None if source.template or source.kind == "python" else options.template
     asked = replace(options, readout="choice", temperature=0.0, template=template)
-    return load_checked(source, asked, prepared, gradients=True)
+    return load_checked(source, asked, prepared, gradients=True)[0]
 
 
 def write_all(text: str, waist: Waist, folder: Run, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:

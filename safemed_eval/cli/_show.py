@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -24,6 +25,7 @@ from safemed_eval.rounding import floor_to, interval, percent, percent_down, rad
 if TYPE_CHECKING:
     from safemed_eval.report import Summary
 
+_STYLES = {"warn": "yellow", "fail": "red"}
 _LINE_EVERY_S = 30.0
 _FILE_WIDTH = 160
 _NARROWEST = 60
@@ -250,9 +252,21 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
             "The attacks aim at the option letter after the template's cue, not at the text before it: a model that "
             "writes more than the letter may be less robust than this."
         )
+    yield from _checklist(summary.notes["checklist"])
     cost = summary.notes.get("canvas_cost")
     if cost is not None and cost > CANVAS_COST:
         yield f"[yellow]The canvas costs {100 * cost:.1f} points of accuracy against the official path.[/]"
+
+
+def _checklist(checks: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """What speaks against the attacks; the rest is counted, and the page lists all."""
+    for check in checks:
+        if check["status"] in _STYLES:
+            yield f"[{_STYLES[check['status']]}]{check['status']}[/] {check['name']}: {escape(check['detail'])}"
+    counts = Counter(check["status"] for check in checks)
+    if counts:
+        rest = ", ".join(f"{counts[status]} {status}" for status in ("pass", "warn", "fail", "n/a") if counts[status])
+        yield f"Can these attacks be believed? Of {len(checks)} checks {rest}; `safemed-eval report` lists them."
 
 
 def _certify_footer(summary: Summary) -> Iterator[str]:

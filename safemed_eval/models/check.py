@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -12,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from safemed_eval.core import Question
+from safemed_eval.core import PRECISION, REPEATS, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
 from safemed_eval.models.waist import Waist
@@ -23,6 +24,9 @@ PIXEL_TOLERANCE = 0.05
 """Largest accepted root-mean-square difference of model inputs, float path against 8-bit path, in their own std."""
 LOG_PROB_TOLERANCE = 0.25
 """Largest accepted difference of log-probabilities between the two paths."""
+
+GRADIENT_AGREEMENT = 0.9
+"""Smallest accepted cosine, and share of equal signs, of gradients in half precision against float32."""
 
 _SHOWN = 120
 _OTHER = Question(text="Is there a visible abnormality in this image of the chest?", options=("Yes", "No"))
@@ -49,7 +53,7 @@ def check(model: Waist, size: tuple[int, int], *, options: int = 4, gradients: b
     question = Question(text="Which imaging modality is this?", options=tuple(f"no. {i}" for i in range(options)))
     checks: list[Callable[[Waist, torch.Tensor, Question], Iterator[Finding]]] = [_outputs, _official]
     if gradients:
-        checks.append(_gradient)
+        checks += [_gradient, _precision]
     found: list[Finding] = []
     for one in checks:
         try:
@@ -93,7 +97,7 @@ def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator
         yield Finding("finite log-probabilities", "pass", "for 3 images, and for noise far outside [0, 1]")
         drift = _largest(three - model.classify([question] * 3)(images))
         yield Finding(
-            "same input, same output",
+            REPEATS,
             "pass" if drift == 0 else "warn",
             f"largest difference {drift:.2g}" + ("" if drift == 0 else ": runs will not repeat bit by bit"),
         )
@@ -170,6 +174,35 @@ def _gradient(model: Waist, images: torch.Tensor, question: Question) -> Iterato
         yield Finding(
             name, "pass", f"{100 * share:.4g} % of pixels have one, largest {float(gradient.abs().max()):.2g}{kept}"
         )
+
+
+def _precision(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
+    """Gradients of a model in half precision against those of its own copy in float32."""
+    from safemed_eval.models.vlm import VLM
+
+    if not isinstance(model.scorer, VLM) or _single_precision(model):
+        return
+    vlm = model.scorer
+    try:
+        exact = Waist(VLM(copy.deepcopy(vlm.model).float(), vlm.processor, vlm.asking), model.device)
+        ours, theirs = (_slope(one, images[:1], question).double().flatten() for one in (model, exact))
+    except (RuntimeError, MemoryError, ValueError) as error:
+        yield Finding(PRECISION, "warn", f"cannot be compared with float32: {str(error).splitlines()[0][:120]}")
+        return
+    cosine = float(torch.nn.functional.cosine_similarity(ours, theirs, dim=0))
+    agree = float((theirs.abs() * (ours.sign() == theirs.sign())).sum() / theirs.abs().sum())
+    yield Finding(
+        PRECISION,
+        "pass" if min(cosine, agree) >= GRADIENT_AGREEMENT else "warn",
+        f"cosine {cosine:.3f} with float32, {100 * agree:.1f} % of its length has the same sign (limit "
+        f"{GRADIENT_AGREEMENT:g} of both); --dtype float32 is exact",
+    )
+
+
+def _slope(model: Waist, canvas: torch.Tensor, question: Question) -> torch.Tensor:
+    canvas = canvas.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model.classify([question])(canvas)[0, 0], canvas)
+    return gradient
 
 
 def _largest(difference: torch.Tensor) -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safemed_eval import grammar
-from safemed_eval.report.breakdown import HUGE_EPS
 from safemed_eval.report.load import LoadedRun
+
+HUGE_EPS = 0.5
+"""From this L-infinity eps on the balls of all images share mid-grey: an item that never flips is image-blind."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from safemed_eval import stats
 from safemed_eval.core import OFFICIAL
+from safemed_eval.report._duels import strength
+from safemed_eval.report._shots import shots
 from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import Json, LoadedRun, load
+from safemed_eval.report.sanity import checklist
 from safemed_eval.smoothing import NO_ANSWER
 
 CANVAS_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
-HUGE_EPS = 0.5
-"""From this L-infinity eps on the balls of all images share mid-grey: an item that never flips is image-blind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
         notes |= _false_certificates(len(frame), run.smoothing.alpha) | {"falsified": falsified_of(run)}
     elif OFFICIAL in run.conditions:
         notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
+    notes["checklist"] = [asdict(one) for one in checklist(run)]
     each = max(1, len(run.conditions))
     return Summary(
         kind=run.kind,
@@ -95,7 +96,7 @@ def measure_of(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Call
     """The function from some of a run's rows to their numbers, as `Summary` lists them."""
     if run.kind == "certify":
         return partial(_certified, points=radii or {"0": 0.0}, ceiling=run.smoothing.ceiling)
-    huge = {name for name, attack in run.spec["attacks"].items() if _is_huge(attack)}
+    huge = {shot.condition for shot in shots(run) if shot.is_huge and strength(shot) > 0}
     return partial(_attacked, conditions=run.conditions, huge=huge)
 
 
@@ -209,12 +210,6 @@ def grey_levels(canvas: str) -> float | None:
     """Root-mean-square change in 8-bit grey levels of a change of L2 length 1; None where canvases differ in size."""
     match = re.match(r"(\d+)x(\d+)", canvas)
     return 255 / math.sqrt(3 * int(match[1]) * int(match[2])) if match else None
-
-
-def _is_huge(attack: Mapping[str, Any]) -> bool:
-    """Whether an untargeted search in this ball should flip everything that hangs on the image."""
-    searches = attack["attack"] not in ("clean", "noise") and attack.get("target", "none") == "none"
-    return bool(searches and attack.get("norm") == "linf" and attack["eps"] >= HUGE_EPS)
 
 
 def _difference(a: float | None, b: float | None) -> float | None:

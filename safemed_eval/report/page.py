@@ -64,6 +64,7 @@ def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str 
         notices=_notices(studies),
         remarks={kind: _remarks(mine) for kind, mine in kinds.items()},
         facts=[_facts(study) for study in studies],
+        checklists=[_checklist(study) for study in studies if study.summary.notes.get("checklist")],
         false_certificates=[_false_certificates(study) for study in kinds.get("certify", [])],
         most_images=single.MOST_IMAGES,
         doubtful={kind: _doubtful(mine) for kind, mine in kinds.items()},
@@ -203,6 +204,11 @@ def _attack_remarks(study: Study) -> Iterable[str]:
             "the attacks aim at the option letter after the template's cue, not at the text before it: a model that "
             "writes more than the letter may be less robust than this."
         )
+
+
+def _checklist(study: Study) -> Json:
+    found: Json = _all_visible({"name": study.run.name, "checks": study.summary.notes["checklist"]})
+    return found
 
 
 def _doubtful(studies: Sequence[Study]) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from safemed_eval import grammar
 from safemed_eval.core import OFFICIAL
-from safemed_eval.report._shots import Shot, shots
-from safemed_eval.report.breakdown import HUGE_EPS
+from safemed_eval.report._shots import HUGE_EPS, Shot, shots
 from safemed_eval.report.load import LoadedRun
 
 CLEAN, NOISE = "clean", "noise"
