@@ -125,9 +125,9 @@ def _climb(
             for row, fallen in zip(left, wrong, strict=True):
                 held[row] = not fallen
             kept = [place for place, fallen in enumerate(wrong) if not fallen]
-            rows, x, left = rows.take(kept), x[kept], [left[place] for place in kept]
-            if not left:
+            if not kept:
                 break
+            rows, x, left = rows.take(kept), x[kept], [left[place] for place in kept]
             value = aim(rows)
         if step == spec.steps:
             break

@@ -62,6 +62,8 @@ class Adaptive(BallAttack):
     ) -> Attacked:
         from safemed_eval.attacks._adaptive import worst_of_three
 
+        if not hasattr(classify, "likelihood"):
+            raise TypeError("adaptive asks for what a model writes, and how likely a text is: see core.Reasons")
         return worst_of_three(cast("Reasons", classify), canvas, labels, self, generators, quantize)
 
 
