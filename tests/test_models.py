@@ -23,6 +23,7 @@ from safemed_eval.models import Asking, load, resolve, tiny, vlm
 from safemed_eval.models import checkpoint as checkpoint_module
 from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.processor import official_inputs
+from safemed_eval.models.prompts import render
 from safemed_eval.models.vlm import VLM, letter_tokens
 from safemed_eval.models.waist import Waist
 
@@ -288,6 +289,21 @@ def test_a_base_model_without_chat_template_is_asked_plainly(waist: Callable[[st
     assert plain.describe(ABCD)["chat_template_sha256"] is None
     assert plain.scorer.prompt(ABCD, "").startswith("<|image_pad|>\nWhich?\nA) a\n")
     assert plain.classify([ABCD])(torch.rand(1, 3, 56, 56)).isfinite().all()
+
+
+def test_a_processor_that_no_prompt_fits_is_refused() -> None:
+    """Neither a chat template, nor a token that stands for the image."""
+    with pytest.raises(CheckpointError, match="neither a chat template nor an image token"):
+        render(object(), "Which?")
+
+
+@pytest.mark.parametrize(("family", "letters"), [("llava", ["ĠA", "ĠB"]), ("paligemma", ["A", "B"])])
+def test_letters_follow_what_the_processor_writes(
+    family: str, letters: list[str], waist: Callable[[str], Waist]
+) -> None:
+    """A blank after the cue; none after the line break with which PaliGemma's processor ends every prompt."""
+    vlm = waist(family).scorer
+    assert vlm.processor.tokenizer.convert_ids_to_tokens(vlm.letters(2).tolist()) == letters
 
 
 def test_letters_that_are_not_single_tokens_are_refused(tmp_path: Path) -> None:

@@ -80,7 +80,26 @@ def _images(size: tuple[int, int]) -> torch.Tensor:
     return (torch.stack([scene, 1 - scene, noise]) * 255).round() / 255
 
 
+def _refuse_8_bit_only(model: Waist, images: torch.Tensor, question: Question) -> None:
+    """Raise CheckpointError where noise does not pass the image processor."""
+    from safemed_eval.models.processor import official_inputs, picture, pixel_inputs
+    from safemed_eval.models.vlm import VLM
+
+    if not isinstance(model.scorer, VLM):
+        return
+    vlm = model.scorer
+    with faults_of_the_model():
+        _, call = official_inputs(vlm.processor, picture(images[0]), vlm.prompt(question, vlm.asking.template.cue))
+    try:
+        with faults_of_the_model():
+            pixel_inputs(vlm.processor, images[:1] + 2 * (images[2:] - 0.5), call)
+    except ModelOutputError as error:
+        name = type(vlm.processor.image_processor).__name__
+        raise CheckpointError(f"{name} takes 8-bit images only: neither noise nor gradients pass; {error}") from error
+
+
 def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
+    _refuse_8_bit_only(model, images, question)
     if model.writes:
         answers = model.answer(images[:1], [question])
         (text,), (read,) = answers.texts or [], answers.predictions

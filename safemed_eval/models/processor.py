@@ -16,6 +16,9 @@ from PIL import Image
 
 from safemed_eval.errors import CheckpointError
 
+_FOR_TRAINING = ("labels",)
+"""What the processor of PaliGemma adds even where nothing is trained; the model would compute a loss from it."""
+
 
 @dataclass(frozen=True)
 class ImageCall:
@@ -71,7 +74,7 @@ def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Ma
         settings=image_settings,
         outputs=tuple(key for key in outputs if key in inputs),
     )
-    return dict(inputs), call
+    return {name: value for name, value in inputs.items() if name not in _FOR_TRAINING}, call
 
 
 def pixel_inputs(processor: Any, canvas: torch.Tensor, call: ImageCall) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safemed_eval.core import Question
-from safemed_eval.errors import SpecError, did_you_mean
+from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
 
 Readout = Literal["choice", "generate"]
 
@@ -124,12 +124,20 @@ def render(processor: Any, text: str) -> str:
     """The prompt for this user's turn, up to the beginning of the model's turn, by the checkpoint's chat template.
 
     A checkpoint without a chat template (a base model) gets its image token and the text on lines of their own.
+
+    Raises:
+        CheckpointError: it has neither a chat template nor an image token.
     """
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": text}]
         message = [{"role": "user", "content": content}]
         prompt: str = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
         return prompt
+    if getattr(processor, "image_token", None) is None:
+        raise CheckpointError(
+            f"{type(processor).__name__} has neither a chat template nor an image token; save a chat_template.jinja "
+            "beside the model"
+        )
     return f"{processor.image_token}\n{text}\n"
 
 

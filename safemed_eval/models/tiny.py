@@ -5,6 +5,7 @@ They answer at random. They exist so that every command can be tried, and every 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,11 +42,13 @@ class Family:
     config: Json
     processor: str
     image_processor: Callable[[], Any]
-    image: str
-    """What the chat template writes for an image."""
+    image: str | None
+    """What the chat template writes for an image; None for a checkpoint without a chat template."""
     tokens: Mapping[str, str] = field(default_factory=dict)
     """Special tokens that the processor asks its tokenizer for, by attribute."""
     extra_tokens: tuple[str, ...] = ()
+    bos: str | None = None
+    """The token that every prompt begins with, if any."""
     settings: Json = field(default_factory=dict)
     """Further arguments of the processor."""
 
@@ -78,13 +81,19 @@ def build(family: Family, folder: Path, seed: int = 0, phrases: Sequence[str] = 
     processor = getattr(transformers, family.processor)(
         image_processor=family.image_processor(),
         tokenizer=tokenizer,
-        chat_template=_TURNS.replace("IMAGE", family.image),
+        **_chat_template(family),
         **_video(family),
         **family.settings,
     )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def _chat_template(family: Family) -> Json:
+    if family.image is None:
+        return {}
+    return {"chat_template": (family.bos or "") + _TURNS.replace("IMAGE", family.image)}
 
 
 def _enlarge(model: Any) -> None:
@@ -97,16 +106,20 @@ def _enlarge(model: Any) -> None:
             if not parameter.any():
                 parameter.data.normal_(0, 0.02)
             parameter.data.mul_(0.5 / (0.02 * parameter[0].numel() ** 0.5))
+        elif parameter.numel() == 1 and not parameter.any():
+            parameter.data.fill_(1.0)  # a gate, such as Mllama's, whose image stays outside while it is closed
 
 
 def _tokenizer(family: Family, phrases: Sequence[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     specials = ["<|pad|>", "<|im_start|>", "<|im_end|>", *family.tokens.values(), *family.extra_tokens]
+    specials += [family.bos] if family.bos else []
     return PreTrainedTokenizerFast(
         tokenizer_object=_by_phrase(specials, phrases) if phrases else _by_byte(specials),
         pad_token="<|pad|>",
         eos_token="<|im_end|>",
+        bos_token=family.bos,
         unk_token="<|unknown|>" if phrases else None,
         extra_special_tokens=dict(family.tokens),
     )
@@ -146,6 +159,8 @@ def _video(family: Family) -> Json:
     """A few processors will not be built without a video processor, which is never used here."""
     import transformers
 
+    if "video_processor" not in inspect.signature(getattr(transformers, family.processor).__init__).parameters:
+        return {}
     name = family.processor.replace("Processor", "VideoProcessor")
     name = "Qwen2VLVideoProcessor" if family.model_type == "qwen2_5_vl" else name
     return {"video_processor": getattr(transformers, name)()} if hasattr(transformers, name) else {}

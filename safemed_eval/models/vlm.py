@@ -20,6 +20,8 @@ from safemed_eval.models.prompts import Asking, render, template_sha256
 _Tensors = Mapping[str, torch.Tensor]
 _TEXTS_KEPT = 4096
 _BATCHES_KEPT = 4
+_SOME_SIZE = 224, 224
+"""Height and width of the blank image where only the text counts."""
 
 
 class VLM:
@@ -30,10 +32,15 @@ class VLM:
         processor: the processor that was saved with it.
         asking: the template, and what a subclass needs.
     Raises:
-        CheckpointError: the output head cannot be read.
+        CheckpointError: the output head cannot be read, or the answer does not go on from the prompt.
     """
 
     def __init__(self, model: Any, processor: Any, asking: Asking) -> None:
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise CheckpointError(
+                f"{type(model).__name__} is an encoder-decoder: its answer is a text apart, that no cue can begin; "
+                "only models that go on from their prompt can be asked"
+            )
         self.model = model
         self.processor = processor
         self.asking = asking
@@ -55,9 +62,32 @@ class VLM:
         if count not in self._letters:
             device = self._head[2].weight.device
             self._letters[count] = torch.tensor(
-                letter_tokens(self.processor.tokenizer, self.asking.template.cue, count), device=device
+                letter_tokens(self.processor.tokenizer, self._ending(), count), device=device
             )
         return self._letters[count]
+
+    def _ending(self) -> str:
+        """What the letter comes after: the cue, or what the processor writes behind every prompt.
+
+        PaliGemma's ends each with a line break.
+
+        Raises:
+            CheckpointError: it ends them with a control token, behind which an answer starts anew.
+        """
+        tokenizer, cue = self.processor.tokenizer, self.asking.template.cue
+        some = Question(text="", options=("",))
+        plain, longer = (
+            self._text(self.prompt(some, cue + more), *_SOME_SIZE)[0]["input_ids"][0].tolist() for more in ("", " A")
+        )
+        same = next((i for i, pair in enumerate(zip(plain, longer, strict=False)) if pair[0] != pair[1]), len(plain))
+        behind = tokenizer.convert_ids_to_tokens(plain[same:])
+        control = [token for token in behind if token in self._control]
+        if control:
+            raise CheckpointError(
+                f"{type(self.processor).__name__} ends every prompt with the token {control[0]}: an answer does not go "
+                "on from the cue, and cannot be read after it"
+            )
+        return tokenizer.decode(plain[same:]) if behind else cue
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
@@ -128,7 +158,10 @@ class VLM:
 
             def padded(name: str) -> torch.Tensor:
                 value = self.processor.tokenizer.pad_token_id if name == "input_ids" else 0
-                return torch.cat([F.pad(row[name], (longest - row[name].shape[1], 0), value=value) for row in rows])
+                beyond = (0, 0) * (rows[0][name].ndim - 2)
+                return torch.cat(
+                    [F.pad(row[name], (*beyond, longest - row[name].shape[1], 0), value=value) for row in rows]
+                )
 
             batch = self._to_model({name: padded(name) for name in rows[0]})
             # Without explicit positions most models count the padding in; rotary ones forgive that, to rounding.
@@ -202,23 +235,24 @@ def _find_head(model: Any) -> tuple[torch.nn.Module, str, torch.nn.Linear]:
     raise CheckpointError("the output head is not a module of the model")
 
 
-def letter_tokens(tokenizer: Any, cue: str, count: int = MAX_OPTIONS) -> list[int]:
-    """Token ids of " A", " B", ... after the cue.
+def letter_tokens(tokenizer: Any, ending: str, count: int = MAX_OPTIONS) -> list[int]:
+    """Token ids of " A", " B", ... after what the prompt ends with; of "A", "B", ... after white space.
 
     Raises:
-        CheckpointError: a letter is not one token, two letters share one, or the letter changes the cue's tokens.
+        CheckpointError: a letter is not one token, two letters share one, or the letter changes the ending's tokens.
     """
+    blank = "" if ending[-1:].isspace() else " "
 
     def encode(text: str) -> list[int]:
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    before, ids = encode(cue), list[int]()
+    before, ids = encode(ending), list[int]()
     for letter in Question(text="", options=("",) * count).letters:
-        tokens = encode(f"{cue} {letter}")
+        tokens = encode(f"{ending}{blank}{letter}")
         if tokens[:-1] != before or tokens[-1] == tokenizer.unk_token_id or tokens[-1] in ids:
             raise CheckpointError(
-                f"option letter {letter} is not one distinct token after '{cue}', but "
+                f"option letter {letter} is not one distinct token after {ending!r}, but "
                 f"{tokenizer.convert_ids_to_tokens(tokens)}; answers cannot be read as letters"
             )
         ids.append(tokens[-1])
