@@ -27,7 +27,7 @@ from safemed_eval.report.figures._attacks import chosen, words
 from safemed_eval.report.figures._style import GREY, look, plain
 from safemed_eval.report.load import LoadedRun, load, load_all
 from safemed_eval.runs.images import Keeper
-from safemed_eval.smoothing import Smoothing
+from safemed_eval.smoothing import Smoothing, Voting, read_prediction
 from safemed_eval.stats import certified_radius, clopper_pearson_lower, clustered_proportion
 
 CEILING = SMOOTHING.ceiling or 0.0
@@ -364,6 +364,35 @@ def test_the_matrix_of_question_types(tmp_path: Path) -> None:
 
 
 # --- histogram and panel ---------------------------------------------------------------------------------------------
+
+
+def voted(number: int, condition: str, outcome: str) -> dict[str, Any]:
+    """An item that the smoothed model answers rightly, wrongly, or not clearly."""
+    votes = {"right": [0, 100, 0, 0], "wrong": [100, 0, 0, 0], "unclear": [48, 52, 0, 0]}[outcome]
+    found = read_prediction(tuple(votes), 0.001)
+    return evaluated(number, condition, outcome == "right", votes=votes, **vars(found))
+
+
+def test_the_gap_lies_between_what_is_proved_and_what_attacks_leave(tmp_path: Path) -> None:
+    """Unclear votes count as right under attack; another sigma, or another model, is another smoothed model."""
+    conditions, outcomes = ["clean", "pgd:eps=0.25,norm=l2,steps=10", "pgd:eps=4/255,steps=10"], ["right", "unclear"]
+    records = [voted(i, "clean", "right") for i in range(4)]
+    records += [voted(i, conditions[1], outcome) for i, outcome in enumerate([*outcomes, "wrong", "wrong"])]
+    records += [voted(i, conditions[2], "wrong") for i in range(4)]
+    spec = {"smooth": vars(Voting(sigma=0.25))}
+    attacked = run_of(tmp_path / "attacked", records, "evaluate", conditions=conditions, spec=spec)
+    (figure,) = drawn("gap", [four(tmp_path / "certified"), attacked]).values()
+    (axes,) = figure.axes
+    curve, points = axes.lines[0], axes.containers[0][0]
+    assert curve.get_xdata() == pytest.approx([0, R990, CEILING])
+    assert curve.get_ydata() == pytest.approx([50, 50, 25])
+    assert list(points.get_xdata()) == pytest.approx([0, 0.25])
+    assert list(points.get_ydata()) == pytest.approx([100, 50])
+    other = {"smooth": vars(Voting(sigma=0.5))}
+    for name, changes in {"sigma": {"spec": other}, "model": {"spec": spec, "weights": "x"}, "plain": {}}.items():
+        plain = [evaluated(i, c, True) for c in conditions for i in range(4)] if name == "plain" else records
+        run = run_of(tmp_path / name, plain, "evaluate", conditions=conditions, **changes)
+        assert not drawn("gap", [four(tmp_path / f"{name} certified"), run])
 
 
 def test_the_histogram_counts_every_item_once(tmp_path: Path) -> None:
