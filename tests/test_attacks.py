@@ -26,9 +26,9 @@ SHAPE = (3, 8, 9)
 class Net:
     """A small nonlinear network with K outputs, seeded."""
 
-    def __init__(self, options: int = 4) -> None:
+    def __init__(self, options: int = 4, seed: int = 0) -> None:
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             self.module = torch.nn.Sequential(
                 torch.nn.Flatten(),
                 torch.nn.Linear(int(np.prod(SHAPE)), 32),
@@ -145,7 +145,9 @@ ALL = [
     "apgd:eps=8/255,steps=12",
     "apgd:eps=2,norm=l2,steps=8,restarts=2,loss=dlr",
     "apgd:eps=8/255,steps=8,target=least-likely,loss=dlr",
+    "transfer:eps=8/255,from=other,steps=4",
 ]
+GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith("noise")]
 
 
 @pytest.mark.parametrize("quantize", [False, True])
@@ -171,6 +173,15 @@ def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
     )
     torch.testing.assert_close(alone.canvas[0], first.canvas[4], atol=2e-6, rtol=0)
     assert alone.steps[0] == first.steps[4]
+
+
+@pytest.mark.parametrize("spec", GRADIENT)
+def test_every_search_beats_the_random_control(spec: str) -> None:
+    net, x = Net(), middle_canvases(60)
+    labels = net.scores(x, None).argmax(1)
+    ball = attacks.parse(spec).threat
+    noise = f"noise:eps={ball.eps},norm={ball.norm}"
+    assert survivors(spec, net, x, labels) < survivors(noise, net, x, labels)
 
 
 def test_quantized_attacks_lose_little() -> None:
@@ -491,12 +502,12 @@ def test_step_sizes_are_judged_when_the_paper_says() -> None:
     assert sorted(checkpoints(10)) == [3, 5, 6, 7, 8, 9, 10]
 
 
-def wavy(rows: int = 200) -> tuple[Net, torch.Tensor, torch.Tensor]:
+def wavy(rows: int = 200, seed: int = 5) -> tuple[Net, torch.Tensor, torch.Tensor]:
     """A network whose loss is not concave in the ball, and what it answers."""
-    net = Net()
+    net = Net(seed=seed - 5)
     with torch.no_grad():
         net.module[1].weight *= 4  # type: ignore[operator, union-attr]
-    x = torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(5))
+    x = torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(seed))
     return net, x, net.scores(x, None).argmax(1)
 
 
@@ -512,12 +523,13 @@ def test_apgd_is_at_least_as_strong_as_pgd(norm: str, eps: float) -> None:
     assert 0.1 < auto <= plain + 0.005 < 0.9
 
 
-def test_apgd_is_as_strong_as_arts() -> None:
+@pytest.mark.parametrize("seed", [5, 6, 7])
+def test_apgd_is_as_strong_as_arts(seed: int) -> None:
     """Robust accuracy at most 1 point above that of ART's AutoProjectedGradientDescent, at the same budget."""
     from art.attacks.evasion import AutoProjectedGradientDescent
     from art.estimators.classification import PyTorchClassifier
 
-    net, x, labels = wavy()
+    net, x, labels = wavy(seed=seed)
     estimator = PyTorchClassifier(
         torch.nn.Sequential(_Centre(), net.module, _Scale()),
         torch.nn.CrossEntropyLoss(),
