@@ -66,7 +66,7 @@ def _stronger_is_stronger(duels: Duels) -> Answer:
             worse.append(f"{strong.condition} does no more than random noise")
     if not compared:
         return "n/a", "add --attack noise and --attack fgsm, at the eps of pgd"
-    return ("fail", _several(worse)) if worse else ("pass", f"{compared} pairs of attacks in one ball")
+    return ("fail", _several(worse)) if worse else ("pass", f"pairs of attacks in one ball: {compared}")
 
 
 def _more_eps_is_stronger(duels: Duels) -> Answer:
@@ -77,7 +77,7 @@ def _more_eps_is_stronger(duels: Duels) -> Answer:
             worse.append(f"{large.condition} leaves more right than {small.condition}")
     if not compared:
         return "n/a", "add the same attack at another eps"
-    return ("fail", _several(worse)) if worse else ("pass", f"{compared} pairs of one attack at two eps")
+    return ("fail", _several(worse)) if worse else ("pass", f"pairs of one attack at two eps: {compared}")
 
 
 def _everything_falls(duels: Duels) -> Answer:
@@ -103,14 +103,18 @@ def _steps_are_enough(duels: Duels) -> Answer:
         ways = rows.loc[rows["correct"], "climb"].dropna().tolist() if "climb" in rows else []
         rising = [(way[4] - way[3]) / (way[4] - way[0]) for way in ways if way[4] > way[0]]
         if rising:
-            gains[name] = float(np.median(rising))
-    found += [f"{name} gains {_percent(gain)} in its last quarter" for name, gain in gains.items() if gain > RISING]
+            gains[name] = float(np.median(rising)), len(rising)
+    found += [
+        f"the {count} survivors of {name} gain {_percent(gain)} of their climb in its last quarter"
+        for name, (gain, count) in gains.items()
+        if gain > RISING
+    ]
     if found:
         return "warn", f"{_several(found)}: take more steps"
     if not gains:
         return "n/a", "no item survived an attack of several steps, or the run is of an older version"
-    name = max(gains, key=lambda name: gains[name])
-    return "pass", f"survivors gain at most {_percent(gains[name])} of their climb in the last quarter ({name})"
+    gain, name = max((gain, name) for name, (gain, _) in gains.items())
+    return "pass", f"survivors gain at most {_percent(gain)} of their climb in the last quarter ({name})"
 
 
 def _gradients_are_there(duels: Duels) -> Answer:
@@ -143,7 +147,7 @@ def _gradients_win(duels: Duels) -> Answer:
     if not compared:
         return "n/a", "add --attack suite or --attack transfer:from=CKPT, at the eps of pgd"
     if not found:
-        return "pass", f"{compared} comparisons"
+        return "pass", f"comparisons: {compared}"
     status: Status = "fail" if any(one == "fail" for one, _ in found) else "warn"
     return status, f"{_several([text for _, text in found])}: the model's gradients mislead"
 
