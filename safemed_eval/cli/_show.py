@@ -227,7 +227,7 @@ def _footer(summary: Summary) -> Iterator[str]:
 
 
 def _attack_footer(summary: Summary) -> Iterator[str]:
-    from safemed_eval.report.breakdown import CANVAS_COST
+    from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 
     clusters = summary.overall["clean"]["clusters"]
     yield (
@@ -247,11 +247,8 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
     for name, cell in summary.overall.items():
         if cell["image_blind"]:
             yield f"{name}: {cell['image_blind']} of {cell['n']} never flipped: image-blind, or the attack is broken"
-    if summary.asked["readout"] == "generate" and len(summary.overall) > 1:
-        yield (
-            "The attacks aim at the option letter after the template's cue, not at the text before it: a model that "
-            "writes more than the letter may be less robust than this."
-        )
+    if summary.notes["letter_only"]:
+        yield f"{LETTER_ONLY[0].upper()}{LETTER_ONLY[1:]}."
     yield from _checklist(summary.notes["checklist"])
     cost = summary.notes.get("canvas_cost")
     if cost is not None and cost > CANVAS_COST:

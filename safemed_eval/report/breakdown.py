@@ -22,6 +22,10 @@ from safemed_eval.smoothing import NO_ANSWER
 
 CANVAS_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
+LETTER_ONLY = (
+    "the attacks aim at the option letter after the template's cue, not at the text before it: a model that writes "
+    "more than the letter may be less robust than this; --attack adaptive aims at both"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,9 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     elif OFFICIAL in run.conditions:
         notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
     notes["checklist"] = [asdict(one) for one in checklist(run)]
+    writes = (run.spec["asking"] or {}).get("readout") == "generate"
+    kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, "noise", "corrupt"}
+    notes["letter_only"] = writes and bool(kinds) and "adaptive" not in kinds
     each = max(1, len(run.conditions))
     return Summary(
         kind=run.kind,

@@ -24,7 +24,7 @@ from safemed_eval.report import _page_data as data
 from safemed_eval.report import _page_items as single
 from safemed_eval.report._page_data import Study
 from safemed_eval.report._text import visible
-from safemed_eval.report.breakdown import CANVAS_COST
+from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
 from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.version import __version__
@@ -199,11 +199,8 @@ def _attack_remarks(study: Study) -> Iterable[str]:
                 f"{cell['image_blind']:,} of {cell['n']:,} items never flipped under {visible(name)}: the model does "
                 "not look at their images, or the attack is broken."
             )
-    if study.summary.asked["readout"] == "generate" and len(overall) > 1:
-        yield (
-            "the attacks aim at the option letter after the template's cue, not at the text before it: a model that "
-            "writes more than the letter may be less robust than this."
-        )
+    if study.summary.notes["letter_only"]:
+        yield f"{LETTER_ONLY}."
 
 
 def _checklist(study: Study) -> Json:
