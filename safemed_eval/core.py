@@ -40,6 +40,10 @@ UNKNOWN = "unknown"
 """The slice, in tables, of items whose modality or question type is not known."""
 OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
+CIRCULAR = "circular"
+"""The condition of `--circular`: the clean image, asked with the options in each of their rotations."""
+UNATTACKED = ("clean", OFFICIAL, CIRCULAR)
+"""The conditions that leave the image as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,6 +225,7 @@ def _footer(summary: Summary) -> Iterator[str]:
 
 def _attack_footer(summary: Summary) -> Iterator[str]:
     from safemed_eval.report.breakdown import CANVAS_COST
+    from safemed_eval.report.order import order_sentences
 
     clusters = summary.overall["clean"]["clusters"]
     yield (
@@ -245,6 +246,7 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
             "The attacks aim at the option letter after the template's cue, not at the text before it: a model that "
             "writes more than the letter may be less robust than this."
         )
+    yield from map(escape, order_sentences(summary.notes, summary.overall))
     cost = summary.notes.get("canvas_cost")
     if cost is not None and cost > CANVAS_COST:
         yield f"[yellow]The canvas costs {100 * cost:.1f} points of accuracy against the official path.[/]"

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from safemed_eval import attacks
-from safemed_eval.cli._options import DataOptions, ModelOptions, RunOptions, grouped
+from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
 from safemed_eval.cli._prepare import prepare, started, write_all
 from safemed_eval.cli._show import show_run
-from safemed_eval.core import OFFICIAL
+from safemed_eval.core import CIRCULAR, OFFICIAL
 from safemed_eval.errors import SpecError
 
 EXAMPLE = (
@@ -24,7 +24,7 @@ _BATCH = 16
 @grouped
 def evaluate(
     model: ModelOptions,
-    data: DataOptions,
+    data: AskedOptions,
     run: RunOptions,
     attack: Annotated[
         list[str] | None,
@@ -43,16 +43,24 @@ def evaluate(
     official: Annotated[
         bool, typer.Option("--official", help="Also answer through the 8-bit path, images at their own size.")
     ] = False,
+    circular: Annotated[
+        bool,
+        typer.Option(
+            "--circular",
+            help="Also ask each clean image with its K options in all K rotations; right is who is right in all.",
+        ),
+    ] = False,
 ) -> None:
     """Accuracy, clean and under attack, by imaging modality and question type."""
     chosen = {str(one): one for one in map(attacks.parse, ["clean", *(attack or [])])}
-    conditions = [*chosen, *[OFFICIAL] * official]
+    conditions = [*chosen, *[OFFICIAL] * official, *[CIRCULAR] * circular]
     if official and model.model.startswith("python:"):
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
     asked = {
         "attacks": {name: {"attack": one.name, **asdict(one)} for name, one in chosen.items()},
         "quantize": quantize,
         "official": official,
+        **({"circular": True} if circular else {}),
         "keep_images": keep_images,
     }
     prepared = prepare("evaluate", model, data, run, asked, label="-".join(conditions[1:]), conditions=conditions)
@@ -71,6 +79,6 @@ def evaluate(
                 quantize=quantize,
                 keep=Keeper(prepared.place, items[:keep_images], quantize),
             )
-            records = work.run(items, list(chosen.values()), official=official, done=folder.done)
+            records = work.run(items, list(chosen.values()), official=official, circular=circular, done=folder.done)
             write_all("evaluating", waist, folder, prepared, records)
     show_run(prepared.place, as_json=run.json)

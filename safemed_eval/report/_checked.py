@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safemed_eval.core import OFFICIAL, Record
+from safemed_eval.core import CIRCULAR, OFFICIAL, Record
 from safemed_eval.errors import RunError
 from safemed_eval.smoothing import Smoothing
 
@@ -44,7 +44,10 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
     _check(where, meta["names"], {"model": _TEXT, "data": _TEXT})
     if not all(isinstance(start, dict) for start in meta["sessions"]):
         raise RunError(f"{where}: a session is no object; was it edited?")
-    asked = [*spec["attacks"], *[OFFICIAL] * bool(spec.get("official"))] if command == "evaluate" else []
+    if type(spec.get("shuffle_options")) not in (int, type(None)):
+        raise RunError(f"{where}: shuffle_options cannot be {spec['shuffle_options']!r:.60}; was it edited?")
+    extra = [name for name in (OFFICIAL, CIRCULAR) if spec.get(name)]
+    asked = [*spec["attacks"], *extra] if command == "evaluate" else []
     if meta["conditions"] != asked:
         raise RunError(f"{where}: its conditions are not the attacks of its spec; was it edited?")
     if command == "evaluate":
@@ -70,8 +73,19 @@ def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record],
                 raise RunError(
                     f"{where} is of attack {record.get('attack')!r}, which was not asked for; was it edited?"
                 )
+            if record["attack"] == CIRCULAR and record["error"] is None:
+                _check_rotations(where, record)
         elif record["error"] is None:
             _check_votes(where, record, smoothing)
+
+
+def _check_rotations(where: str, record: Record) -> None:
+    answers: Any = record.get("rotations")
+    places = (*range(len(record["options"])), None)
+    if not isinstance(answers, list) or len(answers) != len(places) - 1 or any(one not in places for one in answers):
+        raise RunError(f"{where}: rotations are not one answer for each of its options; was it edited?")
+    if record["prediction"] != next((one for one in answers if one != record["label"]), record["label"]):
+        raise RunError(f"{where}: its prediction does not follow from its rotations; was it edited?")
 
 
 def _check_votes(where: str, record: Record, smoothing: Smoothing) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from safemed_eval import stats
 from safemed_eval.core import OFFICIAL
 from safemed_eval.report.load import Json, LoadedRun, load
+from safemed_eval.report.order import order_notes
 
 CANVAS_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
@@ -70,8 +71,10 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
         notes |= _false_certificates(len(frame), run.smoothing.alpha)
-    elif OFFICIAL in run.conditions:
-        notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
+    else:
+        notes |= order_notes(run)
+        if OFFICIAL in run.conditions:
+            notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
     each = max(1, len(run.conditions))
     return Summary(
         kind=run.kind,
@@ -106,6 +109,7 @@ def _asked(run: LoadedRun) -> Json:
         "canvas": spec["canvas"],
         "readout": (spec["asking"] or {}).get("readout"),
         **options,
+        "shuffle_options": spec.get("shuffle_options"),
         "seed": spec["seed"],
         "dtype": model.get("dtype"),
         "device": model.get("device"),

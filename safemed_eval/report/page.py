@@ -18,7 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from safemed_eval import grammar
-from safemed_eval.core import OFFICIAL
+from safemed_eval.core import UNATTACKED
 from safemed_eval.errors import RunError
 from safemed_eval.report import _page_data as data
 from safemed_eval.report import _page_items as single
@@ -26,6 +26,7 @@ from safemed_eval.report._page_data import Study
 from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
+from safemed_eval.report.order import order_sentences
 from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.version import __version__
 
@@ -104,7 +105,7 @@ def _overview(studies: Sequence[Study], items: single.Items, slices: Mapping[str
             about |= {"sigma": run.smoothing.sigma, "ceiling": run.smoothing.ceiling}
         else:
             about |= {"conditions": list(map(visible, run.conditions)), "families": data.families(run)}
-            about["attacks"] = [name not in ("clean", OFFICIAL) for name in run.conditions]
+            about["attacks"] = [name not in UNATTACKED for name in run.conditions]
         described.append(about)
     shown = {column: list(map(visible, names)) for column, names in slices.items()}
     return {"runs": described, "slices": shown, "items": items.to_json(slices)}
@@ -120,12 +121,18 @@ def _notices(studies: Sequence[Study]) -> list[Notice]:
     notices = [(_named(runs, every), text) for text, runs in found.items()]
     for kind, what in (("evaluate", "accuracies"), ("certify", "certificates")):
         mine = [run for run in every if run.kind == kind]
-        for key, differs in (
-            ("data", "were not asked the same questions"),
-            ("canvas", "do not share a canvas, on which eps, sigma and radius are measured"),
+        never = f"their {what} do not compare"
+        for key, differs, so in (
+            ("data", "were not asked the same questions", never),
+            (
+                "shuffle_options",
+                "were not asked the options in the same order",
+                "what differs may be the order's doing",
+            ),
+            ("canvas", "do not share a canvas, on which eps, sigma and radius are measured", never),
         ):
-            if len({run.spec[key] for run in mine}) > 1:
-                notices.append((_named(mine, every), f"These runs {differs}: their {what} do not compare."))
+            if len({run.spec.get(key) for run in mine}) > 1:
+                notices.append((_named(mine, every), f"These runs {differs}: {so}."))
     return notices
 
 
@@ -196,6 +203,7 @@ def _attack_remarks(study: Study) -> Iterable[str]:
             "the attacks aim at the option letter after the template's cue, not at the text before it: a model that "
             "writes more than the letter may be less robust than this."
         )
+    yield from map(visible, order_sentences(study.summary.notes, overall))
 
 
 def _doubtful(studies: Sequence[Study]) -> bool:
@@ -214,6 +222,8 @@ def _facts(study: Study) -> Json:
         )
     else:
         method = ", ".join(run.conditions) + (", on 8-bit grey levels" if spec["quantize"] else "")
+    if asked["shuffle_options"] is not None:
+        method += f"; options in an order drawn by seed {asked['shuffle_options']}"
     sessions = [
         {
             "started": session.get("started"),
