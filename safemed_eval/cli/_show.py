@@ -138,11 +138,14 @@ def listed(bad: Sequence[str], most: int) -> str:
 
 def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None = None) -> None:
     """The summary of a run folder as tables, or as JSON."""
-    from safemed_eval.report import summarize
+    from safemed_eval.report.breakdown import breakdown
+    from safemed_eval.report.load import load
+    from safemed_eval.report.reasoning import reasoning, reasoning_sentences
 
-    summary = summarize(folder, radii)
+    run = load(folder)
+    summary, written = breakdown(run, radii), reasoning(run)
     if as_json:
-        typer.echo(json.dumps(summary.to_json(), indent=2))
+        typer.echo(json.dumps(summary.to_json() | ({"reasoning": written.to_json()} if written else {}), indent=2))
         return
     columns = _certify_columns if summary.kind == "certify" else _attack_columns
     tables = {"modality": summary.by_modality, "question type": summary.by_question_type}
@@ -150,7 +153,7 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     for heading, groups in tables.items():
         rows = [("all", columns(summary.overall)), *((name, columns(row)) for name, row in groups.items())]
         print_table(f"{heading:<{longest}}", rows)
-    for line in _footer(summary):
+    for line in (*_footer(summary), *map(escape, reasoning_sentences(written) if written else ())):
         say(line)
     say(escape(summary.out), "dim")
 

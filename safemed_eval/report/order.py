@@ -126,8 +126,8 @@ def order_sentences(notes: Mapping[str, Json], overall: Mapping[str, Json]) -> I
         )
     if circular := notes.get("circular"):
         clean, all_orders = (overall[name]["accuracy"] for name in ("clean", CIRCULAR))
-        below = "n/a" if None in (clean, all_orders) else f"{100 * (clean - all_orders):.1f} points below clean"
+        change = "n/a" if None in (clean, all_orders) else f"{100 * (all_orders - clean):+.1f} points"
         yield (
-            f"Right in every order of the options (circular): {percent(all_orders)} %, {below}. "
+            f"Right in every order of the options (circular): {percent(all_orders)} %, against clean {change}. "
             f"{circular['order_dependent']} of {circular['n']} items are right in their own order but not in all."
         )

@@ -23,6 +23,8 @@ from safemed_eval.errors import RunError
 from safemed_eval.report import _page_data as data
 from safemed_eval.report import _page_items as single
 from safemed_eval.report._page_data import Study
+from safemed_eval.report._page_texts import COLUMNS as TEXT_COLUMNS
+from safemed_eval.report._page_texts import texts_of
 from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
@@ -58,6 +60,8 @@ def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str 
         style=Markup(_read("page.css")),
         scripts=[Markup(script) for script in scripts],
         kinds=kinds,
+        texts=texts_of(studies),
+        text_columns=TEXT_COLUMNS,
         columns={kind: data.columns(mine) for kind, mine in kinds.items()},
         commands=_COMMANDS,
         slices=SLICES,
