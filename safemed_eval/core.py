@@ -42,6 +42,10 @@ PRECISION, REPEATS = "gradients in half precision", "same input, same output"
 """Two checks of a model at its load that reports ask for: against float32, and against itself."""
 OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
+CIRCULAR = "circular"
+"""The condition of `--circular`: the clean image, asked with the options in each of their rotations."""
+UNATTACKED = ("clean", OFFICIAL, CIRCULAR)
+"""The conditions that leave the image as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from safemed_eval.attacks import Attack, Attacked
 from safemed_eval.attacks._eot import SmoothedClassify
-from safemed_eval.core import OFFICIAL, Answers, Classify, Item, Record, item_fields
-from safemed_eval.data import Canvas, canvas_of, pixels_of
+from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, Record, item_fields
+from safemed_eval.data import Canvas, canvas_of, pixels_of, reordered, rotation
 from safemed_eval.errors import DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
@@ -60,6 +60,7 @@ class Evaluation:
         attacks: Sequence[Attack],
         *,
         official: bool = False,
+        circular: bool = False,
         done: Callable[[str, str], bool] = lambda item, condition: False,
     ) -> Iterator[list[Record]]:
         """Answer every item under every attack.
@@ -69,23 +70,32 @@ class Evaluation:
 
         Args:
             official: answer through the untouched 8-bit path, too.
+            circular: answer in every rotation of the options, too; an item is right that is right in all of them.
             done: whether there is a record of (item id, condition) already.
         Yields:
             The new records of one group under one condition. An item whose image or whose output is at fault has
             `error` set and `correct` False: it stays in every denominator.
         """
-        conditions: list[tuple[str, Attack | None]] = [(str(attack), attack) for attack in attacks]
-        conditions += [(OFFICIAL, None)] * official
+        conditions: list[tuple[str, Callable[[Sequence[Item]], list[Record]]]] = [
+            (str(attack), partial(self.under, attack)) for attack in attacks
+        ]
+        conditions += [(OFFICIAL, self._officially)] * official
+        conditions += [(CIRCULAR, self._circularly)] * circular
         for start in range(0, len(items), self.batch):
             group = items[start : start + self.batch]
-            for condition, attack in conditions:
+            for condition, answered in conditions:
                 missing = {item.id for item in group if not done(item.id, condition)}
                 if missing:
-                    records = self.under(attack, group) if attack else self._officially(group)
-                    yield [record for record in records if record["item"] in missing]
+                    yield [record for record in answered(group) if record["item"] in missing]
 
     def under(self, attack: Attack, group: Sequence[Item]) -> list[Record]:
         """The records of these items under one attack."""
+        return self._on_canvases(str(attack), group, partial(self._attack, attack))
+
+    def _on_canvases(
+        self, condition: str, group: Sequence[Item], work: Callable[[Sequence[Pair]], list[Record]]
+    ) -> list[Record]:
+        """Do the work on items whose canvases are of one size, and record those whose image is at fault."""
         records: list[Record] = []
         by_size: dict[torch.Size, list[Pair]] = defaultdict(list)
         for item in group:
@@ -93,14 +103,26 @@ class Evaluation:
                 canvas = canvas_of(item, self.canvas)
                 by_size[canvas.shape].append((item, canvas))
             except DataError as error:
-                records.append(_record(item, str(attack), error=str(error)))
+                records.append(_record(item, condition, error=str(error)))
         for pairs in by_size.values():
-            records += self._safely(str(attack), pairs, partial(self._attack, attack))
+            records += self._safely(condition, pairs, work)
         return records
 
     def _officially(self, group: Sequence[Item]) -> list[Record]:
         pairs = [(item, None) for item in group]
         return self._safely(OFFICIAL, pairs, lambda cut: [self._official(item) for item, _ in cut])
+
+    def _circularly(self, group: Sequence[Item]) -> list[Record]:
+        """The records of these items, each asked K times, its K options rotated by one place at a time.
+
+        An item is right if every rotation is answered rightly. `rotations` holds the K answers as options of the item
+        as it is, None for no answer; `prediction` is the gold option, or else the first of them that is wrong.
+
+        Source:
+            CircularEval of Liu et al. 2023, "MMBench: Is Your Multi-modal Model an All-around Player?"
+            (arXiv:2307.06281).
+        """
+        return self._on_canvases(CIRCULAR, group, self._rotate)
 
     def _safely(
         self,
@@ -206,6 +228,30 @@ class Evaluation:
             answers[row] = answer["prediction"]
         return answers
 
+    def _rotate(self, pairs: Sequence[Pair]) -> list[Record]:
+        started = time.perf_counter()
+        clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
+        found: list[list[int | None]] = [[] for _ in pairs]
+        for by in range(max(len(item.question.options) for item, _ in pairs)):
+            rows = [row for row, (item, _) in enumerate(pairs) if by < len(item.question.options)]
+            orders = [rotation(len(pairs[row][0].question.options), by) for row in rows]
+            questions = [reordered(pairs[row][0], order).question for row, order in zip(rows, orders, strict=True)]
+            answers = self.model.answer(clean[rows], questions).predictions
+            for row, order, answer in zip(rows, orders, answers, strict=True):
+                found[row].append(None if answer is None else order[answer])
+        seconds = (time.perf_counter() - started) / len(pairs)
+        return [
+            _record(
+                item,
+                CIRCULAR,
+                prediction=next((answer for answer in answers if answer != item.label), item.label),
+                rotations=answers,
+                batch=len(pairs),
+                seconds=seconds,
+            )
+            for (item, _), answers in zip(pairs, found, strict=True)
+        ]
+
     def _official(self, item: Item) -> Record:
         started = time.perf_counter()
         answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
@@ -225,6 +271,7 @@ _SEARCHED = ("linf", "l2", "steps", "target", "climb", "dead", "rounded")
 
 def _record(item: Item, condition: str, **values: Any) -> Record:
     """One line of records.jsonl; what is not known is None."""
-    values = dict.fromkeys((*_ANSWERED, *_SEARCHED, "batch", "seconds", "error")) | values
+    own = ["rotations"] if condition == CIRCULAR else []
+    values = dict.fromkeys((*_ANSWERED, *_SEARCHED, *own, "batch", "seconds", "error")) | values
     correct = values["prediction"] == item.label
     return {"kind": "evaluate", "attack": condition, **item_fields(item), **values, "correct": correct}

@@ -89,11 +89,12 @@ def write_run(
 ) -> Path:
     """A folder as `safemed-eval COMMAND` leaves it."""
     out.mkdir(parents=True)
-    chosen = [attacks.parse(name) for name in conditions if name != "official"]
+    chosen = [attacks.parse(name) for name in conditions if name not in ("official", "circular")]
     own: Json = {"smoothing": asdict(smoothing), "sampling": "fixed"}
     if command == "evaluate":
         own = {"attacks": {str(a): {"attack": a.name, **asdict(a)} for a in chosen}, "quantize": False}
         own |= {"official": "official" in conditions, "keep_images": 0}
+        own |= {"circular": True} if "circular" in conditions else {}
     whole = {
         "schema": 1,
         "spec": {

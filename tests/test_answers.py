@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safemed_eval.core import Question
-from safemed_eval.models.answers import parse
+from safemed_eval.models.answers import conclusion, parse, rationale
 
 ORGANS = Question(text="Which organ?", options=("a lung", "a liver", "an eye", "No organ"))
 EYE = ORGANS.options.index("an eye")
@@ -115,3 +115,63 @@ def test_any_text_is_an_option_or_nothing(text: str) -> None:
 @given(st.integers(0, 3), st.text(alphabet="AaCc <>/answerthink().", max_size=40))
 def test_what_was_thought_before_does_not_count(option: int, thought: str) -> None:
     assert parse(f"<think>{thought}</think><answer>{'ABCD'[option]}</answer>", ORGANS) == option
+
+
+# ------------------------------------------------------------------------------------ what is said before the answer
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think> It is round. </think> <answer> C </answer>", "It is round."),
+        ("It is round.</think><answer>C</answer>", "It is round."),
+        ("<think>One.</think> Two. <think>Three.</think><answer>C", "One. Two. Three."),
+        ("<think></think>It is round. <answer>C</answer>", "It is round."),
+        ("<THINK>It is round. <answer>C</answer>", "It is round."),
+        ("<think>It is round, and", "It is round, and"),
+        ("It is round. <answer>C</answer> I hope so.", "It is round."),
+        ("<think>It is round.</think><answer>who knows</answer>", "It is round."),
+        ("It is round, so the answer is C. The answer is C.", "It is round, so the"),
+        *((text, None) for text in ("", "C", "an eye", "<answer>C</answer>", "<think> </think>C", "I cannot say.")),
+        *((text, None) for text in ("The answer is C", "C) an eye", "The answer is C. Or the answer is D.")),
+    ],
+)
+def test_rationales(text: str, said: str | None) -> None:
+    assert rationale(text, ORGANS) == said
+
+
+CONCLUSIONS = """
+so the answer is C. | It is round. The correct answer is (C). | C | an eye | <answer>C</answer> | Answer: C
+I see an eye. | It is not a lung. It is an eye. | This shows An  Eye, clearly | "an eye", I think
+There is no sign of a lung. I see an eye. | an eye. And again an eye
+"""
+NO_CONCLUSIONS = """
+It is round. | I see a lung or an eye. | It is not an eye. | There is no organ without an eye. | eye | an eyelid
+The answer is A. The answer is C. an eye | the answer is Z. an eye | <answer>A or B</answer> an eye | It is A or C
+It isn't an eye | Without an eye | an. eye | an eye, a liver | Never an eye
+"""
+
+
+@pytest.mark.parametrize(("texts", "option"), [(CONCLUSIONS, EYE), (NO_CONCLUSIONS, None)])
+def test_conclusions(texts: str, option: int | None) -> None:
+    for text in listed(texts):
+        assert conclusion(text, ORGANS) == option, text
+
+
+def test_options_that_cannot_be_told_in_a_sentence_are_not_looked_for() -> None:
+    def led(said: str, *options: str) -> int | None:
+        return conclusion(said, Question(text="?", options=options))
+
+    assert led("Yes, there are 2 of them, no doubt", "Yes", "No") is None
+    assert led("I see 2 of them", "1", "2") is None
+    assert led("It is red", "red", "red") is None
+    assert led("It lies in the left lung", "lung", "left lung") == 1, "the shorter one is part of the longer"
+    assert led("It lies in the left lung, not in the right lung", "lung", "left lung") is None
+    assert led("The lung, the left lung", "lung", "left lung") is None
+    assert led("grade (2+)", "grade (2+)", "grade 3") == 0
+
+
+@given(st.text(max_size=60), st.integers(0, 3))
+def test_a_rationale_is_part_of_the_text_and_the_answer_is_not(thought: str, option: int) -> None:
+    said = rationale(f"<think>{thought}</think><answer>{'ABCD'[option]}</answer>", ORGANS)
+    assert said is None or said in thought.replace("<think>", "").replace("</think>", "")

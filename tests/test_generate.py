@@ -167,7 +167,11 @@ def test_generated_answers_from_the_command_line(
         name: silent[name] for name in ("clean", "fgsm:eps=8/255")
     }
     assert found["asked"]["readout"] == "generate"
+    for name, cell in found["reasoning"]["overall"].items():
+        assert cell["n"] == cell["texts"] == 8 and cell["parsable"]["count"] == 8 - silent[name]
+        assert cell["words"] <= 4 and cell["rationale"]["n"] == 8
     code, text = call(*run)
+    assert "Texts: clean " in text and "; fgsm:eps=8/255 " in text
     assert code == 0 and "No answer, counted as wrong: " in text and "aim at the option letter" in text
     prompt = json.loads((tmp_path / "a" / "run.json").read_text())["model"]["prompt"]
     assert "First think step by step" in prompt and prompt.endswith("assistant\n")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from synthetic import certified, evaluated, failed, write_run
+from test_reasoning import run_of as written_run
 
 from safemed_eval import attacks
 from safemed_eval.core import Item, Question
@@ -422,7 +423,10 @@ def test_notices(swift: Write, tmp_path: Path) -> None:
     )
     one = write_run(tmp_path / "one", [certified(0, 1000)], "certify")
     other = write_run(
-        tmp_path / "other", [certified(0, 1000)], "certify", spec={"data": "e", "canvas": "64x64 stretch"}
+        tmp_path / "other",
+        [certified(0, 1000)],
+        "certify",
+        spec={"data": "e", "canvas": "64x64 stretch", "shuffle_options": 0},
     )
     loaded = load_all([str(evaluate), f"a={one}", f"b={other}"], alpha=0.01)
     html = swift(loaded).read_text(encoding="utf-8")
@@ -436,10 +440,48 @@ def test_notices(swift: Write, tmp_path: Path) -> None:
         "at alpha 0.01; the run was made for alpha 0.001",
         "were not asked the same questions",
         "do not share a canvas",
+        "not asked the options in the same order",
     ):
         assert text in notices
     assert "no &lt;b&gt;image&lt;/b&gt;" in html
+    assert html.count("options in an order drawn by seed 0") == 1
     assert "Not for clinical use" in html
+
+
+def test_the_page_shows_what_was_written(open_page: Open, swift: Write, tmp_path: Path) -> None:
+    run = load(written_run(tmp_path / "a", copies=3), name="a <b>")
+    opened = open_page(swift([run]))
+    table = opened.locator("#written table").first
+    rows = [row.split("\t") for row in table.locator("tbody tr").all_inner_texts()]
+    assert [cell.split("\n")[0] for cell in rows[1]] == ["pgd", "24", "5", "75.0", "75.0", "50.0", "40.0", "20.0"]
+    assert [cell.split("\n")[0] for cell in rows[0]][:2] == ["a <b>", "clean"] and "18 of 18" in rows[0][6]
+    opened.locator("#written summary").first.click()
+    by = opened.locator("#written details table").first.locator("tbody")
+    assert by.count() == 2 and by.first.inner_text().startswith("CT")
+    assert opened.locator("nav a[href='#written']").count() == 1
+    silent = write_run(tmp_path / "b", [certified(0, 900)], "certify")
+    opened = open_page(swift([load(silent)]))
+    assert opened.locator("#written, nav a[href='#written']").count() == 0
+
+
+def test_an_opened_item_shows_its_rotations_and_is_found_by_what_they_changed(
+    open_page: Open, swift: Write, tmp_path: Path
+) -> None:
+    conditions = ("clean", "circular")
+    records = [evaluated(i, "clean", i > 0) for i in range(4)]
+    records += [evaluated(i, "circular", i == 3, rotations=[1, 1, 1] if i == 3 else [1, None, 0]) for i in range(4)]
+    for record in records:
+        if record["attack"] == "circular" and not record["correct"]:
+            record["prediction"] = None
+    run = load(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
+    opened = open_page(swift([run]), link="#item=i1")
+    assert "by rotation: B, no answer, A" in opened.inner_text("#item-body")
+    opened.keyboard.press("Escape")
+    opened.select_option("#outcome", "moved")
+    assert opened.locator("#rows th").all_inner_texts() == ["i1", "i2"]
+    opened.select_option("#outcome", "holds")
+    assert opened.locator("#rows th").all_inner_texts() == ["i3"]
+    assert "3 of 4 items are right in their own order" in opened.inner_text("#summary")
 
 
 def test_few_clusters_are_marked(swift: Write, tmp_path: Path) -> None:

@@ -160,7 +160,8 @@ def test_evaluate_smooth_counts_abstentions_as_wrong(table: Path, tmp_path: Path
         (["--smooth", "0.25"], "not key=value"),
         (["--smooth", "n=100"], "needs sigma"),
         (["--smooth", "sigma=0.1", "--attack", "apgd"], "use pgd or fgsm"),
-        (["--smooth", "sigma=0.1", "--official", "--model", "builtin:sft"], "no noise"),
+        (["--smooth", "sigma=0.1", "--official", "--model", "builtin:sft"], "without noise"),
+        (["--smooth", "sigma=0.1", "--circular"], "without noise"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: list[str], message: str, table: Path) -> None:

@@ -120,6 +120,20 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AskedOptions(DataOptions):
+    """Which items, and in which order the options of a question are asked."""
+
+    shuffle_options: Annotated[
+        int | None,
+        _data(
+            metavar="SEED",
+            help="Ask the options of each question in an order drawn by this seed: a letter that the model prefers, or "
+            "that the data favours, then gains nothing.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """How a run goes, and where to."""
 

@@ -17,7 +17,7 @@ import typer
 
 from safemed_eval import data as datasets
 from safemed_eval import models
-from safemed_eval.cli._options import DataOptions, FileOptions, LoadOptions, ModelOptions, RunOptions
+from safemed_eval.cli._options import AskedOptions, DataOptions, FileOptions, LoadOptions, ModelOptions, RunOptions
 from safemed_eval.cli._show import listed, progress, status
 from safemed_eval.core import Record
 from safemed_eval.data import Canvas, DataSet
@@ -53,7 +53,7 @@ class Prepared:
 def prepare(
     command: str,
     model: ModelOptions,
-    data: DataOptions,
+    data: AskedOptions,
     run: RunOptions,
     asked: Mapping[str, Any],
     *,
@@ -84,6 +84,7 @@ def prepare(
         "canvas": str(canvas),
         "seed": run.seed,
         "batch_size": run.batch_size,
+        **({} if data.shuffle_options is None else {"shuffle_options": data.shuffle_options}),
         **asked,
     }
     kind, _, path = data.data.partition(":")
@@ -93,7 +94,7 @@ def prepare(
     refuse_unwritable(place)
     about = about_of(source, data.data, chosen, conditions)
     return Prepared(
-        data=chosen,
+        data=chosen if data.shuffle_options is None else datasets.shuffled(chosen, data.shuffle_options),
         canvas=canvas,
         source=source,
         spec=spec,

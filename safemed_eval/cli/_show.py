@@ -140,11 +140,14 @@ def listed(bad: Sequence[str], most: int) -> str:
 
 def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None = None) -> Summary:
     """The summary of a run folder as tables, or as JSON; and the summary itself."""
-    from safemed_eval.report import summarize
+    from safemed_eval.report.breakdown import breakdown
+    from safemed_eval.report.load import load
+    from safemed_eval.report.reasoning import reasoning, reasoning_sentences
 
-    summary = summarize(folder, radii)
+    run = load(folder)
+    summary, written = breakdown(run, radii), reasoning(run)
     if as_json:
-        typer.echo(json.dumps(summary.to_json(), indent=2))
+        typer.echo(json.dumps(summary.to_json() | ({"reasoning": written.to_json()} if written else {}), indent=2))
         return summary
     columns = _certify_columns if summary.kind == "certify" else _attack_columns
     tables = {"modality": summary.by_modality, "question type": summary.by_question_type}
@@ -152,7 +155,7 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     for heading, groups in tables.items():
         rows = [("all", columns(summary.overall)), *((name, columns(row)) for name, row in groups.items())]
         print_table(f"{heading:<{longest}}", rows)
-    for line in _footer(summary):
+    for line in (*_footer(summary), *map(escape, reasoning_sentences(written) if written else ())):
         say(line)
     say(escape(summary.out), "dim")
     return summary
@@ -228,6 +231,7 @@ def _footer(summary: Summary) -> Iterator[str]:
 
 def _attack_footer(summary: Summary) -> Iterator[str]:
     from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
+    from safemed_eval.report.order import order_sentences
 
     clusters = summary.overall["clean"]["clusters"]
     yield (
@@ -249,6 +253,7 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
             yield f"{name}: {cell['image_blind']} of {cell['n']} never flipped: image-blind, or the attack is broken"
     if summary.notes["letter_only"]:
         yield f"{LETTER_ONLY[0].upper()}{LETTER_ONLY[1:]}."
+    yield from map(escape, order_sentences(summary.notes, summary.overall))
     yield from _checklist(summary.notes["checklist"])
     cost = summary.notes.get("canvas_cost")
     if cost is not None and cost > CANVAS_COST:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from safemed_eval import grammar
-from safemed_eval.cli._options import DataOptions, ModelOptions, RunOptions, grouped
+from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
 from safemed_eval.cli._prepare import prepare, started, write_all
 from safemed_eval.cli._show import show_run
 from safemed_eval.errors import SpecError
@@ -22,7 +22,7 @@ _CPU_BATCH = 16
 @grouped
 def certify(
     model: ModelOptions,
-    data: DataOptions,
+    data: AskedOptions,
     run: RunOptions,
     sigma: Annotated[
         str, typer.Option(help="Standard deviation of the noise, in [0, 1] pixel units: 0.25, or a fraction.")

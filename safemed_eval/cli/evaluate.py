@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +10,10 @@ import typer
 
 from safemed_eval import attacks, grammar
 from safemed_eval.attacks import Attack
-from safemed_eval.cli._options import DataOptions, ModelOptions, RunOptions, grouped
+from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
 from safemed_eval.cli._prepare import load_surrogate, prepare, started, surrogate_of, write_all
 from safemed_eval.cli._show import show_run
-from safemed_eval.core import OFFICIAL
+from safemed_eval.core import CIRCULAR, OFFICIAL
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _BATCH = 16
 @grouped
 def evaluate(
     model: ModelOptions,
-    data: DataOptions,
+    data: AskedOptions,
     run: RunOptions,
     attack: Annotated[
         list[str] | None,
@@ -55,16 +55,23 @@ def evaluate(
     official: Annotated[
         bool, typer.Option("--official", help="Also answer through the 8-bit path, images at their own size.")
     ] = False,
+    circular: Annotated[
+        bool,
+        typer.Option(
+            "--circular",
+            help="Also ask each clean image with its K options in all K rotations; right is who is right in all.",
+        ),
+    ] = False,
 ) -> None:
     """Accuracy, clean and under attack, by imaging modality and question type."""
     chosen = {str(one): one for one in map(attacks.parse, ["clean", *(attack or [])])}
-    conditions = [*chosen, *[OFFICIAL] * official]
+    conditions = [*chosen, *[OFFICIAL] * official, *[CIRCULAR] * circular]
     if official and model.model.startswith("python:"):
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
     surrogates = {one.surrogate: surrogate_of(one.surrogate, model) for one in chosen.values() if one.surrogate}
     if model.readout != "generate" and (writing := [name for name, one in chosen.items() if one.needs_texts]):
         raise SpecError(f"--attack {writing[0]}: is for models that write; add --readout generate, or use pgd")
-    voting = _voting(smooth, chosen.values(), official=official)
+    voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
     asked = {
         "attacks": {
             name: {"attack": one.name, **asdict(one)}
@@ -73,6 +80,7 @@ def evaluate(
         },
         "quantize": quantize,
         "official": official,
+        **({"circular": True} if circular else {}),
         "keep_images": keep_images,
         **({"smooth": asdict(voting)} if voting else {}),
     }
@@ -95,20 +103,20 @@ def evaluate(
                 voting=voting,
                 surrogates={name: load_surrogate(source, model, prepared) for name, source in surrogates.items()},
             )
-            records = work.run(items, list(chosen.values()), official=official, done=folder.done)
+            records = work.run(items, list(chosen.values()), official=official, circular=circular, done=folder.done)
             write_all("evaluating", waist, folder, prepared, records)
     show_run(prepared.place, as_json=run.json)
 
 
-def _voting(smooth: str | None, chosen: Iterable[Attack], *, official: bool) -> Voting | None:
+def _voting(smooth: str | None, chosen: Iterable[Attack], *, without_noise: Mapping[str, bool]) -> Voting | None:
     """What --smooth asks for; refused with attacks that mistake noise for success."""
     from safemed_eval.smoothing import Voting
 
     if smooth is None:
         return None
     voting = grammar.build(Voting, grammar.split(f"smooth:{smooth}")[1], "--smooth")
-    if official:
-        raise SpecError("--official: the 8-bit path has no noise; leave out --smooth, or --official")
+    for option in (option for option, given in without_noise.items() if given):
+        raise SpecError(f"{option} asks the model without noise; leave it out, or --smooth")
     for one in chosen:
         try:
             _ = one.on_smoothed

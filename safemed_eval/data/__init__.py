@@ -15,6 +15,7 @@ from pathlib import Path
 
 from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
 from safemed_eval.data._export import export
+from safemed_eval.data._order import reordered, rotation, shuffled
 from safemed_eval.data._select import select
 from safemed_eval.data._verify import verify
 from safemed_eval.errors import DataError, SpecError, did_you_mean
@@ -32,7 +33,10 @@ __all__ = [
     "load",
     "parse_canvas",
     "pixels_of",
+    "reordered",
+    "rotation",
     "select",
+    "shuffled",
     "verify",
 ]
 

@@ -1,4 +1,7 @@
-"""From a generated text to one option, or to none. Never guessed: what can be read in two ways is no answer."""
+"""From a generated text to one option, or to none. Never guessed: what can be read in two ways is no answer.
+
+And to what it says before its answer, and where that leads.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ OPENING_TAG, CLOSING_TAG = "<answer>", "</answer>"
 
 _TAGGED = re.compile(r"<answer>(.*?)(?=</answer>|<answer>|\Z)", re.DOTALL | re.IGNORECASE)
 _MARKS = " \n\t\"'`*"
-_THOUGHT = re.compile(r".*</think>", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r"\A.*</think>", re.DOTALL | re.IGNORECASE)
+_THINK_TAG = re.compile(r"</?think>", re.IGNORECASE)
+_ABSENCE = re.compile(r"\b(?:no|without)\b", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]{3}")
 _NEGATION = re.compile(r"\b(?:not|never|neither|nor|cannot)\b|n't\b", re.IGNORECASE)
 _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n")
 _CUE = (
@@ -72,6 +78,53 @@ def _relettered(found: re.Match[str], letter: str) -> str:
     return f"{found[0][:start]}{letter}{found[0][end:]}"
 
 
+def rationale(text: str, question: Question) -> str | None:
+    """What a text says before its answer, or None where it says nothing there.
+
+    That is what stands before the last `</think>`. Where nothing does, it is what stands before the first `<answer>`,
+    all of a thought that was cut off, and in a text without tags that answers, what stands before its first
+    `answer is C`. The think tags are left out.
+    """
+    thought = _THOUGHT.match(text)
+    rest = text[thought.end() :] if thought else text
+    for part in (thought[0] if thought else "", _before_answer(rest, question)):
+        if said := _THINK_TAG.sub("", part).strip():
+            return said
+    return None
+
+
+def _before_answer(text: str, question: Question) -> str:
+    if tag := _TAGGED.search(text):
+        return text[: tag.start()]
+    if _THINK_TAG.search(text):
+        return text
+    if parse(text, question) is None or _whole(text, question) is not None:
+        return ""
+    stated = _STATED.search(text)
+    return text[: stated.start()] if stated else ""
+
+
+def conclusion(rationale: str, question: Question) -> int | None:
+    """The option that a rationale leads to, as an index, or None where it concludes nothing.
+
+    It is what `parse` reads of the rationale alone. Where that says no `the answer is C`, it is the only option whose
+    own text it names, outside of sentences that deny something or say "no" or "without"; not so where an option is
+    no word, such as "2" or "No", and an option within a longer one that is named does not count.
+    """
+    found = parse(rationale, question)
+    if found is not None or _TAGGED.search(rationale) or _STATED.search(rationale):
+        return found
+    names = [_plain(option) for option in question.options]
+    if len(set(names)) < len(names) or not all(map(_WORD.search, names)):
+        return None
+    affirmed = (one for one in _SENTENCES.split(rationale) if not (_NEGATION.search(one) or _ABSENCE.search(one)))
+    said, named = " | ".join(map(_plain, affirmed)), []
+    for name in sorted(names, key=len, reverse=True):
+        said, times = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", "|", said)
+        named += [names.index(name)] if times else []
+    return named[0] if len(named) == 1 else None
+
+
 def _stated(text: str, question: Question) -> Iterator[int | None]:
     """What each `the answer is C` says; None where its sentence denies something."""
     for sentence in _SENTENCES.split(text):
@@ -82,7 +135,8 @@ def _stated(text: str, question: Question) -> Iterator[int | None]:
 def _whole(text: str, question: Question) -> int | None:
     """The answer that this text is, as a whole."""
     text = text.strip(_MARKS)
-    same = [i for i, option in enumerate(question.options) if _plain(option) == _plain(text)]
+    said = _plain(text)
+    same = [i for i, option in enumerate(question.options) if _plain(option) == said]
     bare = _BARE.fullmatch(text)
     if bare is not None and (letter := _index(bare[1], question)) is not None:
         return letter if same in ([], [letter]) else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safemed_eval.core import OFFICIAL, Record
+from safemed_eval.core import CIRCULAR, OFFICIAL, Record
 from safemed_eval.errors import RunError
 from safemed_eval.smoothing import Falsification, Smoothing, Voting, read_prediction
 
@@ -45,7 +45,10 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
     _check(where, meta["names"], {"model": _TEXT, "data": _TEXT})
     if not all(isinstance(start, dict) for start in meta["sessions"]):
         raise RunError(f"{where}: a session is no object; was it edited?")
-    asked = [*spec["attacks"], *[OFFICIAL] * bool(spec.get("official"))] if command == "evaluate" else []
+    if type(spec.get("shuffle_options")) not in (int, type(None)):
+        raise RunError(f"{where}: shuffle_options cannot be {spec['shuffle_options']!r:.60}; was it edited?")
+    extra = [name for name in (OFFICIAL, CIRCULAR) if spec.get(name)]
+    asked = [*spec["attacks"], *extra] if command == "evaluate" else []
     if meta["conditions"] != asked:
         raise RunError(f"{where}: its conditions are not the attacks of its spec; was it edited?")
     if command == "evaluate":
@@ -75,6 +78,8 @@ def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record],
                 )
             if voting and record["error"] is None:
                 _check_prediction(where, record, voting)
+            if record["attack"] == CIRCULAR and record["error"] is None:
+                _check_rotations(where, record)
         elif record["error"] is None:
             _check_votes(where, record, smoothing)
             if falsification:
@@ -109,6 +114,15 @@ def _share(found: Any, spec: Falsification) -> float | None:
         return None
     whole = type(found["votes"]) is int and 0 <= found["votes"] <= spec.n
     return found["share"] if whole and isinstance(found["length"], (int, float)) and found["length"] >= 0 else None
+
+
+def _check_rotations(where: str, record: Record) -> None:
+    answers: Any = record.get("rotations")
+    places = (*range(len(record["options"])), None)
+    if not isinstance(answers, list) or len(answers) != len(places) - 1 or any(one not in places for one in answers):
+        raise RunError(f"{where}: rotations are not one answer for each of its options; was it edited?")
+    if record["prediction"] != next((one for one in answers if one != record["label"]), record["label"]):
+        raise RunError(f"{where}: its prediction does not follow from its rotations; was it edited?")
 
 
 def _check_votes(where: str, record: Record, smoothing: Smoothing) -> None:

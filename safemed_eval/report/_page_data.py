@@ -113,7 +113,7 @@ def columns(studies: Sequence[Study]) -> list[Column]:
     """The columns of a table over runs of one kind, as wide as the cells of each."""
     if studies[0].run.kind == "evaluate":
         names = dict.fromkeys(name for study in studies for name in study.run.conditions)
-        return [Column("n", "clusters"), *map(_condition, names), Column("failed")]
+        return [Column("n", "clusters"), *map(condition_column, names), Column("failed")]
     values = {tuple(study.radii.values()) for study in studies}
     radii = studies[0].radii
     return [
@@ -128,7 +128,7 @@ def columns(studies: Sequence[Study]) -> list[Column]:
     ]
 
 
-def _condition(name: str) -> Column:
+def condition_column(name: str) -> Column:
     """The attack above its options."""
     kind, _, options = visible(name).partition(":")
     return Column(kind, options.replace(",", ", "))

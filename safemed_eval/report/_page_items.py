@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from safemed_eval.core import OFFICIAL
+from safemed_eval.core import CIRCULAR, UNATTACKED
 from safemed_eval.errors import RunError
 from safemed_eval.report._text import visible
 from safemed_eval.report.load import Json, LoadedRun
@@ -23,7 +23,6 @@ MOST_IMAGES = 60
 _LONGEST_TEXT = 4000
 _WIDEST_IMAGE = 448
 _SMALL_IMAGE = 128
-_PLAIN_CONDITIONS = ("clean", OFFICIAL)
 
 
 class Items:
@@ -94,8 +93,8 @@ def outcomes(run: LoadedRun, items: Mapping[str, int], n: int) -> Json:
 def details(run: LoadedRun, items: Mapping[str, int], n: int) -> list[list[Any]]:
     """What an opened item shows: for each condition one entry per item, None where there is no record.
 
-    Entries of `evaluate` are [prediction, probabilities, linf, l2, steps, text, error], of `certify` [prediction,
-    votes0, votes, p_lower, abstained, error].
+    Entries of `evaluate` are [prediction, probabilities, linf, l2, steps, text, error], and of its circular condition
+    the answers to all rotations; of `certify` [prediction, votes0, votes, p_lower, abstained, error].
     """
     found: dict[str, list[Any]] = {name: [None] * n for name in run.conditions or [""]}
     for row in _rows(run.frame):
@@ -107,6 +106,7 @@ def details(run: LoadedRun, items: Mapping[str, int], n: int) -> list[list[Any]]
             chances = None if row["log_probs"] is None else [round(math.exp(one), 5) for one in row["log_probs"]]
             sizes = [None if row[name] is None else float(f"{row[name]:.6g}") for name in ("linf", "l2")]
             entry = [prediction, chances, *sizes, row["steps"], _text(row["text"]), error]
+            entry += [row["rotations"]] if row["attack"] == CIRCULAR else []
         found[row.get("attack", "")][items[row["item"]]] = entry
     return list(found.values())
 
@@ -119,7 +119,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[Json]:
 
 
 _OF_ANY = ("item", "attack", "correct", "error", "prediction")
-_OF_EVALUATE = ("log_probs", "linf", "l2", "steps", "text")
+_OF_EVALUATE = ("log_probs", "linf", "l2", "steps", "text", "rotations")
 _OF_CERTIFY = ("votes0", "votes", "p_lower", "radius", "abstained")
 
 
@@ -153,7 +153,7 @@ def images(runs: Sequence[LoadedRun], items: Items) -> dict[int, list[Json]]:
 
 
 def _pairs(run: LoadedRun, known: Mapping[str, int]) -> Iterable[tuple[str, tuple[str, int]]]:
-    attacked = [name for name in run.conditions if name not in _PLAIN_CONDITIONS]
+    attacked = [name for name in run.conditions if name not in UNATTACKED]
     return ((condition, pair) for pair in known.items() for condition in attacked)
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from safemed_eval import stats
-from safemed_eval.core import OFFICIAL
+from safemed_eval.core import CIRCULAR, OFFICIAL
 from safemed_eval.report._duels import strength
 from safemed_eval.report._shots import shots
 from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import Json, LoadedRun, load
+from safemed_eval.report.order import order_notes
 from safemed_eval.report.sanity import checklist
 from safemed_eval.smoothing import NO_ANSWER
 
@@ -76,11 +77,13 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
         notes |= _false_certificates(len(frame), run.smoothing.alpha) | {"falsified": falsified_of(run)}
-    elif OFFICIAL in run.conditions:
-        notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
+    else:
+        notes |= order_notes(run)
+        if OFFICIAL in run.conditions:
+            notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
     notes["checklist"] = [asdict(one) for one in checklist(run)]
     writes = (run.spec["asking"] or {}).get("readout") == "generate"
-    kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, "noise", "corrupt"}
+    kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, CIRCULAR, "noise", "corrupt"}
     notes["letter_only"] = writes and bool(kinds) and "adaptive" not in kinds
     each = max(1, len(run.conditions))
     return Summary(
@@ -118,6 +121,7 @@ def _asked(run: LoadedRun) -> Json:
         "canvas": spec["canvas"],
         "readout": (spec["asking"] or {}).get("readout"),
         **options,
+        "shuffle_options": spec.get("shuffle_options"),
         "seed": spec["seed"],
         "dtype": model.get("dtype"),
         "device": model.get("device"),

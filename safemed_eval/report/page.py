@@ -18,14 +18,17 @@ import jinja2
 from markupsafe import Markup
 
 from safemed_eval import grammar
-from safemed_eval.core import OFFICIAL
+from safemed_eval.core import UNATTACKED
 from safemed_eval.errors import RunError
 from safemed_eval.report import _page_data as data
 from safemed_eval.report import _page_items as single
 from safemed_eval.report._page_data import Study
+from safemed_eval.report._page_texts import COLUMNS as TEXT_COLUMNS
+from safemed_eval.report._page_texts import texts_of
 from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
+from safemed_eval.report.order import order_sentences
 from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.version import __version__
 
@@ -57,6 +60,8 @@ def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str 
         style=Markup(_read("page.css")),
         scripts=[Markup(script) for script in scripts],
         kinds=kinds,
+        texts=texts_of(studies),
+        text_columns=TEXT_COLUMNS,
         columns={kind: data.columns(mine) for kind, mine in kinds.items()},
         commands=_COMMANDS,
         slices=SLICES,
@@ -105,7 +110,7 @@ def _overview(studies: Sequence[Study], items: single.Items, slices: Mapping[str
             about |= {"sigma": run.smoothing.sigma, "ceiling": run.smoothing.ceiling}
         else:
             about |= {"conditions": list(map(visible, run.conditions)), "families": data.families(run)}
-            about["attacks"] = [name not in ("clean", OFFICIAL) for name in run.conditions]
+            about["attacks"] = [name not in UNATTACKED for name in run.conditions]
         described.append(about)
     shown = {column: list(map(visible, names)) for column, names in slices.items()}
     return {"runs": described, "slices": shown, "items": items.to_json(slices)}
@@ -121,12 +126,18 @@ def _notices(studies: Sequence[Study]) -> list[Notice]:
     notices = [(_named(runs, every), text) for text, runs in found.items()]
     for kind, what in (("evaluate", "accuracies"), ("certify", "certificates")):
         mine = [run for run in every if run.kind == kind]
-        for key, differs in (
-            ("data", "were not asked the same questions"),
-            ("canvas", "do not share a canvas, on which eps, sigma and radius are measured"),
+        never = f"their {what} do not compare"
+        for key, differs, so in (
+            ("data", "were not asked the same questions", never),
+            (
+                "shuffle_options",
+                "were not asked the options in the same order",
+                "what differs may be the order's doing",
+            ),
+            ("canvas", "do not share a canvas, on which eps, sigma and radius are measured", never),
         ):
-            if len({run.spec[key] for run in mine}) > 1:
-                notices.append((_named(mine, every), f"These runs {differs}: their {what} do not compare."))
+            if len({run.spec.get(key) for run in mine}) > 1:
+                notices.append((_named(mine, every), f"These runs {differs}: {so}."))
     return notices
 
 
@@ -201,6 +212,7 @@ def _attack_remarks(study: Study) -> Iterable[str]:
             )
     if study.summary.notes["letter_only"]:
         yield f"{LETTER_ONLY}."
+    yield from map(visible, order_sentences(study.summary.notes, overall))
 
 
 def _checklist(study: Study) -> Json:
@@ -225,6 +237,8 @@ def _facts(study: Study) -> Json:
     else:
         method = ", ".join(run.conditions) + (", on 8-bit grey levels" if spec["quantize"] else "")
         method += f"; answers of the smoothed model, by vote ({asked['smooth']})" if asked["smooth"] else ""
+    if asked["shuffle_options"] is not None:
+        method += f"; options in an order drawn by seed {asked['shuffle_options']}"
     sessions = [
         {
             "started": session.get("started"),

@@ -15,6 +15,7 @@ from safemed_eval import grammar
 from safemed_eval.report._text import latex, markdown
 from safemed_eval.report.breakdown import Summary, breakdown
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
+from safemed_eval.report.reasoning import COLUMNS, MEANING, reasoning, shown
 from safemed_eval.rounding import floor_to, interval, percent, percent_down, radius
 
 _ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (clusters are patients or images)."
@@ -104,6 +105,7 @@ def tables_of(runs: Sequence[LoadedRun], *, radii: str) -> Iterator[Table]:
                 for row in rows_of(run, group[slice_])
             ]
             yield _table(f"{name}-by-{title.replace(' ', '-')}", caption, rows)
+    yield from _reasoning_tables(evaluated)
     for column, title in SLICES.items():
         if evaluated:
             yield _paper(evaluated, column, f"methods-by-{title.replace(' ', '-')}")
@@ -142,6 +144,35 @@ def _certified_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
     row["ACR"] = (shown[1], about | {key: numbers[key] for key in rest})
     row["median r"] = (shown[2], {})
     yield row
+
+
+def _reasoning_tables(studies: Sequence[tuple[LoadedRun, Summary]]) -> Iterator[Table]:
+    written = [(run, found) for run, _ in studies if (found := reasoning(run))]
+    if not written:
+        return
+    caption = f"What was written, shares in % and their numbers. {MEANING}{_warnings(studies)}"
+    whole = [{"run": run.name} | row for run, found in written for row in _reasoning_rows(found.overall)]
+    yield _table("reasoning", caption, whole)
+    for column, title in SLICES.items():
+        groups = [
+            (run, found.by_modality if column == "modality" else found.by_question_type) for run, found in written
+        ]
+        rows = [
+            {title: name, "run": run.name} | row
+            for name in in_order({name for _, group in groups for name in group})
+            for run, group in groups
+            if name in group
+            for row in _reasoning_rows(group[name])
+        ]
+        yield _table(f"reasoning-by-{title.replace(' ', '-')}", caption, rows)
+
+
+def _reasoning_rows(numbers: Json) -> Iterator[dict[str, Any]]:
+    for condition, cell in numbers.items():
+        words = "n/a" if cell["words"] is None else f"{cell['words']:g}"
+        sizes = {"n": (str(cell["n"]), {}), "words": (words, {key: cell[key] for key in ("words", "texts")})}
+        shares = {title: (shown(cell[key]), cell[key] or {}) for key, title in COLUMNS.items()}
+        yield {"attack": condition} | sizes | shares
 
 
 def _table(name: str, caption: str, rows: Sequence[Mapping[str, Any]]) -> Table:

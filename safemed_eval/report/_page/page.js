@@ -51,6 +51,7 @@
     evaluate: {
       holds: "right throughout",
       flipped: "flipped under attack",
+      moved: "right when clean, wrong officially or in a rotation",
       wrong: "wrong when clean",
       silent: "no answer",
     },
@@ -68,6 +69,7 @@
     const bad = (mark) => mark === "x" || mark === "?";
     if (marks.some((mark, k) => bad(mark) && run.conditions[k] === "clean")) return "wrong";
     if (marks.some((mark, k) => bad(mark) && run.attacks[k])) return "flipped";
+    if (marks.some(bad)) return "moved";
     return marks.includes("-") ? "missing" : "holds";
   }
 
@@ -77,7 +79,7 @@
   /** A number to sort by: failed, wrong, flipped, right; or failed, wrong, abstained, by radius. Null: no record. */
   function rank(run, i) {
     if (run.marks.every((all) => all[i] === "-")) return null;
-    const order = ["missing", "failed", "mistaken", "wrong", "abstained", "flipped", "holds", "certified"];
+    const order = ["missing", "failed", "mistaken", "wrong", "abstained", "flipped", "moved", "holds", "certified"];
     const right = run.kind === "certify" ? (run.radii[i] ?? 0) : run.marks.filter((all) => all[i] === "+").length / 100;
     const place = verdict(run, i);
     return order.indexOf(place) * 1e4 + (place === "mistaken" ? -right : right);
@@ -444,12 +446,15 @@
 
   const answer = (i, prediction) =>
     prediction === null ? "no answer" : `${letter(prediction)} ${optionsOf(i)[prediction] ?? ""}`;
+  const rotated = (i, answers) =>
+    make("small", {}, `by rotation: ${answers.map((one) => (one === null ? "no answer" : letter(one))).join(", ")}`);
   const goldTag = () => make("span", { class: "tag" }, "gold");
-  const judged = (i, prediction) =>
+  const judged = (i, prediction, rotations) =>
     make(
       "td",
       { class: `name ${prediction === items.label[i] ? "right" : "wrong"}` },
       `${prediction === items.label[i] ? "✓" : "✗"} ${answer(i, prediction)}`,
+      rotations ? rotated(i, rotations) : null,
     );
   const heads = (names) =>
     make(
@@ -487,7 +492,7 @@
     const rows = entries.map((entry, k) => {
       const head = make("th", { scope: "row" }, run.conditions[k]);
       if (!entry) return make("tr", {}, head, make("td", { colspan: names.length - 1, class: "name" }, "no record"));
-      const [prediction, chances, linf, l2, steps, , error] = entry;
+      const [prediction, chances, linf, l2, steps, , error, rotations] = entry;
       if (error !== null)
         return make("tr", {}, head, make("td", { colspan: names.length - 1, class: "wrong name" }, `failed: ${error}`));
       const shares = measured
@@ -502,7 +507,7 @@
         "tr",
         {},
         head,
-        judged(i, prediction),
+        judged(i, prediction, rotations),
         shares,
         sizes.map((size) => make("td", {}, size)),
       );

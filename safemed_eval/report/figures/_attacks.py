@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from safemed_eval import grammar
-from safemed_eval.core import OFFICIAL
+from safemed_eval.core import CIRCULAR, OFFICIAL
 from safemed_eval.report._shots import HUGE_EPS, Shot, shots
 from safemed_eval.report.load import LoadedRun
 
@@ -26,7 +26,7 @@ def chosen(run: LoadedRun) -> tuple[list[str], bool]:
 
     A huge eps does not stand for an attack that has a smaller one, too.
     """
-    every = sorted((condition for condition in run.conditions if condition != OFFICIAL), key=is_noise)
+    every = sorted((condition for condition in run.conditions if condition not in (OFFICIAL, CIRCULAR)), key=is_noise)
     if len(every) <= MOST_CONDITIONS:
         return every, False
     largest: dict[tuple[str, str], Shot] = {}

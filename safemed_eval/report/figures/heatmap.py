@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
-from safemed_eval.core import OFFICIAL
+from safemed_eval.core import UNATTACKED
 from safemed_eval.report._shots import shots
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.figures import _groups as grouped
@@ -54,7 +54,7 @@ def _strongest(run: LoadedRun) -> str | None:
     found = {
         name: overall[name]["accuracy"]
         for name in run.conditions
-        if name not in (CLEAN, OFFICIAL) and not is_noise(name) and overall[name]["accuracy"] is not None
+        if name not in UNATTACKED and not is_noise(name) and overall[name]["accuracy"] is not None
     }
     huge = {shot.condition for shot in shots(run) if shot.is_huge}
     return min(found.keys() - huge or found, key=lambda name: (found[name], name), default=None)

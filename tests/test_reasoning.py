@@ -1,0 +1,119 @@
+"""Rationales under attack: figures by hand, and where they are shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from synthetic import certified, evaluated, write_run
+from test_cli import call
+
+from safemed_eval.core import Question
+from safemed_eval.models.answers import parse
+from safemed_eval.report.load import load
+from safemed_eval.report.reasoning import reasoning, reasoning_sentences, shown
+from safemed_eval.report.tables import tables_of
+from safemed_eval.stats import clustered_proportion
+
+PGD = "pgd:eps=4/255,steps=10"
+LIVER, ROUND = "<think>It is a liver.</think><answer>B</answer>", "<think>Round.</think><answer>B</answer>"
+TEXTS = [
+    (LIVER, LIVER),
+    (LIVER, "<think> it is  a LIVER.</think> <answer>A</answer>"),
+    (LIVER, "<think>I see a lung.</think><answer>B</answer>"),
+    (LIVER, "<think>I see a lung.</think><answer>A</answer>"),
+    (LIVER, "<think>It is a liver.</think><answer>?</answer>"),
+    (LIVER, "<answer>B</answer>"),
+    (None, ROUND),
+    (ROUND, None),
+]
+"""Clean and attacked: all the same; the answer alone; the rationale alone; both; the answer alone, lost; the rationale
+lost; failed when clean; failed when attacked."""
+
+
+def written(number: int, attack: str, text: str | None, **changes: Any) -> dict[str, Any]:
+    if text is None:
+        return evaluated(number, attack, False, prediction=None, log_probs=None, error="broken", **changes)
+    answer = parse(text, Question(text="?", options=("lung", "liver", "eye")))
+    return evaluated(number, attack, answer == 1, prediction=answer, text=text, log_probs=None, **changes)
+
+
+def run_of(out: Path, copies: int = 1, **meta: Any) -> Path:
+    """TEXTS, even items of CT and odd ones of MRI; the circular condition has no texts."""
+    records = []
+    for number, texts in enumerate(TEXTS * copies):
+        about = {"modality": ("CT", "MRI")[number % 2], "question_type": "Disease Diagnosis"}
+        records += [written(number, name, text, **about) for name, text in zip(("clean", PGD), texts, strict=True)]
+        records.append(evaluated(number, "circular", True, rotations=[1, 1, 1], **about))
+    return write_run(out, records, "evaluate", conditions=("clean", PGD, "circular"), **meta)
+
+
+def test_what_was_written_by_hand(tmp_path: Path) -> None:
+    found = reasoning(load(run_of(tmp_path / "a")))
+    assert found is not None and list(found.overall) == ["clean", PGD]
+    clean, attacked = found.overall["clean"], found.overall[PGD]
+    assert [(cell["n"], cell["texts"], cell["words"]) for cell in (clean, attacked)] == [(8, 7, 5), (8, 7, 5)]
+    assert {key: shown(clean[key]) for key in ("parsable", "rationale", "agreement")} == {
+        **{"parsable": "87.5 (7/8)", "rationale": "87.5 (7/8)", "agreement": "100.0 (6/6)"}
+    }
+    assert {key: shown(attacked[key]) for key in ("parsable", "rationale", "agreement")} == {
+        **{"parsable": "75.0 (6/8)", "rationale": "75.0 (6/8)", "agreement": "50.0 (2/4)"}
+    }
+    assert (shown(attacked["answer_alone"]), shown(attacked["rationale_alone"])) == ("40.0 (2/5)", "20.0 (1/5)")
+    assert clean["answer_alone"] is clean["rationale_alone"] is None
+    bounds = clustered_proportion([True] * 2 + [False] * 3, range(5))
+    assert attacked["answer_alone"]["lower"] == pytest.approx(bounds.lower)
+    ct, mri = found.by_modality["CT"][PGD], found.by_modality["MRI"][PGD]
+    assert [shown(part["answer_alone"]) for part in (ct, mri)] == ["33.3 (1/3)", "50.0 (1/2)"]
+    assert [shown(part["agreement"]) for part in (ct, mri)] == ["50.0 (1/2)", "50.0 (1/2)"]
+    assert found.by_question_type == {"Disease Diagnosis": found.overall}
+    json.dumps(found.to_json(), allow_nan=False)
+    changes = list(reasoning_sentences(found))[1]
+    assert changes.endswith(f": {PGD} answer 40.0 (2/5), rationale 20.0 (1/5).")
+
+
+def test_what_there_is_not_is_not_known(tmp_path: Path) -> None:
+    """No texts, no figures; no rationales, nothing to agree with."""
+    records = [evaluated(i, name, True) for i in range(3) for name in ("clean", PGD)]
+    assert reasoning(load(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD)))) is None
+    assert reasoning(load(write_run(tmp_path / "b", [certified(0, 900)], "certify"))) is None
+    assert reasoning(load(write_run(tmp_path / "c", [], "evaluate", items=3))) is None
+    bare = [written(i, name, "<answer>B</answer>") for i in range(3) for name in ("clean", PGD)]
+    found = reasoning(load(write_run(tmp_path / "d", bare, "evaluate", conditions=("clean", PGD))))
+    assert found is not None
+    attacked = found.overall[PGD]
+    assert (attacked["agreement"]["share"], attacked["answer_alone"]["share"]) == (None, None)
+    assert shown(attacked["agreement"]) == "n/a" and shown(attacked["rationale"]) == "0.0 (0/3)"
+    assert len(list(reasoning_sentences(found))) == 1
+    half = [record for record in bare if record["attack"] == PGD]
+    found = reasoning(load(write_run(tmp_path / "e", half, "evaluate", conditions=("clean", PGD))))
+    assert found is not None and list(found.overall) == [PGD]
+
+
+def test_tables_of_what_was_written(tmp_path: Path) -> None:
+    runs = [
+        load(run_of(tmp_path / "a", sampled="8 of 80")),
+        load(write_run(tmp_path / "b", [certified(0, 9)], "certify")),
+    ]
+    tables = {table.name: table for table in tables_of(runs, radii="0")}
+    assert [name for name in tables if name.startswith("reasoning")] == [
+        *("reasoning", "reasoning-by-modality", "reasoning-by-question-type")
+    ]
+    shown = tables["reasoning"].shown
+    assert shown["attack"].tolist() == ["clean", PGD] and "8 of 80" in tables["reasoning"].caption
+    assert shown.loc[1, ["n", "words", "agreement", "answer alone changed"]].tolist() == [
+        "8",
+        "5",
+        "50.0 (2/4)",
+        "40.0 (2/5)",
+    ]
+    values = tables["reasoning-by-modality"].values.set_index(["modality", "attack", "column"])
+    assert values.loc[("CT", PGD, "answer alone changed"), ["count", "n"]].tolist() == [1, 3]
+    assert ("CT", "clean", "answer alone changed") not in values.index
+    code, _ = call("report", tmp_path / "a", "--out", tmp_path / "r")
+    assert code == 0 and "50.0 (2/4)" in (tmp_path / "r/tables/reasoning.md").read_text()
+    assert 'id="written"' in (tmp_path / "r/report.html").read_text()
+    assert pd.read_csv(tmp_path / "r/tables/reasoning.csv")["share"].notna().sum() == 3 + 5
