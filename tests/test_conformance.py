@@ -10,6 +10,7 @@ from families import FAMILIES
 from PIL import Image
 
 from safemed_eval.core import Question
+from safemed_eval.errors import CheckpointError
 from safemed_eval.models import Asking, check, load, resolve
 from safemed_eval.models.processor import official_inputs, pixel_inputs
 from safemed_eval.models.prompts import TEMPLATES
@@ -25,6 +26,9 @@ RESIZED = ("idefics3_tiled",)
 
 ROUNDED = ("llama4",)
 """Families whose image processor computes in bfloat16: a flight of steps, whose gradient is that of the slope below."""
+
+READS_AHEAD = ("paligemma",)
+"""Families that look at a prompt, and at what is written behind it, in both directions."""
 
 
 def picture(canvas: torch.Tensor) -> Image.Image:
@@ -161,6 +165,37 @@ def test_what_is_written_is_what_generate_writes(
         (text,) = vlm.processor.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert texts is not None and texts[row] == text
         assert loaded.official(picture(canvases[row]), question).texts == [text]
+
+
+def test_a_forced_text_is_as_likely_as_when_it_is_written(
+    family: str, checkpoint: Callable[[str], object], canvases: torch.Tensor, questions: list[Question]
+) -> None:
+    """One forward over texts of different lengths, in one batch, against token by token with a cache, one at a time."""
+    asking = Asking(readout="generate", template=TEMPLATES["instruct"])
+    loaded = load(resolve(str(checkpoint(family))), device="cpu", asking=asking)
+    vlm, texts = vlm_of(loaded), ["a lung <answer> B </answer>", "<answer> A", "It is C."]
+    likelihood = loaded.classify(questions).likelihood  # type: ignore[attr-defined]
+    if family in READS_AHEAD:
+        with pytest.raises(CheckpointError, match="reads a text as a whole"):
+            likelihood(canvases, texts)
+        return
+    expected = []
+    for row, question in enumerate(questions):
+        inputs, _ = official_inputs(vlm.processor, picture(canvases[row]), vlm.prompt(question, ""))
+        tokens = vlm.processor.tokenizer(texts[row], add_special_tokens=False)["input_ids"]
+        start = inputs["input_ids"].shape[1]
+        found = vlm.model.generate(
+            **vlm._to_model(inputs),
+            max_new_tokens=len(tokens),
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            prefix_allowed_tokens_fn=lambda _, ids, tokens=tokens, start=start: [tokens[len(ids) - start]],
+        )
+        steps = [logits[0].float().log_softmax(0)[token] for logits, token in zip(found.logits, tokens, strict=True)]
+        expected.append(float(torch.stack(steps).mean()))
+    close = 5e-3 if family in RESIZED else 1e-4
+    assert likelihood(canvases, texts).tolist() == pytest.approx(expected, abs=close)
 
 
 def test_models_check_passes(family: str, waist: Get) -> None:

@@ -12,12 +12,16 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from safemed_eval.core import Question
-from safemed_eval.errors import ModelOutputError
+from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.models.answers import CLOSING_TAG
 from safemed_eval.models.processor import official_inputs
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.vlm import VLM
 from safemed_eval.seeds import generator
+
+_READS_AHEAD = {torch.float32: 1e-3, torch.float64: 1e-3}
+_READS_AHEAD_HALF = 0.05
+"""Differences of log-probabilities that the precision does not explain."""
 
 
 class Writer(VLM):
@@ -34,6 +38,7 @@ class Writer(VLM):
 
     def __init__(self, model: Any, processor: Any, asking: Asking) -> None:
         super().__init__(model, processor, asking)
+        self._causal = False
         own, tokenizer = model.generation_config, processor.tokenizer
         model.generation_config = GenerationConfig(
             do_sample=False,
@@ -51,23 +56,38 @@ class Writer(VLM):
 
     def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
         """(B, 3, H, W), a question and a text per row -> (B,) mean log-probability of the text's tokens, forced."""
-        prompts = [self.prompt(question, "") for question in questions]
-        whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
-        height, width = canvas.shape[-2:]
-        lengths = [
-            self._text(longer, height, width)[0]["input_ids"].shape[1]
-            - self._text(prompt, height, width)[0]["input_ids"].shape[1]
-            for prompt, longer in zip(prompts, whole, strict=True)
-        ]
-        inputs = self._inputs(canvas, whole, positions=True)
-        last = {"logits_to_keep": max(lengths) + 1} if "logits_to_keep" in self._forward else {}
-        logits = self.model(**inputs, use_cache=False, **last).logits
-        tokens = inputs["input_ids"].to(logits.device)
+        if not self._causal:
+            self._refuse_reading_ahead(canvas[:1], questions[0])
+        written = [tuple(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        logits = self._forced(canvas, questions, written)
         rows = [
-            -F.cross_entropy(logits[row, -length - 1 : -1].float(), tokens[row, -length:])
-            for row, length in enumerate(lengths)
+            -F.cross_entropy(one[-len(tokens) - 1 : -1].float(), torch.tensor(tokens, device=one.device))
+            for one, tokens in zip(logits, written, strict=True)
         ]
         return torch.stack(rows)
+
+    def _forced(
+        self, canvas: torch.Tensor, questions: Sequence[Question], written: Sequence[tuple[int, ...]]
+    ) -> torch.Tensor:
+        """(B, at least L + 1, V) logits of one forward over prompts with these tokens, at most L, behind them."""
+        inputs = self._inputs(canvas, [self.prompt(q, "") for q in questions], positions=True, written=written)
+        last = {"logits_to_keep": max(map(len, written)) + 1} if "logits_to_keep" in self._forward else {}
+        logits: torch.Tensor = self.model(**inputs, use_cache=False, **last).logits
+        return logits
+
+    @torch.no_grad()
+    def _refuse_reading_ahead(self, canvas: torch.Tensor, question: Question) -> None:
+        """Raise CheckpointError where a token changes the logits of one before it: such a forward does not write."""
+        first, second = self.letters(2).tolist()
+        both = self._forced(canvas.expand(2, -1, -1, -1), [question] * 2, [(first, first), (first, second)])
+        earlier = both[:, -3:-1].float().log_softmax(-1)
+        limit = _READS_AHEAD.get(self.model.dtype, _READS_AHEAD_HALF)
+        if float((earlier[0] - earlier[1]).abs().max()) > limit:
+            raise CheckpointError(
+                f"{type(self.model).__name__} reads a text as a whole, so that later words change how likely earlier "
+                "ones are: a text cannot be forced on it, as --attack adaptive does"
+            )
+        self._causal = True
 
     @torch.no_grad()
     def official_write(self, image: Image.Image, question: Question) -> str:

@@ -129,12 +129,24 @@ class VLM:
         if found:
             raise DataError(f"the question holds the checkpoint's special token {found[0]}")
 
-    def _inputs(self, canvas: torch.Tensor, prompts: Sequence[str], *, positions: bool) -> dict[str, torch.Tensor]:
-        """What the model's forward takes: the pixels of each row, and the text sides left-padded together."""
+    def _inputs(
+        self,
+        canvas: torch.Tensor,
+        prompts: Sequence[str],
+        *,
+        positions: bool,
+        written: Sequence[tuple[int, ...]] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """What the model's forward takes: the pixels of each row, and the text sides left-padded together.
+
+        Args:
+            written: tokens behind each prompt, as if the model had written them.
+        """
         height, width = canvas.shape[-2:]
         _, call = self._text(prompts[0], height, width)
         images = self._to_model(pixel_inputs(self.processor, canvas, call))
-        return {**self._collate(tuple(prompts), height, width, images if positions else None), **images}
+        tokens = tuple(written or [()] * len(prompts))
+        return {**self._collate(tuple(prompts), tokens, height, width, images if positions else None), **images}
 
     def _text(self, prompt: str, height: int, width: int) -> tuple[_Tensors, ImageCall]:
         """The text side of one prompt: ids, masks and token types, each (1, L); built once by the processor."""
@@ -149,11 +161,19 @@ class VLM:
         self._texts.move_to_end(key)
         return self._texts[key]
 
-    def _collate(self, prompts: tuple[str, ...], height: int, width: int, images: _Tensors | None) -> _Tensors:
+    def _collate(
+        self,
+        prompts: tuple[str, ...],
+        written: tuple[tuple[int, ...], ...],
+        height: int,
+        width: int,
+        images: _Tensors | None,
+    ) -> _Tensors:
         """Left-pad the text sides of a batch, on the model's device; given images, with the positions of its tokens."""
-        key = (prompts, height, width, images is None)
+        key = (prompts, written, height, width, images is None)
         if key not in self._batches:
-            rows = [self._text(prompt, height, width)[0] for prompt in prompts]
+            sides = [self._text(prompt, height, width)[0] for prompt in prompts]
+            rows = [_longer(side, tokens) for side, tokens in zip(sides, written, strict=True)]
             longest = max(row["input_ids"].shape[1] for row in rows)
 
             def padded(name: str) -> torch.Tensor:
@@ -217,6 +237,15 @@ class _LetterHead(torch.nn.Module):
         bias = None if self.bias is None else self.bias.to(hidden.device, wide)
         with torch.autocast(hidden.device.type, enabled=False):  # which would narrow them again, in training
             return F.linear(hidden.to(wide), self.rows.to(hidden.device, wide), bias)
+
+
+def _longer(side: _Tensors, tokens: tuple[int, ...]) -> _Tensors:
+    """A text side with these tokens behind it; what else it says of its last token, it says of them."""
+    if not tokens:
+        return side
+    last = {name: value[:, -1:].repeat_interleave(len(tokens), dim=1) for name, value in side.items()}
+    last["input_ids"] = torch.tensor([tokens])
+    return {name: torch.cat([value, last[name]], dim=1) for name, value in side.items()}
 
 
 def _find_head(model: Any) -> tuple[torch.nn.Module, str, torch.nn.Linear]:
