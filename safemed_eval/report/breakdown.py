@@ -162,7 +162,7 @@ def _accuracy(frame: pd.DataFrame, condition: str, huge: bool) -> Json:
 
 
 def _outcomes(part: pd.DataFrame) -> Json:
-    """Why answers are wrong, and how soon; abstentions are those of a smoothed model, and None of any other."""
+    """Why answers are wrong, and how soon; abstentions are those of a smoothed model, on which no attack ends early."""
     if part.empty:
         return {"failed": 0, "no_answer": 0, "abstained": None, "median_steps": None}
     voted = "abstained" in part
@@ -172,7 +172,7 @@ def _outcomes(part: pd.DataFrame) -> Json:
         "failed": int(part["error"].notna().sum()),
         "no_answer": int(silent.sum()),
         "abstained": int(part["abstained"].notna().sum()) if voted else None,
-        "median_steps": None if flipped.empty else float(flipped["steps"].median()),
+        "median_steps": None if voted or flipped.empty else float(flipped["steps"].median()),
     }
 
 
