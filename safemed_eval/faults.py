@@ -20,8 +20,12 @@ FAULTS = (DataError, ModelOutputError, RuntimeError, MemoryError)
 
 
 @contextmanager
-def faults_of_the_model() -> Iterator[None]:
-    """Whatever a model raises is the fault of these rows, and names its place; memory and our own errors pass."""
+def faults_of_the_model(who: str = "the model") -> Iterator[None]:
+    """Whatever a model raises is the fault of these rows, and names its place; memory and our own errors pass.
+
+    Args:
+        who: raised it, for the message; whoever works on the model's rows.
+    """
     try:
         yield
     except SafemedError:
@@ -29,7 +33,7 @@ def faults_of_the_model() -> Iterator[None]:
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise ModelOutputError(f"the model raised {place_of(error)}") from error
+        raise ModelOutputError(f"{who} raised {place_of(error)}") from error
 
 
 def place_of(error: BaseException) -> str:

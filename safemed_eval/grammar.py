@@ -1,11 +1,13 @@
 """The one grammar of spec strings: `name:key=value,key=value`, with fractions such as `eps=4/255`.
 
-A spec string fills the fields of a frozen dataclass; the field's type says how its value is read.
+A spec string fills the fields of a frozen dataclass; the field's type says how its value is read. The first part may
+stand without a key, as in `art:SquareAttack,eps=4/255`, where the dataclass has a field for it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -15,6 +17,10 @@ T = TypeVar("T")
 
 ALWAYS = {"always": True}
 """Metadata of a field that the canonical string never leaves out."""
+FIRST = {"first": True}
+"""Metadata of the field, a text, that is written first and without its key."""
+REST = {"rest": True}
+"""Metadata of the field, a mapping, that takes all further keys; their values are texts, for the class to read."""
 
 RADII = "0,0.5s,1s,1.5s,2s"
 """Where certified accuracy is shown by default; see `radii`."""
@@ -65,11 +71,17 @@ def radii(text: str, sigma: float) -> dict[str, float]:
 
 
 def split(text: str) -> tuple[str, dict[str, str]]:
-    """`"pgd:eps=4/255,steps=10"` -> `("pgd", {"eps": "4/255", "steps": "10"})`."""
+    """`"pgd:eps=4/255,steps=10"` -> `("pgd", {"eps": "4/255", "steps": "10"})`.
+
+    A first part without a key has the key "".
+    """
     name, _, tail = text.strip().partition(":")
     pairs: dict[str, str] = {}
-    for part in filter(None, (piece.strip() for piece in tail.split(","))):
+    for place, part in enumerate(filter(None, (piece.strip() for piece in tail.split(",")))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (equals or place):
+            pairs[""] = key
+            continue
         if not (key and equals and value):
             raise SpecError(f"'{text}': '{part}' is not key=value")
         if key in pairs:
@@ -78,29 +90,54 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     return name.strip(), pairs
 
 
-def build(cls: type[T], pairs: dict[str, str], where: str) -> T:
+def parts(pairs: Mapping[str, str]) -> list[str]:
+    """What `split` has cut, as it was written: `["SquareAttack", "eps=4/255"]`."""
+    return [f"{key}={value}" if key else value for key, value in pairs.items()]
+
+
+def build(cls: type[T], pairs: Mapping[str, str], where: str) -> T:
     """Fill the dataclass `cls` from strings; its `__post_init__` may raise ValueError for values out of range.
 
     Raises:
         SpecError: unknown or missing key, or a value that does not fit its field.
     """
     hints = get_type_hints(cls)
-    known = {_key(f): f for f in fields(cls)}  # type: ignore[arg-type]
-    for key in pairs:
-        if key not in known:
-            guess = did_you_mean(key, known) if known else "it takes no options"
-            raise SpecError(f"{where}: unknown option '{key}'; {guess}")
+    every = fields(cls)  # type: ignore[arg-type]
+    first, rest = (next((f.name for f in every if f.metadata.get(mark)), None) for mark in ("first", "rest"))
+    known = {_key(f): f for f in every if f.name not in (first, rest)}
+    further = {key: value for key, value in pairs.items() if key and key not in known}
+    if "" in pairs and not first:
+        raise SpecError(f"{where}: '{pairs['']}' is not key=value")
+    if first and "" not in pairs:
+        raise SpecError(f"{where}: needs a {first} first, before any key=value")
+    if further and not rest:
+        key = next(iter(further))
+        guess = did_you_mean(key, known) if known else "it takes no options"
+        raise SpecError(f"{where}: unknown option '{key}'; {guess}")
     for name, f in known.items():
         if f.default is MISSING and name not in pairs:
             raise SpecError(f"{where}: needs {name}=...")
-    values = {known[key].name: _read(hints[known[key].name], value, f"{where}: {key}") for key, value in pairs.items()}
+    values: dict[str, Any] = {
+        known[key].name: read(hints[known[key].name], value, f"{where}: {key}")
+        for key, value in pairs.items()
+        if key in known
+    }
+    values |= {first: pairs[""]} if first else {}
+    values |= {rest: further} if rest else {}
     try:
         return cls(**values)
     except ValueError as error:
         raise SpecError(f"{where}: {error}") from None
 
 
-def _read(hint: Any, text: str, where: str) -> Any:
+def read(hint: Any, text: str, where: str) -> Any:
+    """A value of this type from its text.
+
+    Args:
+        hint: bool, int, float, str, a Literal, or one of them or None.
+    Raises:
+        SpecError: it is none; `where` names the option in the message.
+    """
     if get_origin(hint) is Literal:
         choices = get_args(hint)
         if text not in choices:
@@ -119,12 +156,16 @@ def _read(hint: Any, text: str, where: str) -> Any:
 
 def write(name: str, spec: Any) -> str:
     """The canonical spec string: required fields, those marked `ALWAYS`, and those that differ from their defaults."""
-    parts = []
+    pairs: dict[str, str] = {}
     for f in fields(spec):
         value = getattr(spec, f.name)
-        if f.default is MISSING or value != f.default or f.metadata.get("always"):
-            parts.append(f"{_key(f)}={_show(f.name, value)}")
-    return f"{name}:{','.join(parts)}" if parts else name
+        if f.metadata.get("first"):
+            pairs = {"": value} | pairs
+        elif f.metadata.get("rest"):
+            pairs |= {key: _show(key, one) for key, one in value.items()}
+        elif f.default is MISSING or value != f.default or f.metadata.get("always"):
+            pairs[_key(f)] = _show(f.name, value)
+    return f"{name}:{','.join(parts(pairs))}" if pairs else name
 
 
 def _key(f: Field[Any]) -> str:

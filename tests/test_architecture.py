@@ -70,14 +70,14 @@ def test_the_arrow_test_sees_a_wrong_arrow(tmp_path: Path) -> None:
     assert imports(tmp_path / "x.py") == {"safemed_eval.models", "safemed_eval.cli"}
 
 
-HEAVY = ("torch", "transformers", "pandas", "scipy", "pydicom")
+HEAVY = ("torch", "transformers", "pandas", "scipy", "pydicom", "art")
 
 
 @pytest.mark.parametrize(
     "statement",
     [
         "import safemed_eval.cli",
-        "from safemed_eval import attacks; attacks.parse('pgd:eps=4/255')",
+        "from safemed_eval import attacks; attacks.parse_all(['pgd:eps=4/255', 'corrupt'])",
         "from safemed_eval import data; data.kinds()",
         "from safemed_eval.models import resolve",
     ],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from toys import AB, ABCD, SHAPE, Net, generators, grid_canvases, linear, middle_canvases, run
 
 from safemed_eval import attacks
 from safemed_eval.attacks._ascent import Goal
@@ -15,53 +16,7 @@ from safemed_eval.core import Question
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
-from safemed_eval.seeds import generator
 from safemed_eval.threat import Threat
-
-AB = Question(text="Which?", options=("A", "B"))
-ABCD = Question(text="Which?", options=("A", "B", "C", "D"))
-SHAPE = (3, 8, 9)
-
-
-class Net:
-    """A small nonlinear network with K outputs, seeded."""
-
-    def __init__(self, options: int = 4, seed: int = 0) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.module = torch.nn.Sequential(
-                torch.nn.Flatten(),
-                torch.nn.Linear(int(np.prod(SHAPE)), 32),
-                torch.nn.Tanh(),
-                torch.nn.Linear(32, options),
-            ).requires_grad_(False)
-
-    def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
-        return 3 * self.module(canvas - 0.5)
-
-
-def middle_canvases(rows: int = 6) -> torch.Tensor:
-    """Away from 0 and 1, so that no small attack meets the box."""
-    return 0.3 + 0.4 * torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(1))
-
-
-def grid_canvases(rows: int = 6) -> torch.Tensor:
-    return (torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(2)) * 255).round() / 255
-
-
-def generators(rows: int = 6, key: str = "") -> list[torch.Generator]:
-    return [generator("cpu", 0, key, row) for row in range(rows)]
-
-
-def run(
-    spec: str, model: object, x: torch.Tensor, labels: torch.Tensor, question: Question = ABCD, **kw: bool
-) -> attacks.Attacked:
-    classify = Waist(model, torch.device("cpu")).classify([question] * len(x))
-    return attacks.parse(spec)(classify, x, labels, generators(len(x)), **kw)
-
-
-def linear() -> Linear:
-    return Linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(3)), bias=0.1)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +101,14 @@ ALL = [
     "apgd:eps=2,norm=l2,steps=8,restarts=2,loss=dlr",
     "apgd:eps=8/255,steps=8,target=least-likely,loss=dlr",
     "transfer:eps=8/255,from=other,steps=4",
+    "art:SquareAttack,eps=8/255,max_iter=10",
+    "art:HopSkipJump,eps=1,norm=l2,max_iter=1,init_eval=5,max_eval=10",
+    "art:AutoProjectedGradientDescent,eps=8/255,max_iter=5,nb_random_init=1",
+    "corrupt:kind=noise,severity=4",
+    "corrupt:kind=motion,severity=5",
+    "corrupt:kind=jpeg,severity=3",
 ]
-GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith("noise")]
+GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(("noise", "corrupt"))]
 
 
 @pytest.mark.parametrize("quantize", [False, True])

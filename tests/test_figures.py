@@ -22,8 +22,9 @@ from synthetic import ATTACKS, SMOOTHING, certified, evaluated, failed, write_ru
 
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
 from safemed_eval.report import figures
+from safemed_eval.report.breakdown import breakdown
 from safemed_eval.report.figures import draw_all, kinds, style
-from safemed_eval.report.figures._attacks import chosen, words
+from safemed_eval.report.figures._attacks import CORRUPTED, LARGEST, chosen, words
 from safemed_eval.report.figures._style import GREY, look, plain
 from safemed_eval.report.load import LoadedRun, load, load_all
 from safemed_eval.runs.images import Keeper
@@ -229,11 +230,11 @@ def test_bars_are_shares_with_intervals_all_first(tmp_path: Path) -> None:
 def test_of_many_attacks_the_largest_eps_stands_for_each(tmp_path: Path) -> None:
     run = attacked(tmp_path / "a", SWEEP)
     shown = ["clean", "fgsm:eps=8/255", "pgd:eps=8/255,steps=10", "pgd:eps=1.5,norm=l2,steps=10", "noise:eps=8/255"]
-    assert chosen(run) == (shown, True)
+    assert chosen(run) == (shown, [LARGEST])
     figure = drawn("bars", [run])["accuracy-by-modality"]
     assert "Of each attack the largest eps" in words_of(figure)
     assert words("pgd:eps=8/255,steps=10") in words_of(figure) and "official" not in words_of(figure)
-    assert chosen(attacked(tmp_path / "b", {"clean": 8, PGD: 7, "official": 9})) == (["clean", PGD], False)
+    assert chosen(attacked(tmp_path / "b", {"clean": 8, PGD: 7, "official": 9})) == (["clean", PGD], [])
 
 
 def test_bars_of_many_runs_go_on_in_another_file(tmp_path: Path) -> None:
@@ -242,6 +243,60 @@ def test_bars_of_many_runs_go_on_in_another_file(tmp_path: Path) -> None:
         "accuracy-by-modality": ["r0", "r1", "r2", "r3", "r4"],
         "accuracy-by-modality-2": ["r5", "r6"],
     }
+
+
+# --- corruptions -----------------------------------------------------------------------------------------------------
+
+
+def corrupt(kind: str, severity: int) -> str:
+    return f"corrupt:kind={kind},severity={severity}"
+
+
+WORN = {"clean": 9, PGD: 5} | {corrupt("jpeg", severity): 8 - severity for severity in (5, 1, 2)}
+WORN |= {corrupt("noise", 3): 1, "art:SquareAttack,eps=4/255,max_iter=9": 6}
+
+
+def test_accuracy_falls_along_severity_from_clean_at_zero(tmp_path: Path) -> None:
+    runs = [
+        attacked(tmp_path / "a", WORN),
+        attacked(tmp_path / "b", {"clean": 8, corrupt("blur", 2): 7, corrupt("jpeg", 4): 6}),
+        attacked(tmp_path / "c", SWEEP),
+    ]
+    (figure,) = drawn("corruptions", runs).values()
+    assert titles(figure) == ["jpeg", "noise", "blur"]
+    jpeg, noise, blur = map(curves, figure.axes)
+    worn = (pytest.approx([0, 1, 2, 5]), pytest.approx([90, 70, 60, 30]))
+    assert jpeg == [worn, (pytest.approx([0, 4]), pytest.approx([80, 60]))]
+    assert noise == [(pytest.approx([0, 3]), pytest.approx([90, 10]))]
+    assert blur == [(pytest.approx([0, 2]), pytest.approx([80, 70]))]
+    share = clustered_proportion([True] * 3 + [False] * 7, range(10))
+    (low, high) = figure.axes[0].containers[0].lines[2][0].get_segments()[3][:, 1]
+    assert (low, high) == (pytest.approx(100 * share.lower), pytest.approx(100 * share.upper))
+    assert "severity" in words_of(figure) and "canvas 384x384" in words_of(figure)
+    assert "a b" in words_of(figure), "a run without corruptions is left out"
+    assert not drawn("corruptions", runs[2:])
+
+
+def test_a_corruption_is_no_attack_in_a_ball(tmp_path: Path) -> None:
+    """It has no place on an axis of eps, is never the strongest attack, and says nothing of image-blindness."""
+    huge = "art:SquareAttack,eps=1"
+    run = attacked(tmp_path / "a", WORN | {huge: 2})
+    security = drawn("security", [run])["security-linf"]
+    assert "ART SquareAttack" in words_of(security) and "corrupt" not in words_of(security)
+    assert [points for points, _ in curves(security.axes[0])] == [
+        pytest.approx([0, 4]),
+        pytest.approx([0, 4]),
+        pytest.approx([0, 255]),
+    ]
+    assert chosen(run) == (["clean", PGD, "art:SquareAttack,eps=4/255,max_iter=9", huge], [CORRUPTED])
+    assert CORRUPTED in words_of(drawn("bars", [run])["accuracy-by-modality"])
+    few = attacked(tmp_path / "b", {"clean": 9, corrupt("jpeg", 5): 3})
+    assert chosen(few) == (["clean", corrupt("jpeg", 5)], [])
+    records = [evaluated(i, name, i < n, question_type="Grade") for i in range(9) for name, n in WORN.items()]
+    heat = drawn("heatmap", [run_of(tmp_path / "c", records, "evaluate", conditions=list(WORN))])
+    assert titles(heat["accuracy-heatmap"])[1] == "strongest attack: PGD eps=4/255, steps=10"
+    blind = {name: cell["image_blind"] for name, cell in breakdown(run).overall.items()}
+    assert {name for name, count in blind.items() if count is not None} == {huge}
 
 
 # --- matrices --------------------------------------------------------------------------------------------------------

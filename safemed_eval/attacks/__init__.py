@@ -3,19 +3,20 @@
     attack = parse("pgd:eps=4/255,steps=10")
     result = attack(classify, canvas, labels, generators)
 
-Importing this package, and parsing, costs no torch import.
+Importing this package, and parsing, costs no torch import, unless ART is asked for, which brings it.
 """
 
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterable
 from importlib import import_module
 
 from safemed_eval import grammar
 from safemed_eval.attacks._base import Attack, Attacked
 from safemed_eval.errors import SpecError, did_you_mean
 
-__all__ = ["Attack", "Attacked", "names", "parse"]
+__all__ = ["Attack", "Attacked", "names", "parse", "parse_all"]
 
 
 def names() -> list[str]:
@@ -30,7 +31,29 @@ def parse(text: str) -> Attack:
         SpecError: unknown name or option, or a value out of range.
     """
     name, pairs = grammar.split(text)
+    return grammar.build(_class(name, text), pairs, f"--attack {name}")
+
+
+def parse_all(texts: Iterable[str]) -> list[Attack]:
+    """The attacks of some spec strings, each once, in their order.
+
+    A spec may stand for several: `corrupt:severity=3` for one of each kind.
+
+    Raises:
+        SpecError: as in `parse`.
+    """
+    found: dict[str, Attack] = {}
+    for text in texts:
+        name, pairs = grammar.split(text)
+        cls = _class(name, text)
+        for each in cls.spread(pairs):
+            attack = grammar.build(cls, each, f"--attack {name}")
+            found.setdefault(str(attack), attack)
+    return list(found.values())
+
+
+def _class(name: str, text: str) -> type[Attack]:
     if name not in names():
         raise SpecError(f"--attack {text}: unknown attack '{name}'; {did_you_mean(name, names())}")
     attack: type[Attack] = import_module(f"{__name__}.{name}").ATTACK
-    return grammar.build(attack, pairs, f"--attack {name}")
+    return attack

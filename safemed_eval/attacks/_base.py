@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +30,7 @@ class Attacked:
     canvas: torch.Tensor
     """(B, 3, H, W) float32 in [0, 1]."""
     steps: list[int]
-    """Gradient steps that each row took, up to the point that is returned or to the end."""
+    """Gradient steps that each row took, up to the point that is returned or to the end; queries, for ART's attacks."""
     targets: list[int] | None = None
     """The option that each row was pushed to, for a targeted attack."""
     climb: list[list[float] | None] | None = None
@@ -77,6 +77,11 @@ class Attack:
             ValueError: it believes single estimates, and would stop too early.
         """
         raise ValueError(f"{self.name} believes the first flip that it sees; on a smoothed model use pgd or fgsm")
+
+    @classmethod
+    def spread(cls, pairs: Mapping[str, str]) -> list[Mapping[str, str]]:
+        """The options of each attack that a spec with these stands for: one, unless a subclass leaves some open."""
+        return [pairs]
 
     def __str__(self) -> str:
         return grammar.write(self.name, self)

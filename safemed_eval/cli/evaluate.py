@@ -35,8 +35,9 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="fgsm:eps=4/255, pgd:eps=4/255,steps=10 (further keys: norm=l2, loss=margin, restarts=5, "
-            "target=random, ...), apgd:eps=4/255,steps=100, or the control noise:eps=4/255. May be repeated; clean is "
-            "always included.",
+            "target=random, ...), apgd:eps=4/255,steps=100, an attack of ART such as art:SquareAttack,eps=4/255, the "
+            "control noise:eps=4/255, or a natural corruption corrupt:kind=jpeg,severity=3 (without a kind all kinds, "
+            "without a severity 1 to 5). May be repeated; clean is always included.",
         ),
     ] = None,
     quantize: Annotated[
@@ -64,7 +65,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Accuracy, clean and under attack, by imaging modality and question type."""
-    chosen = {str(one): one for one in map(attacks.parse, ["clean", *(attack or [])])}
+    chosen = {str(one): one for one in attacks.parse_all(["clean", *(attack or [])])}
     conditions = [*chosen, *[OFFICIAL] * official, *[CIRCULAR] * circular]
     if official and model.model.startswith("python:"):
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")

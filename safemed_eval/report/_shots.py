@@ -33,8 +33,8 @@ def shots(run: LoadedRun) -> list[Shot]:
         attack = run.spec["attacks"].get(condition, {})
         if attack.get("eps") is not None:
             name, pairs = grammar.split(condition)
-            rest = ",".join(f"{key}={value}" for key, value in pairs.items() if key not in ("eps", "norm"))
-            family = f"{name}:{rest}".rstrip(":")
+            rest = grammar.parts({key: value for key, value in pairs.items() if key not in ("eps", "norm")})
+            family = f"{name}:{','.join(rest)}".rstrip(":")
             found.append(
                 Shot(condition=condition, family=family, norm=attack.get("norm", "linf"), eps=float(attack["eps"]))
             )

@@ -140,12 +140,16 @@ def _by(frame: pd.DataFrame, column: str, measure: Callable[[pd.DataFrame], Json
     return {str(name): measure(frame[frame[column] == name]) for name in sorted(frame[column].unique())}
 
 
+_MEASURED = ("attack", "correct", "cluster", "error", "prediction", "abstained", "steps")
+
+
 def _attacked(part: pd.DataFrame, conditions: Sequence[str], huge: Set[str]) -> Json:
-    return {name: _accuracy(part, name, name in huge) for name in conditions}
+    rows = part[[column for column in _MEASURED if column in part]]
+    under = {} if rows.empty else dict(list(rows.groupby("attack")))
+    return {name: _accuracy(under.get(name, rows[:0]), name in huge) for name in conditions}
 
 
-def _accuracy(frame: pd.DataFrame, condition: str, huge: bool) -> Json:
-    part = frame if frame.empty else frame[frame["attack"] == condition]
+def _accuracy(part: pd.DataFrame, huge: bool) -> Json:
     correct = [] if part.empty else part["correct"].tolist()
     share = stats.clustered_proportion(correct, clusters_of(part))
     return {

@@ -110,7 +110,9 @@ def _overview(studies: Sequence[Study], items: single.Items, slices: Mapping[str
             about |= {"sigma": run.smoothing.sigma, "ceiling": run.smoothing.ceiling}
         else:
             about |= {"conditions": list(map(visible, run.conditions)), "families": data.families(run)}
-            about["attacks"] = [name not in UNATTACKED for name in run.conditions]
+            about["attacks"] = [
+                name not in UNATTACKED and name.partition(":")[0] != "corrupt" for name in run.conditions
+            ]
         described.append(about)
     shown = {column: list(map(visible, names)) for column, names in slices.items()}
     return {"runs": described, "slices": shown, "items": items.to_json(slices)}

@@ -12,7 +12,10 @@ from typing import Any
 
 from safemed_eval.version import __version__
 
-_PACKAGES = ("torch", "torchvision", "transformers", "numpy", "scipy", "pillow", "pydicom", "peft", "accelerate")
+_PACKAGES = (
+    *("torch", "torchvision", "transformers", "numpy", "scipy", "pillow", "pydicom", "peft", "accelerate"),
+    "adversarial-robustness-toolbox",
+)
 
 
 def session(device: str) -> dict[str, Any]:

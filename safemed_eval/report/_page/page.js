@@ -51,7 +51,7 @@
     evaluate: {
       holds: "right throughout",
       flipped: "flipped under attack",
-      moved: "right when clean, wrong officially or in a rotation",
+      moved: "right when clean, wrong officially, in a rotation or corrupted",
       wrong: "wrong when clean",
       silent: "no answer",
     },

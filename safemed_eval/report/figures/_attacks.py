@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from safemed_eval import grammar
-from safemed_eval.core import CIRCULAR, OFFICIAL
+from safemed_eval.core import CIRCULAR, OFFICIAL, UNATTACKED
 from safemed_eval.report._shots import HUGE_EPS, Shot, shots
 from safemed_eval.report.load import LoadedRun
 
-CLEAN, NOISE = "clean", "noise"
+CLEAN, NOISE, CORRUPT = "clean", "noise", "corrupt"
 MOST_CONDITIONS = 4
-"""With more, only the largest eps of each attack is shown."""
+"""With more, corruptions are left out, and if it takes that, too, only the largest eps of each attack is shown."""
 LARGEST = f"Of each attack the largest eps (below {HUGE_EPS:g} for L-infinity)."
+CORRUPTED = "Corruptions have a figure of their own."
 _ACRONYM = 4
 
 
@@ -21,21 +22,35 @@ def is_noise(condition: str) -> bool:
     return condition.partition(":")[0] == NOISE
 
 
-def chosen(run: LoadedRun) -> tuple[list[str], bool]:
-    """The conditions that a figure with little room shows, clean first, noise last, and whether some are left out.
+def is_corruption(condition: str) -> bool:
+    """Whether it is a natural corruption and no attack."""
+    return condition.partition(":")[0] == CORRUPT
+
+
+def is_search(condition: str) -> bool:
+    """Whether it is an attack: something that looks for an image on which the model errs."""
+    return condition not in UNATTACKED and not is_noise(condition) and not is_corruption(condition)
+
+
+def chosen(run: LoadedRun) -> tuple[list[str], list[str]]:
+    """The conditions that a figure with little room shows, clean first, noise last, and notes on what is left out.
 
     A huge eps does not stand for an attack that has a smaller one, too.
     """
     every = sorted((condition for condition in run.conditions if condition not in (OFFICIAL, CIRCULAR)), key=is_noise)
     if len(every) <= MOST_CONDITIONS:
-        return every, False
+        return every, []
+    searched = [condition for condition in every if not is_corruption(condition)]
+    notes = [CORRUPTED] if len(searched) < len(every) else []
+    if len(searched) <= MOST_CONDITIONS:
+        return searched, notes
     largest: dict[tuple[str, str], Shot] = {}
     for shot in sorted(shots(run), key=lambda shot: (shot.is_huge, -shot.eps)):
         largest.setdefault((shot.family, shot.norm), shot)
     has_eps = {shot.condition for shot in shots(run)}
     kept = {shot.condition for shot in largest.values()}
-    found = [condition for condition in every if condition in kept or condition not in has_eps]
-    return found, len(found) < len(every)
+    found = [condition for condition in searched if condition in kept or condition not in has_eps]
+    return found, [*([LARGEST] if len(found) < len(searched) else []), *notes]
 
 
 def union(lists: Iterable[Iterable[str]]) -> list[str]:
@@ -48,4 +63,4 @@ def words(condition: str) -> str:
     name, pairs = grammar.split(condition)
     # Short names of attacks are acronyms.
     spoken = name.upper() if len(name) <= _ACRONYM else name
-    return f"{spoken} {', '.join(f'{key}={value}' for key, value in pairs.items())}".rstrip()
+    return f"{spoken} {', '.join(grammar.parts(pairs))}".rstrip()

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from safemed_eval.core import UNKNOWN
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import CLEAN, chosen, is_noise, words
+from safemed_eval.report.figures._attacks import CLEAN, chosen, is_search, words
 from safemed_eval.report.figures._sheet import below, letters, sheet
 from safemed_eval.report.figures._style import GREY, INK, SIZE, TWO_COLUMNS, VERMILLION, plain
 from safemed_eval.report.load import SLICES, LoadedRun
@@ -46,7 +46,7 @@ def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
     evaluated = grouped.with_records(runs, "evaluate")
     for suffix, run in grouped.one_by_one(evaluated):
         for condition in chosen(run)[0]:
-            if condition != CLEAN and not is_noise(condition) and (items := _items(run, condition)):
+            if is_search(condition) and (items := _items(run, condition)):
                 yield f"attacked-items-{grouped.slug(condition)}{suffix}", _figure(run, condition, items)
 
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from safemed_eval.report.breakdown import breakdown
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import LARGEST, chosen, is_noise, union, words
+from safemed_eval.report.figures._attacks import chosen, is_noise, union, words
 from safemed_eval.report.figures._sheet import below, letters, sheet, wrapped
 from safemed_eval.report.figures._style import (
     DAGGER,
@@ -69,7 +69,7 @@ def _figure(runs: Sequence[LoadedRun], column: str, names: Sequence[str]) -> Fig
     panels[-1].set_yticks([0, 25, 50, 75, 100])
     panels[-1].set_xlim(-0.55, len(groups) - 0.45)
     notes = ["Error bars: 95 % intervals. n: items."]
-    notes += [LARGEST] if any(others for _, others in picked) else []
+    notes += union(others for _, others in picked)
     notes += [grouped.FEW] if few else []
     notes += [*grouped.left_out(runs, column, names), *grouped.notes(runs)]
     legend: dict[str, Artist] = {words(one): Patch(**_paint(own[one])) for one in conditions}

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
-from safemed_eval.core import UNATTACKED
 from safemed_eval.report._shots import shots
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import CLEAN, is_noise, words
+from safemed_eval.report.figures._attacks import CLEAN, is_search, words
 from safemed_eval.report.figures._cells import Cell, matrix, scale
 from safemed_eval.report.figures._sheet import below, sheet
 from safemed_eval.report.figures._style import TWO_COLUMNS, plain
@@ -54,7 +53,7 @@ def _strongest(run: LoadedRun) -> str | None:
     found = {
         name: overall[name]["accuracy"]
         for name in run.conditions
-        if name not in UNATTACKED and not is_noise(name) and overall[name]["accuracy"] is not None
+        if is_search(name) and overall[name]["accuracy"] is not None
     }
     huge = {shot.condition for shot in shots(run) if shot.is_huge}
     return min(found.keys() - huge or found, key=lambda name: (found[name], name), default=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,6 +13,7 @@ from safemed_eval.report._shots import Shot, shots
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import CLEAN, is_noise, union, words
+from safemed_eval.report.figures._curves import Points, line, plot
 from safemed_eval.report.figures._sheet import below, label_outer, letters, sheet, wrapped
 from safemed_eval.report.figures._style import DAGGER, GREY, ONE_COLUMN, TWO_COLUMNS, Look, look, looks
 from safemed_eval.report.load import Json, LoadedRun
@@ -23,9 +23,6 @@ _WIDE = 16
 """Where the largest eps is so many times the smallest, they are drawn at equal steps of their logarithm."""
 _MOST_TICKS = 7
 _UNITS = {"linf": (255.0, "/255"), "l2": (1.0, "L2 length in [0, 1] pixel units")}
-
-Points = list[tuple[float, Json]]
-"""(eps in the unit of the axis, numbers), rising."""
 
 
 def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
@@ -63,10 +60,10 @@ def _figure(
                 as_it_is = own[run.name] if several else looks_here[family]
                 shown = replace(as_it_is, color=GREY, dash=_DOTS) if is_noise(family) else as_it_is
                 if points := _points(ours[run.name], measured[run.name], family, factor):
-                    _plot(axes, points, shown)
+                    plot(axes, points, shown)
     _axis(grid[0], sorted({factor * shot.eps for run in runs for shot in ours[run.name]}))
-    legend = {run.name: _line(own[run.name]) for run in runs} if several else {}
-    legend |= {} if several else {words(name): _line(looks_here[name]) for name in attacks}
+    legend = {run.name: line(own[run.name]) for run in runs} if several else {}
+    legend |= {} if several else {words(name): line(looks_here[name]) for name in attacks}
     legend |= {f"{words(name)}, the random control": Line2D([], [], color=GREY, linestyle=_DOTS) for name in noises}
     cells = [cell for of_run in measured.values() for cell in of_run.values()]
     few = any(cell["few"] for cell in cells)
@@ -81,30 +78,6 @@ def _points(ours: Sequence[Shot], cells: Json, family: str, factor: float) -> Po
     found = [(factor * shot.eps, cells[shot.condition]) for shot in ours if shot.family == family]
     points = [(0.0, cells[CLEAN]), *found] if found and CLEAN in cells else found
     return sorted(((eps, cell) for eps, cell in points if cell["accuracy"] is not None), key=lambda point: point[0])
-
-
-def _plot(axes: Axes, points: Points, own: Look) -> None:
-    share = [100 * cell["accuracy"] for _, cell in points]
-    drawn = axes.errorbar(
-        [eps for eps, _ in points],
-        share,
-        yerr=[
-            [100 * (cell["accuracy"] - cell["lower"]) for _, cell in points],
-            [100 * (cell["upper"] - cell["accuracy"]) for _, cell in points],
-        ],
-        color=own.color,
-        linestyle=own.dash,
-        marker=own.marker,
-        elinewidth=0.6,
-        capsize=1.5,
-        capthick=0.6,
-        zorder=3,
-    )
-    drawn[0].set_clip_on(False)  # markers at 0 and 100 %
-
-
-def _line(own: Look) -> Artist:
-    return Line2D([], [], color=own.color, linestyle=own.dash, marker=own.marker)
 
 
 def _axis(axes: Axes, steps: Sequence[float]) -> None:

@@ -1,0 +1,107 @@
+"""art: any evasion attack of the Adversarial Robustness Toolbox that works on a classifier of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from safemed_eval.attacks._base import Attacked, BallAttack
+from safemed_eval.errors import SpecError
+from safemed_eval.grammar import FIRST, REST
+
+if TYPE_CHECKING:
+    import torch
+    from art.estimators.classification import PyTorchClassifier
+
+    from safemed_eval.attacks._art import Bindable
+    from safemed_eval.core import Classify, Question
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ART(BallAttack):
+    """One call of an ART attack per row, on an estimator of that row's own question.
+
+    A row that is answered wrongly at once is left as it is. An attack that looks for the nearest adversarial image, and
+    so has no eps, runs as it is: its result is moved into the ball, and only then judged.
+
+    Args:
+        method: ART's name of the attack, in any case, with or without its ending Attack or Method.
+        options: what else that class takes, as text or as values; those that are ART's defaults are dropped. Not
+            settable are `targeted` and what is no number, word, yes or no. Unless given, `eps_step` is the part of eps
+            that it is in ART's defaults, a third, since ART's own 0.1 is far outside a small ball.
+    Source:
+        Nicolae et al. 2018 (arXiv:1807.01069). Differs: the first squares of Square are made to fit into a canvas that
+        is small or far from square, where ART fails.
+    """
+
+    method: str = field(metadata=FIRST)
+    options: Mapping[str, Value] = field(default_factory=dict, metadata=REST, hash=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_without_art()
+        from safemed_eval.attacks import _art
+
+        object.__setattr__(self, "method", _art.method_of(self.method))
+        object.__setattr__(self, "options", _art.options_of(self))
+        _art.refuse_unfit(self)
+
+    @property
+    def needs_gradients(self) -> bool:
+        from safemed_eval.attacks._art import uses_gradients
+
+        return uses_gradients(self.method)
+
+    def search(
+        self,
+        classify: Classify,
+        canvas: torch.Tensor,
+        labels: torch.Tensor,
+        generators: Sequence[torch.Generator],
+        quantize: bool,
+    ) -> Attacked:
+        from safemed_eval.attacks._art import search_rows
+
+        found, queries = search_rows(self, classify, canvas, labels, generators)
+        if quantize:
+            found = self.threat.snap(canvas, self.threat.project(canvas, found))
+        return Attacked(canvas=found, steps=queries)
+
+
+def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int]) -> PyTorchClassifier:
+    """A loaded model, bound to one question, as a classifier of ART: for its attacks, metrics and certificates.
+
+    It maps (B, 3, H, W) pixels in [0, 1] to (B, K) log-probabilities of the question's options, which serve ART as
+    logits, and has gradients. It works on the CPU, and the model stays where it is; train(), eval() and backward() do
+    not reach the model's modules and weights.
+
+        model = safemed_eval.models.load(safemed_eval.models.resolve("builtin:sft"))
+        classifier = safemed_eval.to_art(model, question, canvas_size=(64, 64))
+        SquareAttack(classifier, eps=4 / 255).generate(pixels, labels)
+
+    Args:
+        model: what `safemed_eval.models.load` returns.
+        canvas_size: height and width.
+    Raises:
+        SpecError: ART is not installed.
+    """
+    _refuse_without_art()
+    from safemed_eval.attacks._art import estimator
+
+    return estimator(model.classify([question]), len(question.options), canvas_size, model.device)
+
+
+def _refuse_without_art() -> None:
+    try:
+        import_module("art.attacks.evasion")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "art":
+            raise
+        raise SpecError("art needs ART: pip install 'adversarial-robustness-toolbox>=1.20,<2'") from None
+
+
+ATTACK = ART

@@ -1,0 +1,57 @@
+"""Small models, questions and canvases to attack."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from safemed_eval import attacks
+from safemed_eval.core import Question
+from safemed_eval.models.toy import Linear
+from safemed_eval.models.waist import Waist
+from safemed_eval.seeds import generator
+
+AB = Question(text="Which?", options=("A", "B"))
+ABCD = Question(text="Which?", options=("A", "B", "C", "D"))
+SHAPE = (3, 8, 9)
+
+
+class Net:
+    """A small nonlinear network with K outputs, seeded."""
+
+    def __init__(self, options: int = 4, seed: int = 0) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.module = torch.nn.Sequential(
+                torch.nn.Flatten(),
+                torch.nn.Linear(int(np.prod(SHAPE)), 32),
+                torch.nn.Tanh(),
+                torch.nn.Linear(32, options),
+            ).requires_grad_(False)
+
+    def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+        return 3 * self.module(canvas - 0.5)
+
+
+def middle_canvases(rows: int = 6) -> torch.Tensor:
+    """Away from 0 and 1, so that no small attack meets the box."""
+    return 0.3 + 0.4 * torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(1))
+
+
+def grid_canvases(rows: int = 6) -> torch.Tensor:
+    return (torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(2)) * 255).round() / 255
+
+
+def generators(rows: int = 6, key: str = "") -> list[torch.Generator]:
+    return [generator("cpu", 0, key, row) for row in range(rows)]
+
+
+def run(
+    spec: str, model: object, x: torch.Tensor, labels: torch.Tensor, question: Question = ABCD, **kw: bool
+) -> attacks.Attacked:
+    classify = Waist(model, torch.device("cpu")).classify([question] * len(x))
+    return attacks.parse(spec)(classify, x, labels, generators(len(x)), **kw)
+
+
+def linear() -> Linear:
+    return Linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(3)), bias=0.1)
