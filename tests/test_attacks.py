@@ -101,6 +101,7 @@ ALL = [
     "apgd:eps=2,norm=l2,steps=8,restarts=2,loss=dlr",
     "apgd:eps=8/255,steps=8,target=least-likely,loss=dlr",
     "transfer:eps=8/255,from=other,steps=4",
+    "suite:eps=8/255,steps=6,queries=12",
     "art:SquareAttack,eps=8/255,max_iter=10",
     "art:HopSkipJump,eps=1,norm=l2,max_iter=1,init_eval=5,max_eval=10",
     "art:AutoProjectedGradientDescent,eps=8/255,max_iter=5,nb_random_init=1",

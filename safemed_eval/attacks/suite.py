@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack
+from safemed_eval.attacks._base import Attacked, BallAttack
 from safemed_eval.attacks.apgd import APGD
+from safemed_eval.attacks.art import ART
 from safemed_eval.grammar import ALWAYS
 
 if TYPE_CHECKING:
     import torch
 
     from safemed_eval.core import Classify
+
+
+_QUERIES_A_ROUND = 3
+"""Of ART's Square."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,7 @@ class Suite(BallAttack):
 
     Args:
         steps: gradients of each APGD.
-        queries: images that Square may show to the model, for each row.
+        queries: about how many images Square shows to the model, for each row.
     Source:
         AutoAttack, Croce and Hein 2020 (arXiv:2003.01690), for a question of K options. Differs: all K - 1 wrong
         options are targets; where a question has fewer than four, the margin stands for the targeted DLR loss, which is
@@ -33,7 +38,7 @@ class Suite(BallAttack):
     """
 
     steps: int = field(default=100, metadata=ALWAYS)
-    queries: int = 1000
+    queries: int = 600
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,11 +46,10 @@ class Suite(BallAttack):
             raise ValueError("steps and queries must be at least 1")
 
     @property
-    def square(self) -> Attack:
+    def square(self) -> ART:
         """The black-box member."""
-        from safemed_eval.attacks import parse
-
-        return parse(f"art:SquareAttack,eps={self.eps},norm={self.norm},max_iter={self.queries}")
+        rounds = max(1, self.queries // _QUERIES_A_ROUND)
+        return ART(method="SquareAttack", eps=self.eps, norm=self.norm, options={"max_iter": rounds})
 
     def search(
         self,

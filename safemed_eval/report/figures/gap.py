@@ -12,11 +12,12 @@ from safemed_eval.report._shots import shots
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import CLEAN, is_noise, words
+from safemed_eval.report.figures._curves import line, plot
 from safemed_eval.report.figures._sheet import below, sheet
 from safemed_eval.report.figures._style import DAGGER, GREY, ONE_COLUMN, look
-from safemed_eval.report.load import LoadedRun
+from safemed_eval.report.load import Json, LoadedRun
 from safemed_eval.smoothing import UNCLEAR
-from safemed_eval.stats import Proportion, clustered_proportion
+from safemed_eval.stats import clustered_proportion
 
 _SAME = ("model", "asking", "data", "canvas", "select", "skipped")
 _NOTE = (
@@ -48,11 +49,12 @@ def _families(run: LoadedRun) -> dict[str, list[tuple[float, str]]]:
     return {family: sorted(points) for family, points in found.items()}
 
 
-def _not_proved_wrong(run: LoadedRun, condition: str) -> Proportion:
+def _not_proved_wrong(run: LoadedRun, condition: str) -> Json:
     """The share of items that an attack leaves right, or whose vote is unclear."""
     rows = run.under(condition)
     held = rows["correct"] | (rows["abstained"] == UNCLEAR)
-    return clustered_proportion(held.tolist(), rows["cluster"].tolist())
+    share = clustered_proportion(held.tolist(), rows["cluster"].tolist())
+    return {"accuracy": share.estimate, "lower": share.lower, "upper": share.upper, "few": share.few}
 
 
 def _figure(certified: LoadedRun, attacked: LoadedRun) -> Figure:
@@ -71,20 +73,8 @@ def _figure(certified: LoadedRun, attacked: LoadedRun) -> Figure:
     for number, (family, ours) in enumerate(families.items(), start=1):
         other = look(number)
         points = [(0.0, cells[CLEAN]), *((eps, cells[condition]) for eps, condition in ours)]
-        ends = [(eps, *map(_percent, (cell.estimate, cell.lower, cell.upper))) for eps, cell in points if cell.n]
-        axes.errorbar(
-            [eps for eps, *_ in ends],
-            [share for _, share, *_ in ends],
-            yerr=[[share - low for _, share, low, _ in ends], [high - share for _, share, _, high in ends]],
-            color=other.color,
-            linestyle=other.dash,
-            marker=other.marker,
-            elinewidth=0.6,
-            capsize=1.5,
-            capthick=0.6,
-            zorder=4,
-        )
-        legend[f"under {words(family)}"] = Line2D([], [], color=other.color, linestyle=other.dash, marker=other.marker)
+        plot(axes, [(eps, cell) for eps, cell in points if cell["accuracy"] is not None], other)
+        legend[f"under {words(family)}"] = line(other)
     legend["ceiling of the sample budget"] = Line2D([], [], color=GREY, linestyle=":", linewidth=0.7)
     largest = max(eps for ours in families.values() for eps, _ in ours)
     axes.set_xlim(0, 1.03 * max(curve.radii[-1], largest))
@@ -92,11 +82,6 @@ def _figure(certified: LoadedRun, attacked: LoadedRun) -> Figure:
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.set_xlabel(f"L2 radius ([0, 1] pixel units, {grouped.canvas_words(certified)})")
     axes.set_ylabel("accuracy of the smoothed model (%)")
-    few = curve.few or any(cell.few for cell in cells.values())
+    few = curve.few or any(cell["few"] for cell in cells.values())
     title = f"{certified.name}, sigma {certified.smoothing.sigma:g}{DAGGER * few}."
     return below(figure, legend, [title, _NOTE, *[grouped.FEW] * few, *grouped.notes([certified, attacked])])
-
-
-def _percent(share: float | None) -> float:
-    assert share is not None
-    return 100 * share

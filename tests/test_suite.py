@@ -1,0 +1,73 @@
+"""The suite: at least as strong as its members, over questions of any number of options, and open about which fell."""
+
+from __future__ import annotations
+
+import torch
+from test_attacks import survivors, wavy
+from test_pipeline import CPU
+from test_sanity import masked
+from toys import AB, ABCD, generators, run
+
+from safemed_eval import attacks
+from safemed_eval.attacks._suite import NO_TARGET, targets_by_rank
+from safemed_eval.models.waist import Waist
+
+
+def test_it_is_at_least_as_strong_as_pgd_and_as_its_members() -> None:
+    net, x, labels = wavy(120)
+    suite = survivors("suite:eps=0.01,steps=15,queries=15", net, x, labels)
+    others = [
+        survivors(f"{spec}:eps=0.01,steps={steps}", net, x, labels) for spec, steps in (("pgd", 10), ("apgd", 15))
+    ]
+    assert 0 < suite <= min(others) < 1
+
+
+def test_records_say_which_a_row_met_and_what_it_left() -> None:
+    net, x, labels = wavy(60)
+    labels[0] = (labels[0] + 1) % 4  # wrong when clean
+    found = run("suite:eps=0.012,steps=10,queries=15", net, x, labels)
+    right = net.scores(found.canvas, None).argmax(1) == labels
+    assert found.parts is not None
+    assert found.parts[0] == {} and found.steps[0] == 0 and torch.equal(found.canvas[0], x[0])
+    met = found.parts[1:]
+    assert all(list(part) == ["apgd-ce", "apgd-targeted", "square"][: len(part)] for part in met)
+    for part, holds in zip(met, right[1:].tolist(), strict=True):
+        assert all(part.values()) == holds, "what fell to one has fallen"
+    assert {part["apgd-ce"] for part in met} == {True, False}
+    assert found.climb is not None and found.dead is not None and found.dead[1:] == [0.0] * 59
+
+
+def test_square_flips_what_gradients_cannot() -> None:
+    """A staircase whose slope leads astray: the checklist is told by `parts`."""
+    model = masked()
+    x = torch.full((4, 3, 16, 16), 0.5)
+    labels = torch.ones(4, dtype=torch.int64)
+    classify = Waist(model, CPU).classify([AB] * 4)
+    spec = attacks.parse("suite:eps=16/255,steps=5,queries=600")
+    found = spec(classify, x, labels, generators(4))
+    assert found.parts == [{"apgd-ce": True, "apgd-targeted": True, "square": False}] * 4
+    assert classify(found.canvas).argmax(1).tolist() == [0] * 4
+
+
+def test_targets_are_the_wrong_options_from_the_likeliest_on() -> None:
+    log_probs = torch.tensor([[0.0, -1.0, -3.0, -2.0], [-1.0, -0.5, -torch.inf, -torch.inf]])
+    found = [targets.tolist() for targets in targets_by_rank(log_probs, torch.tensor([0, 1]))]
+    assert found == [[1, 0], [3, NO_TARGET], [2, NO_TARGET]]
+
+
+def test_questions_of_different_sizes_share_a_batch() -> None:
+    net, x, _ = wavy(12)
+    asked = [AB if row % 2 else ABCD for row in range(12)]
+    classify = Waist(net, CPU).classify(asked)
+    labels = classify(x).argmax(1)
+    spec = attacks.parse("suite:eps=0.01,steps=6,queries=9")
+    together = spec(classify, x, labels, generators(12))
+    for row in (3, 4):
+        alone = spec(
+            Waist(net, CPU).classify(asked[row : row + 1]),
+            x[row : row + 1],
+            labels[row : row + 1],
+            generators(12)[row : row + 1],
+        )
+        torch.testing.assert_close(alone.canvas[0], together.canvas[row], atol=2e-6, rtol=0)
+        assert together.parts is not None and alone.parts == [together.parts[row]]
