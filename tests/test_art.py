@@ -73,6 +73,15 @@ def test_training_mode_and_weights_of_the_model_stay_as_they_are() -> None:
     assert all(weight.grad is None and weight.requires_grad for weight in net.module.parameters())
 
 
+def test_the_model_is_not_asked_about_what_is_no_image() -> None:
+    net, x = Counting(), middle_canvases(3).numpy()
+    x[1, 0, 2, 3] = np.nan
+    classifier = safemed_eval.to_art(Waist(net, CPU), ABCD, canvas_size=(8, 9))
+    found = classifier.predict(x)
+    assert np.isnan(found).all(1).tolist() == [False, True, False] and net.batches == [2]
+    assert np.isnan(classifier.predict(x[[1]])).all() and net.batches == [2]
+
+
 def test_few_rows_at_a_time_and_fewer_where_memory_is_short() -> None:
     class Small(Counting):
         def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
@@ -238,11 +247,14 @@ def test_a_gradient_that_is_not_finite_is_no_robustness() -> None:
         run("art:FastGradientMethod", Root(linear().weight, bias=40.0), middle_canvases(), labels, AB)
 
 
-@pytest.mark.parametrize(("norm", "size"), [("linf", (40, 9)), ("linf", (8, 9)), ("l2", (10, 40))])
-def test_squares_fit_into_narrow_canvases(norm: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(40, 9), (8, 9), (10, 40), (64, 64)])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_square_works_on_canvases_where_arts_own_fails(norm: str, size: tuple[int, int]) -> None:
+    """Its squares do not fit into narrow ones, and in L2 it divides by zero where squares meet nothing changed yet."""
     x = torch.full((1, 3, *size), 0.5)
-    toy = Linear(torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)), bias=40.0)
-    found = run(f"art:SquareAttack,eps=0.1,norm={norm},max_iter=30", toy, x, torch.zeros(1, dtype=torch.int64), AB)
+    toy = Linear(torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)))
+    toy.bias = 40 - float(toy.margin(x))
+    found = run(f"art:SquareAttack,eps=0.1,norm={norm},max_iter=60", toy, x, torch.zeros(1, dtype=torch.int64), AB)
     assert toy.margin(found.canvas) < toy.margin(x)
 
 
@@ -261,7 +273,7 @@ FEW = {
 
 
 def test_every_attack_that_is_offered_runs() -> None:
-    from safemed_eval.attacks._art import methods
+    from safemed_eval.attacks._art_methods import methods
 
     x = grid_canvases(1)[..., :8]
     toy = Linear(linear().weight[..., :8], bias=0.1)

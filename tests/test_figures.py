@@ -279,7 +279,7 @@ def test_accuracy_falls_along_severity_from_clean_at_zero(tmp_path: Path) -> Non
 
 def test_a_corruption_is_no_attack_in_a_ball(tmp_path: Path) -> None:
     """It has no place on an axis of eps, is never the strongest attack, and says nothing of image-blindness."""
-    huge = "art:SquareAttack,eps=1"
+    huge = "pgd:eps=1,steps=7"
     run = attacked(tmp_path / "a", WORN | {huge: 2})
     security = drawn("security", [run])["security-linf"]
     assert "ART SquareAttack" in words_of(security) and "corrupt" not in words_of(security)

@@ -484,6 +484,20 @@ def test_an_opened_item_shows_its_rotations_and_is_found_by_what_they_changed(
     assert "3 of 4 items are right in their own order" in opened.inner_text("#summary")
 
 
+def test_a_corruption_moves_an_item_and_flips_none(open_page: Open, swift: Write, tmp_path: Path) -> None:
+    right = {"clean": 4, "corrupt:kind=jpeg,severity=5": 2, "pgd:eps=4/255,steps=10": 1}
+    records = [evaluated(i, condition, i < count) for condition, count in right.items() for i in range(4)]
+    opened = open_page(swift([load(write_run(tmp_path / "a", records, "evaluate", conditions=list(right)))]))
+    for outcome, items in {"flipped": ["i1", "i2", "i3"], "moved": [], "holds": ["i0"]}.items():
+        opened.select_option("#outcome", outcome)
+        assert opened.locator("#rows th").all_inner_texts() == items
+    mild = {name: count for name, count in right.items() if not name.startswith("pgd")}
+    records = [record for record in records if record["attack"] in mild]
+    opened = open_page(swift([load(write_run(tmp_path / "b", records, "evaluate", conditions=list(mild)))]))
+    opened.select_option("#outcome", "moved")
+    assert opened.locator("#rows th").all_inner_texts() == ["i2", "i3"]
+
+
 def test_few_clusters_are_marked(swift: Write, tmp_path: Path) -> None:
     records = [certified(i, 1000, patient_id=f"p{i % 2}") for i in range(8)]
     html = swift([load(write_run(tmp_path / "run", records, "certify"))]).read_text(encoding="utf-8")

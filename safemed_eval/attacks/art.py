@@ -34,8 +34,8 @@ class ART(BallAttack):
             settable are `targeted` and what is no number, word, yes or no. Unless given, `eps_step` is the part of eps
             that it is in ART's defaults, a third, since ART's own 0.1 is far outside a small ball.
     Source:
-        Nicolae et al. 2018 (arXiv:1807.01069). Differs: the first squares of Square are made to fit into a canvas that
-        is small or far from square, where ART fails.
+        Nicolae et al. 2018 (arXiv:1807.01069). Differs: the first squares of Square are made to fit into the canvas,
+        and in L2 one that is higher than wide lies on its side for it; ART fails there.
     """
 
     method: str = field(metadata=FIRST)
@@ -44,15 +44,15 @@ class ART(BallAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_without_art()
-        from safemed_eval.attacks import _art
+        from safemed_eval.attacks import _art_methods as known
 
-        object.__setattr__(self, "method", _art.method_of(self.method))
-        object.__setattr__(self, "options", _art.options_of(self))
-        _art.refuse_unfit(self)
+        object.__setattr__(self, "method", known.method_of(self.method))
+        object.__setattr__(self, "options", known.options_of(self))
+        known.refuse_unfit(self)
 
     @property
     def needs_gradients(self) -> bool:
-        from safemed_eval.attacks._art import uses_gradients
+        from safemed_eval.attacks._art_methods import uses_gradients
 
         return uses_gradients(self.method)
 

@@ -1,0 +1,157 @@
+"""Which attacks of ART fit here, what each of them takes, and how a spec fills that."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from art.attacks import EvasionAttack, evasion
+from art.estimators.classification import PyTorchClassifier
+from art.estimators.classification.classifier import ClassGradientsMixin
+from art.estimators.estimator import LossGradientsMixin
+
+from safemed_eval import grammar
+from safemed_eval.errors import SpecError, did_you_mean
+
+if TYPE_CHECKING:
+    from safemed_eval.attacks.art import ART, Value
+
+_UNFIT = {
+    *("AdversarialPatch", "AdversarialPatchNumpy", "AdversarialPatchPyTorch"),  # find a patch, not an image
+    *("UniversalPerturbation", "TargetedUniversalPerturbation"),  # are for many images at once
+    *("SimBA", "VirtualAdversarialMethod"),  # ask for probabilities
+    "CompositeAdversarialAttackPyTorch",  # is bounded by ranges of hue, angle and more
+    "FeatureAdversariesNumpy",  # asks for a second image
+    "GeoDA",  # writes files into the working folder
+    "LowProFool",  # is for tables
+    "OverTheAirFlickeringPyTorch",  # is for films
+    "Wasserstein",  # has an eps of another kind
+}
+"""Attacks that do not fit here."""
+_OURS = ("estimator", "classifier", "eps", "norm", "targeted", "verbose", "summary_writer", "parallel_pool_size")
+"""Parameters that a spec does not set as options."""
+_BY_GRADIENT = ("AutoAttack",)
+"""Attacks whose parts take gradients, of which their requirements say nothing."""
+_OPTIONAL = re.compile(r"(?:typing\.Optional\[)?(int|float|str)(?: \| None|\])")
+_TYPES = {"int": int, "float": float, "str": str}
+
+
+@lru_cache(maxsize=1)
+def methods() -> dict[str, type[EvasionAttack]]:
+    """ART's evasion attacks that can be given one image and this estimator, and nothing else."""
+    found, dummy = {}, _dummy()
+    every: dict[str, Any] = dict(inspect.getmembers(evasion, inspect.isclass))
+    for name, cls in every.items():
+        fits = issubclass(cls, EvasionAttack) and name not in _UNFIT and "TensorFlow" not in name
+        if fits and _needs(cls) and EvasionAttack.is_estimator_valid(dummy, _needs(cls)):
+            _, *others = _parameters(cls)
+            if all(one.default is not inspect.Parameter.empty for one in others):
+                found[name] = cls
+    return found
+
+
+def method_of(name: str) -> str:
+    """ART's own spelling of an attack's name.
+
+    Raises:
+        SpecError: there is none such.
+    """
+    stems = {known.removesuffix("Attack").removesuffix("Method"): known for known in methods()}
+    for stem, known in stems.items():
+        if name.lower() in (known.lower(), stem.lower()):
+            return known
+    raise SpecError(f"--attack art:{name}: no attack of ART's that fits here; {did_you_mean(name, stems)}")
+
+
+def options_of(spec: ART) -> dict[str, Value]:
+    """The options of a spec as values, in ART's order, without those that it has anyway.
+
+    Raises:
+        SpecError: an unknown option, or a value of another type than its default.
+    """
+    where, kinds, usual = f"--attack art:{spec.method}", {}, _usual(spec)
+    for one in _parameters(methods()[spec.method]):
+        if one.name not in _OURS and (kind := _kind(one)):
+            kinds[one.name] = kind
+    for key in spec.options:
+        if key not in kinds:
+            raise SpecError(f"{where}: unknown option '{key}'; {did_you_mean(key, ['eps', 'norm', *kinds])}")
+    given = {
+        key: grammar.read(kinds[key], value, f"{where}: {key}") if isinstance(value, str) else value
+        for key, value in spec.options.items()
+    }
+    return {key: given[key] for key in kinds if key in given and given[key] != usual[key]}
+
+
+def refuse_unfit(spec: ART) -> None:
+    """Raise SpecError where ART refuses these options, or measures its eps in another norm."""
+    names = {one.name for one in _parameters(methods()[spec.method])}
+    if spec.norm != "linf" and "eps" in names and "norm" not in names:
+        raise SpecError(f"--attack art:{spec.method}: has an eps for norm=linf only, got norm={spec.norm}")
+    try:
+        attack_of(spec, _dummy())
+    except (ValueError, TypeError) as error:
+        raise SpecError(f"--attack art:{spec.method}: {' '.join(str(error).split())}") from None
+
+
+def uses_gradients(method: str) -> bool:
+    """Whether the attack asks its estimator for gradients."""
+    asked = [one for need in _needs(methods()[method]) for one in (need if isinstance(need, tuple) else (need,))]
+    return LossGradientsMixin in asked or ClassGradientsMixin in asked or method in _BY_GRADIENT
+
+
+def attack_of(spec: ART, classifier: PyTorchClassifier) -> EvasionAttack:
+    """ART's own object, for this classifier.
+
+    Raises:
+        ValueError, TypeError: ART refuses an option.
+    """
+    attack = methods()[spec.method](classifier, **{**_usual(spec), **spec.options})
+    for part in getattr(attack, "attacks", [attack]):
+        part.verbose = False
+        if isinstance(part, evasion.SquareAttack):
+            part.p_init = min(part.p_init, _largest_square(classifier.input_shape[1:]))
+    return attack
+
+
+def _needs(cls: type[EvasionAttack]) -> tuple[Any, ...]:
+    return tuple(cls._estimator_requirements)
+
+
+def _parameters(cls: type[EvasionAttack]) -> list[inspect.Parameter]:
+    """Of the constructor, the estimator first."""
+    return list(inspect.signature(cls).parameters.values())
+
+
+def _kind(parameter: inspect.Parameter) -> type | None:
+    """The type of a parameter that a spec can write: its default's, or the annotated one where that is None."""
+    if parameter.default is None:
+        found = _OPTIONAL.fullmatch(str(parameter.annotation))
+        return _TYPES[found[1]] if found else None
+    return type(parameter.default) if isinstance(parameter.default, (bool, int, float, str)) else None
+
+
+def _usual(spec: ART) -> dict[str, Any]:
+    """What each parameter is unless a spec sets it as an option."""
+    usual = {one.name: one.default for one in _parameters(methods()[spec.method])[1:]}
+    if "eps" in usual and "eps_step" in usual:
+        usual["eps_step"] *= spec.threat.eps / usual["eps"]
+    ours = {"eps": spec.threat.eps, "norm": np.inf if spec.norm == "linf" else 2, "targeted": False, "verbose": False}
+    return usual | {key: value for key, value in ours.items() if key in usual}
+
+
+def _largest_square(size: tuple[int, int]) -> float:
+    """The share of a canvas that a square may cover; ART's Square fails where its first ones do not fit."""
+    height, width = size
+    return max(0, min(height, width) - 2) ** 2 / (height * width)
+
+
+def _dummy() -> PyTorchClassifier:
+    """A classifier by the mean colour, to ask ART what it takes."""
+    colour = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    loss = torch.nn.CrossEntropyLoss()
+    return PyTorchClassifier(colour, loss, (3, 8, 8), 3, clip_values=(0.0, 1.0), device_type="cpu")
