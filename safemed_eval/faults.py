@@ -20,7 +20,7 @@ FAULTS = (DataError, ModelOutputError, RuntimeError, MemoryError)
 
 
 @contextmanager
-def faults_of_the_model() -> Iterator[None]:
+def faults_of_the_model(who: str = "model") -> Iterator[None]:
     """Whatever a model raises is the fault of these rows, and names its place; memory and our own errors pass."""
     try:
         yield
@@ -29,7 +29,7 @@ def faults_of_the_model() -> Iterator[None]:
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise ModelOutputError(f"the model raised {place_of(error)}") from error
+        raise ModelOutputError(f"the {who} raised {place_of(error)}") from error
 
 
 def place_of(error: BaseException) -> str:

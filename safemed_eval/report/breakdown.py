@@ -66,11 +66,12 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
         radii: for `certify`: where certified accuracy is read, by name; by default at 0.
     """
     meta, frame, measure = run.meta, run.frame, measure_of(run, radii)
+    names = meta["names"]
     overall, notes = measure(frame), {"images": meta["image_notes"]}
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
         notes |= _false_certificates(len(frame), run.smoothing.alpha)
-    elif OFFICIAL in run.conditions:
+    elif OFFICIAL in run.conditions and not names.get("denoiser"):  # which has its price, too
         notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
     each = max(1, len(run.conditions))
     return Summary(
@@ -102,6 +103,7 @@ def _asked(run: LoadedRun) -> Json:
     options = asdict(run.smoothing) if run.kind == "certify" else {"quantize": spec["quantize"]}
     return {
         "model": names["model"],
+        "denoiser": names.get("denoiser"),
         "data": names["data"],
         "canvas": spec["canvas"],
         "readout": (spec["asking"] or {}).get("readout"),

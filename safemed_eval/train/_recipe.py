@@ -167,3 +167,45 @@ class Recipe:
             raise ValueError(
                 f"a group of {self.groups.size} does not divide the {rows} rows of a batch (batch_size x accumulate)"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserRecipe:
+    """One training of a denoiser for a frozen model.
+
+    Args:
+        sigma: standard deviation of the noise, in [0, 1] pixel units, that is to be removed.
+        mse_share: of the steps, from the first on, in which it learns to denoise; in the rest it learns that the
+            model's answer stays. 1: it only denoises, 0: it learns the answer from the start.
+        width, depth: its size, see `models.denoiser.Shape`.
+        steps: optimizer steps.
+        batch_size: rows per device and step.
+        learning_rate: the highest, after a warm-up over 3 % of the steps; it then falls as a cosine.
+    """
+
+    sigma: float
+    mse_share: float = 0.5
+    width: int = 64
+    depth: int = 8
+    steps: int = 5000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    save_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"sigma must be above 0, got {self.sigma:g}")
+        if not 0 <= self.mse_share <= 1:
+            raise ValueError(f"mse_share is a share of the steps, in [0, 1], got {self.mse_share:g}")
+        for name, least in (("width", 1), ("depth", 2), ("steps", 1), ("batch_size", 1), ("save_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate:g}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+
+    def denoises(self, step: int) -> bool:
+        """Whether the loss of this step, from 0, is the mean squared error."""
+        return step < round(self.mse_share * self.steps)
