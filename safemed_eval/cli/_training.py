@@ -114,7 +114,7 @@ class DenoiserOptions(FitOptions):
     batch_size: Annotated[int, option(panel="Training", help="Rows per device and step.")] = 32
     learning_rate: Annotated[float, option(panel="Training", help="The highest.")] = 1e-3
     width: Annotated[int, option(panel="Training", help="Channels of its inner layers.")] = 64
-    depth: Annotated[int, option(panel="Training", help="Its convolutions.")] = 8
+    blocks: Annotated[int, option(panel="Training", help="Its residual blocks, of two convolutions each.")] = 4
     out: Annotated[
         Path, option(panel="Run", help="The denoiser's folder. The same command again goes on where it stopped.")
     ]

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,49 +33,61 @@ class Shape:
 
     Args:
         width: channels of its inner layers.
-        depth: its convolutions.
+        blocks: its residual blocks, two convolutions each.
     """
 
     width: int = 64
-    depth: int = 8
+    blocks: int = 4
 
     def __post_init__(self) -> None:
-        if type(self.width) is not int or self.width < 1:
-            raise ValueError(f"width must be a whole number from 1, got {self.width!r}")
-        if type(self.depth) is not int or self.depth < 2:
-            raise ValueError(f"depth must be a whole number from 2, got {self.depth!r}")
+        for name, value in asdict(self).items():
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
 
 
 class ResidualDenoiser(nn.Module):
-    """Subtracts the noise that a few 3 x 3 convolutions see in an image; at any image size.
-
-    Untrained, it is the identity.
+    """Subtracts the noise that a few 3 x 3 convolutions see in an image; at any image size. Untrained: the identity.
 
     Source:
-        DnCNN (Zhang et al. 2017, arXiv:1608.03981). Differs: it works on the four half-size images of every second
-        pixel, as FFDNet (Zhang et al. 2018, arXiv:1710.04026) does, which sees twice as far for a quarter of the time;
-        there is no batch normalization, by which the rows of a batch would see each other in training.
+        DnCNN (Zhang et al. 2017, arXiv:1608.03981), which predicts the noise. Differs: it works on the four half-size
+        images of every second pixel, as FFDNet (Zhang et al. 2018, arXiv:1710.04026) does, to see twice as far for a
+        quarter of the time. Inner layers are residual blocks without batch normalization, as in EDSR (Lim et al. 2017,
+        arXiv:1707.02921): they learn many times faster here, and rows of a batch do not see each other.
     """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        widths = [12, *[shape.width] * (shape.depth - 1), 12]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
-        for layer in list(self.layers)[:-1]:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
-        for value in self.layers[-1].parameters():
-            nn.init.zeros_(value)
+        self.head = nn.Conv2d(12, shape.width, 3, padding=1)
+        self.blocks = nn.ModuleList(_Block(shape.width) for _ in range(shape.blocks))
+        self.tail = _zero(nn.Conv2d(shape.width, 12, 3, padding=1))
 
     def forward(self, canvas: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, 3, H, W)."""
         height, width = canvas.shape[-2:]
         even = F.pad(canvas, (0, width % 2, 0, height % 2), mode="replicate")
-        hidden = F.pixel_unshuffle(even, 2)
-        for layer in self.layers[:-1]:
-            hidden = layer(hidden).relu()
-        noise = F.pixel_shuffle(self.layers[-1](hidden), 2)
+        hidden = self.head(F.pixel_unshuffle(even, 2))
+        for block in self.blocks:
+            hidden = block(hidden)
+        noise = F.pixel_shuffle(self.tail(hidden), 2)
         return canvas - noise[..., :height, :width]
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = _zero(nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        change: torch.Tensor = self.second(self.first(hidden).relu())
+        return hidden + change
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    for value in layer.parameters():
+        nn.init.zeros_(value)
+    return layer
 
 
 def save_denoiser(denoiser: ResidualDenoiser, folder: Path) -> None:

@@ -177,7 +177,7 @@ class DenoiserRecipe:
         sigma: standard deviation of the noise, in [0, 1] pixel units, that is to be removed.
         mse_share: of the steps, from the first on, in which it learns to denoise; in the rest it learns that the
             model's answer stays. 1: it only denoises, 0: it learns the answer from the start.
-        width, depth: its size, see `models.denoiser.Shape`.
+        width, blocks: its size, see `models.denoiser.Shape`.
         steps: optimizer steps.
         batch_size: rows per device and step.
         learning_rate: the highest, after a warm-up over 3 % of the steps; it then falls as a cosine.
@@ -186,7 +186,7 @@ class DenoiserRecipe:
     sigma: float
     mse_share: float = 0.5
     width: int = 64
-    depth: int = 8
+    blocks: int = 4
     steps: int = 5000
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -198,9 +198,9 @@ class DenoiserRecipe:
             raise ValueError(f"sigma must be above 0, got {self.sigma:g}")
         if not 0 <= self.mse_share <= 1:
             raise ValueError(f"mse_share is a share of the steps, in [0, 1], got {self.mse_share:g}")
-        for name, least in (("width", 1), ("depth", 2), ("steps", 1), ("batch_size", 1), ("save_every", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("width", "blocks", "steps", "batch_size", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate:g}")
         if not 0 <= self.seed < 2**32:

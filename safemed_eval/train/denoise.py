@@ -50,7 +50,7 @@ def fit_denoiser(
     work, cpu = out / WORK, model.device.type == "cpu"
     work.mkdir(parents=True, exist_ok=True)
     set_seed(recipe.seed)
-    denoiser = ResidualDenoiser(Shape(width=recipe.width, depth=recipe.depth))
+    denoiser = ResidualDenoiser(Shape(width=recipe.width, blocks=recipe.blocks))
     shared = {name: getattr(recipe, name) for name in ("batch_size", "learning_rate", "save_every", "seed")}
     settings = _loop.arguments(work / "checkpoints", **shared, cpu=cpu)
     with warnings.catch_warnings():
