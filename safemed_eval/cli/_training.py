@@ -112,7 +112,10 @@ class DenoiserOptions(FitOptions):
         ),
     ] = 0.5
     batch_size: Annotated[int, option(panel="Training", help="Rows per device and step.")] = 32
-    learning_rate: Annotated[float, option(panel="Training", help="The highest.")] = 1e-3
+    learning_rate: Annotated[float, option(panel="Training", help="The highest while it learns to denoise.")] = 1e-3
+    stability_learning_rate: Annotated[
+        float, option(panel="Training", help="The highest in the rest; it has to be much lower.")
+    ] = 3e-5
     width: Annotated[int, option(panel="Training", help="Channels of its inner layers.")] = 64
     blocks: Annotated[int, option(panel="Training", help="Its residual blocks, of two convolutions each.")] = 4
     out: Annotated[

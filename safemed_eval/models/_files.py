@@ -56,3 +56,8 @@ def look_here_for_modules() -> None:
     """Python modules are looked up from the current folder too."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+
+
+def one_line(error: Exception) -> str:
+    """What a library raised over a file, for a message of ours."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

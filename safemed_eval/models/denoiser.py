@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from safemed_eval.errors import CheckpointError
-from safemed_eval.models._files import read_json
+from safemed_eval.models._files import one_line, read_json
 from safemed_eval.models.denoiser_source import SETTINGS, WEIGHTS, DenoiserSource
 from safemed_eval.models.factory import call_factory
 from safemed_eval.models.waist import Denoise
@@ -122,7 +122,7 @@ def _load_trained(folder: Path, device: torch.device) -> nn.Module:
         denoiser = ResidualDenoiser(Shape(**settings))
         denoiser.load_state_dict(load_file(folder / WEIGHTS))
     except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"--denoiser {folder}: cannot be read: {_short(error)}") from None
+        raise CheckpointError(f"--denoiser {folder}: cannot be read: {one_line(error)}") from None
     return denoiser.to(device)
 
 
@@ -134,7 +134,7 @@ def _load_program(file: Path, device: torch.device) -> nn.Module:
         with _quiet_export():
             module: Any = move_to_device_pass(load(file), device).module()
     except Exception as error:  # torch raises every kind for a file that does not fit
-        raise CheckpointError(f"--denoiser {file}: torch.export cannot load it: {_short(error)}") from error
+        raise CheckpointError(f"--denoiser {file}: torch.export cannot load it: {one_line(error)}") from error
     return module  # type: ignore[no-any-return]
 
 
@@ -148,7 +148,3 @@ def _quiet_export() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

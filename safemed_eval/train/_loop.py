@@ -15,16 +15,16 @@ from safemed_eval.errors import RunError
 LOG_EVERY = 10
 
 
-def arguments(
-    place: Path, *, batch_size: int, learning_rate: float, save_every: int, seed: int, cpu: bool
-) -> dict[str, Any]:
-    """For transformers' `TrainingArguments`; checkpoints to go on from come to `place`."""
+def arguments(place: Path, *, steps: int, batch_size: int, save_every: int, seed: int, cpu: bool) -> dict[str, Any]:
+    """For transformers' `TrainingArguments`; checkpoints to go on from come to `place`.
+
+    Args:
+        steps: -1: as many as the epochs need.
+    """
     return {
         "output_dir": str(place),
+        "max_steps": steps,
         "per_device_train_batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.03,
         "logging_steps": LOG_EVERY,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,

@@ -9,6 +9,9 @@ from typing import Literal
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.threat import Norm
 
+WARM_UP = 0.03
+"""Share of the steps over which a learning rate rises; it then falls as a cosine."""
+
 _GREY_LEVEL = 1 / 255
 
 Method = Literal["sft", "at-sft", "grpo", "at-grpo"]
@@ -180,7 +183,9 @@ class DenoiserRecipe:
         width, blocks: its size, see `models.denoiser.Shape`.
         steps: optimizer steps.
         batch_size: rows per device and step.
-        learning_rate: the highest, after a warm-up over 3 % of the steps; it then falls as a cosine.
+        learning_rate: the highest while it learns to denoise.
+        stability_learning_rate: the highest in the rest. Either follows a warm-up over 3 % of its steps, and falls as a
+            cosine.
     """
 
     sigma: float
@@ -190,6 +195,7 @@ class DenoiserRecipe:
     steps: int = 5000
     batch_size: int = 32
     learning_rate: float = 1e-3
+    stability_learning_rate: float = 3e-5
     save_every: int = 200
     seed: int = 0
 
@@ -201,11 +207,22 @@ class DenoiserRecipe:
         for name in ("width", "blocks", "steps", "batch_size", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate:g}")
+        for name in ("learning_rate", "stability_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name):g}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
 
-    def denoises(self, step: int) -> bool:
-        """Whether the loss of this step, from 0, is the mean squared error."""
-        return step < round(self.mse_share * self.steps)
+    @property
+    def mse_steps(self) -> int:
+        """How many steps, from the first, have the mean squared error as their loss."""
+        return round(self.mse_share * self.steps)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        first = self.mse_steps
+        highest, start, end = self.learning_rate, 0, first
+        if step >= first:
+            highest, start, end = self.stability_learning_rate, first, self.steps
+        done, steps = step - start, max(1, end - start)
+        return highest * min(1.0, (done + 1) / (WARM_UP * steps)) * (1 + math.cos(math.pi * done / steps)) / 2

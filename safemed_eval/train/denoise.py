@@ -50,14 +50,16 @@ def fit_denoiser(
     work, cpu = out / WORK, model.device.type == "cpu"
     work.mkdir(parents=True, exist_ok=True)
     set_seed(recipe.seed)
-    denoiser = ResidualDenoiser(Shape(width=recipe.width, blocks=recipe.blocks))
-    shared = {name: getattr(recipe, name) for name in ("batch_size", "learning_rate", "save_every", "seed")}
-    settings = _loop.arguments(work / "checkpoints", **shared, cpu=cpu)
+    denoiser = ResidualDenoiser(Shape(width=recipe.width, blocks=recipe.blocks)).to(model.device)
+    # The gradient of the second loss is a hundred times that of the first: second moments must forget fast.
+    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
+    shared = {name: getattr(recipe, name) for name in ("steps", "batch_size", "save_every", "seed")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what transformers tells
         trainer = _Denoising(
             model=denoiser,
-            args=TrainingArguments(**settings, max_steps=recipe.steps),
+            args=TrainingArguments(**_loop.arguments(work / "checkpoints", **shared, cpu=cpu)),
+            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate)),
             train_dataset=_Rows(items, canvas),
             data_collator=_collate,
             callbacks=[Log(work / LOG), *callbacks],
@@ -81,7 +83,7 @@ class _Denoising(Trainer):  # type: ignore[misc]
     and after `mse_share` of the steps the cross-entropy of f(D(x + d)) to the likeliest option of f(x): the paper's MSE
     and, begun from it, its STAB. No gold answer is used. Noise belongs to the item and the step.
 
-    Differs: AdamW with one cosine over both, where the paper trains the two with schedules of their own.
+    Differs: AdamW with a warm-up and a cosine for each of the two, where the published code lowers one rate every 30 epochs.
     """
 
     def __init__(self, *args: Any, frozen: Waist, recipe: DenoiserRecipe, **kwargs: Any) -> None:
@@ -98,7 +100,7 @@ class _Denoising(Trainer):  # type: ignore[misc]
             raise RunError(f"the denoiser's output is not finite at step {step}; try a lower --learning-rate")
         loss = F.mse_loss(denoised, clean)
         self._figures["denoiser/mse"].append(loss.detach())
-        if not self._recipe.denoises(step):
+        if step >= self._recipe.mse_steps:
             classify = self._frozen.classify([item.question for item in items])
             with torch.no_grad():
                 own = classify(clean).argmax(1)

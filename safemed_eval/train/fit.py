@@ -21,7 +21,7 @@ from safemed_eval.models.source import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
-from safemed_eval.train._recipe import Recipe
+from safemed_eval.train._recipe import WARM_UP, Recipe
 from safemed_eval.train._rows import Rows
 from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, reward_functions
 from safemed_eval.train.adversary import Adversary
@@ -116,10 +116,12 @@ def _tidy(out: Path, base: tuple[str, str | None]) -> None:
 
 
 def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
-    shared = {name: getattr(recipe, name) for name in ("batch_size", "learning_rate", "save_every", "seed")}
-    settings = _loop.arguments(place, **shared, cpu=cpu) | {
-        "max_steps": recipe.steps or -1,
+    shared = {name: getattr(recipe, name) for name in ("batch_size", "save_every", "seed")}
+    settings = _loop.arguments(place, steps=recipe.steps or -1, **shared, cpu=cpu) | {
         "num_train_epochs": recipe.epochs,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": WARM_UP,
         "gradient_accumulation_steps": recipe.accumulate,
         "weight_decay": recipe.weight_decay,
         "bf16": recipe.bf16,
