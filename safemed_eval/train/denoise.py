@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas, canvas_of
-from safemed_eval.errors import RunError
+from safemed_eval.errors import ModelOutputError, RunError
 from safemed_eval.models.denoiser import ResidualDenoiser, Shape, save_denoiser
 from safemed_eval.models.source import ABOUT
 from safemed_eval.models.waist import Waist
@@ -83,7 +83,7 @@ class _Denoising(Trainer):  # type: ignore[misc]
     and after `mse_share` of the steps the cross-entropy of f(D(x + d)) to the likeliest option of f(x): the paper's MSE
     and, begun from it, its STAB. No gold answer is used. Noise belongs to the item and the step.
 
-    Differs: AdamW with a warm-up and a cosine for each of the two, where the published code lowers one rate every 30 epochs.
+    Differs: AdamW with a warm-up and a cosine for each; the published code lowers its rate every 30 epochs.
     """
 
     def __init__(self, *args: Any, frozen: Waist, recipe: DenoiserRecipe, **kwargs: Any) -> None:
@@ -104,7 +104,13 @@ class _Denoising(Trainer):  # type: ignore[misc]
             classify = self._frozen.classify([item.question for item in items])
             with torch.no_grad():
                 own = classify(clean).argmax(1)
-            log_probs = classify(denoised)
+            try:
+                log_probs = classify(denoised)
+            except ModelOutputError as error:  # on the clean images it had an answer
+                raise RunError(
+                    f"step {step}: training has broken the denoiser; behind it, {error}; try a lower "
+                    "--stability-learning-rate"
+                ) from error
             loss = F.nll_loss(log_probs, own)
             self._figures["denoiser/same_answer"].append((log_probs.argmax(1) == own).float().mean())
         return loss
