@@ -43,7 +43,7 @@ def test_square_flips_what_gradients_cannot() -> None:
     x = torch.full((4, 3, 16, 16), 0.5)
     labels = torch.ones(4, dtype=torch.int64)
     classify = Waist(model, CPU).classify([AB] * 4)
-    spec = attacks.parse("suite:eps=16/255,steps=5,queries=600")
+    spec = attacks.parse("suite:eps=0.12,steps=5,queries=300")
     found = spec(classify, x, labels, generators(4))
     assert found.parts == [{"apgd-ce": True, "apgd-targeted": True, "square": False}] * 4
     assert classify(found.canvas).argmax(1).tolist() == [0] * 4

@@ -54,7 +54,7 @@ def recipe(method: Method, **settings: Any) -> Recipe:
 @pytest.fixture
 def train(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Fit a tiny checkpoint on phantom and return the new one's folder."""
-    monkeypatch.setattr("safemed_eval.train.fit._LOG_EVERY", 1)
+    monkeypatch.setattr("safemed_eval.train._loop.LOG_EVERY", 1)
 
     def run(wanted: Recipe, folder: str = "new", start: Path | None = None, callbacks: Any = ()) -> Path:
         source, out = models.resolve(str(start or checkpoint(FAMILY))), tmp_path / folder

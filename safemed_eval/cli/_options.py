@@ -41,13 +41,20 @@ class FileOptions:
     trust_remote_code: Annotated[
         bool, _model("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
     ] = False
-    allow_pickle: Annotated[bool, _model("--allow-pickle", help="Read pickled weights, which can run code.")] = False
+    allow_pickle: Annotated[bool, _model("--allow-pickle", help="Read pickled files, which can run code.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions(FileOptions):
-    """How a model is loaded and asked."""
+    """How a model is loaded and asked, and what stands before it."""
 
+    denoiser: Annotated[
+        str | None,
+        _model(
+            help="What every image goes through before the model sees it: a folder made by train denoiser, "
+            "python:module:factory, or a program of torch.export (*.pt2, needs --allow-pickle)."
+        ),
+    ] = None
     device_map: Annotated[
         str | None, _model(help="accelerate's placement, such as auto, for a model too large for one device.")
     ] = None

@@ -71,7 +71,7 @@ def prepare(
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
     select(loaded, data, run.seed)  # a filter that names nothing is told before anything is downloaded or decoded
-    source = resolve_model(model.model, model)
+    source = resolve_model(model.model, model, model.denoiser)
     chosen = load_usable(loaded, data, run.seed)
     spec = {
         "command": command,
@@ -88,7 +88,7 @@ def prepare(
         **asked,
     }
     kind, _, path = data.data.partition(":")
-    names = [Path(model.model).name, Path(path).stem or kind, label]
+    names = [Path(model.model).name, Path(model.denoiser or "").name, Path(path).stem or kind, label]
     place = run.out or default_out(command, names, spec)
     refuse_other_spec(place, spec)
     refuse_unwritable(place)
@@ -183,7 +183,13 @@ def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
 def about_of(source: models.Source, name: str, data: DataSet, conditions: Sequence[str] = ()) -> dict[str, Any]:
     """What run.json keeps beside the spec; `name` is what --data said."""
     return {
-        "names": {"model": source.name, "commits": source.commits, "data": name, "trained": source.trained},
+        "names": {
+            "model": source.name,
+            "denoiser": source.denoiser.name if source.denoiser else None,
+            "commits": source.commits,
+            "data": name,
+            "trained": source.trained,
+        },
         "sampled": data.sampled,
         "image_notes": dict(data.notes),
         "items": len(data.items),
@@ -202,9 +208,14 @@ def selection(options: DataOptions) -> dict[str, Any]:
     }
 
 
-def resolve_model(name: str, options: FileOptions) -> models.Source:
-    """Find the model's files; no torch yet."""
-    return models.resolve(name, trust_remote_code=options.trust_remote_code, allow_pickle=options.allow_pickle)
+def resolve_model(name: str, options: FileOptions, denoiser: str | None = None) -> models.Source:
+    """Find the model's files, and those of the denoiser before it; no torch yet."""
+    return models.resolve(
+        name,
+        denoiser=denoiser,
+        trust_remote_code=options.trust_remote_code,
+        allow_pickle=options.allow_pickle,
+    )
 
 
 def asking_of(options: LoadOptions, seed: int, source: models.Source | None = None) -> models.Asking:
@@ -257,7 +268,12 @@ def _refuse_senseless(options: ModelOptions) -> None:
         "--readout": options.readout != "choice",
         "--template": options.template,
     }
-    for name in (name for name, value in given.items() if value and options.model.startswith("python:")):
+    refuse_no_effect(options.model, given)
+
+
+def refuse_no_effect(model: str, given: Mapping[str, Any]) -> None:
+    """Refuse options, by name, that are given to a model from Python, which cannot obey them."""
+    for name in (name for name, value in given.items() if value and model.startswith("python:")):
         raise SpecError(f"{name} has no effect on a python: model; let its factory decide")
 
 

@@ -1,8 +1,8 @@
-"""The options of `train`, and the recipe that they make."""
+"""The options of `train`, and the recipes that they make."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,11 +10,26 @@ from safemed_eval import grammar
 from safemed_eval.cli._options import Dtype, FileOptions, option
 from safemed_eval.errors import SpecError
 from safemed_eval.threat import Norm
-from safemed_eval.train import LEARNING_RATES, Groups, Lora, Method, Recipe, Threats
+from safemed_eval.train import LEARNING_RATES, DenoiserRecipe, Groups, Lora, Method, Recipe, Threats
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(FileOptions):
+class FitOptions(FileOptions):
+    """Where a training runs, and how it goes on."""
+
+    device: Annotated[
+        str,
+        option(
+            panel="Model",
+            help="auto or cpu. Choose a GPU with CUDA_VISIBLE_DEVICES, several with accelerate launch.",
+        ),
+    ] = "auto"
+    save_every: Annotated[int, option(panel="Run", help="Steps between checkpoints to go on from.")] = 200
+    seed: Annotated[int, option(panel="Run", help="Seed of the order, of samples, of the adversary and of noise.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(FitOptions):
     """What every method needs."""
 
     model: Annotated[
@@ -33,13 +48,6 @@ class TrainOptions(FileOptions):
             "instruct. The new checkpoint remembers it.",
         ),
     ] = None
-    device: Annotated[
-        str,
-        option(
-            panel="Model",
-            help="auto or cpu. Choose a GPU with CUDA_VISIBLE_DEVICES, several with accelerate launch.",
-        ),
-    ] = "auto"
     dtype: Annotated[
         Dtype,
         option(
@@ -69,10 +77,49 @@ class TrainOptions(FileOptions):
     gradient_checkpointing: Annotated[
         bool, option("--gradient-checkpointing", panel="Training", help="Less memory, more time.")
     ] = False
-    save_every: Annotated[int, option(panel="Run", help="Steps between checkpoints to go on from.")] = 200
-    seed: Annotated[int, option(panel="Run", help="Seed of the order, of samples, of the adversary and of noise.")] = 0
     out: Annotated[
         Path, option(panel="Run", help="The new checkpoint. The same command again goes on where it stopped.")
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserOptions(FitOptions):
+    """What the training of a denoiser needs."""
+
+    model: Annotated[
+        str,
+        option(
+            panel="Model", help="The model that it is for, which stays as it is. As --model of evaluate and certify."
+        ),
+    ]
+    template: Annotated[
+        str | None,
+        option(
+            panel="Model", help="How it is asked: letter, instruct, think, or a text file. Default: as evaluate does."
+        ),
+    ] = None
+    sigma: Annotated[
+        str,
+        option(panel="Training", help="Of the noise to remove: the one to certify with, 0.25, or a fraction."),
+    ]
+    steps: Annotated[int, option(panel="Training", help="Optimizer steps.")] = 5000
+    mse_share: Annotated[
+        float,
+        option(
+            panel="Training",
+            help="Of the steps, from the first: it learns to denoise (MSE). In the rest it learns that the model's "
+            "answer stays (stability). 1: MSE alone; 0: stability alone.",
+        ),
+    ] = 0.5
+    batch_size: Annotated[int, option(panel="Training", help="Rows per device and step.")] = 32
+    learning_rate: Annotated[float, option(panel="Training", help="The highest while it learns to denoise.")] = 1e-3
+    stability_learning_rate: Annotated[
+        float, option(panel="Training", help="The highest in the rest; it has to be much lower.")
+    ] = 3e-5
+    width: Annotated[int, option(panel="Training", help="Channels of its inner layers.")] = 64
+    blocks: Annotated[int, option(panel="Training", help="Its residual blocks, of two convolutions each.")] = 4
+    out: Annotated[
+        Path, option(panel="Run", help="The denoiser's folder. The same command again goes on where it stopped.")
     ]
 
 
@@ -166,3 +213,12 @@ def recipe_of(
         )
     except ValueError as error:
         raise SpecError(f"train {method}: {error}") from None
+
+
+def denoiser_recipe_of(options: DenoiserOptions) -> DenoiserRecipe:
+    """The options as a recipe, or SpecError."""
+    own = {field.name: getattr(options, field.name) for field in fields(DenoiserRecipe)}
+    try:
+        return DenoiserRecipe(**own | {"sigma": grammar.number(options.sigma, "--sigma")})
+    except ValueError as error:
+        raise SpecError(f"train denoiser: {error}") from None

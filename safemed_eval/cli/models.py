@@ -40,7 +40,7 @@ def check_command(
         raise SpecError("--canvas native: there is no image here to take the size from; write HxW")
     asking_of(load, 0)
     try:
-        source = resolve_model(model, load)
+        source = resolve_model(model, load, load.denoiser)
         waist = load_model(source, load)
     except CheckpointError as error:
         rows = [("loads", "fail", str(error))]
@@ -48,7 +48,9 @@ def check_command(
         from safemed_eval.models.check import check
 
         found = check(waist, size, gradients=waist.differentiable)
-        rows = [("loads", "pass", f"{waist.describe(_EXAMPLE).get('architecture', source.name)} on {waist.device}")]
+        behind = f", behind {load.denoiser}" if load.denoiser else ""
+        name = waist.describe(_EXAMPLE).get("architecture", source.name)
+        rows = [("loads", "pass", f"{name} on {waist.device}{behind}")]
         rows += [(finding.name, finding.status, finding.detail) for finding in found]
     if json:
         typer.echo(

@@ -30,7 +30,7 @@ def load(
     device_map: str | None = None,
     asking: Asking | None = None,
 ) -> Waist:
-    """Load the model behind `source`. This imports torch.
+    """Load the model behind `source`, and the denoiser before it. This imports torch.
 
     Args:
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", ...
@@ -41,19 +41,21 @@ def load(
     Raises:
         CheckpointError: it cannot be loaded or cannot be asked; the message says why.
     """
+    from safemed_eval.models.denoiser import load_denoiser
     from safemed_eval.models.waist import Waist
 
     place = _device(device)
+    scorer: Any
     if source.kind == "python":
         from safemed_eval.models.factory import load_factory
 
-        return Waist(load_factory(source, place), device=place)
-    from safemed_eval.models.checkpoint import load_checkpoint
+        scorer = load_factory(source, place)
+    else:
+        from safemed_eval.models.checkpoint import load_checkpoint
 
-    return Waist(
-        load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map, asking=asking or Asking()),
-        device=place,
-    )
+        asking = asking or Asking()
+        scorer = load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map, asking=asking)
+    return Waist(scorer, place, load_denoiser(source.denoiser, place) if source.denoiser else None)
 
 
 def load_to_train(

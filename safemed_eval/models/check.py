@@ -161,7 +161,8 @@ def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterato
     relative = float(off.square().mean().sqrt() / inputs[name].double().std().clamp_min(1e-12))
     with torch.no_grad():
         official = vlm.official_scores(image, question).log_softmax(0)
-        shift = _largest(model.classify([question])(scene)[0] - official.to(scene.device))
+        undenoised = Waist(vlm, model.device)  # no denoiser stands before the 8-bit path either
+        shift = _largest(undenoised.classify([question])(scene)[0] - official.to(scene.device))
     fits = relative <= PIXEL_TOLERANCE and shift <= LOG_PROB_TOLERANCE
     yield Finding(
         "float path against 8-bit path",
@@ -179,7 +180,8 @@ def _gradient(model: Waist, images: torch.Tensor, question: Question) -> Iterato
     canvas = images[2:].clone().requires_grad_()
     log_probs = model.classify([question])(canvas)
     if not log_probs.requires_grad:
-        yield Finding(name, "fail", "the processor or the model cuts the graph between pixels and answer")
+        cut = "the denoiser, the processor or the model" if model.denoiser else "the processor or the model"
+        yield Finding(name, "fail", f"{cut} cuts the graph between pixels and answer")
         return
     with faults_of_the_model():
         (gradient,) = torch.autograd.grad(log_probs[0, 0], canvas, allow_unused=True)
@@ -203,7 +205,7 @@ def _precision(model: Waist, images: torch.Tensor, question: Question) -> Iterat
         return
     vlm = model.scorer
     try:
-        exact = Waist(VLM(copy.deepcopy(vlm.model).float(), vlm.processor, vlm.asking), model.device)
+        exact = Waist(VLM(copy.deepcopy(vlm.model).float(), vlm.processor, vlm.asking), model.device, model.denoiser)
         ours, theirs = (_slope(one, images[:1], question).double().flatten() for one in (model, exact))
     except (RuntimeError, MemoryError, ValueError) as error:
         yield Finding(PRECISION, "warn", f"cannot be compared with float32: {str(error).splitlines()[0][:120]}")

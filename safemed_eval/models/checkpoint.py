@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from safemed_eval.errors import CheckpointError
+from safemed_eval.models._files import one_line
 from safemed_eval.models.generate import Writer
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
@@ -65,7 +66,7 @@ def _model(source: Source, device: torch.device, dtype: str, attn: str | None, d
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(str(source.folder), **settings)
     except Exception as error:  # transformers raises every kind for a file that does not fit
-        raise CheckpointError(f"--model {source.name}: transformers cannot load it: {_short(error)}") from error
+        raise CheckpointError(f"--model {source.name}: transformers cannot load it: {one_line(error)}") from error
     absent = sorted({*info.get("missing_keys", ()), *map(str, info.get("mismatched_keys", ()))})
     if absent:
         raise CheckpointError(
@@ -108,7 +109,7 @@ def _with_adapter(model: Any, source: Source, *, trainable: bool = False) -> Any
             warnings.simplefilter("always")
             wrapped = PeftModel.from_pretrained(model, str(source.folder), is_trainable=trainable)
     except Exception as error:
-        raise CheckpointError(f"--model {source.name}: peft cannot load the adapter: {_short(error)}") from error
+        raise CheckpointError(f"--model {source.name}: peft cannot load the adapter: {one_line(error)}") from error
     missing = [str(one.message) for one in said if "missing adapter keys" in str(one.message)]
     if missing:
         raise CheckpointError(f"--model {source.name}: weights are missing in the adapter: {missing[0][:200]}")
@@ -129,7 +130,7 @@ def _processor(source: Source) -> Any:
             str(place.folder), trust_remote_code=source.trust_remote_code, local_files_only=True
         )
     except Exception as error:
-        raise CheckpointError(f"--model {source.name}: its processor cannot be loaded: {_short(error)}") from error
+        raise CheckpointError(f"--model {source.name}: its processor cannot be loaded: {one_line(error)}") from error
     for part in ("image_processor", "tokenizer"):
         if getattr(processor, part, None) is None:
             raise CheckpointError(f"--model {source.name}: its processor has no {part}; is it an image-text model?")
@@ -160,8 +161,3 @@ def _quantized(source: Source) -> bool:
 def _safetensors(source: Source) -> bool:
     assert source.folder is not None
     return any(source.folder.glob("*.safetensors"))
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"

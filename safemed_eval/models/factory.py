@@ -1,4 +1,4 @@
-"""`--model python:module:factory`: your own model, CLIP-like or in-house, behind the same waist."""
+"""`python:module:factory`: your own model, CLIP-like or in-house, or denoiser, behind the same waist."""
 
 from __future__ import annotations
 
@@ -11,37 +11,45 @@ import torch
 
 from safemed_eval.errors import CheckpointError, did_you_mean
 from safemed_eval.faults import place_of
-from safemed_eval.models.source import Source, look_here_for_modules
+from safemed_eval.models._files import look_here_for_modules
+from safemed_eval.models.source import Source
 
 
 def load_factory(source: Source, device: torch.device) -> Any:
-    """Call the factory, with the device if it takes an argument, and check what it returns.
+    """Call the factory of a model, and check what it returns.
+
+    Raises:
+        CheckpointError: as `call_factory`, or the result has neither `scores` nor `vote`.
+    """
+    model = call_factory(source.name, device, option="--model")
+    if not (hasattr(model, "scores") or hasattr(model, "vote")):
+        raise CheckpointError(f"--model {source.name}: what it returned has neither 'scores' nor 'vote'")
+    return model
+
+
+def call_factory(name: str, device: torch.device, *, option: str) -> Any:
+    """What `python:module:factory` makes; the factory gets the device if it takes an argument.
 
     Modules are looked up from the current folder too.
 
     Raises:
-        CheckpointError: no such module or name, or the result has neither `scores` nor `vote`.
+        CheckpointError: no such module or name, or the factory raised; `option` is what the message begins with.
     """
-    _, module_name, name = source.name.split(":")
+    _, module_name, factory_name = name.split(":")
     look_here_for_modules()
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
-        raise CheckpointError(f"--model {source.name}: {error}; it is looked up from {Path.cwd()}") from None
+        raise CheckpointError(f"{option} {name}: {error}; it is looked up from {Path.cwd()}") from None
     except (Exception, SystemExit) as error:
-        raise CheckpointError(
-            f"--model {source.name}: '{module_name}' cannot be imported: {place_of(error)}"
-        ) from error
-    factory = getattr(module, name, None)
+        raise CheckpointError(f"{option} {name}: '{module_name}' cannot be imported: {place_of(error)}") from error
+    factory = getattr(module, factory_name, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise CheckpointError(
-            f"--model {source.name}: '{module_name}' has no function '{name}'; {did_you_mean(name, known)}"
+            f"{option} {name}: '{module_name}' has no function '{factory_name}'; {did_you_mean(factory_name, known)}"
         )
     try:
-        model = factory(device) if inspect.signature(factory).parameters else factory()
+        return factory(device) if inspect.signature(factory).parameters else factory()
     except (Exception, SystemExit) as error:
-        raise CheckpointError(f"--model {source.name}: the factory raised {place_of(error)}") from error
-    if not (hasattr(model, "scores") or hasattr(model, "vote")):
-        raise CheckpointError(f"--model {source.name}: what it returned has neither 'scores' nor 'vote'")
-    return model
+        raise CheckpointError(f"{option} {name}: the factory raised {place_of(error)}") from error

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
+from safemed_eval.models._files import factory_identity, hash_files, read_json
+from safemed_eval.models.denoiser_source import DenoiserSource, resolve_denoiser
 from safemed_eval.models.prompts import Template
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -35,6 +32,8 @@ class Source:
     """The checkpoint's folder; of a hub id, its snapshot in the local cache."""
     base: Source | None = None
     """The checkpoint that a PEFT adapter in `folder` belongs to."""
+    denoiser: DenoiserSource | None = None
+    """What every image goes through before the model sees it."""
     commit: str | None = None
     """The resolved commit of a hub id."""
     trust_remote_code: bool = False
@@ -52,17 +51,14 @@ class Source:
 
         A model from Python has no weights file that we know of: the hash of its module's file stands in.
         """
-        if self.folder is None:
-            return {"factory": self.name, "module_sha256": _module_hash(self.name)}
-        weights = [*self.folder.glob("*.safetensors"), *(self.pickles if self.allow_pickle else [])]
-        settings = [f for pattern in _CONFIG_FILES for f in self.folder.glob(pattern) if f.name != ABOUT]
-        found: dict[str, Any] = {
-            "weights_sha256": _hash(weights),
-            "settings_sha256": _hash(settings),
-        }
-        if self.base:
-            found["base"] = self.base.identity
-        return found
+        found = factory_identity(self.name) if self.folder is None else self._hashes(self.folder)
+        parts = {"base": self.base, "denoiser": self.denoiser}
+        return found | {name: part.identity for name, part in parts.items() if part}
+
+    def _hashes(self, folder: Path) -> dict[str, Any]:
+        weights = [*folder.glob("*.safetensors"), *(self.pickles if self.allow_pickle else [])]
+        settings = [f for pattern in _CONFIG_FILES for f in folder.glob(pattern) if f.name != ABOUT]
+        return {"weights_sha256": hash_files(weights), "settings_sha256": hash_files(settings)}
 
     @property
     def has_processor(self) -> bool:
@@ -103,7 +99,7 @@ class Source:
     def _about(self) -> dict[str, Any] | None:
         if self.folder is None or not (self.folder / ABOUT).is_file():
             return None
-        return _json(self.folder / ABOUT)
+        return read_json(self.folder / ABOUT)
 
     @property
     def reference(self) -> tuple[str, str | None]:
@@ -118,15 +114,24 @@ class Source:
         return [file for pattern in _PICKLES for file in (self.folder or Path()).glob(pattern)]
 
 
-def resolve(name: str, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Source:
+def resolve(
+    name: str, *, denoiser: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
+) -> Source:
     """Find out what `name` is: `builtin:NAME`, a checkpoint's or adapter's folder, `org/model[@revision]`, or
     `python:module:factory`.
 
     A hub id is downloaded (weights in safetensors and settings only) unless it is in the local cache.
 
+    Args:
+        denoiser: what stands before the model; see `resolve_denoiser`.
     Raises:
         SpecError: not a name of any kind. CheckpointError: the folder lacks something that it needs.
     """
+    before = resolve_denoiser(denoiser, allow_pickle=allow_pickle) if denoiser is not None else None
+    return replace(_resolve(name, trust_remote_code, allow_pickle), denoiser=before)
+
+
+def _resolve(name: str, trust_remote_code: bool, allow_pickle: bool) -> Source:
     if name.startswith("python:"):
         if not re.fullmatch(r"python:[\w.]+:\w+", name):
             raise SpecError(f"--model {name}: write python:package.module:factory")
@@ -134,7 +139,7 @@ def resolve(name: str, *, trust_remote_code: bool = False, allow_pickle: bool = 
     source = _locate(name, trust_remote_code, allow_pickle)
     assert source.folder is not None
     if (source.folder / "adapter_config.json").is_file():
-        adapter = _json(source.folder / "adapter_config.json")
+        adapter = read_json(source.folder / "adapter_config.json")
         base_name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
         if not base_name:
             raise CheckpointError(f"{source.folder}: adapter_config.json names no base_model_name_or_path")
@@ -179,7 +184,7 @@ def _check_model_files(source: Source) -> None:
     assert folder is not None
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: not a checkpoint, there is no config.json in it")
-    if "auto_map" in _json(folder / "config.json") and not source.trust_remote_code:
+    if "auto_map" in read_json(folder / "config.json") and not source.trust_remote_code:
         raise CheckpointError(
             f"{folder}: the checkpoint brings its own Python code; read it, then pass --trust-remote-code"
         )
@@ -189,7 +194,7 @@ def _check_model_files(source: Source) -> None:
         )
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        weights = _json(index).get("weight_map")
+        weights = read_json(index).get("weight_map")
         if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
             raise CheckpointError(f"{index}: its weight_map does not name a file for each weight")
         shards = set(weights.values())
@@ -226,37 +231,3 @@ def _snapshot(name: str, trust_remote_code: bool, allow_pickle: bool) -> tuple[P
         text = " ".join(str(error).split())[:300]
         raise CheckpointError(f"--model {name}: no such folder here, and not to be had from the hub: {text}") from None
     return folder, folder.name
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: expected an object")
-    return content
-
-
-def look_here_for_modules() -> None:
-    """Python modules are looked up from the current folder too."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-
-
-def _module_hash(name: str) -> str | None:
-    look_here_for_modules()
-    try:
-        spec = find_spec(name.split(":")[1])
-    except ModuleNotFoundError:
-        spec = None
-    return _hash([Path(spec.origin)]) if spec and spec.origin and Path(spec.origin).is_file() else None
-
-
-def _hash(files: Iterable[Path]) -> str:
-    """sha256 over the names and contents of the files, in the order of their names."""
-    digest = hashlib.sha256()
-    for file in sorted(set(files)):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name}\n{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()

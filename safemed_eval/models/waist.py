@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
@@ -14,6 +14,9 @@ from safemed_eval.core import Answers, Classify, Question, Vote
 from safemed_eval.errors import CheckpointError, ModelOutputError, SafemedError
 from safemed_eval.faults import faults_of_the_model, place_of
 from safemed_eval.models.answers import parse, retell
+
+Denoise = Callable[[torch.Tensor], torch.Tensor]
+"""(B, 3, H, W) float32 -> the same shape and type: row by row, differentiable, and not written into its input."""
 
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
@@ -43,12 +46,14 @@ class Waist:
     Attributes:
         scorer: the model behind the waist.
         device: where canvases must be.
+        denoiser: what every canvas goes through before the scorer is shown it, in all but `official`; None: nothing.
         forwards: images that have gone through the model so far.
     """
 
-    def __init__(self, scorer: Any, device: torch.device) -> None:
+    def __init__(self, scorer: Any, device: torch.device, denoiser: Denoise | None = None) -> None:
         self.scorer = scorer
         self.device = device
+        self.denoiser = denoiser
         self.forwards = 0
 
     @property
@@ -83,8 +88,9 @@ class Waist:
     def answer(self, canvas: torch.Tensor, questions: Sequence[Question]) -> Answers:
         """The answer to each row's own question, with log-probabilities where the model has them."""
         if self.writes:
-            with _asked(canvas):
-                texts = self.scorer.write(canvas, questions)
+            shown = self.denoised(canvas)
+            with _asked(shown):
+                texts = self.scorer.write(shown, questions)
             self.forwards += len(canvas)
             return _read(texts, questions)
         if self.differentiable:
@@ -93,9 +99,27 @@ class Waist:
         counts = [len(q.options) for q in questions]
         return Answers(predictions=[v if v < k else None for v, k in zip(votes, counts, strict=True)])
 
+    def denoised(self, canvas: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) float32 -> what the scorer is shown of it, the same shape and type.
+
+        Raises:
+            ModelOutputError: the denoiser raised, wrote into the canvas, or gave something else, NaN or infinity.
+        """
+        if self.denoiser is None:
+            return canvas
+        with _asked(canvas, "denoiser"):
+            found = _tensor(self.denoiser(canvas), "pixels", "denoiser")
+        if (found.shape, found.dtype, found.device) != (canvas.shape, canvas.dtype, canvas.device):
+            raise ModelOutputError(f"the denoiser returned {_kind(found)}, expected {_kind(canvas)}")
+        _refuse(~found.isfinite().flatten(1).all(1), "the denoiser returned NaN or infinite pixels")
+        return found
+
     @torch.no_grad()
     def official(self, image: Image.Image, question: Question) -> Answers:
-        """The answer through the checkpoint's untouched path: 8-bit image at its own size, model with its full head."""
+        """The answer through the checkpoint's untouched path: 8-bit image at its own size, model with its full head.
+
+        No denoiser stands before it.
+        """
         self.forwards += 1
         with faults_of_the_model():
             if self.writes:
@@ -130,8 +154,9 @@ class _BoundClassify:
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
         if len(canvas) != len(self._questions):
             raise ValueError(f"{len(canvas)} canvases for {len(self._questions)} questions")
-        with _asked(canvas):
-            scores = _tensor(self._waist.scorer.scores(canvas, self._questions), "scores")
+        shown = self._waist.denoised(canvas)
+        with _asked(shown):
+            scores = _tensor(self._waist.scorer.scores(shown, self._questions), "scores")
         self._waist.forwards += len(canvas)
         if scores.ndim != 2 or len(scores) != len(canvas) or scores.shape[1] < self._width:
             raise ModelOutputError(
@@ -159,8 +184,9 @@ class _BoundReasons(_BoundClassify):
         return [retell(text, question, option) for text, question, option in rows]
 
     def likelihood(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
-        with _asked(canvas):
-            found = _tensor(self._waist.scorer.text_log_probs(canvas, self._questions, texts), "log-probabilities")
+        shown = self._waist.denoised(canvas)
+        with _asked(shown):
+            found = _tensor(self._waist.scorer.text_log_probs(shown, self._questions, texts), "log-probabilities")
         self._waist.forwards += len(canvas)
         if found.shape != (len(canvas),):
             raise ModelOutputError(f"the model returned log-probabilities of texts of shape {tuple(found.shape)}")
@@ -182,8 +208,9 @@ class _BoundVote:
             return torch.tensor([none if one is None else one for one in found], device=canvas.device)
         if not hasattr(self._waist.scorer, "vote"):
             return self._waist.classify([self._question] * len(canvas))(canvas).argmax(1)
-        with _asked(canvas):
-            votes = _tensor(self._waist.scorer.vote(canvas, self._question), "votes")
+        shown = self._waist.denoised(canvas)
+        with _asked(shown):
+            votes = _tensor(self._waist.scorer.vote(shown, self._question), "votes")
         self._waist.forwards += len(canvas)
         if votes.shape != (len(canvas),) or votes.dtype not in _INTEGERS:
             raise ModelOutputError(f"the model returned votes of shape {tuple(votes.shape)} and type {votes.dtype}")
@@ -192,20 +219,24 @@ class _BoundVote:
 
 
 @contextmanager
-def _asked(canvas: torch.Tensor) -> Iterator[None]:
+def _asked(canvas: torch.Tensor, who: str = "model") -> Iterator[None]:
     """What the model raises is its rows' fault, and so is writing into the canvas, which others still need."""
     version = canvas._version
-    with faults_of_the_model():
+    with faults_of_the_model(f"the {who}"):
         yield
     if canvas._version != version:
-        raise ModelOutputError("the model writes into its input; let it work on a copy")
+        raise ModelOutputError(f"the {who} writes into its input; let it work on a copy")
 
 
-def _tensor(found: Any, what: str) -> torch.Tensor:
+def _tensor(found: Any, what: str, who: str = "model") -> torch.Tensor:
     if not isinstance(found, torch.Tensor) or found.is_complex() or found.layout != torch.strided or found.is_meta:
         kind = f"{found.dtype} {found.layout}" if isinstance(found, torch.Tensor) else type(found).__name__
-        raise ModelOutputError(f"the model returned {what} of type {kind}, expected a dense real tensor")
+        raise ModelOutputError(f"the {who} returned {what} of type {kind}, expected a dense real tensor")
     return found
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
 
 
 def _read(texts: Sequence[str], questions: Sequence[Question]) -> Answers:

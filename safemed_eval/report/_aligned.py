@@ -23,12 +23,13 @@ Pair = tuple[Values, Values]
 
 
 def weights_of(run: LoadedRun) -> list[str]:
-    """Hashes of a checkpoint's weights, and of those that it is an adapter over; none for a python: model."""
-    found, model = [], run.spec["model"]
-    while model and model.get("weights_sha256"):
-        found.append(str(model["weights_sha256"]))
-        model = model.get("base")
-    return found
+    """Hashes of a checkpoint's weights, of those that it is an adapter over, and of its denoiser's.
+
+    None where there is anything from python: among them, whose weights nobody has hashed.
+    """
+    model = run.spec["model"]
+    parts = [model, *filter(None, (model.get("base"), model.get("denoiser")))]
+    return [str(part["weights_sha256"]) for part in parts] if all(part.get("weights_sha256") for part in parts) else []
 
 
 def refuse_other_specs(one: LoadedRun, two: LoadedRun) -> None:
@@ -108,6 +109,10 @@ def notes_of(one: LoadedRun, two: LoadedRun) -> list[str]:
         for run in (one, two)
     )
     notes = differences(here, there)
+    denoisers = [run.spec["model"].get("denoiser") for run in (one, two)]
+    if denoisers[0] != denoisers[1]:
+        names = [run.meta["names"].get("denoiser") or "none" for run in (one, two)]
+        notes.append(f"the denoisers differ: {names[0]}, now {names[1]}")
     settings = [run.spec["model"].get("settings_sha256") for run in (one, two)]
     if settings[0] != settings[1]:
         notes.append("the checkpoints' configurations differ")

@@ -42,7 +42,7 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
     where = f"{out}: run.json"
     _check(where, meta, _OF_META)
     _check(where, spec, _OF_SPEC | _OF_COMMAND[command])
-    _check(where, meta["names"], {"model": _TEXT, "data": _TEXT})
+    _check(where, {"denoiser": None} | meta["names"], {"model": _TEXT, "denoiser": _MAYBE_TEXT, "data": _TEXT})
     if not all(isinstance(start, dict) for start in meta["sessions"]):
         raise RunError(f"{where}: a session is no object; was it edited?")
     if type(spec.get("shuffle_options")) not in (int, type(None)):

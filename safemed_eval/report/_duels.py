@@ -68,6 +68,11 @@ def strength(shot: Shot) -> int:
     return -1 if "target=" in shot.family else _STRENGTH.get(_kind(shot), -1)
 
 
+def should_flip(shot: Shot) -> bool:
+    """Whether it looks for any wrong answer of the model itself: in a huge ball what it leaves right is image-blind."""
+    return "target=" not in shot.family and _kind(shot) not in ("noise", "transfer")
+
+
 def searches(shot: Shot) -> bool:
     """Whether it climbs the model's own gradient in many steps, wherever that leads."""
     return strength(shot) >= _SEARCH

@@ -13,7 +13,7 @@ import pandas as pd
 
 from safemed_eval import stats
 from safemed_eval.core import CIRCULAR, OFFICIAL
-from safemed_eval.report._duels import strength
+from safemed_eval.report._duels import should_flip
 from safemed_eval.report._shots import shots
 from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import Json, LoadedRun, load
@@ -73,13 +73,14 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
         radii: for `certify`: where certified accuracy is read, by name; by default at 0.
     """
     meta, frame, measure = run.meta, run.frame, measure_of(run, radii)
+    names = meta["names"]
     overall, notes = measure(frame), {"images": meta["image_notes"]}
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
         notes |= _false_certificates(len(frame), run.smoothing.alpha) | {"falsified": falsified_of(run)}
     else:
         notes |= order_notes(run)
-        if OFFICIAL in run.conditions:
+        if OFFICIAL in run.conditions and not names.get("denoiser"):  # which has its price, too
             notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
     notes["checklist"] = [asdict(one) for one in checklist(run)]
     writes = (run.spec["asking"] or {}).get("readout") == "generate"
@@ -106,7 +107,7 @@ def measure_of(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Call
     """The function from some of a run's rows to their numbers, as `Summary` lists them."""
     if run.kind == "certify":
         return partial(_certified, points=radii or {"0": 0.0}, ceiling=run.smoothing.ceiling)
-    huge = {shot.condition for shot in shots(run) if shot.is_huge and strength(shot) > 0}
+    huge = {shot.condition for shot in shots(run) if shot.is_huge and should_flip(shot)}
     return partial(_attacked, conditions=run.conditions, huge=huge)
 
 
@@ -117,6 +118,7 @@ def _asked(run: LoadedRun) -> Json:
         options = asdict(run.smoothing)
     return {
         "model": names["model"],
+        "denoiser": names.get("denoiser"),
         "data": names["data"],
         "canvas": spec["canvas"],
         "readout": (spec["asking"] or {}).get("readout"),

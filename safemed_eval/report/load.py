@@ -116,7 +116,13 @@ def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> L
         alpha = smoothing.alpha
     else:
         alpha = None
-    return LoadedRun(out=out, name=name or Path(meta["names"]["model"]).name, meta=meta, frame=frame, alpha=alpha)
+    return LoadedRun(out=out, name=name or _model_of(meta["names"]), meta=meta, frame=frame, alpha=alpha)
+
+
+def _model_of(names: Json) -> str:
+    """The model's name, and its denoiser's: behind another one it is another model."""
+    parts = (names["model"], names.get("denoiser"))
+    return " + ".join(Path(part).name for part in parts if part)
 
 
 def load_all(runs: Sequence[str], *, alpha: float | None = None) -> list[LoadedRun]:

@@ -261,6 +261,7 @@ def _facts(study: Study) -> Json:
             "name": run.name,
             "kind": run.kind,
             "model": asked["model"],
+            "denoiser": asked["denoiser"],
             "data": asked["data"],
             "items": f"{study.summary.items:,} of {study.summary.expected:,}",
             "canvas": asked["canvas"],

@@ -10,8 +10,13 @@ from safemed_eval.train.log import LOG, read_log
 PANELS: dict[str, dict[str, str]] = {
     "loss that is trained": {"loss": "loss"},
     "cross-entropy\nof the options": {"adversary/clean_loss": "clean images", "adversary/loss": "attacked images"},
+    "mean squared error": {"denoiser/mse": "denoised images"},
     "reward": {"reward": "total", "rewards/correct/mean": "correct", "rewards/kept/mean": "format kept"},
-    "share": {"adversary/flipped": "answers flipped by the attack", "frac_reward_zero_std": "groups that agree"},
+    "share": {
+        "adversary/flipped": "answers flipped by the attack",
+        "frac_reward_zero_std": "groups that agree",
+        "denoiser/same_answer": "answers as on the clean image",
+    },
     "divergence": {"kl": "KL from the reference"},
 }
 """Panels, each with the log's keys and what to call them; a panel without figures is left out."""

@@ -1,11 +1,13 @@
 """Training: supervised and group relative policy optimization, on clean and on adversarial images, with TRL.
 
+And denoisers for models that stay as they are, in `denoise`.
+
     policy, model = models.load_to_train(source, asking=Asking(template=TEMPLATES["instruct"]))
     fit.fit(policy, model, items, canvas, recipe, out, base=source.reference, about={})
 
 The module `fit` imports torch, TRL and what they need; the recipe and its parts do not.
 """
 
-from safemed_eval.train._recipe import LEARNING_RATES, Groups, Lora, Method, Recipe, Threats
+from safemed_eval.train._recipe import LEARNING_RATES, DenoiserRecipe, Groups, Lora, Method, Recipe, Threats
 
-__all__ = ["LEARNING_RATES", "Groups", "Lora", "Method", "Recipe", "Threats"]
+__all__ = ["LEARNING_RATES", "DenoiserRecipe", "Groups", "Lora", "Method", "Recipe", "Threats"]

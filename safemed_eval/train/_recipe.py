@@ -9,6 +9,9 @@ from typing import Literal
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.threat import Norm
 
+WARM_UP = 0.03
+"""Share of the steps over which a learning rate rises; it then falls as a cosine."""
+
 _GREY_LEVEL = 1 / 255
 
 Method = Literal["sft", "at-sft", "grpo", "at-grpo"]
@@ -167,3 +170,59 @@ class Recipe:
             raise ValueError(
                 f"a group of {self.groups.size} does not divide the {rows} rows of a batch (batch_size x accumulate)"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserRecipe:
+    """One training of a denoiser for a frozen model.
+
+    Args:
+        sigma: standard deviation of the noise, in [0, 1] pixel units, that is to be removed.
+        mse_share: of the steps, from the first on, in which it learns to denoise; in the rest it learns that the
+            model's answer stays. 1: it only denoises, 0: it learns the answer from the start.
+        width, blocks: its size, see `models.denoiser.Shape`.
+        steps: optimizer steps.
+        batch_size: rows per device and step.
+        learning_rate: the highest while it learns to denoise.
+        stability_learning_rate: the highest in the rest. Either follows a warm-up over 3 % of its steps, and falls as a
+            cosine.
+    """
+
+    sigma: float
+    mse_share: float = 0.5
+    width: int = 64
+    blocks: int = 4
+    steps: int = 5000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    stability_learning_rate: float = 3e-5
+    save_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"sigma must be above 0, got {self.sigma:g}")
+        if not 0 <= self.mse_share <= 1:
+            raise ValueError(f"mse_share is a share of the steps, in [0, 1], got {self.mse_share:g}")
+        for name in ("width", "blocks", "steps", "batch_size", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "stability_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name):g}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+
+    @property
+    def mse_steps(self) -> int:
+        """How many steps, from the first, have the mean squared error as their loss."""
+        return round(self.mse_share * self.steps)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        first = self.mse_steps
+        highest, start, end = self.learning_rate, 0, first
+        if step >= first:
+            highest, start, end = self.stability_learning_rate, first, self.steps
+        done, steps = step - start, max(1, end - start)
+        return highest * min(1.0, (done + 1) / (WARM_UP * steps)) * (1 + math.cos(math.pi * done / steps)) / 2

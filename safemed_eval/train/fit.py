@@ -12,22 +12,20 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
 
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas
-from safemed_eval.errors import DataError, RunError, SpecError
+from safemed_eval.errors import DataError, SpecError
 from safemed_eval.models.source import ABOUT
 from safemed_eval.models.waist import Waist
+from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
-from safemed_eval.train._recipe import Recipe
+from safemed_eval.train._recipe import WARM_UP, Recipe
 from safemed_eval.train._rows import Rows
 from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, reward_functions
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.log import LOG, WORK
-
-_LOG_EVERY = 10
 
 
 def fit(
@@ -86,15 +84,13 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         if adversary and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             raise SpecError("the adversary works on one GPU and with DDP; not with FSDP or DeepSpeed")
-        trainer.train(resume_from_checkpoint=_last(Path(trainer.args.output_dir)))
+        trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
         state = trainer.state
         if state.global_step < state.max_steps:
             raise DataError(
                 f"only {state.global_step} of {state.max_steps} steps were made: too few data for one batch"
             )
-        broken = [name for name, weight in policy.named_parameters() if not bool(weight.isfinite().all())]
-        if broken:
-            raise RunError(f"training has broken the model, {broken[0]} is not finite; try a lower --learning-rate")
+        _loop.refuse_broken(policy)
         for config, value in zip(configs, caching, strict=True):
             vars(config).pop("use_cache", None)  # trainers switch it off, which is not for the checkpoint to remember
             if value is not None:
@@ -106,19 +102,6 @@ def fit(
         about = {**about, "template": asdict(template)}
         (out / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
-
-
-def _last(place: Path) -> str | None:
-    """The newest whole checkpoint; a torn one, of a process that was killed while it saved, is removed."""
-    while place.is_dir() and (found := get_last_checkpoint(str(place))):
-        last = str(found)
-        try:
-            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(last, ignore_errors=True)
-        else:
-            return last
-    return None
 
 
 def _tidy(out: Path, base: tuple[str, str | None]) -> None:
@@ -133,30 +116,17 @@ def _tidy(out: Path, base: tuple[str, str | None]) -> None:
 
 
 def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
-    settings: dict[str, Any] = {
-        "output_dir": str(place),
-        "max_steps": recipe.steps or -1,
+    shared = {name: getattr(recipe, name) for name in ("batch_size", "save_every", "seed")}
+    settings = _loop.arguments(place, steps=recipe.steps or -1, **shared, cpu=cpu) | {
         "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": recipe.batch_size,
-        "gradient_accumulation_steps": recipe.accumulate,
         "learning_rate": recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.03,
-        "logging_steps": _LOG_EVERY,
-        "logging_first_step": True,
-        "logging_nan_inf_filter": False,
-        "save_steps": recipe.save_every,
-        "save_total_limit": 2,
+        "warmup_steps": WARM_UP,
+        "gradient_accumulation_steps": recipe.accumulate,
+        "weight_decay": recipe.weight_decay,
         "bf16": recipe.bf16,
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if recipe.gradient_checkpointing else None,
-        "use_cpu": cpu,
-        "seed": recipe.seed,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": not cpu,
     }
     if not recipe.groups:
         return SFTConfig(**settings, max_length=None, completion_only_loss=True)

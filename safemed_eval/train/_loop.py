@@ -1,0 +1,59 @@
+"""What every training loop is told, how it goes on, and when it has failed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.trainer_utils import get_last_checkpoint
+
+from safemed_eval.errors import RunError
+
+LOG_EVERY = 10
+
+
+def arguments(place: Path, *, steps: int, batch_size: int, save_every: int, seed: int, cpu: bool) -> dict[str, Any]:
+    """For transformers' `TrainingArguments`; checkpoints to go on from come to `place`.
+
+    Args:
+        steps: -1: as many as the epochs need.
+    """
+    return {
+        "output_dir": str(place),
+        "max_steps": steps,
+        "per_device_train_batch_size": batch_size,
+        "logging_steps": LOG_EVERY,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "save_steps": save_every,
+        "save_total_limit": 2,
+        "use_cpu": cpu,
+        "seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": not cpu,
+    }
+
+
+def last_checkpoint(place: Path) -> str | None:
+    """The newest whole checkpoint; a torn one, of a process that was killed while it saved, is removed."""
+    while place.is_dir() and (found := get_last_checkpoint(str(place))):
+        last = str(found)
+        try:
+            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(last, ignore_errors=True)
+        else:
+            return last
+    return None
+
+
+def refuse_broken(trained: torch.nn.Module) -> None:
+    """Raise RunError where a weight is not finite."""
+    broken = [name for name, weight in trained.named_parameters() if not bool(weight.isfinite().all())]
+    if broken:
+        raise RunError(f"training has broken the model, {broken[0]} is not finite; try a lower --learning-rate")

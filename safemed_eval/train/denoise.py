@@ -1,0 +1,144 @@
+"""A denoiser for a frozen model: denoised smoothing, Salman et al. 2020 (arXiv:2003.01908), with the model at hand."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from safemed_eval.core import Item
+from safemed_eval.data import Canvas, canvas_of
+from safemed_eval.errors import ModelOutputError, RunError
+from safemed_eval.models.denoiser import ResidualDenoiser, Shape, save_denoiser
+from safemed_eval.models.source import ABOUT
+from safemed_eval.models.waist import Waist
+from safemed_eval.seeds import generator
+from safemed_eval.train import _loop
+from safemed_eval.train._log import Log
+from safemed_eval.train._recipe import DenoiserRecipe
+from safemed_eval.train.log import LOG, WORK
+
+
+def fit_denoiser(
+    model: Waist,
+    items: Sequence[Item],
+    canvas: Canvas,
+    recipe: DenoiserRecipe,
+    out: Path,
+    *,
+    about: Mapping[str, Any],
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    """Train a denoiser for this model, and save it into `out`, with how it was made.
+
+    Log and intermediate checkpoints are in `out/training`; from the last of these a training that was stopped goes on.
+
+    Args:
+        model: whose answers are to stay; it has scores, and no denoiser.
+        canvas: of one size for all images.
+        about: what the denoiser says of its making.
+    Raises:
+        RunError: training has broken the denoiser.
+    """
+    work, cpu = out / WORK, model.device.type == "cpu"
+    work.mkdir(parents=True, exist_ok=True)
+    set_seed(recipe.seed)
+    denoiser = ResidualDenoiser(Shape(width=recipe.width, blocks=recipe.blocks)).to(model.device)
+    # The gradient of the second loss is a hundred times that of the first: second moments must forget fast.
+    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
+    shared = {name: getattr(recipe, name) for name in ("steps", "batch_size", "save_every", "seed")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what transformers tells
+        trainer = _Denoising(
+            model=denoiser,
+            args=TrainingArguments(**_loop.arguments(work / "checkpoints", **shared, cpu=cpu)),
+            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate)),
+            train_dataset=_Rows(items, canvas),
+            data_collator=_collate,
+            callbacks=[Log(work / LOG), *callbacks],
+            frozen=model,
+            recipe=recipe,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=_loop.last_checkpoint(work / "checkpoints"))
+    _loop.refuse_broken(denoiser)
+    if trainer.is_world_process_zero():
+        save_denoiser(denoiser, out)
+        (out / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+    trainer.accelerator.wait_for_everyone()
+
+
+class _Denoising(Trainer):  # type: ignore[misc]
+    """For x an image, d noise of sigma, D the denoiser and f the frozen model, the loss of a row is at first
+
+        || D(x + d) - x ||^2 / (3 H W)
+
+    and after `mse_share` of the steps the cross-entropy of f(D(x + d)) to the likeliest option of f(x): the paper's MSE
+    and, begun from it, its STAB. No gold answer is used. Noise belongs to the item and the step.
+
+    Differs: AdamW with a warm-up and a cosine for each; the published code lowers its rate every 30 epochs.
+    """
+
+    def __init__(self, *args: Any, frozen: Waist, recipe: DenoiserRecipe, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._frozen = frozen
+        self._recipe = recipe
+        self._figures: dict[str, list[torch.Tensor]] = defaultdict(list)
+
+    def compute_loss(self, model: Any, inputs: Mapping[str, Any], **_: Any) -> torch.Tensor:
+        items, clean, step = inputs["items"], inputs["canvas"], self.state.global_step
+        noise = [self._noise(item, step, canvas.shape) for item, canvas in zip(items, clean, strict=True)]
+        denoised = model(clean + torch.stack(noise).to(clean.device))
+        if not bool(denoised.isfinite().all()):
+            raise RunError(f"the denoiser's output is not finite at step {step}; try a lower --learning-rate")
+        loss = F.mse_loss(denoised, clean)
+        self._figures["denoiser/mse"].append(loss.detach())
+        if step >= self._recipe.mse_steps:
+            classify = self._frozen.classify([item.question for item in items])
+            with torch.no_grad():
+                own = classify(clean).argmax(1)
+            try:
+                log_probs = classify(denoised)
+            except ModelOutputError as error:  # on the clean images it had an answer
+                raise RunError(
+                    f"step {step}: training has broken the denoiser; behind it, {error}; try a lower "
+                    "--stability-learning-rate"
+                ) from error
+            loss = F.nll_loss(log_probs, own)
+            self._figures["denoiser/same_answer"].append((log_probs.argmax(1) == own).float().mean())
+        return loss
+
+    def _noise(self, item: Item, step: int, shape: torch.Size) -> torch.Tensor:
+        rng = generator("cpu", self._recipe.seed, "denoiser", step, item.id)
+        return torch.empty(shape).normal_(0, self._recipe.sigma, generator=rng)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        means = {name: torch.stack(values).mean() for name, values in self._figures.items()}
+        everywhere = {name: float(self.accelerator.gather(mean).mean()) for name, mean in means.items()}
+        self._figures.clear()
+        super().log({**logs, **everywhere}, *args, **kwargs)
+
+
+class _Rows(torch.utils.data.Dataset[tuple[Item, torch.Tensor]]):
+    """Items with their canvases, drawn or decoded when they are asked for."""
+
+    def __init__(self, items: Sequence[Item], canvas: Canvas) -> None:
+        self.items = items
+        self.canvas = canvas
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Item, torch.Tensor]:
+        return self.items[index], canvas_of(self.items[index], self.canvas)
+
+
+def _collate(rows: Sequence[tuple[Item, torch.Tensor]]) -> dict[str, Any]:
+    return {"items": [item for item, _ in rows], "canvas": torch.stack([canvas for _, canvas in rows])}
