@@ -92,7 +92,7 @@ def write_run(
     chosen = [attacks.parse(name) for name in conditions if name not in ("official", "circular")]
     own: Json = {"smoothing": asdict(smoothing), "sampling": "fixed"}
     if command == "evaluate":
-        own = {"attacks": {str(a): {"attack": a.name, **asdict(a)} for a in chosen}, "quantize": False}
+        own = {"attacks": {str(a): a.described for a in chosen}, "quantize": False}
         own |= {"official": "official" in conditions, "keep_images": 0}
         own |= {"circular": True} if "circular" in conditions else {}
     whole = {

@@ -96,7 +96,13 @@ def test_gradients_that_are_zero(dead: float | None, status: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("right", "status"),
-    [({PGD: 5, TRANSFER: 30}, "pass"), ({PGD: 20, TRANSFER: 2}, "fail"), ({PGD: 20, FGSM: 2}, "n/a")],
+    [
+        ({PGD: 5, TRANSFER: 30}, "pass"),
+        ({PGD: 20, TRANSFER: 2}, "fail"),
+        ({PGD: 20, "art:SquareAttack,eps=4/255": 2}, "fail"),
+        ({PGD: 20, "art:AutoProjectedGradientDescent,eps=4/255": 2}, "n/a"),
+        ({PGD: 20, FGSM: 2}, "n/a"),
+    ],
 )
 def test_a_transfer_that_wins(right: dict[str, int], status: str, tmp_path: Path) -> None:
     assert checks(tmp_path / "run", right)["gradients beat what sees none"][0] == status

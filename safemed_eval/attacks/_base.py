@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from safemed_eval import grammar
 from safemed_eval.threat import Norm, Threat
@@ -82,6 +82,11 @@ class Attack:
     def spread(cls, pairs: Mapping[str, str]) -> list[Mapping[str, str]]:
         """The options of each attack that a spec with these stands for: one, unless a subclass leaves some open."""
         return [pairs]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a run's spec says of it."""
+        return {"attack": self.name, **asdict(self)}
 
     def __str__(self) -> str:
         return grammar.write(self.name, self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safemed_eval.attacks._base import Attacked, BallAttack
 from safemed_eval.errors import SpecError
@@ -55,6 +55,10 @@ class ART(BallAttack):
         from safemed_eval.attacks._art_methods import uses_gradients
 
         return uses_gradients(self.method)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return {**super().described, "needs_gradients": self.needs_gradients}
 
     def search(
         self,

@@ -75,8 +75,7 @@ def evaluate(
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
     asked = {
         "attacks": {
-            name: {"attack": one.name, **asdict(one)}
-            | ({"surrogate": surrogates[one.surrogate].identity} if one.surrogate else {})
+            name: one.described | ({"surrogate": surrogates[one.surrogate].identity} if one.surrogate else {})
             for name, one in chosen.items()
         },
         "quantize": quantize,

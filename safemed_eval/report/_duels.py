@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from safemed_eval import attacks, grammar, paired, stats
+from safemed_eval import grammar, paired, stats
 from safemed_eval.report._shots import Shot, shots
 from safemed_eval.report.load import LoadedRun
 
@@ -76,11 +76,6 @@ def should_flip(shot: Shot) -> bool:
 def searches(shot: Shot) -> bool:
     """Whether it climbs the model's own gradient in many steps, wherever that leads."""
     return strength(shot) >= _SEARCH
-
-
-def sees_no_gradient(shot: Shot) -> bool:
-    """Whether it asks for answers only, or climbs the gradient of another model."""
-    return _kind(shot) in ("transfer", "art") and not attacks.parse(shot.condition).needs_gradients
 
 
 def in_one_ball(one: Shot, two: Shot) -> bool:

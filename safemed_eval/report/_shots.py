@@ -19,6 +19,8 @@ class Shot:
     family: str
     norm: str
     eps: float
+    black_box: bool
+    """Whether it asks for answers only, or climbs the gradient of another model."""
 
     @property
     def is_huge(self) -> bool:
@@ -36,6 +38,12 @@ def shots(run: LoadedRun) -> list[Shot]:
             rest = grammar.parts({key: value for key, value in pairs.items() if key not in ("eps", "norm")})
             family = f"{name}:{','.join(rest)}".rstrip(":")
             found.append(
-                Shot(condition=condition, family=family, norm=attack.get("norm", "linf"), eps=float(attack["eps"]))
+                Shot(
+                    condition=condition,
+                    family=family,
+                    norm=attack.get("norm", "linf"),
+                    eps=float(attack["eps"]),
+                    black_box=name == "transfer" or attack.get("needs_gradients") is False,
+                )
             )
     return found

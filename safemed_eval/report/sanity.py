@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from safemed_eval.core import PRECISION, REPEATS
-from safemed_eval.report._duels import Duels, in_one_ball, searches, sees_no_gradient, strength, takes_more
+from safemed_eval.report._duels import Duels, in_one_ball, searches, strength, takes_more
 from safemed_eval.report.load import LoadedRun
 
 Status = Literal["pass", "warn", "fail", "n/a"]
@@ -129,7 +129,7 @@ def _gradients_are_there(duels: Duels) -> Answer:
 def _gradients_win(duels: Duels) -> Answer:
     found: list[Answer] = []
     compared = 0
-    for black, white in duels.pairs(lambda a, b: in_one_ball(a, b) and sees_no_gradient(a) and searches(b)):
+    for black, white in duels.pairs(lambda a, b: in_one_ball(a, b) and a.black_box and searches(b)):
         compared += 1
         missed, left = duels.only(white.condition, black.condition), duels.right(white.condition)
         text = f"{black.condition} flips {missed} of {left} that {white.condition} leaves"
