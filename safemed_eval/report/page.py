@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,16 @@ from safemed_eval.errors import RunError
 from safemed_eval.report import _page_data as data
 from safemed_eval.report import _page_items as single
 from safemed_eval.report._page_data import Study
+from safemed_eval.report._page_remarks import notices_of, remarks_of
 from safemed_eval.report._page_texts import COLUMNS as TEXT_COLUMNS
 from safemed_eval.report._page_texts import texts_of
 from safemed_eval.report._text import visible
-from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
-from safemed_eval.report.order import order_sentences
-from safemed_eval.rounding import ceil_to, floor_to
+from safemed_eval.rounding import ceil_to
 from safemed_eval.version import __version__
 
 _COMMANDS = {"evaluate": "accuracy, clean and under attack", "certify": "certificates"}
 _FOLDER = Path(__file__).parent / "_page"
-
-Notice = tuple[str, str]
-"""Which runs it is about, and what it says of them."""
 
 
 def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str = grammar.RADII) -> None:
@@ -66,8 +62,8 @@ def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str 
         commands=_COMMANDS,
         slices=SLICES,
         names=slices,
-        notices=_notices(studies),
-        remarks={kind: _remarks(mine) for kind, mine in kinds.items()},
+        notices=notices_of(studies),
+        remarks={kind: remarks_of(mine) for kind, mine in kinds.items()},
         facts=[_facts(study) for study in studies],
         checklists=[_checklist(study) for study in studies if study.summary.notes.get("checklist")],
         false_certificates=[_false_certificates(study) for study in kinds.get("certify", [])],
@@ -116,105 +112,6 @@ def _overview(studies: Sequence[Study], items: single.Items, slices: Mapping[str
         described.append(about)
     shown = {column: list(map(visible, names)) for column, names in slices.items()}
     return {"runs": described, "slices": shown, "items": items.to_json(slices)}
-
-
-def _notices(studies: Sequence[Study]) -> list[Notice]:
-    """What must be known before any number is read; runs that share it are named together."""
-    found: dict[str, list[LoadedRun]] = {}
-    for study in studies:
-        for text in _warnings(study):
-            found.setdefault(text, []).append(study.run)
-    every = [study.run for study in studies]
-    notices = [(_named(runs, every), text) for text, runs in found.items()]
-    for kind, what in (("evaluate", "accuracies"), ("certify", "certificates")):
-        mine = [run for run in every if run.kind == kind]
-        never = f"their {what} do not compare"
-        for key, differs, so in (
-            ("data", "were not asked the same questions", never),
-            (
-                "shuffle_options",
-                "were not asked the options in the same order",
-                "what differs may be the order's doing",
-            ),
-            ("canvas", "do not share a canvas, on which eps, sigma and radius are measured", never),
-        ):
-            if len({run.spec.get(key) for run in mine}) > 1:
-                notices.append((_named(mine, every), f"These runs {differs}: {so}."))
-    return notices
-
-
-def _named(runs: Sequence[LoadedRun], every: Sequence[LoadedRun]) -> str:
-    """The names of some runs, each once, and their command if it is one; "all" where that is shorter."""
-    kinds = {run.kind for run in runs}
-    if len(runs) > 1 and len(runs) == sum(run.kind in kinds for run in every):
-        return "All runs" if len(runs) == len(every) else f"All runs of {kinds.pop()}"
-    names = ", ".join(dict.fromkeys(run.name for run in runs))
-    return visible(f"{names} ({kinds.pop()})" if len(kinds) == 1 else names)
-
-
-def _warnings(study: Study) -> Iterable[str]:
-    run, summary = study.run, study.summary
-    if str(run.meta["names"]["data"]).startswith("phantom"):
-        yield "The images are drawn by a program (phantom): discs, rings and stripes. This is not clinical evidence."
-    if run.unfinished:
-        total = summary.expected * max(1, len(run.conditions))
-        yield f"Not finished: {run.unfinished:,} of {total:,} records are missing, and the numbers will change."
-    if summary.failed:
-        yield f"{_many(summary.failed, 'item')} failed and stay in every denominator, as wrong."
-    if summary.skipped:
-        yield f"Without {_many(summary.skipped, 'item')} that could not be used; Provenance has the reasons."
-    if summary.sampled:
-        yield visible(f"Not all items, but a sample: {summary.sampled}.")
-    if run.kind == "certify" and run.alpha != run.spec["smoothing"]["alpha"]:
-        yield (
-            f"The certificates were read from the votes at alpha {run.alpha:g}; the run was made for alpha "
-            f"{run.spec['smoothing']['alpha']:g}. An alpha counts if it was chosen before the votes were seen."
-        )
-    if run.kind == "certify" and summary.notes["falsified"] and not summary.notes["falsified"]["sound"]:
-        yield "More of its certificates were proved false than chance explains. Do not trust this run."
-    cost = summary.notes.get("canvas_cost")
-    if cost is not None and cost > CANVAS_COST:
-        yield f"The canvas costs {100 * cost:.1f} points of accuracy against the checkpoint's official path."
-
-
-def _remarks(studies: Sequence[Study]) -> list[str]:
-    """What stands below the tables of one kind; runs of which the same holds are named together."""
-    found: dict[str, list[str]] = {}
-    for study in studies:
-        for text in _certify_remarks(study) if study.run.kind == "certify" else _attack_remarks(study):
-            found.setdefault(text, []).append(visible(study.run.name))
-    return [f"{', '.join(names)}: {text}" for text, names in found.items()]
-
-
-def _certify_remarks(study: Study) -> Iterable[str]:
-    ceiling, levels = study.summary.notes["ceiling"], study.summary.notes["grey_levels_per_radius"]
-    rms = f" ({floor_to(ceiling * levels, 3)} grey levels RMS)" if levels else ""
-    budget = study.run.smoothing
-    yield (
-        f"{budget.n0:,} + {budget.n:,} noisy copies an item at alpha {budget.alpha:g} certify no radius above "
-        f"{floor_to(ceiling, 4)}{rms}, whatever the model."
-    )
-    if attacked := study.summary.notes["falsified"]:
-        yield (
-            f"{attacked['certificates']:,} certificates were attacked within their radius: {attacked['items']:,} "
-            f"proved false; chance gives a sound tool at most {attacked['allowed']:,}."
-        )
-
-
-def _attack_remarks(study: Study) -> Iterable[str]:
-    overall = study.summary.overall
-    steps = {name: cell["median_steps"] for name, cell in overall.items() if cell["median_steps"]}
-    if steps:
-        yield "median steps to a flip: " + ", ".join(f"{count:g} ({visible(name)})" for name, count in steps.items())
-    for name, cell in overall.items():
-        if cell["image_blind"]:
-            yield (
-                f"{cell['image_blind']:,} of {cell['n']:,} items never flipped under {visible(name)}: the model does "
-                "not look at their images, or the attack is broken."
-            )
-    if study.summary.notes["letter_only"]:
-        yield f"{LETTER_ONLY}."
-    yield from map(visible, order_sentences(study.summary.notes, overall))
 
 
 def _checklist(study: Study) -> Json:
@@ -292,10 +189,6 @@ def _false_certificates(study: Study) -> Json:
         "expected": f"{ceil_to(notes['false_certificates_expected_at_most'], 2):g}",
         "at_most": f"{notes['false_certificates_at_most_95']:,}",
     }
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _words(value: Any) -> str:
