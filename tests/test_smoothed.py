@@ -177,7 +177,8 @@ def test_an_answer_that_its_votes_do_not_give_is_refused(change: dict[str, objec
     spec = {"smooth": vars(Voting(sigma=0.25))}
     voted = {"votes": [0, 100, 0, 0], "p_value": 0.0, "abstained": None}
     record = evaluated(0, "clean", True, **voted)
-    assert load(write_run(tmp_path / "whole", [record], "evaluate", conditions=["clean"], spec=spec))
+    whole = load(write_run(tmp_path / "whole", [record], "evaluate", conditions=["clean"], spec=spec))
+    assert whole.name == "toy, smoothed at sigma 0.25"
     out = write_run(tmp_path / "edited", [record | change], "evaluate", conditions=["clean"], spec=spec)
     with pytest.raises(RunError, match="was it edited"):
         load(out)

@@ -116,13 +116,14 @@ def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> L
         alpha = smoothing.alpha
     else:
         alpha = None
-    return LoadedRun(out=out, name=name or _model_of(meta["names"]), meta=meta, frame=frame, alpha=alpha)
+    return LoadedRun(out=out, name=name or _model_of(meta), meta=meta, frame=frame, alpha=alpha)
 
 
-def _model_of(names: Json) -> str:
-    """The model's name, and its denoiser's: behind another one it is another model."""
-    parts = (names["model"], names.get("denoiser"))
-    return " + ".join(Path(part).name for part in parts if part)
+def _model_of(meta: Json) -> str:
+    """The model's name, with its denoiser's, and whether it was smoothed: then it is another model."""
+    parts = (meta["names"]["model"], meta["names"].get("denoiser"))
+    name, voting = " + ".join(Path(part).name for part in parts if part), meta["spec"].get("smooth")
+    return f"{name}, smoothed at sigma {voting['sigma']:g}" if voting else name
 
 
 def load_all(runs: Sequence[str], *, alpha: float | None = None) -> list[LoadedRun]:
