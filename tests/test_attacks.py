@@ -33,6 +33,8 @@ from safemed_eval.threat import Threat
         ("apgd:eps=4/255,steps=10", 1),
         ("apgd:eps=4/255,steps=10,loss=dlr", 1),
         ("apgd:eps=0.3,norm=l2,steps=40", 0.99),
+        ("suite:eps=4/255,steps=10,queries=3", 1),
+        ("transfer:eps=4/255,from=itself", 0.99),
     ],
 )
 def test_attacks_reach_the_closed_form_optimum(spec: str, share: float) -> None:

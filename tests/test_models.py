@@ -17,9 +17,10 @@ from families import FAMILIES
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from safemed_eval.core import Question
+from safemed_eval.core import PRECISION, Question
 from safemed_eval.errors import CheckpointError, DataError, ModelOutputError, SpecError, UserError
 from safemed_eval.models import Asking, load, resolve, tiny, vlm
+from safemed_eval.models import check as check_module
 from safemed_eval.models import checkpoint as checkpoint_module
 from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.processor import official_inputs
@@ -635,3 +636,21 @@ def test_an_index_that_names_no_files_is_refused(copy: Path) -> None:
         (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
         with pytest.raises(CheckpointError, match="does not name a file for each weight"):
             resolve(str(copy))
+
+
+def test_gradients_in_half_precision_are_compared_with_float32(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = resolve(str(checkpoint("qwen2_5_vl")))
+
+    def found(dtype: str) -> list[tuple[str, str]]:
+        findings = check(load(source, device="cpu", dtype=dtype), (56, 56))
+        return [(finding.status, finding.detail) for finding in findings if finding.name == PRECISION]
+
+    assert found("float32") == [], "there is nothing to compare"
+    ((status, detail),) = found("bfloat16")
+    assert status == "pass" and detail.startswith(("cosine 0.99", "cosine 1.0"))
+    slopes = iter([torch.ones(1, 3, 56, 56), torch.tensor([1.0, -1.0]).repeat(1, 3, 56, 28)])
+    monkeypatch.setattr(check_module, "_slope", lambda *_: next(slopes))
+    ((status, detail),) = found("bfloat16")
+    assert status == "warn" and detail.startswith("cosine 0.000 with float32, 50.0 % of its length")
