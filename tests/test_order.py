@@ -265,7 +265,7 @@ def test_circular_is_no_attack(tmp_path: Path) -> None:
     conditions = (*ATTACKS[:2], "circular")
     records = [evaluated(i, name, True, rotations=[1, 1, 1]) for i in range(3) for name in conditions]
     run = load(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
-    assert chosen(run) == (list(ATTACKS[:2]), False)
+    assert chosen(run) == (list(ATTACKS[:2]), [])
 
 
 @pytest.fixture
