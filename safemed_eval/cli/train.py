@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from safemed_eval.models.waist import Waist
 
 app = typer.Typer(
-    help="Make a checkpoint robust, or one to compare it with. Needs pip install 'safemed-eval\\[train]'; several "
-    "GPUs: accelerate launch -m safemed_eval train ...",
+    help="Make a checkpoint robust, one to compare it with, or a denoiser before one. Needs pip install "
+    "'safemed-eval\\[train]'; several GPUs: accelerate launch -m safemed_eval train ...",
     no_args_is_help=True,
 )
 _EXAMPLE = (
