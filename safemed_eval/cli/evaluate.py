@@ -34,10 +34,10 @@ def evaluate(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help="fgsm:eps=4/255, pgd:eps=4/255,steps=10 (further keys: norm=l2, loss=margin, restarts=5, "
-            "target=random, ...), apgd:eps=4/255,steps=100, an attack of ART such as art:SquareAttack,eps=4/255, the "
-            "control noise:eps=4/255, or a natural corruption corrupt:kind=jpeg,severity=3 (without a kind all kinds, "
-            "without a severity 1 to 5). May be repeated; clean is always included.",
+            help="fgsm:eps=4/255; pgd:eps=4/255,steps=10 (further keys: norm=l2, loss=margin, restarts=5, "
+            "target=random, ...); apgd; suite (several, for a paper); adaptive (for models that write); "
+            "transfer:from=CKPT; art:SquareAttack or any other of ART's; noise, the random control; "
+            "corrupt:kind=jpeg,severity=3 (without them all kinds, all five). May be repeated; clean is always there.",
         ),
     ] = None,
     quantize: Annotated[
