@@ -13,6 +13,7 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
+from safemed_eval.data._ahead import Canvases, ahead
 from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
 from safemed_eval.data._export import export
 from safemed_eval.data._order import reordered, rotation, shuffled
@@ -24,8 +25,10 @@ __all__ = [
     "DEFAULT_CANVAS",
     "Bad",
     "Canvas",
+    "Canvases",
     "DataSet",
     "Fit",
+    "ahead",
     "canvas_of",
     "export",
     "is_made",
