@@ -76,21 +76,15 @@ class Evaluation:
             The new records of one group under one condition. An item whose image or whose output is at fault has
             `error` set and `correct` False: it stays in every denominator.
         """
-        conditions: list[tuple[str, Callable[[Sequence[Item]], list[Record]]]] = [
-            (str(attack), partial(self.under, attack)) for attack in attacks
-        ]
-        conditions += [(OFFICIAL, self._officially)] * official
-        conditions += [(CIRCULAR, self._circularly)] * circular
-        for start in range(0, len(items), self.batch):
-            group = items[start : start + self.batch]
-            for condition, answered in conditions:
-                missing = {item.id for item in group if not done(item.id, condition)}
-                if missing:
-                    yield [record for record in answered(group) if record["item"] in missing]
+        asked: list[Attack | str] = [*attacks, *[OFFICIAL] * official, *[CIRCULAR] * circular]
+        for condition, group, missing in groups(items, asked, self.batch, done):
+            yield [one for one in self.under(condition, group) if one["item"] in missing]
 
-    def under(self, attack: Attack, group: Sequence[Item]) -> list[Record]:
-        """The records of these items under one attack."""
-        return self._on_canvases(str(attack), group, partial(self._attack, attack))
+    def under(self, condition: Attack | str, group: Sequence[Item]) -> list[Record]:
+        """The records of these items under one attack, or under OFFICIAL or CIRCULAR."""
+        if isinstance(condition, Attack):
+            return self._on_canvases(str(condition), group, partial(self._attack, condition))
+        return self._officially(group) if condition == OFFICIAL else self._circularly(group)
 
     def _on_canvases(
         self, condition: str, group: Sequence[Item], work: Callable[[Sequence[Pair]], list[Record]]
@@ -103,7 +97,7 @@ class Evaluation:
                 canvas = canvas_of(item, self.canvas)
                 by_size[canvas.shape].append((item, canvas))
             except DataError as error:
-                records.append(_record(item, condition, error=str(error)))
+                records.append(record(item, condition, error=str(error)))
         for pairs in by_size.values():
             records += self._safely(condition, pairs, work)
         return records
@@ -141,7 +135,7 @@ class Evaluation:
             if not is_fault(error):
                 raise
             if len(rows) == 1:
-                return [_record(rows[0][0], condition, error=str(error))]
+                return [record(rows[0][0], condition, error=str(error))]
             return [record for row in rows for record in self._safely(condition, [row], work)]
 
     def _attack(self, attack: Attack, pairs: Sequence[Pair]) -> list[Record]:
@@ -157,7 +151,7 @@ class Evaluation:
         records = []
         for row, item in enumerate(items):
             records.append(
-                _record(
+                record(
                     item,
                     str(attack),
                     **heard[row],
@@ -241,7 +235,7 @@ class Evaluation:
                 found[row].append(None if answer is None else order[answer])
         seconds = (time.perf_counter() - started) / len(pairs)
         return [
-            _record(
+            record(
                 item,
                 CIRCULAR,
                 prediction=next((answer for answer in answers if answer != item.label), item.label),
@@ -255,7 +249,24 @@ class Evaluation:
     def _official(self, item: Item) -> Record:
         started = time.perf_counter()
         answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
-        return _record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
+        return record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
+
+
+def groups(
+    items: Sequence[Item], asked: Sequence[Attack | str], batch: int, done: Callable[[str, str], bool]
+) -> Iterator[tuple[Attack | str, Sequence[Item], frozenset[str]]]:
+    """Items in groups of `batch`, under each condition in turn, as far as records are missing.
+
+    Yields:
+        A condition, a group, and the ids of those of its items that have no record of it: a group is attacked whole
+        whatever is there already, since its rows share batches.
+    """
+    for start in range(0, len(items), batch):
+        group = items[start : start + batch]
+        for condition in asked:
+            missing = frozenset(item.id for item in group if not done(item.id, str(condition)))
+            if missing:
+                yield condition, group, missing
 
 
 def _heard(answers: Answers) -> list[Record]:
@@ -269,7 +280,7 @@ _ANSWERED = ("prediction", "correct", "log_probs", "text")
 _SEARCHED = ("linf", "l2", "steps", "target", "climb", "dead", "rounded")
 
 
-def _record(item: Item, condition: str, **values: Any) -> Record:
+def record(item: Item, condition: str, **values: Any) -> Record:
     """One line of records.jsonl; what is not known is None."""
     own = ["rotations"] if condition == CIRCULAR else []
     values = dict.fromkeys((*_ANSWERED, *_SEARCHED, *own, "batch", "seconds", "error")) | values
