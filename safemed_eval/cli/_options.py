@@ -154,6 +154,18 @@ class RunOptions:
         ),
     ] = None
     seed: Annotated[int, _run(help="Seed of samples, random starts and noise.")] = 0
+    ray: Annotated[
+        str | None,
+        _run(
+            metavar="local|ADDRESS",
+            help="Share the work among workers, a model each: local starts them on this machine, ADDRESS (HOST:PORT or "
+            "auto) on a Ray cluster. The records are the same. Needs the ray extra.",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        _run(min=1, max=4096, help="Workers of --ray. Default: one per GPU; without GPUs, one for two cores."),
+    ] = None
     out: Annotated[
         Path | None,
         _run(help="Run folder. The same command again goes on where it stopped. Default: a name below runs/."),

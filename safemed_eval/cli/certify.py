@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,12 @@ from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, gr
 from safemed_eval.cli._prepare import prepare, started, write_all
 from safemed_eval.cli._show import show_run
 from safemed_eval.errors import SpecError
+
+if TYPE_CHECKING:
+    from safemed_eval.certify import Certification
+    from safemed_eval.data import Canvas
+    from safemed_eval.runs.workers import Loaded
+    from safemed_eval.smoothing import Falsification, Smoothing
 
 EXAMPLE = "Example: safemed-eval certify --model ckpt --data omnimedvqa:DIR --sigma 0.25 --out runs/b"
 _BATCH = 64
@@ -54,32 +60,50 @@ def certify(
     asked |= {"falsify": asdict(attacked)} if attacked else {}
     prepared = prepare("certify", model, data, run, asked, label=f"sigma{smoothing.sigma:g}")
     if not prepared.complete:
-        with started(prepared, model, gradients=falsify) as (waist, folder):
-            from safemed_eval.certify import Certification
-            from safemed_eval.falsify import Falsifier
-            from safemed_eval.runs.images import keep_refuting
+        from safemed_eval.runs.images import keep_refuting
+        from safemed_eval.runs.units import Certificates
 
-            batch = run.batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
-            falsifier = None
-            if attacked:
-                falsifier = Falsifier(
-                    model=waist,
-                    spec=attacked,
-                    sigma=smoothing.sigma,
-                    seed=run.seed,
-                    batch=batch,
-                    keep=partial(keep_refuting, prepared.place),
-                )
-            work = Certification(
-                model=waist,
-                canvas=prepared.canvas,
+        make = partial(
+            _certification,
+            canvas=prepared.canvas,
+            smoothing=smoothing,
+            seed=run.seed,
+            batch_size=run.batch_size,
+            attacked=attacked,
+        )
+        store = partial(keep_refuting, prepared.place)
+        with started(prepared, model, run, make, gradients=falsify, store=store) as (team, folder):
+            certificates = Certificates(
+                items=prepared.data.items,
                 smoothing=smoothing,
-                seed=run.seed,
-                batch=batch,
-                falsify=falsifier,
+                batch=team.ready.batch,
+                done=folder.done,
+                split=run.ray is not None,
+                falsify=falsify,
             )
-            records = ([record] for record in work.run(prepared.data.items, done=folder.done))
-            write_all("certifying", waist, folder, prepared, records)
+            write_all("certifying", team, folder, prepared, certificates.records(team.do(certificates.units())))
     summary = show_run(prepared.place, as_json=run.json, radii=points)
     if falsify and not summary.notes["falsified"]["sound"]:
         raise typer.Exit(1)
+
+
+def _certification(
+    loaded: Loaded,
+    *,
+    canvas: Canvas,
+    smoothing: Smoothing,
+    seed: int,
+    batch_size: int | None,
+    attacked: Falsification | None,
+) -> Certification:
+    """The work, in whichever process the model has been loaded."""
+    from safemed_eval.certify import Certification
+    from safemed_eval.falsify import Falsifier
+
+    waist, falsifier = loaded.model, None
+    batch = batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
+    if attacked:
+        falsifier = Falsifier(
+            model=waist, spec=attacked, sigma=smoothing.sigma, seed=seed, batch=batch, keep=loaded.keep
+        )
+    return Certification(model=waist, canvas=canvas, smoothing=smoothing, seed=seed, batch=batch, falsify=falsifier)

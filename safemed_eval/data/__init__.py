@@ -13,10 +13,10 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-from safemed_eval.data._ahead import Canvases, ahead
 from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
 from safemed_eval.data._export import export
 from safemed_eval.data._order import reordered, rotation, shuffled
+from safemed_eval.data._reader import Canvases, Reader
 from safemed_eval.data._select import select
 from safemed_eval.data._verify import verify
 from safemed_eval.errors import DataError, SpecError, did_you_mean
@@ -28,7 +28,7 @@ __all__ = [
     "Canvases",
     "DataSet",
     "Fit",
-    "ahead",
+    "Reader",
     "canvas_of",
     "export",
     "is_made",

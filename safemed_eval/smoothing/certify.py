@@ -41,10 +41,10 @@ def certify(vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng,
 
 
 def count_votes(
-    vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams
+    vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams, first: int = 0
 ) -> tuple[int, ...]:
-    """How many of n noisy copies vote for each class 0 .. K."""
+    """How many of n noisy copies, from `first` on, vote for each class 0 .. K."""
     counts = torch.zeros(vote.classes, dtype=torch.int64, device=canvas.device)
-    for copies in noisy_copies(canvas, sigma, n, batch, streams):
+    for copies in noisy_copies(canvas, sigma, n, batch, streams, first):
         counts += torch.bincount(vote(copies), minlength=vote.classes)
     return tuple(counts.tolist())
