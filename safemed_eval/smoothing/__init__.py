@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safemed_eval.smoothing._sequential import UNPROVED, Ladder, SequentialCertificate, unpack
+from safemed_eval.smoothing._sequential import CAP, CERTIFIED, FUTILE, UNPROVED, Ladder, SequentialCertificate, unpack
 from safemed_eval.smoothing._spec import (
     FIXED,
     SEQUENTIAL,
@@ -24,7 +24,10 @@ from safemed_eval.smoothing._votes import (
 )
 
 __all__ = [
+    "CAP",
+    "CERTIFIED",
     "FIXED",
+    "FUTILE",
     "NO_ANSWER",
     "SEQUENTIAL",
     "UNCLEAR",

@@ -20,10 +20,10 @@ def log_evidence(successes: Ints | int, draws: Ints | int, p0: Floats | float) -
 
         e = integral over q in (p0, 1] of (q / p0)^successes ((1 - q) / (1 - p0))^(draws - successes) w(q) dq
 
-    where w is Jeffreys' prior, Beta(1/2, 1/2), restricted to (p0, 1] and normalised there. For each q above p0 the ratio
-    is a supermartingale whenever the true probability is p0 or less, and so is their mixture: over a whole sequence of
-    independent draws e reaches 1 / alpha with probability alpha at most, whenever and for whatever reason it is stopped
-    (Ville's inequality). It rises with each success and falls with each failure.
+    where w is Jeffreys' prior, Beta(1/2, 1/2), restricted to (p0, 1] and normalised there. For each q above p0 the
+    ratio is a supermartingale whenever the true probability is p0 or less, and so is their mixture: over a whole
+    sequence of independent draws e reaches 1 / alpha with probability alpha at most, whenever and for whatever reason
+    it is stopped (Ville's inequality). It rises with each success and falls with each failure.
 
     A mixture over both sides of p0 is a martingale at p0 only: it also grows where the probability is *below* p0.
 

@@ -49,7 +49,7 @@ class Ladder:
     """The rule of a sequential certificate: when draws end, and which radii are then certified.
 
     With p the probability that a noisy copy is answered with gold, radius r is certified when the evidence against
-    p <= p0(r) = Phi(r / sigma) has reached 1 / alpha, at this draw or an earlier one, and that against all smaller radii
+    p <= p0(r) = Phi(r / sigma) has reached 1 / alpha, at this draw or an earlier one, and that of all smaller radii
     has, too. So alpha is not split: a false certificate needs a false rejection of the *smallest* radius that is too
     large, one test of level alpha.
 
@@ -145,7 +145,8 @@ def pack(hits: Hits) -> str:
 
 def unpack(text: str, draws: int) -> Hits:
     """The draws that `pack` has made a text of, or ValueError."""
-    hits = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=draws).astype(bool)
-    if pack(hits) != text:
+    raw = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
+    hits = np.unpackbits(raw)[:draws].astype(bool)
+    if len(hits) != draws or pack(hits) != text:
         raise ValueError(f"not {draws} draws")
     return hits
