@@ -86,22 +86,28 @@ def measures_of(one: LoadedRun, two: LoadedRun, radii: str | None) -> tuple[dict
 
 
 def _compared(budget: Budget, ceiling: float, radii: str | None) -> dict[str, float]:
-    """Where certified accuracy is compared: as it says, or else at the usual radii, or all that sequential runs know."""
-    if radii is None and isinstance(budget, Sequential):
-        return {name: radius for name, radius in budget.ladder.items() if radius <= ceiling}
-    points = grammar.radii(radii or grammar.COMPARED_RADII, budget.sigma)
+    """Where certified accuracy is compared: as it says, or else at the usual radii or all that sequential runs know."""
+    if not isinstance(budget, Sequential):
+        points = grammar.radii(radii or grammar.COMPARED_RADII, budget.sigma)
+    elif radii is None:
+        points = {name: radius for name, radius in budget.ladder.items() if radius <= ceiling}
+    else:
+        points = {name: _asked(name, radius, budget) for name, radius in grammar.radii(radii, budget.sigma).items()}
     for name, radius in points.items():
-        asked = budget.asked(radius) if isinstance(budget, Sequential) else radius
-        if asked is None:
-            raise SpecError(
-                f"--radii {name}: these sequential runs were asked for {', '.join(budget.radii)} and know no other"
-            )
-        if asked > ceiling:
+        if radius > ceiling:
             raise SpecError(
                 f"--radii {name}: n={budget.n} draws certify no radius above {ceiling:.4f} at all; leave it out"
             )
-        points[name] = asked
     return points
+
+
+def _asked(name: str, radius: float, budget: Sequential) -> float:
+    found = budget.asked(radius)
+    if found is None:
+        raise SpecError(
+            f"--radii {name}: these sequential runs know {', '.join(budget.ladder)} only, as they were asked"
+        )
+    return found
 
 
 def _scores(rows: pd.DataFrame, about: pd.DataFrame) -> Values:
