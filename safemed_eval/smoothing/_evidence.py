@@ -64,7 +64,7 @@ def _continued_fraction(a: Floats, b: Floats, p0: Floats) -> Floats:
 def fewest_successes(draws: Ints | int, p0: Floats | float, log_bar: float) -> Ints:
     """How many successes among these draws it takes for ln e to reach `log_bar`; draws + 1 where all do not suffice."""
     draws, p0 = np.broadcast_arrays(np.asarray(draws, dtype=np.int64), p0)
-    return _search(draws, p0, log_bar, np.zeros_like(draws), draws + 1)
+    return _search(draws, p0, log_bar, np.zeros_like(draws), np.asarray(draws + 1))
 
 
 class Boundary:
