@@ -29,8 +29,13 @@ def report(
         typer.Option(help="Read certificates again, from their votes, at this alpha instead of the run's own."),
     ] = None,
     radii: Annotated[
-        str, typer.Option(help="Where certified accuracy is shown; the suffix s counts in sigma.")
-    ] = grammar.RADII,
+        str | None,
+        typer.Option(
+            help="Where certified accuracy is shown; the suffix s counts in sigma. Sequential runs know the radii only "
+            "that they were asked for.",
+            show_default=f"{grammar.RADII}; of sequential runs their own",
+        ),
+    ] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Robustness report",
 ) -> None:
     """Figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs; no model is loaded.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safemed_eval.core import CIRCULAR, OFFICIAL, Record
 from safemed_eval.errors import RunError
-from safemed_eval.smoothing import Falsification, Smoothing, Voting, read_prediction
+from safemed_eval.smoothing import Budget, Falsification, Smoothing, Voting, budget_of, read_prediction, read_wrong
 
 T = TypeVar("T")
 Kinds = dict[str, tuple[type, ...]]
@@ -33,7 +34,7 @@ _OF_RECORD |= dict.fromkeys(("modality", "question_type", "patient_id", "image_s
 _OF_RECORD["prediction"] = (int, type(None))
 
 
-def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
+def check_meta(out: Path, meta: Mapping[str, Any]) -> Budget | None:
     """Raise RunError unless run.json is that of an evaluate or certify run; returns what a certify run asked for."""
     spec = meta["spec"]
     command = spec.get("command") if isinstance(spec, dict) else None
@@ -53,13 +54,15 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
         raise RunError(f"{where}: its conditions are not the attacks of its spec; was it edited?")
     if command == "evaluate":
         return None
+    if type(spec.get("stop_when_wrong")) not in (bool, type(None)):
+        raise RunError(f"{where}: stop_when_wrong cannot be {spec['stop_when_wrong']!r:.60}; was it edited?")
     try:
-        return Smoothing(**spec["smoothing"])
+        return budget_of(spec)
     except (TypeError, ValueError) as error:
         raise RunError(f"{where}: smoothing: {error}; was it edited?") from None
 
 
-def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record], smoothing: Smoothing | None) -> None:
+def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record], budget: Budget | None) -> None:
     """Raise RunError where a record contradicts itself or what was asked."""
     voting = _asked_for(out, meta["spec"], "smooth", Voting)
     falsification = _asked_for(out, meta["spec"], "falsify", Falsification)
@@ -71,7 +74,7 @@ def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record],
             raise RunError(
                 f"{where} says correct={record['correct']}, but its prediction says otherwise; was it edited?"
             )
-        if smoothing is None:
+        if budget is None:
             if record.get("attack") not in meta["conditions"]:
                 raise RunError(
                     f"{where} is of attack {record.get('attack')!r}, which was not asked for; was it edited?"
@@ -81,7 +84,9 @@ def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record],
             if record["attack"] == CIRCULAR and record["error"] is None:
                 _check_rotations(where, record)
         elif record["error"] is None:
-            _check_votes(where, record, smoothing)
+            _check_budget(where, record, budget)
+            if isinstance(budget, Smoothing):
+                _check_votes(where, record, budget, stop_when_wrong=bool(meta["spec"].get("stop_when_wrong")))
             if falsification:
                 _check_falsified(where, record, falsification)
 
@@ -125,12 +130,17 @@ def _check_rotations(where: str, record: Record) -> None:
         raise RunError(f"{where}: its prediction does not follow from its rotations; was it edited?")
 
 
-def _check_votes(where: str, record: Record, smoothing: Smoothing) -> None:
-    for name in ("sigma", "alpha", "n0", "n"):
-        if record.get(name) != getattr(smoothing, name):
+def _check_budget(where: str, record: Record, budget: Budget) -> None:
+    for name, asked in {"sampling": budget.sampling, **asdict(budget)}.items():
+        if record.get(name) != asked:
             raise RunError(f"{where} was made with {name}={record.get(name)}, the run with another; was it edited?")
+
+
+def _check_votes(where: str, record: Record, smoothing: Smoothing, *, stop_when_wrong: bool) -> None:
+    """All votes are there, but for those that were not drawn since the selected answer is wrong."""
     _check_counts(where, record, "votes0", smoothing.n0)
-    _check_counts(where, record, "votes", smoothing.n)
+    if not (stop_when_wrong and record.get("votes") is None and read_wrong(tuple(record["votes0"]), record["label"])):
+        _check_counts(where, record, "votes", smoothing.n)
 
 
 def _check_counts(where: str, record: Record, name: str, draws: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from safemed_eval.report._page_data import Study
+from safemed_eval.report._sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence, draws_words
 from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 from safemed_eval.report.load import LoadedRun
@@ -32,6 +33,11 @@ def notices_of(studies: Sequence[Study]) -> list[Notice]:
                 "shuffle_options",
                 "were not asked the options in the same order",
                 "what differs may be the order's doing",
+            ),
+            (
+                "sampling",
+                "did not draw noise alike, fixed and sequential",
+                "their average and median radii do not compare",
             ),
             ("canvas", "do not share a canvas, on which eps, sigma and radius are measured", never),
         ):
@@ -89,11 +95,14 @@ def remarks_of(studies: Sequence[Study]) -> list[str]:
 def _certify_remarks(study: Study) -> Iterable[str]:
     ceiling, levels = study.summary.notes["ceiling"], study.summary.notes["grey_levels_per_radius"]
     rms = f" ({floor_to(ceiling * levels, 3)} grey levels RMS)" if levels else ""
-    budget = study.run.smoothing
     yield (
-        f"{budget.n0:,} + {budget.n:,} noisy copies an item at alpha {budget.alpha:g} certify no radius above "
-        f"{floor_to(ceiling, 4)}{rms}, whatever the model."
+        f"{draws_words(study.run)} at alpha {study.run.alpha:g} certify no radius above {floor_to(ceiling, 4)}{rms}, "
+        "whatever the model."
     )
+    if draws := study.summary.notes["draws"]:
+        yield visible(f"{SEQUENTIAL_BOUNDS}. {draws_sentence(draws)}")
+    if ended := study.summary.notes["ended_wrong"]:
+        yield f"{_many(ended, 'item')}: {ENDED_WRONG}."
     if attacked := study.summary.notes["falsified"]:
         yield (
             f"{attacked['certificates']:,} certificates were attacked within their radius: {attacked['items']:,} "

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from safemed_eval import grammar, paired, stats
+from safemed_eval import paired, stats
 from safemed_eval.report._aligned import (
     AVERAGE_RADIUS,
     Pair,
@@ -139,7 +139,7 @@ def compare(
     baseline: str | Path,
     candidate: str | Path,
     *,
-    radii: str = grammar.COMPARED_RADII,
+    radii: str | None = None,
     rules: Rules | None = None,
 ) -> Comparison:
     """Whether the run `candidate` is significantly less robust than the run `baseline`.
@@ -149,6 +149,8 @@ def compare(
     clusters, McNemar's test where a cluster is an item; for the average radius by random flips. Holm's correction holds
     the rate of false alarms over all measures at `level`: of alarms where baseline and candidate are exchangeable.
 
+    Args:
+        radii: see `grammar.radii`; by default 0, 0.5 and 1 sigma, or all that sequential runs were asked for.
     Returns:
         "regression": a significant drop of at least `min_drop`, in all items, of some measure.
         "no regression": for every measure outcomes are identical, or the drop is less than `margin` with confidence
@@ -158,7 +160,7 @@ def compare(
     Raises:
         RunError: the runs cannot be compared: other data, prompts, canvas, attacks or smoothing; items missing, new or
             failed; a run that is empty, unfinished or no run.
-        SpecError: a radius above what the sample budget can certify.
+        SpecError: a radius above what the sample budget can certify, or that sequential runs were not asked for.
     """
     rules = rules or Rules()
     one, two = load(Path(baseline)), load(Path(candidate))

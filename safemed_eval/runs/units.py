@@ -12,7 +12,7 @@ from safemed_eval.attacks import Attack
 from safemed_eval.certify import Certification, Counted, Purpose
 from safemed_eval.core import Item, Record
 from safemed_eval.evaluate import Evaluation
-from safemed_eval.smoothing import Smoothing, read_votes
+from safemed_eval.smoothing import Budget, Smoothing, read_votes
 from safemed_eval.smoothing.noise import CHUNK
 
 PART = 2048
@@ -66,7 +66,7 @@ class Whole:
     """All that there is to do for the certificate of one item."""
 
     item: Item
-    smoothing: Smoothing
+    smoothing: Budget
     falsify: bool = False
 
     @property
@@ -126,7 +126,7 @@ class Certificates:
     """
 
     items: Sequence[Item]
-    smoothing: Smoothing
+    smoothing: Budget
     batch: int
     done: Callable[[str], bool]
     split: bool
@@ -139,12 +139,12 @@ class Certificates:
         for item in self.items:
             if self.done(item.id):
                 continue
-            if not self._cut:
+            if not (spec := self._cut):
                 yield Whole(item=item, smoothing=self.smoothing, falsify=self.falsify)
                 continue
-            for purpose, first, n in self._parts():
+            for purpose, first, n in self._parts(spec):
                 if item.id not in self._failed:
-                    yield Part(item=item, smoothing=self.smoothing, purpose=purpose, first=first, n=n)
+                    yield Part(item=item, smoothing=spec, purpose=purpose, first=first, n=n)
 
     def records(self, results: Iterable[tuple[Any, Any]]) -> Iterator[list[Record]]:
         """From the units and what came of them to the records that are complete: one, or none."""
@@ -155,13 +155,17 @@ class Certificates:
                 yield [result]
 
     @property
-    def _cut(self) -> bool:
-        return self.split and not self.falsify and self.smoothing.n0 + self.smoothing.n > PART
+    def _cut(self) -> Smoothing | None:
+        """What is asked of items that are cut into parts; None where they go whole, as sequential draws must."""
+        spec = self.smoothing
+        if self.falsify or not self.split or not isinstance(spec, Smoothing):
+            return None
+        return spec if spec.n0 + spec.n > PART else None
 
-    def _parts(self) -> Iterator[tuple[Purpose, int, int]]:
+    def _parts(self, spec: Smoothing) -> Iterator[tuple[Purpose, int, int]]:
         step = math.lcm(self.batch, CHUNK)
         step *= math.ceil(PART / step)
-        purposes: tuple[tuple[Purpose, int], ...] = (("select", self.smoothing.n0), ("estimate", self.smoothing.n))
+        purposes: tuple[tuple[Purpose, int], ...] = (("select", spec.n0), ("estimate", spec.n))
         for purpose, draws in purposes:
             for first in range(0, draws, step):
                 yield purpose, first, min(step, draws - first)
@@ -173,10 +177,10 @@ class Certificates:
         if counted.error is not None:
             self._failed.add(name)
             found = [one for _, one in self._open.pop(name, [])] + [counted]
-            return [self._record(part.item, found, error=counted.error)]
+            return [self._record(part, found, error=counted.error)]
         there = self._open.setdefault(name, [])
         there.append((part, counted))
-        if sum(one.n for one, _ in there) < self.smoothing.n0 + self.smoothing.n:
+        if sum(one.n for one, _ in there) < part.smoothing.n0 + part.smoothing.n:
             return []
         del self._open[name]
         votes: dict[Purpose, tuple[int, ...]] = {}
@@ -185,21 +189,21 @@ class Certificates:
             before = votes.get(one.purpose, (0,) * len(count.votes))
             votes[one.purpose] = tuple(a + b for a, b in zip(before, count.votes, strict=True))
         counts = [count for _, count in there]
-        return [self._record(part.item, counts, votes=(votes["select"], votes["estimate"]))]
+        return [self._record(part, counts, votes=(votes["select"], votes["estimate"]))]
 
     def _record(
         self,
-        item: Item,
+        part: Part,
         counts: Sequence[Counted],
         *,
         votes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
         error: str | None = None,
     ) -> Record:
         """`seconds` are those of all parts together, `batch` is the smallest that one of them ended with."""
-        found = read_votes(*votes, self.smoothing) if votes else None
+        found = read_votes(*votes, part.smoothing) if votes else None
         return certify.record(
-            item,
-            self.smoothing,
+            part.item,
+            part.smoothing,
             found,
             batch=min((one.batch for one in counts if one.batch is not None), default=None),
             seconds=sum(one.seconds for one in counts),
