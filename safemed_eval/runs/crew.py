@@ -101,7 +101,13 @@ def _connect(address: str) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)
-    # Ray prints what becomes of its processes on stdout, where --json is. What matters is told by `Crew`.
+    mute()
+
+
+def mute() -> None:
+    """Ray prints what becomes of its processes on stdout, where --json is. What matters is told by `Crew`."""
+    import ray
+
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
@@ -158,20 +164,17 @@ class _Actor:
         return _Where(host=platform.node(), node=ray.get_runtime_context().get_node_id(), version=__version__)
 
     def load(
-        self, setup: Setup, threads: int, folder: str, identity: Mapping[str, Any] | None
+        self, setup: Setup, folder: str, identity: Mapping[str, Any] | None
     ) -> tuple[Ready | UserError, list[str]]:
         """Load and check the model; paths mean what they mean in the folder in which the run was started.
 
         Args:
             identity: of the model's files; compared with what is found here, unless it is None.
         """
-        import torch
-
         from safemed_eval.data import pixels_of
         from safemed_eval.runs.workers import Host
 
         self._notes = _Notes()
-        torch.set_num_threads(threads)
         try:
             try:
                 os.chdir(folder)
@@ -257,7 +260,7 @@ class Crew:
         import ray
 
         self._ray, self._store, self._places, self._tell = ray, store, places, tell
-        self._setup = _on(setup, "cuda" if places.gpu else "cpu")
+        self._setup = _on(setup, "cuda" if places.gpu else "cpu", places.threads)
         self._class = ray.remote(_Actor).options(**places.options)
         self._home = ray.get_runtime_context().get_node_id()
         self._identity: Mapping[str, Any] | None = None
@@ -333,7 +336,10 @@ class Crew:
     def _answering(self) -> list[_Worker]:
         """Wait until some worker has answered, for a while."""
         heads = {worker.head: worker for worker in self._workers if worker.head is not None}
-        done, _ = self._ray.wait(list(heads), num_returns=1, timeout=_POLL_S)
+        self._ray.wait(list(heads), num_returns=1, timeout=_POLL_S)
+        done, _ = self._ray.wait(
+            list(heads), num_returns=len(heads), timeout=0
+        )  # all: the first must not starve others
         now = time.monotonic()
         if done or any(worker.loading is not None or worker.ready for worker in self._workers):
             self._heard = now
@@ -363,9 +369,7 @@ class Crew:
             if found.version != __version__:
                 text = f"safemed-eval {found.version} is installed there, here {__version__}"
                 return self._leave_out(worker, RunError(text))
-            worker.loading = worker.actor.load.remote(
-                self._setup, self._places.threads, str(Path.cwd()), self._identity_for(found)
-            )
+            worker.loading = worker.actor.load.remote(self._setup, str(Path.cwd()), self._identity_for(found))
             return None
         ready, notes = found
         for line in notes:
@@ -470,10 +474,10 @@ class Crew:
 _DIED = f"the worker died {TRIES} times on this item"
 
 
-def _on(setup: Setup, device: str) -> Setup:
+def _on(setup: Setup, device: str, threads: int) -> Setup:
     """The setup for workers that see one GPU, or none."""
     surrogates = {name: replace(loading, device=device) for name, loading in setup.surrogates.items()}
-    return replace(setup, model=replace(setup.model, device=device), surrogates=surrogates)
+    return replace(setup, model=replace(setup.model, device=device, threads=threads), surrogates=surrogates)
 
 
 def _cause(error: Exception) -> str:
