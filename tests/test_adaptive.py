@@ -77,6 +77,42 @@ def test_a_model_that_does_not_look_is_not_fooled() -> None:
     assert found.steps == [30] * 6, "each of the three has as many steps"
 
 
+class Diarist(Reasoner):
+    """Always answers A, and writes how bright the image is; notes what it is asked for gradients."""
+
+    def __init__(self) -> None:
+        super().__init__(sure=50.0)
+        self.slopes: list[str] = []
+        self.diary: list[str] = []
+
+    def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
+        written = [f"<think>{mean:.9f}, a cyst.</think><answer> A </answer>" for mean in canvas.mean((1, 2, 3)).tolist()]
+        self.diary += written
+        return written
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        self.slopes += ["letter"] * canvas.requires_grad
+        return super().scores(canvas, questions)
+
+    def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
+        self.slopes.append(texts[0])
+        return super().text_log_probs(canvas, questions, texts)
+
+
+def test_each_goal_has_as_many_gradients_and_texts_follow_the_search() -> None:
+    """Seven steps: what is forced is what was written at the start, after three steps, and after six."""
+    diarist = Diarist()
+    found, _ = attack("adaptive:eps=0.1,steps=7,refresh=3", diarist, rows=1)
+    letters, own, others = (diarist.slopes[start : start + 7] for start in (0, 7, 14))
+    assert len(diarist.slopes) == 21 and found.steps == [21] and letters == ["letter"] * 7
+    clean, *later = diarist.diary[:10]  # each climb writes after three, six and seven steps
+    for texts, option, written in ((own, 0, [clean, *later[3:5]]), (others, 2, [clean, *later[6:8]])):
+        assert len(set(written)) == 3
+        first, second, third = (retell(text, ASKED, option) for text in written)
+        assert texts == [first] * 3 + [second] * 3 + [third]
+    assert all("a cyst" in text for text in own) and all("nothing" in text for text in others)
+
+
 def test_the_letter_goal_is_pgds() -> None:
     """Where the written answer follows the letter, the first of the three is enough."""
 
