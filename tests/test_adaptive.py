@@ -86,7 +86,9 @@ class Diarist(Reasoner):
         self.diary: list[str] = []
 
     def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
-        written = [f"<think>{mean:.9f}, a cyst.</think><answer> A </answer>" for mean in canvas.mean((1, 2, 3)).tolist()]
+        written = [
+            f"<think>{mean:.9f}, a cyst.</think><answer> A </answer>" for mean in canvas.mean((1, 2, 3)).tolist()
+        ]
         self.diary += written
         return written
 

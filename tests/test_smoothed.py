@@ -94,7 +94,7 @@ def test_padded_options_stay_out_and_gradients_finite() -> None:
 def test_the_attack_on_a_smoothed_model_reaches_the_closed_form_optimum() -> None:
     """The mean gradient of a linear model is along its weight: the margin falls by eps ||w||_2."""
     toy, x = linear(), torch.full((3, *SHAPE), 0.5)
-    attack = attacks.parse("pgd:eps=0.4,norm=l2,steps=40,step=0.1").on_smoothed
+    attack = attacks.parse("pgd:eps=0.4,norm=l2,steps=40").on_smoothed
     rngs = [generator("cpu", 0, row) for row in range(3)]
     found = attack(smoothed(toy, [AB] * 3, m=16), x, torch.zeros(3, dtype=torch.int64), rngs)
     drop = toy.margin(x) - toy.margin(found.canvas)

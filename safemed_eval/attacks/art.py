@@ -77,9 +77,7 @@ class ART(BallAttack):
         return Attacked(canvas=found, steps=queries)
 
 
-def to_art(
-    model: Bindable, question: Question, *, canvas_size: tuple[int, int] = CANVAS_SIZE
-) -> PyTorchClassifier:
+def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int] = CANVAS_SIZE) -> PyTorchClassifier:
     """A loaded model, bound to one question, as a classifier of ART: for its attacks, metrics and certificates.
 
     It maps (B, 3, H, W) pixels in [0, 1] to (B, K) log-probabilities of the question's options, which serve ART as
