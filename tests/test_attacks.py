@@ -7,7 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from toys import AB, ABCD, SHAPE, Net, generators, grid_canvases, linear, middle_canvases, run
+from toys import (
+    AB,
+    ABCD,
+    SHAPE,
+    Net,
+    WritingLinear,
+    WritingNet,
+    generators,
+    grid_canvases,
+    linear,
+    middle_canvases,
+    run,
+)
 
 from safemed_eval import attacks
 from safemed_eval.attacks._ascent import Goal
@@ -37,11 +49,13 @@ from safemed_eval.threat import Threat
         ("suite:eps=0.3,norm=l2,steps=10,queries=3", 0.99),
         ("transfer:eps=4/255,from=itself", 0.99),
         ("transfer:eps=0.3,norm=l2,from=itself", 0.99),
+        ("adaptive:eps=4/255", 0.99),
+        ("adaptive:eps=0.3,norm=l2", 0.99),
     ],
 )
 def test_attacks_reach_the_closed_form_optimum(spec: str, share: float) -> None:
     """The best L-infinity attack lowers the margin by eps ||w||_1, the best L2 attack by eps ||w||_2."""
-    toy, x = linear(), middle_canvases()
+    toy, x = linear(WritingLinear), middle_canvases()
     toy.bias = 40.0  # every row answers A by a mile: nothing stops early
     attacked = run(spec, toy, x, torch.zeros(len(x), dtype=torch.int64), AB).canvas
     drop = toy.margin(x) - toy.margin(attacked)
@@ -106,6 +120,8 @@ ALL = [
     "apgd:eps=8/255,steps=8,target=least-likely,loss=dlr",
     "transfer:eps=8/255,from=other,steps=4",
     "suite:eps=8/255,steps=6,queries=12",
+    "adaptive:eps=8/255,steps=4,refresh=2",
+    "adaptive:eps=2,norm=l2,steps=3",
     "art:SquareAttack,eps=8/255,max_iter=10",
     "art:HopSkipJump,eps=1,norm=l2,max_iter=1,init_eval=5,max_eval=10",
     "art:AutoProjectedGradientDescent,eps=8/255,max_iter=5,nb_random_init=1",
@@ -116,11 +132,15 @@ ALL = [
 GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(("noise", "corrupt"))]
 
 
+def test_no_attack_is_left_out() -> None:
+    assert {spec.partition(":")[0] for spec in ALL} == set(attacks.names())
+
+
 @pytest.mark.parametrize("quantize", [False, True])
 @pytest.mark.parametrize("spec", ALL)
 def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
     """Inside the ball and [0, 1], on the grid if asked, same seed same bits, the same in a batch as alone."""
-    net, x = Net(), grid_canvases()
+    net, x = WritingNet(), grid_canvases()
     labels = net.scores(x, None).argmax(1)
     before = {name: value.clone() for name, value in net.module.state_dict().items()}
     first = run(spec, net, x, labels, quantize=quantize)
@@ -143,7 +163,7 @@ def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
 
 @pytest.mark.parametrize("spec", GRADIENT)
 def test_every_search_beats_the_random_control(spec: str) -> None:
-    net, x = Net(), middle_canvases(60)
+    net, x = WritingNet(), middle_canvases(60)
     labels = net.scores(x, None).argmax(1)
     ball = attacks.parse(spec).threat
     noise = f"noise:eps={ball.eps},norm={ball.norm}"
