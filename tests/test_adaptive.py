@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
-from test_cli import call
+from test_cli import call, summary_of
 from test_pipeline import CPU
 
 from safemed_eval import attacks
 from safemed_eval.core import Question, Reasons
 from safemed_eval.models.answers import parse, retell
 from safemed_eval.models.waist import Waist
+from safemed_eval.runs import read_records
 from safemed_eval.seeds import generator
 
 ASKED = Question(text="What is shown?", options=("a cyst", "a scar", "nothing"))
@@ -178,3 +180,16 @@ def test_a_writing_checkpoint_is_bound_as_one_that_reasons() -> None:
     bound: Reasons = Waist(Reasoner(1.0), CPU).classify([ASKED])  # type: ignore[assignment]
     texts = bound.write(torch.full((1, *SHAPE), 0.5))
     assert bound.read(texts) == [0] and bound.read(bound.retell(texts, [2])) == [2]
+
+
+def test_the_command_shows_all_three_and_counts_the_worst(tmp_path: Path) -> None:
+    spec = "adaptive:eps=6/255,steps=2,refresh=1"
+    asked = ["--model", "builtin:sft", "--data", "phantom:images=16", "--limit", 6, "--readout", "generate"]
+    found = summary_of("evaluate", *asked, "--attack", spec, "--out", tmp_path / "run")["overall"]
+    records = [one for one in read_records(tmp_path / "run") if one["attack"] == spec]
+    assert list(found[spec]["parts"]) == ["answer", "rationale", "wrong-option"]
+    for name, part in found[spec]["parts"].items():
+        assert part["correct"] == sum(one["parts"].get(name, False) for one in records)
+        assert found[spec]["correct"] <= part["correct"] <= found["clean"]["correct"]
+    assert [one["correct"] for one in records] == [bool(one["parts"]) and all(one["parts"].values()) for one in records]
+    assert found[spec]["correct"] < found["clean"]["correct"]

@@ -249,6 +249,9 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
     if steps:
         yield "Median steps to a flip: " + ", ".join(f"{count:g} ({name})" for name, count in steps.items())
     for name, cell in summary.overall.items():
+        if cell["parts"]:
+            left = ", ".join(f"{part} {percent(one['accuracy'])}" for part, one in cell["parts"].items())
+            yield f"{name}: left right by each part, in %: {escape(left)}; its own figure is what all leave right"
         if cell["image_blind"]:
             yield f"{name}: {cell['image_blind']} of {cell['n']} never flipped: image-blind, or the attack is broken"
     if summary.notes["letter_only"]:
