@@ -36,6 +36,8 @@ QUESTION_TYPES = (
     "Other Biological Attributes",
 )
 MAX_OPTIONS = len(ascii_uppercase)
+CANVAS_SIZE = (384, 384)
+"""Height and width of the canvas where neither the data nor the user says otherwise."""
 UNKNOWN = "unknown"
 """The slice, in tables, of items whose modality or question type is not known."""
 PRECISION, REPEATS = "gradients in half precision", "same input, same output"

@@ -6,7 +6,7 @@ import torch
 from test_attacks import survivors, wavy
 from test_pipeline import CPU
 from test_sanity import masked
-from toys import AB, ABCD, generators, run
+from toys import AB, ABCD, generators, linear, middle_canvases, run
 
 from safemed_eval import attacks
 from safemed_eval.attacks._suite import NO_TARGET, targets_by_rank
@@ -35,6 +35,20 @@ def test_records_say_which_a_row_met_and_what_it_left() -> None:
         assert all(part.values()) == holds, "what fell to one has fallen"
     assert {part["apgd-ce"] for part in met} == {True, False}
     assert found.climb is not None and found.dead is not None and found.dead[1:] == [0.0] * 59
+
+
+def test_only_survivors_go_on() -> None:
+    """A linear model's nearest rows fall to the first attack, and meet no other."""
+    toy, x = linear(), middle_canvases(8)
+    toy.bias -= float(toy.margin(x).median())
+    labels = (toy.margin(x) <= 0).long()
+    found = run("suite:eps=0.001,steps=10,queries=3", toy, x, labels, AB)
+    assert found.parts is not None
+    near = toy.margin(x).abs() < 0.9 * toy.best_drop(attacks.parse("suite:eps=0.001").threat)
+    assert 0 < near.sum() < 8
+    for part, falls in zip(found.parts, near.tolist(), strict=True):
+        assert (part == {"apgd-ce": False}) is falls
+        assert falls or part == {"apgd-ce": True, "apgd-targeted": True, "square": True}
 
 
 def test_square_flips_what_gradients_cannot() -> None:

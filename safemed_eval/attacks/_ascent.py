@@ -136,7 +136,7 @@ class Search:
         self._classify, self._goal, self._threat = classify, goal, threat
         self._quantize, self._early_stop = quantize, early_stop
         self._best = canvas.clone()
-        self._highest = torch.full((len(canvas),), -torch.inf, device=canvas.device)
+        self._highest = canvas.new_full((len(canvas),), -torch.inf)
         self._fooled = torch.zeros(len(canvas), dtype=torch.bool, device=canvas.device)
         self._taken = [0] * len(canvas)
         self._dead = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safemed_eval.core import MAX_OPTIONS, Item, Question, item_fields
+from safemed_eval.core import CANVAS_SIZE, MAX_OPTIONS, Item, Question, item_fields
 from safemed_eval.data._images import Pixels, decode, fit
 from safemed_eval.errors import DataError, SpecError
 
@@ -39,7 +39,7 @@ class Canvas:
         return f"{self.size[0]}x{self.size[1]} {self.fit}"
 
 
-DEFAULT_CANVAS = Canvas(size=(384, 384))
+DEFAULT_CANVAS = Canvas(size=CANVAS_SIZE)
 
 
 def parse_canvas(text: str | None, fit: Fit, default: Canvas) -> Canvas:

@@ -116,6 +116,11 @@ def _attack_remarks(study: Study) -> Iterable[str]:
     if steps:
         yield "median steps to a flip: " + ", ".join(f"{count:g} ({visible(name)})" for name, count in steps.items())
     for name, cell in overall.items():
+        if cell["parts"]:
+            yield (
+                f"the small figures under {visible(name)} are what each of its parts left right, in %; its own figure "
+                "is what all of them leave right."
+            )
         if cell["image_blind"]:
             yield (
                 f"{cell['image_blind']:,} of {cell['n']:,} items never flipped under {visible(name)}: the model does "

@@ -52,7 +52,7 @@ class Threats:
     Args:
         eps: size of the ball in [0, 1] pixel units, at least one grey level; by default that of the attack pgd.
         steps: gradient steps of the inner loop.
-        step: size of one, as a fraction of eps; by default 2.5 / steps, at most 1.
+        step: size of one, as a fraction of eps; by default that of the attack pgd.
         share: of the rows, how many are attacked; the others stay clean, which keeps clean accuracy.
         warm_up: over this share of the training eps grows from nothing (for L-infinity, from one grey level).
     """
