@@ -78,6 +78,8 @@ class Item:
     patient_id: str | None = None
     image_sha256: str | None = None
     """sha256 of the image file's bytes; None until the image has been read."""
+    pixels_sha256: str | None = None
+    """sha256 of its decoded pixels, the same for copies in other formats without loss; None as above."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the user's own table."""
     drawn: Callable[[], np.ndarray[Any, np.dtype[np.uint8]]] | None = field(default=None, repr=False, compare=False)
