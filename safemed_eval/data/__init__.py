@@ -20,6 +20,7 @@ from safemed_eval.data._export import export
 from safemed_eval.data._look import look_at_all
 from safemed_eval.data._near import NEAR
 from safemed_eval.data._order import reordered, rotation, shuffled
+from safemed_eval.data._seen import Training, overlap, overlap_sentences, write_seen
 from safemed_eval.data._select import select
 from safemed_eval.data._verify import verify
 from safemed_eval.errors import DataError, SpecError, did_you_mean
@@ -35,6 +36,7 @@ __all__ = [
     "DataSet",
     "Fit",
     "Side",
+    "Training",
     "audit",
     "canvas_of",
     "cues",
@@ -43,6 +45,8 @@ __all__ = [
     "kinds",
     "load",
     "look_at_all",
+    "overlap",
+    "overlap_sentences",
     "parse_canvas",
     "pixels_of",
     "reordered",
@@ -50,6 +54,7 @@ __all__ = [
     "select",
     "shuffled",
     "verify",
+    "write_seen",
 ]
 
 

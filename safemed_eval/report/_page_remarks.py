@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from safemed_eval.data import overlap_sentences
 from safemed_eval.report._page_data import Study
 from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
@@ -53,6 +54,7 @@ def _warnings(study: Study) -> Iterable[str]:
     run, summary = study.run, study.summary
     if str(run.meta["names"]["data"]).startswith("phantom"):
         yield "The images are drawn by a program (phantom): discs, rings and stripes. This is not clinical evidence."
+    yield from map(visible, overlap_sentences(summary.notes["overlap"]))
     if run.unfinished:
         total = summary.expected * max(1, len(run.conditions))
         yield f"Not finished: {run.unfinished:,} of {total:,} records are missing, and the numbers will change."

@@ -74,7 +74,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     """
     meta, frame, measure = run.meta, run.frame, measure_of(run, radii)
     names = meta["names"]
-    overall, notes = measure(frame), {"images": meta["image_notes"]}
+    overall, notes = measure(frame), {"images": meta["image_notes"], "overlap": meta.get("overlap")}
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
         notes |= _false_certificates(len(frame), run.smoothing.alpha) | {"falsified": falsified_of(run)}
