@@ -448,6 +448,59 @@ class Random(Blind):
         return canvas.mean((1, 2, 3))[:, None] * torch.rand(4)
 
 
+class Guess(Blind):
+    """Rolls dice, and never looks."""
+
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        return 0 * canvas.mean((1, 2, 3))[:, None] + torch.randn(len(canvas), 4)
+
+
+class Noisy(Blind):
+    """Looks, and adds noise that is larger than what one image and its negative differ by."""
+
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        signal = 3 * canvas.mean((1, 2, 3))[:, None] * torch.arange(4.0)
+        return signal + torch.randn(len(canvas), 4)
+
+
+class Stubborn(Blind):
+    """Sees the image, and answers C whatever it sees."""
+
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        options = max(len(question.options) for question in questions)
+        sure = torch.zeros(options).index_fill(0, torch.tensor([min(1, options - 1)]), 9.0)
+        return canvas.mean((1, 2, 3))[:, None] * torch.arange(float(options)) + sure
+
+
+class Drifting(Blind):
+    """The same answers each time, but other gradients, as from kernels whose sums have no order."""
+
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        canvas = canvas + 0
+        if canvas.requires_grad:
+            canvas.register_hook(lambda gradient: gradient + 1e-3 * torch.rand_like(gradient))
+        return canvas.mean((1, 2, 3))[:, None] * torch.tensor([1.0, -1.0, 2.0, 0.0])
+
+
+class Dice:
+    def vote(self, canvas: torch.Tensor, question: Question) -> torch.Tensor:
+        return torch.randint(len(question.options), (len(canvas),))
+
+
+class Mute:
+    """Only votes, always for "no answer"."""
+
+    def vote(self, canvas: torch.Tensor, question: Question) -> torch.Tensor:
+        return torch.full((len(canvas),), len(question.options))
+
+
+class Chatty:
+    """Writes something else each time."""
+
+    def write(self, canvas: torch.Tensor, questions: list[Question]) -> list[str]:
+        return [f"{torch.rand(1).item()} <answer> A </answer>" for _ in questions]
+
+
 @pytest.mark.parametrize(
     ("model", "name"),
     [
@@ -457,11 +510,49 @@ class Random(Blind):
         (Cut(), "gradient reaches the pixels"),
         (NotFinite(), "answers"),
         (Random(), "same input, same output"),
+        (Guess(), "the image matters"),
+        (Guess(), "same input, same output"),
+        (Noisy(), "same input, same output"),
+        (Stubborn(), "answers vary"),
+        (Drifting(), "same input, same gradient"),
+        (Dice(), "same input, same output"),
+        (Mute(), "answers vary"),
+        (Chatty(), "same input, same output"),
         (Picky(), "answers"),
     ],
 )
 def test_check_names_what_is_wrong(model: object, name: str) -> None:
-    assert name in failures(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert name in failures(model)
+
+
+def test_a_model_that_guesses_is_told_from_one_that_sees_through_noise() -> None:
+    """In each of 20 tries: dice fail for not looking, noise on top of sight only warns."""
+    with torch.random.fork_rng():
+        for seed in range(20):
+            torch.manual_seed(seed)
+            found = {one.name: one for one in check(Waist(Guess(), CPU), (32, 32))}
+            assert found["the image matters"].status == "fail"
+            assert "the model answers at random" in found["same input, same output"].detail
+            seeing = {one.name: one.status for one in check(Waist(Noisy(), CPU), (32, 32))}
+            assert seeing["the image matters"] == "pass" and seeing["same input, same output"] == "warn"
+
+
+def test_a_constant_is_named_with_its_letter() -> None:
+    assert failures(Stubborn())["answers vary"].startswith("B is the answer to all of 8 combinations")
+    assert failures(Mute())["answers vary"].startswith("no answer is the answer to all of 9 combinations")
+
+
+def test_a_processor_that_drops_the_image_is_found(copy: Path) -> None:
+    """Divided by a std of 1e30, every image reaches the model as the same grey."""
+    edit(copy / "processor_config.json", image_processor=_with(copy, image_std=[1e30] * 3))
+    found = {one.name: one for one in check(load(resolve(str(copy)), device="cpu"), (56, 56))}
+    assert found["the image matters"].status == "fail" and "does not look at it" in found["the image matters"].detail
+
+
+def _with(copy: Path, **changes: object) -> dict[str, object]:
+    return {**json.loads((copy / "processor_config.json").read_text())["image_processor"], **changes}
 
 
 def test_a_failed_check_refuses_the_run() -> None:

@@ -227,7 +227,7 @@ def _footer(summary: Summary) -> Iterator[str]:
     yield escape("; ".join(f"{name} {value}" for name, value in asked.items()))
     if summary.notes["images"]:
         yield "Images: " + "; ".join(f"{note}: {count}" for note, count in summary.notes["images"].items())
-    for sentence in overlap_sentences(summary.notes["overlap"]):
+    for sentence in (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]):
         yield f"[yellow]{escape(sentence)}[/]"
     yield from _certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary)
 

@@ -54,7 +54,7 @@ def _warnings(study: Study) -> Iterable[str]:
     run, summary = study.run, study.summary
     if str(run.meta["names"]["data"]).startswith("phantom"):
         yield "The images are drawn by a program (phantom): discs, rings and stripes. This is not clinical evidence."
-    yield from map(visible, overlap_sentences(summary.notes["overlap"]))
+    yield from map(visible, (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]))
     if run.unfinished:
         total = summary.expected * max(1, len(run.conditions))
         yield f"Not finished: {run.unfinished:,} of {total:,} records are missing, and the numbers will change."
