@@ -15,7 +15,7 @@ from PIL import Image
 from safemed_eval.attacks import Attack, Attacked
 from safemed_eval.attacks._eot import SmoothedClassify
 from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, Record, item_fields
-from safemed_eval.data import Canvas, canvas_of, pixels_of, reordered, rotation
+from safemed_eval.data import Canvas, Canvases, ahead, pixels_of, reordered, rotation
 from safemed_eval.errors import DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
@@ -28,6 +28,9 @@ Keep = Callable[[Item, str, torch.Tensor, torch.Tensor], None]
 
 Pair = tuple[Item, torch.Tensor]
 T = TypeVar("T")
+
+_BATCHES = 4
+"""Batches in a group: attacks that let new rows in as others are done go through a group without a pause."""
 
 
 @dataclass(kw_only=True)
@@ -65,8 +68,8 @@ class Evaluation:
     ) -> Iterator[list[Record]]:
         """Answer every item under every attack.
 
-        Items are cut into the same groups of `batch` at every start and a group is attacked as a whole, so that a run
-        that was interrupted ends with the records of one that was not.
+        Items are cut into the same groups at every start and a group is attacked as a whole, so that a run that was
+        interrupted ends with the records of one that was not. Images of the next group are read meanwhile.
 
         Args:
             official: answer through the untouched 8-bit path, too.
@@ -76,43 +79,56 @@ class Evaluation:
             The new records of one group under one condition. An item whose image or whose output is at fault has
             `error` set and `correct` False: it stays in every denominator.
         """
-        conditions: list[tuple[str, Callable[[Sequence[Item]], list[Record]]]] = [
+        conditions: list[tuple[str, Callable[[Canvases], list[Record]]]] = [
             (str(attack), partial(self.under, attack)) for attack in attacks
         ]
         conditions += [(OFFICIAL, self._officially)] * official
         conditions += [(CIRCULAR, self._circularly)] * circular
-        for start in range(0, len(items), self.batch):
-            group = items[start : start + self.batch]
+        missing = {name: {item.id for item in items if not done(item.id, name)} for name, _ in conditions}
+        groups = [
+            group for group in self.groups(items) if any(item.id in ids for item in group for ids in missing.values())
+        ]
+        for canvases in ahead(groups, self.canvas):
             for condition, answered in conditions:
-                missing = {item.id for item in group if not done(item.id, condition)}
-                if missing:
-                    yield [record for record in answered(group) if record["item"] in missing]
+                wanted = missing[condition].intersection(item.id for item, _ in canvases)
+                if wanted:
+                    yield [record for record in answered(canvases) if record["item"] in wanted]
 
-    def under(self, attack: Attack, group: Sequence[Item]) -> list[Record]:
+    def groups(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """The items, cut into what is worked on together; canvases of any size are not held in such numbers."""
+        size = self.batch * (_BATCHES if self.canvas.size else 1)
+        return [items[start : start + size] for start in range(0, len(items), size)]
+
+    def under(self, attack: Attack, canvases: Canvases) -> list[Record]:
         """The records of these items under one attack."""
-        return self._on_canvases(str(attack), group, partial(self._attack, attack))
+        whole = attack.refills and not self.voting
+        return self._on_canvases(str(attack), canvases, partial(self._attack, attack), whole=whole)
 
     def _on_canvases(
-        self, condition: str, group: Sequence[Item], work: Callable[[Sequence[Pair]], list[Record]]
+        self,
+        condition: str,
+        canvases: Canvases,
+        work: Callable[[Sequence[Pair]], list[Record]],
+        *,
+        whole: bool = False,
     ) -> list[Record]:
         """Do the work on items whose canvases are of one size, and record those whose image is at fault."""
         records: list[Record] = []
         by_size: dict[torch.Size, list[Pair]] = defaultdict(list)
-        for item in group:
-            try:
-                canvas = canvas_of(item, self.canvas)
+        for item, canvas in canvases:
+            if isinstance(canvas, DataError):
+                records.append(_record(item, condition, error=str(canvas)))
+            else:
                 by_size[canvas.shape].append((item, canvas))
-            except DataError as error:
-                records.append(_record(item, condition, error=str(error)))
         for pairs in by_size.values():
-            records += self._safely(condition, pairs, work)
+            records += self._safely(condition, pairs, work, whole=whole)
         return records
 
-    def _officially(self, group: Sequence[Item]) -> list[Record]:
-        pairs = [(item, None) for item in group]
+    def _officially(self, canvases: Canvases) -> list[Record]:
+        pairs = [(item, None) for item, _ in canvases]
         return self._safely(OFFICIAL, pairs, lambda cut: [self._official(item) for item, _ in cut])
 
-    def _circularly(self, group: Sequence[Item]) -> list[Record]:
+    def _circularly(self, canvases: Canvases) -> list[Record]:
         """The records of these items, each asked K times, its K options rotated by one place at a time.
 
         An item is right if every rotation is answered rightly. `rotations` holds the K answers as options of the item
@@ -122,17 +138,24 @@ class Evaluation:
             CircularEval of Liu et al. 2023, "MMBench: Is Your Multi-modal Model an All-around Player?"
             (arXiv:2307.06281).
         """
-        return self._on_canvases(CIRCULAR, group, self._rotate)
+        return self._on_canvases(CIRCULAR, canvases, self._rotate)
 
     def _safely(
         self,
         condition: str,
         rows: Sequence[tuple[Item, T]],
         work: Callable[[Sequence[tuple[Item, T]]], list[Record]],
+        *,
+        whole: bool = False,
     ) -> list[Record]:
-        """Do the work in batches that fit into memory; where one row breaks them, find it by doing each alone."""
+        """Do the work in batches that fit into memory; where one row breaks them, find it by doing each alone.
+
+        Args:
+            whole: the work sees to the batches itself.
+        """
 
         def cut(size: int) -> list[Record]:
+            size = len(rows) if whole else size
             return [record for i in range(0, len(rows), size) for record in work(rows[i : i + size])]
 
         try:
@@ -169,7 +192,7 @@ class Evaluation:
                     dead=found.dead[row] if found.dead else None,
                     rounded=rounded[row],
                     **({"parts": found.parts[row]} if found.parts else {}),
-                    batch=len(items),
+                    batch=min(len(items), self._memory.size),
                     seconds=seconds,
                 )
             )
@@ -186,7 +209,7 @@ class Evaluation:
             for purpose in ("attack", "eot")
         }
         searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model
-        classify: Classify = searched.classify([item.question for item in items])
+        classify: Classify = searched.classify([item.question for item in items], at_once=self._memory.size)
         if self.voting:
             attack = attack.on_smoothed
             if attack.needs_gradients and searched is self.model:
@@ -197,7 +220,10 @@ class Evaluation:
 
     def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
         """What each row's record says of its answer."""
-        return _heard(self.model.answer(canvas, [item.question for item in items]))
+        size = self._memory.size
+        parts = ((canvas[i : i + size], items[i : i + size]) for i in range(0, len(items), size))
+        answers = (self.model.answer(rows, [item.question for item in asked]) for rows, asked in parts)
+        return [row for found in answers for row in _heard(found)]
 
     def _votes(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
         """The same of the smoothed model's answer, by PREDICT."""

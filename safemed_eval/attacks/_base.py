@@ -60,6 +60,12 @@ class Attack:
         return True
 
     @property
+    def refills(self) -> bool:
+        """Whether the search takes more rows than may be shown together (`classify.at_once`), and lets new ones in as
+        others are done."""
+        return False
+
+    @property
     def needs_texts(self) -> bool:
         """Whether the search asks for what the model writes: `classify` must be one of `Reasons`."""
         return False

@@ -52,6 +52,10 @@ class PGD(BallAttack):
         return self.threat.eps * (min(1.0, 2.5 / self.steps) if self.step is None else self.step)
 
     @property
+    def refills(self) -> bool:
+        return True
+
+    @property
     def on_smoothed(self) -> Attack:
         return replace(self, early_stop=False)
 

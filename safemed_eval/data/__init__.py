@@ -13,6 +13,7 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
+from safemed_eval.data._ahead import Canvases, ahead
 from safemed_eval.data._audit import Audit, Counts, Side, audit
 from safemed_eval.data._cues import Cue, cues
 from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
@@ -31,12 +32,14 @@ __all__ = [
     "Audit",
     "Bad",
     "Canvas",
+    "Canvases",
     "Counts",
     "Cue",
     "DataSet",
     "Fit",
     "Side",
     "Training",
+    "ahead",
     "audit",
     "canvas_of",
     "cues",

@@ -30,7 +30,9 @@ def load_checkpoint(
     if source.base:
         model = _with_adapter(model, source).get_base_model()
     kind = Writer if asking.readout == "generate" else VLM
-    return kind(model.eval().requires_grad_(False), _processor(source), asking)
+    vlm = kind(model.eval().requires_grad_(False), _processor(source), asking)
+    vlm.take_shortcuts()
+    return vlm
 
 
 def load_trainable(
