@@ -16,13 +16,15 @@ import torch
 from families import FAMILIES
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from test_cli import call
 
 from safemed_eval.core import PRECISION, Question
 from safemed_eval.errors import CheckpointError, DataError, ModelOutputError, SpecError, UserError
-from safemed_eval.models import Asking, load, resolve, tiny, vlm
+from safemed_eval.models import Asking, load, load_to_train, resolve, tiny, vlm
 from safemed_eval.models import check as check_module
 from safemed_eval.models import checkpoint as checkpoint_module
 from safemed_eval.models.check import check, refuse_failures
+from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.processor import official_inputs
 from safemed_eval.models.prompts import render
 from safemed_eval.models.vlm import VLM, letter_tokens
@@ -561,13 +563,49 @@ def test_a_failed_check_refuses_the_run() -> None:
         refuse_failures(found, "x")
 
 
-def test_nan_weights_are_found(copy: Path) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("part", ["down_proj", "embed_tokens"])
+def test_weights_that_are_not_finite_are_named(copy: Path, part: str, value: float) -> None:
+    """Also one that no answer would show: the last row of the embeddings belongs to no word of the prompts."""
+    weights = load_file(copy / "model.safetensors")
+    name = next(key for key in weights if part in key)
+    weights[name][-1, 0] = value
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    said = rf"--model {copy}: 1 of {weights[name].numel()} values of the weight \S+{part}\.weight are NaN or infinite$"
+    for loading in (load, load_to_train):
+        with pytest.raises(CheckpointError, match=said):
+            loading(resolve(str(copy)), device="cpu")
+    code, text = call("models", "check", copy, "--canvas", "56x56")
+    assert code == 1 and "loads" in text and f"{part}.weight are NaN or infinite" in " ".join(text.split())
+
+
+def test_weights_beyond_half_precision_say_what_helps(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     name = next(key for key in weights if "down_proj" in key)
-    weights[name][0, 0] = torch.nan
+    weights[name][0, 0] = 1e5
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    found = check(load(resolve(str(copy)), device="cpu"), (56, 56))
-    assert [(one.name, one.status) for one in found] == [("answers", "fail")]
+    with pytest.raises(CheckpointError, match="NaN or infinite; float16 ends at 65,504, try --dtype bfloat16"):
+        load(resolve(str(copy)), device="cpu", dtype="float16")
+    load(resolve(str(copy)), device="cpu", dtype="bfloat16")
+
+
+def test_large_weights_are_no_infinite_ones() -> None:
+    """Their sum is infinite, they are not; infinities in a buffer are a mask, NaN is none."""
+    module = torch.nn.Linear(4, 4)
+    torch.nn.init.constant_(module.weight, 1e38)
+    module.register_buffer("mask", torch.full((4,), -torch.inf))
+    refuse_not_finite(module, "x")
+    module.mask[0] = torch.nan
+    with pytest.raises(CheckpointError, match="x: 1 of 4 values of the weight mask"):
+        refuse_not_finite(module, "x")
+
+
+def test_a_processor_that_makes_nan_is_named(copy: Path) -> None:
+    edit(copy / "processor_config.json", image_processor=_with(copy, image_std=[0.0] * 3))
+    with pytest.raises(CheckpointError, match="Qwen2VLImageProcessor returned NaN or infinite pixel_values; is its"):
+        load(resolve(str(copy)), device="cpu")
+    code, text = call("models", "check", copy, "--canvas", "56x56")
+    assert code == 1 and "NaN or infinite pixel_values" in " ".join(text.split())
 
 
 def test_a_processor_that_is_fed_wrongly_is_found(

@@ -86,7 +86,8 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         if adversary and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             raise SpecError("the adversary works on one GPU and with DDP; not with FSDP or DeepSpeed")
-        trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
+        with _loop.naming_what_broke(policy):
+            trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
         state = trainer.state
         if state.global_step < state.max_steps:
             raise DataError(
