@@ -127,6 +127,22 @@ def test_not_a_number_is_refused(tmp_path: Path) -> None:
         decode(saved(tmp_path, Image.fromarray(values), "n.tif"))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("RescaleSlope", "nan"), ("RescaleIntercept", "inf"), ("WindowWidth", "nan")]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_dicom_fields_that_are_not_finite_are_refused(field: str, value: str, tmp_path: Path) -> None:
+    """A slope of NaN would make every pixel black."""
+    from pydicom import dcmread, examples
+
+    dataset = dcmread(examples.get_path("ct"))
+    dataset.WindowCenter, dataset.WindowWidth = 1000, 500
+    setattr(dataset, field, value)
+    dataset.save_as(tmp_path / "x.dcm")
+    with pytest.raises(DataError, match="NaN or infinite"):
+        decode(tmp_path / "x.dcm")
+
+
 def test_fit_resizes_once() -> None:
     assert fit(RGB, None, "stretch") is RGB
     expected = np.asarray(Image.fromarray(RGB).resize((16, 12), Image.Resampling.BICUBIC))

@@ -95,7 +95,7 @@ def prepare(
     place = run.out or default_out(command, names, spec)
     refuse_other_spec(place, spec)
     refuse_unwritable(place)
-    about = about_of(source, data.data, chosen, conditions)
+    about = about_of(source, data.data, chosen, conditions) | {"overlap": _overlap(source, chosen)}
     return Prepared(
         data=chosen if data.shuffle_options is None else datasets.shuffled(chosen, data.shuffle_options),
         canvas=canvas,
@@ -212,6 +212,14 @@ def write_all(text: str, team: Team, folder: Run, prepared: Prepared, groups: It
         for records in groups:
             folder.append(records)
             tick(len(folder) / each, items)
+
+
+def _overlap(source: models.Source, data: DataSet) -> dict[str, Any] | None:
+    """What is tested and was trained on, told at once; None where the model was not trained here."""
+    found = datasets.overlap(data.items, [datasets.Training(*training) for training in source.trainings])
+    for sentence in datasets.overlap_sentences(found):
+        typer.echo(f"warning: {visible(sentence)}", err=True)
+    return found
 
 
 def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from safemed_eval.data import overlap_sentences
 from safemed_eval.rounding import certified, floor_to, interval, percent, radius, radius_at_least
 
 if TYPE_CHECKING:
@@ -229,6 +230,8 @@ def _footer(summary: Summary) -> Iterator[str]:
     yield escape("; ".join(f"{name} {value}" for name, value in asked.items()))
     if summary.notes["images"]:
         yield "Images: " + "; ".join(f"{note}: {count}" for note, count in summary.notes["images"].items())
+    for sentence in (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]):
+        yield f"[yellow]{escape(sentence)}[/]"
     yield from _certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary)
 
 

@@ -6,7 +6,6 @@ Whatever is not plain 8-bit RGB or grey leaves a note that says what was done.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -138,7 +137,7 @@ def _window(values: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, str]:
     """Rescale slope, then the file's first VOI window or LUT; without one, minimum to maximum."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-    rescaled = apply_modality_lut(values, dataset)
+    rescaled = _finite(apply_modality_lut(values, dataset))
     if "VOILUTSequence" in dataset:
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
         shown = apply_voi_lut(rescaled.round().astype(np.int64), dataset).astype(np.float64)
@@ -148,15 +147,21 @@ def _window(values: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, str]:
         far = np.array([-1e12, 1e12])
         black, white = apply_voi_lut(far, dataset)
         shown = apply_voi_lut(rescaled.astype(np.float64), dataset)
-        scaled = (shown - black) / (white - black) * 255
+        scaled = _finite((shown - black) / (white - black) * 255)
         return scaled.clip(0, 255).round().astype(np.uint8), "VOI window applied"
     return _stretch(rescaled.astype(np.float64)), "no window: stretched from minimum to maximum"
 
 
+def _finite(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The values, refused where one is not finite: cast to 8 bits it would be black, or white."""
+    if not np.isfinite(values).all():
+        raise DataError("the image holds NaN or infinite values, or its window or rescale slope does")
+    return values
+
+
 def _stretch(values: np.ndarray[Any, np.dtype[np.float64]]) -> Pixels:
+    _finite(values)
     low, high = float(values.min()), float(values.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError("the image holds NaN or infinite values")
     span = high - low
     if span == 0:
         return np.zeros(values.shape, np.uint8)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
 from safemed_eval.models._files import factory_identity, hash_files, read_json
 from safemed_eval.models.denoiser_source import DenoiserSource, resolve_denoiser
@@ -16,6 +17,8 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ABOUT = "safemed_eval.json"
 """In a checkpoint that was trained here: how it is asked, and how it was made."""
+SEEN_BY_NAME = "seen_by_name"
+"""In it: what --data said of earlier trainings that left no digests of their images."""
 
 _BUILTIN = Path(__file__).parent / "builtin"
 _CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
@@ -94,6 +97,33 @@ class Source:
             "modality": chosen.get("modality", []),
             "question_type": chosen.get("question_type", []),
         }
+
+    @property
+    def trainings(self) -> list[tuple[str, Path | None, tuple[str, ...]]]:
+        """What the checkpoint, its base and the denoiser before it were trained on here.
+
+        Returns:
+            For each of them that was: its name; the file of image digests, or None; and what --data said of the
+            trainings that this file does not cover.
+        Raises:
+            CheckpointError: a note of how it was made cannot be read.
+        """
+        parts = [(one.name, one.folder) for one in (self, self.base) if one]
+        parts += [(self.denoiser.name, self.denoiser.path)] if self.denoiser else []
+        found: list[tuple[str, Path | None, tuple[str, ...]]] = []
+        for name, folder in parts:
+            if folder is None or not (folder / ABOUT).is_file():
+                continue
+            about, digests = read_json(folder / ABOUT), folder / TRAINED_ON
+            try:
+                names = about.get("names") or {}
+                named = [names.get("data"), (names.get("trained") or {}).get("data")]
+                if digests.is_file():
+                    named = list(about.get(SEEN_BY_NAME) or ())
+            except (AttributeError, TypeError) as error:
+                raise CheckpointError(f"{folder / ABOUT}: does not say what it was trained on: {error}") from None
+            found.append((name, digests if digests.is_file() else None, tuple(str(data) for data in named if data)))
+        return found
 
     @property
     def _about(self) -> dict[str, Any] | None:
@@ -222,7 +252,7 @@ def _snapshot(name: str, trust_remote_code: bool, allow_pickle: bool) -> tuple[P
     from huggingface_hub.errors import HfHubHTTPError
 
     repo, _, revision = name.partition("@")
-    patterns = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
+    patterns = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", TRAINED_ON]
     patterns += ["*.py"] if trust_remote_code else []
     patterns += [*_PICKLES] if allow_pickle else []
     try:

@@ -46,6 +46,7 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Budget | None:
     _check(where, {"denoiser": None} | meta["names"], {"model": _TEXT, "denoiser": _MAYBE_TEXT, "data": _TEXT})
     if not all(isinstance(start, dict) for start in meta["sessions"]):
         raise RunError(f"{where}: a session is no object; was it edited?")
+    _check_overlap(where, meta.get("overlap"))
     if type(spec.get("shuffle_options")) not in (int, type(None)):
         raise RunError(f"{where}: shuffle_options cannot be {spec['shuffle_options']!r:.60}; was it edited?")
     extra = [name for name in (OFFICIAL, CIRCULAR) if spec.get(name)]
@@ -60,6 +61,17 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Budget | None:
         return budget_of(spec)
     except (TypeError, ValueError) as error:
         raise RunError(f"{where}: smoothing: {error}; was it edited?") from None
+
+
+def _check_overlap(where: str, found: Any) -> None:
+    """What was tested and trained on: counts that fit, and names."""
+    if found is None:
+        return
+    kinds: Kinds = {"images": (int,), "of": (int,), "items": (int,), "unknown": (list,)}
+    fits = isinstance(found, dict) and all(type(found.get(key)) in kind for key, kind in kinds.items())
+    fits = fits and 0 <= found["images"] <= min(found["of"], found["items"])
+    if not fits or not all(isinstance(name, str) for name in found["unknown"]):
+        raise RunError(f"{where}: overlap cannot be {found!r:.60}; was it edited?")
 
 
 def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record], budget: Budget | None) -> None:

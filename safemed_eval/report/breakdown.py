@@ -16,6 +16,7 @@ from safemed_eval.core import CIRCULAR, OFFICIAL
 from safemed_eval.report._duels import should_flip
 from safemed_eval.report._sampling import draws_of, ended_wrong
 from safemed_eval.report._shots import shots
+from safemed_eval.report.degenerate import degenerate
 from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import Json, LoadedRun, load
 from safemed_eval.report.order import order_notes
@@ -79,7 +80,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     """
     meta, frame, measure = run.meta, run.frame, measure_of(run, radii)
     names = meta["names"]
-    overall, notes = measure(frame), {"images": meta["image_notes"]}
+    overall, notes = measure(frame), {"images": meta["image_notes"], "overlap": meta.get("overlap")}
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
         notes |= _false_certificates(len(frame), run.smoothing.alpha) | {"falsified": falsified_of(run)}
@@ -88,6 +89,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
         notes |= order_notes(run)
         if OFFICIAL in run.conditions and not names.get("denoiser"):  # which has its price, too
             notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
+    notes["degenerate"] = degenerate(run)
     notes["checklist"] = [asdict(one) for one in checklist(run)]
     writes = (run.spec["asking"] or {}).get("readout") == "generate"
     kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, CIRCULAR, "noise", "corrupt"}
