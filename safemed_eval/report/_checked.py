@@ -59,7 +59,7 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Budget | None:
         raise RunError(f"{where}: stop_when_wrong cannot be {spec['stop_when_wrong']!r:.60}; was it edited?")
     try:
         return budget_of(spec)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise RunError(f"{where}: smoothing: {error}; was it edited?") from None
 
 
