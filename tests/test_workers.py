@@ -63,7 +63,8 @@ class Both:
         shared: dict[str, Any] = {"model": loaded.model, "canvas": CANVAS, "seed": 3}
         answering = evaluate.Evaluation(**shared, batch=3, keep=loaded.keep)
         certifying = certify.Certification(**shared, batch=24, smoothing=SMOOTHING)
-        self.under, self.certify, self.count = answering.under, certifying.certify, certifying.count
+        self.expect, self.under = answering.expect, answering.under
+        self.certify, self.count = certifying.certify, certifying.count
         self.batch = 24
 
 
@@ -198,7 +199,7 @@ def test_a_killed_worker_loses_nothing_and_a_poison_item_ends_as_an_error(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    shared = ["--data", f"table:{table}", "--canvas", "16x16", "--batch-size", 4]
+    shared = ["--data", f"table:{table}", "--canvas", "16x16", "--batch-size", 1]
     run = ["evaluate", "--model", "python:mischief_for_test:make", *shared, "--out", "run"]
     code, text = call(*run, "--ray", "local", "--workers", 2)
     killer.join()
@@ -223,6 +224,9 @@ class Step:
 
     name: str
     deed: str = "ok"
+
+    def coming(self, work: Any) -> None:
+        pass
 
     def do(self, work: Any) -> str:
         if self.deed == "die":
