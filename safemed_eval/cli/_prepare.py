@@ -73,6 +73,8 @@ def prepare(
     _refuse_senseless_workers(model, run)
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
+    if run.batch == "auto" and not canvas.size:
+        raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
     select(loaded, data, run.seed)  # a filter that names nothing is told before anything is downloaded or decoded
     source = resolve_model(model.model, model, model.denoiser)
     chosen = load_usable(loaded, data, run.seed)
@@ -86,7 +88,7 @@ def prepare(
         "data": chosen.sha256,
         "canvas": str(canvas),
         "seed": run.seed,
-        "batch_size": run.batch_size,
+        "batch_size": run.batch,
         **({} if data.shuffle_options is None else {"shuffle_options": data.shuffle_options}),
         **asked,
     }
