@@ -21,6 +21,15 @@ Target = Literal["none", "runner-up", "least-likely", "random"]
 DEFAULT_LINF_EPS = 4 / 255
 MAX_EPS = 10**5
 """Longer than any change of a canvas of 8192 x 8192 pixels."""
+MAX_COUNT = 10**6
+"""More steps, restarts or queries are a slip of the hand."""
+
+
+def refuse_counts(**counts: int) -> None:
+    """Raise ValueError where one of the counts is below 1, or beyond reason."""
+    for name, count in counts.items():
+        if not 1 <= count <= MAX_COUNT:
+            raise ValueError(f"{name} must be at least 1, and at most {MAX_COUNT:,}, got {count}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from safemed_eval.attacks._base import Attacked, BallAttack
+from safemed_eval.attacks._base import Attacked, BallAttack, refuse_counts
 from safemed_eval.grammar import ALWAYS
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ class Adaptive(BallAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.refresh < 1:
-            raise ValueError("steps and refresh must be at least 1")
+        refuse_counts(steps=self.steps, refresh=self.refresh)
         if self.step is not None and not 0 < self.step <= 2:
             raise ValueError(f"step is a fraction of eps in (0, 2], got {self.step:g}")
 

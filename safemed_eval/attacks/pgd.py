@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss, Start, Target
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss, Start, Target, refuse_counts
 from safemed_eval.grammar import ALWAYS
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ class PGD(BallAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.restarts < 1:
-            raise ValueError("steps and restarts must be at least 1")
+        refuse_counts(steps=self.steps, restarts=self.restarts)
         if self.step is not None and not 0 < self.step <= 2:
             raise ValueError(f"step is a fraction of eps in (0, 2], got {self.step:g}")
         if self.restarts > 1 and self.start == "zero":

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from safemed_eval.errors import CheckpointError
+from safemed_eval.errors import CheckpointError, ModelOutputError
+from safemed_eval.faults import faults_of_the_model
 from safemed_eval.models._files import one_line
 from safemed_eval.models.generate import Writer
 from safemed_eval.models.prompts import Asking
@@ -31,7 +32,11 @@ def load_checkpoint(
         model = _with_adapter(model, source).get_base_model()
     kind = Writer if asking.readout == "generate" else VLM
     vlm = kind(model.eval().requires_grad_(False), _processor(source), asking)
-    vlm.take_shortcuts()
+    try:
+        with faults_of_the_model():
+            vlm.take_shortcuts()
+    except ModelOutputError as error:
+        raise CheckpointError(f"--model {source.name}: cannot be asked: {error}") from error
     return vlm
 
 
