@@ -138,7 +138,9 @@ def test_files_above_the_limit_are_refused_unread(tmp_path: Path, monkeypatch: p
         decode(saved(tmp_path, Image.fromarray(RGB), "a.png"))
 
 
-# ------------------------------------------------------------------- readers
+# ---------------------------------------------------------- in other processes
+
+LOOK = "safemed_eval.data._verify:look"
 
 
 def test_an_image_that_takes_too_long_is_named_and_the_others_are_read(
@@ -148,31 +150,35 @@ def test_an_image_that_takes_too_long_is_named_and_the_others_are_read(
     good = saved(tmp_path, Image.fromarray(RGB), "good.png")
     (tmp_path / "bomb.jpg").write_bytes(scans(4000))
     monkeypatch.setattr(_guarded, "LIMIT_S", 0.5)
-    first, second = _guarded.read_all([tmp_path / "bomb.jpg", good])
-    assert first == f"takes more than 0.5 s to decode: {tmp_path / 'bomb.jpg'}"
-    assert second == (hashlib.sha256(good.read_bytes()).hexdigest(), ())
-    assert list(_guarded.read_all([good])) == [second], "a reader that was killed is not asked again"
+    first, second = _guarded.guarded(LOOK, [tmp_path / "bomb.jpg", good])
+    assert first == (None, f"takes more than 0.5 s to decode: {tmp_path / 'bomb.jpg'}")
+    assert second == ([hashlib.sha256(good.read_bytes()).hexdigest(), []], None)
+    assert list(_guarded.guarded(LOOK, [good])) == [second], "a process that was killed is not asked again"
 
 
 def test_an_image_that_crashes_its_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crash = "import os, sys; print(1, flush=True); sys.stdin.readline(); os.abort()"
     monkeypatch.setattr(_guarded, "_SERVE", crash)
     monkeypatch.setattr(_guarded, "_idle", SimpleQueue())
-    (found,) = _guarded.read_all([tmp_path / "x.png"])
-    assert isinstance(found, str) and found.startswith("its decoder crashed, exit code -6")
+    ((found, problem),) = _guarded.guarded(LOOK, [tmp_path / "x.png"])
+    assert found is None and problem == f"its decoder crashed, exit code -6: {tmp_path / 'x.png'}"
 
 
-def test_no_reader_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["no python", "no answer"])
+def test_no_process_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(_guarded, "_idle", SimpleQueue())
-    monkeypatch.setattr(_guarded.sys, "executable", str(tmp_path / "no python"))
-    with pytest.raises(RunError, match="none can be started"):
-        list(_guarded.read_all([tmp_path / "x.png"]))
+    if how == "no python":
+        monkeypatch.setattr(_guarded.sys, "executable", str(tmp_path / "python"))
+    else:
+        monkeypatch.setattr(_guarded, "_SERVE", "raise SystemExit")
+    with pytest.raises(RunError, match="images are read in processes of their own"):
+        list(_guarded.guarded(LOOK, [tmp_path / "x.png"]))
 
 
-def test_readers_keep_the_order_of_their_images(tmp_path: Path) -> None:
+def test_outcomes_come_in_the_order_of_the_files(tmp_path: Path) -> None:
     files = [saved(tmp_path, Image.new("L", (9, 9), shade), f"{shade}.png") for shade in range(40)]
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    assert [reading[0] for reading in _guarded.read_all(files)] == hashes
+    assert [found[0] for found, _ in _guarded.guarded(LOOK, files)] == hashes
 
 
 def test_fit_resizes_once() -> None:

@@ -1,13 +1,12 @@
 """Images are read for the first time in processes of their own, each within a time limit.
 
-A file that was made to hang a decoder, or that crashes one, takes its reader with it and is named; the run goes on.
+A file that was made to hang a decoder, or that crashes one, takes its process with it and is named; the run goes on.
 What has been read so, and has the same sha256 since, is safe to decode where it is needed.
 """
 
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import os
 import subprocess
@@ -16,49 +15,55 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Timer
+from typing import Any
 
-from safemed_eval.data._images import decode
 from safemed_eval.errors import DataError, RunError
 
 LIMIT_S = 60.0
-"""For one image, however large; an ordinary one takes milliseconds."""
+"""For one file, however large; an ordinary image takes milliseconds."""
 
-Reading = tuple[str, tuple[str, ...]] | str
-"""The sha256 of a file and the notes on its decoding; or what is wrong with it."""
+Outcome = tuple[Any, str | None]
+"""What came of a file, and None; or None, and what is wrong with it."""
 
 _MOST = 16
 _WORTH_ONE = 16
-"""Images that a further process is started for."""
-_SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from safemed_eval.data._guarded import serve; serve()"
+"""Files that a further process is started for."""
+_SERVE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from safemed_eval.data._guarded import serve; serve()"
+)
 
 
-def read_all(paths: Sequence[Path]) -> Iterator[Reading]:
-    """Hash and decode each file; in the order of the paths.
+def guarded(work: str, files: Sequence[Path]) -> Iterator[Outcome]:
+    """Do `work` on each file in another process; outcomes come in the order of the files.
 
+    Args:
+        work: "module:function", from a Path to what JSON can hold. A DataError that it raises is the outcome.
     Raises:
         RunError: no process can be started.
     """
-    readers = min(os.cpu_count() or 1, _MOST, 1 + len(paths) // _WORTH_ONE)
-    with ThreadPoolExecutor(readers) as pool:
-        yield from pool.map(_read, paths)
+    workers = min(os.cpu_count() or 1, _MOST, 1 + len(files) // _WORTH_ONE)
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(partial(_done, work), files)
 
 
-def _read(path: Path) -> Reading:
+def _done(work: str, file: Path) -> Outcome:
     try:
-        reader = _idle.get_nowait()
+        worker = _idle.get_nowait()
     except Empty:
-        reader = _Reader()
-    found = reader.read(path)
-    if reader.alive:
-        _idle.put(reader)
-    return found
+        worker = _Worker()
+    outcome = worker.do(work, file)
+    if worker.alive:
+        _idle.put(worker)
+    return outcome
 
 
-class _Reader:
-    """A process that answers a path with its reading, until its input ends."""
+class _Worker:
+    """A process that does what it is told until its input ends."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", _SERVE, json.dumps(sys.path)]
@@ -68,29 +73,30 @@ class _Reader:
         except OSError as error:
             raise RunError(f"images are read in processes of their own, and none can be started: {error}") from None
         if not self._answer():
+            self.close()
             raise RunError("images are read in processes of their own, and one that was started did not answer")
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def read(self, path: Path) -> Reading:
+    def do(self, work: str, file: Path) -> Outcome:
         late = Timer(LIMIT_S, self._process.kill)
         late.start()
         with suppress(OSError):  # it may be dead already
             assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(str(path)) + "\n")
+            self._process.stdin.write(json.dumps([work, str(file)]) + "\n")
             self._process.stdin.flush()
         answer = self._answer()
         in_time = late.is_alive()
         late.cancel()
         if answer:
-            found = json.loads(answer)
-            return found if isinstance(found, str) else (found[0], tuple(found[1]))
+            found, problem = json.loads(answer)
+            return found, problem
         self.close()
         if in_time:
-            return f"its decoder crashed, exit code {self._process.returncode}: {path}"
-        return f"takes more than {LIMIT_S:g} s to decode: {path}"
+            return None, f"its decoder crashed, exit code {self._process.returncode}: {file}"
+        return None, f"takes more than {LIMIT_S:g} s to decode: {file}"
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -101,7 +107,7 @@ class _Reader:
         self._process.communicate()
 
 
-_idle: SimpleQueue[_Reader] = SimpleQueue()
+_idle: SimpleQueue[_Worker] = SimpleQueue()
 
 
 @atexit.register
@@ -112,26 +118,25 @@ def _close_idle() -> None:
 
 
 def serve() -> None:
-    """What a reader does: a line of JSON for each path that it is given, on the output that it was started with."""
+    """What a worker does: a line of JSON for each that it is given, on the output that it was started with."""
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # what a decoder prints is no answer
     warnings.simplefilter("ignore")
-    for reading in _readings(sys.stdin):
-        answers.write(json.dumps(reading) + "\n")
+    for outcome in _outcomes(sys.stdin):
+        answers.write(json.dumps(outcome) + "\n")
         answers.flush()
 
 
-def _readings(lines: Iterable[str]) -> Iterator[Reading]:
-    yield "ready"
+def _outcomes(lines: Iterable[str]) -> Iterator[Outcome]:
+    yield "ready", None
     for line in lines:
-        path = Path(json.loads(line))
+        work, file = json.loads(line)
+        module, _, name = work.partition(":")
         try:
-            notes = decode(path).notes
-            with path.open("rb") as file:
-                yield hashlib.file_digest(file, "sha256").hexdigest(), notes
+            yield getattr(import_module(module), name)(Path(file)), None
         except DataError as error:
-            yield str(error)
+            yield None, str(error)
         except MemoryError:
-            yield f"needs more memory than there is: {path}"
+            yield None, f"needs more memory than there is: {file}"
         except OSError as error:
-            yield f"cannot read {path}: {error.strerror or error}"
+            yield None, f"cannot read {file}: {error.strerror or error}"
