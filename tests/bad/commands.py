@@ -147,7 +147,7 @@ EVALUATE: Rows = [
     (("--smooth", "sigma=0.1", "--attack", "suite"), ["believes"]),
     (("--out", "/dev/null/run"), ["/dev/null is a file, not a folder"]),
     (("--out", ""), ["--out"]),
-    (("--out", "."), ["--out .: not a run folder, it holds full"]),
+    (("--out", "."), ["--out .: not a run folder, it holds"]),
     (("--out", "a\0b"), ["--out", "null byte"]),
     (("--out", "y" * 300), ["--out", "too long"]),
     (("--nonsense",), ["No such option: --nonsense", "--help"]),

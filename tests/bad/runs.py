@@ -167,7 +167,7 @@ NOTES: list[tuple[str, Make, Sequence[str]]] = [
     ("items below zero", noted(attacked, put("items", -3)), ["a", "items"]),
     ("conditions of another run", noted(attacked, put("conditions", ["clean"])), ["conditions are not the attacks"]),
     ("conditions that are a text", noted(attacked, put("conditions", "clean")), ["conditions cannot be 'clean'"]),
-    ("sessions of texts", noted(attacked, put("sessions", ["x"])), ["a session is no object"]),
+    ("sessions of texts", noted(attacked, put("sessions", ["x"])), ["sessions cannot be"]),
     ("versions that are a text", noted(attacked, put("sessions", [{"versions": "x"}])), ["a", "session"]),
     ("a command line that is a number", noted(attacked, put("sessions", [{"argv": 7}])), ["a", "session"]),
     ("skipped items of texts", noted(attacked, put("skipped", ["x"])), ["a", "skipped"]),
