@@ -45,6 +45,14 @@ class FileOptions:
         bool, _model("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
     ] = False
     allow_pickle: Annotated[bool, _model("--allow-pickle", help="Read pickled files, which can run code.")] = False
+    offline: Annotated[
+        bool,
+        _model(
+            "--offline",
+            help="Ask the network for nothing: org/name comes from the local cache, or is refused. Folders and "
+            "builtin: never ask it; a python: model may.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
