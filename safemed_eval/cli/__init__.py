@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from safemed_eval.cli import certify, compare, data, demo, evaluate, models, report, train
+from safemed_eval.cli import certify, compare, data, demo, evaluate, models, plan, report, train
 from safemed_eval.cli._show import on_one_line, visible
 from safemed_eval.errors import UserError, shortened
 from safemed_eval.version import __version__
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("certify", epilog=certify.EXAMPLE)(certify.certify)
+app.command("plan", epilog=plan.EXAMPLE)(plan.plan)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("demo")(demo.demo)

@@ -69,7 +69,7 @@ def prepare(
         label: tells runs apart in the default folder's name.
         conditions: what every item is asked under, for a command that has more than one.
     """
-    _refuse_senseless(model)
+    refuse_senseless(model)
     _refuse_senseless_workers(model, run)
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
@@ -325,7 +325,7 @@ def refuse_unusable(options: LoadOptions) -> None:
     asking_of(options, 0)
 
 
-def _refuse_senseless(options: ModelOptions) -> None:
+def refuse_senseless(options: ModelOptions) -> None:
     """Refuse model options that make no sense, whatever the model's files are."""
     refuse_unusable(options)
     given = {
