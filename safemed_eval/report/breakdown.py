@@ -27,7 +27,7 @@ CANVAS_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
 LETTER_ONLY = (
     "the attacks aim at the option letter after the template's cue, not at the text before it: a model that writes "
-    "more than the letter may be less robust than this; --attack adaptive aims at both"
+    "more than the letter may be less robust than this; --attack adaptive, without --smooth, aims at both"
 )
 
 

@@ -106,7 +106,7 @@ def _steps_are_enough(duels: Duels) -> Answer:
         if rising:
             gains[name] = float(np.median(rising)), len(rising)
     found += [
-        f"the {count} survivors of {name} gain {_percent(gain)} of their climb in its last quarter"
+        f"the survivors of {name} ({count}) gain {_percent(gain)} of their climb in its last quarter"
         for name, (gain, count) in gains.items()
         if gain > RISING
     ]
