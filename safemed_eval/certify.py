@@ -6,19 +6,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 
-from safemed_eval.core import Certificate, Item, Question, Record, item_fields
+from safemed_eval.core import Certificate, Item, Question, Record, Vote, item_fields
 from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import FIXED, SEQUENTIAL, Budget, Ladder, Sequential
 from safemed_eval.smoothing.certify import certify as certify_image
-from safemed_eval.smoothing.certify import certify_gold
+from safemed_eval.smoothing.certify import certify_gold, count_votes
 
+T = TypeVar("T")
+Purpose = Literal["select", "estimate"]
 Falsify = Callable[[str, torch.Tensor, Question, Certificate], list[Record]]
 """From an item's id, canvas, question and certificate to what a search within its radius has found."""
 
@@ -69,37 +71,76 @@ class Certification:
     def certify(self, item: Item) -> Record:
         """The record of one item."""
         started = time.perf_counter()
-        found: Certificate | None = None
-        falsified: list[Record] | None = None
-        error = None
+
+        def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, list[Record] | None]:
+            found = self._memory.run(lambda size: self._certificate(item, canvas, vote, size))
+            if self.falsify and found.radius is not None:
+                return found, self.falsify(item.id, canvas, item.question, found)
+            return found, None
+
+        done, error = self._safely(item, work)
+        found, falsified = done or (None, None)
+        return record(
+            item,
+            self.smoothing,
+            found,
+            **({"falsified": falsified} if self.falsify else {}),
+            batch=self._memory.size,
+            seconds=time.perf_counter() - started,
+            error=error,
+        )
+
+    def count(self, item: Item, purpose: Purpose, first: int, n: int) -> Counted:
+        """The votes of n of an item's noisy copies, from `first` on: a part of what `certify` counts."""
+        started = time.perf_counter()
+
+        def work(canvas: torch.Tensor, vote: Vote) -> tuple[int, ...]:
+            streams = partial(_rng, canvas.device, self.seed, item.id, purpose)
+            sigma = self.smoothing.sigma
+            return self._memory.run(lambda size: count_votes(vote, canvas, sigma, n, size, streams, first=first))
+
+        votes, error = self._safely(item, work)
+        return Counted(votes=votes, error=error, batch=self._memory.size, seconds=time.perf_counter() - started)
+
+    def _safely(self, item: Item, work: Callable[[torch.Tensor, Vote], T]) -> tuple[T | None, str | None]:
+        """What the work on the item's canvas gives, or what is at fault with the item."""
         try:
             canvas = canvas_of(item, self.canvas).to(self.model.device)
-            found = self._memory.run(lambda size: self._certificate(item, canvas, size))
-            if self.falsify and found.radius is not None:
-                falsified = self.falsify(item.id, canvas, item.question, found)
+            return work(canvas, self.model.vote(item.question)), None
         except FAULTS as fault:
             if not is_fault(fault):
                 raise
-            found, error = None, str(fault)
-        return {
-            "kind": "certify",
-            **item_fields(item),
-            "sampling": self.smoothing.sampling,
-            **asdict(self.smoothing),
-            **{name: _plain(getattr(found, name, None)) for name in (*_FOUND, *_FOUND_BY[self.smoothing.sampling])},
-            "correct": found is not None and found.prediction == item.label,
-            **({"falsified": falsified} if self.falsify else {}),
-            "batch": self._memory.size,
-            "seconds": time.perf_counter() - started,
-            "error": error,
-        }
+            return None, str(fault)
 
-    def _certificate(self, item: Item, canvas: torch.Tensor, batch: int) -> Certificate:
-        vote, rng = self.model.vote(item.question), partial(_rng, self.model.device, self.seed, item.id)
+    def _certificate(self, item: Item, canvas: torch.Tensor, vote: Vote, batch: int) -> Certificate:
+        rng = partial(_rng, canvas.device, self.seed, item.id)
         if isinstance(self.smoothing, Sequential):
             return certify_gold(vote, canvas, self._ladder, gold=item.label, rng=rng, batch=batch)
         gold = item.label if self.stop_when_wrong else None
         return certify_image(vote, canvas, self.smoothing, rng=rng, batch=batch, gold=gold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """The votes for the classes 0 .. K of some of an item's draws, or why there are none."""
+
+    votes: tuple[int, ...] | None
+    error: str | None
+    batch: int | None = None
+    seconds: float = 0.0
+
+
+def record(item: Item, spec: Budget, found: Certificate | None, **values: Any) -> Record:
+    """One line of records.jsonl; what is not known is None."""
+    return {
+        "kind": "certify",
+        **item_fields(item),
+        "sampling": spec.sampling,
+        **asdict(spec),
+        **{name: _plain(getattr(found, name, None)) for name in (*_FOUND, *_FOUND_BY[spec.sampling])},
+        "correct": found is not None and found.prediction == item.label,
+        **values,
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,10 @@ from safemed_eval.cli._show import show_run
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
-    from safemed_eval.smoothing import Budget
+    from safemed_eval.certify import Certification
+    from safemed_eval.data import Canvas
+    from safemed_eval.runs.workers import Loaded
+    from safemed_eval.smoothing import Budget, Falsification
 
 EXAMPLE = "Example: safemed-eval certify --model ckpt --data omnimedvqa:DIR --sigma 0.25 --out runs/b"
 _BATCH = 64
@@ -77,36 +80,65 @@ def certify(
     label = f"sigma{budget.sigma:g}" + ("-sequential" if sequential else "")
     prepared = prepare("certify", model, data, run, asked, label=label)
     if not prepared.complete:
-        with started(prepared, model, gradients=falsify) as (waist, folder):
-            from safemed_eval.certify import Certification
-            from safemed_eval.falsify import Falsifier
-            from safemed_eval.runs.images import keep_refuting
+        from safemed_eval.runs.images import keep_refuting
+        from safemed_eval.runs.units import Certificates
 
-            batch = run.batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
-            falsifier = None
-            if attacked:
-                falsifier = Falsifier(
-                    model=waist,
-                    spec=attacked,
-                    sigma=budget.sigma,
-                    seed=run.seed,
-                    batch=batch,
-                    keep=partial(keep_refuting, prepared.place),
-                )
-            work = Certification(
-                model=waist,
-                canvas=prepared.canvas,
+        make = partial(
+            _certification,
+            canvas=prepared.canvas,
+            smoothing=budget,
+            seed=run.seed,
+            wanted=run.batch,
+            attacked=attacked,
+            stop_when_wrong=stop_when_wrong,
+        )
+        store = partial(keep_refuting, prepared.place)
+        with started(prepared, model, run, make, gradients=falsify, store=store) as (team, folder):
+            certificates = Certificates(
+                items=prepared.data.items,
                 smoothing=budget,
-                seed=run.seed,
-                batch=batch,
-                falsify=falsifier,
-                stop_when_wrong=stop_when_wrong,
+                batch=team.ready.batch,
+                done=folder.done,
+                split=run.ray is not None and not stop_when_wrong,
+                falsify=falsify,
             )
-            records = ([record] for record in work.run(prepared.data.items, done=folder.done))
-            write_all("certifying", waist, folder, prepared, records)
+            write_all("certifying", team, folder, prepared, certificates.records(team.do(certificates.units())))
     summary = show_run(prepared.place, as_json=run.json, radii=grammar.radii(radii, budget.sigma))
     if falsify and not summary.notes["falsified"]["sound"]:
         raise typer.Exit(1)
+
+
+def _certification(
+    loaded: Loaded,
+    *,
+    canvas: Canvas,
+    smoothing: Budget,
+    seed: int,
+    wanted: int | Literal["auto"] | None,
+    attacked: Falsification | None,
+    stop_when_wrong: bool,
+) -> Certification:
+    """The work, in whichever process the model has been loaded."""
+    from safemed_eval.certify import Certification
+    from safemed_eval.falsify import Falsifier
+    from safemed_eval.models.batch import batch_of
+
+    waist, falsifier = loaded.model, None
+    default = _CPU_BATCH if waist.device.type == "cpu" else _BATCH
+    batch = batch_of(wanted, default, waist, canvas.size, gradients=False)
+    if attacked:
+        falsifier = Falsifier(
+            model=waist, spec=attacked, sigma=smoothing.sigma, seed=seed, batch=batch, keep=loaded.keep
+        )
+    return Certification(
+        model=waist,
+        canvas=canvas,
+        smoothing=smoothing,
+        seed=seed,
+        batch=batch,
+        falsify=falsifier,
+        stop_when_wrong=stop_when_wrong,
+    )
 
 
 def _budget(sigma: float, sampling: str, n0: int | None, n: int, alpha: float, radii: str) -> Budget:
