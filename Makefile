@@ -20,7 +20,8 @@ lint: $(READY)
 check: lint test
 
 bench: $(READY)
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/certify.py
+	$(BIN)/python benchmarks/pgd.py
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -41,7 +41,10 @@ CANVAS_SIZE = (384, 384)
 UNKNOWN = "unknown"
 """The slice, in tables, of items whose modality or question type is not known."""
 PRECISION, REPEATS = "gradients in half precision", "same input, same output"
-"""Two checks of a model at its load that reports ask for: against float32, and against itself."""
+GRADIENT_REPEATS = "same input, same gradient"
+"""Checks of a model at its load that reports ask for: against float32, and against itself."""
+TRAINED_ON = "trained_on.npy"
+"""Beside a checkpoint that was trained here: digests of the images that it has seen."""
 OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 CIRCULAR = "circular"
@@ -80,6 +83,8 @@ class Item:
     patient_id: str | None = None
     image_sha256: str | None = None
     """sha256 of the image file's bytes; None until the image has been read."""
+    pixels_sha256: str | None = None
+    """sha256 of its decoded pixels, the same for copies in other formats without loss; None as above."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the user's own table."""
     drawn: Callable[[], np.ndarray[Any, np.dtype[np.uint8]]] | None = field(default=None, repr=False, compare=False)
@@ -99,18 +104,18 @@ class Item:
 class Certificate:
     """What Monte Carlo smoothing can say about one image. See `smoothing.certify`."""
 
-    votes0: tuple[int, ...]
-    """Selection votes for classes 0 .. K; the last entry is "no answer"."""
-    votes: tuple[int, ...]
-    """Estimation votes, same layout, independent draws."""
     prediction: int | None
     """The certified class, or None: abstained."""
-    p_lower: float
-    """Lower confidence bound of the probability of the selected class."""
+    p_lower: float | None
+    """Lower confidence bound of the probability of the selected class; None where none was made."""
     radius: float | None
     """Certified L2 radius in [0, 1] pixel units over the whole canvas, or None: abstained."""
     abstained: str | None
-    """None, "p_lower <= 1/2", or "no answer won"."""
+    """None, or why there is no radius."""
+    votes0: tuple[int, ...] | None = None
+    """Selection votes for classes 0 .. K; the last entry is "no answer". None: no class was selected, but fixed."""
+    votes: tuple[int, ...] | None = None
+    """Estimation votes, same layout, independent draws; None where they were not counted by class, or not drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)

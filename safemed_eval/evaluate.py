@@ -15,7 +15,7 @@ from PIL import Image
 from safemed_eval.attacks import Attack, Attacked
 from safemed_eval.attacks._eot import SmoothedClassify
 from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, Record, item_fields
-from safemed_eval.data import Canvas, canvas_of, pixels_of, reordered, rotation
+from safemed_eval.data import Canvas, Reader, pixels_of, reordered, rotation
 from safemed_eval.errors import DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
@@ -28,6 +28,9 @@ Keep = Callable[[Item, str, torch.Tensor, torch.Tensor], None]
 
 Pair = tuple[Item, torch.Tensor]
 T = TypeVar("T")
+
+_BATCHES = 4
+"""Batches in a group: attacks that let new rows in as others are done go through a group without a pause."""
 
 
 @dataclass(kw_only=True)
@@ -53,6 +56,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         self._memory = ShrinkingBatch(self.batch)
+        self._reader = Reader(self.canvas)
 
     def run(
         self,
@@ -65,8 +69,8 @@ class Evaluation:
     ) -> Iterator[list[Record]]:
         """Answer every item under every attack.
 
-        Items are cut into the same groups of `batch` at every start and a group is attacked as a whole, so that a run
-        that was interrupted ends with the records of one that was not.
+        Items are cut into the same groups at every start and a group is attacked as a whole, so that a run that was
+        interrupted ends with the records of one that was not.
 
         Args:
             official: answer through the untouched 8-bit path, too.
@@ -76,36 +80,39 @@ class Evaluation:
             The new records of one group under one condition. An item whose image or whose output is at fault has
             `error` set and `correct` False: it stays in every denominator.
         """
-        conditions: list[tuple[str, Callable[[Sequence[Item]], list[Record]]]] = [
-            (str(attack), partial(self.under, attack)) for attack in attacks
-        ]
-        conditions += [(OFFICIAL, self._officially)] * official
-        conditions += [(CIRCULAR, self._circularly)] * circular
-        for start in range(0, len(items), self.batch):
-            group = items[start : start + self.batch]
-            for condition, answered in conditions:
-                missing = {item.id for item in group if not done(item.id, condition)}
-                if missing:
-                    yield [record for record in answered(group) if record["item"] in missing]
+        asked: list[Attack | str] = [*attacks, *[OFFICIAL] * official, *[CIRCULAR] * circular]
+        for condition, group, missing in groups(items, asked, group_size(self.batch, self.canvas), done):
+            yield [one for one in self.under(condition, group) if one["item"] in missing]
 
-    def under(self, attack: Attack, group: Sequence[Item]) -> list[Record]:
-        """The records of these items under one attack."""
-        return self._on_canvases(str(attack), group, partial(self._attack, attack))
+    def expect(self, group: Sequence[Item]) -> None:
+        """Begin to read the images of this group, which is next."""
+        self._reader.expect(group)
+
+    def under(self, condition: Attack | str, group: Sequence[Item]) -> list[Record]:
+        """The records of these items under one attack, or under OFFICIAL or CIRCULAR."""
+        if isinstance(condition, Attack):
+            whole = condition.refills and not self.voting
+            return self._on_canvases(str(condition), group, partial(self._attack, condition), whole=whole)
+        return self._officially(group) if condition == OFFICIAL else self._circularly(group)
 
     def _on_canvases(
-        self, condition: str, group: Sequence[Item], work: Callable[[Sequence[Pair]], list[Record]]
+        self,
+        condition: str,
+        group: Sequence[Item],
+        work: Callable[[Sequence[Pair]], list[Record]],
+        *,
+        whole: bool = False,
     ) -> list[Record]:
         """Do the work on items whose canvases are of one size, and record those whose image is at fault."""
         records: list[Record] = []
         by_size: dict[torch.Size, list[Pair]] = defaultdict(list)
-        for item in group:
-            try:
-                canvas = canvas_of(item, self.canvas)
+        for item, canvas in self._reader.read(group):
+            if isinstance(canvas, DataError):
+                records.append(record(item, condition, error=str(canvas)))
+            else:
                 by_size[canvas.shape].append((item, canvas))
-            except DataError as error:
-                records.append(_record(item, condition, error=str(error)))
         for pairs in by_size.values():
-            records += self._safely(condition, pairs, work)
+            records += self._safely(condition, pairs, work, whole=whole)
         return records
 
     def _officially(self, group: Sequence[Item]) -> list[Record]:
@@ -129,10 +136,17 @@ class Evaluation:
         condition: str,
         rows: Sequence[tuple[Item, T]],
         work: Callable[[Sequence[tuple[Item, T]]], list[Record]],
+        *,
+        whole: bool = False,
     ) -> list[Record]:
-        """Do the work in batches that fit into memory; where one row breaks them, find it by doing each alone."""
+        """Do the work in batches that fit into memory; where one row breaks them, find it by doing each alone.
+
+        Args:
+            whole: the work sees to the batches itself.
+        """
 
         def cut(size: int) -> list[Record]:
+            size = len(rows) if whole else size
             return [record for i in range(0, len(rows), size) for record in work(rows[i : i + size])]
 
         try:
@@ -141,7 +155,7 @@ class Evaluation:
             if not is_fault(error):
                 raise
             if len(rows) == 1:
-                return [_record(rows[0][0], condition, error=str(error))]
+                return [record(rows[0][0], condition, error=str(error))]
             return [record for row in rows for record in self._safely(condition, [row], work)]
 
     def _attack(self, attack: Attack, pairs: Sequence[Pair]) -> list[Record]:
@@ -157,7 +171,7 @@ class Evaluation:
         records = []
         for row, item in enumerate(items):
             records.append(
-                _record(
+                record(
                     item,
                     str(attack),
                     **heard[row],
@@ -169,7 +183,7 @@ class Evaluation:
                     dead=found.dead[row] if found.dead else None,
                     rounded=rounded[row],
                     **({"parts": found.parts[row]} if found.parts else {}),
-                    batch=len(items),
+                    batch=min(len(items), self._memory.size),
                     seconds=seconds,
                 )
             )
@@ -186,7 +200,7 @@ class Evaluation:
             for purpose in ("attack", "eot")
         }
         searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model
-        classify: Classify = searched.classify([item.question for item in items])
+        classify: Classify = searched.classify([item.question for item in items], at_once=self._memory.size)
         if self.voting:
             attack = attack.on_smoothed
             if attack.needs_gradients and searched is self.model:
@@ -197,7 +211,10 @@ class Evaluation:
 
     def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
         """What each row's record says of its answer."""
-        return _heard(self.model.answer(canvas, [item.question for item in items]))
+        size = self._memory.size
+        parts = ((canvas[i : i + size], items[i : i + size]) for i in range(0, len(items), size))
+        answers = (self.model.answer(rows, [item.question for item in asked]) for rows, asked in parts)
+        return [row for found in answers for row in _heard(found)]
 
     def _votes(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
         """The same of the smoothed model's answer, by PREDICT."""
@@ -241,7 +258,7 @@ class Evaluation:
                 found[row].append(None if answer is None else order[answer])
         seconds = (time.perf_counter() - started) / len(pairs)
         return [
-            _record(
+            record(
                 item,
                 CIRCULAR,
                 prediction=next((answer for answer in answers if answer != item.label), item.label),
@@ -255,7 +272,29 @@ class Evaluation:
     def _official(self, item: Item) -> Record:
         started = time.perf_counter()
         answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
-        return _record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
+        return record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
+
+
+def group_size(batch: int, canvas: Canvas) -> int:
+    """How many items are worked on together; of images at their own size, which may be huge, no more than a batch."""
+    return batch * _BATCHES if canvas.size else batch
+
+
+def groups(
+    items: Sequence[Item], asked: Sequence[Attack | str], size: int, done: Callable[[str, str], bool]
+) -> Iterator[tuple[Attack | str, Sequence[Item], frozenset[str]]]:
+    """Items in groups of this size, under each condition in turn, as far as records are missing.
+
+    Yields:
+        A condition, a group, and the ids of those of its items that have no record of it: a group is attacked whole
+        whatever is there already, since its rows share batches.
+    """
+    for start in range(0, len(items), size):
+        group = items[start : start + size]
+        for condition in asked:
+            missing = frozenset(item.id for item in group if not done(item.id, str(condition)))
+            if missing:
+                yield condition, group, missing
 
 
 def _heard(answers: Answers) -> list[Record]:
@@ -269,7 +308,7 @@ _ANSWERED = ("prediction", "correct", "log_probs", "text")
 _SEARCHED = ("linf", "l2", "steps", "target", "climb", "dead", "rounded")
 
 
-def _record(item: Item, condition: str, **values: Any) -> Record:
+def record(item: Item, condition: str, **values: Any) -> Record:
     """One line of records.jsonl; what is not known is None."""
     own = ["rotations"] if condition == CIRCULAR else []
     values = dict.fromkeys((*_ANSWERED, *_SEARCHED, *own, "batch", "seconds", "error")) | values

@@ -75,7 +75,7 @@ class ShrinkingBatch:
                     raise
             self.size //= 2
             _log.warning("out of memory: going on with batches of %d", self.size)
-            _release()
+            release()
 
 
 def is_fault(error: BaseException) -> bool:
@@ -92,7 +92,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "alloc_cpu" in str(error)
 
 
-def _release() -> None:
+def release() -> None:
     import torch
 
     gc.collect()

@@ -609,3 +609,48 @@ def test_the_difference_of_logits_ratio_by_hand() -> None:
     assert value.tolist() == [pytest.approx(-2 / 2.5), 1.0], "(1 - 3) / (3 - (1 + 0) / 2); two options: the margin"
     scaled, _, _ = Goal(loss="dlr", gold=gold)(7 * scores[:1], rows[:1])
     assert scaled.tolist() == [-0.5], "blind to the scale of the logits"
+
+
+class _Counting(Net):
+    """Notes how many rows it is shown together, where a gradient is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[int] = []
+
+    def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+        if canvas.requires_grad:
+            self.shown.append(len(canvas))
+        return super().scores(canvas, questions)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "pgd:eps=0.03,steps=8,restarts=3",
+        "pgd:eps=0.6,norm=l2,steps=5,target=random",
+        "pgd:eps=0.03,steps=4,early_stop=no,restarts=2",
+        "fgsm:eps=0.03",
+    ],
+)
+def test_rows_that_leave_make_room_for_others(spec: str) -> None:
+    """More rows than are shown together end as they do alone, and no place in the batch stays empty before the end."""
+    x, net = middle_canvases(23), _Counting()
+    labels = net.scores(x, None).argmax(1)
+    labels[5] = (labels[5] + 1) % 4
+    attack = attacks.parse(spec)
+    assert attack.refills
+    few = Waist(net, torch.device("cpu")).classify([ABCD] * len(x), at_once=4)
+    found = attack(few, x, labels, generators(len(x)))
+    shown, net.shown = net.shown, []
+    alone = [run_row(attack, net, x, labels, row) for row in range(len(x))]
+    torch.testing.assert_close(found.canvas, torch.cat([one.canvas for one in alone]), atol=1e-6, rtol=0)
+    assert found.steps == [one.steps[0] for one in alone]
+    assert found.targets == (None if alone[0].targets is None else [one.targets[0] for one in alone if one.targets])
+    assert max(shown) == 4 and sum(shown) == sum(net.shown)
+    assert len(shown) - sum(shown) / 4 <= getattr(attack, "steps", 1) * getattr(attack, "restarts", 1)
+
+
+def run_row(attack: attacks.Attack, net: Net, x: torch.Tensor, labels: torch.Tensor, row: int) -> attacks.Attacked:
+    classify = Waist(net, torch.device("cpu")).classify([ABCD])
+    return attack(classify, x[row : row + 1], labels[row : row + 1], [generators(len(x))[row]])

@@ -14,6 +14,7 @@ from safemed_eval.errors import CheckpointError
 from safemed_eval.models import Asking, check, load, resolve
 from safemed_eval.models.processor import official_inputs, pixel_inputs
 from safemed_eval.models.prompts import TEMPLATES
+from safemed_eval.models.shortcuts import LAST_LAYER, SHORTCUTS
 from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
 
@@ -29,6 +30,12 @@ ROUNDED = ("llama4",)
 
 READS_AHEAD = ("paligemma",)
 """Families that look at a prompt, and at what is written behind it, in both directions."""
+
+SHORTCUTS_OF = {
+    **dict.fromkeys(("gemma3", "molmo2", "paligemma", "qwen3_5"), (LAST_LAYER,)),
+    **dict.fromkeys(("mllama", "llama4"), ()),
+}
+"""Families that cannot take all shortcuts: images see each other both ways, states that are no keys, other names."""
 
 
 def picture(canvas: torch.Tensor) -> Image.Image:
@@ -196,6 +203,22 @@ def test_a_forced_text_is_as_likely_as_when_it_is_written(
         expected.append(float(torch.stack(steps).mean()))
     close = 5e-3 if family in RESIZED else 1e-4
     assert likelihood(canvases, texts).tolist() == pytest.approx(expected, abs=close)
+
+
+def test_shortcuts_change_nothing(family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]) -> None:
+    """With and without what is left out: the same scores and gradients."""
+    vlm = vlm_of(waist(family))
+    assert vlm.shortcuts == SHORTCUTS_OF.get(family, SHORTCUTS)
+    canvas = canvases.clone().requires_grad_()
+    found = []
+    for shortcuts in ((), vlm.shortcuts):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(vlm, "shortcuts", shortcuts)
+            log_probs = waist(family).classify(questions)(canvas)
+            (gradient,) = torch.autograd.grad(log_probs[:, 0].sum(), canvas)
+        found.append((log_probs.detach(), gradient))
+    for plain, short in zip(*found, strict=True):
+        torch.testing.assert_close(short, plain, atol=1e-5, rtol=1e-4)
 
 
 def test_models_check_passes(family: str, waist: Get) -> None:

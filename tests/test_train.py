@@ -420,9 +420,12 @@ def test_accumulated_steps_are_one_larger_batch(train: Callable[..., Path]) -> N
     assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-3)
 
 
-def test_a_broken_model_is_not_saved(train: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("method", ["sft", "at-sft", "grpo", "at-grpo"])
+def test_a_broken_model_is_not_saved(method: Method, train: Callable[..., Path], tmp_path: Path) -> None:
+    """Whoever meets the NaN first, loss, adversary or sampling: it is one sentence."""
     with pytest.raises(UserError, match="not finite"):
-        train(recipe("sft", learning_rate=1e38))
+        train(recipe(method, learning_rate=1e38))
+    assert not (tmp_path / "new" / "model.safetensors").exists()
 
 
 def test_too_few_data_are_not_a_training(train: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -98,9 +99,17 @@ def goal_of(
     """The goal of a spec; a target is chosen on the clean image."""
     targets = None
     if spec.target != "none":
-        with torch.no_grad():
-            targets = choose_targets(spec.target, classify(canvas), labels, generators)
+        targets = choose_targets(spec.target, _clean(classify, canvas), labels, generators)
     return Goal(loss=spec.loss, gold=labels, targets=targets)
+
+
+@torch.no_grad()
+def _clean(classify: Classify, canvas: torch.Tensor) -> torch.Tensor:
+    """(B, K) log-probabilities of rows that may be too many to be shown together."""
+    parts = torch.split(torch.arange(len(canvas), device=canvas.device), at_once(classify, len(canvas)))
+    found = [classify.take(rows.tolist())(canvas[rows]) for rows in parts]
+    width = max(one.shape[1] for one in found)
+    return torch.cat([torch.nn.functional.pad(one, (0, width - one.shape[1]), value=-torch.inf) for one in found])
 
 
 class Search:
@@ -131,11 +140,16 @@ class Search:
         self._taken = [0] * len(canvas)
         self._dead = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
         self._climb: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.at_once = at_once(classify, len(canvas))
+        """How many rows are shown together."""
         self.active = torch.arange(len(canvas), device=canvas.device)
         """The rows that are still worth a search: under early stop not those whose clean image is answered wrongly."""
-        if early_stop:
-            _, _, wrong, done = self.look(self.active, canvas, canvas, gradient=False, keep=True)
-            self.active = self.active[~(done if goal.targets is None else wrong)]
+        if early_stop and len(canvas):
+            over = []
+            for rows in torch.split(self.active, self.at_once):
+                _, _, wrong, done = self.look(rows, canvas[rows], canvas[rows], gradient=False, keep=True)
+                over.append(done if goal.targets is None else wrong)
+            self.active = self.active[~torch.cat(over)]
 
     def look(
         self, rows: torch.Tensor, x0: torch.Tensor, x: torch.Tensor, *, gradient: bool, keep: bool
@@ -199,23 +213,45 @@ def ascend(
     With `spec.early_stop` a row whose clean image is answered wrongly is left as it is, a row leaves the batch at the
     first point that reaches its goal, and returned is the best point seen. Without, every row runs all steps and
     returns its last point (of the restart that ended highest), which is the textbook attack.
+
+    Where there are more rows than the model is shown at once, a row that leaves makes room for the next.
     """
     threat = spec.threat
     search = Search(classify, canvas, goal, threat, quantize=quantize, early_stop=spec.early_stop)
-    for _ in range(spec.restarts):
-        rows, x0 = search.active, canvas[search.active]
-        if not len(rows):
-            break
-        x = threat.sample(x0, [generators[row] for row in rows.tolist()]) if spec.start == "random" else x0
-        for _ in range(spec.steps):
-            _, slope, _, done = search.look(rows, x0, x, gradient=True, keep=spec.early_stop)
-            rows, x0, x, slope = (part[~done] for part in (rows, x0, x, slope))
-            if not len(rows):
-                break
-            search.count_step(rows)
-            x = threat.project(x0, x + spec.step_size * threat.direction(slope))
-        if len(rows):
-            _, _, _, done = search.look(rows, x0, x, gradient=False, keep=True)
-            rows = rows[~done]
-        search.active = rows
+    points = canvas.clone()
+    steps, starts = [0] * len(canvas), [0] * len(canvas)
+    waiting, climbing, ended = deque(search.active.tolist()), list[int](), list[int]()
+
+    def look(rows: list[int], *, gradient: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows of these that are not done, and their gradients."""
+        shown = torch.tensor(rows, device=canvas.device)
+        keep = spec.early_stop or not gradient
+        _, slope, _, done = search.look(shown, canvas[shown], points[shown], gradient=gradient, keep=keep)
+        return shown[~done], slope[~done] if gradient else slope
+
+    while waiting or climbing or ended:
+        while waiting and len(climbing) < search.at_once:
+            row = waiting.popleft()
+            steps[row], starts[row] = 0, starts[row] + 1
+            x0 = canvas[row : row + 1]
+            points[row] = threat.sample(x0, [generators[row]])[0] if spec.start == "random" else canvas[row]
+            climbing.append(row)
+        if climbing:
+            left, slope = look(climbing, gradient=True)
+            climbing = left.tolist()
+            search.count_step(left)
+            points[left] = threat.project(canvas[left], points[left] + spec.step_size * threat.direction(slope))
+            for row in climbing:
+                steps[row] += 1
+            ended += [row for row in climbing if steps[row] == spec.steps]
+            climbing = [row for row in climbing if steps[row] < spec.steps]
+        if len(ended) >= search.at_once or (ended and not climbing and not waiting):
+            judged, ended = ended[: search.at_once], ended[search.at_once :]
+            left, _ = look(judged, gradient=False)
+            waiting.extend(row for row in left.tolist() if starts[row] < spec.restarts)
     return search.result()
+
+
+def at_once(classify: Classify, rows: int) -> int:
+    """How many of so many rows may be shown to the model together."""
+    return getattr(classify, "at_once", None) or max(1, rows)

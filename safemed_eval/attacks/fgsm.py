@@ -29,6 +29,10 @@ class FGSM(BallAttack):
     early_stop: bool = True
 
     @property
+    def refills(self) -> bool:
+        return True
+
+    @property
     def on_smoothed(self) -> Attack:
         return replace(self, early_stop=False)
 

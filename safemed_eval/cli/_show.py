@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from safemed_eval.rounding import floor_to, interval, percent, percent_down, radius
+from safemed_eval.data import overlap_sentences
+from safemed_eval.rounding import certified, floor_to, interval, percent, radius, radius_at_least
 
 if TYPE_CHECKING:
     from safemed_eval.report import Summary
@@ -149,7 +151,9 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     if as_json:
         typer.echo(json.dumps(summary.to_json() | ({"reasoning": written.to_json()} if written else {}), indent=2))
         return summary
-    columns = _certify_columns if summary.kind == "certify" else _attack_columns
+    columns: Callable[[Mapping[str, Any]], Cells] = _attack_columns
+    if summary.kind == "certify":
+        columns = partial(_certify_columns, sequential=run.sequential)
     tables = {"modality": summary.by_modality, "question type": summary.by_question_type}
     longest = max(len(name) for heading, groups in tables.items() for name in (heading, *map(name_cell, groups)))
     for heading, groups in tables.items():
@@ -203,15 +207,15 @@ def _attack_columns(row: Mapping[str, Any]) -> Cells:
     }
 
 
-def _certify_columns(row: Mapping[str, Any]) -> Cells:
+def _certify_columns(row: Mapping[str, Any], *, sequential: bool) -> Cells:
     cells = {"n": str(row["n"])}
     for name, point in row["certified"].items():
-        figure = f"{percent_down(point['certified_accuracy'])} {interval(point['lower'], point['upper'])}".strip()
-        cells[f"r>={name}"] = ">ceiling" if point["above_ceiling"] else figure
+        cells[f"r>={name}"] = f"{certified(point)} {interval(point['lower'], point['upper'])}".strip()
+    shown = radius_at_least if sequential else radius
     return cells | {
         "abstain": percent(row["abstention"]),
-        "ACR": radius(row["average_radius"]),
-        "median r": radius(row["median_radius"]),
+        "ACR": shown(row["average_radius"]),
+        "median r": shown(row["median_radius"]),
     }
 
 
@@ -226,6 +230,8 @@ def _footer(summary: Summary) -> Iterator[str]:
     yield escape("; ".join(f"{name} {value}" for name, value in asked.items()))
     if summary.notes["images"]:
         yield "Images: " + "; ".join(f"{note}: {count}" for note, count in summary.notes["images"].items())
+    for sentence in (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]):
+        yield f"[yellow]{escape(sentence)}[/]"
     yield from _certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary)
 
 
@@ -275,18 +281,25 @@ def _checklist(checks: Sequence[Mapping[str, str]]) -> Iterator[str]:
 
 
 def _certify_footer(summary: Summary) -> Iterator[str]:
+    from safemed_eval.report._sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence
+
     ceiling, grey = summary.notes["ceiling"], summary.notes["grey_levels_per_radius"]
+    draws, ended = summary.notes["draws"], summary.notes["ended_wrong"]
     yield (
         "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
         "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
         f"{summary.overall['clusters']}). Radii are L2 in \\[0, 1] pixel units over the whole canvas; s is sigma."
     )
-    if summary.asked["readout"] == "generate":
+    if summary.asked["readout"] == "generate" and not draws:
         yield f"'No answer' won the vote for {summary.overall['no_answer']} items; they are abstentions."
     yield (
         "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: the "
         "largest radius at which half are still certified and right."
     )
+    if draws:
+        yield f"{SEQUENTIAL_BOUNDS[0].upper()}{SEQUENTIAL_BOUNDS[1:]} (>=). {draws_sentence(draws)}"
+    if ended:
+        yield f"{ended} of the items without a certificate: {ENDED_WRONG}."
     levels = f" ({floor_to(ceiling * grey, 3)} grey levels RMS)" if grey else ""
     yield f"Ceiling: this sample budget certifies no radius above {floor_to(ceiling, 4)}{levels}, whatever the model."
     at_most = summary.notes["false_certificates_at_most_95"]

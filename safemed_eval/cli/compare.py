@@ -24,8 +24,12 @@ def compare(
     baseline: Annotated[Path, typer.Argument(help="Run folder of the release that you have.")],
     candidate: Annotated[Path, typer.Argument(help="Run folder of the one that would replace it.")],
     radii: Annotated[
-        str, typer.Option(help="Of certify: where certified accuracy is compared; the suffix s counts in sigma.")
-    ] = grammar.COMPARED_RADII,
+        str | None,
+        typer.Option(
+            help="Of certify: where certified accuracy is compared; the suffix s counts in sigma.",
+            show_default=f"{grammar.COMPARED_RADII}; of sequential runs all that they were asked for",
+        ),
+    ] = None,
     min_drop: Annotated[float, typer.Option(help="A drop of fewer points is no regression.")] = 2.0,
     margin: Annotated[float, typer.Option(help="A drop that is surely below these points is accepted.")] = 5.0,
     level: Annotated[float, typer.Option(help="Probability of a false alarm, over all measures together.")] = 0.05,

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from safemed_eval.errors import CheckpointError
+from safemed_eval.errors import CheckpointError, ModelOutputError
+from safemed_eval.faults import faults_of_the_model
 from safemed_eval.models._files import one_line
+from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.generate import Writer
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
@@ -24,13 +26,20 @@ def load_checkpoint(
     """Load model and processor; an adapter is laid over its base, unmerged.
 
     Raises:
-        CheckpointError: transformers or peft cannot load it, weights are missing, or it cannot be asked.
+        CheckpointError: transformers or peft cannot load it, weights are missing or not finite, or it cannot be asked.
     """
     model = _model(source.base or source, device, dtype, attn, device_map)
     if source.base:
         model = _with_adapter(model, source).get_base_model()
+    refuse_not_finite(model, f"--model {source.name}")
     kind = Writer if asking.readout == "generate" else VLM
-    return kind(model.eval().requires_grad_(False), _processor(source), asking)
+    vlm = kind(model.eval().requires_grad_(False), _processor(source), asking)
+    try:
+        with faults_of_the_model():
+            vlm.take_shortcuts()
+    except ModelOutputError as error:
+        raise CheckpointError(f"--model {source.name}: cannot be asked: {error}") from error
+    return vlm
 
 
 def load_trainable(
@@ -45,6 +54,7 @@ def load_trainable(
     """
     model = _model(source.base or source, device, dtype, attn, device_map=None)
     policy = _with_adapter(model, source, trainable=True) if source.base else model
+    refuse_not_finite(policy, f"--model {source.name}")
     return policy, VLM(model.eval(), _processor(source), asking)
 
 

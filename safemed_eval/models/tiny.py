@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 _CORPUS = (
     "Answer: " + " ".join(ascii_uppercase),
@@ -60,6 +63,16 @@ def build(family: Family, folder: Path, seed: int = 0, phrases: Sequence[str] = 
         phrases: what its tokenizer knows, each phrase as one token and the words in them; any other word is unknown.
             Without, a byte-level tokenizer that can write anything.
     """
+    model, processor = make(family, phrases, seed=seed)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def make(
+    family: Family, phrases: Sequence[str] = (), *, seed: int = 0, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> tuple[Any, Any]:
+    """A random-weight model of this family and its processor, as `build` saves them."""
     import torch
     import transformers
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -74,9 +87,9 @@ def build(family: Family, folder: Path, seed: int = 0, phrases: Sequence[str] = 
         return len(tokenizer) if value == "vocab" else value
 
     config = AutoConfig.for_model(family.model_type, **ids(family.config))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype or torch.float32)
         _enlarge(model)
     processor = getattr(transformers, family.processor)(
         image_processor=family.image_processor(),
@@ -85,9 +98,7 @@ def build(family: Family, folder: Path, seed: int = 0, phrases: Sequence[str] = 
         **_video(family),
         **family.settings,
     )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return model, processor
 
 
 def _chat_template(family: Family) -> Json:

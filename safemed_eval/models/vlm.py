@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,10 +16,20 @@ from safemed_eval.core import MAX_OPTIONS, Question
 from safemed_eval.errors import CheckpointError, DataError
 from safemed_eval.models.processor import ImageCall, official_inputs, pixel_inputs
 from safemed_eval.models.prompts import Asking, render, template_sha256
+from safemed_eval.models.shortcuts import (
+    LAST_LAYER,
+    PREFIX,
+    SHORTCUTS,
+    Prefix,
+    Prefixes,
+    last_token_only,
+)
 
 _Tensors = Mapping[str, torch.Tensor]
 _TEXTS_KEPT = 4096
 _BATCHES_KEPT = 4
+_SAME, _SAME_HALF = {torch.float32: 1e-4, torch.float64: 1e-4}, 0.03
+"""By how much, as a share of the largest, scores may differ that were computed in another way."""
 _SOME_SIZE = 224, 224
 """Height and width of the blank image where only the text counts."""
 
@@ -51,7 +61,10 @@ class VLM:
         self._control = {token for token in added | set(tokenizer.all_special_tokens) if token.strip()}
         self._letters: dict[int, torch.Tensor] = {}
         self._texts: OrderedDict[tuple[str, int, int], tuple[_Tensors, ImageCall]] = OrderedDict()
-        self._batches: OrderedDict[tuple[Any, ...], _Tensors] = OrderedDict()
+        self._batches: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
+        self._prefixes = Prefixes(model)
+        self.shortcuts: tuple[str, ...] = ()
+        """Those of `shortcuts.SHORTCUTS` that scores are computed with."""
 
     @property
     def device(self) -> torch.device:
@@ -91,8 +104,25 @@ class VLM:
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
-        inputs = self._inputs(canvas, [self.prompt(q, self.asking.template.cue) for q in questions], positions=True)
+        prompts = [self.prompt(q, self.asking.template.cue) for q in questions]
+        inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts)
         return self._letter_logits(inputs, max(len(q.options) for q in questions))
+
+    @torch.no_grad()
+    def take_shortcuts(self) -> None:
+        """Use from now on those shortcuts that leave the scores as they are. The weights must not change any more."""
+        questions = [Question(text="What is it?", options=("this", "that")), Question(text="Or?", options=("A", "B"))]
+        canvas = torch.rand((2, 3, *_SOME_SIZE), generator=torch.Generator().manual_seed(0)).to(self.device)
+        plain = self.scores(canvas, questions)
+        limit = max(1.0, float(plain.abs().max())) * _SAME.get(self.model.dtype, _SAME_HALF)
+        for one in SHORTCUTS:
+            before, self.shortcuts = self.shortcuts, (*self.shortcuts, one)
+            try:
+                same = float((self.scores(canvas, questions) - plain).abs().max()) <= limit
+            except Exception:  # whatever an architecture raises, it is asked without
+                same = False
+            if not same or (one == PREFIX and not self._prefixes):
+                self.shortcuts = before
 
     def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
@@ -110,6 +140,7 @@ class VLM:
             "attn": getattr(self.model.config, "_attn_implementation", None),
             "quantization": _quantization(self.model.config),
             "chat_template_sha256": template_sha256(self.processor),
+            "shortcuts": list(self.shortcuts),
             "prompt": self.prompt(question, self.asking.template.cue if self.asking.readout == "choice" else ""),
         }
 
@@ -136,17 +167,20 @@ class VLM:
         *,
         positions: bool,
         written: Sequence[tuple[int, ...]] | None = None,
-    ) -> dict[str, torch.Tensor]:
+        short: bool = False,
+    ) -> dict[str, Any]:
         """What the model's forward takes: the pixels of each row, and the text sides left-padded together.
 
         Args:
             written: tokens behind each prompt, as if the model had written them.
+            short: without the tokens that all rows begin with; their keys and values are there instead.
         """
         height, width = canvas.shape[-2:]
         _, call = self._text(prompts[0], height, width)
         images = self._to_model(pixel_inputs(self.processor, canvas, call))
         tokens = tuple(written or [()] * len(prompts))
-        return {**self._collate(tuple(prompts), tokens, height, width, images if positions else None), **images}
+        texts = self._collate(tuple(prompts), tokens, height, width, images if positions else None, short)
+        return {**texts, **images}
 
     def _text(self, prompt: str, height: int, width: int) -> tuple[_Tensors, ImageCall]:
         """The text side of one prompt: ids, masks and token types, each (1, L); built once by the processor."""
@@ -168,9 +202,10 @@ class VLM:
         height: int,
         width: int,
         images: _Tensors | None,
-    ) -> _Tensors:
+        short: bool,
+    ) -> dict[str, Any]:
         """Left-pad the text sides of a batch, on the model's device; given images, with the positions of its tokens."""
-        key = (prompts, written, height, width, images is None)
+        key = (prompts, written, height, width, images is None, short)
         if key not in self._batches:
             sides = [self._text(prompt, height, width)[0] for prompt in prompts]
             rows = [_longer(side, tokens) for side, tokens in zip(sides, written, strict=True)]
@@ -183,12 +218,12 @@ class VLM:
                     [F.pad(row[name], (*beyond, longest - row[name].shape[1], 0), value=value) for row in rows]
                 )
 
-            batch = self._to_model({name: padded(name) for name in rows[0]})
+            batch: dict[str, Any] = self._to_model({name: padded(name) for name in rows[0]})
             # Without explicit positions most models count the padding in; rotary ones forgive that, to rounding.
             positions = getattr(self.model, "_prepare_position_ids_for_generation", None)
             if images is not None and "position_ids" in self._forward and positions is not None:
                 batch["position_ids"] = positions(batch["input_ids"], {**batch, **images})
-            self._batches[key] = batch
+            self._batches[key] = self._prefixes.take_out(batch, rows) if short else batch
             if len(self._batches) > _BATCHES_KEPT:
                 self._batches.popitem(last=False)
         self._batches.move_to_end(key)
@@ -200,10 +235,16 @@ class VLM:
             for name, value in inputs.items()
         }
 
-    def _letter_logits(self, inputs: _Tensors, options: int) -> torch.Tensor:
+    def _letter_logits(self, inputs: Mapping[str, Any], options: int) -> torch.Tensor:
         last = {"logits_to_keep": 1} if "logits_to_keep" in self._forward else {}
-        with self._letters_only(options):
-            logits: torch.Tensor = self.model(**inputs, use_cache=False, **last).logits[:, -1]
+        cache = {"use_cache": False}
+        if PREFIX in inputs:
+            kept: Prefix = inputs[PREFIX]
+            cache = {"use_cache": True, "past_key_values": kept.cache(len(inputs["input_ids"]))}
+        narrow = last_token_only(self.model) if LAST_LAYER in self.shortcuts else nullcontext()
+        with self._letters_only(options), narrow:
+            plain = {name: value for name, value in inputs.items() if name != PREFIX}
+            logits: torch.Tensor = self.model(**plain, **cache, **last).logits[:, -1]
         if logits.shape[1] != options:
             raise CheckpointError(
                 f"{type(self.model).__name__} does not compute its logits with its output head; letters cannot be read"

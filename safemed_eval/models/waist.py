@@ -76,9 +76,13 @@ class Waist:
         """True for a model that writes, and says how likely a given text is."""
         return self.writes and self.differentiable and hasattr(self.scorer, "text_log_probs")
 
-    def classify(self, questions: Sequence[Question]) -> Classify:
-        """Option log-probabilities, bound to one question per row; `Reasons` for a model that writes."""
-        return (_BoundReasons if self.reasons else _BoundClassify)(self, tuple(questions))
+    def classify(self, questions: Sequence[Question], at_once: int | None = None) -> Classify:
+        """Option log-probabilities, bound to one question per row; `Reasons` for a model that writes.
+
+        Args:
+            at_once: how many rows fit into memory together, for attacks that are bound to more; see `Attack.refills`.
+        """
+        return (_BoundReasons if self.reasons else _BoundClassify)(self, tuple(questions), at_once)
 
     def vote(self, question: Question) -> Vote:
         """Answers to one question: what the model writes, its own `vote`, or the likeliest option."""
@@ -144,9 +148,10 @@ class Waist:
 
 
 class _BoundClassify:
-    def __init__(self, waist: Waist, questions: tuple[Question, ...]) -> None:
+    def __init__(self, waist: Waist, questions: tuple[Question, ...], at_once: int | None = None) -> None:
         self._waist = waist
         self._questions = questions
+        self.at_once = at_once
         counts = torch.tensor([len(q.options) for q in questions], device=waist.device)
         self._width = max(len(q.options) for q in questions)
         self._padding = torch.arange(self._width, device=waist.device) >= counts.unsqueeze(1)

@@ -8,16 +8,18 @@ import pandas as pd
 
 from safemed_eval import grammar
 from safemed_eval.errors import RunError, SpecError
+from safemed_eval.report._sampling import SEQUENTIAL_BOUNDS
 from safemed_eval.report.breakdown import LETTER_ONLY, aims_at_letters
 from safemed_eval.report.load import SLICES, LoadedRun
 from safemed_eval.runs import differences
+from safemed_eval.smoothing import Budget, Sequential
 
 AVERAGE_RADIUS = "average certified radius / ceiling"
 ASKING = "asking"
 """The part of a spec that says how a model is asked."""
 
 _MADE_BY = ("safemed_eval", "commit", "device")
-_MAY_DIFFER = ("model", "load", "batch_size", "keep_images", "falsify")
+_MAY_DIFFER = ("model", "load", "batch_size", "keep_images", "falsify", "stop_when_wrong")
 _SHOWN = 5
 
 Values = npt.NDArray[np.float64]
@@ -66,7 +68,7 @@ def refuse_incomplete(run: LoadedRun) -> None:
         raise RunError(f"{run.out}: {run.failed} items failed, which is no pass; mend it and run anew: {error}")
 
 
-def measures_of(one: LoadedRun, two: LoadedRun, radii: str) -> tuple[dict[str, Pair], pd.DataFrame]:
+def measures_of(one: LoadedRun, two: LoadedRun, radii: str | None) -> tuple[dict[str, Pair], pd.DataFrame]:
     """The scores of both runs under every measure, aligned by item, and the items themselves."""
     about, other = (run.frame.drop_duplicates("item").set_index("item").sort_index() for run in (one, two))
     gone, new = about.index.difference(other.index), other.index.difference(about.index)
@@ -85,15 +87,37 @@ def measures_of(one: LoadedRun, two: LoadedRun, radii: str) -> tuple[dict[str, P
     right = [_radii(run.frame, about) for run in (one, two)]
     ceiling = one.smoothing.ceiling
     assert ceiling is not None
-    measures = {}
-    for name, radius in grammar.radii(radii, one.smoothing.sigma).items():
-        if radius > ceiling:
-            raise SpecError(
-                f"--radii {name}: n={one.smoothing.n} draws certify no radius above {ceiling:.4f} at all; leave it out"
-            )
-        measures[f"certified at r >= {name}"] = ((right[0] >= radius).astype(float), (right[1] >= radius).astype(float))
+    measures = {
+        f"certified at r >= {name}": ((right[0] >= radius).astype(float), (right[1] >= radius).astype(float))
+        for name, radius in _compared(one.smoothing, ceiling, radii).items()
+    }
     measures[AVERAGE_RADIUS] = (np.fmax(right[0], 0) / ceiling, np.fmax(right[1], 0) / ceiling)
     return measures, about
+
+
+def _compared(budget: Budget, ceiling: float, radii: str | None) -> dict[str, float]:
+    """Where certified accuracy is compared: as it says, or else at the usual radii or all that sequential runs know."""
+    if not isinstance(budget, Sequential):
+        points = grammar.radii(radii or grammar.COMPARED_RADII, budget.sigma)
+    elif radii is None:
+        points = {name: radius for name, radius in budget.ladder.items() if radius <= ceiling}
+    else:
+        points = {name: _asked(name, radius, budget) for name, radius in grammar.radii(radii, budget.sigma).items()}
+    for name, radius in points.items():
+        if radius > ceiling:
+            raise SpecError(
+                f"--radii {name}: n={budget.n} draws certify no radius above {ceiling:.4f} at all; leave it out"
+            )
+    return points
+
+
+def _asked(name: str, radius: float, budget: Sequential) -> float:
+    found = budget.asked(radius)
+    if found is None:
+        raise SpecError(
+            f"--radii {name}: these sequential runs know {', '.join(budget.ladder)} only, as they were asked"
+        )
+    return found
 
 
 def _scores(rows: pd.DataFrame, about: pd.DataFrame) -> Values:
@@ -128,6 +152,8 @@ def notes_of(one: LoadedRun, two: LoadedRun) -> list[str]:
     settings = [run.spec["model"].get("settings_sha256") for run in (one, two)]
     if settings[0] != settings[1]:
         notes.append("the checkpoints' configurations differ")
+    if one.sequential:
+        notes.append(SEQUENTIAL_BOUNDS)
     if one.meta["sampled"]:
         notes.append(f"a sample: {one.meta['sampled']}")
     if one.meta["skipped"]:

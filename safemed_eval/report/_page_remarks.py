@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from safemed_eval.data import overlap_sentences
 from safemed_eval.report._page_data import Study
+from safemed_eval.report._sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence, draws_words
 from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 from safemed_eval.report.load import LoadedRun
@@ -33,6 +35,11 @@ def notices_of(studies: Sequence[Study]) -> list[Notice]:
                 "were not asked the options in the same order",
                 "what differs may be the order's doing",
             ),
+            (
+                "sampling",
+                "did not draw noise alike, fixed and sequential",
+                "their average and median radii do not compare",
+            ),
             ("canvas", "do not share a canvas, on which eps, sigma and radius are measured", never),
         ):
             if len({run.spec.get(key) for run in mine}) > 1:
@@ -53,6 +60,7 @@ def _warnings(study: Study) -> Iterable[str]:
     run, summary = study.run, study.summary
     if str(run.meta["names"]["data"]).startswith("phantom"):
         yield "The images are drawn by a program (phantom): discs, rings and stripes. This is not clinical evidence."
+    yield from map(visible, (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]))
     if run.unfinished:
         total = summary.expected * max(1, len(run.conditions))
         yield f"Not finished: {run.unfinished:,} of {total:,} records are missing, and the numbers will change."
@@ -89,11 +97,14 @@ def remarks_of(studies: Sequence[Study]) -> list[str]:
 def _certify_remarks(study: Study) -> Iterable[str]:
     ceiling, levels = study.summary.notes["ceiling"], study.summary.notes["grey_levels_per_radius"]
     rms = f" ({floor_to(ceiling * levels, 3)} grey levels RMS)" if levels else ""
-    budget = study.run.smoothing
     yield (
-        f"{budget.n0:,} + {budget.n:,} noisy copies an item at alpha {budget.alpha:g} certify no radius above "
-        f"{floor_to(ceiling, 4)}{rms}, whatever the model."
+        f"{draws_words(study.run)} at alpha {study.run.alpha:g} certify no radius above {floor_to(ceiling, 4)}{rms}, "
+        "whatever the model."
     )
+    if draws := study.summary.notes["draws"]:
+        yield visible(f"{SEQUENTIAL_BOUNDS}. {draws_sentence(draws)}")
+    if ended := study.summary.notes["ended_wrong"]:
+        yield f"{_many(ended, 'item')}: {ENDED_WRONG}."
     if attacked := study.summary.notes["falsified"]:
         yield (
             f"{attacked['certificates']:,} certificates were attacked within their radius: {attacked['items']:,} "

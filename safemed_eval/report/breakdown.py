@@ -14,12 +14,14 @@ import pandas as pd
 from safemed_eval import stats
 from safemed_eval.core import CIRCULAR, OFFICIAL
 from safemed_eval.report._duels import should_flip
+from safemed_eval.report._sampling import draws_of, ended_wrong
 from safemed_eval.report._shots import shots
+from safemed_eval.report.degenerate import degenerate
 from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import Json, LoadedRun, load
 from safemed_eval.report.order import order_notes
 from safemed_eval.report.sanity import checklist
-from safemed_eval.smoothing import NO_ANSWER
+from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, Sequential
 
 CANVAS_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
@@ -37,7 +39,9 @@ class Summary:
     "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained", "median_steps",
     "image_blind", "parts"}}, for `certify` {"certified": {radius: {...}}, "n", "abstained", "average_radius",
     "median_radius", ...}. "parts", of an attack made of several, has {"accuracy", "lower", "upper", "correct", ...} of
-    what each of them left right.
+    what each of them left right. Sequential certificates know nothing of radii that were not asked for ("asked" is
+    false there), nor of wrong answers, and the average and the median count the largest certified radius that was asked
+    for: lower bounds.
     """
 
     kind: str
@@ -72,18 +76,20 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     """The numbers of a run, in all and by slice.
 
     Args:
-        radii: for `certify`: where certified accuracy is read, by name; by default at 0.
+        radii: for `certify`: where certified accuracy is read, by name; by default at 0, or at all that were asked for.
     """
     meta, frame, measure = run.meta, run.frame, measure_of(run, radii)
     names = meta["names"]
-    overall, notes = measure(frame), {"images": meta["image_notes"]}
+    overall, notes = measure(frame), {"images": meta["image_notes"], "overlap": meta.get("overlap")}
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
         notes |= _false_certificates(len(frame), run.smoothing.alpha) | {"falsified": falsified_of(run)}
+        notes |= {"draws": draws_of(run), "ended_wrong": ended_wrong(run)}
     else:
         notes |= order_notes(run)
         if OFFICIAL in run.conditions and not names.get("denoiser"):  # which has its price, too
             notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
+    notes["degenerate"] = degenerate(run)
     notes["checklist"] = [asdict(one) for one in checklist(run)]
     notes["letter_only"] = aims_at_letters(run)
     each = max(1, len(run.conditions))
@@ -113,7 +119,9 @@ def aims_at_letters(run: LoadedRun) -> bool:
 def measure_of(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Callable[[pd.DataFrame], Json]:
     """The function from some of a run's rows to their numbers, as `Summary` lists them."""
     if run.kind == "certify":
-        return partial(_certified, points=radii or {"0": 0.0}, ceiling=run.smoothing.ceiling)
+        budget = run.smoothing
+        own = budget.ladder if isinstance(budget, Sequential) else {"0": 0.0}
+        return partial(_certified, points=radii or own, budget=budget)
     huge = {shot.condition for shot in shots(run) if shot.is_huge and should_flip(shot)}
     return partial(_attacked, conditions=run.conditions, huge=huge, parts=_parts_of(run))
 
@@ -130,7 +138,9 @@ def _asked(run: LoadedRun) -> Json:
     spec, model, names = run.spec, run.meta["model"], run.meta["names"]
     options: Json = {"quantize": spec.get("quantize"), "smooth": smooth_of(run)}
     if run.kind == "certify":
-        options = asdict(run.smoothing)
+        options = {"sampling": run.smoothing.sampling, **asdict(run.smoothing)}
+        options |= {"radii": ",".join(options["radii"])} if run.sequential else {}
+        options |= {"stop_when_wrong": run.spec.get("stop_when_wrong")}
     return {
         "model": names["model"],
         "denoiser": names.get("denoiser"),
@@ -212,34 +222,40 @@ def _outcomes(part: pd.DataFrame) -> Json:
     }
 
 
-def _certified(part: pd.DataFrame, points: Mapping[str, float], ceiling: float | None) -> Json:
-    n = len(part)
+def _certified(part: pd.DataFrame, points: Mapping[str, float], budget: Budget) -> Json:
+    n, ceiling = len(part), budget.ceiling
     right = part["correct"] & part["radius"].notna() if n else pd.Series(dtype=bool)
     radius = part["radius"].where(right).astype(float) if n else pd.Series(dtype=float)
     curve = {}
     for name, value in points.items():
-        share = stats.clustered_proportion((radius >= value).tolist(), clusters_of(part))
-        beyond = ceiling is not None and value > ceiling
+        at = budget.asked(value) if isinstance(budget, Sequential) else value
+        beyond = ceiling is not None and at is not None and at > ceiling
+        share = stats.clustered_proportion((radius >= (value if at is None else at)).tolist(), clusters_of(part))
+        known = at is not None and not beyond
         curve[name] = {
             "radius": value,
-            "certified_accuracy": None if beyond else share.estimate,
-            "lower": None if beyond else share.lower,
-            "upper": None if beyond else share.upper,
-            "certified": None if beyond else share.count,
+            "certified_accuracy": share.estimate if known else None,
+            "lower": share.lower if known else None,
+            "upper": share.upper if known else None,
+            "certified": share.count if known else None,
             "above_ceiling": beyond,
-            "few": share.few,
+            "asked": at is not None,
+            "few": known and share.few,
         }
     failed = int(part["error"].notna().sum()) if n else 0
     abstained = int(part["abstained"].notna().sum()) if n else 0
     half = radius.fillna(-1.0).quantile(0.5, interpolation="higher") if n else -1.0
+    # Sequential certificates are of the gold answer alone; where draws end with a wrong selection, so are fixed ones.
+    gold_only = isinstance(budget, Sequential)
+    unseen = gold_only or bool(n and (part["abstained"] == WRONG).any())
     return {
         "certified": curve,
         "n": n,
         "clusters": len(set(clusters_of(part))),
         "abstained": abstained,
         "abstention": abstained / n if n else None,
-        "no_answer": int((part["abstained"] == NO_ANSWER).sum()) if n else 0,
-        "wrong": int((part["radius"].notna() & ~right).sum()) if n else 0,
+        "no_answer": None if gold_only else int((part["abstained"] == NO_ANSWER).sum()) if n else 0,
+        "wrong": None if unseen else int((part["radius"].notna() & ~right).sum()) if n else 0,
         "average_radius": float(radius.fillna(0.0).mean()) if n else None,
         "median_radius": float(half) if half >= 0 else None,
         "failed": failed,

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from safemed_eval import grammar, paired, stats
+from safemed_eval import paired, stats
 from safemed_eval.report._aligned import (
     ASKING,
     AVERAGE_RADIUS,
@@ -141,7 +141,7 @@ def compare(
     baseline: str | Path,
     candidate: str | Path,
     *,
-    radii: str = grammar.COMPARED_RADII,
+    radii: str | None = None,
     rules: Rules | None = None,
     across_prompts: bool = False,
 ) -> Comparison:
@@ -153,6 +153,7 @@ def compare(
     the rate of false alarms over all measures at `level`: of alarms where baseline and candidate are exchangeable.
 
     Args:
+        radii: see `grammar.radii`; by default 0, 0.5 and 1 sigma, or all that sequential runs were asked for.
         across_prompts: the models may have been asked in different ways, as one that reasons and one that does not.
     Returns:
         "regression": a significant drop of at least `min_drop`, in all items, of some measure.
@@ -163,7 +164,7 @@ def compare(
     Raises:
         RunError: the runs cannot be compared: other data, prompts, canvas, attacks or smoothing; items missing, new or
             failed; a run that is empty, unfinished or no run.
-        SpecError: a radius above what the sample budget can certify.
+        SpecError: a radius above what the sample budget can certify, or that sequential runs were not asked for.
     """
     rules = rules or Rules()
     one, two = load(Path(baseline)), load(Path(candidate))

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import pandas as pd
 
 from safemed_eval import grammar
+from safemed_eval.report._sampling import SEQUENTIAL_BOUNDS
 from safemed_eval.report._text import latex, markdown
 from safemed_eval.report.breakdown import Summary, breakdown
-from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
+from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order, radii_of
 from safemed_eval.report.reasoning import COLUMNS, MEANING, reasoning, shown
-from safemed_eval.rounding import floor_to, interval, percent, percent_down, radius
+from safemed_eval.rounding import certified, floor_to, interval, percent, radius, radius_at_least
 
 _ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (clusters are patients or images)."
 _CERTIFIED = (
@@ -65,7 +66,7 @@ class Table:
     values: pd.DataFrame
 
 
-def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str) -> list[Path]:
+def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str | None) -> list[Path]:
     """Write every table that these runs have data for; returns the Markdown files.
 
     `certified-RUN.tsv` is a certify run in the format of Cohen et al. 2019, which their plotting code reads.
@@ -88,8 +89,9 @@ def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str) -> list
     return files
 
 
-def tables_of(runs: Sequence[LoadedRun], *, radii: str) -> Iterator[Table]:
-    """Every table that these runs have data for."""
+def tables_of(runs: Sequence[LoadedRun], *, radii: str | None) -> Iterator[Table]:
+    """Every table that these runs have data for; see `radii_of` for where certified accuracy is read."""
+    radii = radii_of(runs, radii)
     evaluated = [(run, breakdown(run)) for run in runs if run.kind == "evaluate"]
     certified = []
     for run in runs:
@@ -99,7 +101,10 @@ def tables_of(runs: Sequence[LoadedRun], *, radii: str) -> Iterator[Table]:
     warnings = _warnings(evaluated)
     yield from _broken_down("accuracy", _ACCURACY + warnings, evaluated, _accuracy_rows)
     yield from _broken_down(
-        "certified", _CERTIFIED + _alphas(certified) + _warnings(certified), certified, _certified_rows
+        "certified",
+        _CERTIFIED + _sampling(certified) + _alphas(certified) + _warnings(certified),
+        certified,
+        _certified_rows,
     )
     yield from _broken_down("parts", _PARTS + warnings, evaluated, _part_rows)
     yield from _broken_down("reasoning", _REASONING + warnings, written, _reasoning_rows)
@@ -166,14 +171,16 @@ def _certified_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
     about = {"sigma": run.smoothing.sigma, "alpha": run.smoothing.alpha, "n": n, "clusters": numbers["clusters"]}
     row: Row = {"sigma": (f"{run.smoothing.sigma:g}", {}), "n": (str(n), {})}
     for name, point in numbers["certified"].items():
-        text = ">ceiling" if point["above_ceiling"] else _cell(percent_down(point["certified_accuracy"]), point)
-        row[f"r>={name}"] = (text, about | point)
+        row[f"r>={name}"] = (_cell(certified(point), point), about | point)
     rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
-    shown = (percent(numbers["abstention"]), radius(numbers["average_radius"]), radius(numbers["median_radius"]))
-    row["abstain"] = (shown[0], {})
-    row["ACR"] = (shown[1], about | {key: numbers[key] for key in rest})
-    row["median r"] = (shown[2], {})
+    row["abstain"] = (percent(numbers["abstention"]), {})
+    row["ACR"] = (_bound(run, numbers["average_radius"]), about | {key: numbers[key] for key in rest})
+    row["median r"] = (_bound(run, numbers["median_radius"]), {})
     yield row
+
+
+def _bound(run: LoadedRun, value: float | None) -> str:
+    return radius_at_least(value) if run.sequential else radius(value)
 
 
 def _part_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
@@ -230,7 +237,8 @@ def _share(cell: Json | None) -> tuple[str, Json]:
 def cohen(run: LoadedRun) -> pd.DataFrame:
     """A certify run as Cohen et al. 2019 (locuslab/smoothing) write it: idx, label, predict, radius, correct, time.
 
-    Abstentions have predict -1 and radius 0, as there. Differs: radii are rounded down, theirs to the nearest.
+    Abstentions have predict -1 and radius 0, as there. Differs: radii are rounded down, theirs to the nearest. Those of
+    sequential certificates are the largest that were asked for and certified.
     """
     frame, certain = run.frame, run.frame["radius"].notna()
     return pd.DataFrame(
@@ -240,7 +248,9 @@ def cohen(run: LoadedRun) -> pd.DataFrame:
             "predict": frame["prediction"].where(certain, -1).astype(int),
             "radius": [f"{floor_to(value, 6):.6f}" for value in frame["radius"].fillna(0.0)],
             "correct": (frame["correct"] & certain).astype(int),
-            "time": [str(timedelta(seconds=float(seconds))) for seconds in frame["seconds"]],
+            "time": [
+                "n/a" if pd.isna(seconds) else str(timedelta(seconds=float(seconds))) for seconds in frame["seconds"]
+            ],
         }
     )
 
@@ -273,6 +283,11 @@ def _warnings(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:
         if run.meta["sampled"]:
             found.append(f" {run.name}: a sample, {run.meta['sampled']}.")
     return "".join(dict.fromkeys(found))
+
+
+def _sampling(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:
+    names = [run.name for run, _ in studies if run.sequential]
+    return f" {', '.join(names)}: {SEQUENTIAL_BOUNDS}." if names else ""
 
 
 def _alphas(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:

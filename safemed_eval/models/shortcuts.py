@@ -1,0 +1,129 @@
+"""What a forward that is read at its last token alone need not compute.
+
+- *prefix*: keys and values of the tokens that stand before the image in every row are computed once, and kept. Where
+  tokens see only those before them (not in PaliGemma) nothing in the image or behind it can change them.
+- *last layer*: behind its attention the last layer works on the last token only; the others are read by nobody.
+
+Neither changes what is computed for the token that is read, but for the order of float sums. Nothing here knows an
+architecture: whether a shortcut can be taken is found out at load, by comparison with the plain forward.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+PREFIX, LAST_LAYER = "prefix", "last layer"
+SHORTCUTS = (PREFIX, LAST_LAYER)
+
+_PREFIXES_KEPT = 16
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The keys and values of some leading tokens, one pair of (1, heads, tokens, size) a layer."""
+
+    states: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    def cache(self, rows: int) -> Any:
+        """A cache for so many rows, to be grown by one forward."""
+        from transformers import DynamicCache
+
+        return DynamicCache(
+            [(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in self.states]
+        )
+
+
+class Prefixes:
+    """The prefixes of a model whose weights do not change any more."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        config = model.config
+        names = ("image_token_id", "image_token_index")
+        self._image = next((getattr(config, name) for name in names if getattr(config, name, None) is not None), None)
+        self._known: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
+
+    def _length(self, ids: list[list[int]]) -> int:
+        """How many leading tokens these rows have in common, before any image token; at most all but the last one."""
+        shortest = min(map(len, ids)) - 1
+        different = (i for i in range(shortest) if ids[0][i] == self._image or len({row[i] for row in ids}) > 1)
+        return next(different, shortest) if self._image in ids[0] else 0
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._known)
+
+    def take_out(self, batch: dict[str, Any], rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+        """A left-padded batch without the tokens that all rows begin with, whose keys and values it holds instead.
+
+        Args:
+            batch: tensors of (B, L) or (B, L, ...), and of (..., B, L) for positions.
+            rows: the text sides that it was made of, (1, own length) each.
+        """
+        ids = [row["input_ids"][0].tolist() for row in rows]
+        prefix = self._length(ids)
+        if not prefix:
+            return batch
+        longest = max(map(len, ids))
+        starts = [longest - len(row) for row in ids]
+        kept = torch.tensor([[*range(start), *range(start + prefix, longest)] for start in starts])
+        kept, each = kept.to(batch["input_ids"].device), torch.arange(len(ids)).unsqueeze(1)
+        positions = batch.get("position_ids")
+        first = None if positions is None else positions[..., :1, starts[0] : starts[0] + prefix]
+        cut = {
+            name: value[..., each, kept] if name == "position_ids" else value[each, kept]
+            for name, value in batch.items()
+        }
+        mask = cut["attention_mask"]
+        cut["attention_mask"] = torch.cat([mask.new_ones(len(ids), prefix), mask], dim=1)
+        return {**cut, PREFIX: self._of(ids[0][:prefix], first)}
+
+    def _of(self, tokens: list[int], positions: torch.Tensor | None) -> Prefix:
+        """The keys and values of these tokens, at these positions."""
+        key = tuple(tokens)
+        if key not in self._known:
+            ids = torch.tensor([tokens], device=self._model.device)
+            where = {} if positions is None else {"position_ids": positions}
+            with torch.no_grad():
+                grown = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **where)
+            layers = grown.past_key_values.layers
+            self._known[key] = Prefix(tuple((layer.keys, layer.values) for layer in layers))
+            if len(self._known) > _PREFIXES_KEPT:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+
+@contextmanager
+def last_token_only(model: Any) -> Iterator[None]:
+    """For one forward, let the last layer compute what follows its attention for the last token alone.
+
+    Not for two threads at once.
+    """
+    layer = model.get_decoder().layers[-1]
+    places = [(layer.self_attn, "o_proj", layer.self_attn.o_proj), (layer, "mlp", layer.mlp)]
+    for parent, name, module in places:
+        setattr(parent, name, _LastToken(module))
+    try:
+        yield
+    finally:
+        for parent, name, module in places:
+            setattr(parent, name, module)
+
+
+class _LastToken(torch.nn.Module):
+    """A module that works token by token, applied to the last one; zeros stand for the others."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.pad(self.inner(hidden[:, -1:]), (0, 0, hidden.shape[1] - 1, 0))
