@@ -378,14 +378,14 @@ class Bumps:
         return torch.stack([-bump, bump], 1)
 
 
-def test_restarts_help_and_never_harm() -> None:
+@pytest.mark.parametrize("search", ["pgd:eps=0.08,steps=5,step=0.1", "apgd:eps=0.08,steps=5"])
+def test_restarts_help_and_never_harm(search: str) -> None:
     x = torch.full((40, *SHAPE), 0.5)
     labels = torch.zeros(40, dtype=torch.int64)
     classify = Waist(Bumps(), torch.device("cpu")).classify([AB] * 40)
 
-    def flips(restarts: int, loss: str = "ce") -> torch.Tensor:
-        spec = f"pgd:eps=0.08,steps=5,step=0.1,restarts={restarts},loss={loss}"
-        return classify(run(spec, Bumps(), x, labels, AB).canvas).argmax(1) == 1
+    def flips(restarts: int) -> torch.Tensor:
+        return classify(run(f"{search},restarts={restarts}", Bumps(), x, labels, AB).canvas).argmax(1) == 1
 
     one, ten = flips(1), flips(10)
     assert 0 < one.sum() < ten.sum()

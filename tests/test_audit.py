@@ -121,12 +121,22 @@ def test_two_pictures_of_one_path_share_only_what_cannot_be_told_apart(pair: tup
 
 def test_the_same_picture_under_two_paths_is_one(tmp_path: Path) -> None:
     """What the training set asks about a copy, it asks about the picture."""
-    for name in ("a/0.png", "a/copy.png", "b/y.png"):
+    for name in ("a/0.png", "a/copy.bmp", "b/y.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         picture(0).save(tmp_path / name)
-    train = write_table(tmp_path / "a", [{"image": "0.png"}, {"image": "copy.png", "question": "Where?"}])
+    train = write_table(tmp_path / "a", [{"image": "0.png"}, {"image": "copy.bmp", "question": "Where?"}])
     test = write_table(tmp_path / "b", [{"image": "y.png", "question": "where?"}])
     assert facts(train, test)[1]["overall"]["question"] == 1
+
+
+def test_another_picture_under_a_known_path_may_be_known_itself(tmp_path: Path) -> None:
+    for name, seed in (("a/0.png", 0), ("a/1.png", 1), ("b/0.png", 1)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(seed).save(tmp_path / name)
+    train = write_table(tmp_path / "a", [{"image": "0.png"}, {"image": "1.png"}])
+    found = facts(train, write_table(tmp_path / "b", [{"image": "0.png"}]))[1]
+    assert [(one["of"], one["how"]) for one in found["shared"]] == [("1.png", ["file", "pixels"])]
+    assert found["other_content"] == 0
 
 
 def test_images_that_are_not_there(pair: tuple[str, str], tmp_path: Path) -> None:
@@ -166,8 +176,9 @@ def test_images_of_one_colour_are_not_alike(tmp_path: Path) -> None:
     for name, grey in (("a", 30), ("b", 200), ("b/same", 30)):
         (tmp_path / name).mkdir()
         Image.new("RGB", (64, 64), (grey, grey, grey)).save(tmp_path / name / f"{name[-1]}.png")
+    Image.new("RGB", (128, 32), (30, 30, 30)).save(tmp_path / "b" / "wide.png")  # the same bytes, in another shape
     train = write_table(tmp_path / "a", [{"image": "a.png"}])
-    test = write_table(tmp_path / "b", [{"image": "b.png"}, {"image": "same/e.png"}])
+    test = write_table(tmp_path / "b", [{"image": name} for name in ("b.png", "same/e.png", "wide.png")])
     found = facts(train, test, "--near")[1]
     assert [(one["image"], one["how"]) for one in found["shared"]] == [("same/e.png", ["file", "pixels"])]
 
@@ -280,16 +291,24 @@ def test_nearest_is_what_a_double_loop_finds(rows: int, columns: int, monkeypatc
     theirs[20:30] = theirs[:10]
     ours = rng.integers(0, 2**64, (30, 4), dtype=np.uint64)
     for place in range(20):  # 0 to 19 bits away from one of theirs
-        bits = np.zeros(256, np.uint8)
-        bits[rng.permutation(256)[:place]] = 1
-        ours[place] = theirs[place] ^ np.packbits(bits).view(np.uint64)
+        ours[place] = theirs[place] ^ flip(rng.permutation(256)[:place])
+    ours[20] = theirs[39] ^ flip(np.arange(16))  # all in the word that decides first
+    theirs[31], theirs[38] = ours[21] ^ flip(np.arange(9)), ours[21] ^ flip(np.arange(200, 202))  # the nearer one later
     expected = []
     for mine in ours:
         distances = [int(np.bitwise_count(mine ^ other).sum()) for other in theirs]
         least = min(distances)
         expected.append((distances.index(least), least) if least <= _near.NEAR else None)
     assert _near.nearest(list(ours), list(theirs)) == expected
-    assert [one is not None for one in expected] == [True] * 17 + [False] * 13
+    assert [one is not None for one in expected] == [True] * 17 + [False] * 3 + [True] * 2 + [False] * 8
+    assert expected[20:22] == [(39, 16), (38, 2)]
+
+
+def flip(places: Any) -> Any:
+    """A hash with these bits set."""
+    bits = np.zeros(256, np.uint8)
+    bits[places] = 1
+    return np.packbits(bits).view(np.uint64)
 
 
 def test_nearest_of_nothing() -> None:

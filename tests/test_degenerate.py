@@ -71,6 +71,8 @@ def test_accuracy_at_chance_is_named_with_its_interval(tmp_path: Path) -> None:
     right = sum(a == b for a, b in zip(guesses, GOLD, strict=True))
     (found,) = said(tmp_path / "run", answered(GOLD, guesses))
     assert f"Of 30 clean answers {100 * right / 30:.1f} % [" in found and "chance, 33.3 %" in found
+    above = [label if number % 5 < 2 else (label + 1) % 3 for number, label in enumerate(GOLD * 40)]
+    assert said(tmp_path / "above", answered(GOLD * 40, above)) == [], "40 % of 1,200 is more than chance"
     worse = said(tmp_path / "worse", answered(GOLD, [(label + 1) % 3 for label in GOLD]))
     assert "Of 30 clean answers 0.0 % [0.0-" in worse[0]
 

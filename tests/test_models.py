@@ -649,6 +649,24 @@ def test_python_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load(resolve("python:not_there:make"), device="cpu")
 
 
+def test_python_modules_whose_weights_are_not_finite_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_for_test.py").write_text(
+        "import torch\n"
+        "class M(torch.nn.Linear):\n"
+        "    def scores(self, canvas, questions): return self(canvas.mean((2, 3)))\n"
+        "def make():\n"
+        "    made = M(3, 4)\n"
+        "    made.bias.data[2] = torch.nan\n"
+        "    return made\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(CheckpointError, match="--model python:broken_for_test:make: 1 of 4 values of the weight bias"):
+        load(resolve("python:broken_for_test:make"), device="cpu")
+
+
 def test_misshapen_outputs_raise() -> None:
     class Narrow:
         def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:

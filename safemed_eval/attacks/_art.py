@@ -14,7 +14,7 @@ from art.estimators.classification import PyTorchClassifier
 from safemed_eval.attacks._art_methods import attack_of
 from safemed_eval.core import Classify, Question
 from safemed_eval.errors import ModelOutputError, SpecError
-from safemed_eval.faults import ShrinkingBatch, faults_of_the_model
+from safemed_eval.faults import ShrinkingBatch, faults_of_the_model, refuse_broken_gradient
 
 if TYPE_CHECKING:
     from safemed_eval.attacks.art import ART
@@ -118,8 +118,7 @@ class _Graph(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         with faults_of_the_model():
             (gradient,) = torch.autograd.grad(ctx.scores, ctx.canvas, slope.to(ctx.scores), retain_graph=True)
-        if not bool(gradient.isfinite().all()):
-            raise ModelOutputError("the model's gradient is not finite")
+        refuse_broken_gradient(gradient)
         return gradient.to(slope), None, None
 
 

@@ -24,6 +24,15 @@ TRAVEL: Mapping[Norm, float] = {"linf": 2.5, "l2": 4.0}
 it only step by step: after 2.5 eps an attack on a linear model would be 2.5 % short of the optimum."""
 MAX_EPS = 10**5
 """Longer than any change of a canvas of 8192 x 8192 pixels."""
+MAX_COUNT = 10**6
+"""More steps, restarts or queries are a slip of the hand."""
+
+
+def refuse_counts(**counts: int) -> None:
+    """Raise ValueError where one of the counts is below 1, or beyond reason."""
+    for name, count in counts.items():
+        if not 1 <= count <= MAX_COUNT:
+            raise ValueError(f"{name} must be at least 1, and at most {MAX_COUNT:,}, got {count}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +188,7 @@ class SteppedAttack(BallAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1:
-            raise ValueError("steps must be at least 1")
+        refuse_counts(steps=self.steps)
         if self.step is not None and not 0 < self.step <= 2:
             raise ValueError(f"step is a fraction of eps in (0, 2], got {self.step:g}")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from safemed_eval.attacks._base import Attacked, SteppedAttack
+from safemed_eval.attacks._base import Attacked, SteppedAttack, refuse_counts
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,7 @@ class Adaptive(SteppedAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.refresh < 1:
-            raise ValueError("refresh must be at least 1")
+        refuse_counts(refresh=self.refresh)
 
     @property
     def needs_texts(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, Loss, Start, SteppedAttack, Target
+from safemed_eval.attacks._base import Attack, Attacked, Loss, Start, SteppedAttack, Target, refuse_counts
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +35,7 @@ class PGD(SteppedAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.restarts < 1:
-            raise ValueError("restarts must be at least 1")
+        refuse_counts(restarts=self.restarts)
         if self.restarts > 1 and self.start == "zero":
             raise ValueError("restarts from start=zero would repeat each other; use start=random")
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from safemed_eval import data as datasets
-from safemed_eval.cli._show import name_cell, on_one_line, print_table, say
+from safemed_eval.cli._show import name_cell, on_one_line, print_table, say, status
 from safemed_eval.data import Cue, DataSet
 from safemed_eval.rounding import percent
 
@@ -24,7 +24,8 @@ _ODD = {
 
 def show_cues(spec: str, data: DataSet, *, as_json: bool) -> None:
     """Print every cue of this data, against what chance gives."""
-    found = datasets.cues(data.items)
+    with status("counting"):
+        found = datasets.cues(data.items)
     if as_json:
         each = [asdict(cue) | {"share": cue.share, "notable": cue.notable} for cue in found]
         facts = {"a": spec, "questions": len(data.items), "bad": len(data.bad), "cues": each}

@@ -69,10 +69,12 @@ def prepare(
         label: tells runs apart in the default folder's name.
         conditions: what every item is asked under, for a command that has more than one.
     """
-    _refuse_senseless(model)
+    refuse_senseless(model)
     _refuse_senseless_workers(model, run)
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
+    if run.batch == "auto" and not canvas.size:
+        raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
     select(loaded, data, run.seed)  # a filter that names nothing is told before anything is downloaded or decoded
     source = resolve_model(model.model, model, model.denoiser)
     chosen = load_usable(loaded, data, run.seed)
@@ -86,15 +88,15 @@ def prepare(
         "data": chosen.sha256,
         "canvas": str(canvas),
         "seed": run.seed,
-        "batch_size": run.batch_size,
+        "batch_size": run.batch,
         **({} if data.shuffle_options is None else {"shuffle_options": data.shuffle_options}),
         **asked,
     }
     kind, _, path = data.data.partition(":")
     names = [Path(model.model).name, Path(model.denoiser or "").name, Path(path).stem or kind, label]
     place = run.out or default_out(command, names, spec)
-    refuse_other_spec(place, spec)
     refuse_unwritable(place)
+    refuse_other_spec(place, spec)
     about = about_of(source, data.data, chosen, conditions) | {"overlap": _overlap(source, chosen)}
     return Prepared(
         data=chosen if data.shuffle_options is None else datasets.shuffled(chosen, data.shuffle_options),
@@ -274,6 +276,7 @@ def resolve_model(name: str, options: FileOptions, denoiser: str | None = None) 
         denoiser=denoiser,
         trust_remote_code=options.trust_remote_code,
         allow_pickle=options.allow_pickle,
+        offline=options.offline,
     )
 
 
@@ -315,11 +318,16 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _refuse_senseless(options: ModelOptions) -> None:
-    """Refuse model options that make no sense, whatever the model's files are."""
-    if not re.fullmatch(r"[a-z]+(:\d+)?", options.device):
+def refuse_unusable(options: LoadOptions) -> None:
+    """Refuse what no model can be loaded or asked with."""
+    if not re.fullmatch(r"[a-z]+(:[0-9]+)?", options.device):
         raise SpecError(f"--device {options.device}: not a device; write auto, cpu, cuda or cuda:1")
     asking_of(options, 0)
+
+
+def refuse_senseless(options: ModelOptions) -> None:
+    """Refuse model options that make no sense, whatever the model's files are."""
+    refuse_unusable(options)
     given = {
         "--dtype": options.dtype != "auto",
         "--attn": options.attn,
@@ -355,7 +363,10 @@ def refuse_no_effect(model: str, given: Mapping[str, Any]) -> None:
 
 def refuse_unwritable(place: Path) -> None:
     """Tell before the model is loaded that the folder cannot be made or written."""
-    there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    try:
+        there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise RunError(f"--out {place}: {error.strerror}; choose another --out") from None
     if not there.is_dir():
         raise RunError(f"--out {place}: {there} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):

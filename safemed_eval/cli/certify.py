@@ -88,7 +88,7 @@ def certify(
             canvas=prepared.canvas,
             smoothing=budget,
             seed=run.seed,
-            batch_size=run.batch_size,
+            wanted=run.batch,
             attacked=attacked,
             stop_when_wrong=stop_when_wrong,
         )
@@ -114,16 +114,18 @@ def _certification(
     canvas: Canvas,
     smoothing: Budget,
     seed: int,
-    batch_size: int | None,
+    wanted: int | Literal["auto"] | None,
     attacked: Falsification | None,
     stop_when_wrong: bool,
 ) -> Certification:
     """The work, in whichever process the model has been loaded."""
     from safemed_eval.certify import Certification
     from safemed_eval.falsify import Falsifier
+    from safemed_eval.models.batch import batch_of
 
     waist, falsifier = loaded.model, None
-    batch = batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
+    default = _CPU_BATCH if waist.device.type == "cpu" else _BATCH
+    batch = batch_of(wanted, default, waist, canvas.size, gradients=False)
     if attacked:
         falsifier = Falsifier(
             model=waist, spec=attacked, sigma=smoothing.sigma, seed=seed, batch=batch, keep=loaded.keep

@@ -45,6 +45,7 @@ def report(
     from safemed_eval.report.load import load_all
     from safemed_eval.report.write import refuse_foreign, write
 
+    grammar.radii(radii or grammar.RADII, 1.0)  # what is wrong with them is told before anything is read or written
     refuse_foreign(out)
     loaded = load_all(runs, alpha=alpha)
     if alpha is not None and all(run.kind != "certify" for run in loaded):

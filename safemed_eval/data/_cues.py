@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from safemed_eval.core import UNKNOWN, Item
 from safemed_eval.seeds import seed_of
@@ -157,6 +158,7 @@ def _texts(item: Item) -> list[str]:
     return [plain(option) for option in item.question.options]
 
 
+@lru_cache(maxsize=1 << 16)
 def plain(text: str) -> str:
     """An option without case, white space and final period."""
     return " ".join(text.casefold().split()).removesuffix(".").strip()

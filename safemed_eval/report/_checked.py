@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from safemed_eval.core import CIRCULAR, OFFICIAL, Record
 from safemed_eval.errors import RunError
+from safemed_eval.report._fields import check_meta_fields, check_record_fields
 from safemed_eval.smoothing import Budget, Falsification, Smoothing, Voting, budget_of, read_prediction, read_wrong
 
 T = TypeVar("T")
@@ -44,8 +45,7 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Budget | None:
     _check(where, meta, _OF_META)
     _check(where, spec, _OF_SPEC | _OF_COMMAND[command])
     _check(where, {"denoiser": None} | meta["names"], {"model": _TEXT, "denoiser": _MAYBE_TEXT, "data": _TEXT})
-    if not all(isinstance(start, dict) for start in meta["sessions"]):
-        raise RunError(f"{where}: a session is no object; was it edited?")
+    check_meta_fields(where, meta)
     _check_overlap(where, meta.get("overlap"))
     if type(spec.get("shuffle_options")) not in (int, type(None)):
         raise RunError(f"{where}: shuffle_options cannot be {spec['shuffle_options']!r:.60}; was it edited?")
@@ -81,6 +81,7 @@ def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record],
     for record in records:
         where = f"{out}: the record of item {record['item']!r}"
         _check(where, record, _OF_RECORD)
+        check_record_fields(where, record)
         right = record["error"] is None and record["prediction"] == record["label"]
         if record["correct"] != right:
             raise RunError(

@@ -27,7 +27,7 @@ CANVAS_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
 LETTER_ONLY = (
     "the attacks aim at the option letter after the template's cue, not at the text before it: a model that writes "
-    "more than the letter may be less robust than this; --attack adaptive aims at both"
+    "more than the letter may be less robust than this; --attack adaptive, without --smooth, aims at both"
 )
 
 
@@ -91,9 +91,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
             notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
     notes["degenerate"] = degenerate(run)
     notes["checklist"] = [asdict(one) for one in checklist(run)]
-    writes = (run.spec["asking"] or {}).get("readout") == "generate"
-    kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, CIRCULAR, "noise", "corrupt"}
-    notes["letter_only"] = writes and bool(kinds) and "adaptive" not in kinds
+    notes["letter_only"] = aims_at_letters(run)
     each = max(1, len(run.conditions))
     return Summary(
         kind=run.kind,
@@ -109,6 +107,13 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
         notes=notes,
         out=str(run.out),
     )
+
+
+def aims_at_letters(run: LoadedRun) -> bool:
+    """Whether a model that writes was attacked, but never through what it writes; see LETTER_ONLY."""
+    writes = (run.spec["asking"] or {}).get("readout") == "generate"
+    kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, CIRCULAR, "noise", "corrupt"}
+    return writes and bool(kinds) and "adaptive" not in kinds
 
 
 def measure_of(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Callable[[pd.DataFrame], Json]:

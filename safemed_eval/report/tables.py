@@ -248,7 +248,9 @@ def cohen(run: LoadedRun) -> pd.DataFrame:
             "predict": frame["prediction"].where(certain, -1).astype(int),
             "radius": [f"{floor_to(value, 6):.6f}" for value in frame["radius"].fillna(0.0)],
             "correct": (frame["correct"] & certain).astype(int),
-            "time": [str(timedelta(seconds=float(seconds))) for seconds in frame["seconds"]],
+            "time": [
+                "n/a" if pd.isna(seconds) else str(timedelta(seconds=float(seconds))) for seconds in frame["seconds"]
+            ],
         }
     )
 
