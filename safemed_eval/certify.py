@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import Any, Literal, TypeVar
 
 import torch
 
-from safemed_eval.core import Certificate, Item, Question, Record, item_fields
+from safemed_eval.core import Certificate, Item, Question, Record, Vote, item_fields
 from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Smoothing
+from safemed_eval.smoothing import FIXED, SEQUENTIAL, Budget, Ladder, Sequential
 from safemed_eval.smoothing.certify import certify as certify_image
+from safemed_eval.smoothing.certify import certify_gold, count_votes
 
+T = TypeVar("T")
+Purpose = Literal["select", "estimate"]
 Falsify = Callable[[str, torch.Tensor, Question, Certificate], list[Record]]
 """From an item's id, canvas, question and certificate to what a search within its radius has found."""
+
+_FOUND = ("votes0", "votes", "prediction", "p_lower", "radius", "abstained")
+_FOUND_BY = {FIXED: (), SEQUENTIAL: ("certified", "max_log_e", "stopped_at", "successes", "stopped", "hits")}
+"""What a record says of a certificate; all of it is null where the item failed."""
 
 
 @dataclass(kw_only=True)
@@ -29,17 +37,25 @@ class Certification:
         batch: noisy copies that go through the model together; it shrinks when memory runs out. The noise does not
             depend on it.
         falsify: attacks each certificate as soon as it is made; see `falsify.Falsifier`.
+        stop_when_wrong: draw no more for an item whose selected answer is not gold. Sequential certificates, which are
+            of the gold answer, select none.
     """
 
     model: Waist
     canvas: Canvas
-    smoothing: Smoothing
+    smoothing: Budget
     seed: int
     batch: int
     falsify: Falsify | None = None
+    stop_when_wrong: bool = False
 
     def __post_init__(self) -> None:
         self._memory = ShrinkingBatch(self.batch)
+
+    @cached_property
+    def _ladder(self) -> Ladder:
+        assert isinstance(self.smoothing, Sequential)
+        return Ladder(self.smoothing)
 
     def run(self, items: Sequence[Item], *, done: Callable[[str], bool] = lambda item: False) -> Iterator[Record]:
         """Certify every item that is not done.
@@ -55,45 +71,81 @@ class Certification:
     def certify(self, item: Item) -> Record:
         """The record of one item."""
         started = time.perf_counter()
-        found: Certificate | None = None
-        falsified: list[Record] | None = None
-        error = None
-        device = self.model.device
-        try:
-            canvas = canvas_of(item, self.canvas).to(device)
-            vote = self.model.vote(item.question)
-            found = self._memory.run(
-                lambda size: certify_image(
-                    vote, canvas, self.smoothing, rng=partial(_rng, device, self.seed, item.id), batch=size
-                )
-            )
+
+        def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, list[Record] | None]:
+            found = self._memory.run(lambda size: self._certificate(item, canvas, vote, size))
             if self.falsify and found.radius is not None:
-                falsified = self.falsify(item.id, canvas, item.question, found)
+                return found, self.falsify(item.id, canvas, item.question, found)
+            return found, None
+
+        done, error = self._safely(item, work)
+        found, falsified = done or (None, None)
+        return record(
+            item,
+            self.smoothing,
+            found,
+            **({"falsified": falsified} if self.falsify else {}),
+            batch=self._memory.size,
+            seconds=time.perf_counter() - started,
+            error=error,
+        )
+
+    def count(self, item: Item, purpose: Purpose, first: int, n: int) -> Counted:
+        """The votes of n of an item's noisy copies, from `first` on: a part of what `certify` counts."""
+        started = time.perf_counter()
+
+        def work(canvas: torch.Tensor, vote: Vote) -> tuple[int, ...]:
+            streams = partial(_rng, canvas.device, self.seed, item.id, purpose)
+            sigma = self.smoothing.sigma
+            return self._memory.run(lambda size: count_votes(vote, canvas, sigma, n, size, streams, first=first))
+
+        votes, error = self._safely(item, work)
+        return Counted(votes=votes, error=error, batch=self._memory.size, seconds=time.perf_counter() - started)
+
+    def _safely(self, item: Item, work: Callable[[torch.Tensor, Vote], T]) -> tuple[T | None, str | None]:
+        """What the work on the item's canvas gives, or what is at fault with the item."""
+        try:
+            canvas = canvas_of(item, self.canvas).to(self.model.device)
+            return work(canvas, self.model.vote(item.question)), None
         except FAULTS as fault:
             if not is_fault(fault):
                 raise
-            found, error = None, str(fault)
-        spec = self.smoothing
-        return {
-            "kind": "certify",
-            **item_fields(item),
-            "sampling": "fixed",
-            "sigma": spec.sigma,
-            "alpha": spec.alpha,
-            "n0": spec.n0,
-            "n": spec.n,
-            "votes0": list(found.votes0) if found else None,
-            "votes": list(found.votes) if found else None,
-            "prediction": found.prediction if found else None,
-            "correct": found is not None and found.prediction == item.label,
-            "p_lower": found.p_lower if found else None,
-            "radius": found.radius if found else None,
-            "abstained": found.abstained if found else None,
-            **({"falsified": falsified} if self.falsify else {}),
-            "batch": self._memory.size,
-            "seconds": time.perf_counter() - started,
-            "error": error,
-        }
+            return None, str(fault)
+
+    def _certificate(self, item: Item, canvas: torch.Tensor, vote: Vote, batch: int) -> Certificate:
+        rng = partial(_rng, canvas.device, self.seed, item.id)
+        if isinstance(self.smoothing, Sequential):
+            return certify_gold(vote, canvas, self._ladder, gold=item.label, rng=rng, batch=batch)
+        gold = item.label if self.stop_when_wrong else None
+        return certify_image(vote, canvas, self.smoothing, rng=rng, batch=batch, gold=gold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """The votes for the classes 0 .. K of some of an item's draws, or why there are none."""
+
+    votes: tuple[int, ...] | None
+    error: str | None
+    batch: int | None = None
+    seconds: float = 0.0
+
+
+def record(item: Item, spec: Budget, found: Certificate | None, **values: Any) -> Record:
+    """One line of records.jsonl; what is not known is None."""
+    return {
+        "kind": "certify",
+        **item_fields(item),
+        "sampling": spec.sampling,
+        **asdict(spec),
+        **{name: _plain(getattr(found, name, None)) for name in (*_FOUND, *_FOUND_BY[spec.sampling])},
+        "correct": found is not None and found.prediction == item.label,
+        **values,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _rng(device: torch.device, seed: int, item: str, purpose: str, chunk: int) -> torch.Generator:

@@ -36,6 +36,8 @@ QUESTION_TYPES = (
     "Other Biological Attributes",
 )
 MAX_OPTIONS = len(ascii_uppercase)
+CANVAS_SIZE = (384, 384)
+"""Height and width of the canvas where neither the data nor the user says otherwise."""
 UNKNOWN = "unknown"
 """The slice, in tables, of items whose modality or question type is not known."""
 PRECISION, REPEATS = "gradients in half precision", "same input, same output"
@@ -102,18 +104,18 @@ class Item:
 class Certificate:
     """What Monte Carlo smoothing can say about one image. See `smoothing.certify`."""
 
-    votes0: tuple[int, ...]
-    """Selection votes for classes 0 .. K; the last entry is "no answer"."""
-    votes: tuple[int, ...]
-    """Estimation votes, same layout, independent draws."""
     prediction: int | None
     """The certified class, or None: abstained."""
-    p_lower: float
-    """Lower confidence bound of the probability of the selected class."""
+    p_lower: float | None
+    """Lower confidence bound of the probability of the selected class; None where none was made."""
     radius: float | None
     """Certified L2 radius in [0, 1] pixel units over the whole canvas, or None: abstained."""
     abstained: str | None
-    """None, "p_lower <= 1/2", or "no answer won"."""
+    """None, or why there is no radius."""
+    votes0: tuple[int, ...] | None = None
+    """Selection votes for classes 0 .. K; the last entry is "no answer". None: no class was selected, but fixed."""
+    votes: tuple[int, ...] | None = None
+    """Estimation votes, same layout, independent draws; None where they were not counted by class, or not drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)

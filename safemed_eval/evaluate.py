@@ -15,7 +15,7 @@ from PIL import Image
 from safemed_eval.attacks import Attack, Attacked
 from safemed_eval.attacks._eot import SmoothedClassify
 from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, Record, item_fields
-from safemed_eval.data import Canvas, Canvases, ahead, pixels_of, reordered, rotation
+from safemed_eval.data import Canvas, Reader, pixels_of, reordered, rotation
 from safemed_eval.errors import DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
@@ -56,6 +56,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         self._memory = ShrinkingBatch(self.batch)
+        self._reader = Reader(self.canvas)
 
     def run(
         self,
@@ -69,7 +70,7 @@ class Evaluation:
         """Answer every item under every attack.
 
         Items are cut into the same groups at every start and a group is attacked as a whole, so that a run that was
-        interrupted ends with the records of one that was not. Images of the next group are read meanwhile.
+        interrupted ends with the records of one that was not.
 
         Args:
             official: answer through the untouched 8-bit path, too.
@@ -79,35 +80,25 @@ class Evaluation:
             The new records of one group under one condition. An item whose image or whose output is at fault has
             `error` set and `correct` False: it stays in every denominator.
         """
-        conditions: list[tuple[str, Callable[[Canvases], list[Record]]]] = [
-            (str(attack), partial(self.under, attack)) for attack in attacks
-        ]
-        conditions += [(OFFICIAL, self._officially)] * official
-        conditions += [(CIRCULAR, self._circularly)] * circular
-        missing = {name: {item.id for item in items if not done(item.id, name)} for name, _ in conditions}
-        groups = [
-            group for group in self.groups(items) if any(item.id in ids for item in group for ids in missing.values())
-        ]
-        for canvases in ahead(groups, self.canvas):
-            for condition, answered in conditions:
-                wanted = missing[condition].intersection(item.id for item, _ in canvases)
-                if wanted:
-                    yield [record for record in answered(canvases) if record["item"] in wanted]
+        asked: list[Attack | str] = [*attacks, *[OFFICIAL] * official, *[CIRCULAR] * circular]
+        for condition, group, missing in groups(items, asked, group_size(self.batch, self.canvas), done):
+            yield [one for one in self.under(condition, group) if one["item"] in missing]
 
-    def groups(self, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """The items, cut into what is worked on together; canvases of any size are not held in such numbers."""
-        size = self.batch * (_BATCHES if self.canvas.size else 1)
-        return [items[start : start + size] for start in range(0, len(items), size)]
+    def expect(self, group: Sequence[Item]) -> None:
+        """Begin to read the images of this group, which is next."""
+        self._reader.expect(group)
 
-    def under(self, attack: Attack, canvases: Canvases) -> list[Record]:
-        """The records of these items under one attack."""
-        whole = attack.refills and not self.voting
-        return self._on_canvases(str(attack), canvases, partial(self._attack, attack), whole=whole)
+    def under(self, condition: Attack | str, group: Sequence[Item]) -> list[Record]:
+        """The records of these items under one attack, or under OFFICIAL or CIRCULAR."""
+        if isinstance(condition, Attack):
+            whole = condition.refills and not self.voting
+            return self._on_canvases(str(condition), group, partial(self._attack, condition), whole=whole)
+        return self._officially(group) if condition == OFFICIAL else self._circularly(group)
 
     def _on_canvases(
         self,
         condition: str,
-        canvases: Canvases,
+        group: Sequence[Item],
         work: Callable[[Sequence[Pair]], list[Record]],
         *,
         whole: bool = False,
@@ -115,20 +106,20 @@ class Evaluation:
         """Do the work on items whose canvases are of one size, and record those whose image is at fault."""
         records: list[Record] = []
         by_size: dict[torch.Size, list[Pair]] = defaultdict(list)
-        for item, canvas in canvases:
+        for item, canvas in self._reader.read(group):
             if isinstance(canvas, DataError):
-                records.append(_record(item, condition, error=str(canvas)))
+                records.append(record(item, condition, error=str(canvas)))
             else:
                 by_size[canvas.shape].append((item, canvas))
         for pairs in by_size.values():
             records += self._safely(condition, pairs, work, whole=whole)
         return records
 
-    def _officially(self, canvases: Canvases) -> list[Record]:
-        pairs = [(item, None) for item, _ in canvases]
+    def _officially(self, group: Sequence[Item]) -> list[Record]:
+        pairs = [(item, None) for item in group]
         return self._safely(OFFICIAL, pairs, lambda cut: [self._official(item) for item, _ in cut])
 
-    def _circularly(self, canvases: Canvases) -> list[Record]:
+    def _circularly(self, group: Sequence[Item]) -> list[Record]:
         """The records of these items, each asked K times, its K options rotated by one place at a time.
 
         An item is right if every rotation is answered rightly. `rotations` holds the K answers as options of the item
@@ -138,7 +129,7 @@ class Evaluation:
             CircularEval of Liu et al. 2023, "MMBench: Is Your Multi-modal Model an All-around Player?"
             (arXiv:2307.06281).
         """
-        return self._on_canvases(CIRCULAR, canvases, self._rotate)
+        return self._on_canvases(CIRCULAR, group, self._rotate)
 
     def _safely(
         self,
@@ -164,7 +155,7 @@ class Evaluation:
             if not is_fault(error):
                 raise
             if len(rows) == 1:
-                return [_record(rows[0][0], condition, error=str(error))]
+                return [record(rows[0][0], condition, error=str(error))]
             return [record for row in rows for record in self._safely(condition, [row], work)]
 
     def _attack(self, attack: Attack, pairs: Sequence[Pair]) -> list[Record]:
@@ -180,7 +171,7 @@ class Evaluation:
         records = []
         for row, item in enumerate(items):
             records.append(
-                _record(
+                record(
                     item,
                     str(attack),
                     **heard[row],
@@ -267,7 +258,7 @@ class Evaluation:
                 found[row].append(None if answer is None else order[answer])
         seconds = (time.perf_counter() - started) / len(pairs)
         return [
-            _record(
+            record(
                 item,
                 CIRCULAR,
                 prediction=next((answer for answer in answers if answer != item.label), item.label),
@@ -281,7 +272,29 @@ class Evaluation:
     def _official(self, item: Item) -> Record:
         started = time.perf_counter()
         answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
-        return _record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
+        return record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
+
+
+def group_size(batch: int, canvas: Canvas) -> int:
+    """How many items are worked on together; of images at their own size, which may be huge, no more than a batch."""
+    return batch * _BATCHES if canvas.size else batch
+
+
+def groups(
+    items: Sequence[Item], asked: Sequence[Attack | str], size: int, done: Callable[[str, str], bool]
+) -> Iterator[tuple[Attack | str, Sequence[Item], frozenset[str]]]:
+    """Items in groups of this size, under each condition in turn, as far as records are missing.
+
+    Yields:
+        A condition, a group, and the ids of those of its items that have no record of it: a group is attacked whole
+        whatever is there already, since its rows share batches.
+    """
+    for start in range(0, len(items), size):
+        group = items[start : start + size]
+        for condition in asked:
+            missing = frozenset(item.id for item in group if not done(item.id, str(condition)))
+            if missing:
+                yield condition, group, missing
 
 
 def _heard(answers: Answers) -> list[Record]:
@@ -295,7 +308,7 @@ _ANSWERED = ("prediction", "correct", "log_probs", "text")
 _SEARCHED = ("linf", "l2", "steps", "target", "climb", "dead", "rounded")
 
 
-def _record(item: Item, condition: str, **values: Any) -> Record:
+def record(item: Item, condition: str, **values: Any) -> Record:
     """One line of records.jsonl; what is not known is None."""
     own = ["rotations"] if condition == CIRCULAR else []
     values = dict.fromkeys((*_ANSWERED, *_SEARCHED, *own, "batch", "seconds", "error")) | values

@@ -66,7 +66,7 @@ class Falsifier:
         Raises:
             ModelOutputError: the model returned NaN or infinite scores, or such gradients.
         """
-        assert certificate.radius is not None and certificate.prediction is not None
+        assert certificate.radius is not None and certificate.prediction is not None and certificate.p_lower is not None
         found = []
         for share in self.spec.shares:
             moved = self._search(item, canvas, question, certificate.prediction, share, share * certificate.radius)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
 
 
 def floor_to(x: float, digits: int) -> float:
@@ -43,3 +45,15 @@ def interval(lower: float | None, upper: float | None) -> str:
 def radius(value: float | None) -> str:
     """A certified radius, rounded down."""
     return "n/a" if value is None else f"{floor_to(value, 3):.3f}"
+
+
+def radius_at_least(value: float | None) -> str:
+    """A lower bound of a radius, rounded down."""
+    return radius(value) if value is None else f">={radius(value)}"
+
+
+def certified(point: Mapping[str, Any]) -> str:
+    """The certified share at a radius, as `breakdown` has it, or why it is not known."""
+    if not point["asked"]:
+        return "not asked"
+    return ">ceiling" if point["above_ceiling"] else percent_down(point["certified_accuracy"])

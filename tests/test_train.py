@@ -474,7 +474,7 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
     [
         (["at-sft", "--eps", "4"], "eps=4 is more than all of"),
         (["at-sft", "--eps", "four"], "--eps: 'four' is not a number"),
-        (["at-sft", "--attack-steps", "0"], "steps and restarts must be at least 1"),
+        (["at-sft", "--attack-steps", "0"], "steps must be at least 1"),
         (["at-grpo", "--group-size", "5"], "a group of 5 does not divide the 16 rows"),
         (["grpo", "--group-size", "1"], "a group needs at least 2"),
         (["grpo", "--beta", "-1"], "beta must be at least 0"),

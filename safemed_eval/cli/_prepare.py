@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,12 @@ from safemed_eval.data import Canvas, DataSet
 from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.models.prompts import read_template
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
+from safemed_eval.runs.crew import crew, refuse_without_ray
 
 if TYPE_CHECKING:
-    from safemed_eval.models.check import Finding
+    from safemed_eval.models.loading import Loading
     from safemed_eval.models.waist import Waist
+    from safemed_eval.runs.workers import Loaded, Store, Team, Work
 
 _BAD_SHOWN = 1000
 
@@ -67,9 +69,12 @@ def prepare(
         label: tells runs apart in the default folder's name.
         conditions: what every item is asked under, for a command that has more than one.
     """
-    _refuse_senseless(model)
+    refuse_senseless(model)
+    _refuse_senseless_workers(model, run)
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
+    if run.batch == "auto" and not canvas.size:
+        raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
     select(loaded, data, run.seed)  # a filter that names nothing is told before anything is downloaded or decoded
     source = resolve_model(model.model, model, model.denoiser)
     chosen = load_usable(loaded, data, run.seed)
@@ -83,15 +88,15 @@ def prepare(
         "data": chosen.sha256,
         "canvas": str(canvas),
         "seed": run.seed,
-        "batch_size": run.batch_size,
+        "batch_size": run.batch,
         **({} if data.shuffle_options is None else {"shuffle_options": data.shuffle_options}),
         **asked,
     }
     kind, _, path = data.data.partition(":")
     names = [Path(model.model).name, Path(model.denoiser or "").name, Path(path).stem or kind, label]
     place = run.out or default_out(command, names, spec)
-    refuse_other_spec(place, spec)
     refuse_unwritable(place)
+    refuse_other_spec(place, spec)
     about = about_of(source, data.data, chosen, conditions) | {"overlap": _overlap(source, chosen)}
     return Prepared(
         data=chosen if data.shuffle_options is None else datasets.shuffled(chosen, data.shuffle_options),
@@ -105,37 +110,85 @@ def prepare(
 
 
 @contextmanager
-def started(prepared: Prepared, options: LoadOptions, *, gradients: bool) -> Iterator[tuple[Waist, Run]]:
-    """Load and check the model, lock the run folder. Ctrl-C leaves it resumable and exits with code 130."""
-    first, place = prepared.data.items[0], prepared.place
-    waist, found = load_checked(prepared.source, options, prepared, gradients=gradients)
-    model, about = waist.describe(first.question), {**prepared.about, "checks": [asdict(one) for one in found]}
-    with Run(place, prepared.spec, model=model, about=about, session=session(waist.device_name)) as folder:
-        if folder.repaired:
-            typer.echo(f"{place}: cut off a torn last line, left by a process that was killed", err=True)
-        if len(folder):
-            typer.echo(f"{place}: going on, {len(folder)} records are there", err=True)
-        try:
-            yield waist, folder
-        except KeyboardInterrupt:
-            typer.echo(f"\nstopped; {len(folder)} records are safe in {place}, the same command goes on", err=True)
-            raise typer.Exit(130) from None
+def started(
+    prepared: Prepared,
+    options: LoadOptions,
+    run: RunOptions,
+    make: Callable[[Loaded], Work],
+    *,
+    gradients: bool,
+    surrogates: Mapping[str, Loading] | None = None,
+    store: Store | None = None,
+) -> Iterator[tuple[Team, Run]]:
+    """Load and check the model, here or in workers, lock the run folder. Ctrl-C leaves it resumable, exit code 130.
+
+    Args:
+        make: turns loaded models into the work; can be pickled.
+        store: is given what the work wants to keep.
+    """
+    place = prepared.place
+    with _team(prepared, options, run, make, gradients, surrogates or {}, store) as team:
+        ready = team.ready
+        about, here = {**prepared.about, "checks": list(ready.checks)}, session(ready.device) | dict(team.about)
+        with Run(place, prepared.spec, model=ready.model, about=about, session=here) as folder:
+            if folder.repaired:
+                typer.echo(f"{place}: cut off a torn last line, left by a process that was killed", err=True)
+            if len(folder):
+                typer.echo(f"{place}: going on, {len(folder)} records are there", err=True)
+            try:
+                yield team, folder
+            except KeyboardInterrupt:
+                typer.echo(f"\nstopped; {len(folder)} records are safe in {place}, the same command goes on", err=True)
+                raise typer.Exit(130) from None
 
 
-def load_checked(
-    source: models.Source, options: LoadOptions, prepared: Prepared, *, gradients: bool
-) -> tuple[Waist, list[Finding]]:
-    """Load a model and check it; refuse it where it cannot do what the run asks of it."""
-    from safemed_eval.models.check import check, refuse_failures
+@contextmanager
+def _team(
+    prepared: Prepared,
+    options: LoadOptions,
+    run: RunOptions,
+    make: Callable[[Loaded], Work],
+    gradients: bool,
+    surrogates: Mapping[str, Loading],
+    store: Store | None,
+) -> Iterator[Team]:
+    """Those who do the work, with their models loaded."""
+    from safemed_eval.runs.workers import Alone, Setup
+
+    model = loading_of(prepared.source, options, prepared, gradients=gradients)
+    setup = Setup(model=model, make=make, first=prepared.data.items[0], surrogates=surrogates)
+    store = store or (lambda *what: None)
+    quiet_transformers()
+    with ExitStack() as stack:
+        with status(f"loading and checking {prepared.source.name}"):
+            if run.ray is None:
+                team: Team = Alone(setup, store)
+            else:
+                team = stack.enter_context(crew(setup, store, address=run.ray, workers=run.workers, tell=_tell))
+        yield team
+
+
+def _tell(line: str) -> None:
+    typer.echo(visible(line), err=True)
+
+
+def loading_of(source: models.Source, options: LoadOptions, prepared: Prepared, *, gradients: bool) -> Loading:
+    """What it takes to load a model for this run, and to check it."""
+    from safemed_eval.models.loading import Loading
 
     items = prepared.data.items
-    waist = load_model(source, options, prepared.spec["seed"])
-    with status(f"checking {source.name}"):
-        _, height, width = datasets.canvas_of(items[0], prepared.canvas).shape
-        most = max(len(item.question.options) for item in items)
-        found = check(waist, (height, width), options=most, gradients=gradients)
-        refuse_failures(found, source.name)
-    return waist, found
+    _, height, width = datasets.canvas_of(items[0], prepared.canvas).shape
+    return Loading(
+        source=source,
+        device=options.device,
+        dtype=options.dtype,
+        attn=options.attn,
+        device_map=options.device_map,
+        asking=asking_of(options, prepared.spec["seed"], source),
+        size=(height, width),
+        options=max(len(item.question.options) for item in items),
+        gradients=gradients,
+    )
 
 
 def surrogate_of(name: str, options: ModelOptions) -> models.Source:
@@ -145,18 +198,18 @@ def surrogate_of(name: str, options: ModelOptions) -> models.Source:
     return resolve_model(name, options)
 
 
-def load_surrogate(source: models.Source, options: ModelOptions, prepared: Prepared) -> Waist:
-    """Load it as the judged model is, but asked for a letter, in its own words where it was trained here."""
+def surrogate_loading(source: models.Source, options: ModelOptions, prepared: Prepared) -> Loading:
+    """It is loaded as the judged model is, but asked for a letter, in its own words where it was trained here."""
     template = None if source.template or source.kind == "python" else options.template
     asked = replace(options, readout="choice", temperature=0.0, template=template)
-    return load_checked(source, asked, prepared, gradients=True)[0]
+    return loading_of(source, asked, prepared, gradients=True)
 
 
-def write_all(text: str, waist: Waist, folder: Run, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:
+def write_all(text: str, team: Team, folder: Run, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:
     """Append what comes, with a progress bar that counts items: an item is done with all its records."""
     items = len(prepared.data.items)
     each = prepared.total / items
-    with progress(text, forwards=lambda: waist.forwards) as tick:
+    with progress(text, forwards=lambda: team.forwards, note=(lambda: team.note) if team.note else None) as tick:
         tick(len(folder) / each, items)
         for records in groups:
             folder.append(records)
@@ -223,6 +276,7 @@ def resolve_model(name: str, options: FileOptions, denoiser: str | None = None) 
         denoiser=denoiser,
         trust_remote_code=options.trust_remote_code,
         allow_pickle=options.allow_pickle,
+        offline=options.offline,
     )
 
 
@@ -264,11 +318,16 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _refuse_senseless(options: ModelOptions) -> None:
-    """Refuse model options that make no sense, whatever the model's files are."""
-    if not re.fullmatch(r"[a-z]+(:\d+)?", options.device):
+def refuse_unusable(options: LoadOptions) -> None:
+    """Refuse what no model can be loaded or asked with."""
+    if not re.fullmatch(r"[a-z]+(:[0-9]+)?", options.device):
         raise SpecError(f"--device {options.device}: not a device; write auto, cpu, cuda or cuda:1")
     asking_of(options, 0)
+
+
+def refuse_senseless(options: ModelOptions) -> None:
+    """Refuse model options that make no sense, whatever the model's files are."""
+    refuse_unusable(options)
     given = {
         "--dtype": options.dtype != "auto",
         "--attn": options.attn,
@@ -279,6 +338,23 @@ def _refuse_senseless(options: ModelOptions) -> None:
     refuse_no_effect(options.model, given)
 
 
+def _refuse_senseless_workers(options: ModelOptions, run: RunOptions) -> None:
+    """Refuse what cannot be had from Ray's workers."""
+    if run.ray is None:
+        if run.workers is not None:
+            raise SpecError("--workers has no effect without --ray; --ray local starts them on this machine")
+        return
+    if not run.ray or "://" in run.ray:
+        raise SpecError(f"--ray {run.ray}: write local, auto or HOST:PORT; start the command on a node of the cluster")
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise SpecError(
+            f"--device {options.device}: Ray gives each worker a device of its own; write auto, cpu or cuda"
+        )
+    if options.device_map:
+        raise SpecError(f"--device-map {options.device_map}: a worker of --ray has one device; leave one of them out")
+    refuse_without_ray()
+
+
 def refuse_no_effect(model: str, given: Mapping[str, Any]) -> None:
     """Refuse options, by name, that are given to a model from Python, which cannot obey them."""
     for name in (name for name, value in given.items() if value and model.startswith("python:")):
@@ -287,7 +363,10 @@ def refuse_no_effect(model: str, given: Mapping[str, Any]) -> None:
 
 def refuse_unwritable(place: Path) -> None:
     """Tell before the model is loaded that the folder cannot be made or written."""
-    there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    try:
+        there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise RunError(f"--out {place}: {error.strerror}; choose another --out") from None
     if not there.is_dir():
         raise RunError(f"--out {place}: {there} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safemed_eval.data import overlap_sentences
-from safemed_eval.rounding import floor_to, interval, percent, percent_down, radius
+from safemed_eval.rounding import certified, floor_to, interval, percent, radius, radius_at_least
 
 if TYPE_CHECKING:
     from safemed_eval.report import Summary
@@ -150,7 +151,9 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     if as_json:
         typer.echo(json.dumps(summary.to_json() | ({"reasoning": written.to_json()} if written else {}), indent=2))
         return summary
-    columns = _certify_columns if summary.kind == "certify" else _attack_columns
+    columns: Callable[[Mapping[str, Any]], Cells] = _attack_columns
+    if summary.kind == "certify":
+        columns = partial(_certify_columns, sequential=run.sequential)
     tables = {"modality": summary.by_modality, "question type": summary.by_question_type}
     longest = max(len(name) for heading, groups in tables.items() for name in (heading, *map(name_cell, groups)))
     for heading, groups in tables.items():
@@ -204,15 +207,15 @@ def _attack_columns(row: Mapping[str, Any]) -> Cells:
     }
 
 
-def _certify_columns(row: Mapping[str, Any]) -> Cells:
+def _certify_columns(row: Mapping[str, Any], *, sequential: bool) -> Cells:
     cells = {"n": str(row["n"])}
     for name, point in row["certified"].items():
-        figure = f"{percent_down(point['certified_accuracy'])} {interval(point['lower'], point['upper'])}".strip()
-        cells[f"r>={name}"] = ">ceiling" if point["above_ceiling"] else figure
+        cells[f"r>={name}"] = f"{certified(point)} {interval(point['lower'], point['upper'])}".strip()
+    shown = radius_at_least if sequential else radius
     return cells | {
         "abstain": percent(row["abstention"]),
-        "ACR": radius(row["average_radius"]),
-        "median r": radius(row["median_radius"]),
+        "ACR": shown(row["average_radius"]),
+        "median r": shown(row["median_radius"]),
     }
 
 
@@ -252,6 +255,9 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
     if steps:
         yield "Median steps to a flip: " + ", ".join(f"{count:g} ({name})" for name, count in steps.items())
     for name, cell in summary.overall.items():
+        if cell["parts"]:
+            left = ", ".join(f"{part} {percent(one['accuracy'])}" for part, one in cell["parts"].items())
+            yield f"{name}: left right by each part, in %: {escape(left)}; its own figure is what all leave right"
         if cell["image_blind"]:
             yield f"{name}: {cell['image_blind']} of {cell['n']} never flipped: image-blind, or the attack is broken"
     if summary.notes["letter_only"]:
@@ -275,18 +281,25 @@ def _checklist(checks: Sequence[Mapping[str, str]]) -> Iterator[str]:
 
 
 def _certify_footer(summary: Summary) -> Iterator[str]:
+    from safemed_eval.report._sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence
+
     ceiling, grey = summary.notes["ceiling"], summary.notes["grey_levels_per_radius"]
+    draws, ended = summary.notes["draws"], summary.notes["ended_wrong"]
     yield (
         "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
         "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
         f"{summary.overall['clusters']}). Radii are L2 in \\[0, 1] pixel units over the whole canvas; s is sigma."
     )
-    if summary.asked["readout"] == "generate":
+    if summary.asked["readout"] == "generate" and not draws:
         yield f"'No answer' won the vote for {summary.overall['no_answer']} items; they are abstentions."
     yield (
         "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: the "
         "largest radius at which half are still certified and right."
     )
+    if draws:
+        yield f"{SEQUENTIAL_BOUNDS[0].upper()}{SEQUENTIAL_BOUNDS[1:]} (>=). {draws_sentence(draws)}"
+    if ended:
+        yield f"{ended} of the items without a certificate: {ENDED_WRONG}."
     levels = f" ({floor_to(ceiling * grey, 3)} grey levels RMS)" if grey else ""
     yield f"Ceiling: this sample budget certifies no radius above {floor_to(ceiling, 4)}{levels}, whatever the model."
     at_most = summary.notes["false_certificates_at_most_95"]
@@ -296,10 +309,10 @@ def _certify_footer(summary: Summary) -> Iterator[str]:
         else "No certificate yet."
     )
     if summary.notes["falsified"]:
-        yield from _falsified(summary.notes["falsified"])
+        yield from _falsified(summary.notes["falsified"], summary.out)
 
 
-def _falsified(found: Mapping[str, Any]) -> Iterator[str]:
+def _falsified(found: Mapping[str, Any], folder: str) -> Iterator[str]:
     yield (
         f"{found['certificates']} certificates were attacked within their radius: {found['items']} proved false; "
         f"chance gives a sound tool at most {found['allowed']}."
@@ -310,5 +323,7 @@ def _falsified(found: Mapping[str, Any]) -> Iterator[str]:
             f"{one['prediction']} gets {one['votes']} of {one['n']} votes, a probability of at most "
             f"{one['upper']:.4g}; the certificate says at least {one['claimed']:.4g}"
         )
+    if found["refuted"]:
+        yield escape(f"  The canvases where these votes were counted: {folder}/falsified, (3, H, W) float32.")
     if not found["sound"]:
         yield "[red]More certificates are false than chance explains: do not trust this run, and report it.[/]"

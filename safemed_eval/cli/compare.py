@@ -24,13 +24,25 @@ def compare(
     baseline: Annotated[Path, typer.Argument(help="Run folder of the release that you have.")],
     candidate: Annotated[Path, typer.Argument(help="Run folder of the one that would replace it.")],
     radii: Annotated[
-        str, typer.Option(help="Of certify: where certified accuracy is compared; the suffix s counts in sigma.")
-    ] = grammar.COMPARED_RADII,
+        str | None,
+        typer.Option(
+            help="Of certify: where certified accuracy is compared; the suffix s counts in sigma.",
+            show_default=f"{grammar.COMPARED_RADII}; of sequential runs all that they were asked for",
+        ),
+    ] = None,
     min_drop: Annotated[float, typer.Option(help="A drop of fewer points is no regression.")] = 2.0,
     margin: Annotated[float, typer.Option(help="A drop that is surely below these points is accepted.")] = 5.0,
     level: Annotated[float, typer.Option(help="Probability of a false alarm, over all measures together.")] = 0.05,
     allow_inconclusive: Annotated[
         bool, typer.Option("--allow-inconclusive", help="Exit with 0 where the items are too few to tell.")
+    ] = False,
+    across_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--across-prompts",
+            help="The models may have been asked in different ways: is one that reasons more robust than one that does "
+            "not? Attack both with adaptive; a regression means that the candidate is less robust.",
+        ),
     ] = False,
     junit: Annotated[Path | None, option(panel="Files", help="JUnit XML, for the test tab of a CI.")] = None,
     markdown: Annotated[
@@ -40,7 +52,8 @@ def compare(
 ) -> None:
     """Is the candidate less robust? Exit code 0: no; 1: yes; 2: the runs cannot be compared; 3: too few items to tell.
 
-    Items are paired by id and clustered by patient or image. Both runs must have been asked for the same.
+    Items are paired by id and clustered by patient or image. Both runs must have been asked for the same, but for
+    --across-prompts.
     """
     from safemed_eval.report import compare, gate
 
@@ -51,7 +64,7 @@ def compare(
     for name, file in (("--junit", junit), ("--markdown", markdown), ("--json", json_file)):
         if file and not file.absolute().parent.is_dir():
             raise SpecError(f"{name} {file}: its folder does not exist")
-    found = compare.compare(baseline, candidate, radii=radii, rules=rules)
+    found = compare.compare(baseline, candidate, radii=radii, rules=rules, across_prompts=across_prompts)
     _show(found)
     if junit:
         _write(junit, gate.junit(found, allow_inconclusive=allow_inconclusive))

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from safemed_eval import attacks, grammar
 from safemed_eval.attacks import Attack
 from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
-from safemed_eval.cli._prepare import load_surrogate, prepare, started, surrogate_of, write_all
+from safemed_eval.cli._prepare import prepare, started, surrogate_loading, surrogate_of, write_all
 from safemed_eval.cli._show import show_run
-from safemed_eval.core import CIRCULAR, OFFICIAL
+from safemed_eval.core import CIRCULAR, OFFICIAL, Item
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
+    import torch
+
+    from safemed_eval.data import Canvas
+    from safemed_eval.evaluate import Evaluation
+    from safemed_eval.runs.workers import Loaded
     from safemed_eval.smoothing import Voting
 
 EXAMPLE = (
@@ -73,7 +79,7 @@ def evaluate(
     if model.readout != "generate" and (writing := [name for name, one in chosen.items() if one.needs_texts]):
         raise SpecError(f"--attack {writing[0]}: is for models that write; add --readout generate, or use pgd")
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
-    asked = {
+    spec = {
         "attacks": {
             name: one.described | ({"surrogate": surrogates[one.surrogate].identity} if one.surrogate else {})
             for name, one in chosen.items()
@@ -85,27 +91,60 @@ def evaluate(
         **({"smooth": asdict(voting)} if voting else {}),
     }
     label = "-".join([*conditions[1:], *[f"smooth-{smooth}"] * bool(voting)])
-    prepared = prepare("evaluate", model, data, run, asked, label=label, conditions=conditions)
+    prepared = prepare("evaluate", model, data, run, spec, label=label, conditions=conditions)
     if not prepared.complete:
-        gradients = any(one.needs_gradients for one in chosen.values())
-        with started(prepared, model, gradients=gradients) as (waist, folder):
-            from safemed_eval.evaluate import Evaluation
-            from safemed_eval.runs.images import Keeper
+        from safemed_eval.evaluate import group_size
+        from safemed_eval.runs import units
+        from safemed_eval.runs.images import Keeper
 
-            items = prepared.data.items
-            work = Evaluation(
-                model=waist,
-                canvas=prepared.canvas,
-                seed=run.seed,
-                batch=run.batch_size or _BATCH,
-                quantize=quantize,
-                keep=Keeper(prepared.place, items[:keep_images], quantize),
-                voting=voting,
-                surrogates={name: load_surrogate(source, model, prepared) for name, source in surrogates.items()},
-            )
-            records = work.run(items, list(chosen.values()), official=official, circular=circular, done=folder.done)
-            write_all("evaluating", waist, folder, prepared, records)
+        items, gradients = prepared.data.items, any(one.needs_gradients for one in chosen.values())
+        keeper = Keeper(prepared.place, items[:keep_images], quantize)
+        make = partial(
+            _evaluation,
+            canvas=prepared.canvas,
+            seed=run.seed,
+            wanted=run.batch,
+            gradients=gradients,
+            quantize=quantize,
+            wants=keeper.wants,
+            voting=voting,
+        )
+        with started(
+            prepared,
+            model,
+            run,
+            make,
+            gradients=gradients,
+            surrogates={name: surrogate_loading(one, model, prepared) for name, one in surrogates.items()},
+            store=keeper,
+        ) as (team, folder):
+            asked: list[Attack | str] = [*chosen.values(), *conditions[len(chosen) :]]
+            groups = units.groups(items, asked, group_size(team.ready.batch, prepared.canvas), folder.done)
+            write_all("evaluating", team, folder, prepared, (records for _, records in team.do(groups)))
     show_run(prepared.place, as_json=run.json)
+
+
+def _evaluation(
+    loaded: Loaded,
+    *,
+    wants: Callable[[Item, str], bool],
+    wanted: int | Literal["auto"] | None,
+    gradients: bool,
+    canvas: Canvas,
+    **settings: Any,
+) -> Evaluation:
+    """The work, in whichever process the model has been loaded."""
+    from safemed_eval.evaluate import Evaluation
+    from safemed_eval.models.batch import batch_of
+
+    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
+        if wants(item, condition):
+            loaded.keep(item, condition, clean, attacked)
+
+    batch = batch_of(wanted, _BATCH, loaded.model, canvas.size, gradients=gradients)
+    return Evaluation(
+        model=loaded.model, surrogates=loaded.surrogates, keep=keep, canvas=canvas, batch=batch, **settings
+    )
 
 
 def _voting(smooth: str | None, chosen: Iterable[Attack], *, without_noise: Mapping[str, bool]) -> Voting | None:

@@ -29,8 +29,13 @@ def report(
         typer.Option(help="Read certificates again, from their votes, at this alpha instead of the run's own."),
     ] = None,
     radii: Annotated[
-        str, typer.Option(help="Where certified accuracy is shown; the suffix s counts in sigma.")
-    ] = grammar.RADII,
+        str | None,
+        typer.Option(
+            help="Where certified accuracy is shown; the suffix s counts in sigma. Sequential runs know the radii only "
+            "that they were asked for.",
+            show_default=f"{grammar.RADII}; of sequential runs their own",
+        ),
+    ] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Robustness report",
 ) -> None:
     """Figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs; no model is loaded.
@@ -40,6 +45,7 @@ def report(
     from safemed_eval.report.load import load_all
     from safemed_eval.report.write import refuse_foreign, write
 
+    grammar.radii(radii or grammar.RADII, 1.0)  # what is wrong with them is told before anything is read or written
     refuse_foreign(out)
     loaded = load_all(runs, alpha=alpha)
     if alpha is not None and all(run.kind != "certify" for run in loaded):

@@ -13,7 +13,6 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-from safemed_eval.data._ahead import Canvases, ahead
 from safemed_eval.data._audit import Audit, Counts, Side, audit
 from safemed_eval.data._cues import Cue, cues
 from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
@@ -21,6 +20,7 @@ from safemed_eval.data._export import export
 from safemed_eval.data._look import look_at_all
 from safemed_eval.data._near import NEAR
 from safemed_eval.data._order import reordered, rotation, shuffled
+from safemed_eval.data._reader import Canvases, Reader
 from safemed_eval.data._seen import Training, overlap, overlap_sentences, write_seen
 from safemed_eval.data._select import select
 from safemed_eval.data._verify import verify
@@ -37,9 +37,9 @@ __all__ = [
     "Cue",
     "DataSet",
     "Fit",
+    "Reader",
     "Side",
     "Training",
-    "ahead",
     "audit",
     "canvas_of",
     "cues",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from safemed_eval.core import Item
 from safemed_eval.data._dataset import inside_root
+from safemed_eval.data._guarded import guarded
 from safemed_eval.data._images import Pixels, decode
 from safemed_eval.errors import DataError
 
@@ -51,7 +53,7 @@ def key_of(item: Item) -> Key:
 def look_at_all(
     items: Iterable[Item], progress: Callable[[int, int], None] | None = None, *, likeness: bool = False
 ) -> dict[Key, Look]:
-    """Decode each image of these items once, in a pool of threads.
+    """Decode each image of these items once, each file in a process that it cannot harm; see `_guarded`.
 
     Args:
         progress: called with (images done, images in all).
@@ -61,30 +63,72 @@ def look_at_all(
     for item in items:
         first.setdefault(key_of(item), item)
     seen: dict[Key, Look] = {}
-    with ThreadPoolExecutor() as pool:
-        for key, look in zip(first, pool.map(partial(_look, likeness=likeness), first.values()), strict=True):
-            seen[key] = look
-            if progress:
-                progress(len(seen), len(first))
+    for key, look in zip(first, _looks(list(first.values()), likeness), strict=True):
+        seen[key] = look
+        if progress:
+            progress(len(seen), len(first))
     return seen
 
 
-def _look(item: Item, *, likeness: bool) -> Look:
-    file, notes = None, tuple[str, ...]()
-    if item.drawn:
-        pixels = item.drawn()
-        file = hashlib.sha256(pixels.tobytes()).hexdigest()
-    else:
-        try:
-            path = inside_root(item)
-            file = hashlib.sha256(path.read_bytes()).hexdigest()
-            picture = decode(path)
-        except DataError as error:
-            return Look(file=file, problem=str(error))
-        except OSError as error:
-            return Look(file=file, problem=f"cannot read {item.path}: {error.strerror or error}")
-        pixels, notes = picture.pixels, picture.notes
-    return Look(file=file, pixels=_hash(pixels), notes=notes, likeness=_likeness(pixels) if likeness else None)
+def _looks(items: Sequence[Item], likeness: bool) -> Iterator[Look]:
+    """One for each item's image: of a drawing here, of a file in another process."""
+    places = [None if item.drawn else _place(item) for item in items]
+    work = look_closely if likeness else look
+    read = guarded(f"{__name__}:{work.__name__}", [place for place in places if isinstance(place, Path)])
+    with ThreadPoolExecutor() as pool:
+        drawn = pool.map(partial(_drawn, likeness), [item for item in items if item.drawn])
+        for item, place in zip(items, places, strict=True):
+            if item.drawn:
+                yield next(drawn)
+            elif isinstance(place, Path):
+                yield _of(place, *next(read))
+            else:
+                yield Look(problem=place)
+
+
+def _of(path: Path, found: Any, problem: str | None) -> Look:
+    """From what `look` and `look_closely` found in another process; a file that cannot be decoded has its hash yet."""
+    if problem is not None:
+        return Look(file=_digest(path), problem=problem)
+    file, pixels, notes, words = found
+    likeness = None if words is None else np.array([int(word) for word in words], dtype=np.uint64)
+    return Look(file=file, pixels=pixels, notes=tuple(notes), likeness=likeness)
+
+
+def look(file: Path, *, likeness: bool = False) -> tuple[str | None, str, tuple[str, ...], list[str] | None]:
+    """The fields of the Look of an image file, as JSON can hold them. Raises DataError."""
+    picture = decode(file)
+    words = _likeness(picture.pixels) if likeness else None
+    return _digest(file), _hash(picture.pixels), picture.notes, None if words is None else [str(word) for word in words]
+
+
+def look_closely(file: Path) -> tuple[str | None, str, tuple[str, ...], list[str] | None]:
+    """`look`, with a perceptual hash."""
+    return look(file, likeness=True)
+
+
+def _digest(file: Path) -> str | None:
+    """sha256 of a file's bytes, None where they cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _drawn(likeness: bool, item: Item) -> Look:
+    assert item.drawn is not None
+    pixels = item.drawn()
+    file = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return Look(file=file, pixels=_hash(pixels), likeness=_likeness(pixels) if likeness else None)
+
+
+def _place(item: Item) -> Path | str:
+    """The item's file, or why it has none."""
+    try:
+        return inside_root(item)
+    except DataError as error:
+        return str(error)
 
 
 def _hash(pixels: Pixels) -> str:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from safemed_eval.errors import CheckpointError, ModelOutputError
+from safemed_eval.faults import faults_of_the_model
 
 _FOR_TRAINING = ("labels",)
 """What the processor of PaliGemma adds even where nothing is trained; the model would compute a loss from it."""
@@ -52,6 +53,7 @@ def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Ma
 
     Raises:
         CheckpointError: the processor does not call its image processor exactly once.
+        ModelOutputError: it fails.
     """
     tokenizer = processor.tokenizer
     settings: dict[str, Any] = {"return_tensors": "pt"}
@@ -60,7 +62,8 @@ def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Ma
     watched = _Watched(processor.image_processor)
     processor.image_processor = watched
     try:
-        inputs = processor(text=[prompt], images=[image], **settings)
+        with faults_of_the_model(type(processor).__name__):
+            inputs = processor(text=[prompt], images=[image], **settings)
     finally:
         processor.image_processor = watched.inner
     if len(watched.calls) != 1:

@@ -8,13 +8,18 @@ import pandas as pd
 
 from safemed_eval import grammar
 from safemed_eval.errors import RunError, SpecError
+from safemed_eval.report._sampling import SEQUENTIAL_BOUNDS
+from safemed_eval.report.breakdown import LETTER_ONLY, aims_at_letters
 from safemed_eval.report.load import SLICES, LoadedRun
 from safemed_eval.runs import differences
+from safemed_eval.smoothing import Budget, Sequential
 
 AVERAGE_RADIUS = "average certified radius / ceiling"
+ASKING = "asking"
+"""The part of a spec that says how a model is asked."""
 
 _MADE_BY = ("safemed_eval", "commit", "device")
-_MAY_DIFFER = ("model", "load", "batch_size", "keep_images", "falsify")
+_MAY_DIFFER = ("model", "load", "batch_size", "keep_images", "falsify", "stop_when_wrong")
 _SHOWN = 5
 
 Values = npt.NDArray[np.float64]
@@ -32,14 +37,21 @@ def weights_of(run: LoadedRun) -> list[str]:
     return [str(part["weights_sha256"]) for part in parts] if all(part.get("weights_sha256") for part in parts) else []
 
 
-def refuse_other_specs(one: LoadedRun, two: LoadedRun) -> None:
-    """Raise RunError where the runs were asked for different things, or are one."""
+def refuse_other_specs(one: LoadedRun, two: LoadedRun, *, across_prompts: bool = False) -> None:
+    """Raise RunError where the runs were asked for different things, or are one.
+
+    Args:
+        across_prompts: their models may have been asked in different ways.
+    """
     if one.out.resolve() == two.out.resolve():
         raise RunError(f"{one.out}: is compared with itself; name the run of another checkpoint")
-    here, there = ({key: value for key, value in run.spec.items() if key not in _MAY_DIFFER} for run in (one, two))
+    ignored = (*_MAY_DIFFER, *[ASKING] * across_prompts)
+    here, there = ({key: value for key, value in run.spec.items() if key not in ignored} for run in (one, two))
     found = differences(here, there)
     if found:
         lines = "".join(f"\n  {line}" for line in found)
+        if all(line.startswith(f"{ASKING}.") for line in found):
+            lines += "\n(--across-prompts compares models that are asked in different ways)"
         raise RunError(f"{one.out} and {two.out} cannot be compared; they were asked for different things:{lines}")
 
 
@@ -56,7 +68,7 @@ def refuse_incomplete(run: LoadedRun) -> None:
         raise RunError(f"{run.out}: {run.failed} items failed, which is no pass; mend it and run anew: {error}")
 
 
-def measures_of(one: LoadedRun, two: LoadedRun, radii: str) -> tuple[dict[str, Pair], pd.DataFrame]:
+def measures_of(one: LoadedRun, two: LoadedRun, radii: str | None) -> tuple[dict[str, Pair], pd.DataFrame]:
     """The scores of both runs under every measure, aligned by item, and the items themselves."""
     about, other = (run.frame.drop_duplicates("item").set_index("item").sort_index() for run in (one, two))
     gone, new = about.index.difference(other.index), other.index.difference(about.index)
@@ -75,15 +87,37 @@ def measures_of(one: LoadedRun, two: LoadedRun, radii: str) -> tuple[dict[str, P
     right = [_radii(run.frame, about) for run in (one, two)]
     ceiling = one.smoothing.ceiling
     assert ceiling is not None
-    measures = {}
-    for name, radius in grammar.radii(radii, one.smoothing.sigma).items():
-        if radius > ceiling:
-            raise SpecError(
-                f"--radii {name}: n={one.smoothing.n} draws certify no radius above {ceiling:.4f} at all; leave it out"
-            )
-        measures[f"certified at r >= {name}"] = ((right[0] >= radius).astype(float), (right[1] >= radius).astype(float))
+    measures = {
+        f"certified at r >= {name}": ((right[0] >= radius).astype(float), (right[1] >= radius).astype(float))
+        for name, radius in _compared(one.smoothing, ceiling, radii).items()
+    }
     measures[AVERAGE_RADIUS] = (np.fmax(right[0], 0) / ceiling, np.fmax(right[1], 0) / ceiling)
     return measures, about
+
+
+def _compared(budget: Budget, ceiling: float, radii: str | None) -> dict[str, float]:
+    """Where certified accuracy is compared: as it says, or else at the usual radii or all that sequential runs know."""
+    if not isinstance(budget, Sequential):
+        points = grammar.radii(radii or grammar.COMPARED_RADII, budget.sigma)
+    elif radii is None:
+        points = {name: radius for name, radius in budget.ladder.items() if radius <= ceiling}
+    else:
+        points = {name: _asked(name, radius, budget) for name, radius in grammar.radii(radii, budget.sigma).items()}
+    for name, radius in points.items():
+        if radius > ceiling:
+            raise SpecError(
+                f"--radii {name}: n={budget.n} draws certify no radius above {ceiling:.4f} at all; leave it out"
+            )
+    return points
+
+
+def _asked(name: str, radius: float, budget: Sequential) -> float:
+    found = budget.asked(radius)
+    if found is None:
+        raise SpecError(
+            f"--radii {name}: these sequential runs know {', '.join(budget.ladder)} only, as they were asked"
+        )
+    return found
 
 
 def _scores(rows: pd.DataFrame, about: pd.DataFrame) -> Values:
@@ -104,11 +138,13 @@ def _some(items: pd.Index) -> str:
 def notes_of(one: LoadedRun, two: LoadedRun) -> list[str]:
     """What may differ between the runs, and does; and that they are samples."""
     here, there = (
-        {key: run.spec.get(key) for key in ("load", "batch_size")}
+        {key: run.spec.get(key) for key in ("load", "batch_size", ASKING)}
         | {key: sorted({str(start.get(key)) for start in run.meta["sessions"]}) for key in _MADE_BY}
         for run in (one, two)
     )
     notes = differences(here, there)
+    if here[ASKING] != there[ASKING] and any(map(aims_at_letters, (one, two))):
+        notes.append(LETTER_ONLY)
     denoisers = [run.spec["model"].get("denoiser") for run in (one, two)]
     if denoisers[0] != denoisers[1]:
         names = [run.meta["names"].get("denoiser") or "none" for run in (one, two)]
@@ -116,6 +152,8 @@ def notes_of(one: LoadedRun, two: LoadedRun) -> list[str]:
     settings = [run.spec["model"].get("settings_sha256") for run in (one, two)]
     if settings[0] != settings[1]:
         notes.append("the checkpoints' configurations differ")
+    if one.sequential:
+        notes.append(SEQUENTIAL_BOUNDS)
     if one.meta["sampled"]:
         notes.append(f"a sample: {one.meta['sampled']}")
     if one.meta["skipped"]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safemed_eval.core import CIRCULAR, OFFICIAL, Record
 from safemed_eval.errors import RunError
-from safemed_eval.smoothing import Falsification, Smoothing, Voting, read_prediction
+from safemed_eval.report._fields import check_meta_fields, check_record_fields
+from safemed_eval.smoothing import Budget, Falsification, Smoothing, Voting, budget_of, read_prediction, read_wrong
 
 T = TypeVar("T")
 Kinds = dict[str, tuple[type, ...]]
@@ -33,7 +35,7 @@ _OF_RECORD |= dict.fromkeys(("modality", "question_type", "patient_id", "image_s
 _OF_RECORD["prediction"] = (int, type(None))
 
 
-def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
+def check_meta(out: Path, meta: Mapping[str, Any]) -> Budget | None:
     """Raise RunError unless run.json is that of an evaluate or certify run; returns what a certify run asked for."""
     spec = meta["spec"]
     command = spec.get("command") if isinstance(spec, dict) else None
@@ -43,8 +45,7 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
     _check(where, meta, _OF_META)
     _check(where, spec, _OF_SPEC | _OF_COMMAND[command])
     _check(where, {"denoiser": None} | meta["names"], {"model": _TEXT, "denoiser": _MAYBE_TEXT, "data": _TEXT})
-    if not all(isinstance(start, dict) for start in meta["sessions"]):
-        raise RunError(f"{where}: a session is no object; was it edited?")
+    check_meta_fields(where, meta)
     _check_overlap(where, meta.get("overlap"))
     if type(spec.get("shuffle_options")) not in (int, type(None)):
         raise RunError(f"{where}: shuffle_options cannot be {spec['shuffle_options']!r:.60}; was it edited?")
@@ -54,9 +55,11 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Smoothing | None:
         raise RunError(f"{where}: its conditions are not the attacks of its spec; was it edited?")
     if command == "evaluate":
         return None
+    if type(spec.get("stop_when_wrong")) not in (bool, type(None)):
+        raise RunError(f"{where}: stop_when_wrong cannot be {spec['stop_when_wrong']!r:.60}; was it edited?")
     try:
-        return Smoothing(**spec["smoothing"])
-    except (TypeError, ValueError) as error:
+        return budget_of(spec)
+    except (AttributeError, TypeError, ValueError) as error:
         raise RunError(f"{where}: smoothing: {error}; was it edited?") from None
 
 
@@ -71,29 +74,33 @@ def _check_overlap(where: str, found: Any) -> None:
         raise RunError(f"{where}: overlap cannot be {found!r:.60}; was it edited?")
 
 
-def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record], smoothing: Smoothing | None) -> None:
+def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record], budget: Budget | None) -> None:
     """Raise RunError where a record contradicts itself or what was asked."""
     voting = _asked_for(out, meta["spec"], "smooth", Voting)
     falsification = _asked_for(out, meta["spec"], "falsify", Falsification)
     for record in records:
         where = f"{out}: the record of item {record['item']!r}"
         _check(where, record, _OF_RECORD)
+        check_record_fields(where, record)
         right = record["error"] is None and record["prediction"] == record["label"]
         if record["correct"] != right:
             raise RunError(
                 f"{where} says correct={record['correct']}, but its prediction says otherwise; was it edited?"
             )
-        if smoothing is None:
+        if budget is None:
             if record.get("attack") not in meta["conditions"]:
                 raise RunError(
                     f"{where} is of attack {record.get('attack')!r}, which was not asked for; was it edited?"
                 )
             if voting and record["error"] is None:
                 _check_prediction(where, record, voting)
+            _check_parts(where, record)
             if record["attack"] == CIRCULAR and record["error"] is None:
                 _check_rotations(where, record)
         elif record["error"] is None:
-            _check_votes(where, record, smoothing)
+            _check_budget(where, record, budget)
+            if isinstance(budget, Smoothing):
+                _check_votes(where, record, budget, stop_when_wrong=bool(meta["spec"].get("stop_when_wrong")))
             if falsification:
                 _check_falsified(where, record, falsification)
 
@@ -128,6 +135,12 @@ def _share(found: Any, spec: Falsification) -> float | None:
     return found["share"] if whole and isinstance(found["length"], (int, float)) and found["length"] >= 0 else None
 
 
+def _check_parts(where: str, record: Record) -> None:
+    parts: Any = record.get("parts")
+    if parts is not None and not (isinstance(parts, dict) and all(type(left) is bool for left in parts.values())):
+        raise RunError(f"{where}: parts do not say of each attack whether it left the answer right; was it edited?")
+
+
 def _check_rotations(where: str, record: Record) -> None:
     answers: Any = record.get("rotations")
     places = (*range(len(record["options"])), None)
@@ -137,12 +150,17 @@ def _check_rotations(where: str, record: Record) -> None:
         raise RunError(f"{where}: its prediction does not follow from its rotations; was it edited?")
 
 
-def _check_votes(where: str, record: Record, smoothing: Smoothing) -> None:
-    for name in ("sigma", "alpha", "n0", "n"):
-        if record.get(name) != getattr(smoothing, name):
+def _check_budget(where: str, record: Record, budget: Budget) -> None:
+    for name, asked in {"sampling": budget.sampling, **asdict(budget)}.items():
+        if record.get(name) != asked:
             raise RunError(f"{where} was made with {name}={record.get(name)}, the run with another; was it edited?")
+
+
+def _check_votes(where: str, record: Record, smoothing: Smoothing, *, stop_when_wrong: bool) -> None:
+    """All votes are there, but for those that were not drawn since the selected answer is wrong."""
     _check_counts(where, record, "votes0", smoothing.n0)
-    _check_counts(where, record, "votes", smoothing.n)
+    if not (stop_when_wrong and record.get("votes") is None and read_wrong(tuple(record["votes0"]), record["label"])):
+        _check_counts(where, record, "votes", smoothing.n)
 
 
 def _check_counts(where: str, record: Record, name: str, draws: int) -> None:

@@ -16,8 +16,8 @@ from safemed_eval.report._shots import shots
 from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import Summary, breakdown, grey_levels, measure_of
 from safemed_eval.report.curves import curve_of
-from safemed_eval.report.load import SLICES, Json, LoadedRun
-from safemed_eval.rounding import floor_to, interval, percent, percent_down, radius
+from safemed_eval.report.load import SLICES, Json, LoadedRun, radii_of
+from safemed_eval.rounding import certified, floor_to, interval, percent, radius, radius_at_least
 
 Key = tuple[str | None, str | None]
 """A slice by modality and question type; None is all of them."""
@@ -54,13 +54,14 @@ class Study:
     curves: dict[Key, Json]
 
 
-def studies_of(runs: Sequence[LoadedRun], radii: str) -> list[Study]:
+def studies_of(runs: Sequence[LoadedRun], radii: str | None) -> list[Study]:
     """Measure every slice of every run.
 
     Raises:
         SpecError: `radii` cannot be read.
     """
-    points = [grammar.radii(radii, run.smoothing.sigma) if run.kind == "certify" else {} for run in runs]
+    text = radii_of(runs, radii)
+    points = [grammar.radii(text, run.smoothing.sigma) if run.kind == "certify" else {} for run in runs]
     names = list(dict.fromkeys(run.name for run in runs))
     evaluated = [run for run in runs if run.kind == "evaluate"]
     conditions = list(dict.fromkeys(name for run in evaluated for name in run.conditions))
@@ -153,7 +154,8 @@ def _attack_cells(numbers: Json, conditions: Sequence[str], failed: int) -> list
             continue
         silent = f"\n{cell['no_answer']:,} no answer" if cell["no_answer"] else ""
         unclear = f"\n{cell['abstained']:,} abstained" if cell["abstained"] else ""
-        cells.append(Cell(percent(cell["accuracy"]), _bounds(cell) + unclear + silent, cell["few"]))
+        parts = "".join(f"\n{visible(part)} {percent(one['accuracy'])}" for part, one in (cell["parts"] or {}).items())
+        cells.append(Cell(percent(cell["accuracy"]), _bounds(cell) + unclear + silent + parts, cell["few"]))
     return [*cells, Cell(f"{failed:,}")]
 
 
@@ -165,18 +167,16 @@ def _certify_cells(run: LoadedRun, numbers: Json, *, tell_radius: bool) -> list[
     ]
     for name, point in numbers["certified"].items():
         at = f"r \u2265 {point['radius']:.6g}" if tell_radius and name.endswith("s") else ""
-        if point["above_ceiling"]:
-            cells.append(Cell(">ceiling", at))
-        else:
-            below = "\n".join(filter(None, (_bounds(point), at)))
-            cells.append(Cell(percent_down(point["certified_accuracy"]), below, point["few"]))
+        below = "\n".join(filter(None, (_bounds(point), at)))
+        cells.append(Cell(certified(point), below, point["few"]))
+    shown = radius_at_least if run.sequential else radius
     silent = f"{numbers['no_answer']:,} no answer" if numbers["no_answer"] else ""
     return [
         *cells,
-        Cell(percent(numbers["wrong"] / n if n else None)),
+        Cell(percent(numbers["wrong"] / n if n and numbers["wrong"] is not None else None)),
         Cell(percent(numbers["abstention"]), silent),
-        Cell(radius(numbers["average_radius"])),
-        Cell(radius(numbers["median_radius"])),
+        Cell(shown(numbers["average_radius"]).replace(">=", "\u2265 ")),
+        Cell(shown(numbers["median_radius"]).replace(">=", "\u2265 ")),
         Cell(f"{numbers['failed']:,}"),
     ]
 

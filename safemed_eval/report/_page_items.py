@@ -94,7 +94,8 @@ def details(run: LoadedRun, items: Mapping[str, int], n: int) -> list[list[Any]]
     """What an opened item shows: for each condition one entry per item, None where there is no record.
 
     Entries of `evaluate` are [prediction, probabilities, linf, l2, steps, text, error], and of its circular condition
-    the answers to all rotations; of `certify` [prediction, votes0, votes, p_lower, abstained, error].
+    the answers to all rotations; of `certify` [prediction, votes0, votes, p_lower, abstained, error], and where it is
+    sequential {"draws", "gold", "stopped", "radii": [[name, radius, largest ln e, certified], ...]}.
     """
     found: dict[str, list[Any]] = {name: [None] * n for name in run.conditions or [""]}
     for row in _rows(run.frame):
@@ -102,6 +103,7 @@ def details(run: LoadedRun, items: Mapping[str, int], n: int) -> list[list[Any]]
         error = None if row["error"] is None else visible(row["error"])
         if run.kind == "certify":
             entry = [prediction, row["votes0"], row["votes"], row["p_lower"], row["abstained"], error]
+            entry += [_ladder(row)] if run.sequential and error is None else []
         else:
             chances = None if row["log_probs"] is None else [round(math.exp(one), 5) for one in row["log_probs"]]
             sizes = [None if row[name] is None else float(f"{row[name]:.6g}") for name in ("linf", "l2")]
@@ -111,9 +113,17 @@ def details(run: LoadedRun, items: Mapping[str, int], n: int) -> list[list[Any]]
     return list(found.values())
 
 
+def _ladder(row: Json) -> Json:
+    """What a sequential certificate was read from, the radii from small to large."""
+    rungs = [
+        [visible(name), row["radii"][name], row["max_log_e"][name], row["certified"][name]] for name in row["certified"]
+    ]
+    return {"draws": int(row["stopped_at"]), "gold": int(row["successes"]), "stopped": row["stopped"], "radii": rungs}
+
+
 def _rows(frame: pd.DataFrame) -> Iterator[Json]:
     """The rows with None for what is missing: pandas makes NaN of it."""
-    names = [name for name in (*_OF_ANY, *_OF_EVALUATE, *_OF_CERTIFY) if name in frame]
+    names = [name for name in (*_OF_ANY, *_OF_EVALUATE, *_OF_CERTIFY, *_OF_SEQUENTIAL) if name in frame]
     for values in zip(*(frame[name].tolist() for name in names), strict=True):
         yield {name: _plain(value) for name, value in zip(names, values, strict=True)}
 
@@ -121,6 +131,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[Json]:
 _OF_ANY = ("item", "attack", "correct", "error", "prediction")
 _OF_EVALUATE = ("log_probs", "linf", "l2", "steps", "text", "rotations")
 _OF_CERTIFY = ("votes0", "votes", "p_lower", "radius", "abstained")
+_OF_SEQUENTIAL = ("radii", "certified", "max_log_e", "stopped_at", "successes", "stopped")
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from safemed_eval.data import overlap_sentences
 from safemed_eval.report._page_data import Study
+from safemed_eval.report._sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence, draws_words
 from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 from safemed_eval.report.load import LoadedRun
@@ -33,6 +34,11 @@ def notices_of(studies: Sequence[Study]) -> list[Notice]:
                 "shuffle_options",
                 "were not asked the options in the same order",
                 "what differs may be the order's doing",
+            ),
+            (
+                "sampling",
+                "did not draw noise alike, fixed and sequential",
+                "their average and median radii do not compare",
             ),
             ("canvas", "do not share a canvas, on which eps, sigma and radius are measured", never),
         ):
@@ -91,11 +97,14 @@ def remarks_of(studies: Sequence[Study]) -> list[str]:
 def _certify_remarks(study: Study) -> Iterable[str]:
     ceiling, levels = study.summary.notes["ceiling"], study.summary.notes["grey_levels_per_radius"]
     rms = f" ({floor_to(ceiling * levels, 3)} grey levels RMS)" if levels else ""
-    budget = study.run.smoothing
     yield (
-        f"{budget.n0:,} + {budget.n:,} noisy copies an item at alpha {budget.alpha:g} certify no radius above "
-        f"{floor_to(ceiling, 4)}{rms}, whatever the model."
+        f"{draws_words(study.run)} at alpha {study.run.alpha:g} certify no radius above {floor_to(ceiling, 4)}{rms}, "
+        "whatever the model."
     )
+    if draws := study.summary.notes["draws"]:
+        yield visible(f"{SEQUENTIAL_BOUNDS}. {draws_sentence(draws)}")
+    if ended := study.summary.notes["ended_wrong"]:
+        yield f"{_many(ended, 'item')}: {ENDED_WRONG}."
     if attacked := study.summary.notes["falsified"]:
         yield (
             f"{attacked['certificates']:,} certificates were attacked within their radius: {attacked['items']:,} "
@@ -109,6 +118,11 @@ def _attack_remarks(study: Study) -> Iterable[str]:
     if steps:
         yield "median steps to a flip: " + ", ".join(f"{count:g} ({visible(name)})" for name, count in steps.items())
     for name, cell in overall.items():
+        if cell["parts"]:
+            yield (
+                f"the small figures under {visible(name)} are what each of its parts left right, in %; its own figure "
+                "is what all of them leave right."
+            )
         if cell["image_blind"]:
             yield (
                 f"{cell['image_blind']:,} of {cell['n']:,} items never flipped under {visible(name)}: the model does "

@@ -14,19 +14,20 @@ import pandas as pd
 from safemed_eval import stats
 from safemed_eval.core import CIRCULAR, OFFICIAL
 from safemed_eval.report._duels import should_flip
+from safemed_eval.report._sampling import draws_of, ended_wrong
 from safemed_eval.report._shots import shots
 from safemed_eval.report.degenerate import degenerate
 from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import Json, LoadedRun, load
 from safemed_eval.report.order import order_notes
 from safemed_eval.report.sanity import checklist
-from safemed_eval.smoothing import NO_ANSWER
+from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, Sequential
 
 CANVAS_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
 LETTER_ONLY = (
     "the attacks aim at the option letter after the template's cue, not at the text before it: a model that writes "
-    "more than the letter may be less robust than this; --attack adaptive aims at both"
+    "more than the letter may be less robust than this; --attack adaptive, without --smooth, aims at both"
 )
 
 
@@ -35,8 +36,12 @@ class Summary:
     """The numbers of a run, ready for JSON; shares are in [0, 1], unknown is None.
 
     `overall`, and each entry of `by_modality` and `by_question_type`, hold for `evaluate` {attack: {"accuracy",
-    "lower", "upper", "correct", "n", "clusters", "failed", "no_answer", "abstained", "median_steps", "image_blind"}},
-    for `certify` {"certified": {radius: {...}}, "n", "abstained", "average_radius", "median_radius", ...}.
+    "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained", "median_steps",
+    "image_blind", "parts"}}, for `certify` {"certified": {radius: {...}}, "n", "abstained", "average_radius",
+    "median_radius", ...}. "parts", of an attack made of several, has {"accuracy", "lower", "upper", "correct", ...} of
+    what each of them left right. Sequential certificates know nothing of radii that were not asked for ("asked" is
+    false there), nor of wrong answers, and the average and the median count the largest certified radius that was asked
+    for: lower bounds.
     """
 
     kind: str
@@ -71,7 +76,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     """The numbers of a run, in all and by slice.
 
     Args:
-        radii: for `certify`: where certified accuracy is read, by name; by default at 0.
+        radii: for `certify`: where certified accuracy is read, by name; by default at 0, or at all that were asked for.
     """
     meta, frame, measure = run.meta, run.frame, measure_of(run, radii)
     names = meta["names"]
@@ -79,15 +84,14 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
         notes |= _false_certificates(len(frame), run.smoothing.alpha) | {"falsified": falsified_of(run)}
+        notes |= {"draws": draws_of(run), "ended_wrong": ended_wrong(run)}
     else:
         notes |= order_notes(run)
         if OFFICIAL in run.conditions and not names.get("denoiser"):  # which has its price, too
             notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
     notes["degenerate"] = degenerate(run)
     notes["checklist"] = [asdict(one) for one in checklist(run)]
-    writes = (run.spec["asking"] or {}).get("readout") == "generate"
-    kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, CIRCULAR, "noise", "corrupt"}
-    notes["letter_only"] = writes and bool(kinds) and "adaptive" not in kinds
+    notes["letter_only"] = aims_at_letters(run)
     each = max(1, len(run.conditions))
     return Summary(
         kind=run.kind,
@@ -105,19 +109,38 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     )
 
 
+def aims_at_letters(run: LoadedRun) -> bool:
+    """Whether a model that writes was attacked, but never through what it writes; see LETTER_ONLY."""
+    writes = (run.spec["asking"] or {}).get("readout") == "generate"
+    kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, CIRCULAR, "noise", "corrupt"}
+    return writes and bool(kinds) and "adaptive" not in kinds
+
+
 def measure_of(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Callable[[pd.DataFrame], Json]:
     """The function from some of a run's rows to their numbers, as `Summary` lists them."""
     if run.kind == "certify":
-        return partial(_certified, points=radii or {"0": 0.0}, ceiling=run.smoothing.ceiling)
+        budget = run.smoothing
+        own = budget.ladder if isinstance(budget, Sequential) else {"0": 0.0}
+        return partial(_certified, points=radii or own, budget=budget)
     huge = {shot.condition for shot in shots(run) if shot.is_huge and should_flip(shot)}
-    return partial(_attacked, conditions=run.conditions, huge=huge)
+    return partial(_attacked, conditions=run.conditions, huge=huge, parts=_parts_of(run))
+
+
+def _parts_of(run: LoadedRun) -> dict[str, list[str]]:
+    """The names of the parts of each condition that is an attack made of several."""
+    if run.frame.empty or "parts" not in run.frame:
+        return {}
+    met = run.frame.dropna(subset="parts").groupby("attack")["parts"]
+    return {str(name): list(dict.fromkeys(part for one in some for part in one)) for name, some in met}
 
 
 def _asked(run: LoadedRun) -> Json:
     spec, model, names = run.spec, run.meta["model"], run.meta["names"]
     options: Json = {"quantize": spec.get("quantize"), "smooth": smooth_of(run)}
     if run.kind == "certify":
-        options = asdict(run.smoothing)
+        options = {"sampling": run.smoothing.sampling, **asdict(run.smoothing)}
+        options |= {"radii": ",".join(options["radii"])} if run.sequential else {}
+        options |= {"stop_when_wrong": run.spec.get("stop_when_wrong")}
     return {
         "model": names["model"],
         "denoiser": names.get("denoiser"),
@@ -144,29 +167,44 @@ def _by(frame: pd.DataFrame, column: str, measure: Callable[[pd.DataFrame], Json
     return {str(name): measure(frame[frame[column] == name]) for name in sorted(frame[column].unique())}
 
 
-_MEASURED = ("attack", "correct", "cluster", "error", "prediction", "abstained", "steps")
+_MEASURED = ("attack", "correct", "cluster", "error", "prediction", "abstained", "steps", "parts")
 
 
-def _attacked(part: pd.DataFrame, conditions: Sequence[str], huge: Set[str]) -> Json:
+def _attacked(
+    part: pd.DataFrame, conditions: Sequence[str], huge: Set[str], parts: Mapping[str, Sequence[str]]
+) -> Json:
     rows = part[[column for column in _MEASURED if column in part]]
     under = {} if rows.empty else dict(list(rows.groupby("attack")))
-    return {name: _accuracy(under.get(name, rows[:0]), name in huge) for name in conditions}
+    return {name: _accuracy(under.get(name, rows[:0]), name in huge, parts.get(name, ())) for name in conditions}
 
 
-def _accuracy(part: pd.DataFrame, huge: bool) -> Json:
-    correct = [] if part.empty else part["correct"].tolist()
-    share = stats.clustered_proportion(correct, clusters_of(part))
+def _accuracy(part: pd.DataFrame, huge: bool, parts: Sequence[str]) -> Json:
+    share = _share([] if part.empty else part["correct"].tolist(), part)
     return {
-        "accuracy": share.estimate,
-        "lower": share.lower,
-        "upper": share.upper,
-        "correct": share.count,
-        "n": share.n,
-        "clusters": share.clusters,
-        "few": share.few,
+        **share,
         **_outcomes(part),
-        "image_blind": share.count if huge else None,
+        "image_blind": share["correct"] if huge else None,
+        "parts": {name: _share(_left_by(name, part), part) for name in parts} or None,
     }
+
+
+def _share(correct: Sequence[bool], part: pd.DataFrame) -> Json:
+    found = stats.clustered_proportion(correct, clusters_of(part))
+    return {
+        "accuracy": found.estimate,
+        "lower": found.lower,
+        "upper": found.upper,
+        "correct": found.count,
+        "n": found.n,
+        "clusters": found.clusters,
+        "few": found.few,
+    }
+
+
+def _left_by(name: str, part: pd.DataFrame) -> list[bool]:
+    """Whether each item was right after this part of an attack; one that did not meet it was wrong before."""
+    met = [] if part.empty else part["parts"].tolist()
+    return [isinstance(one, dict) and one.get(name, False) for one in met]
 
 
 def _outcomes(part: pd.DataFrame) -> Json:
@@ -184,34 +222,40 @@ def _outcomes(part: pd.DataFrame) -> Json:
     }
 
 
-def _certified(part: pd.DataFrame, points: Mapping[str, float], ceiling: float | None) -> Json:
-    n = len(part)
+def _certified(part: pd.DataFrame, points: Mapping[str, float], budget: Budget) -> Json:
+    n, ceiling = len(part), budget.ceiling
     right = part["correct"] & part["radius"].notna() if n else pd.Series(dtype=bool)
     radius = part["radius"].where(right).astype(float) if n else pd.Series(dtype=float)
     curve = {}
     for name, value in points.items():
-        share = stats.clustered_proportion((radius >= value).tolist(), clusters_of(part))
-        beyond = ceiling is not None and value > ceiling
+        at = budget.asked(value) if isinstance(budget, Sequential) else value
+        beyond = ceiling is not None and at is not None and at > ceiling
+        share = stats.clustered_proportion((radius >= (value if at is None else at)).tolist(), clusters_of(part))
+        known = at is not None and not beyond
         curve[name] = {
             "radius": value,
-            "certified_accuracy": None if beyond else share.estimate,
-            "lower": None if beyond else share.lower,
-            "upper": None if beyond else share.upper,
-            "certified": None if beyond else share.count,
+            "certified_accuracy": share.estimate if known else None,
+            "lower": share.lower if known else None,
+            "upper": share.upper if known else None,
+            "certified": share.count if known else None,
             "above_ceiling": beyond,
-            "few": share.few,
+            "asked": at is not None,
+            "few": known and share.few,
         }
     failed = int(part["error"].notna().sum()) if n else 0
     abstained = int(part["abstained"].notna().sum()) if n else 0
     half = radius.fillna(-1.0).quantile(0.5, interpolation="higher") if n else -1.0
+    # Sequential certificates are of the gold answer alone; where draws end with a wrong selection, so are fixed ones.
+    gold_only = isinstance(budget, Sequential)
+    unseen = gold_only or bool(n and (part["abstained"] == WRONG).any())
     return {
         "certified": curve,
         "n": n,
         "clusters": len(set(clusters_of(part))),
         "abstained": abstained,
         "abstention": abstained / n if n else None,
-        "no_answer": int((part["abstained"] == NO_ANSWER).sum()) if n else 0,
-        "wrong": int((part["radius"].notna() & ~right).sum()) if n else 0,
+        "no_answer": None if gold_only else int((part["abstained"] == NO_ANSWER).sum()) if n else 0,
+        "wrong": None if unseen else int((part["radius"].notna() & ~right).sum()) if n else 0,
         "average_radius": float(radius.fillna(0.0).mean()) if n else None,
         "median_radius": float(half) if half >= 0 else None,
         "failed": failed,

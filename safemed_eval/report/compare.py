@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from safemed_eval import grammar, paired, stats
+from safemed_eval import paired, stats
 from safemed_eval.report._aligned import (
+    ASKING,
     AVERAGE_RADIUS,
     Pair,
     Values,
@@ -110,6 +111,7 @@ class Comparison:
     candidate: str
     verdict: Verdict
     same_weights: bool
+    """And asked in the same way."""
     items: int
     rules: Rules
     overall: list[Change]
@@ -139,8 +141,9 @@ def compare(
     baseline: str | Path,
     candidate: str | Path,
     *,
-    radii: str = grammar.COMPARED_RADII,
+    radii: str | None = None,
     rules: Rules | None = None,
+    across_prompts: bool = False,
 ) -> Comparison:
     """Whether the run `candidate` is significantly less robust than the run `baseline`.
 
@@ -149,6 +152,9 @@ def compare(
     clusters, McNemar's test where a cluster is an item; for the average radius by random flips. Holm's correction holds
     the rate of false alarms over all measures at `level`: of alarms where baseline and candidate are exchangeable.
 
+    Args:
+        radii: see `grammar.radii`; by default 0, 0.5 and 1 sigma, or all that sequential runs were asked for.
+        across_prompts: the models may have been asked in different ways, as one that reasons and one that does not.
     Returns:
         "regression": a significant drop of at least `min_drop`, in all items, of some measure.
         "no regression": for every measure outcomes are identical, or the drop is less than `margin` with confidence
@@ -158,15 +164,15 @@ def compare(
     Raises:
         RunError: the runs cannot be compared: other data, prompts, canvas, attacks or smoothing; items missing, new or
             failed; a run that is empty, unfinished or no run.
-        SpecError: a radius above what the sample budget can certify.
+        SpecError: a radius above what the sample budget can certify, or that sequential runs were not asked for.
     """
     rules = rules or Rules()
     one, two = load(Path(baseline)), load(Path(candidate))
-    refuse_other_specs(one, two)
+    refuse_other_specs(one, two, across_prompts=across_prompts)
     for run in (one, two):
         refuse_incomplete(run)
     measures, about = measures_of(one, two, radii)
-    same = bool(weights_of(one)) and weights_of(one) == weights_of(two)
+    same = bool(weights_of(one)) and weights_of(one) == weights_of(two) and one.spec.get(ASKING) == two.spec.get(ASKING)
     clusters = stats.cluster_codes(about["cluster"].tolist())
     overall = judge(measures, clusters, rules, slices={ALL: np.ones(len(about), dtype=bool)})
     groups = {

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from safemed_eval import grammar
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, UNKNOWN
 from safemed_eval.errors import RunError, SpecError
+from safemed_eval.report._certificates import read_certificates
 from safemed_eval.report._checked import check_meta, check_records
 from safemed_eval.runs import read_meta, read_records
-from safemed_eval.smoothing import Smoothing, read_votes
+from safemed_eval.smoothing import SEQUENTIAL, Budget, Sequential, budget_of
 
 Json = dict[str, Any]
 
@@ -64,9 +65,15 @@ class LoadedRun:
         return list(self.meta["conditions"])
 
     @property
-    def smoothing(self) -> Smoothing:
+    def smoothing(self) -> Budget:
         """Of a `certify` run, with the alpha at which it was read."""
-        return Smoothing(**self.spec["smoothing"] | {"alpha": self.alpha})
+        assert self.alpha is not None
+        return replace(budget_of(self.spec), alpha=self.alpha)
+
+    @property
+    def sequential(self) -> bool:
+        """Whether a `certify` run draws as many noisy copies as it takes to decide its radii, and knows no others."""
+        return self.spec.get("sampling") == SEQUENTIAL
 
     @property
     def unfinished(self) -> int:
@@ -105,17 +112,16 @@ def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> L
         frame["cluster"] = frame["patient_id"].fillna(frame["image_sha256"]).fillna(frame["image"])
         for column in SLICES:
             frame[column] = frame[column].fillna(UNKNOWN)
-    if own is not None:
-        _read_certificates(out, frame, own, check=True)
+    if own is None:
+        alpha = None
+    else:
+        alpha = own.alpha if alpha is None else alpha
         try:
-            smoothing = replace(own, alpha=own.alpha if alpha is None else alpha)
+            replace(own, alpha=alpha)
         except ValueError as error:
             raise SpecError(f"--alpha {alpha}: {error}") from None
-        if smoothing != own:
-            _read_certificates(out, frame, smoothing, check=False)
-        alpha = smoothing.alpha
-    else:
-        alpha = None
+        read = read_certificates(out, records, own, alpha)
+        frame = frame if frame.empty else frame.assign(**{str(column): read[column] for column in read})
     return LoadedRun(out=out, name=name or _model_of(meta), meta=meta, frame=frame, alpha=alpha)
 
 
@@ -146,6 +152,7 @@ def load_all(runs: Sequence[str], *, alpha: float | None = None) -> list[LoadedR
         raise SpecError(f"{twice[0]}: is given twice")
     words: tuple[Callable[[LoadedRun], str], ...] = (
         lambda run: f"sigma {run.spec['smoothing']['sigma']:g}" if run.kind == "certify" else "",
+        lambda run: SEQUENTIAL if run.sequential else "",
         lambda run: run.out.name,
         lambda run: str(run.out),
     )
@@ -160,33 +167,14 @@ def load_all(runs: Sequence[str], *, alpha: float | None = None) -> list[LoadedR
     return loaded
 
 
-def _read_certificates(out: Path, frame: pd.DataFrame, smoothing: Smoothing, *, check: bool) -> None:
-    """Replace what the votes decide in every row; with check, refuse a record that says otherwise."""
-    if frame.empty:
-        return
-    read = lru_cache(maxsize=None)(lambda votes0, votes: read_votes(votes0, votes, smoothing))
-    rows: list[Json] = []
-    for record in frame.to_dict("records"):
-        found = None if record["votes"] is None else read(tuple(record["votes0"]), tuple(record["votes"]))
-        row = {
-            "prediction": found.prediction if found else None,
-            "p_lower": found.p_lower if found else None,
-            "radius": found.radius if found else None,
-            "abstained": found.abstained if found else None,
-            "correct": found is not None and found.prediction == record["label"],
-        }
-        if check and not all(_agree(record[key], value) for key, value in row.items()):
-            raise RunError(
-                f"{out}: the certificate of item '{record['item']}' does not follow from its votes; was it edited?"
-            )
-        rows.append(row)
-    read_anew = pd.DataFrame(rows, index=frame.index).astype({"radius": float, "p_lower": float})
-    for column in read_anew:
-        frame[column] = read_anew[column]
-
-
-def _agree(there: Any, here: Any) -> bool:
-    """Whether a stored value is the one found now; SciPy's quantiles may differ in their last bits."""
-    if here is None or pd.isna(there):
-        return here is None and (there is None or bool(pd.isna(there)))
-    return bool(abs(there - here) < 1e-9) if isinstance(here, float) else bool(there == here)
+def radii_of(runs: Sequence[LoadedRun], radii: str | None) -> str:
+    """Where certified accuracy is read: as it says, or else at the usual radii, and all that sequential runs know."""
+    if radii is not None:
+        return radii
+    known: dict[str, float] = {}
+    for run in runs:
+        if run.kind == "certify":
+            own = run.smoothing
+            found = own.radii if isinstance(own, Sequential) else grammar.radii(grammar.RADII, own.sigma)
+            known |= {name: known.get(name, radius) for name, radius in found.items()}
+    return ",".join(sorted(known, key=lambda name: known[name])) or grammar.RADII

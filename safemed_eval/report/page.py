@@ -17,7 +17,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from safemed_eval import grammar
 from safemed_eval.core import UNATTACKED
 from safemed_eval.errors import RunError
 from safemed_eval.report import _page_data as data
@@ -26,6 +25,7 @@ from safemed_eval.report._page_data import Study
 from safemed_eval.report._page_remarks import notices_of, remarks_of
 from safemed_eval.report._page_texts import COLUMNS as TEXT_COLUMNS
 from safemed_eval.report._page_texts import texts_of
+from safemed_eval.report._sampling import draws_words
 from safemed_eval.report._text import visible
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
 from safemed_eval.rounding import ceil_to
@@ -35,11 +35,11 @@ _COMMANDS = {"evaluate": "accuracy, clean and under attack", "certify": "certifi
 _FOLDER = Path(__file__).parent / "_page"
 
 
-def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str = grammar.RADII) -> None:
+def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str | None = None) -> None:
     """Write the page of these runs, evaluate and certify mixed.
 
     Args:
-        radii: where certified accuracy is read; see `grammar.radii`.
+        radii: where certified accuracy is read; see `grammar.radii` and `radii_of`.
     Raises:
         SpecError: `radii` cannot be read. RunError: the file cannot be written.
     """
@@ -68,6 +68,7 @@ def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str 
         checklists=[_checklist(study) for study in studies if study.summary.notes.get("checklist")],
         false_certificates=[_false_certificates(study) for study in kinds.get("certify", [])],
         most_images=single.MOST_IMAGES,
+        sequential=any(run.sequential for run in runs),
         doubtful={kind: _doubtful(mine) for kind, mine in kinds.items()},
         norms=[norm for norm in ("linf", "l2") if norm in norms],
         hides_huge=any(data.hides_huge(study.run) for study in kinds.get("evaluate", [])),
@@ -103,7 +104,7 @@ def _overview(studies: Sequence[Study], items: single.Items, slices: Mapping[str
         }
         about |= single.outcomes(run, known, len(items))
         if run.kind == "certify":
-            about |= {"sigma": run.smoothing.sigma, "ceiling": run.smoothing.ceiling}
+            about |= {"sigma": run.smoothing.sigma, "ceiling": run.smoothing.ceiling, "alpha": run.alpha}
         else:
             about |= {"conditions": list(map(visible, run.conditions)), "families": data.families(run)}
             about["attacks"] = [
@@ -128,11 +129,7 @@ def _facts(study: Study) -> Json:
     run, asked = study.run, study.summary.asked
     meta, spec = run.meta, run.spec
     if run.kind == "certify":
-        smoothing = run.smoothing
-        method = (
-            f"noise of sigma {smoothing.sigma:g}; {smoothing.n0:,} draws to select the answer, {smoothing.n:,} to "
-            f"bound it; alpha {smoothing.alpha:g}"
-        )
+        method = f"noise of sigma {run.smoothing.sigma:g}; {draws_words(run)}; alpha {run.alpha:g}"
     else:
         method = ", ".join(run.conditions) + (", on 8-bit grey levels" if spec["quantize"] else "")
         method += f"; answers of the smoothed model, by vote ({asked['smooth']})" if asked["smooth"] else ""

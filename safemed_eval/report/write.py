@@ -35,7 +35,7 @@ def refuse_foreign(out: Path) -> None:
         raise RunError(f"--out {out}: is no report, it holds {strange[0]}; name a new or empty folder")
 
 
-def write(runs: Sequence[LoadedRun], out: Path, *, title: str, radii: str) -> Written:
+def write(runs: Sequence[LoadedRun], out: Path, *, title: str, radii: str | None) -> Written:
     """Write `report.html`, `figures/` and `tables/`; figures and tables of an earlier report there are removed.
 
     Raises:

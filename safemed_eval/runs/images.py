@@ -30,9 +30,13 @@ class Keeper:
         self._ids = {item.id for item in items}
         self._quantized = quantized
 
+    def wants(self, item: Item, condition: str) -> bool:
+        """Whether it stores this item under this condition."""
+        return condition != "clean" and item.id in self._ids
+
     def __call__(self, item: Item, condition: str, clean: Any, attacked: Any) -> None:
         """Store one item; canvases are (3, H, W) tensors."""
-        if condition == "clean" or item.id not in self._ids:
+        if not self.wants(item, condition):
             return
         try:
             self._store(item, condition, clean, attacked)

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from safemed_eval.smoothing._spec import Falsification, Smoothing, Voting
-from safemed_eval.smoothing._votes import NO_ANSWER, UNCLEAR, Prediction, read_prediction, read_votes
+from safemed_eval.smoothing._sequential import CAP, CERTIFIED, FUTILE, UNPROVED, Ladder, SequentialCertificate, unpack
+from safemed_eval.smoothing._spec import (
+    FIXED,
+    SEQUENTIAL,
+    Budget,
+    Falsification,
+    Sequential,
+    Smoothing,
+    Voting,
+    budget_of,
+)
+from safemed_eval.smoothing._votes import (
+    NO_ANSWER,
+    UNCLEAR,
+    WRONG,
+    Prediction,
+    read_prediction,
+    read_votes,
+    read_wrong,
+)
 
 __all__ = [
+    "CAP",
+    "CERTIFIED",
+    "FIXED",
+    "FUTILE",
     "NO_ANSWER",
+    "SEQUENTIAL",
     "UNCLEAR",
+    "UNPROVED",
+    "WRONG",
+    "Budget",
     "Falsification",
+    "Ladder",
     "Prediction",
+    "Sequential",
+    "SequentialCertificate",
     "Smoothing",
     "Voting",
+    "budget_of",
     "read_prediction",
     "read_votes",
+    "read_wrong",
+    "unpack",
 ]

@@ -10,6 +10,21 @@ from safemed_eval.smoothing._spec import Smoothing
 
 NO_ANSWER = "no answer won"
 UNCLEAR = "p_value > alpha"
+WRONG = "wrong answer selected"
+
+
+def selected(votes0: tuple[int, ...]) -> int:
+    """The class with most selection votes, the first of those that tie."""
+    return max(range(len(votes0)), key=lambda c: (votes0[c], -c))
+
+
+def read_wrong(votes0: tuple[int, ...], gold: int) -> Certificate | None:
+    """What is known of an item whose draws end because its selected class is not gold; None where it is gold."""
+    chosen = selected(votes0)
+    if chosen == gold:
+        return None
+    abstained = NO_ANSWER if chosen == len(votes0) - 1 else WRONG
+    return Certificate(votes0=votes0, prediction=None, p_lower=None, radius=None, abstained=abstained)
 
 
 def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoothing) -> Certificate:
@@ -19,7 +34,7 @@ def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoot
         votes0: selection votes for classes 0 .. K.
         votes: estimation votes, same layout.
     """
-    chosen = max(range(len(votes0)), key=lambda c: (votes0[c], -c))
+    chosen = selected(votes0)
     p_lower = stats.clopper_pearson_lower(votes[chosen], sum(votes), smoothing.alpha)
     radius, abstained = stats.certified_radius(p_lower, smoothing.sigma), None
     if chosen == len(votes0) - 1:

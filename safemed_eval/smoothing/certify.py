@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
 from safemed_eval.core import Certificate, Vote
+from safemed_eval.smoothing._sequential import Hits, Ladder, SequentialCertificate
 from safemed_eval.smoothing._spec import Smoothing
-from safemed_eval.smoothing._votes import read_votes
+from safemed_eval.smoothing._votes import read_votes, read_wrong
 from safemed_eval.smoothing.noise import Streams, noisy_copies
 
 Rng = Callable[[str, int], torch.Generator]
@@ -16,7 +17,9 @@ Rng = Callable[[str, int], torch.Generator]
 
 
 @torch.no_grad()
-def certify(vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng, batch: int) -> Certificate:
+def certify(
+    vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng, batch: int, gold: int | None = None
+) -> Certificate:
     """Certify the smoothed answer around one image.
 
     n0 noisy copies choose a class, n fresh ones bound its probability from below by Clopper and Pearson.
@@ -26,6 +29,7 @@ def certify(vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng,
         canvas: (3, H, W) float32 in [0, 1], on the vote's device.
         rng: must give independent streams for the two purposes.
         batch: copies per call of `vote`; does not change the noise. Memory does not grow with n.
+        gold: where given, the n copies are drawn only if it is the class that was chosen; if not there is no radius.
     Returns:
         Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the noise it
         does not exceed the true one: the smoothed classifier gives the certified class for every canvas within it.
@@ -36,15 +40,41 @@ def certify(vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng,
         chosen; a class K exists at all; a tie of the selection goes to the first class.
     """
     votes0 = count_votes(vote, canvas, smoothing.sigma, smoothing.n0, batch, lambda chunk: rng("select", chunk))
+    if gold is not None and (wrong := read_wrong(votes0, gold)):
+        return wrong
     votes = count_votes(vote, canvas, smoothing.sigma, smoothing.n, batch, lambda chunk: rng("estimate", chunk))
     return read_votes(votes0, votes, smoothing)
 
 
+@torch.no_grad()
+def certify_gold(
+    vote: Vote, canvas: torch.Tensor, ladder: Ladder, *, gold: int, rng: Rng, batch: int
+) -> SequentialCertificate:
+    """Certify that the smoothed answer around one image is gold, at the ladder's radii, by as few draws as it takes.
+
+    The draws are the first of those that `certify` bounds a probability with, whatever the batch. Those that are left
+    of a batch when the rule ends are not counted. See `Ladder` for the rule and `certify` for the other arguments.
+
+    Returns:
+        With probability >= 1 - alpha over the noise no certified radius exceeds the true one.
+    Raises:
+        ModelOutputError: the model returned NaN or infinite scores.
+    """
+    sigma, n = ladder.spec.sigma, ladder.spec.n
+
+    def hits() -> Iterator[Hits]:
+        for copies in noisy_copies(canvas, sigma, n, batch, lambda chunk: rng("estimate", chunk)):
+            yield (vote(copies) == gold).cpu().numpy()
+
+    return ladder.follow(hits(), gold)
+
+
 def count_votes(
-    vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams
+    vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams, first: int = 0
 ) -> tuple[int, ...]:
-    """How many of n noisy copies vote for each class 0 .. K."""
+    """How many of n noisy copies, from `first` on, vote for each class 0 .. K."""
     counts = torch.zeros(vote.classes, dtype=torch.int64, device=canvas.device)
-    for copies in noisy_copies(canvas, sigma, n, batch, streams):
-        counts += torch.bincount(vote(copies), minlength=vote.classes)
+    one = counts.new_ones(batch)
+    for copies in noisy_copies(canvas, sigma, n, batch, streams, first):
+        counts.index_add_(0, vote(copies), one[: len(copies)])  # bincount would wait for the device
     return tuple(counts.tolist())

@@ -13,7 +13,9 @@ Streams = Callable[[int], torch.Generator]
 """From a chunk's index to its generator."""
 
 
-def noisy_copies(canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams) -> Iterator[torch.Tensor]:
+def noisy_copies(
+    canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams, first: int = 0
+) -> Iterator[torch.Tensor]:
     """n noisy copies of one image, `batch` at a time, in memory that does not grow with n.
 
     Noise is drawn and added in float32, whatever the model computes in. Whole chunks are drawn and cut, so that the
@@ -21,11 +23,14 @@ def noisy_copies(canvas: torch.Tensor, sigma: float, n: int, batch: int, streams
 
     Args:
         canvas: (3, H, W) float32.
+        first: leave out the copies before this one, a multiple of CHUNK; none of them is drawn.
     Yields:
         (b, 3, H, W) float32, not clamped; valid until the next batch is taken.
     """
+    if first % CHUNK:
+        raise ValueError(f"first must be a multiple of {CHUNK}, got {first}")
     noise = canvas.new_empty((batch + CHUNK - 1, *canvas.shape))
-    drawn = chunk = 0
+    drawn, chunk = 0, first // CHUNK
     while n:
         size = min(batch, n)
         while drawn < size:

@@ -533,20 +533,39 @@
     ];
   }
 
+  const ABSTAINED = {
+    "no answer won": "“no answer” won the vote",
+    "p_lower <= 1/2": "p lower is not above 1/2",
+    "wrong answer selected": "the selected answer is wrong, and no more was drawn",
+    "no radius certified": "none of the radii that were asked for could be certified for the gold answer",
+  };
+  const ENDED = {
+    certified: "all radii up to the ceiling were certified",
+    futile: "the next radius was out of reach",
+    cap: "no more were allowed",
+  };
+
   function certificate(run, [entry], i) {
-    const [prediction, votes0, votes, pLower, abstained, error] = entry;
+    const [prediction, votes0, votes, pLower, abstained, error, ladder] = entry;
     if (error !== null) return [make("p", { class: "wrong" }, `Failed: ${error}`)];
     const radius = run.radii[i];
     const levels = run.grey === null || radius === null ? "" : ` (${floorText(radius * run.grey, 2)} grey levels RMS)`;
     const judgement = prediction === items.label[i] ? "right" : "wrong";
-    const why = abstained === "no answer won" ? "“no answer” won the vote" : "p lower is not above 1/2";
     const said =
       abstained === null
         ? `Certified radius ${floorText(radius, 4)}${levels} for ${answer(i, prediction)}, which is ${judgement}.`
-        : `Abstained: ${why}.`;
+        : `No certificate: ${ABSTAINED[abstained]}.`;
     const bound = pLower === null ? "n/a" : floorText(pLower, 4);
-    const sum = votes.reduce((a, b) => a + b, 0);
-    const rows = votes.map((n, k) =>
+    return [
+      make("p", {}, said),
+      make("p", { class: "note" }, `Sigma ${run.sigma}; p lower ${bound}; ceiling ${floorText(run.ceiling, 4)}`),
+      ...(ladder ? evidence(run, ladder) : counted(run, votes0, votes, i)),
+    ];
+  }
+
+  function counted(run, votes0, votes, i) {
+    const sum = votes?.reduce((a, b) => a + b, 0);
+    const rows = votes0.map((n, k) =>
       make(
         "tr",
         {},
@@ -556,8 +575,8 @@
           k < optionsOf(i).length ? answer(i, k) : "no answer",
           k === items.label[i] ? goldTag() : null,
         ),
-        make("td", {}, votes0[k].toLocaleString("en")),
-        make("td", {}, n.toLocaleString("en"), bar(n / sum)),
+        make("td", {}, n.toLocaleString("en")),
+        votes ? make("td", {}, votes[k].toLocaleString("en"), bar(votes[k] / sum)) : make("td", {}, "n/a"),
       ),
     );
     const table = make(
@@ -568,9 +587,34 @@
       make("tbody", {}, rows),
     );
     return [
-      make("p", {}, said),
-      make("p", { class: "note" }, `Sigma ${run.sigma}; p lower ${bound}; ceiling ${floorText(run.ceiling, 4)}`),
       make("div", { class: "box votes", tabindex: 0, role: "region", "aria-label": `Votes of ${run.name}` }, table),
+    ];
+  }
+
+  /** What a sequential certificate was read from. */
+  function evidence(run, { draws, gold: hits, stopped, radii }) {
+    const rows = radii.map(([name, radius, logE, certified]) =>
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, name.endsWith("s") ? `${name} = ${floorText(radius, 4)}` : name),
+        make("td", {}, floorText(logE, 4)),
+        make("td", {}, certified ? "✓ yes" : "no"),
+      ),
+    );
+    const table = make(
+      "table",
+      {},
+      make("caption", {}, make("span", {}, "Evidence for the gold answer, by radius")),
+      heads(["Radius", "largest ln e", "certified"]),
+      make("tbody", {}, rows),
+    );
+    const [right, all] = [hits, draws].map((n) => n.toLocaleString("en"));
+    const needed = ceilText(-Math.log(run.alpha), 4);
+    return [
+      make("p", {}, `${right} of ${all} noisy copies were answered with gold; then ${ENDED[stopped]}.`),
+      make("p", { class: "note" }, `A radius is certified where ln e reached ${needed}, there and at all smaller radii.`),
+      make("div", { class: "box votes", tabindex: 0, role: "region", "aria-label": `Evidence of ${run.name}` }, table),
     ];
   }
 

@@ -90,6 +90,9 @@ def notes(runs: Sequence[LoadedRun]) -> list[str]:
             found.append(f"{run.name}: {run.failed} of {run.meta['items']} items failed and count as wrong.")
         if run.unfinished > 0:
             found.append(f"{run.name}: unfinished, without {run.unfinished} of its records.")
+        if run.sequential:
+            radii = ", ".join(run.spec["smoothing"]["radii"])
+            found.append(f"{run.name}: sequential, certified at {radii} only; in between a lower bound.")
     sampled = dict.fromkeys(str(run.meta["sampled"]) for run in runs if run.meta["sampled"])
     found += [f"Sample: {text}." for text in sampled]
     if len({str(run.spec["data"]) for run in runs}) > 1:

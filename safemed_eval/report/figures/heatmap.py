@@ -15,6 +15,7 @@ from safemed_eval.report.figures._sheet import below, sheet
 from safemed_eval.report.figures._style import TWO_COLUMNS, plain
 from safemed_eval.report.load import Json, LoadedRun
 from safemed_eval.rounding import floor_to
+from safemed_eval.smoothing import Sequential
 
 _MOST_COLUMNS = 12
 _SIDE_BY_SIDE = 6
@@ -60,11 +61,7 @@ def _strongest(run: LoadedRun) -> str | None:
 
 
 def _certified(run: LoadedRun, rows: Sequence[str], columns: Sequence[str]) -> Panels:
-    sigma, ceiling = run.smoothing.sigma, run.smoothing.ceiling or 0.0
-    times = next((times for times in _SIGMAS if times * sigma <= ceiling), None)
-    other = ceiling if times is None else times * sigma
-    words_of = "the ceiling" if times is None else f"{times:g} sigma"
-    points = {"at radius 0": 0.0, f"at radius {other:g} ({words_of})": other}
+    points = _points(run)
     cells = _measured(run, rows, columns, points)
     return {
         name: [
@@ -80,6 +77,21 @@ def _certified(run: LoadedRun, rows: Sequence[str], columns: Sequence[str]) -> P
         ]
         for name in points
     }
+
+
+def _points(run: LoadedRun) -> dict[str, float]:
+    """Two radii by what to call them: 0, and one further out; of a sequential run those that it knows."""
+    budget = run.smoothing
+    sigma, ceiling = budget.sigma, budget.ceiling or 0.0
+    if isinstance(budget, Sequential):
+        known = [radius for radius in budget.ladder.values() if radius <= ceiling]
+        first, further = known[0], [times for times in _SIGMAS if budget.asked(times * sigma) in known]
+    else:
+        first, further = 0.0, [times for times in _SIGMAS if times * sigma <= ceiling]
+    other = further[0] * sigma if further else ceiling
+    words_of = f"{further[0]:g} sigma" if further else "the ceiling"
+    found = {f"at radius {first:g}": first, f"at radius {other:g} ({words_of})": other}
+    return {name: radius for name, radius in found.items() if first < other or words_of in name}
 
 
 def _measured(

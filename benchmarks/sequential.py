@@ -1,0 +1,109 @@
+"""Sequential against fixed certificates, on the same votes: `python benchmarks/sequential.py VOTES.npz`.
+
+100 + 2,048 votes of 40 questions of phantom (one for each modality and question type), both shipped checkpoints, sigma
+0.25 and 0.1; they take some minutes to draw and are kept in VOTES.npz, so that a second run takes seconds. Both
+procedures then read them: the fixed one all of them, the sequential one until its rule ends. A decision is whether the
+gold answer is certified at that radius, at alpha 0.001.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers.utils import logging
+
+from safemed_eval import data as datasets
+from safemed_eval import grammar
+from safemed_eval.core import Item
+from safemed_eval.data import canvas_of
+from safemed_eval.models import load, resolve
+from safemed_eval.models.waist import Waist
+from safemed_eval.seeds import generator
+from safemed_eval.smoothing import Ladder, Sequential, Smoothing, read_votes
+from safemed_eval.smoothing.noise import noisy_copies
+
+MODELS, SIGMAS = ("builtin:sft", "builtin:at-grpo"), (0.25, 0.1)
+N0, N, ALPHA = 100, 2048, 0.001
+ASKED = ("1s", "2s", "1s,2s", grammar.RADII)
+BATCH = 64
+
+Votes = npt.NDArray[np.int8]
+"""(items, N0 + N) class ids: those that select, and those that bound, in their order."""
+
+
+def questions() -> tuple[datasets.DataSet, datasets.Canvas]:
+    found = datasets.load("phantom", None)
+    chosen = datasets.select(found, seed=0, per_group=1, limit=None, modalities=(), question_types=())
+    return datasets.verify(chosen), datasets.parse_canvas(None, "stretch", found.canvas)
+
+
+@torch.no_grad()
+def draw(model: Waist, sigma: float) -> Votes:
+    """The votes that `certify` would count, with its own noise."""
+    chosen, canvas = questions()
+    rows = []
+    for item in chosen.items:
+        vote, image = model.vote(item.question), canvas_of(item, canvas).to(model.device)
+        votes = []
+        for purpose, count in (("select", N0), ("estimate", N)):
+            streams = partial(generator, model.device, 0, "certify", item.id, purpose)
+            votes += [vote(copies).cpu() for copies in noisy_copies(image, sigma, count, BATCH, streams)]
+        rows.append(torch.cat(votes).numpy().astype(np.int8))
+    return np.stack(rows)
+
+
+def votes_of(cache: Path) -> dict[str, Votes]:
+    """By model and sigma; drawn where the cache has none."""
+    known: dict[str, Votes] = dict(np.load(cache)) if cache.exists() else {}
+    for name in MODELS:
+        model = None
+        for sigma in SIGMAS:
+            key = f"{name} {sigma}"
+            if key not in known:
+                model = model or load(resolve(name))
+                known[key] = draw(model, sigma)
+                np.savez(cache, **known)
+    return known
+
+
+def replayed(votes: Votes, items: list[Item], sigma: float, asked: str) -> Iterator[tuple[int, float, float]]:
+    """For each item its draws, and the largest of these radii that either certifies for gold, or -1."""
+    radii = grammar.radii(asked, sigma)
+    ladder, smoothing = Ladder(Sequential(sigma=sigma, radii=radii, n=N, alpha=ALPHA)), Smoothing(sigma=sigma, n=N)
+    for row, item in zip(votes, items, strict=True):
+        gold, classes = item.label, len(item.question.options) + 1
+        votes0, rest = (tuple(np.bincount(part, minlength=classes).tolist()) for part in (row[:N0], row[N0:]))
+        fixed, found = read_votes(votes0, rest, smoothing), ladder.follow([row[N0:] == gold], gold)
+        proved = fixed.radius if fixed.prediction == gold and fixed.radius is not None else -1.0
+        largest = max((radius for radius in radii.values() if radius <= proved), default=-1.0)
+        yield found.stopped_at, -1.0 if found.radius is None else found.radius, largest
+
+
+def main() -> None:
+    logging.disable_progress_bar()
+    votes = votes_of(Path(sys.argv[1]))
+    items = list(questions()[0].items)
+    print(f"{len(items)} items, n = {N} against at most {N}, alpha {ALPHA:g}; fixed draws {N0} more to select")
+    print("| model, sigma | radii | certified, fixed | sequential | lost | won | mean draws | median | 2,048 / mean |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in MODELS:
+        for sigma in SIGMAS:
+            for asked in ASKED:
+                found = np.array(list(replayed(votes[f"{name} {sigma}"], items, sigma, asked)))
+                draws, ours, fixed = found.T
+                radii = grammar.radii(asked, sigma).values()
+                shares = [" / ".join(f"{(one >= radius).mean():.1%}" for radius in radii) for one in (fixed, ours)]
+                print(
+                    f"| {name}, {sigma} | {asked} | {shares[0]} | {shares[1]} | {(ours < fixed).sum()} | "
+                    f"{(ours > fixed).sum()} | {draws.mean():.0f} | {np.median(draws):.0f} | {N / draws.mean():.1f} |"
+                )
+
+
+if __name__ == "__main__":
+    main()

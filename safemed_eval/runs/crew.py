@@ -1,0 +1,498 @@
+"""Ray actors that share the work of a run, a resident model each.
+
+Units are handed out as workers come free. A worker that dies is replaced, and what it was doing is tried again, a
+bounded number of times. Nothing but this process writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safemed_eval.errors import RunError, SpecError, UserError
+from safemed_eval.runs.store import differences
+from safemed_eval.version import __version__
+
+if TYPE_CHECKING:
+    from safemed_eval.runs.workers import Ready, Reply, Setup, Store, Unit
+
+Tell = Callable[[str], None]
+"""Says a line to the user."""
+
+TRIES = 3
+"""So many workers may die on a unit, or in loading their model, before it is given up."""
+HOPELESS = 3 * TRIES
+"""So many deaths in a row, with nothing done in between, are not the items' fault."""
+_AHEAD = 2
+"""Units that a worker is given at a time: the next is there when one is done."""
+_POLL_S = 1.0
+_PATIENCE_S = 60.0
+_OBJECTS_BYTES = 2**28
+"""Ray's own store, through which larger answers go; its default is a third of the memory."""
+
+
+def refuse_without_ray() -> None:
+    """Tell before anything is loaded that Ray is not installed."""
+    if find_spec("ray") is None:
+        raise SpecError("--ray needs Ray, which is not installed; pip install 'safemed-eval[ray]'")
+
+
+@contextmanager
+def crew(setup: Setup, store: Store, *, address: str, workers: int | None, tell: Tell) -> Iterator[Crew]:
+    """Start the workers, and stop them whatever happens.
+
+    Args:
+        address: "local" starts Ray on this machine, for as long as this lasts; else that of a cluster.
+        workers: how many. By default one per GPU, and where there is none one for two cores.
+    Raises:
+        UserError: Ray cannot be had, or the first worker that came up could not load its model, or no other could.
+    """
+    with _connected(address):
+        team = Crew(setup, store, _places(setup, address, workers), tell)
+        try:
+            team.start()
+            yield team
+        finally:
+            team.stop()
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """Ray, started or joined. One that this process is connected to already is used, and left running."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        _connect(address)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    settings: dict[str, Any] = {}
+    if address == "local":
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # nobody else on this machine may hand it work
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        settings = {"include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+    except SystemExit:  # Ray's own answer to SIGTERM
+        raise KeyboardInterrupt from None
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise RunError(f"--ray {address}: {_one_line(error)}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)
+    mute()
+
+
+def mute() -> None:
+    """Ray prints what becomes of its processes on stdout, where --json is. What matters is told by `Crew`."""
+    import ray
+
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """What each worker asks Ray for."""
+
+    address: str
+    workers: int
+    threads: int
+    gpu: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        # On this machine cores are shared out by threads. On a cluster Ray must know what a worker takes.
+        cores = 0 if self.address == "local" else 1 if self.gpu else self.threads
+        return {"num_cpus": cores, "num_gpus": int(self.gpu), "max_restarts": 0, "max_task_retries": 0}
+
+
+def _places(setup: Setup, address: str, workers: int | None) -> _Places:
+    import ray
+
+    there = ray.cluster_resources()
+    gpus, cores = int(there.get("GPU", 0)), max(1, int(there.get("CPU", 1)))
+    device = setup.model.device
+    if device == "cuda" and not gpus:
+        raise SpecError(f"--device cuda: Ray ({address}) knows of no GPU")
+    gpu = gpus > 0 and device != "cpu"
+    count = workers or (gpus if gpu else max(1, cores // 2))
+    if gpu and count > gpus:
+        raise SpecError(f"--workers {count}: Ray ({address}) has {gpus} GPUs, and each worker needs one of its own")
+    if not gpu and address != "local" and count > cores:
+        raise SpecError(f"--workers {count}: Ray ({address}) has {cores} cores, and each worker needs one")
+    return _Places(address=address, workers=count, threads=max(1, cores // count), gpu=gpu)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Where:
+    """Where an actor has been placed."""
+
+    host: str
+    node: str
+    version: str
+
+
+class _Actor:
+    """What runs in a worker's process."""
+
+    def where(self) -> _Where:
+        import platform
+
+        import ray
+
+        return _Where(host=platform.node(), node=ray.get_runtime_context().get_node_id(), version=__version__)
+
+    def load(
+        self, setup: Setup, folder: str, identity: Mapping[str, Any] | None
+    ) -> tuple[Ready | UserError, list[str]]:
+        """Load and check the model; paths mean what they mean in the folder in which the run was started.
+
+        Args:
+            identity: of the model's files; compared with what is found here, unless it is None.
+        """
+        from safemed_eval.data import pixels_of
+        from safemed_eval.runs.workers import Host
+
+        self._notes = _Notes()
+        try:
+            try:
+                os.chdir(folder)
+            except OSError as error:
+                raise RunError(
+                    f"{folder}: {error.strerror}; workers need the files of the run in the same place"
+                ) from None
+            pixels_of(setup.first)
+            if identity is not None and (other := differences(identity, setup.model.source.identity)):
+                raise RunError(f"--model {setup.model.source.name} is another model here: {'; '.join(other)}")
+            self._host = Host(setup)
+        except UserError as error:
+            return error, self._notes.taken()
+        return self._host.ready, self._notes.taken()
+
+    def do(self, unit: Unit) -> tuple[Reply | UserError, list[str]]:
+        try:
+            reply: Reply | UserError = self._host.do(unit)
+        except UserError as error:
+            reply = error
+        if self._host.model.device.type == "cuda":
+            self._leave_a_broken_device()
+        return reply, self._notes.taken()
+
+    def _leave_a_broken_device(self) -> None:
+        """An error such as an illegal access breaks the process for good: all that follows would fail. So it ends."""
+        import torch
+
+        try:
+            torch.cuda.synchronize(self._host.model.device)
+        except RuntimeError:
+            os._exit(1)
+
+
+class _Notes(logging.Handler):
+    """What the package logs in a worker, for the user."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: list[str] = []
+        logging.getLogger("safemed_eval").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+    def taken(self) -> list[str]:
+        """The lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+
+@dataclass(kw_only=True)
+class _Worker:
+    """An actor, as this process sees it: being placed, loading, or ready."""
+
+    actor: Any
+    placing: Any
+    loading: Any = None
+    where: _Where | None = None
+    ready: Ready | None = None
+    sent: deque[tuple[Unit, Any]] = field(default_factory=deque)
+    """Units, in the order in which it does them."""
+    forwards: int = 0
+    falls: int = 0
+    """Workers before it, in its place, that died before they were ready."""
+
+    @property
+    def head(self) -> Any:
+        """What it will answer next; None: nothing."""
+        if self.ready:
+            return self.sent[0][1] if self.sent else None
+        return self.placing if self.loading is None else self.loading
+
+    @property
+    def host(self) -> str:
+        return self.where.host if self.where else "an unknown node"
+
+
+class Crew:
+    """Several workers; see `workers.Team`."""
+
+    def __init__(self, setup: Setup, store: Store, places: _Places, tell: Tell) -> None:
+        import ray
+
+        self._ray, self._store, self._places, self._tell = ray, store, places, tell
+        self._setup = _on(setup, "cuda" if places.gpu else "cpu", places.threads)
+        self._class = ray.remote(_Actor).options(**places.options)
+        self._home = ray.get_runtime_context().get_node_id()
+        self._identity: Mapping[str, Any] | None = None
+        self._workers: list[_Worker] = []
+        self._lost_forwards = 0
+        self._todo: deque[Unit] = deque()
+        self._deaths: Counter[str] = Counter()
+        self._in_a_row = 0
+        self._first: Ready | None = None
+        self._refusal: UserError | None = None
+        self._heard = time.monotonic()
+        self.about: Mapping[str, Any] = {"ray": places.address, "workers": places.workers, "threads": places.threads}
+
+    @property
+    def forwards(self) -> int:
+        return self._lost_forwards + sum(worker.forwards for worker in self._workers)
+
+    @property
+    def note(self) -> str:
+        count = sum(worker.ready is not None for worker in self._workers)
+        return f"{count} worker{'s' if count != 1 else ''}"
+
+    def start(self) -> None:
+        """Start all workers, and wait for the first.
+
+        Raises:
+            UserError: none can be started; what the first to fail said.
+        """
+        self._workers = [self._hired() for _ in range(self._places.workers)]
+        while self._first is None:
+            for worker in self._answering():
+                self._rise(worker)
+
+    def stop(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            self._dismiss(worker)
+        self._workers = []
+
+    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Any]]:
+        """See `workers.Team`. A unit that workers keep dying on comes out as failed."""
+        units = iter(units)
+        while True:
+            yield from self._hand_out(units)
+            if not self._todo and not any(worker.sent for worker in self._workers):
+                return
+            for worker in self._answering():
+                if worker.ready:
+                    yield from self._take(worker)
+                else:
+                    self._rise(worker)
+
+    def _hand_out(self, units: Iterator[Unit]) -> Iterator[tuple[Unit, Any]]:
+        """Give each worker a unit, and then one to have at hand; of the last ones none, who is free first takes those.
+
+        Yields:
+            Units that are not tried any more, as failed.
+        """
+        ready = [worker for worker in self._workers if worker.ready]
+        for ahead in range(1, _AHEAD + 1):
+            for worker in ready:
+                while len(worker.sent) < ahead:
+                    while len(self._todo) <= len(self._workers) and (fresh := next(units, None)) is not None:
+                        self._todo.append(fresh)
+                    if not self._todo or (ahead > 1 and len(self._todo) <= len(self._workers)):
+                        break
+                    unit = self._todo.popleft()
+                    if self._deaths[unit.name] >= TRIES:
+                        yield unit, unit.failed(_DIED)
+                    else:
+                        worker.sent.append((unit, worker.actor.do.remote(unit)))
+
+    def _answering(self) -> list[_Worker]:
+        """Wait until some worker has answered, for a while."""
+        heads = {worker.head: worker for worker in self._workers if worker.head is not None}
+        self._ray.wait(list(heads), num_returns=1, timeout=_POLL_S)
+        done, _ = self._ray.wait(
+            list(heads), num_returns=len(heads), timeout=0
+        )  # all: the first must not starve others
+        now = time.monotonic()
+        if done or any(worker.loading is not None or worker.ready for worker in self._workers):
+            self._heard = now
+        elif now - self._heard > _PATIENCE_S:
+            self._heard = now
+            free = self._ray.available_resources()
+            self._tell(
+                f"waiting for Ray ({self._places.address}) to place {len(self._workers)} workers: "
+                f"{free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} cores are free"
+            )
+        return [heads[ref] for ref in done]
+
+    def _rise(self, worker: _Worker) -> None:
+        """A worker has been placed, or has loaded its model, or has failed to."""
+        ray = self._ray
+        try:
+            found = ray.get(worker.head)
+        except ray.exceptions.RayTaskError as error:
+            return self._leave_out(worker, RunError(_one_line(error.cause if error.cause else error)))
+        except ray.exceptions.RayError as error:
+            if worker.falls + 1 < TRIES:
+                return self._replace(worker, falls=worker.falls + 1)
+            what = "loading its model" if worker.loading is not None else "starting"
+            return self._leave_out(worker, RunError(f"the worker died {what}: {_cause(error)}; try fewer --workers"))
+        if worker.loading is None:
+            worker.where = found
+            if found.version != __version__:
+                text = f"safemed-eval {found.version} is installed there, here {__version__}"
+                return self._leave_out(worker, RunError(text))
+            worker.loading = worker.actor.load.remote(self._setup, str(Path.cwd()), self._identity_for(found))
+            return None
+        ready, notes = found
+        for line in notes:
+            self._tell(line)
+        if isinstance(ready, UserError):
+            return self._leave_out(worker, ready)
+        if self._first and (unlike := differences(self._first.model, ready.model)):
+            raise RunError(
+                f"--ray {self._places.address}: workers are not alike, on {worker.host} {'; '.join(unlike)}; results "
+                "of different devices do not mix: give Ray nodes of one kind"
+            )
+        worker.ready = ready
+        self._first = self._first or ready
+        return None
+
+    @property
+    def ready(self) -> Ready:
+        """What the first worker said."""
+        assert self._first is not None
+        return self._first
+
+    def _identity_for(self, where: _Where) -> Mapping[str, Any] | None:
+        """What a worker on another machine compares its files with."""
+        if where.node == self._home:
+            return None
+        if self._identity is None:
+            self._identity = self._setup.model.source.identity
+        return self._identity
+
+    def _take(self, worker: _Worker) -> Iterator[tuple[Unit, Any]]:
+        """What a worker has answered to the first of its units."""
+        ray = self._ray
+        try:
+            reply, notes = ray.get(worker.head)
+        except ray.exceptions.RayTaskError:
+            raise  # a bug, as it would be in this process
+        except ray.exceptions.RayError as error:
+            yield from self._bury(worker, error)
+            return
+        unit, _ = worker.sent.popleft()
+        self._in_a_row = 0
+        for line in notes:
+            self._tell(line)
+        if isinstance(reply, UserError):
+            raise reply
+        worker.forwards = reply.forwards
+        for what in reply.kept:
+            self._store(*what)
+        yield unit, reply.result
+
+    def _bury(self, worker: _Worker, error: Exception) -> Iterator[tuple[Unit, Any]]:
+        """A worker has died on the first of its units; those behind it were not begun."""
+        unit, _ = worker.sent.popleft()
+        self._todo.extendleft(other for other, _ in reversed(worker.sent))
+        worker.sent.clear()
+        self._in_a_row += 1
+        self._deaths[unit.name] += 1
+        deaths = self._deaths[unit.name]
+        self._tell(f"a worker on {worker.host} died on {unit.name}, the {_ordinal(deaths)} time: {_cause(error)}")
+        if self._in_a_row >= HOPELESS:
+            raise RunError(
+                f"workers died {HOPELESS} times in a row and nothing was done in between, last on {unit.name}: "
+                f"{_cause(error)}; what was done before is safe, the same command goes on"
+            )
+        self._replace(worker)
+        if deaths >= TRIES:
+            yield unit, unit.failed(_DIED)
+            return
+        # The last time each item is tried by itself, to find the one at fault.
+        parts = unit.alone() if deaths == TRIES - 1 else ()
+        for part in parts:
+            self._deaths[part.name] = deaths
+        self._todo.extendleft(reversed(parts or (unit,)))
+
+    def _hired(self, falls: int = 0) -> _Worker:
+        actor = self._class.remote()
+        return _Worker(actor=actor, placing=actor.where.remote(), falls=falls)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self._lost_forwards += worker.forwards
+        with suppress(Exception):
+            self._ray.kill(worker.actor)
+
+    def _replace(self, worker: _Worker, falls: int = 0) -> None:
+        self._dismiss(worker)
+        self._workers[self._workers.index(worker)] = self._hired(falls)
+
+    def _leave_out(self, worker: _Worker, error: UserError) -> None:
+        """Go on without a worker that cannot be used.
+
+        Raises:
+            UserError: there is no other.
+        """
+        self._dismiss(worker)
+        self._workers.remove(worker)
+        self._refusal = self._refusal or error
+        if not self._workers:
+            raise self._refusal
+        self._tell(f"a worker on {worker.host} is left out: {error}")
+
+
+_DIED = f"the worker died {TRIES} times on this item"
+
+
+def _on(setup: Setup, device: str, threads: int) -> Setup:
+    """The setup for workers that see one GPU, or none."""
+    surrogates = {name: replace(loading, device=device) for name, loading in setup.surrogates.items()}
+    return replace(setup, model=replace(setup.model, device=device, threads=threads), surrogates=surrogates)
+
+
+def _cause(error: Exception) -> str:
+    """Why a process is gone, in a few words."""
+    text = str(error)
+    if "low on memory" in text or type(error).__name__ == "OutOfMemoryError":
+        return "Ray ended it, memory ran low"
+    if "node" in text and "dead" in text.partition("node")[2][:80]:
+        return "its node is gone"
+    return "its process is gone; was it killed, or out of memory?"
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _ordinal(number: int) -> str:
+    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
