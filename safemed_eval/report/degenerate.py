@@ -48,9 +48,10 @@ def _one_letter(every: pd.DataFrame, certified: pd.DataFrame) -> Iterator[str]:
     if min(len(certified), len(others)) >= FEW and certified["label"].nunique() == 1:
         letter = int(certified["label"].iloc[0])
         if letter not in others["label"].tolist():
+            name = ascii_uppercase[letter]
             yield (
-                f"All {len(certified)} questions whose gold answer is {ascii_uppercase[letter]} are certified, and none "
-                f"of the other {len(others)}: as those of a constant are, which every certificate covers."
+                f"All {len(certified)} questions whose gold answer is {name} are certified, and none of the other "
+                f"{len(others)}: as those of a constant are, which every certificate covers."
             )
 
 
