@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from safemed_eval import grammar
-from safemed_eval.report._text import latex, markdown
+from safemed_eval.report._text import latex, markdown, spreadsheet
 from safemed_eval.report.breakdown import Summary, breakdown
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
 from safemed_eval.report.reasoning import COLUMNS, MEANING, reasoning, shown
@@ -25,6 +26,8 @@ _CERTIFIED = (
     "radius, 0 where wrong or abstained; no radius counts above the ceiling of the sample budget, so that ACR and the "
     "median compare at equal sigma, n and alpha only. Certified values are rounded down."
 )
+_LONGEST_NAME = 80
+"""Of a run, in the name of a file."""
 _FEW = "\u2020"
 _FEW_NOTE = f" {_FEW}: items share effectively fewer than ten patients or images, too few to trust the interval."
 _WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
@@ -73,12 +76,14 @@ def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str) -> list
         files.append(folder / f"{table.name}.md")
         body = table.shown.map(markdown).rename(columns=markdown).to_markdown(index=False, disable_numparse=True)
         files[-1].write_text(f"{markdown(table.caption)}\n\n{body}\n", encoding="utf-8", errors="replace")
-        table.values.to_csv(folder / f"{table.name}.csv", index=False, errors="replace")
+        cells = table.values.map(spreadsheet).rename(columns=spreadsheet)
+        cells.to_csv(folder / f"{table.name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC, errors="replace")
         (folder / f"{table.name}.tex").write_text(_latex(table), encoding="utf-8", errors="replace")
-    for run in runs:
-        if run.kind == "certify" and not run.frame.empty:
-            name = re.sub(r"[^\w.=-]+", "-", run.name)
-            cohen(run).to_csv(folder / f"certified-{name}.tsv", sep="\t", index=False)
+    certified = [run for run in runs if run.kind == "certify" and not run.frame.empty]
+    names = [re.sub(r"[^\w.=-]+", "-", run.name)[-_LONGEST_NAME:] for run in certified]
+    for place, (name, run) in enumerate(zip(names, certified, strict=True)):
+        again = names[:place].count(name)
+        cohen(run).to_csv(folder / f"certified-{name}{f'-{again + 1}' if again else ''}.tsv", sep="\t", index=False)
     return files
 
 
