@@ -49,7 +49,7 @@ def fit(
         base: what a new adapter names as its base, and its commit on the hub; see `Source.reference`.
         about: what the checkpoint says of its making.
     Raises:
-        RunError: training has broken the model. DataError: there are too few data for one batch.
+        RunError: training has broken the model, or the disk is full. DataError: there are too few data for one batch.
         SpecError: launched in a way that the adversary does not support.
     """
     vlm, work = model.scorer, out / WORK
@@ -84,7 +84,8 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         if adversary and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             raise SpecError("the adversary works on one GPU and with DDP; not with FSDP or DeepSpeed")
-        trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
+        with _loop.writing(out):
+            trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
         state = trainer.state
         if state.global_step < state.max_steps:
             raise DataError(
@@ -95,12 +96,14 @@ def fit(
             vars(config).pop("use_cache", None)  # trainers switch it off, which is not for the checkpoint to remember
             if value is not None:
                 config.use_cache = value
-        trainer.save_model(str(out))
+        with _loop.writing(out):
+            trainer.save_model(str(out))
     if trainer.is_world_process_zero():
-        _tidy(out, base)
-        vlm.processor.save_pretrained(out)
-        about = {**about, "template": asdict(template)}
-        (out / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+        with _loop.writing(out):
+            _tidy(out, base)
+            vlm.processor.save_pretrained(out)
+            about = {**about, "template": asdict(template)}
+            _loop.write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
     trainer.accelerator.wait_for_everyone()
 
 

@@ -32,9 +32,10 @@ COMMANDS = {
     "certify --ray": (*CERTIFY, *RAY),
     "certify --sampling sequential --ray": (*SEQUENTIAL, *RAY),
 }
+_EVERY = 2
 TRAIN = (
     *("train", "at-sft", "--model", "builtin:sft", "--data", "phantom:split=train,images=16", "--steps", "8"),
-    *("--save-every", "2", "--batch-size", "4", "--attack-steps", "1", "--device", "cpu"),
+    *("--save-every", str(_EVERY), "--batch-size", "4", "--attack-steps", "1", "--device", "cpu"),
 )
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _PATIENCE_S = 300.0
@@ -55,8 +56,8 @@ class Kill:
     traceback: bool
     torn: bool = False
     """Whether half a record was added then, as a machine that fails leaves it."""
-    left: int = 0
-    """Processes of the command that were there half a minute later."""
+    left: list[str] = field(default_factory=list)
+    """Processes of the command that were there a minute later."""
 
 
 @dataclass(kw_only=True)
@@ -107,6 +108,10 @@ def _command(arguments: Sequence[str], folder: Path, mark: str) -> None:
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
     sys.argv = ["safemed-eval", *arguments]
+    if arguments[0] == "train":
+        from safemed_eval.train import _loop
+
+        _loop.LOG_EVERY = 1  # to see how far it has come
     from safemed_eval.cli import main
 
     main()
@@ -160,8 +165,7 @@ def torment(name: str, whole: Path, folder: Path, data: Path, *, kills: int, see
         now = _whole_lines(out)
         trial.lost += not now.startswith(safe)
         trial.unsaid += torn and now != safe and not _told_of_a_torn_line(folder)
-        torn = torn and now == safe
-        safe = now
+        torn, safe = torn and _is_torn(out), now  # it may have been ended just after it had cut the line off
         if now and rng.random() < 0.4 and not torn:
             kill.torn = torn = True
             with (out / "records.jsonl").open("ab") as file:
@@ -235,25 +239,29 @@ def _send(process: Any, how: signal.Signals) -> bool:
     return True
 
 
-def _left_behind(mark: str) -> int:
-    """How many processes of a command outlive it; they are ended then."""
-    deadline = time.monotonic() + 30
+def _left_behind(mark: str) -> list[str]:
+    """The processes of a command that outlive it; they are ended then."""
+    deadline = time.monotonic() + 60
     while (there := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     for pid in there:
         os.kill(pid, signal.SIGKILL)
-    return len(there)
+    return list(there.values())
 
 
-def _marked(mark: str) -> list[int]:
-    found = []
+def _marked(mark: str) -> dict[int, str]:
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if f"TORTURE={mark}\0".encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
+                found[int(folder.name)] = (folder / "comm").read_text().strip()
         except OSError:
             continue  # gone meanwhile, or not ours
     return found
+
+
+def _is_torn(out: Path) -> bool:
+    return (out / "records.jsonl").stat().st_size > len(_whole_lines(out))
 
 
 def _whole_lines(out: Path) -> bytes:
@@ -274,15 +282,16 @@ class Training:
     reached: int
     """The last step that it had logged."""
     saved: int
-    """The last step that it had saved: from there it went on."""
+    """The last step that it had saved."""
     steps: int
-    every: int
+    went_on: bool
+    """Whether it went on from there."""
     same: bool
     """Whether each step is logged once, with the losses of the undisturbed training."""
 
     @property
     def survived(self) -> bool:
-        return self.same and self.reached - self.saved <= self.every
+        return self.same and self.went_on and self.reached - self.saved <= _EVERY
 
 
 def torment_training(whole: Path, folder: Path, how: signal.Signals, *, seed: int) -> Training:
@@ -297,13 +306,18 @@ def torment_training(whole: Path, folder: Path, how: signal.Signals, *, seed: in
     deadline = time.monotonic() + _PATIENCE_S
     while not _saved(out) and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(random.Random(seed).uniform(0, 1.5))
+    time.sleep(random.Random(seed).uniform(0, 1.0))
     _send(process, how)
     reached, saved = max([0, *_losses(out)]), _saved(out)
-    kept = out / WORK / "checkpoints" / f"checkpoint-{saved}" / "trainer_state.json"
-    before = kept.stat().st_mtime_ns
+    places = [out / WORK / "checkpoints" / f"checkpoint-{saved + more}" for more in (0, _EVERY)]
+    kept, following = (place / "trainer_state.json" for place in places)
+    before, again = kept.stat().st_mtime_ns, start(arguments, folder)
+    went_on = False
+    while again.is_alive():
+        if following.exists():  # until then the one before is not deleted
+            went_on = went_on or (kept.exists() and kept.stat().st_mtime_ns == before)
+        time.sleep(0.01)
     finish(arguments, folder)
-    went_on = not kept.exists() or kept.stat().st_mtime_ns == before
     there, expected = _losses(out), _losses(whole)
     return Training(
         signal=how.name,
@@ -311,9 +325,8 @@ def torment_training(whole: Path, folder: Path, how: signal.Signals, *, seed: in
         reached=reached,
         saved=saved,
         steps=len(there),
-        every=int(TRAIN[TRAIN.index("--save-every") + 1]),
-        same=went_on
-        and list(there) == list(expected) == list(range(1, len(expected) + 1))
+        went_on=went_on,
+        same=list(there) == list(expected) == list(range(1, len(expected) + 1))
         and all(math.isclose(there[step], loss, rel_tol=1e-4) for step, loss in expected.items()),
     )
 

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -121,7 +122,15 @@ def _tried(one: Break, reach: Reach) -> tuple[str, str | None]:
     return ("killed", note.read_text() if note.exists() else "import") if code else ("survived", None)
 
 
-_QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", f"--rootdir={ROOT}")
+_QUIET = (
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "--no-header",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+    f"--rootdir={ROOT}",
+)
 
 
 def _forked(work: Callable[[], int], wait: float) -> int | None:
@@ -146,7 +155,11 @@ def _forked(work: Callable[[], int], wait: float) -> int | None:
             )
             hypothesis.settings.load_profile("torture")
             code = work()
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(code)
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
@@ -217,8 +230,8 @@ class _Traces:
 
 
 def _reach_of(file: str) -> Reach:
-    """What the tests of a file run; kept as long as neither it nor the package changes."""
-    sources = [TESTS / file, *sorted(PACKAGE.rglob("*.py"))]
+    """What the tests of a file run; kept as long as neither it nor any of the modules changes."""
+    sources = [TESTS / file, *map(file_of, TARGETS)]
     key = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     CACHE.mkdir(parents=True, exist_ok=True)
     kept = CACHE / f"{file}-{key}.json"
