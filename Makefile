@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint bench torture clean
 
 demo: $(READY)
 	$(BIN)/safemed-eval demo
@@ -22,6 +22,10 @@ check: lint test
 bench: $(READY)
 	$(BIN)/python benchmarks/certify.py
 	$(BIN)/python benchmarks/pgd.py
+
+# Kills commands, breaks the source, and writes reports/torture/README.md. Takes an hour.
+torture: $(READY)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m torture
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
