@@ -20,6 +20,7 @@ lint: $(READY)
 check: lint test
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks
 	$(BIN)/python benchmarks/certify.py
 	$(BIN)/python benchmarks/pgd.py
 
