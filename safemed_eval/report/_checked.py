@@ -39,7 +39,7 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Budget | None:
     """Raise RunError unless run.json is that of an evaluate or certify run; returns what a certify run asked for."""
     spec = meta["spec"]
     command = spec.get("command") if isinstance(spec, dict) else None
-    if command not in _OF_COMMAND:
+    if not isinstance(command, str) or command not in _OF_COMMAND:
         raise RunError(f"{out}: a run of '{command}'; name one of evaluate or certify")
     where = f"{out}: run.json"
     _check(where, meta, _OF_META)

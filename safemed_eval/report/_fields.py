@@ -83,10 +83,20 @@ _OF_META: dict[str, Fits] = {
     "names": _holding({"commits": _named(_text), "trained": _maybe(_holding(_TRAINED))}),
     "image_notes": _named(_count),
 }
+_ATTACK = {
+    **{"attack": _text, "eps": _maybe(_from_0), "norm": _text, "needs_gradients": _flag},
+    **{"kind": _text, "severity": _count},
+}
+
+
+def _is_whole_corruption(attack: Mapping[str, Any]) -> bool:
+    return attack["attack"] != "corrupt" or {"kind", "severity"} <= {*attack}
+
+
 _OF_SPEC: dict[str, Fits] = {
     "canvas": lambda value: bool(_CANVAS.fullmatch(value)),
     "asking": _maybe(_holding({"readout": _text, "temperature": _from_0})),
-    "attacks": _named(_holding({"eps": _maybe(_from_0), "norm": _text, "needs_gradients": _flag})),
+    "attacks": _named(lambda value: _holding(_ATTACK)(value) and "attack" in value and _is_whole_corruption(value)),
     "smooth": _maybe(_object),
     "falsify": _maybe(_object),
 }

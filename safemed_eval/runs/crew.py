@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import secrets
 import signal
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -21,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safemed_eval.errors import RunError, SpecError, UserError
+from safemed_eval.runs.provenance import code_sha256
 from safemed_eval.runs.store import differences
-from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
     from safemed_eval.runs.workers import Ready, Reply, Setup, Store, Unit
@@ -37,6 +39,7 @@ HOPELESS = 3 * TRIES
 _AHEAD = 2
 """Units that a worker is given at a time: the next is there when one is done."""
 _POLL_S = 1.0
+_REACH_S = 10.0
 _PATIENCE_S = 60.0
 _OBJECTS_BYTES = 2**28
 """Ray's own store, through which larger answers go; its default is a third of the memory."""
@@ -91,9 +94,11 @@ def _connect(address: str) -> None:
         if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # nobody else on this machine may hand it work
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         settings = {"include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
+    else:
+        _refuse_silence(address)
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
     except SystemExit:  # Ray's own answer to SIGTERM
         raise KeyboardInterrupt from None
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -101,14 +106,19 @@ def _connect(address: str) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)
-    mute()
-
-
-def mute() -> None:
-    """Ray prints what becomes of its processes on stdout, where --json is. What matters is told by `Crew`."""
-    import ray
-
+    # Ray prints what becomes of its processes on stdout, where --json is. What matters is told by `Crew`.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
+
+
+def _refuse_silence(address: str) -> None:
+    """Ray itself would try for minutes to reach an address where nobody is."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise RunError(f"--ray {address}: nobody answers there: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,24 +154,14 @@ def _places(setup: Setup, address: str, workers: int | None) -> _Places:
     return _Places(address=address, workers=count, threads=max(1, cores // count), gpu=gpu)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Where:
-    """Where an actor has been placed."""
-
-    host: str
-    node: str
-    version: str
-
-
 class _Actor:
     """What runs in a worker's process."""
 
-    def where(self) -> _Where:
-        import platform
-
+    def where(self) -> tuple[str, str, str]:
+        """Where it has been placed: name of the machine, Ray's id of the node; and which code is there."""
         import ray
 
-        return _Where(host=platform.node(), node=ray.get_runtime_context().get_node_id(), version=__version__)
+        return platform.node(), ray.get_runtime_context().get_node_id(), code_sha256()
 
     def load(
         self, setup: Setup, folder: str, identity: Mapping[str, Any] | None
@@ -233,7 +233,7 @@ class _Worker:
     actor: Any
     placing: Any
     loading: Any = None
-    where: _Where | None = None
+    host: str = "an unknown node"
     ready: Ready | None = None
     sent: deque[tuple[Unit, Any]] = field(default_factory=deque)
     """Units, in the order in which it does them."""
@@ -248,10 +248,6 @@ class _Worker:
             return self.sent[0][1] if self.sent else None
         return self.placing if self.loading is None else self.loading
 
-    @property
-    def host(self) -> str:
-        return self.where.host if self.where else "an unknown node"
-
 
 class Crew:
     """Several workers; see `workers.Team`."""
@@ -262,6 +258,7 @@ class Crew:
         self._ray, self._store, self._places, self._tell = ray, store, places, tell
         self._setup = _on(setup, "cuda" if places.gpu else "cpu", places.threads)
         self._class = ray.remote(_Actor).options(**places.options)
+        self._code = code_sha256()
         self._home = ray.get_runtime_context().get_node_id()
         self._identity: Mapping[str, Any] | None = None
         self._workers: list[_Worker] = []
@@ -362,14 +359,16 @@ class Crew:
         except ray.exceptions.RayError as error:
             if worker.falls + 1 < TRIES:
                 return self._replace(worker, falls=worker.falls + 1)
-            what = "loading its model" if worker.loading is not None else "starting"
-            return self._leave_out(worker, RunError(f"the worker died {what}: {_cause(error)}; try fewer --workers"))
+            what = "starting" if worker.loading is None else "loading its model (try fewer --workers)"
+            return self._leave_out(worker, RunError(f"a worker died {what}: {_cause(error)}"))
         if worker.loading is None:
-            worker.where = found
-            if found.version != __version__:
-                text = f"safemed-eval {found.version} is installed there, here {__version__}"
+            worker.host, node, code = found
+            if code != self._code:
+                text = (
+                    f"another version of safemed-eval is installed on {worker.host}; all nodes need the one from here"
+                )
                 return self._leave_out(worker, RunError(text))
-            worker.loading = worker.actor.load.remote(self._setup, str(Path.cwd()), self._identity_for(found))
+            worker.loading = worker.actor.load.remote(self._setup, str(Path.cwd()), self._identity_for(node))
             return None
         ready, notes = found
         for line in notes:
@@ -391,9 +390,9 @@ class Crew:
         assert self._first is not None
         return self._first
 
-    def _identity_for(self, where: _Where) -> Mapping[str, Any] | None:
+    def _identity_for(self, node: str) -> Mapping[str, Any] | None:
         """What a worker on another machine compares its files with."""
-        if where.node == self._home:
+        if node == self._home:
             return None
         if self._identity is None:
             self._identity = self._setup.model.source.identity
@@ -485,8 +484,8 @@ def _cause(error: Exception) -> str:
     text = str(error)
     if "low on memory" in text or type(error).__name__ == "OutOfMemoryError":
         return "Ray ended it, memory ran low"
-    if "node" in text and "dead" in text.partition("node")[2][:80]:
-        return "its node is gone"
+    if "never ran" in text or "creation task" in text:
+        return text.strip().splitlines()[-1]
     return "its process is gone; was it killed, or out of memory?"
 
 
