@@ -33,17 +33,16 @@ def _faults() -> None:
     """The tests of what machines do to a run, by name."""
     import pytest
 
-    class Noted:
-        found: dict[str, str] = {}
+    found: dict[str, str] = {}
 
+    class Noted:
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
             if report.when == "call" or report.outcome != "passed":
-                self.found[name] = report.outcome
+                found[name] = report.outcome
 
-    noted = Noted()
-    pytest.main(["-q", *(str(TESTS / file) for file in FAULTS if (TESTS / file).exists())], plugins=[noted])
-    _write("faults", [{"name": name, "outcome": outcome} for name, outcome in noted.found.items()])
+    pytest.main(["-q", *(str(TESTS / file) for file in FAULTS if (TESTS / file).exists())], plugins=[Noted()])
+    _write("faults", [{"name": name, "outcome": outcome} for name, outcome in found.items()])
 
 
 def _mutants() -> None:
