@@ -52,9 +52,10 @@ def _mutants() -> None:
     before = json.loads((REPORT / "mutants.json").read_text()) if (REPORT / "mutants.json").exists() else []
     known = {one["name"]: one for one in before if one["fate"] == "killed"}
     chosen = mutants.sample(MUTANTS)
-    found = mutants.run([one for one in chosen if one.name not in known], lambda line: print(line, flush=True))
-    new = {one["name"]: one for one in found}
-    _write("mutants", [new.get(one.name) or known[one.name] for one in chosen])
+    found = dict(known)
+    for one in mutants.run([one for one in chosen if one.name not in known], lambda line: print(line, flush=True)):
+        found[one["name"]] = one
+        _write("mutants", [found[one.name] for one in chosen if one.name in found])
 
 
 def _table() -> None:
