@@ -33,17 +33,16 @@ def _faults() -> None:
     """The tests of what machines do to a run, by name."""
     import pytest
 
-    class Noted:
-        found: dict[str, str] = {}
+    found: dict[str, str] = {}
 
+    class Noted:
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
             if report.when == "call" or report.outcome != "passed":
-                self.found[name] = report.outcome
+                found[name] = report.outcome
 
-    noted = Noted()
-    pytest.main(["-q", *(str(TESTS / file) for file in FAULTS if (TESTS / file).exists())], plugins=[noted])
-    _write("faults", [{"name": name, "outcome": outcome} for name, outcome in noted.found.items()])
+    pytest.main(["-q", *(str(TESTS / file) for file in FAULTS if (TESTS / file).exists())], plugins=[Noted()])
+    _write("faults", [{"name": name, "outcome": outcome} for name, outcome in found.items()])
 
 
 def _mutants() -> None:
@@ -53,9 +52,10 @@ def _mutants() -> None:
     before = json.loads((REPORT / "mutants.json").read_text()) if (REPORT / "mutants.json").exists() else []
     known = {one["name"]: one for one in before if one["fate"] == "killed"}
     chosen = mutants.sample(MUTANTS)
-    found = mutants.run([one for one in chosen if one.name not in known], lambda line: print(line, flush=True))
-    new = {one["name"]: one for one in found}
-    _write("mutants", [new.get(one.name) or known[one.name] for one in chosen])
+    found = dict(known)
+    for one in mutants.run([one for one in chosen if one.name not in known], lambda line: print(line, flush=True)):
+        found[one["name"]] = one
+        _write("mutants", [found[one.name] for one in chosen if one.name in found])
 
 
 def _table() -> None:

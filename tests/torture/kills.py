@@ -39,6 +39,7 @@ TRAIN = (
 )
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _PATIENCE_S = 300.0
+_AGENTS = ("ray::Dashboard", "ray::RuntimeEnv")
 _LAST_BITS = 1e-5
 """Relative difference of floats that other threads and batches may make; see docs/reading.md."""
 
@@ -59,6 +60,11 @@ class Kill:
     left: list[str] = field(default_factory=list)
     """Processes of the command that were there a minute later."""
 
+    @property
+    def agents(self) -> int:
+        """How many of these are Ray's own agents, which hold neither a model nor a lock."""
+        return sum(name.startswith(_AGENTS) for name in self.left)
+
 
 @dataclass(kw_only=True)
 class Trial:
@@ -78,7 +84,7 @@ class Trial:
     @property
     def survived(self) -> bool:
         trouble = self.missing + self.twice + self.different + self.lost + self.unsaid
-        return not trouble and not any(kill.left for kill in self.kills)
+        return not trouble and not any(len(kill.left) > kill.agents for kill in self.kills)
 
 
 _LOADED = ("torch", "torchvision", "transformers", "scipy.stats", "pandas", "safemed_eval.evaluate", "safemed_eval.cli")
@@ -381,6 +387,6 @@ def run(place: Path, data: Path, *, each: int, seed: int = 0) -> dict[str, Any]:
         trainings.append(torment_training(place / "trained", place / f"train{number}", how, seed=seed + number))
         print(f"train: {trainings[-1]}", flush=True)
     return {
-        "trials": [asdict(trial) | {"survived": trial.survived} for trial in trials],
-        "trainings": [asdict(one) | {"survived": one.survived} for one in trainings],
+        "trials": [asdict(trial) for trial in trials],
+        "trainings": [asdict(one) for one in trainings],
     }

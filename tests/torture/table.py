@@ -10,6 +10,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from torture.kills import SIGNALS, Kill, Training, Trial
+
 REASONS = Path(__file__).with_name("survivors.json")
 """Why a change that no test notices does no harm, by its name."""
 ENOUGH = 0.9
@@ -59,13 +61,15 @@ def write(place: Path) -> None:
     kills, faults, mutants = (
         json.loads((place / f"{name}.json").read_text()) for name in ("kills", "faults", "mutants")
     )
+    trials = [Trial(**one | {"kills": [Kill(**kill) for kill in one["kills"]]}) for one in kills["trials"]]
+    trainings = [Training(**one) for one in kills["trainings"]]
     reasons = json.loads(REASONS.read_text())
     killed = [one for one in mutants if one["fate"] in ("killed", "timeout")]
     left = [one for one in mutants if one not in killed]
     text = _TEXT.format(
-        kills=_kills(kills["trials"]),
-        kills_total=_kills_total(kills["trials"]),
-        trainings=_trainings(kills["trainings"]),
+        kills=_kills(trials),
+        kills_total=_kills_total(trials),
+        trainings=_trainings(trainings),
         faults=_faults(faults),
         sampled=len(mutants),
         tried=len(mutants),
@@ -77,7 +81,7 @@ def write(place: Path) -> None:
         or "None.",
     )
     (place / "README.md").write_text(text)
-    wrong = [one for one in (*kills["trials"], *kills["trainings"]) if not one["survived"]]
+    wrong: list[object] = [one for one in (*trials, *trainings) if not one.survived]
     wrong += [one for one in faults if one["outcome"] == "failed"]
     if wrong:
         raise ValueError(f"not survived: {wrong}")
@@ -89,38 +93,38 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return tabulate(rows, headers=head, tablefmt="github", disable_numparse=True)
 
 
-def _kills(trials: Sequence[Mapping[str, Any]]) -> str:
-    head = ["command", "kills", "SIGKILL", "SIGTERM", "SIGINT", "while starting", "torn lines", "records"]
-    head += ["missing", "twice", "different", "lost", "torn and unsaid", "processes left"]
-    by: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+def _kills(trials: Sequence[Trial]) -> str:
+    head = ["command", "kills", *(how.name for how in SIGNALS), "while starting", "torn lines", "records"]
+    head += ["missing", "twice", "different", "lost", "torn and unsaid", "processes left", "of Ray's agents"]
+    by: dict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
-        by[trial["command"]].append(trial)
+        by[trial.command].append(trial)
     rows = []
     for command, some in by.items():
-        kills = [kill for trial in some for kill in trial["kills"]]
-        how = Counter(kill["signal"] for kill in kills)
-        row = [command, len(kills), *(how[name] for name in ("SIGKILL", "SIGTERM", "SIGINT"))]
-        row += [sum(kill["when"] == "starting" for kill in kills), sum(kill["torn"] for kill in kills)]
-        row += [
-            sum(trial[key] for trial in some) for key in ("records", "missing", "twice", "different", "lost", "unsaid")
-        ]
-        rows.append([*row, sum(len(kill["left"]) for kill in kills)])
+        kills = [kill for trial in some for kill in trial.kills]
+        row: list[object] = [command, len(kills), *(sum(kill.signal == how.name for kill in kills) for how in SIGNALS)]
+        row += [sum(kill.when == "starting" for kill in kills), sum(kill.torn for kill in kills)]
+        row += [sum(getattr(trial, name) for trial in some) for name in _COUNTED]
+        agents = sum(kill.agents for kill in kills)
+        rows.append([*row, sum(len(kill.left) for kill in kills) - agents, agents])
     return _table(head, rows)
 
 
-def _kills_total(trials: Sequence[Mapping[str, Any]]) -> str:
-    kills = [kill for trial in trials for kill in trial["kills"]]
-    lost = sum(trial[key] for trial in trials for key in ("missing", "lost"))
-    ends = Counter(f"{kill['signal']} {kill['exit']}" for kill in kills)
+_COUNTED = ("records", "missing", "twice", "different", "lost", "unsaid")
+
+
+def _kills_total(trials: Sequence[Trial]) -> str:
+    kills = [kill for trial in trials for kill in trial.kills]
+    lost, tracebacks = sum(trial.missing + trial.lost for trial in trials), sum(kill.traceback for kill in kills)
+    ends = Counter(f"{kill.signal} {kill.exit}" for kill in kills)
     codes = ", ".join(f"{name} ({count})" for name, count in sorted(ends.items()))
-    tracebacks = sum(kill["traceback"] for kill in kills)
     return f"Kills {len(kills)}, items lost {lost}, tracebacks {tracebacks}. Exit codes: {codes}."
 
 
-def _trainings(trainings: Sequence[Mapping[str, Any]]) -> str:
+def _trainings(trainings: Sequence[Training]) -> str:
     head = ["signal", "exit", "last step", "last saved step", "went on from there", "same losses in the end"]
-    keys = ("signal", "exit", "reached", "saved", "went_on", "same")
-    return _table(head, [[_yes(one[key]) for key in keys] for one in trainings])
+    rows = [[one.signal, one.exit, one.reached, one.saved, _yes(one.went_on), _yes(one.same)] for one in trainings]
+    return _table(head, rows)
 
 
 def _faults(faults: Sequence[Mapping[str, Any]]) -> str:
@@ -138,5 +142,5 @@ def _mutants(mutants: Sequence[Mapping[str, Any]]) -> str:
     return _table(["module", "mutants", "a test failed", "no end", "survived", "not reached"], rows)
 
 
-def _yes(value: object) -> object:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
