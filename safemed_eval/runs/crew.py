@@ -36,7 +36,7 @@ TRIES = 3
 """So many workers may die on a unit, or in loading their model, before it is given up."""
 HOPELESS = 3 * TRIES
 """So many deaths in a row, with nothing done in between, are not the items' fault."""
-_AHEAD = 2
+AHEAD = 2
 """Units that a worker is given at a time: the next is there when one is done."""
 _POLL_S = 1.0
 _REACH_S = 10.0
@@ -317,7 +317,7 @@ class Crew:
             Units that are not tried any more, as failed.
         """
         ready = [worker for worker in self._workers if worker.ready]
-        for ahead in range(1, _AHEAD + 1):
+        for ahead in range(1, AHEAD + 1):
             for worker in ready:
                 while len(worker.sent) < ahead:
                     while len(self._todo) <= len(self._workers) and (fresh := next(units, None)) is not None:
