@@ -50,11 +50,13 @@ _text, _flag, _whole = _is(str), _is(bool), _is(int)
 _count: Fits = lambda value: _whole(value) and value >= 0  # noqa: E731
 _object: Fits = _is(dict)
 
+_TOLD = {"words": _count, "rationale": _maybe(_text), "conclusion": _maybe(_count)}
 _OF_RECORD: dict[str, Fits] = {
     "options": lambda value: _each(_text)(value) and 2 <= len(value) <= MAX_OPTIONS,
     "source": _maybe(_text),
     "extra": _named(_text),
     "text": _maybe(_text),
+    "told": _maybe(lambda value: isinstance(value, dict) and {*value} == {*_TOLD} and _holding(_TOLD)(value)),
     "linf": _maybe(_from_0),
     "l2": _maybe(_from_0),
     "steps": _maybe(_count),
