@@ -23,7 +23,7 @@ from safemed_eval.runs.store import Run
 WITHHELD = "withheld by --pseudonymize"
 """In place of reasons and command lines, which quote what must not be quoted."""
 
-_KEPT = ("kind", "attack", "sampling", "abstained", "modality", "question_type")
+_KEPT = ("kind", "attack", "sampling", "abstained", "stopped", "hits", "modality", "question_type")
 """Fields of a record whose texts are ours, or that tables are broken down by."""
 _KINDS = {"image": "image", "patient_id": "patient", "source": "source"}
 _SECRET_OPTIONS = ("--data", "--data-root", "--out", "--pseudonymize")
