@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import certified, evaluated, failed, write_run
+from synthetic import SEQUENTIAL, certified, evaluated, failed, sequenced, write_run
 from test_cli import call
 
 from safemed_eval.core import GRADIENT_REPEATS, REPEATS
@@ -128,6 +128,15 @@ def test_certificates_of_a_constant_and_of_a_guess(tmp_path: Path) -> None:
     found = said(tmp_path / "run", [*records, *(certified(n, 500) for n in range(30, 90)), failed(90)], "certify")
     assert found[0].startswith("The model answers B to each of 30 questions")
     assert found[1].startswith("Of 30 certified answers 33.3 % [")
+
+
+def test_sequential_certificates_of_a_constant(tmp_path: Path) -> None:
+    """They speak of the gold answer alone: those of one letter, all of these, and no others."""
+    records = [sequenced(n, None) for n in range(12)] + [sequenced(n, 1, label=n % 2 * 2) for n in range(12, 27)]
+    (found,) = said(tmp_path / "run", records, "certify", smoothing=SEQUENTIAL)
+    assert found.startswith("All 12 questions whose gold answer is B are certified, and none of the other 15")
+    assert said(tmp_path / "miss", [*records, sequenced(27, 1)], "certify", smoothing=SEQUENTIAL) == []
+    assert said(tmp_path / "few", records[3:], "certify", smoothing=SEQUENTIAL) == []
 
 
 def test_chance_in_the_model_itself_is_said(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.processor import official_inputs
 from safemed_eval.models.prompts import render
+from safemed_eval.models.shortcuts import LAST_LAYER
 from safemed_eval.models.vlm import VLM, letter_tokens
 from safemed_eval.models.waist import Waist
 
@@ -131,8 +132,8 @@ def test_hub_ids_are_resolved_to_a_commit(
     """The hub's client is stood in for; what it is asked for, and what is recorded, is ours."""
     asked = {}
 
-    def snapshot_download(repo: str, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.update(repo=repo, revision=revision, patterns=allow_patterns)
+    def snapshot_download(repo: str, revision: str | None, allow_patterns: list[str], local_files_only: bool) -> str:
+        asked.update(repo=repo, revision=revision, patterns=allow_patterns, offline=local_files_only)
         folder = tmp_path / "snapshots" / "0123abcd"
         if not folder.exists():
             shutil.copytree(checkpoint("qwen2_5_vl"), folder)
@@ -142,7 +143,7 @@ def test_hub_ids_are_resolved_to_a_commit(
     source = resolve("org/model@v1.0")
     assert (asked["repo"], asked["revision"], source.commit) == ("org/model", "v1.0", "0123abcd")
     assert "*.safetensors" in asked["patterns"]
-    assert not {"*.py", "*.bin"} & set(asked["patterns"])
+    assert not {"*.py", "*.bin"} & set(asked["patterns"]) and not asked["offline"]
     assert load(source, device="cpu").describe(ABCD)["architecture"] == "Qwen2_5_VLForConditionalGeneration"
 
 
@@ -375,6 +376,10 @@ def test_positions_fall_back_to_the_models_own(
     """A transformers version without the method that counts positions still gives the right answers."""
     other = load(resolve(str(copy)), device="cpu")
     monkeypatch.setattr(other.scorer.model, "_prepare_position_ids_for_generation", None)
+    other.scorer._batches.clear()
+    other.scorer.shortcuts = ()
+    other.scorer.take_shortcuts()
+    assert other.scorer.shortcuts == (LAST_LAYER,), "without the positions of its tokens no prefix can be left out"
     short = Question(text="Which?", options=("a", "b"))
     x = torch.rand(2, 3, 56, 56)
     torch.testing.assert_close(

@@ -57,7 +57,7 @@ def differences(lost: int, won: int, n: int) -> Floats:
     return np.array([1.0] * lost + [-1.0] * won + [0.0] * (n - lost - won))
 
 
-@pytest.mark.parametrize(("lost", "won", "n"), [(0, 1, 44), (9, 4, 80), (25, 0, 90), (3, 30, 400)])
+@pytest.mark.parametrize(("lost", "won", "n"), [(0, 1, 44), (9, 4, 80), (25, 0, 90), (3, 30, 400), (9, 0, 10)])
 def test_each_bound_is_where_the_score_test_turns(lost: int, won: int, n: int) -> None:
     """Tango's statistic with the constrained maximum of the likelihood found by search, not by his formula."""
 
@@ -164,6 +164,13 @@ def test_the_bootstrap_covers_skewed_differences(clusters: int) -> None:
         )
         missed += (low > truth, high < truth)
     assert (missed / runs <= 0.1).all(), missed / runs
+
+
+def test_draws_without_spread_are_as_far_as_can_be() -> None:
+    """Of two patients half of the draws are one of them twice, which has no standard error: nothing is excluded."""
+    assert paired.bootstrap_interval(np.array([0.0, 1.0]), np.array([0, 1]), level=0.1, seed=0) == (-1.0, 1.0)
+    low, high = paired.bootstrap_interval(np.array([0.0, 1.0]), np.array([0, 1]), level=0.4, seed=0)
+    assert low == 0.5 <= high
 
 
 def test_the_bootstrap_of_one_patient_says_nothing() -> None:

@@ -79,6 +79,20 @@ def test_damaged_or_foreign_meta_is_refused(tmp_path: Path) -> None:
         open_run(tmp_path)
 
 
+def test_a_start_that_ended_before_it_was_noted_is_begun_again(tmp_path: Path) -> None:
+    """Killed, or out of disk, between making the folder and its run.json. Records of unknown origin are not touched."""
+    (tmp_path / "run.json.new").write_text('{"schema": 1, "sp')
+    (tmp_path / "records.jsonl").write_text("")
+    (tmp_path / ".lock").touch()
+    refuse_other_spec(tmp_path, SPEC)
+    with open_run(tmp_path) as run:
+        run.append([{"item": "x"}])
+    assert not (tmp_path / "run.json.new").exists() and len(read_records(tmp_path)) == 1
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(RunError, match=r"not a run folder, it holds records\.jsonl"):
+        open_run(tmp_path)
+
+
 def test_no_record_is_written_twice_and_no_nan(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.append([{"item": "x"}])

@@ -111,6 +111,7 @@ def test_identical_items_of_a_cluster_count_once() -> None:
 def test_unknown_stays_unknown_and_extremes_stay_cautious() -> None:
     none = stats.clustered_proportion([], [])
     assert (none.estimate, none.lower, none.upper) == (None, None, None)
+    assert (none.count, none.n, none.clusters, none.few) == (0, 0, 0, False)
     all_right = stats.clustered_proportion([True] * 40, [i // 4 for i in range(40)])
     assert all_right.lower == pytest.approx(proportion_confint(10, 10, 0.05, "beta")[0])
     one_patient = stats.clustered_proportion([True, False] * 20, ["p"] * 40)
@@ -199,3 +200,39 @@ def test_shares_are_shown_as_they_are_and_never_better() -> None:
             )
     assert rounding.interval(0.4439, 0.9741) == "44.3-97.5" and rounding.interval(None, None) == ""
     assert (rounding.radius(0.18452), rounding.radius(None)) == ("0.184", "n/a")
+    assert (rounding.radius_at_least(0.18452), rounding.radius_at_least(None)) == (">=0.184", "n/a")
+    assert (rounding.percent(0.57449), rounding.percent(None)) == ("57.4", "n/a")
+
+
+def test_few_clusters_are_those_that_hold_several_items() -> None:
+    assert stats.too_few(np.array([0, 0, 1])), "one pair is enough to be clustered"
+    assert not stats.too_few(np.arange(3)) and not stats.too_few(np.array([], dtype=np.int64))
+    edge = np.repeat(np.arange(10), 2)
+    assert not stats.too_few(edge) and stats.too_few(edge[:-1]) and not stats.too_few(np.repeat(np.arange(11), 2))
+
+
+def test_one_large_cluster_leaves_no_degree_of_freedom() -> None:
+    """Nine items of one patient, one of another: 100 / 82 effective clusters, less one is 0.22; t has one degree."""
+    values, codes = np.array([1.0] * 5 + [0.0] * 5), np.array([0] * 9 + [1])
+    between = 2 / 1 * (0.5**2 + 0.5**2) / 10**2
+    independent = 10 * 0.25 / (10 * 9)
+    shrink = sps.t.ppf(0.975, 9) / sps.t.ppf(0.975, 1)
+    assert stats.effective_size(values, codes, alpha=0.05) == pytest.approx(10 * independent / between * shrink**2)
+
+
+def test_what_is_left_of_a_certificate_at_a_distance() -> None:
+    """Phi(ppf(p) - d / sigma): at the radius one half, and never less than that within it."""
+    p, sigma = 0.9, 0.5
+    radius = stats.certified_radius(p, sigma)
+    assert radius is not None
+    assert stats.certified_lower(p, radius, sigma, 0.0) == pytest.approx(p)
+    assert stats.certified_lower(p, radius, sigma, 0.25) == pytest.approx(sps.norm.cdf(sps.norm.ppf(0.9) - 0.5))
+    assert stats.certified_lower(p, radius, sigma, radius * (1 - 1e-15)) >= 0.5
+    assert stats.certified_lower(p, radius, sigma, 2 * radius) == pytest.approx(1 - p)
+
+
+def test_intervals_are_at_95_percent_unless_asked() -> None:
+    good = [True] * 30 + [False] * 10
+    usual, wide = (stats.clustered_proportion(good, range(40), **how) for how in ({}, {"alpha": 0.01}))
+    assert (usual.lower, usual.upper) == pytest.approx(proportion_confint(30, 40, 0.05, "beta"))
+    assert (wide.lower, wide.upper) == pytest.approx(proportion_confint(30, 40, 0.01, "beta"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from test_attacks import survivors, wavy
 from test_cli import summary_of
@@ -13,9 +14,13 @@ from toys import AB, ABCD, generators, linear, middle_canvases, run
 
 from safemed_eval import attacks
 from safemed_eval.attacks._suite import NO_TARGET, targets_by_rank
+from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
 from safemed_eval.report._page_data import slices_of
 from safemed_eval.report.load import load
+from safemed_eval.report.sanity import checklist
+
+MEASURED = Path(__file__).parents[1] / "reports" / "suite" / "evaluate-sft"
 
 
 def test_it_is_at_least_as_strong_as_pgd_and_as_its_members() -> None:
@@ -93,15 +98,28 @@ def test_questions_of_different_sizes_share_a_batch() -> None:
 
 
 def test_on_a_shipped_checkpoint_it_leaves_no_more_right_than_pgd_in_any_slice(tmp_path: Path) -> None:
-    """A short suite."""
-    pgd, suite = "pgd:eps=4/255,steps=10", "suite:eps=4/255,steps=20,queries=30"
+    """A short suite, run here; of the whole one see `MEASURED`."""
+    pgd, suite = "pgd:eps=4/255,steps=10", "suite:eps=4/255,steps=15,queries=15"
     asked = ["--model", "builtin:sft", "--data", "phantom:images=128", "--limit", 20]
     summary_of("evaluate", *asked, "--attack", pgd, "--attack", suite, "--out", tmp_path / "run")
-    pairs = [(tmp_path / "run", pgd, suite)]
-    for out, weak, strong in pairs:
-        run = load(out)
-        for key, part in slices_of(run.frame):
-            right = part.groupby("attack")["correct"].sum()
-            assert right[strong] <= right[weak], (key, strong)
-        right = run.frame.groupby("attack")["correct"].sum()
-        assert 0 < right[weak] < right["clean"] and right[strong] < right[weak], "there was something to find"
+    for key, part in slices_of(load(tmp_path / "run").frame):
+        right = part.groupby("attack")["correct"].sum()
+        assert right[suite] <= right[pgd], key
+        assert key != (None, None) or right[suite] < right[pgd] < right["clean"], "there was something to find"
+
+
+@pytest.mark.parametrize("eps", ["3/255", "4/255"])
+def test_what_pgd_flips_on_a_shipped_checkpoint_the_suite_has_flipped_too(eps: str) -> None:
+    """So that it is at least as strong on every set of these items."""
+    run = load(MEASURED)
+    assert run.spec["model"] == resolve("builtin:sft").identity and not run.unfinished and not run.failed
+    right = run.frame.pivot(index="item", columns="attack", values="correct")
+    pgd, suite = right[f"pgd:eps={eps},steps=10"], right[f"suite:eps={eps},steps=100"]
+    assert len(right) == 80 and not (suite & ~pgd).any() and suite.sum() < pgd.sum() < right["clean"].sum()
+
+
+def test_the_measurement_passes_the_checklist() -> None:
+    found = {check.name: check.status for check in checklist(load(MEASURED))}
+    assert [name for name, status in found.items() if status != "pass"] == ["more steps would not help"], (
+        "PGD, ten steps"
+    )

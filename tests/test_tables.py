@@ -264,5 +264,5 @@ def test_each_part_is_shown_beside_the_worst_of_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("parts", ["all", {"answer": 1}, [True]])
 def test_parts_that_say_nothing_are_refused(parts: Any, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="parts do not say"):
+    with pytest.raises(RunError, match="parts cannot be"):
         load(of_parts(tmp_path / "run", parts=parts))

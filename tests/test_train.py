@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from safemed_eval import data, models
 from safemed_eval.attacks import Attacked
 from safemed_eval.cli import app
+from safemed_eval.cli._fitting import complete
 from safemed_eval.core import Question
 from safemed_eval.errors import UserError
 from safemed_eval.models.prompts import TEMPLATES
@@ -28,7 +29,7 @@ from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers,
 from safemed_eval.train._rows import Rows, to_canvas
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, _lora, fit
-from safemed_eval.train.log import read_log
+from safemed_eval.train.log import WORK, read_log
 
 FAMILY = "qwen2_5_vl"
 PHANTOM = data.load("phantom:split=train,images=16")
@@ -460,6 +461,16 @@ def test_the_command_makes_log_figure_and_spec_and_is_done_once(
     assert "local_files_only" not in (out / "tokenizer_config.json").read_text()
     shutil.rmtree(out / "training")
     assert "not how it was trained" in str(command(*asked).exception)
+
+
+def test_a_training_that_was_killed_as_it_began_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / WORK).mkdir()
+    assert not complete(tmp_path, {"command": "train"})
+    (tmp_path / WORK / "run.json.new").write_text("{")
+    assert not complete(tmp_path, {"command": "train"})
+    (tmp_path / WORK / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"not a run folder, it holds thesis\.txt"):
+        complete(tmp_path, {"command": "train"})
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def draw(work: Path) -> None:
 def complete(out: Path, spec: Mapping[str, Any]) -> bool:
     """Whether this very training has been done there; RunError where the folder holds anything else."""
     begun, done = (out / WORK / META).exists(), (out / ABOUT).exists()
-    if begun:
+    if begun or (out.is_dir() and [*out.iterdir()] == [out / WORK]):
         refuse_other_spec(out / WORK, spec)
     elif done:
         raise RunError(

@@ -181,6 +181,14 @@ class RunOptions:
         Path | None,
         _run(help="Run folder. The same command again goes on where it stopped. Default: a name below runs/."),
     ] = None
+    pseudonymize: Annotated[
+        Path | None,
+        _run(
+            metavar="KEYFILE",
+            help="Write pseudonyms for ids, paths and texts into the run folder: HMACs under the key in this file, "
+            "which stays with you. Modality and question type stay as they are.",
+        ),
+    ] = None
     json: Annotated[bool, _run("--json", help="Print the summary as JSON instead of tables.")] = False
 
     @property

@@ -166,6 +166,6 @@ def _left_out(side: Side, paths_only: bool) -> str:
     if side.missing:
         which = f"of {side.missing} of them " if side.read else ""
         root = " (--data-root names the folder that image paths are relative to)"
-        reason = f"{side.reason}{root if str(side.reason).startswith('image not found') else ''}"
+        reason = on_one_line(str(side.reason)) + (root if str(side.reason).startswith("image not found") else "")
         said += f" Pixels {which}were not looked at: {reason}."
     return said

@@ -15,6 +15,8 @@ from safemed_eval.cli._show import show_run
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
+    import torch
+
     from safemed_eval.certify import Certification
     from safemed_eval.data import Canvas
     from safemed_eval.runs.workers import Loaded
@@ -92,7 +94,10 @@ def certify(
             attacked=attacked,
             stop_when_wrong=stop_when_wrong,
         )
-        store = partial(keep_refuting, prepared.place)
+
+        def store(item: str, share: float, canvas: torch.Tensor) -> None:
+            keep_refuting(prepared.place, prepared.called(item), share, canvas)
+
         with started(prepared, model, run, make, gradients=falsify, store=store) as (team, folder):
             certificates = Certificates(
                 items=prepared.data.items,

@@ -92,6 +92,8 @@ def evaluate(
     }
     label = "-".join([*conditions[1:], *[f"smooth-{smooth}"] * bool(voting)])
     prepared = prepare("evaluate", model, data, run, spec, label=label, conditions=conditions)
+    if keep_images and prepared.names:
+        typer.echo("--keep-images: images are kept as they are; report --no-images leaves them out", err=True)
     if not prepared.complete:
         from safemed_eval.evaluate import group_size
         from safemed_eval.runs import units
@@ -116,7 +118,7 @@ def evaluate(
             make,
             gradients=gradients,
             surrogates={name: surrogate_loading(one, model, prepared) for name, one in surrogates.items()},
-            store=keeper,
+            store=partial(keeper, called=prepared.called),
         ) as (team, folder):
             asked: list[Attack | str] = [*chosen.values(), *conditions[len(chosen) :]]
             groups = units.groups(items, asked, group_size(team.ready.batch, prepared.canvas), folder.done)

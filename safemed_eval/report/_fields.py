@@ -50,11 +50,13 @@ _text, _flag, _whole = _is(str), _is(bool), _is(int)
 _count: Fits = lambda value: _whole(value) and value >= 0  # noqa: E731
 _object: Fits = _is(dict)
 
+_TOLD = {"words": _count, "rationale": _maybe(_text), "conclusion": _maybe(_count)}
 _OF_RECORD: dict[str, Fits] = {
     "options": lambda value: _each(_text)(value) and 2 <= len(value) <= MAX_OPTIONS,
     "source": _maybe(_text),
     "extra": _named(_text),
     "text": _maybe(_text),
+    "told": _maybe(lambda value: isinstance(value, dict) and {*value} == {*_TOLD} and _holding(_TOLD)(value)),
     "linf": _maybe(_from_0),
     "l2": _maybe(_from_0),
     "steps": _maybe(_count),
@@ -83,10 +85,20 @@ _OF_META: dict[str, Fits] = {
     "names": _holding({"commits": _named(_text), "trained": _maybe(_holding(_TRAINED))}),
     "image_notes": _named(_count),
 }
+_ATTACK = {
+    **{"attack": _text, "eps": _maybe(_from_0), "norm": _text, "needs_gradients": _flag},
+    **{"kind": _text, "severity": _count},
+}
+
+
+def _is_whole_corruption(attack: Mapping[str, Any]) -> bool:
+    return attack["attack"] != "corrupt" or {"kind", "severity"} <= {*attack}
+
+
 _OF_SPEC: dict[str, Fits] = {
     "canvas": lambda value: bool(_CANVAS.fullmatch(value)),
     "asking": _maybe(_holding({"readout": _text, "temperature": _from_0})),
-    "attacks": _named(_holding({"eps": _maybe(_from_0), "norm": _text, "needs_gradients": _flag})),
+    "attacks": _named(lambda value: _holding(_ATTACK)(value) and "attack" in value and _is_whole_corruption(value)),
     "smooth": _maybe(_object),
     "falsify": _maybe(_object),
 }

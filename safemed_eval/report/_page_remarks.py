@@ -61,6 +61,8 @@ def _warnings(study: Study) -> Iterable[str]:
     if str(run.meta["names"]["data"]).startswith("phantom"):
         yield "The images are drawn by a program (phantom): discs, rings and stripes. This is not clinical evidence."
     yield from map(visible, (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]))
+    if run.spec.get("pseudonyms"):
+        yield "Ids, paths and texts are pseudonyms, which whoever has the key can tell."
     if run.unfinished:
         total = summary.expected * max(1, len(run.conditions))
         yield f"Not finished: {run.unfinished:,} of {total:,} records are missing, and the numbers will change."

@@ -26,6 +26,8 @@ def degenerate(run: LoadedRun) -> list[str]:
     """Sentences on a model that may not have answered by what it saw; none where nothing speaks for that."""
     clean = run.frame if run.kind == "certify" else run.under("clean")
     answered = clean if clean.empty else clean[clean["error"].isna() & clean["prediction"].notna()]
+    if run.kind == "certify" and run.sequential:
+        return [*_one_letter(clean, answered), *_unsteady(run)]
     found = [] if answered.empty else [*_constant(answered), *_at_chance(run, answered), *_blind(answered)]
     return [*found, *_unsteady(run)]
 
@@ -38,6 +40,19 @@ def _constant(answered: pd.DataFrame) -> Iterator[str]:
             f"The model answers {ascii_uppercase[places.iloc[0]]} to each of {len(places)} questions; it is gold in "
             f"{percent(gold)} %. It is a constant, which no attack moves and every certificate covers."
         )
+
+
+def _one_letter(every: pd.DataFrame, certified: pd.DataFrame) -> Iterator[str]:
+    """A sequential run asks for the gold answer alone: a constant is certified where its letter is gold, always."""
+    others = every.drop(certified.index)
+    if min(len(certified), len(others)) >= FEW and certified["label"].nunique() == 1:
+        letter = int(certified["label"].iloc[0])
+        if letter not in others["label"].tolist():
+            name = ascii_uppercase[letter]
+            yield (
+                f"All {len(certified)} questions whose gold answer is {name} are certified, and none of the other "
+                f"{len(others)}: as those of a constant are, which every certificate covers."
+            )
 
 
 def _at_chance(run: LoadedRun, answered: pd.DataFrame) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pandas as pd
 
 from safemed_eval import grammar
 from safemed_eval.report._sampling import SEQUENTIAL_BOUNDS
-from safemed_eval.report._text import latex, markdown
+from safemed_eval.report._text import latex, markdown, spreadsheet
 from safemed_eval.report.breakdown import Summary, breakdown
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order, radii_of
 from safemed_eval.report.reasoning import COLUMNS, MEANING, reasoning, shown
@@ -32,6 +33,8 @@ _PARTS = (
     "next; those of adaptive are met by every item."
 )
 _REASONING = f"What was written, shares in % and their numbers. {MEANING}"
+_LONGEST_NAME = 80
+"""Of a run, in the name of a file."""
 _FEW = "\u2020"
 _FEW_NOTE = f" {_FEW}: items share effectively fewer than ten patients or images, too few to trust the interval."
 _WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
@@ -80,12 +83,14 @@ def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str | None) 
         files.append(folder / f"{table.name}.md")
         body = table.shown.map(markdown).rename(columns=markdown).to_markdown(index=False, disable_numparse=True)
         files[-1].write_text(f"{markdown(table.caption)}\n\n{body}\n", encoding="utf-8", errors="replace")
-        table.values.to_csv(folder / f"{table.name}.csv", index=False, errors="replace")
+        cells = table.values.map(spreadsheet).rename(columns=spreadsheet)
+        cells.to_csv(folder / f"{table.name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC, errors="replace")
         (folder / f"{table.name}.tex").write_text(_latex(table), encoding="utf-8", errors="replace")
-    for run in runs:
-        if run.kind == "certify" and not run.frame.empty:
-            name = re.sub(r"[^\w.=-]+", "-", run.name)
-            cohen(run).to_csv(folder / f"certified-{name}.tsv", sep="\t", index=False)
+    certified = [run for run in runs if run.kind == "certify" and not run.frame.empty]
+    names = [re.sub(r"[^\w.=-]+", "-", run.name)[-_LONGEST_NAME:] for run in certified]
+    for place, (name, run) in enumerate(zip(names, certified, strict=True)):
+        again = names[:place].count(name)
+        cohen(run).to_csv(folder / f"certified-{name}{f'-{again + 1}' if again else ''}.tsv", sep="\t", index=False)
     return files
 
 

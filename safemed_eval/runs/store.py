@@ -18,6 +18,9 @@ from safemed_eval.errors import RunError
 SCHEMA = 1
 META = "run.json"
 RECORDS = "records.jsonl"
+LOCK = ".lock"
+_NEW = ".new"
+"""Ends the name of a file that is still being written."""
 _META_KEYS = ("spec", "model", "sessions", "names", "items", "skipped", "conditions", "sampled", "image_notes")
 _TINY = 60
 
@@ -48,10 +51,10 @@ class Folder:
         with ExitStack() as stack:
             try:
                 out.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(_lock(out / ".lock"))
+                stack.enter_context(_lock(out / LOCK))
                 meta: dict[str, Any] = {"schema": SCHEMA, "spec": _plain(spec), "model": _plain(model), "sessions": []}
+                refuse_other_spec(out, spec)
                 if (out / META).exists():
-                    refuse_other_spec(out, spec)
                     meta = read_meta(out)
                     _same("the model as loaded", out, meta["model"], _plain(model))
                 self._prepare(stack)
@@ -129,8 +132,13 @@ def refuse_other_spec(out: Path, spec: Mapping[str, Any]) -> None:
     """Raise RunError if the folder holds a run of another spec, with the differences, or something else."""
     if (out / META).exists():
         _same("what was asked", out, read_meta(out)["spec"], _plain(spec))
-    elif out.is_dir() and (strange := sorted(file.name for file in out.iterdir() if file.name != ".lock")):
+    elif out.is_dir() and (strange := sorted(file.name for file in out.iterdir() if not _is_of_a_start(file))):
         raise RunError(f"--out {out}: not a run folder, it holds {strange[0]}; name a new or empty folder")
+
+
+def _is_of_a_start(file: Path) -> bool:
+    """Whether it is what a start leaves that ended, or found the disk full, before it had noted what was asked."""
+    return file.name in (LOCK, META + _NEW) or (file.name == RECORDS and not file.stat().st_size)
 
 
 def read_meta(out: Path) -> dict[str, Any]:
@@ -222,7 +230,7 @@ def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_whole(file: Path, text: str) -> None:
     """Write all of it or nothing."""
-    new = file.with_name(f"{file.name}.new")
+    new = file.with_name(file.name + _NEW)
     with new.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()

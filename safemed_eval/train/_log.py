@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from safemed_eval.errors import RunError
+from safemed_eval.train._loop import write_whole
 from safemed_eval.train.log import read_log
 
 
@@ -26,7 +27,7 @@ class Log(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
             kept = [line for line in read_log(self.file) if line["step"] <= state.global_step]
-            self.file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            write_whole(self.file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         plain = {key: value for key, value in logs.items() if isinstance(value, (int, float, str))}

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers.trainer_utils import get_last_checkpoint
 
 from safemed_eval.errors import ModelOutputError, RunError
 
 LOG_EVERY = 10
+_TORCH_WRITER = "inline_container"
+"""The source file that torch names where it could not write, whatever the reason."""
 
 
 def arguments(place: Path, *, steps: int, batch_size: int, save_every: int, seed: int, cpu: bool) -> dict[str, Any]:
@@ -71,6 +74,31 @@ def naming_what_broke(trained: torch.nn.Module) -> Iterator[None]:
         if isinstance(error, ModelOutputError):
             raise RunError(f"training has broken the model: {error}; try a lower --learning-rate") from error
         raise
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """A full disk, in the words of three libraries, as RunError: the training can go on once there is room."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+    except SafetensorError as error:
+        why = str(error)
+    except RuntimeError as error:
+        if _TORCH_WRITER not in str(error):
+            raise
+        why = "torch could not save; is the disk full?"
+    else:
+        return
+    raise RunError(f"{out}: cannot be written: {why}; the same command goes on from the last checkpoint, if any")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write all of it or nothing."""
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(file)
 
 
 def refuse_broken(trained: torch.nn.Module) -> None:

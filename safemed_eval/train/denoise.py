@@ -45,7 +45,7 @@ def fit_denoiser(
         canvas: of one size for all images.
         about: what the denoiser says of its making.
     Raises:
-        RunError: training has broken the denoiser.
+        RunError: training has broken the denoiser, or the disk is full.
     """
     work, cpu = out / WORK, model.device.type == "cpu"
     work.mkdir(parents=True, exist_ok=True)
@@ -67,12 +67,14 @@ def fit_denoiser(
             recipe=recipe,
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_loop.last_checkpoint(work / "checkpoints"))
+        with _loop.writing(out):
+            trainer.train(resume_from_checkpoint=_loop.last_checkpoint(work / "checkpoints"))
     _loop.refuse_broken(denoiser)
     if trainer.is_world_process_zero():
-        save_denoiser(denoiser, out)
-        write_seen(out / TRAINED_ON, items)
-        (out / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+        with _loop.writing(out):
+            save_denoiser(denoiser, out)
+            write_seen(out / TRAINED_ON, items)
+            _loop.write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
     trainer.accelerator.wait_for_everyone()
 
 

@@ -51,7 +51,7 @@ def fit(
         about: what the checkpoint says of its making.
         seen: files of digests of images that the model has seen before; see `data.write_seen`.
     Raises:
-        RunError: training has broken the model. DataError: there are too few data for one batch.
+        RunError: training has broken the model, or the disk is full. DataError: there are too few data for one batch.
         SpecError: launched in a way that the adversary does not support.
     """
     vlm, work = model.scorer, out / WORK
@@ -86,7 +86,7 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         if adversary and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             raise SpecError("the adversary works on one GPU and with DDP; not with FSDP or DeepSpeed")
-        with _loop.naming_what_broke(policy):
+        with _loop.naming_what_broke(policy), _loop.writing(out):
             trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
         state = trainer.state
         if state.global_step < state.max_steps:
@@ -98,13 +98,15 @@ def fit(
             vars(config).pop("use_cache", None)  # trainers switch it off, which is not for the checkpoint to remember
             if value is not None:
                 config.use_cache = value
-        trainer.save_model(str(out))
+        with _loop.writing(out):
+            trainer.save_model(str(out))
     if trainer.is_world_process_zero():
-        _tidy(out, base)
-        vlm.processor.save_pretrained(out)
-        write_seen(out / TRAINED_ON, items, seen)
-        about = {**about, "template": asdict(template)}
-        (out / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+        with _loop.writing(out):
+            _tidy(out, base)
+            vlm.processor.save_pretrained(out)
+            write_seen(out / TRAINED_ON, items, seen)
+            about = {**about, "template": asdict(template)}
+            _loop.write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
     trainer.accelerator.wait_for_everyone()
 
 

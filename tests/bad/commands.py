@@ -150,6 +150,11 @@ EVALUATE: Rows = [
     (("--out", "."), ["--out .: not a run folder, it holds"]),
     (("--out", "a\0b"), ["--out", "null byte"]),
     (("--out", "y" * 300), ["--out", "too long"]),
+    (("--pseudonymize", "gone"), ["--pseudonymize gone: cannot be read", "secrets.token_hex(32)"]),
+    (("--pseudonymize", "full"), ["--pseudonymize full: cannot be read"]),
+    (("--pseudonymize", "x.png"), ["a key of 0 bytes", "could be guessed", "secrets.token_hex(32)"]),
+    (("--pseudonymize", "weak"), ["a key of 40 bytes, 1 of them different"]),
+    (("--pseudonymize", "run/key", "--out", "run"), ["lies in the run folder"]),
     (("--nonsense",), ["No such option: --nonsense", "--help"]),
     (("--atack", "fgsm"), ["No such option: --atack", "--attack"]),
     (("--attack",), ["--attack", "argument"]),
@@ -322,6 +327,9 @@ OTHERS: list[tuple[Options, Sequence[str]]] = [
 
 def _strange(folder: Path) -> None:
     (folder / "x.png").touch()
+    (folder / "weak").write_bytes(b"k" * 40)
+    (folder / "run").mkdir()
+    (folder / "run/key").write_bytes(bytes(range(64, 104)))
     (folder / "full").mkdir()
     (folder / "full/strange").touch()
 

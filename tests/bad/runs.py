@@ -178,6 +178,7 @@ NOTES: list[tuple[str, Make, Sequence[str]]] = [
         ["a", "trained"],
     ),
     ("image notes of texts", noted(attacked, put("image_notes", {"x": "y"})), ["a", "image_notes"]),
+    ("an attack of nothing", noted(attacked, lambda m: m["spec"]["attacks"].update(clean={})), ["attacks"]),
     ("a canvas that is none", noted(attacked, spec(canvas="large")), ["a", "canvas"]),
     ("a seed of text", noted(attacked, spec(seed="x")), ["seed cannot be 'x'"]),
     ("a training", noted(attacked, spec(command="train")), ["a run of 'train'", "evaluate or certify"]),

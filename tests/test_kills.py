@@ -1,0 +1,55 @@
+"""Commands that are killed, and two that want one folder. `make torture` kills many more."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from conftest import draw_table
+from test_cli import seconds_aside
+from torture.kills import COMMANDS, alike, finish, start, torment
+
+from safemed_eval.runs import count_records
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"), [("evaluate", 0), ("certify", 1), ("certify --sampling sequential", 2)], ids=lambda value: value
+)
+def test_a_killed_command_goes_on_to_the_same_records(name: str, seed: int, tmp_path: Path) -> None:
+    """By SIGKILL, SIGTERM and SIGINT, once records are there."""
+    data = draw_table(tmp_path / "data", rows=12)
+    finish([*COMMANDS[name], "--data", f"table:{data}", "--out", "whole"], tmp_path)
+    trial = torment(name, tmp_path / "whole", tmp_path / "cut", data, kills=1, seed=seed, starting=0.5)
+    assert trial.survived, trial
+    assert trial.records == count_records(tmp_path / "whole") == (36 if name == "evaluate" else 12)
+    (kill,) = trial.kills
+    assert kill.exit == {0: -9, 1: 130, 2: 130}[seed] and not kill.traceback
+    assert kill.when == "starting" or 0 < kill.records < trial.records
+
+
+def test_a_second_process_is_refused_and_the_first_is_not_disturbed(tmp_path: Path) -> None:
+    data = draw_table(tmp_path / "data", rows=12)
+    command = [*COMMANDS["certify"], "--data", f"table:{data}", "--out", str(tmp_path / "run")]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    first = start(command, tmp_path / "one")
+    while not count_records(tmp_path / "run") and first.is_alive():
+        time.sleep(0.01)
+    second = start(command, tmp_path / "two")
+    second.join(60)
+    assert first.is_alive() and second.exitcode == 2
+    said = (tmp_path / "two/stderr").read_text()
+    assert said.endswith("another process is writing to this run\n") and "Traceback" not in said
+    first.join(60)
+    assert first.exitcode == 0
+    finish([*command[:-1], str(tmp_path / "whole")], tmp_path / "two")
+    assert seconds_aside(tmp_path / "run") == seconds_aside(tmp_path / "whole")
+
+
+def test_records_are_alike_up_to_the_last_bits_of_floats() -> None:
+    one = {"text": "a", "scores": [0.1, -2.0], "none": None}
+    assert alike(one, {"text": "a", "scores": [0.1 + 1e-8, -2.0], "none": None})
+    for key, value in (("text", "b"), ("scores", [0.1001, -2.0]), ("scores", [0.1]), ("none", 0)):
+        assert not alike(one, one | {key: value})
+    assert not alike(one, {"text": "a", "scores": [0.1, -2.0]})

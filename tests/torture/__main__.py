@@ -1,0 +1,73 @@
+"""python -m torture kills|faults|mutants|table; all of it without a name."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+REPORT = TESTS.parent / "reports" / "torture"
+FAULTS = ("test_faults.py", "test_runs.py", "test_kills.py", "test_workers.py")
+KILLS, MUTANTS = 16, 200
+
+
+def main(*wanted: str) -> None:
+    steps = {"kills": _kills, "faults": _faults, "mutants": _mutants, "table": _table}
+    for name in wanted or steps:
+        steps[name]()
+
+
+def _kills() -> None:
+    from conftest import draw_table
+
+    from torture import kills
+
+    with tempfile.TemporaryDirectory() as place:
+        table = draw_table(Path(place) / "data", rows=24)
+        _write("kills", kills.run(Path(place), table, each=KILLS))
+
+
+def _faults() -> None:
+    """The tests of what machines do to a run, by name."""
+    import pytest
+
+    found: dict[str, str] = {}
+
+    class Noted:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+            if report.when == "call" or report.outcome != "passed":
+                found[name] = report.outcome
+
+    pytest.main(["-q", *(str(TESTS / file) for file in FAULTS if (TESTS / file).exists())], plugins=[Noted()])
+    _write("faults", [{"name": name, "outcome": outcome} for name, outcome in found.items()])
+
+
+def _mutants() -> None:
+    """Try a sample of the changes; those that a test has noticed before are not tried again."""
+    from torture import mutants
+
+    before = json.loads((REPORT / "mutants.json").read_text()) if (REPORT / "mutants.json").exists() else []
+    known = {one["name"]: one for one in before if one["fate"] == "killed"}
+    chosen = mutants.sample(MUTANTS)
+    found = dict(known)
+    for one in mutants.run([one for one in chosen if one.name not in known], lambda line: print(line, flush=True)):
+        found[one["name"]] = one
+        _write("mutants", [found[one.name] for one in chosen if one.name in found])
+
+
+def _table() -> None:
+    from torture import table
+
+    table.write(REPORT)
+
+
+def _write(name: str, found: object) -> None:
+    REPORT.mkdir(exist_ok=True)
+    (REPORT / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
