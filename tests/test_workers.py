@@ -29,7 +29,7 @@ from safemed_eval.errors import CheckpointError, RunError, UserError
 from safemed_eval.models import Asking, resolve
 from safemed_eval.models.loading import Loading
 from safemed_eval.runs import cluster, read_records, units
-from safemed_eval.runs.crew import HOPELESS, TRIES, crew
+from safemed_eval.runs.crew import HOPELESS, TRIES, Crew, crew
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.smoothing import Smoothing
 from safemed_eval.smoothing.noise import CHUNK, noisy_copies
@@ -281,16 +281,21 @@ def drawn_item() -> Item:
     return next(iter(data.load("phantom:images=2").items))
 
 
-def test_units_in_line_behind_a_death_were_not_tried(ray: Any) -> None:
+def test_units_in_line_behind_a_death_were_not_tried(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = Crew._answering
+
+    def looked_at(team: Crew) -> Any:
+        for sent in (worker.sent for worker in team._workers):
+            assert len(sent) < 2 or not any(team._deaths[one.name] for one, _ in sent), "a suspect is alone"
+        return wait(team)
+
+    monkeypatch.setattr(Crew, "_answering", looked_at)
     told: list[str] = []
-    todo = [Step("a", "note"), Step("bad", "die"), *(Step(name, "note") for name in "bcdef")]
+    bad = Step("bad", "die")
+    todo = [Step("a", "note"), bad, *(Step(name, "note") for name in "bcdef"), bad]
     with crew(light(drawn_item()), print, address="local", workers=1, tell=told.append) as team:
-        results = {}
-        for unit, result in team.do(todo):
-            results[unit.name] = result
-            for sent in (worker.sent for worker in team._workers):
-                assert len(sent) < 2 or not any(team._deaths[one.name] for one, _ in sent), "a suspect is alone"
-        assert team._deaths["bad"] == TRIES
+        results = {unit.name: result for unit, result in team.do(todo)}
+        assert team._deaths["bad"] == TRIES, "of both together: they are one item's"
         assert max(team._deaths[name] for name in "abcdef") < 2, "an answer may be lost with the process, once"
         assert results == {name: name.upper() for name in "abcdef"} | {"bad": "the worker died 3 times on this item"}
         assert {line for line in told if "noted" in line} == {f"noted {name}" for name in "abcdef"}
@@ -303,6 +308,8 @@ def test_units_in_line_behind_a_death_were_not_tried(ray: Any) -> None:
 
 def test_workers_that_die_on_everything_end_the_run(ray: Any) -> None:
     with crew(light(drawn_item()), print, address="local", workers=2, tell=lambda line: None) as team:
+        team._in_a_row = HOPELESS - 1
+        assert [result for _, result in team.do([Step("fine")])] == ["FINE"] and team._in_a_row == 0
         given_up = []
         with pytest.raises(RunError, match=f"died {HOPELESS} times in a row"):
             given_up += [unit for unit, _ in team.do(Step(f"s{i}", "die") for i in range(99))]
