@@ -52,8 +52,9 @@ def _mutants() -> None:
     before = json.loads((REPORT / "mutants.json").read_text()) if (REPORT / "mutants.json").exists() else []
     known = {one["name"]: one for one in before if one["fate"] == "killed"}
     chosen = mutants.sample(MUTANTS)
-    found = dict(known)
-    for one in mutants.run([one for one in chosen if one.name not in known], lambda line: print(line, flush=True)):
+    found, tried = dict(known), {one["name"] for one in before}
+    left = sorted((one for one in chosen if one.name not in known), key=lambda one: one.name in tried)
+    for one in mutants.run(left, lambda line: print(line, flush=True)):
         found[one["name"]] = one
         _write("mutants", [found[one.name] for one in chosen if one.name in found])
 
