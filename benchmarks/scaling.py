@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from _common import machine, phantom, ratio
+from transformers.utils import logging
 
 from safemed_eval.certify import Certification
 from safemed_eval.core import Item
@@ -178,6 +179,7 @@ def scaled(measured: Sequence[float], items: int, factor: float = 1.0) -> list[f
 
 def main(count: int) -> None:
     print(machine())
+    logging.disable_progress_bar()
     torch.set_num_threads(1)
     items, canvas = phantom(count)
     throughput(items, canvas)
@@ -197,4 +199,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 16)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 8)

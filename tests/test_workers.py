@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -22,12 +23,12 @@ import torch
 from test_cli import TOY, call, seconds_aside
 
 from safemed_eval import attacks, certify, data, evaluate
+from safemed_eval.cli import app
 from safemed_eval.core import CIRCULAR, Item
 from safemed_eval.errors import CheckpointError, RunError, UserError
 from safemed_eval.models import Asking, resolve
 from safemed_eval.models.loading import Loading
-from safemed_eval.runs import crew as crews
-from safemed_eval.runs import read_records, units
+from safemed_eval.runs import cluster, read_records, units
 from safemed_eval.runs.crew import HOPELESS, TRIES, crew
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.smoothing import Smoothing
@@ -43,7 +44,7 @@ def ray() -> Iterator[Any]:
         warnings.simplefilter("ignore")
         import ray
 
-        crews._connect("local")
+        cluster._connect("local")
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         yield ray
         ray.shutdown()
@@ -284,10 +285,15 @@ def test_units_in_line_behind_a_death_were_not_tried(ray: Any) -> None:
     told: list[str] = []
     todo = [Step("a", "note"), Step("bad", "die"), *(Step(name, "note") for name in "bcdef")]
     with crew(light(drawn_item()), print, address="local", workers=1, tell=told.append) as team:
-        results = {unit.name: result for unit, result in team.do(todo)}
-        assert dict(team._deaths) == {"bad": TRIES}
+        results = {}
+        for unit, result in team.do(todo):
+            results[unit.name] = result
+            for sent in (worker.sent for worker in team._workers):
+                assert len(sent) < 2 or not any(team._deaths[one.name] for one, _ in sent), "a suspect is alone"
+        assert team._deaths["bad"] == TRIES
+        assert max(team._deaths[name] for name in "abcdef") < 2, "an answer may be lost with the process, once"
         assert results == {name: name.upper() for name in "abcdef"} | {"bad": "the worker died 3 times on this item"}
-        assert [line for line in told if "noted" in line] == [f"noted {name}" for name in "abcdef"]
+        assert {line for line in told if "noted" in line} == {f"noted {name}" for name in "abcdef"}
         assert sum("died on bad" in line for line in told) == TRIES
         with pytest.raises(RunError, match="the disk is full"):
             list(team.do([Step("x", "wrong")]))
@@ -352,9 +358,36 @@ def test_one_worker_that_cannot_be_used_is_left_out(ray: Any, tmp_path: Path) ->
 def test_what_workers_cannot_do_is_one_line(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[Any], message: str
 ) -> None:
-    monkeypatch.setattr(crews, "find_spec", lambda name: None)
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     code, text = call("evaluate", "--model", TOY, "--data", f"table:{table}", "--out", tmp_path / "run", *options)
     assert code == 2 and message in text and "\n" not in text and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "found"),
+    [
+        (("local", None, "auto"), {"CPU": 64, "GPU": 8}, (8, 8, True)),
+        (("local", 2, "cuda"), {"CPU": 64, "GPU": 8}, (2, 8, True)),
+        (("local", 9, "auto"), {"CPU": 64, "GPU": 8}, "this machine has 8 GPUs"),
+        (("local", None, "cpu"), {"CPU": 64, "GPU": 8}, (32, 2, False)),
+        (("local", None, "auto"), {"CPU": 1}, (1, 1, False)),
+        (("local", 4, "auto"), {"CPU": 2}, (4, 1, False)),
+        (("local", 1, "cuda"), {"CPU": 2}, "has no GPU"),
+        (("h:1", None, "cuda"), {"CPU": 2}, "--workers N waits for so many"),
+        (("h:1", 16, "cuda"), {"CPU": 2}, (16, None, True)),
+        (("h:1", 16, "auto"), {"CPU": 32, "GPU": 8}, (16, 4, True)),
+        (("h:1", None, "auto"), {"CPU": 30}, (15, 2, False)),
+    ],
+)
+def test_how_many_workers_and_what_they_ask_for(asked: Any, there: dict[str, float], found: Any) -> None:
+    if isinstance(found, str):
+        with pytest.raises(UserError, match=found):
+            cluster.places(*asked, there)
+    else:
+        room = cluster.places(*asked, there)
+        assert (room.workers, room.threads, room.gpu) == found
+        assert room.options["num_gpus"] == int(room.gpu)
+        assert room.options["num_cpus"] == (0 if asked[0] == "local" else 1 if room.gpu else room.threads)
 
 
 def test_a_run_goes_on_with_other_workers_and_says_who_worked(
@@ -369,3 +402,37 @@ def test_a_run_goes_on_with_other_workers_and_says_who_worked(
     assert seconds_aside(tmp_path / "cut") == seconds_aside(tmp_path / "whole")
     first, second = json.loads((tmp_path / "cut/run.json").read_text())["sessions"]
     assert "ray" not in first and (second["ray"], second["workers"]) == ("local", 1)
+
+
+def test_examples_name_options_that_exist() -> None:
+    """And the manifest is YAML that says what a RayJob must."""
+    import yaml
+    from typer.main import get_command
+
+    folder = Path(__file__).parents[1] / "examples"
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    known = {name: {option for one in command.params for option in one.opts} for name, command in commands.items()}
+    found = []
+    for file in sorted(folder.iterdir()):
+        text = re.sub(r"\\\n|\n {4}(?=--)", " ", file.read_text())
+        for command, rest in re.findall(r"^(?!#).*\bsafemed-eval (\w+) ([^\n]*)", text, flags=re.MULTILINE):
+            shared = "".join(re.findall(r"^options=\((.*)\)", text, flags=re.MULTILINE))
+            asked = set(re.findall(r"(?<!\S)--[a-z-]+", rest.replace('"${options[@]}"', shared)))
+            assert asked <= known[command], f"{file.name}: {command}"
+            found.append((file.name, command, len(asked)))
+    assert [(name, command) for name, command, _ in found] == [
+        ("kuberay.yaml", "certify"),
+        *[("one-box.sh", command) for command in ("plan", "certify", "report")],
+        ("slurm.sh", "certify"),
+    ]
+    assert {name: count for name, command, count in found if command == "certify"} == {
+        "kuberay.yaml": 8,
+        "one-box.sh": 6,
+        "slurm.sh": 8,
+    }
+    job = yaml.safe_load((folder / "kuberay.yaml").read_text())
+    cluster = job["spec"]["rayClusterSpec"]
+    assert job["kind"] == "RayJob" and "--ray auto" in job["spec"]["entrypoint"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    mounts = [group["template"]["spec"]["containers"][0]["volumeMounts"] for group in groups]
+    assert mounts[0] == mounts[1], "paths are the same in all pods"

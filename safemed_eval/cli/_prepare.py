@@ -25,7 +25,8 @@ from safemed_eval.data import Canvas, DataSet
 from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.models.prompts import read_template
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
-from safemed_eval.runs.crew import crew, refuse_without_ray
+from safemed_eval.runs.cluster import refuse_without_ray
+from safemed_eval.runs.crew import crew
 from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 
 if TYPE_CHECKING:
