@@ -23,6 +23,9 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks
 	$(BIN)/python benchmarks/certify.py
 	$(BIN)/python benchmarks/pgd.py
+	$(BIN)/python benchmarks/scaling.py
+	mkdir -p runs
+	$(BIN)/python benchmarks/sequential.py runs/votes.npz
 
 # Kills commands, breaks the source, and writes reports/torture/README.md. Takes an hour.
 torture: $(READY)

@@ -38,7 +38,7 @@ def test_of_single_items_it_is_mcnemars_exact_test(lost: int, won: int) -> None:
 
 
 def test_sampled_p_values_are_never_zero_and_nothing_is_no_evidence() -> None:
-    assert paired.sign_flip_test_sampled(np.full(60, 0.1), seed=0)[0] == 1 / (1 + paired.DRAWS)
+    assert paired.sign_flip_test_sampled(np.full(60, 0.1), seed=0) == (1 / (1 + paired.DRAWS), 1 / (1 + paired.DRAWS))
     assert paired.sign_flip_test_sampled(np.zeros(5), seed=0) == (1.0, 1.0)
     with pytest.raises(ValueError, match="whole"):
         paired.sign_flip_test(np.array([0.5]))
@@ -80,9 +80,10 @@ def test_the_bounds_mirror_each_other() -> None:
     assert mirrored == pytest.approx((-high, -low)) and low < 5 / 80 < high
 
 
-def test_without_any_change_the_bound_is_that_of_the_score() -> None:
-    z = sps.norm.isf(0.05) ** 2
-    assert paired.drop_interval(np.zeros(200), np.arange(200), level=0.05)[1] == pytest.approx(z / (200 + z))
+@pytest.mark.parametrize("level", [0.05, 0.4])
+def test_without_any_change_the_bound_is_that_of_the_score(level: float) -> None:
+    z = sps.norm.isf(level) ** 2
+    assert paired.drop_interval(np.zeros(200), np.arange(200), level=level)[1] == pytest.approx(z / (200 + z))
 
 
 @pytest.mark.parametrize("n", [60, 200])
@@ -208,3 +209,18 @@ def test_the_smallest_drop_is_the_first_that_is_found_often_enough() -> None:
     assert paired.smallest_drop(3, **settings) is None
     assert paired.power(0.5, 0.5, churn=0.0, level=0.05) == 0.0
     assert paired.power(20, 0.0, churn=1e-308, level=0.05) == 0.0
+
+
+@pytest.mark.parametrize(("churn", "drop", "level", "min_drop"), [(0.1, 0.2, 0.05, 0.0), (0.1, 0.2, 0.05, 0.15)])
+def test_power_is_the_sum_over_all_outcomes(churn: float, drop: float, level: float, min_drop: float) -> None:
+    """Of 24 items: every number lost and won, McNemar's p of each, and whether the drop is large enough."""
+    n, chance_lost, chance_won = 24, churn / 2 + drop, churn / 2
+    found = 0.0
+    for lost in range(n + 1):
+        for won in range(n + 1 - lost):
+            p = sps.binomtest(lost, lost + won, alternative="greater").pvalue if lost + won else 1.0
+            if p <= level and lost - won >= min_drop * n - 1e-9:
+                found += sps.multinomial.pmf(
+                    [lost, won, n - lost - won], n, [chance_lost, chance_won, 1 - chance_lost - chance_won]
+                )
+    assert paired.power(n, drop, churn=churn, level=level, min_drop=min_drop) == pytest.approx(found, abs=1e-9)

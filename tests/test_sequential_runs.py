@@ -243,7 +243,7 @@ def test_the_page_shows_the_evidence(open_page: Open, swift: Write, tmp_path: Pa
     said = opened.inner_text("#item-body")
     assert "all radii up to the ceiling were certified" in said
     assert "No certificate: the selected answer is wrong, and no more was drawn." in said
-    assert "≥ 0.150" in opened.inner_text("#summary") and "not asked" in opened.inner_text("#summary")
+    assert "≥0.150" in opened.inner_text("#summary") and "not asked" in opened.inner_text("#summary")
     assert "lower bounds" in opened.inner_text("#summary") and "did not draw noise alike" in opened.inner_text(
         ".notices"
     )

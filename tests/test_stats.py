@@ -200,6 +200,9 @@ def test_shares_are_shown_as_they_are_and_never_better() -> None:
             )
     assert rounding.interval(0.4439, 0.9741) == "44.3-97.5" and rounding.interval(None, None) == ""
     assert (rounding.radius(0.18452), rounding.radius(None)) == ("0.184", "n/a")
+
+
+def test_what_is_shown_of_radii_and_shares() -> None:
     assert (rounding.radius_at_least(0.18452), rounding.radius_at_least(None)) == (">=0.184", "n/a")
     assert (rounding.percent(0.57449), rounding.percent(None)) == ("57.4", "n/a")
 

@@ -39,7 +39,7 @@ def certify(
         Literal["fixed", "sequential"],
         typer.Option(
             help="fixed: n0 noisy copies select an answer, n more bound it. sequential: copies are drawn until it is "
-            "decided which of --radii are certified for the gold answer, n at most; often a tenth of the draws."
+            "decided which of --radii are certified for the gold answer, n at most; far fewer, if radii are few."
         ),
     ] = "fixed",
     n0: Annotated[

@@ -175,8 +175,8 @@ def _certify_cells(run: LoadedRun, numbers: Json, *, tell_radius: bool) -> list[
         *cells,
         Cell(percent(numbers["wrong"] / n if n and numbers["wrong"] is not None else None)),
         Cell(percent(numbers["abstention"]), silent),
-        Cell(shown(numbers["average_radius"]).replace(">=", "\u2265 ")),
-        Cell(shown(numbers["median_radius"]).replace(">=", "\u2265 ")),
+        Cell(shown(numbers["average_radius"]).replace(">=", "\u2265")),
+        Cell(shown(numbers["median_radius"]).replace(">=", "\u2265")),
         Cell(f"{numbers['failed']:,}"),
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 REPORT = TESTS.parent / "reports" / "torture"
 FAULTS = ("test_faults.py", "test_runs.py", "test_kills.py", "test_workers.py")
-KILLS, MUTANTS = 16, 200
+KILLS, MUTANTS = 16, 140
 
 
 def main(*wanted: str) -> None:
@@ -50,12 +50,12 @@ def _mutants() -> None:
     from torture import mutants
 
     before = json.loads((REPORT / "mutants.json").read_text()) if (REPORT / "mutants.json").exists() else []
-    known = {one["name"]: one for one in before if one["fate"] == "killed"}
-    chosen = mutants.sample(MUTANTS)
-    found = dict(known)
-    for one in mutants.run([one for one in chosen if one.name not in known], lambda line: print(line, flush=True)):
+    found = {one["name"]: one for one in before}
+    chosen = [one for one in mutants.sample(MUTANTS) if found.get(one.name, {}).get("fate") != "killed"]
+    left = sorted(chosen, key=lambda one: one.name in found)
+    for one in mutants.run(left, lambda line: print(line, flush=True)):
         found[one["name"]] = one
-        _write("mutants", [found[one.name] for one in chosen if one.name in found])
+        _write("mutants", [found[one.name] for one in mutants.sample(MUTANTS) if one.name in found])
 
 
 def _table() -> None:

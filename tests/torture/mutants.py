@@ -6,6 +6,7 @@ package, by the tests that reach the line, the quickest first, up to the first t
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.abc
 import importlib.machinery
@@ -96,6 +97,7 @@ def run(chosen: Iterable[Break], tell: Callable[[str], None]) -> Iterator[dict[s
     for name in LOADED:
         import_module(name)
     assert not any(name.split(".")[0] == "safemed_eval" for name in sys.modules)
+    gc.freeze()  # what is loaded is not searched for garbage again in each fork
     reach: Reach = {}
     for file in dict.fromkeys(file for files in TARGETS.values() for file in files):
         reach |= _reach_of(file)
@@ -117,16 +119,16 @@ def _tried(one: Break, reach: Reach) -> tuple[str, str | None]:
     if not tests:
         return "unreached", None
     tests.sort(key=lambda name: there[name][0])
-    wait = 30 + 4 * sum(there[name][0] for name in tests)
+    limits = {name: 5 + 4 * there[name][0] for name in tests}
     note = CACHE / "failed"
     note.unlink(missing_ok=True)
 
     def child() -> int:
         sys.meta_path.insert(0, _Broken(f"safemed_eval.{one.module}", file_of(one.module), one.number))
-        return int(pytest.main([*_QUIET, "-x", *tests], plugins=[_Fails(note)]))
+        return int(pytest.main([*_QUIET, "-x", *tests], plugins=[_Fails(note, limits)]))
 
-    code = _forked(child, wait)
-    if code is None:
+    code = _forked(child, 1800)
+    if code in (None, -signal.SIGPROF):
         return "timeout", None
     return ("killed", note.read_text() if note.exists() else "import") if code else ("survived", None)
 
@@ -136,6 +138,10 @@ _QUIET = (
     "-p",
     "no:cacheprovider",
     "--no-header",
+    "-p",
+    "no:unraisableexception",
+    "-p",
+    "no:threadexception",
     "-W",
     "ignore::pytest.PytestAssertRewriteWarning",
     f"--rootdir={ROOT}",
@@ -196,10 +202,13 @@ class _Broken(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader
 
 
 class _Fails:
-    """Notes the test that failed."""
+    """Notes the test that failed, and ends the process in one that does not come to an end."""
 
-    def __init__(self, note: Path) -> None:
-        self._note = note
+    def __init__(self, note: Path, limits: Mapping[str, float]) -> None:
+        self._note, self._limits = note, limits
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        signal.setitimer(signal.ITIMER_PROF, self._limits.get(nodeid, 60.0))  # of processor time
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
@@ -207,7 +216,7 @@ class _Fails:
 
 
 class _Traces:
-    """Notes which lines of the modules each test runs."""
+    """Notes which lines of the modules each test runs, and the processor time it takes."""
 
     def __init__(self) -> None:
         self.found: Reach = {}
@@ -229,13 +238,13 @@ class _Traces:
 
             return each
 
-        began = time.monotonic()
+        began = time.process_time()
         sys.settrace(trace)
         try:
             return (yield)
         finally:
             sys.settrace(None)
-            self.found[item.nodeid] = time.monotonic() - began, {name: sorted(some) for name, some in lines.items()}
+            self.found[item.nodeid] = time.process_time() - began, {name: sorted(some) for name, some in lines.items()}
 
 
 def _reach_of(file: str) -> Reach:
