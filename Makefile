@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint bench torture clean
+.PHONY: demo test check lint bench torture audit clean
 
 demo: $(READY)
 	$(BIN)/safemed-eval demo
@@ -30,6 +30,11 @@ bench: $(READY)
 # Kills commands, breaks the source, and writes reports/torture/README.md. Takes an hour.
 torture: $(READY)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m torture
+
+# Known vulnerabilities of what is installed. Needs the network.
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

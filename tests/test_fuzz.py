@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad.runs import attacked, certificates
+from bad.runs import attacked, certificates, falsified, rotated, sequences, smoothed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -216,9 +216,9 @@ def _reported(folder: Path) -> None:
     details(run, items.of[0], len(items))
 
 
-@pytest.mark.parametrize("kind", [attacked, certificates])
+@pytest.mark.parametrize("kind", [attacked, certificates, falsified, rotated, sequences, smoothed])
 @given(choice=st.integers(0, 10**6), by=JSON, of_record=st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_run_folders(
     kind: Callable[[Path], None], choice: int, by: Any, of_record: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

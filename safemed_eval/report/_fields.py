@@ -117,6 +117,8 @@ def check_record_fields(where: str, record: Record) -> None:
         value: Any = record.get(name)
         if not (value is None and name != "label") and not (_count(value) and value < len(record["options"])):
             raise RunError(f"{where}: {name} {value!r:.60} is none of its options; was it edited?")
+    if (told := record.get("told")) and told["conclusion"] not in (None, *range(len(record["options"]))):
+        raise RunError(f"{where}: told {told['conclusion']!r:.60} is none of its options; was it edited?")
     scores = record.get("log_probs")
     if scores is not None and not (_each(_number)(scores) and len(scores) == len(record["options"])):
         raise RunError(f"{where}: log_probs are not one number for each of its options; was it edited?")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from synthetic import SMOOTHING, write_run
+from synthetic import SEQUENTIAL, SMOOTHING, sequenced, write_run
 from synthetic import certified as certificate
 from synthetic import evaluated as answer
 
@@ -28,6 +28,41 @@ def attacked(out: Path, **settings: Any) -> None:
 
 def certificates(out: Path, **settings: Any) -> None:
     write_run(out, [certificate(i, 990) for i in range(3)], "certify", **settings)
+
+
+def sequences(out: Path, **settings: Any) -> None:
+    write_run(out, [sequenced(i, every) for i, every in enumerate((None, 9, 2))], "certify", smoothing=SEQUENTIAL)
+
+
+def rotated(out: Path) -> None:
+    """Answers in all orders of the options, of a model whose texts are withheld."""
+    told = {"words": 9, "rationale": "rationale-1", "conclusion": 1}
+    records = [answer(i, "circular", True, rotations=[1, 1, 1], log_probs=None, told=told) for i in range(3)]
+    records += [answer(i, "clean", True, told=told) for i in range(3)]
+    write_run(out, records, "evaluate", conditions=("clean", "circular"))
+
+
+def smoothed(out: Path) -> None:
+    """Answers by vote, and under an attack that is made of several."""
+    votes = {"votes": [0, 100, 0, 0], "abstained": None, "log_probs": None}
+    parts = {
+        "parts": {"answer": True, "rationale": False},
+        "climb": [0.0, 0.1, 0.2, 0.3, 0.4],
+        "dead": 0.0,
+        "rounded": 0,
+    }
+    records = [answer(i, "clean", True, **votes) for i in range(3)]
+    records += [answer(i, ATTACK, True, **votes, **parts) for i in range(3)]
+    smooth = {"sigma": 0.25, "n": 100, "alpha": 0.001, "m": 8}
+    write_run(out, records, "evaluate", conditions=("clean", ATTACK), spec={"smooth": smooth})
+
+
+def falsified(out: Path) -> None:
+    """Certificates that were attacked."""
+    spec = {"shares": [0.0, 0.5], "steps": 20, "m": 16, "n": 1000, "alpha": 1e-6}
+    found = [{"share": share, "length": 0.1, "votes": 990} for share in spec["shares"]]
+    records = [certificate(i, 990, falsified=found) for i in range(3)]
+    write_run(out, records, "certify", spec={"falsify": spec})
 
 
 def edited(kind: Callable[..., None], change: Callable[[Json], object]) -> Make:
@@ -144,6 +179,14 @@ RECORDS: list[tuple[str, Make, Sequence[str]]] = [
     ("first votes of nobody", edited(certificates, put("votes0", [0, 0, 0, 0])), ["i0", "votes0 are not 100 votes"]),
     ("another sigma", edited(certificates, put("sigma", 0.5)), ["i0", "made with sigma=0.5, the run with another"]),
     ("another alpha", edited(certificates, put("alpha", 0.05)), ["i0", "made with alpha=0.05"]),
+    ("hits of text", edited(sequences, put("hits", "all")), ["i0"]),
+    ("a stop before its time", edited(sequences, put("stopped_at", 1)), ["i0"]),
+    ("radii of another run", edited(sequences, put("radii", {"0": 0.0})), ["i0", "radii"]),
+    ("rotations of text", edited(rotated, put("rotations", "x")), ["a"]),
+    ("a conclusion outside", edited(rotated, put("told", {"words": 1, "rationale": None, "conclusion": 9})), ["told"]),
+    ("a rationale that is a number", edited(rotated, put("told", {"words": 1, "rationale": 2})), ["i0", "told"]),
+    ("an answer against its votes", edited(smoothed, put("votes", [100, 0, 0, 0])), ["i0", "does not follow"]),
+    ("votes against a certificate", edited(falsified, put("falsified", [])), ["i0", "falsified does not fit"]),
     ("seconds of text", edited(certificates, put("seconds", "long")), ["i0", "seconds"]),
 ]
 
