@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -46,8 +47,11 @@ def ray() -> Iterator[Any]:
 
         cluster._connect("local")
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        yield ray
+    yield ray
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         ray.shutdown()
+        gc.collect()
 
 
 # ------------------------------------------------- the same records
