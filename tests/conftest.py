@@ -15,6 +15,7 @@ import torchvision
 import transformers
 from families import FAMILIES
 from families.refused import REFUSED
+from hypothesis import settings
 from packaging.version import Version
 from PIL import Image
 
@@ -23,6 +24,8 @@ from safemed_eval.models import load, resolve, tiny
 from safemed_eval.models.waist import Waist
 
 os.environ.pop("COLUMNS", None)  # of whoever runs the tests: tables are as wide as in a file
+settings.register_profile("same", deadline=None, derandomize=True)  # the same examples on every machine
+settings.load_profile("same")
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where other work shares the cores
 
 REAL_DATA = Path(os.environ.get("SAFEMED_EVAL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

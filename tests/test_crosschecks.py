@@ -98,7 +98,6 @@ def test_certified_accuracy_is_a_line_of_pandas(tmp_path_factory: pytest.TempPat
 counts = st.integers(1, 4).flatmap(lambda k: st.lists(st.integers(0, 300), min_size=k + 1, max_size=k + 1))
 
 
-@settings(deadline=None)
 @given(votes0=counts, data=st.data(), alpha=st.floats(1e-5, 0.4))
 def test_certificates_are_monotone(votes0: list[int], data: st.DataObject, alpha: float) -> None:
     """A vote more for the winner, or a laxer alpha, never makes a radius smaller; no radius beats the ceiling."""
@@ -128,7 +127,7 @@ def test_certificates_are_monotone(votes0: list[int], data: st.DataObject, alpha
 LADDER = Ladder(Sequential(sigma=0.25, radii={"0": 0.0, "a": 0.1, "b": 0.25, "c": 0.4}, n=600, alpha=0.01))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(p=st.floats(0.3, 1.0), seed=st.integers(0, 2**32 - 1), cuts=st.sets(st.integers(1, 200), min_size=1, max_size=5))
 def test_certified_radii_nest_and_do_not_depend_on_how_draws_come(p: float, seed: int, cuts: set[int]) -> None:
     hits = np.random.default_rng(seed).random(600) < p
@@ -143,7 +142,7 @@ def test_certified_radii_nest_and_do_not_depend_on_how_draws_come(p: float, seed
     assert sum(stricter.certified.values()) <= sum(flags)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n=st.integers(1, 80), batch=st.integers(1, 40), first=st.integers(0, 3), seed=st.integers(0, 9))
 def test_votes_sum_to_the_draws_and_parts_to_the_whole(n: int, batch: int, first: int, seed: int) -> None:
     vote = Waist(Quarters(), CPU).vote(Question(text="?", options=("A", "B", "C")))
@@ -156,7 +155,7 @@ def test_votes_sum_to_the_draws_and_parts_to_the_whole(n: int, batch: int, first
     assert tuple(a + b for a, b in zip(start, rest, strict=True)) == whole
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(order=st.randoms(), lost=st.none() | st.integers(0, 50))
 def test_parts_may_come_in_any_order(order: Random, lost: int | None) -> None:
     """Two items in parts: the votes are those of the whole; an item with a lost part is one error."""

@@ -17,7 +17,6 @@ from safemed_eval import paired
 from safemed_eval.stats import Floats
 
 
-@settings(deadline=None)
 @given(sums=st.lists(st.integers(-3, 3), min_size=1, max_size=9))
 def test_sign_flips_are_all_counted(sums: list[int]) -> None:
     values = np.array(sums, dtype=float)
@@ -44,7 +43,7 @@ def test_sampled_p_values_are_never_zero_and_nothing_is_no_evidence() -> None:
         paired.sign_flip_test(np.array([0.5]))
 
 
-@settings(max_examples=20, deadline=None)  # statsmodels collects garbage at every call
+@settings(max_examples=20)  # statsmodels collects garbage at every call
 @given(p=st.lists(st.floats(0, 1), max_size=12))
 def test_holm_agrees_with_statsmodels(p: list[float]) -> None:
     assert paired.holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]) if p else [])
@@ -182,7 +181,7 @@ def test_the_bootstrap_of_one_patient_says_nothing() -> None:
 # --------------------------------------------------------------------------------------------------------------- power
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n=st.integers(20, 300),
     drop=st.floats(0, 0.3),

@@ -25,7 +25,6 @@ def grey(x: torch.Tensor) -> list[float]:
     return (x.double() * 255).flatten().tolist()
 
 
-@settings(deadline=None)
 @given(x0=levels, x=anywhere, eps=st.sampled_from([1.0, 1.5, 4.0, 7.9, 255.0]))
 def test_linf_snapping_is_the_nearest_level_of_the_ball(x0: list[int], x: list[float], eps: float) -> None:
     """Also of points that have left it."""
@@ -36,7 +35,7 @@ def test_linf_snapping_is_the_nearest_level_of_the_ball(x0: list[int], x: list[f
         assert abs(after - wanted) <= min(abs(level - wanted) for level in allowed) + 1e-3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(x0=levels, moves=st.lists(st.floats(-6, 6), min_size=3, max_size=3), eps=st.sampled_from([2.0, 3.0, 5.0, 6.5]))
 def test_l2_snapping_moves_what_was_cut_most_as_far_as_there_is_room(
     x0: list[int], moves: list[float], eps: float

@@ -152,6 +152,12 @@ class Falsification:
     n: int = 1000
     alpha: float = 1e-6
 
+    def __post_init__(self) -> None:
+        if not (all(0 <= share < 1 for share in self.shares) and self.steps >= 1 and 0 < self.alpha < 1):
+            raise ValueError("shares must lie in [0, 1), steps be at least 1, and alpha lie between 0 and 1")
+        if not (1 <= self.n <= MAX_DRAWS and 1 <= self.m <= MAX_COPIES):
+            raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, m between 1 and {MAX_COPIES:,}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Voting:
