@@ -768,14 +768,14 @@ def test_factories_that_fail_say_where(tmp_path: Path, monkeypatch: pytest.Monke
         "    def describe(self, question): return {'x': object()}\n"
         "def shy(): return M()\n"
     )
-    (tmp_path / "broken_for_test.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "leaves_for_test.py").write_text("import sys\nsys.exit(0)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name, message in (
         ("bad_for_test:raising", r"raised ValueError at bad_for_test\.py:2: no weights here"),
         ("bad_for_test:leaving", r"raised SystemExit at bad_for_test\.py:3"),
         ("bad_for_test:needy", "raised TypeError"),
-        ("broken_for_test:make", "cannot be imported: SystemExit"),
+        ("leaves_for_test:make", "cannot be imported: SystemExit"),
     ):
         with pytest.raises(CheckpointError, match=message):
             load(resolve(f"python:{name}"), device="cpu")
