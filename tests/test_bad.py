@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bad import CASES, tally
-from bad.case import Case, evaluated, faults, met
+from bad.case import Case, called, evaluated, faults, met
 
 
 def test_the_corpus_is_large_and_its_names_differ() -> None:
@@ -31,6 +31,13 @@ def test_the_corpus_sees_what_is_wrong(tmp_path: Path) -> None:
     assert any("leaves made" in fault for fault in found) and any("exit code 0, not 2" in fault for fault in found)
     silent = Case(name="z", argv=evaluated(data="table:gone.csv"), says=("missing words",))
     assert faults(silent, met(silent, tmp_path)) == ["does not say 'missing words'"]
+
+
+def test_help_is_shown_where_nothing_is_asked(tmp_path: Path) -> None:
+    for argv in ((), ("train",), ("data",), ("models",)):
+        found = called(argv, tmp_path)
+        assert found.crash is None and (found.code, found.err) == (2, "") and "Usage" in found.out
+    assert called(("--version",), tmp_path).code == called(("certify", "--help"), tmp_path).code == 0
 
 
 def test_the_tally_counts_every_case_once() -> None:
