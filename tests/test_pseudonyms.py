@@ -203,10 +203,7 @@ def test_what_a_checkpoint_was_trained_on_is_not_told() -> None:
     }
     found = names.about(about)
     assert SECRET not in json.dumps(found) and found["names"]["trained"]["method"] == "sft"
-    assert (
-        found["overlap"]["unknown"][0] == found["names"]["data"]
-        and found["overlap"]["unknown"][1] == "phantom:images=2"
-    )
+    assert found["names"]["data"].startswith("table:data-")
     assert SECRET in json.dumps(about), "the given is left as it is"
 
 
