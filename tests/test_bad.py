@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bad import CASES
-from bad.case import Case, called, faults
-
-from safemed_eval import models
+from bad import CASES, tally
+from bad.case import Case, called, evaluated, faults, met
 
 
 def test_the_corpus_is_large_and_its_names_differ() -> None:
@@ -17,14 +15,32 @@ def test_the_corpus_is_large_and_its_names_differ() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
-def test_bad_input(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if case.early:
-        for name in ("load", "load_to_train"):
-            monkeypatch.setattr(models, name, _reached)
-    case.make(tmp_path)
-    found = called(case.argv, tmp_path)
+def test_bad_input(case: Case, tmp_path: Path) -> None:
+    found = met(case, tmp_path)
     assert faults(case, found) == [], found.err + found.out
 
 
-def _reached(*_: object, **__: object) -> None:
-    raise AssertionError("a model is loaded before the error is told")
+def test_the_corpus_sees_what_is_wrong(tmp_path: Path) -> None:
+    """An answer that does not name the thing, a model that is loaded, a file that is left."""
+    good = Case(name="x", argv=evaluated(data="phantom:images=1"), says=("at least",))
+    assert faults(good, met(good, tmp_path)) == [
+        "traceback: AssertionError: a model is loaded before the error is told"
+    ]
+    wrong = Case(name="y", argv=("data", "export", "phantom:images=1", "made"), says=("phantom",))
+    found = faults(wrong, met(wrong, tmp_path))
+    assert any("leaves made" in fault for fault in found) and any("exit code 0, not 2" in fault for fault in found)
+    silent = Case(name="z", argv=evaluated(data="table:gone.csv"), says=("missing words",))
+    assert faults(silent, met(silent, tmp_path)) == ["does not say 'missing words'"]
+
+
+def test_help_is_shown_where_nothing_is_asked(tmp_path: Path) -> None:
+    for argv in ((), ("train",), ("data",), ("models",)):
+        found = called(argv, tmp_path)
+        assert found.crash is None and (found.code, found.err) == (2, "") and "Usage" in found.out
+    assert called(("--version",), tmp_path).code == called(("certify", "--help"), tmp_path).code == 0
+
+
+def test_the_tally_counts_every_case_once() -> None:
+    few = CASES[:2] + CASES[-2:]
+    rows = tally(few)
+    assert sum(row["tried"] for row in rows) == 4 and all(row["tracebacks"] == row["other faults"] == 0 for row in rows)

@@ -195,6 +195,18 @@ def test_pseudonyms_hang_on_the_key_and_on_what_they_stand_for() -> None:
     assert found == "8f44b45e548028dbc6f4100dc0a80e25154b405e15247e000fe2ae793f0f166b"
 
 
+def test_what_a_checkpoint_was_trained_on_is_not_told() -> None:
+    names = Pseudonyms(secrets.token_bytes(32))
+    about = {
+        "names": {"model": "m", "data": f"table:{SECRET}", "trained": {"method": "sft", "data": f"medr1:{SECRET}"}},
+        "skipped": [],
+    }
+    found = names.about(about)
+    assert SECRET not in json.dumps(found) and found["names"]["trained"]["method"] == "sft"
+    assert found["names"]["data"].startswith("table:data-")
+    assert SECRET in json.dumps(about), "the given is left as it is"
+
+
 def test_a_field_that_nobody_knows_is_not_passed_on() -> None:
     names = Pseudonyms(secrets.token_bytes(32))
     record = {"item": SECRET, "later": [{"deep": SECRET, "n": 3}], "question": SECRET, "options": [SECRET], "x": None}

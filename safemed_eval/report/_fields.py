@@ -68,6 +68,7 @@ _OF_RECORD: dict[str, Fits] = {
     "p_lower": _maybe(_from_0),
     "radius": _maybe(_from_0),
     "abstained": _maybe(_text),
+    "falsified": _maybe(_is(list)),
 }
 _OPTIONS = ("label", "prediction", "target", "rounded")
 """Fields that hold the place of an option; all but the first may be null."""
@@ -95,12 +96,16 @@ def _is_whole_corruption(attack: Mapping[str, Any]) -> bool:
     return attack["attack"] != "corrupt" or {"kind", "severity"} <= {*attack}
 
 
+_FALSIFY = {
+    **{"shares": _each(_from_0), "steps": _count, "m": _count, "n": _count},
+    **{"alpha": lambda value: _number(value) and 0 < value < 1},
+}
 _OF_SPEC: dict[str, Fits] = {
     "canvas": lambda value: bool(_CANVAS.fullmatch(value)),
     "asking": _maybe(_holding({"readout": _text, "temperature": _from_0})),
     "attacks": _named(lambda value: _holding(_ATTACK)(value) and "attack" in value and _is_whole_corruption(value)),
     "smooth": _maybe(_object),
-    "falsify": _maybe(_object),
+    "falsify": _maybe(_holding(_FALSIFY)),
 }
 
 

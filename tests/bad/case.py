@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from safemed_eval import models
 from safemed_eval.cli import main
 
 Make = Callable[[Path], object]
@@ -81,6 +82,19 @@ def called(argv: tuple[str, ...], folder: Path) -> Answer:
     return Answer(
         code=code, out=out.getvalue(), err=err.getvalue(), new=new, warned=warned, seconds=seconds, crash=crash
     )
+
+
+def met(case: Case, folder: Path) -> Answer:
+    """What the command of a case leaves behind, in a folder with its files; where it is told early, no model loads."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("load", "load_to_train") if case.early else ():
+            patch.setattr(models, name, _reached)
+        case.make(folder)
+        return called(case.argv, folder)
+
+
+def _reached(*_: object, **__: object) -> None:
+    raise AssertionError("a model is loaded before the error is told")
 
 
 def faults(case: Case, found: Answer) -> list[str]:

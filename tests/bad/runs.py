@@ -186,6 +186,7 @@ RECORDS: list[tuple[str, Make, Sequence[str]]] = [
     ("a conclusion outside", edited(rotated, put("told", {"words": 1, "rationale": None, "conclusion": 9})), ["told"]),
     ("a rationale that is a number", edited(rotated, put("told", {"words": 1, "rationale": 2})), ["i0", "told"]),
     ("an answer against its votes", edited(smoothed, put("votes", [100, 0, 0, 0])), ["i0", "does not follow"]),
+    ("falsified as a number", edited(falsified, put("falsified", 3)), ["i0", "falsified"]),
     ("votes against a certificate", edited(falsified, put("falsified", [])), ["i0", "falsified does not fit"]),
     ("seconds of text", edited(certificates, put("seconds", "long")), ["i0", "seconds"]),
 ]
@@ -231,6 +232,11 @@ NOTES: list[tuple[str, Make, Sequence[str]]] = [
     ("a sigma too many", noted(certificates, spec(smoothing=asdict(SMOOTHING) | {"tau": 1})), ["smoothing", "tau"]),
     ("a smoothing of another run", noted(certificates, spec(smoothing=asdict(SMOOTHING) | {"n": 500})), ["n=1000"]),
     ("a falsification of text", noted(certificates, spec(falsify={"steps": "x", "y": 1})), ["falsify"]),
+    (
+        "a falsification at no level",
+        noted(falsified, lambda meta: meta["spec"]["falsify"].update(alpha=-1)),
+        ["falsify"],
+    ),
     ("a vote of text", noted(attacked, spec(smooth={"sigma": "x"})), ["smooth"]),
     ("an order of text", noted(attacked, spec(shuffle_options="x")), ["shuffle_options cannot be 'x'"]),
     ("an asking of text", noted(attacked, spec(asking="x")), ["a", "asking"]),

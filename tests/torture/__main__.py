@@ -1,4 +1,4 @@
-"""python -m torture kills|faults|mutants|table; all of it without a name."""
+"""python -m torture kills|faults|bad|mutants|table; all of it without a name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KILLS, MUTANTS = 16, 140
 
 
 def main(*wanted: str) -> None:
-    steps = {"kills": _kills, "faults": _faults, "mutants": _mutants, "table": _table}
+    steps = {"kills": _kills, "faults": _faults, "bad": _bad, "mutants": _mutants, "table": _table}
     for name in wanted or steps:
         steps[name]()
 
@@ -43,6 +43,12 @@ def _faults() -> None:
 
     pytest.main(["-q", *(str(TESTS / file) for file in FAULTS if (TESTS / file).exists())], plugins=[Noted()])
     _write("faults", [{"name": name, "outcome": outcome} for name, outcome in found.items()])
+
+
+def _bad() -> None:
+    from bad import tally
+
+    _write("bad", tally())
 
 
 def _mutants() -> None:

@@ -38,6 +38,16 @@ Trainings, killed after their first save, against one that was not:
 
 {faults}
 
+## Bad input
+
+Images, data files, checkpoints, command lines and run folders that are broken, hostile or merely strange. Each must be
+told in one line (or a list) that names the thing and what to do, with exit code 2, no traceback, and nothing left
+behind; what is only strange must work.
+
+{bad}
+
+{bad_total}
+
 ## Mutants
 
 Small changes of the source (comparisons, signs, operators, constants, bounds that change sides, nothing returned, a
@@ -58,8 +68,8 @@ def write(place: Path) -> None:
     Raises:
         ValueError: something was lost, a fault was not survived, or too many mutants were.
     """
-    kills, faults, mutants = (
-        json.loads((place / f"{name}.json").read_text()) for name in ("kills", "faults", "mutants")
+    kills, faults, bad, mutants = (
+        json.loads((place / f"{name}.json").read_text()) for name in ("kills", "faults", "bad", "mutants")
     )
     trials = [Trial(**one | {"kills": [Kill(**kill) for kill in one["kills"]]}) for one in kills["trials"]]
     trainings = [Training(**one) for one in kills["trainings"]]
@@ -71,6 +81,8 @@ def write(place: Path) -> None:
         kills_total=_kills_total(trials),
         trainings=_trainings(trainings),
         faults=_faults(faults),
+        bad=_table(list(bad[0]), [list(row.values()) for row in bad]),
+        bad_total=_bad_total(bad),
         sampled=len(mutants),
         tried=len(mutants),
         noticed=len(killed),
@@ -82,6 +94,7 @@ def write(place: Path) -> None:
     )
     (place / "README.md").write_text(text)
     wrong: list[object] = [one for one in (*trials, *trainings) if not one.survived]
+    wrong += [one for one in bad if one["tracebacks"] or one["other faults"]]
     wrong += [one for one in faults if one["outcome"] == "failed"]
     if wrong:
         raise ValueError(f"not survived: {wrong}")
@@ -131,6 +144,11 @@ def _faults(faults: Sequence[Mapping[str, Any]]) -> str:
     found = Counter(one["outcome"] for one in faults)
     line = f"Tried {len(faults)}, survived {found['passed']}, skipped on this machine {found['skipped']}."
     return line + "\n\n" + "\n".join(f"- {one['name']}: {one['outcome']}" for one in faults)
+
+
+def _bad_total(bad: Sequence[Mapping[str, Any]]) -> str:
+    tried, tracebacks, other = (sum(row[name] for row in bad) for name in ("tried", "tracebacks", "other faults"))
+    return f"Tried {tried}, tracebacks {tracebacks}, otherwise not as it must be {other}."
 
 
 def _mutants(mutants: Sequence[Mapping[str, Any]]) -> str:
