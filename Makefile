@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint bench torture clean
+.PHONY: demo test check lint bench torture audit clean
 
 demo: $(READY)
 	$(BIN)/safemed-eval demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -20,12 +20,21 @@ lint: $(READY)
 check: lint test
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks
 	$(BIN)/python benchmarks/certify.py
 	$(BIN)/python benchmarks/pgd.py
+	$(BIN)/python benchmarks/scaling.py
+	mkdir -p runs
+	$(BIN)/python benchmarks/sequential.py runs/votes.npz
 
 # Kills commands, breaks the source, and writes reports/torture/README.md. Takes an hour.
 torture: $(READY)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m torture
+
+# Known vulnerabilities of what is installed. Needs the network.
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

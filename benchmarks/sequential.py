@@ -92,17 +92,27 @@ def main() -> None:
     print(f"{len(items)} items, n = {N} against at most {N}, alpha {ALPHA:g}; fixed draws {N0} more to select")
     print("| model, sigma | radii | certified, fixed | sequential | lost | won | mean draws | median | 2,048 / mean |")
     print("|---|---|---|---|---|---|---|---|---|")
+    pooled: dict[str, list[npt.NDArray[np.float64]]] = {asked: [] for asked in ASKED}
     for name in MODELS:
         for sigma in SIGMAS:
             for asked in ASKED:
                 found = np.array(list(replayed(votes[f"{name} {sigma}"], items, sigma, asked)))
-                draws, ours, fixed = found.T
-                radii = grammar.radii(asked, sigma).values()
-                shares = [" / ".join(f"{(one >= radius).mean():.1%}" for radius in radii) for one in (fixed, ours)]
-                print(
-                    f"| {name}, {sigma} | {asked} | {shares[0]} | {shares[1]} | {(ours < fixed).sum()} | "
-                    f"{(ours > fixed).sum()} | {draws.mean():.0f} | {np.median(draws):.0f} | {N / draws.mean():.1f} |"
-                )
+                found[:, 1:] /= sigma
+                pooled[asked].append(found)
+                show(f"{name}, {sigma}", asked, found)
+    for asked in ASKED:
+        show("all", asked, np.concatenate(pooled[asked]))
+
+
+def show(what: str, asked: str, found: npt.NDArray[np.float64]) -> None:
+    """A row of the table; radii in sigmas."""
+    draws, ours, fixed = found.T
+    radii = grammar.radii(asked, 1.0).values()
+    shares = [" / ".join(f"{(one >= radius - 1e-9).mean():.1%}" for radius in radii) for one in (fixed, ours)]
+    print(
+        f"| {what} | {asked} | {shares[0]} | {shares[1]} | {(ours < fixed).sum()} | {(ours > fixed).sum()} | "
+        f"{draws.mean():.0f} | {np.median(draws):.0f} | {N / draws.mean():.1f} |"
+    )
 
 
 if __name__ == "__main__":

@@ -36,10 +36,15 @@ QUESTION_TYPES = (
     "Other Biological Attributes",
 )
 MAX_OPTIONS = len(ascii_uppercase)
+CANVAS_SIZE = (384, 384)
+"""Height and width of the canvas where neither the data nor the user says otherwise."""
 UNKNOWN = "unknown"
 """The slice, in tables, of items whose modality or question type is not known."""
 PRECISION, REPEATS = "gradients in half precision", "same input, same output"
-"""Two checks of a model at its load that reports ask for: against float32, and against itself."""
+GRADIENT_REPEATS = "same input, same gradient"
+"""Checks of a model at its load that reports ask for: against float32, and against itself."""
+TRAINED_ON = "trained_on.npy"
+"""Beside a checkpoint that was trained here: digests of the images that it has seen."""
 OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 CIRCULAR = "circular"
@@ -78,6 +83,8 @@ class Item:
     patient_id: str | None = None
     image_sha256: str | None = None
     """sha256 of the image file's bytes; None until the image has been read."""
+    pixels_sha256: str | None = None
+    """sha256 of its decoded pixels, the same for copies in other formats without loss; None as above."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the user's own table."""
     drawn: Callable[[], np.ndarray[Any, np.dtype[np.uint8]]] | None = field(default=None, repr=False, compare=False)

@@ -45,6 +45,13 @@ class ModelOutputError(SafemedError):
     """The model broke the contract of the waist: it raised, or gave non-finite or misshapen output."""
 
 
+def shortened(text: str, most: int = 300) -> str:
+    """A text with its middle left out where it is longer than `most`: what is told must stay readable."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} [... {len(text):,} characters ...] {text[-most // 4 :]}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of an "unknown name" message: a guess where one is close, else the whole list."""
     known = sorted(known)

@@ -8,15 +8,20 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from safemed_eval.errors import DataError, ModelOutputError, SafemedError
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 FAULTS = (DataError, ModelOutputError, RuntimeError, MemoryError)
 """What to catch around the work on an item; `is_fault` tells its faults from bugs."""
+BROKEN_GRADIENT = "the model's gradient is not finite"
+"""How the error of an item begins whose search met one."""
 
 
 @contextmanager
@@ -34,6 +39,13 @@ def faults_of_the_model(who: str = "the model") -> Iterator[None]:
         if out_of_memory(error):
             raise
         raise ModelOutputError(f"{who} raised {place_of(error)}") from error
+
+
+def refuse_broken_gradient(slope: torch.Tensor) -> None:
+    """Raise ModelOutputError where a row is not finite: its sign would be 0, and the image would pass for robust."""
+    broken = int((~slope.isfinite()).flatten(1).any(1).sum())
+    if broken:
+        raise ModelOutputError(f"{BROKEN_GRADIENT} for {broken} of {len(slope)} rows")
 
 
 def place_of(error: BaseException) -> str:

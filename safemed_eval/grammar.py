@@ -62,9 +62,10 @@ def radii(text: str, sigma: float) -> dict[str, float]:
     """
     points = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        points[part] = number(part.removesuffix("s"), "--radii") * (sigma if part.endswith("s") else 1)
-        if points[part] < 0:
+        value = number(part.removesuffix("s"), "--radii")
+        if value < 0:
             raise SpecError(f"--radii: a radius cannot be negative, got {part}")
+        points[part] = value * (sigma if part.endswith("s") else 1)
     if not points:
         raise SpecError("--radii: name at least one radius, such as 0,0.5s,1s")
     return points

@@ -22,6 +22,7 @@ from safemed_eval.core import Question
 from safemed_eval.models import load, resolve, tiny
 from safemed_eval.models.waist import Waist
 
+os.environ.pop("COLUMNS", None)  # of whoever runs the tests: tables are as wide as in a file
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where other work shares the cores
 
 REAL_DATA = Path(os.environ.get("SAFEMED_EVAL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -8,12 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from safemed_eval import attacks
 from safemed_eval.core import Item, Question, item_fields
-from safemed_eval.smoothing import Smoothing, read_votes
+from safemed_eval.smoothing import Budget, Ladder, Sequential, Smoothing, read_votes
 
 Json = dict[str, Any]
 SMOOTHING = Smoothing(sigma=0.25)
+SEQUENTIAL = Sequential(sigma=0.25, radii={"0": 0.0, "1s": 0.25, "2s": 0.5}, n=500)
+_LADDER = Ladder(SEQUENTIAL)
 ATTACKS = ("clean", "fgsm:eps=4/255", "pgd:eps=4/255,steps=10")
 
 
@@ -70,6 +74,18 @@ def certified(number: int, k: int, *, chosen: int = 1, smoothing: Smoothing = SM
     return {"kind": "certify", **item(number)} | values | changes
 
 
+def sequenced(number: int, every: int | None, *, budget: Sequential = SEQUENTIAL, **changes: Any) -> Json:
+    """A sequential certificate where each `every`-th vote is not gold; None: all are."""
+    hits = np.ones(budget.n, dtype=bool)
+    if every:
+        hits[every - 1 :: every] = False
+    ladder = _LADDER if budget is SEQUENTIAL else Ladder(budget)
+    found = vars(ladder.follow([hits], gold=1))
+    values = {"sampling": "sequential", **asdict(budget), **found, "correct": found["prediction"] == 1}
+    values |= {"batch": 16, "seconds": 0.1, "error": None}
+    return {"kind": "certify", **item(number)} | values | changes
+
+
 def failed(number: int, **changes: Any) -> Json:
     """A certificate that could not be made."""
     lost = dict.fromkeys(("votes0", "votes", "prediction", "p_lower", "radius", "abstained"))
@@ -82,7 +98,7 @@ def write_run(
     command: str,
     *,
     conditions: Sequence[str] = ATTACKS,
-    smoothing: Smoothing = SMOOTHING,
+    smoothing: Budget = SMOOTHING,
     spec: Json | None = None,
     weights: str = "w",
     **meta: Any,
@@ -90,7 +106,7 @@ def write_run(
     """A folder as `safemed-eval COMMAND` leaves it."""
     out.mkdir(parents=True)
     chosen = [attacks.parse(name) for name in conditions if name not in ("official", "circular")]
-    own: Json = {"smoothing": asdict(smoothing), "sampling": "fixed"}
+    own: Json = {"smoothing": asdict(smoothing), "sampling": smoothing.sampling}
     if command == "evaluate":
         own = {"attacks": {str(a): a.described for a in chosen}, "quantize": False}
         own |= {"official": "official" in conditions, "keep_images": 0}

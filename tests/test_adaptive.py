@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
-from test_cli import call
+from test_cli import call, summary_of
 from test_pipeline import CPU
 
 from safemed_eval import attacks
 from safemed_eval.core import Question, Reasons
 from safemed_eval.models.answers import parse, retell
 from safemed_eval.models.waist import Waist
+from safemed_eval.runs import read_records
 from safemed_eval.seeds import generator
 
 ASKED = Question(text="What is shown?", options=("a cyst", "a scar", "nothing"))
@@ -63,9 +65,10 @@ def attack(spec: str, model: object, rows: int = 6) -> tuple[attacks.Attacked, l
 def test_an_attack_on_the_letter_alone_makes_reasoning_look_robust() -> None:
     robust = Reasoner(sure=50.0)
     assert attack("pgd:eps=0.05", robust)[1] == [0] * 6, "the letter is sure, whatever is done to it"
-    found, said = attack("adaptive:eps=0.05", robust)
-    assert said == [1] * 6
-    assert found.parts == [{"answer": True, "rationale": False, "wrong-option": False}] * 6
+    for refresh in (5, 50):  # judged on the way, and at the end alone
+        found, said = attack(f"adaptive:eps=0.05,refresh={refresh}", robust)
+        assert said == [1] * 6
+        assert found.parts == [{"answer": True, "rationale": False, "wrong-option": False}] * 6
 
 
 def test_a_model_that_does_not_look_is_not_fooled() -> None:
@@ -75,6 +78,44 @@ def test_a_model_that_does_not_look_is_not_fooled() -> None:
     found, said = attack("adaptive:eps=0.5", blind)
     assert said == [0] * 6 and found.parts == [{"answer": True, "rationale": True, "wrong-option": True}] * 6
     assert found.steps == [30] * 6, "each of the three has as many steps"
+
+
+class Diarist(Reasoner):
+    """Always answers A, and writes how bright the image is; notes what it is asked for gradients."""
+
+    def __init__(self) -> None:
+        super().__init__(sure=50.0)
+        self.slopes: list[str] = []
+        self.diary: list[str] = []
+
+    def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
+        written = [
+            f"<think>{mean:.9f}, a cyst.</think><answer> A </answer>" for mean in canvas.mean((1, 2, 3)).tolist()
+        ]
+        self.diary += written
+        return written
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        self.slopes += ["letter"] * canvas.requires_grad
+        return super().scores(canvas, questions)
+
+    def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
+        self.slopes.append(texts[0])
+        return super().text_log_probs(canvas, questions, texts)
+
+
+def test_each_goal_has_as_many_gradients_and_texts_follow_the_search() -> None:
+    """Seven steps: what is forced is what was written at the start, after three steps, and after six."""
+    diarist = Diarist()
+    found, _ = attack("adaptive:eps=0.1,steps=7,refresh=3", diarist, rows=1)
+    letters, own, others = (diarist.slopes[start : start + 7] for start in (0, 7, 14))
+    assert len(diarist.slopes) == 21 and found.steps == [21] and letters == ["letter"] * 7
+    clean, *later = diarist.diary[:10]  # each climb writes after three, six and seven steps
+    for texts, option, written in ((own, 0, [clean, *later[3:5]]), (others, 2, [clean, *later[6:8]])):
+        assert len(set(written)) == 3
+        first, second, third = (retell(text, ASKED, option) for text in written)
+        assert texts == [first] * 3 + [second] * 3 + [third]
+    assert all("a cyst" in text for text in own) and all("nothing" in text for text in others)
 
 
 def test_the_letter_goal_is_pgds() -> None:
@@ -140,3 +181,16 @@ def test_a_writing_checkpoint_is_bound_as_one_that_reasons() -> None:
     bound: Reasons = Waist(Reasoner(1.0), CPU).classify([ASKED])  # type: ignore[assignment]
     texts = bound.write(torch.full((1, *SHAPE), 0.5))
     assert bound.read(texts) == [0] and bound.read(bound.retell(texts, [2])) == [2]
+
+
+def test_the_command_shows_all_three_and_counts_the_worst(tmp_path: Path) -> None:
+    spec = "adaptive:eps=6/255,steps=2,refresh=1"
+    asked = ["--model", "builtin:sft", "--data", "phantom:images=16", "--limit", 6, "--readout", "generate"]
+    found = summary_of("evaluate", *asked, "--attack", spec, "--out", tmp_path / "run")["overall"]
+    records = [one for one in read_records(tmp_path / "run") if one["attack"] == spec]
+    assert list(found[spec]["parts"]) == ["answer", "rationale", "wrong-option"]
+    for name, part in found[spec]["parts"].items():
+        assert part["correct"] == sum(one["parts"].get(name, False) for one in records)
+        assert found[spec]["correct"] <= part["correct"] <= found["clean"]["correct"]
+    assert [one["correct"] for one in records] == [bool(one["parts"]) and all(one["parts"].values()) for one in records]
+    assert found[spec]["correct"] < found["clean"]["correct"]

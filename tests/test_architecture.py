@@ -18,7 +18,7 @@ FLOORS = {
     1: ("core", "seeds", "stats", "rounding", "grammar", "faults"),
     2: ("threat", "paired"),
     3: ("attacks", "smoothing", "models", "data"),
-    4: ("evaluate", "certify", "falsify", "train"),
+    4: ("evaluate", "certify", "falsify", "plan", "train"),
     5: ("runs",),
     6: ("report",),
     7: ("cli",),

@@ -60,6 +60,16 @@ def test_art_sees_log_probabilities_and_their_gradients() -> None:
     np.testing.assert_allclose(classifier.loss_gradient(x.numpy(), np.eye(4)[labels]), gradient, atol=1e-6)
 
 
+def test_images_of_another_size_than_the_canvas_are_refused() -> None:
+    net, x = Net(), middle_canvases(2).numpy()
+    classifier = safemed_eval.to_art(Waist(net, CPU), ABCD)
+    assert classifier.input_shape == (3, 384, 384)
+    with pytest.raises(SpecError, match=r"shape \(3, 8, 9\) for a canvas of \(3, 384, 384\); say canvas_size"):
+        classifier.predict(x)
+    with pytest.raises(SpecError, match="canvas_size"):
+        classifier.loss_gradient(x, np.eye(4)[:2])
+
+
 def test_training_mode_and_weights_of_the_model_stay_as_they_are() -> None:
     net = Net()
     net.module.requires_grad_(True).eval()

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
-from toys import AB, ABCD, SHAPE, Net, generators, grid_canvases, linear, middle_canvases, run
+from toys import (
+    AB,
+    ABCD,
+    SHAPE,
+    Net,
+    WritingLinear,
+    WritingNet,
+    generators,
+    grid_canvases,
+    linear,
+    middle_canvases,
+    run,
+)
 
 from safemed_eval import attacks
 from safemed_eval.attacks._ascent import Goal
@@ -18,6 +30,8 @@ from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
 from safemed_eval.threat import Threat
 
+Height = Callable[[torch.Tensor], torch.Tensor]
+
 
 @pytest.mark.parametrize(
     ("spec", "share"),
@@ -27,19 +41,23 @@ from safemed_eval.threat import Threat
         ("fgsm:eps=4/255,loss=margin", 1),
         ("pgd:eps=4/255", 0.99),
         ("pgd:eps=4/255,loss=margin,start=zero", 1),
-        ("pgd:eps=0.3,norm=l2,steps=20", 0.98),
-        ("pgd:eps=0.3,norm=l2,steps=40,step=0.1", 0.99),
+        ("pgd:eps=0.3,norm=l2", 0.99),
+        ("pgd:eps=0.3,norm=l2,steps=40", 0.99),
         ("pgd:eps=0.3,norm=l2,start=zero,early_stop=no", 1),
         ("apgd:eps=4/255,steps=10", 1),
         ("apgd:eps=4/255,steps=10,loss=dlr", 1),
-        ("apgd:eps=0.3,norm=l2,steps=40", 0.99),
+        ("apgd:eps=0.3,norm=l2,steps=10", 0.99),
         ("suite:eps=4/255,steps=10,queries=3", 1),
+        ("suite:eps=0.3,norm=l2,steps=10,queries=3", 0.99),
         ("transfer:eps=4/255,from=itself", 0.99),
+        ("transfer:eps=0.3,norm=l2,from=itself", 0.99),
+        ("adaptive:eps=4/255", 0.99),
+        ("adaptive:eps=0.3,norm=l2", 0.99),
     ],
 )
 def test_attacks_reach_the_closed_form_optimum(spec: str, share: float) -> None:
     """The best L-infinity attack lowers the margin by eps ||w||_1, the best L2 attack by eps ||w||_2."""
-    toy, x = linear(), middle_canvases()
+    toy, x = linear(WritingLinear), middle_canvases()
     toy.bias = 40.0  # every row answers A by a mile: nothing stops early
     attacked = run(spec, toy, x, torch.zeros(len(x), dtype=torch.int64), AB).canvas
     drop = toy.margin(x) - toy.margin(attacked)
@@ -104,6 +122,8 @@ ALL = [
     "apgd:eps=8/255,steps=8,target=least-likely,loss=dlr",
     "transfer:eps=8/255,from=other,steps=4",
     "suite:eps=8/255,steps=6,queries=12",
+    "adaptive:eps=8/255,steps=4,refresh=2",
+    "adaptive:eps=2,norm=l2,steps=3",
     "art:SquareAttack,eps=8/255,max_iter=10",
     "art:HopSkipJump,eps=1,norm=l2,max_iter=1,init_eval=5,max_eval=10",
     "art:AutoProjectedGradientDescent,eps=8/255,max_iter=5,nb_random_init=1",
@@ -114,11 +134,15 @@ ALL = [
 GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(("noise", "corrupt"))]
 
 
+def test_no_attack_is_left_out() -> None:
+    assert {spec.partition(":")[0] for spec in ALL} == set(attacks.names())
+
+
 @pytest.mark.parametrize("quantize", [False, True])
 @pytest.mark.parametrize("spec", ALL)
 def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
     """Inside the ball and [0, 1], on the grid if asked, same seed same bits, the same in a batch as alone."""
-    net, x = Net(), grid_canvases()
+    net, x = WritingNet(), grid_canvases()
     labels = net.scores(x, None).argmax(1)
     before = {name: value.clone() for name, value in net.module.state_dict().items()}
     first = run(spec, net, x, labels, quantize=quantize)
@@ -141,7 +165,7 @@ def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
 
 @pytest.mark.parametrize("spec", GRADIENT)
 def test_every_search_beats_the_random_control(spec: str) -> None:
-    net, x = Net(), middle_canvases(60)
+    net, x = WritingNet(), middle_canvases(60)
     labels = net.scores(x, None).argmax(1)
     ball = attacks.parse(spec).threat
     noise = f"noise:eps={ball.eps},norm={ball.norm}"
@@ -354,14 +378,14 @@ class Bumps:
         return torch.stack([-bump, bump], 1)
 
 
-def test_restarts_help_and_never_harm() -> None:
+@pytest.mark.parametrize("search", ["pgd:eps=0.08,steps=5,step=0.1", "apgd:eps=0.08,steps=5"])
+def test_restarts_help_and_never_harm(search: str) -> None:
     x = torch.full((40, *SHAPE), 0.5)
     labels = torch.zeros(40, dtype=torch.int64)
     classify = Waist(Bumps(), torch.device("cpu")).classify([AB] * 40)
 
-    def flips(restarts: int, loss: str = "ce") -> torch.Tensor:
-        spec = f"pgd:eps=0.08,steps=5,step=0.1,restarts={restarts},loss={loss}"
-        return classify(run(spec, Bumps(), x, labels, AB).canvas).argmax(1) == 1
+    def flips(restarts: int) -> torch.Tensor:
+        return classify(run(f"{search},restarts={restarts}", Bumps(), x, labels, AB).canvas).argmax(1) == 1
 
     one, ten = flips(1), flips(10)
     assert 0 < one.sum() < ten.sum()
@@ -464,6 +488,72 @@ def test_snapping_spends_the_room_on_what_was_cut_most() -> None:
 def test_step_sizes_are_judged_when_the_paper_says() -> None:
     assert sorted(checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert sorted(checkpoints(10)) == [3, 5, 6, 7, 8, 9, 10]
+
+
+class Exact:
+    """A wavy network in float64, so sure of A that nothing flips it: searches run to their end, and ties are rare."""
+
+    def __init__(self) -> None:
+        net = Net()
+        with torch.no_grad():
+            net.module[1].weight *= 4  # type: ignore[operator, union-attr]
+        self._logits = net.module.double()
+
+    def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
+        sure = torch.tensor([40.0, 0, 0, 0], dtype=torch.float64)
+        return (3 * self._logits(canvas - 0.5) + sure).log_softmax(1)
+
+    def take(self, rows: Sequence[int]) -> Exact:
+        return self
+
+
+def algorithm_1(height: Height, threat: Threat, x0: torch.Tensor, start: torch.Tensor, steps: int) -> torch.Tensor:
+    """APGD for one image, line by line as Croce and Hein 2020 print it; without its return of the highest point."""
+
+    def slope(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone().requires_grad_()
+        return threat.direction(torch.autograd.grad(height(x), x)[0])
+
+    def f(x: torch.Tensor) -> float:
+        return float(height(x))
+
+    w, shares = [0], [0.0, 0.22]
+    while shares[-1] < 1:
+        w.append(int(np.ceil(round(shares[-1] * steps, 9))))
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    eta, alpha, rho = 2 * threat.eps, 0.75, 0.75
+    points = [start, threat.project(x0, start + eta * slope(start))]
+    top, tops, halved, rose = max(points, key=f), [f(start)], False, f(points[1]) > f(points[0])
+    rises = int(rose)
+    for k in range(1, steps):
+        z = threat.project(x0, points[k] + eta * slope(points[k]))
+        new = threat.project(x0, points[k] + alpha * (z - points[k]) + (1 - alpha) * (points[k] - points[k - 1]))
+        rises += f(new) > f(points[k])
+        top = max(top, new, key=f)
+        if k + 1 in w:
+            few = rises < rho * (k + 1 - w[w.index(k + 1) - 1])
+            stuck = not halved and f(top) == tops[-1]
+            halved, rises = few or stuck, 0
+            tops.append(f(top))
+            if halved:
+                eta, new = eta / 2, top
+        points.append(new)
+    return top
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.6)])
+def test_apgd_is_the_published_algorithm(norm: str, eps: float) -> None:
+    """Steps have momentum, are halved, and go on from the highest point; of five images that end up elsewhere."""
+    classify, gold = Exact(), torch.zeros(5, dtype=torch.int64)
+    spec, x = attacks.parse(f"apgd:eps={eps},norm={norm},steps=30"), middle_canvases(5).double()
+    starts = spec.threat.sample(x, generators(5))
+    ours = spec(classify, x, gold, generators(5)).canvas
+
+    def height(point: torch.Tensor) -> torch.Tensor:
+        return Goal(loss="ce", gold=gold)(classify(point), torch.arange(1))[0].sum()
+
+    theirs = [algorithm_1(height, spec.threat, *pair, 30) for pair in zip(x.split(1), starts.split(1), strict=True)]
+    torch.testing.assert_close(ours, torch.cat(theirs), atol=1e-7, rtol=0)
 
 
 def wavy(rows: int = 200, seed: int = 5) -> tuple[Net, torch.Tensor, torch.Tensor]:

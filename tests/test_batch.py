@@ -6,7 +6,9 @@ import pytest
 import torch
 from toys import Net
 
-from safemed_eval.models.batch import MOST, find_batch
+from safemed_eval.cli._options import RunOptions
+from safemed_eval.errors import SpecError
+from safemed_eval.models.batch import MOST, batch_of, find_batch
 from safemed_eval.models.waist import Waist
 
 CPU = torch.device("cpu")
@@ -49,3 +51,15 @@ def test_it_grows_until_it_stops_paying(gradients: bool) -> None:
 def test_it_stops_where_memory_ends() -> None:
     assert find(Machine(1e9, 1, most=100)) == 64
     assert find(Machine(1e9, 1), capacity=40) == 32
+
+
+def test_the_command_line_asks_for_a_batch() -> None:
+    model = Waist(Machine(10, 1), CPU)
+    assert batch_of(None, 16, model, (8, 9), gradients=False) == 16
+    assert batch_of(5, 16, model, None, gradients=False) == 5
+    assert batch_of("auto", 16, Waist(Machine(0, 1e-9), CPU), (8, 9), gradients=True) >= 1
+    assert RunOptions().batch is None and RunOptions(batch_size="auto").batch == "auto"
+    assert RunOptions(batch_size="65536").batch == 65536
+    for wrong in ("0", "65537", "-1", "many", "1.5", "", "\u0661"):
+        with pytest.raises(SpecError, match="write a number from 1 to 65536, or auto"):
+            _ = RunOptions(batch_size=wrong).batch

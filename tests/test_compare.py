@@ -163,6 +163,49 @@ def test_other_questions_are_refused(tmp_path: Path, key: str) -> None:
     assert code == 2 and "cannot be compared" in text and f"\n  {key}" in text
 
 
+ADAPTIVE = "adaptive:eps=4/255,steps=10"
+
+
+def written(out: Path, template: str, attacked: int, attack: str = ADAPTIVE) -> Path:
+    """A run of 200 texts under a template: 150 right when clean, so many of them under attack."""
+    records = [evaluated(i, "clean", i < 150) for i in range(N)]
+    records += [evaluated(i, attack, i < attacked) for i in range(N)]
+    spec = {"asking": {"readout": "generate", "template": {"user": template, "cue": ""}}}
+    return write_run(out, records, "evaluate", conditions=("clean", attack), spec=spec)
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "direct", "verdict"), [(100, 100, "no regression"), (100, 60, "regression"), (60, 100, "regression")]
+)
+def test_whether_reasoning_makes_robust_is_a_test_that_can_fail(
+    reasoning: int, direct: int, verdict: str, tmp_path: Path
+) -> None:
+    """One checkpoint, asked with and without rationale; a drop from one to the other says who is less robust."""
+    think = written(tmp_path / "think", "<think>", reasoning)
+    instruct = written(tmp_path / "instruct", "<answer>", direct)
+    code, text = call("compare", think, instruct)
+    assert code == 2 and "asking.template.user was" in text and "--across-prompts" in text
+    first, second = (think, instruct) if direct <= reasoning else (instruct, think)
+    found = compare(first, second, across_prompts=True)
+    assert found.verdict == verdict and not found.same_weights
+    assert any(note.startswith("asking.template.user was") for note in found.notes)
+    assert not any("option letter" in note for note in found.notes)
+    assert call("compare", first, second, "--across-prompts")[0] == found.exit_code()
+
+
+def test_across_prompts_is_about_prompts_only_and_warns_of_a_weak_attack(tmp_path: Path) -> None:
+    one, two = written(tmp_path / "a", "<think>", 100, PGD), written(tmp_path / "b", "<answer>", 100, PGD)
+    found = compare(one, two, across_prompts=True)
+    assert any("aim at the option letter" in note for note in found.notes)
+    assert not any("aim at the option letter" in note for note in compare(one, one_more(one)).notes)
+    code, text = call("compare", one, written(tmp_path / "c", "<answer>", 100, ADAPTIVE), "--across-prompts")
+    assert code == 2 and "attacks" in text and "(--across-prompts" not in text
+
+
+def one_more(out: Path) -> Path:
+    return Path(shutil.copytree(out, out.parent / "again"))
+
+
 @pytest.mark.parametrize("field", ["sigma", "n", "alpha"])
 def test_other_smoothing_is_refused(tmp_path: Path, field: str) -> None:
     changed = Smoothing(**{"sigma": 0.25} | {field: {"sigma": 0.5, "n": 500, "alpha": 0.01}[field]})

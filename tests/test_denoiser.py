@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 
 from safemed_eval import attacks, data, models
 from safemed_eval.core import Question
-from safemed_eval.errors import ModelOutputError, UserError
+from safemed_eval.errors import CheckpointError, ModelOutputError, UserError
 from safemed_eval.models.check import check
 from safemed_eval.models.denoiser import ResidualDenoiser, Shape, load_denoiser, save_denoiser
 from safemed_eval.models.denoiser_source import resolve_denoiser
@@ -224,6 +224,14 @@ def test_the_official_path_has_no_denoiser(waist: Callable[[str], Waist]) -> Non
 
 
 # ------------------------------------------------------------------------------------------------- files and names
+
+
+def test_a_denoiser_whose_weights_are_not_finite_is_refused(tmp_path: Path) -> None:
+    broken = doubled()
+    broken.blocks[0].second.weight.data[0, 0, 0, 0] = torch.inf
+    save_denoiser(broken, tmp_path)
+    with pytest.raises(CheckpointError, match=r"--denoiser .*: 1 of \d+ values of the weight blocks.0.second.weight"):
+        load_denoiser(resolve_denoiser(str(tmp_path)), CPU)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (17, 30), (2, 5)])

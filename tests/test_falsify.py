@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats as sps
 from synthetic import SMOOTHING, certified, write_run
+from test_cli import TOY, call
 
-from safemed_eval import stats
+from safemed_eval import data, stats
 from safemed_eval.core import Certificate, Question
 from safemed_eval.errors import RunError
 from safemed_eval.falsify import Falsifier
-from safemed_eval.models.toy import Linear
+from safemed_eval.models.toy import Brightness, Linear
 from safemed_eval.models.waist import Waist
 from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import load
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Falsification, Smoothing, noise, read_votes
+from safemed_eval.smoothing import Falsification, Smoothing, noise
 from safemed_eval.smoothing import certify as certification
 from safemed_eval.smoothing.certify import certify
 
@@ -144,15 +146,58 @@ def test_what_is_left_of_a_bound() -> None:
 
 
 def test_reused_selection_votes_are_found_by_coverage() -> None:
-    """Where both options are equally likely, the votes that chose one must not bound it: the simulation sees it."""
-    smoothing = Smoothing(sigma=SIGMA, n0=40, n=40, alpha=0.1)
-    draws = np.random.default_rng(0).binomial(40, 0.5, (3000, 2))
-    false = {"fresh": 0, "reused": 0}
-    for first, second in draws.tolist():
-        votes0, votes = (first, 40 - first, 0), (second, 40 - second, 0)
-        false["fresh"] += read_votes(votes0, votes, smoothing).radius is not None
-        false["reused"] += read_votes(votes0, votes0, smoothing).radius is not None
-    assert false["fresh"] <= stats.false_certificates_at_most(3000, smoothing.alpha, 0.001) < false["reused"]
+    """Where both options are equally likely, every certificate is false: votes that chose one must not bound it."""
+    model, canvas = toy(0.0)
+    smoothing = Smoothing(sigma=SIGMA, n0=100, n=100, alpha=0.1)
+
+    def false_ones(purpose_of: Callable[[str], str]) -> int:
+        found = (
+            certify(
+                model.vote(AB),
+                canvas,
+                smoothing,
+                rng=lambda purpose, chunk, seed=seed: generator("cpu", seed, purpose_of(purpose), chunk),
+                batch=100,
+            )
+            for seed in range(600)
+        )
+        return sum(one.radius is not None for one in found)
+
+    allowed = stats.false_certificates_at_most(600, smoothing.alpha, 0.001)
+    assert 0 < false_ones(lambda purpose: purpose) <= allowed < false_ones(lambda purpose: "select")
+
+
+def test_the_command_fails_where_certificates_are_false_and_each_can_be_replayed(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grey images, whose margin of 4 is about one standard deviation of the noise."""
+    for number in range(8):
+        Image.new("RGB", (8, 8), (176 + number,) * 3).save(table.parent / f"{number}.png")
+    shared = ["certify", "--model", TOY, "--data", f"table:{table}", "--canvas", "8x8", "--limit", 3, "--falsify"]
+    shared += ["--sigma", 3, "--n", 300]
+    code, text = call(*shared, "--out", tmp_path / "sound")
+    assert code == 0 and "certificates were attacked within their radius: 0 proved false" in text
+    assert not (tmp_path / "sound" / "falsified").exists()
+    monkeypatch.setattr(certification, "noisy_copies", half_of_sigma)
+    code, text = call(*shared, "--out", tmp_path / "false")
+    assert code == 1 and "More certificates are false than chance explains" in text
+    assert f"{tmp_path / 'false'}/falsified" in text
+    (refuted,) = [json.loads(call(*shared, "--json", "--out", tmp_path / "false")[1])["notes"]["falsified"]]
+    canvases = list((tmp_path / "false" / "falsified").rglob("*.npy"))
+    assert len(canvases) == len(refuted["refuted"]) > refuted["allowed"]
+    one = refuted["refuted"][0]
+    assert f"{one['votes']} of 1000 votes" in text and f"L2 {one['length']:.6g}" in text
+    (file,) = [file for file in canvases if file.parent.name == f"at_{one['share']:g}" and one["item"] in file.name]
+    item = next(item for item in data.load(f"table:{table}").items if item.id == one["item"])
+    found = Falsifier(
+        model=Waist(Brightness(), torch.device("cpu")),
+        spec=Falsification(shares=(one["share"],)),
+        sigma=3.0,
+        seed=0,
+        batch=16,
+        keep=lambda *_: None,
+    )._votes(item.id, torch.from_numpy(np.load(file)), item.question, one["prediction"], one["share"])
+    assert found == one["votes"]
 
 
 def falsified(votes: list[int]) -> list[dict[str, Any]]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
+import pydicom
 import pytest
+from bad.images import scans
 from PIL import Image
 
-from safemed_eval.data._images import MAX_PIXELS, decode, fit
-from safemed_eval.errors import DataError
+from safemed_eval.data import _guarded
+from safemed_eval.data._images import DICOM_TAGS, MAX_PIXELS, decode, fit
+from safemed_eval.errors import DataError, RunError
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -127,6 +132,71 @@ def test_not_a_number_is_refused(tmp_path: Path) -> None:
         decode(saved(tmp_path, Image.fromarray(values), "n.tif"))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("RescaleSlope", "nan"), ("RescaleIntercept", "inf"), ("WindowWidth", "nan")]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_dicom_fields_that_are_not_finite_are_refused(field: str, value: str, tmp_path: Path) -> None:
+    """A slope of NaN would make every pixel black."""
+    from pydicom import dcmread, examples
+
+    dataset = dcmread(examples.get_path("ct"))
+    dataset.WindowCenter, dataset.WindowWidth = 1000, 500
+    setattr(dataset, field, value)
+    dataset.save_as(tmp_path / "x.dcm")
+    with pytest.raises(DataError, match="NaN or infinite"):
+        decode(tmp_path / "x.dcm")
+
+
+def test_files_above_the_limit_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("safemed_eval.data._images.MAX_BYTES", 100)
+    with pytest.raises(DataError, match="over the limit of 100"):
+        decode(saved(tmp_path, Image.fromarray(RGB), "a.png"))
+
+
+# ---------------------------------------------------------- in other processes
+
+LOOK = "safemed_eval.data._look:look"
+
+
+def test_an_image_that_takes_too_long_is_named_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A JPEG that goes over its pixels four thousand times."""
+    good = saved(tmp_path, Image.fromarray(RGB), "good.png")
+    (tmp_path / "bomb.jpg").write_bytes(scans(4000))
+    monkeypatch.setattr(_guarded, "LIMIT_S", 0.5)
+    first, second = _guarded.guarded(LOOK, [tmp_path / "bomb.jpg", good])
+    assert first == (None, f"takes more than 0.5 s to decode: {tmp_path / 'bomb.jpg'}")
+    assert second[1] is None and second[0][0] == hashlib.sha256(good.read_bytes()).hexdigest()
+    assert list(_guarded.guarded(LOOK, [good])) == [second], "a process that was killed is not asked again"
+
+
+def test_an_image_that_crashes_its_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crash = "import os, sys; print(1, flush=True); sys.stdin.readline(); os.abort()"
+    monkeypatch.setattr(_guarded, "_SERVE", crash)
+    monkeypatch.setattr(_guarded, "_idle", SimpleQueue())
+    ((found, problem),) = _guarded.guarded(LOOK, [tmp_path / "x.png"])
+    assert found is None and problem == f"its decoder crashed, exit code -6: {tmp_path / 'x.png'}"
+
+
+@pytest.mark.parametrize("how", ["no python", "no answer"])
+def test_no_process_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr(_guarded, "_idle", SimpleQueue())
+    if how == "no python":
+        monkeypatch.setattr(_guarded.sys, "executable", str(tmp_path / "python"))
+    else:
+        monkeypatch.setattr(_guarded, "_SERVE", "raise SystemExit")
+    with pytest.raises(RunError, match="images are read in processes of their own"):
+        list(_guarded.guarded(LOOK, [tmp_path / "x.png"]))
+
+
+def test_outcomes_come_in_the_order_of_the_files(tmp_path: Path) -> None:
+    files = [saved(tmp_path, Image.new("L", (9, 9), shade), f"{shade}.png") for shade in range(40)]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    assert [found[0] for found, _ in _guarded.guarded(LOOK, files)] == hashes
+
+
 def test_fit_resizes_once() -> None:
     assert fit(RGB, None, "stretch") is RGB
     expected = np.asarray(Image.fromarray(RGB).resize((16, 12), Image.Resampling.BICUBIC))
@@ -228,3 +298,20 @@ def test_sixteen_bit_colour_dicom_is_stretched(tmp_path: Path) -> None:
     dataset.PixelData = values.astype(np.uint16).tobytes()
     dataset.save_as(path)
     assert decode(path).pixels.tolist() == [[[0, 64, 255], [128, 0, 255]]]
+
+
+def test_no_header_of_a_dicom_file_is_read_but_what_its_pixels_need(tmp_path: Path) -> None:
+    """Names, dates and free text are not even in memory, so that neither a record nor an error can hold them."""
+    from pydicom import dcmread
+
+    path = dicom(
+        tmp_path, np.arange(6).reshape(2, 3), PatientName="Doe^Jane", StudyDate="20200101", InstitutionName="St X"
+    )
+    names = {element.keyword for element in dcmread(path, specific_tags=list(DICOM_TAGS))}
+    assert {"Rows", "PixelData"} <= names and not names & {"PatientName", "StudyDate", "InstitutionName"}
+    seen = []
+    read = pydicom.dcmread
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pydicom, "dcmread", lambda *args, **settings: seen.append(read(*args, **settings)) or seen[-1])
+        decode(path)
+    assert {element.keyword for element in seen[0]} == names

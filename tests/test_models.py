@@ -16,15 +16,18 @@ import torch
 from families import FAMILIES
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from test_cli import call
 
 from safemed_eval.core import PRECISION, Question
 from safemed_eval.errors import CheckpointError, DataError, ModelOutputError, SpecError, UserError
-from safemed_eval.models import Asking, load, resolve, tiny, vlm
+from safemed_eval.models import Asking, load, load_to_train, resolve, tiny, vlm
 from safemed_eval.models import check as check_module
 from safemed_eval.models import checkpoint as checkpoint_module
 from safemed_eval.models.check import check, refuse_failures
+from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.processor import official_inputs
 from safemed_eval.models.prompts import render
+from safemed_eval.models.shortcuts import LAST_LAYER
 from safemed_eval.models.vlm import VLM, letter_tokens
 from safemed_eval.models.waist import Waist
 
@@ -129,8 +132,8 @@ def test_hub_ids_are_resolved_to_a_commit(
     """The hub's client is stood in for; what it is asked for, and what is recorded, is ours."""
     asked = {}
 
-    def snapshot_download(repo: str, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.update(repo=repo, revision=revision, patterns=allow_patterns)
+    def snapshot_download(repo: str, revision: str | None, allow_patterns: list[str], local_files_only: bool) -> str:
+        asked.update(repo=repo, revision=revision, patterns=allow_patterns, offline=local_files_only)
         folder = tmp_path / "snapshots" / "0123abcd"
         if not folder.exists():
             shutil.copytree(checkpoint("qwen2_5_vl"), folder)
@@ -140,7 +143,7 @@ def test_hub_ids_are_resolved_to_a_commit(
     source = resolve("org/model@v1.0")
     assert (asked["repo"], asked["revision"], source.commit) == ("org/model", "v1.0", "0123abcd")
     assert "*.safetensors" in asked["patterns"]
-    assert not {"*.py", "*.bin"} & set(asked["patterns"])
+    assert not {"*.py", "*.bin"} & set(asked["patterns"]) and not asked["offline"]
     assert load(source, device="cpu").describe(ABCD)["architecture"] == "Qwen2_5_VLForConditionalGeneration"
 
 
@@ -373,6 +376,10 @@ def test_positions_fall_back_to_the_models_own(
     """A transformers version without the method that counts positions still gives the right answers."""
     other = load(resolve(str(copy)), device="cpu")
     monkeypatch.setattr(other.scorer.model, "_prepare_position_ids_for_generation", None)
+    other.scorer._batches.clear()
+    other.scorer.shortcuts = ()
+    other.scorer.take_shortcuts()
+    assert other.scorer.shortcuts == (LAST_LAYER,), "without the positions of its tokens no prefix can be left out"
     short = Question(text="Which?", options=("a", "b"))
     x = torch.rand(2, 3, 56, 56)
     torch.testing.assert_close(
@@ -448,6 +455,59 @@ class Random(Blind):
         return canvas.mean((1, 2, 3))[:, None] * torch.rand(4)
 
 
+class Guess(Blind):
+    """Rolls dice, and never looks."""
+
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        return 0 * canvas.mean((1, 2, 3))[:, None] + torch.randn(len(canvas), 4)
+
+
+class Noisy(Blind):
+    """Looks, and adds noise that is larger than what one image and its negative differ by."""
+
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        signal = 3 * canvas.mean((1, 2, 3))[:, None] * torch.arange(4.0)
+        return signal + torch.randn(len(canvas), 4)
+
+
+class Stubborn(Blind):
+    """Sees the image, and answers C whatever it sees."""
+
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        options = max(len(question.options) for question in questions)
+        sure = torch.zeros(options).index_fill(0, torch.tensor([min(1, options - 1)]), 9.0)
+        return canvas.mean((1, 2, 3))[:, None] * torch.arange(float(options)) + sure
+
+
+class Drifting(Blind):
+    """The same answers each time, but other gradients, as from kernels whose sums have no order."""
+
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        canvas = canvas + 0
+        if canvas.requires_grad:
+            canvas.register_hook(lambda gradient: gradient + 1e-3 * torch.rand_like(gradient))
+        return canvas.mean((1, 2, 3))[:, None] * torch.tensor([1.0, -1.0, 2.0, 0.0])
+
+
+class Dice:
+    def vote(self, canvas: torch.Tensor, question: Question) -> torch.Tensor:
+        return torch.randint(len(question.options), (len(canvas),))
+
+
+class Mute:
+    """Only votes, always for "no answer"."""
+
+    def vote(self, canvas: torch.Tensor, question: Question) -> torch.Tensor:
+        return torch.full((len(canvas),), len(question.options))
+
+
+class Chatty:
+    """Writes something else each time."""
+
+    def write(self, canvas: torch.Tensor, questions: list[Question]) -> list[str]:
+        return [f"{torch.rand(1).item()} <answer> A </answer>" for _ in questions]
+
+
 @pytest.mark.parametrize(
     ("model", "name"),
     [
@@ -457,11 +517,49 @@ class Random(Blind):
         (Cut(), "gradient reaches the pixels"),
         (NotFinite(), "answers"),
         (Random(), "same input, same output"),
+        (Guess(), "the image matters"),
+        (Guess(), "same input, same output"),
+        (Noisy(), "same input, same output"),
+        (Stubborn(), "answers vary"),
+        (Drifting(), "same input, same gradient"),
+        (Dice(), "same input, same output"),
+        (Mute(), "answers vary"),
+        (Chatty(), "same input, same output"),
         (Picky(), "answers"),
     ],
 )
 def test_check_names_what_is_wrong(model: object, name: str) -> None:
-    assert name in failures(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert name in failures(model)
+
+
+def test_a_model_that_guesses_is_told_from_one_that_sees_through_noise() -> None:
+    """In each of 20 tries: dice fail for not looking, noise on top of sight only warns."""
+    with torch.random.fork_rng():
+        for seed in range(20):
+            torch.manual_seed(seed)
+            found = {one.name: one for one in check(Waist(Guess(), CPU), (32, 32))}
+            assert found["the image matters"].status == "fail"
+            assert "the model answers at random" in found["same input, same output"].detail
+            seeing = {one.name: one.status for one in check(Waist(Noisy(), CPU), (32, 32))}
+            assert seeing["the image matters"] == "pass" and seeing["same input, same output"] == "warn"
+
+
+def test_a_constant_is_named_with_its_letter() -> None:
+    assert failures(Stubborn())["answers vary"].startswith("B is the answer to all of 8 combinations")
+    assert failures(Mute())["answers vary"].startswith("no answer is the answer to all of 9 combinations")
+
+
+def test_a_processor_that_drops_the_image_is_found(copy: Path) -> None:
+    """Divided by a std of 1e30, every image reaches the model as the same grey."""
+    edit(copy / "processor_config.json", image_processor=_with(copy, image_std=[1e30] * 3))
+    found = {one.name: one for one in check(load(resolve(str(copy)), device="cpu"), (56, 56))}
+    assert found["the image matters"].status == "fail" and "does not look at it" in found["the image matters"].detail
+
+
+def _with(copy: Path, **changes: object) -> dict[str, object]:
+    return {**json.loads((copy / "processor_config.json").read_text())["image_processor"], **changes}
 
 
 def test_a_failed_check_refuses_the_run() -> None:
@@ -470,13 +568,49 @@ def test_a_failed_check_refuses_the_run() -> None:
         refuse_failures(found, "x")
 
 
-def test_nan_weights_are_found(copy: Path) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("part", ["down_proj", "embed_tokens"])
+def test_weights_that_are_not_finite_are_named(copy: Path, part: str, value: float) -> None:
+    """Also one that no answer would show: the last row of the embeddings belongs to no word of the prompts."""
+    weights = load_file(copy / "model.safetensors")
+    name = next(key for key in weights if part in key)
+    weights[name][-1, 0] = value
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    said = rf"--model {copy}: 1 of {weights[name].numel()} values of the weight \S+{part}\.weight are NaN or infinite$"
+    for loading in (load, load_to_train):
+        with pytest.raises(CheckpointError, match=said):
+            loading(resolve(str(copy)), device="cpu")
+    code, text = call("models", "check", copy, "--canvas", "56x56")
+    assert code == 1 and "loads" in text and f"{part}.weight are NaN or infinite" in " ".join(text.split())
+
+
+def test_weights_beyond_half_precision_say_what_helps(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     name = next(key for key in weights if "down_proj" in key)
-    weights[name][0, 0] = torch.nan
+    weights[name][0, 0] = 1e5
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    found = check(load(resolve(str(copy)), device="cpu"), (56, 56))
-    assert [(one.name, one.status) for one in found] == [("answers", "fail")]
+    with pytest.raises(CheckpointError, match="NaN or infinite; float16 ends at 65,504, try --dtype bfloat16"):
+        load(resolve(str(copy)), device="cpu", dtype="float16")
+    load(resolve(str(copy)), device="cpu", dtype="bfloat16")
+
+
+def test_large_weights_are_no_infinite_ones() -> None:
+    """Their sum is infinite, they are not; infinities in a buffer are a mask, NaN is none."""
+    module = torch.nn.Linear(4, 4)
+    torch.nn.init.constant_(module.weight, 1e38)
+    module.register_buffer("mask", torch.full((4,), -torch.inf))
+    refuse_not_finite(module, "x")
+    module.mask[0] = torch.nan
+    with pytest.raises(CheckpointError, match="x: 1 of 4 values of the weight mask"):
+        refuse_not_finite(module, "x")
+
+
+def test_a_processor_that_makes_nan_is_named(copy: Path) -> None:
+    edit(copy / "processor_config.json", image_processor=_with(copy, image_std=[0.0] * 3))
+    with pytest.raises(ModelOutputError, match="Qwen2VLImageProcessor returned NaN or infinite pixel_values; is its"):
+        load(resolve(str(copy)), device="cpu").classify([ABCD])(torch.rand(1, 3, 56, 56))
+    code, text = call("models", "check", copy, "--canvas", "56x56")
+    assert code == 1 and "NaN or infinite pixel_values" in " ".join(text.split())
 
 
 def test_a_processor_that_is_fed_wrongly_is_found(
@@ -518,6 +652,24 @@ def test_python_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load(resolve("python:mine_for_test:mak"), device="cpu")
     with pytest.raises(CheckpointError, match="No module named 'not_there'"):
         load(resolve("python:not_there:make"), device="cpu")
+
+
+def test_python_modules_whose_weights_are_not_finite_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_for_test.py").write_text(
+        "import torch\n"
+        "class M(torch.nn.Linear):\n"
+        "    def scores(self, canvas, questions): return self(canvas.mean((2, 3)))\n"
+        "def make():\n"
+        "    made = M(3, 4)\n"
+        "    made.bias.data[2] = torch.nan\n"
+        "    return made\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(CheckpointError, match="--model python:broken_for_test:make: 1 of 4 values of the weight bias"):
+        load(resolve("python:broken_for_test:make"), device="cpu")
 
 
 def test_misshapen_outputs_raise() -> None:
@@ -616,14 +768,14 @@ def test_factories_that_fail_say_where(tmp_path: Path, monkeypatch: pytest.Monke
         "    def describe(self, question): return {'x': object()}\n"
         "def shy(): return M()\n"
     )
-    (tmp_path / "broken_for_test.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "leaves_for_test.py").write_text("import sys\nsys.exit(0)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name, message in (
         ("bad_for_test:raising", r"raised ValueError at bad_for_test\.py:2: no weights here"),
         ("bad_for_test:leaving", r"raised SystemExit at bad_for_test\.py:3"),
         ("bad_for_test:needy", "raised TypeError"),
-        ("broken_for_test:make", "cannot be imported: SystemExit"),
+        ("leaves_for_test:make", "cannot be imported: SystemExit"),
     ):
         with pytest.raises(CheckpointError, match=message):
             load(resolve(f"python:{name}"), device="cpu")

@@ -104,7 +104,7 @@ def test_a_broken_image_and_a_broken_answer_are_errors_that_count(table: Path) -
     records = [r for group in evaluation(Fragile()).run(chosen, CHOSEN) for r in group]
     failed = {r["item"]: r["error"] for r in records if r["error"]}
     assert set(failed) == {"q2", "q5"} and len(records) == 24
-    assert "not an image" in failed["q2"] and "NaN" in failed["q5"]
+    assert "has changed" in failed["q2"] and "NaN" in failed["q5"]
     healthy = [r for r in without_seconds(records) if r["item"] not in failed]
     whole = [r for group in evaluation(Colors()).run(items(draw_table(table.parent)), CHOSEN) for r in group]
     expected = {(r["item"], r["attack"]): r["prediction"] for r in whole}

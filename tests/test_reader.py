@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,8 @@ def test_groups_are_read_once_and_ahead(table: Path, reads: list[str]) -> None:
             assert [item.id for item, _ in found] == [item.id for item in group]
             for item, canvas in found:
                 assert torch.equal(canvas, canvas_of(item, Canvas(size=(24, 24))))  # type: ignore[arg-type]
+        for begun in list(reader._coming.values()):
+            wait(begun)
         assert {item.id for item in (*group, *following)} <= set(reads)
     assert sorted(reads) == sorted(item.id for item in items)
 

@@ -39,10 +39,18 @@ def test_the_toolkit_gives_what_the_reference_says(name: str, tmp_path: Path) ->
     assert call("compare", REFERENCE / name, tmp_path / name)[0] == 0
 
 
-@pytest.mark.parametrize("name", ["evaluate-at-grpo", "certify-at-grpo"])
+@pytest.mark.parametrize("name", ["evaluate-at-grpo", "certify-at-grpo", "../denoiser/certify-stock"])
 def test_every_reference_is_of_the_shipped_checkpoint(name: str) -> None:
     meta = read_meta(REFERENCE / name)
     assert meta["spec"]["model"] == resolve(meta["names"]["model"]).identity
+
+
+def test_the_denoiser_is_measured_before_the_shipped_checkpoint_and_buys_what_is_said() -> None:
+    stock, denoised = (REFERENCE / f"../denoiser/certify-{name}" for name in ("stock", "denoised"))
+    specs = [read_meta(out)["spec"]["model"] for out in (stock, denoised)]
+    assert specs[1] == specs[0] | {"denoiser": specs[1]["denoiser"]}
+    found = safemed_eval.compare(denoised, stock)
+    assert found.verdict == "regression", "without it less is certified"
 
 
 def test_an_attack_that_does_nothing_turns_the_gate_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,11 @@ import pytest
 import torch
 from synthetic import certified, evaluated, write_run
 from test_cli import call
+from test_pipeline import Colors, evaluation, items
 
+from safemed_eval import attacks
 from safemed_eval.core import Question
+from safemed_eval.faults import BROKEN_GRADIENT
 from safemed_eval.models.toy import Linear
 from safemed_eval.report.load import load
 from safemed_eval.report.sanity import checklist
@@ -91,7 +94,34 @@ def test_more_restarts_that_still_help(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("dead", "status"), [(0.0, "pass"), (0.02, "warn"), (0.5, "fail"), (None, "n/a")])
 def test_gradients_that_are_zero(dead: float | None, status: str, tmp_path: Path) -> None:
-    assert checks(tmp_path / "run", {PGD: 5}, dead=dead)["gradients are not zero"][0] == status
+    assert checks(tmp_path / "run", {PGD: 5}, dead=dead)["gradients are finite and not zero"][0] == status
+
+
+@pytest.mark.parametrize(("broken", "status"), [(0, "pass"), (1, "warn"), (10, "fail"), (N, "fail")])
+def test_gradients_that_are_not_finite(broken: int, status: str, tmp_path: Path) -> None:
+    """Items whose search failed for that, not for something else, and not the clean ones."""
+    told = {"error": "the model's gradient is not finite for 1 of 1 rows", "prediction": None, "dead": None}
+    records = [evaluated(i, "clean", True) for i in range(N)]
+    records += [evaluated(i, PGD, False, **(told if i < broken else {"dead": 0.0})) for i in range(N)]
+    records[-1] |= {"error": "image is gone", "prediction": None, "correct": False, "dead": None} if broken < N else {}
+    run = write_run(tmp_path / "run", records, "evaluate", conditions=["clean", PGD])
+    (found,) = [check for check in checklist(load(run)) if check.name == "gradients are finite and not zero"]
+    assert found.status == status
+    assert (f"{broken} of {N - (broken < N)} searches" in found.detail) is (broken > 0)
+
+
+class Rooted(Colors):
+    """The square root of 0, whose gradient is infinite, times 0."""
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        return super().scores(canvas, questions) + (0 * canvas[:, 0]).sum((1, 2)).sqrt()[:, None]
+
+
+@pytest.mark.parametrize("spec", ["pgd", "apgd:steps=3", "art:FastGradientMethod"])
+def test_an_item_whose_gradient_is_broken_says_so_as_the_checklist_reads_it(spec: str, table: Path) -> None:
+    (records,) = evaluation(Rooted(), batch=8).run(items(table), [attacks.parse(spec)])
+    broken = [record["error"].startswith(BROKEN_GRADIENT) for record in records if record["error"]]
+    assert broken and all(broken)
 
 
 @pytest.mark.parametrize(

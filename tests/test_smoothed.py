@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from test_pipeline import CANVAS, CPU, Colors, evaluation, items, without_second
 from safemed_eval import attacks
 from safemed_eval.attacks._eot import SmoothedClassify
 from safemed_eval.core import Question
+from safemed_eval.data import canvas_of
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
@@ -24,6 +26,7 @@ from safemed_eval.report import summarize
 from safemed_eval.report.load import load
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
+from safemed_eval.smoothing.noise import noisy_copies
 
 AB = Question(text="Which?", options=("A", "B"))
 ABC = Question(text="Which?", options=("A", "B", "C"))
@@ -94,7 +97,7 @@ def test_padded_options_stay_out_and_gradients_finite() -> None:
 def test_the_attack_on_a_smoothed_model_reaches_the_closed_form_optimum() -> None:
     """The mean gradient of a linear model is along its weight: the margin falls by eps ||w||_2."""
     toy, x = linear(), torch.full((3, *SHAPE), 0.5)
-    attack = attacks.parse("pgd:eps=0.4,norm=l2,steps=40,step=0.1").on_smoothed
+    attack = attacks.parse("pgd:eps=0.4,norm=l2,steps=40").on_smoothed
     rngs = [generator("cpu", 0, row) for row in range(3)]
     found = attack(smoothed(toy, [AB] * 3, m=16), x, torch.zeros(3, dtype=torch.int64), rngs)
     drop = toy.margin(x) - toy.margin(found.canvas)
@@ -135,6 +138,66 @@ def test_votes_do_not_depend_on_the_batch_or_on_restarts(table: Path) -> None:
     votes = {attack: [r["votes"] for (_, a), r in whole.items() if a == attack] for attack in map(str, chosen)}
     assert votes["clean"] != votes["noise:eps=8/255"], "each condition has noise of its own"
     assert CANVAS.size == (24, 24)
+
+
+def test_the_smoothed_model_itself_is_attacked(table: Path) -> None:
+    """Each gradient is over m noisy copies of a row, and no row stops at a flip that it happens to see."""
+
+    class Spied(Colors):
+        def __init__(self) -> None:
+            self.slopes: list[torch.Tensor] = []
+
+        def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+            if canvas.requires_grad:
+                self.slopes.append(canvas.detach())
+            return super().scores(canvas, questions)
+
+    spied = Spied()
+    work = evaluation(spied, batch=2, voting=Voting(sigma=0.1, n=33, m=5))
+    (records,) = work.run(items(table)[:2], [attacks.parse("pgd:eps=64/255,steps=3,step=1")])
+    assert [record["steps"] for record in records] == [3, 3]
+    assert [len(rows) for rows in spied.slopes] == [2 * 5] * 3
+    for rows in spied.slopes:
+        for copies in rows.split(5):
+            spread = (copies - copies.mean(0)).square().sum(0).div(4).mean().sqrt()
+            assert float(spread) == pytest.approx(0.1, rel=0.05)
+
+
+class Scribe(Colors):
+    """Writes what Colors sees, and nothing that can be read where the image is dark."""
+
+    def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
+        seen = zip(self.scores(canvas, questions).argmax(1).tolist(), canvas.mean((1, 2, 3)) > 0.3, strict=True)
+        return [f"<think>So it is.</think><answer>{'ABC'[one]}</answer>" if bright else "dark" for one, bright in seen]
+
+
+def test_generated_answers_vote(table: Path) -> None:
+    """The votes are those of each noisy copy's text, read; unreadable ones are a class of their own."""
+    asked, voting = items(table), Voting(sigma=0.2, n=40)
+    (records,) = evaluation(Scribe(), batch=8, voting=voting).run(asked, [attacks.parse("clean")])
+    model, silent = Waist(Scribe(), CPU), 0
+    for record, item in zip(records, asked, strict=True):
+        streams = partial(generator, "cpu", 0, "predict", "clean", item.id)
+        copies = next(noisy_copies(canvas_of(item, CANVAS), 0.2, 40, 40, streams))
+        said = model.answer(copies, [item.question] * 40).predictions
+        votes = [said.count(option) for option in (*range(len(item.question.options)), None)]
+        assert record["votes"] == votes and sum(votes) == 40
+        found = read_prediction(tuple(votes), voting.alpha)
+        assert (record["prediction"], record["abstained"]) == (found.prediction, found.abstained)
+        silent += votes[-1]
+    assert silent > 0
+
+
+def test_a_checkpoint_that_writes_is_smoothed_and_attacked(tmp_path: Path) -> None:
+    asked = ["--model", "builtin:sft", "--data", "phantom:images=16", "--limit", 2, "--readout", "generate"]
+    out = tmp_path / "run"
+    code, text = call(
+        *["evaluate", *asked, "--smooth", "sigma=0.02,n=15,m=2", "--attack", "pgd:eps=4/255,steps=2", "--out", out]
+    )
+    assert code == 0, text
+    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert len(records) == 4 and all(sum(one["votes"]) == 15 and not one["error"] for one in records)
+    assert all(one["steps"] == 2 for one in records if one["attack"] != "clean")
 
 
 def test_evaluate_smooth_counts_abstentions_as_wrong(table: Path, tmp_path: Path) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from test_attacks import survivors, wavy
+from test_cli import summary_of
 from test_pipeline import CPU
 from test_sanity import masked
-from toys import AB, ABCD, generators, run
+from toys import AB, ABCD, generators, linear, middle_canvases, run
 
 from safemed_eval import attacks
 from safemed_eval.attacks._suite import NO_TARGET, targets_by_rank
+from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
+from safemed_eval.report._page_data import slices_of
+from safemed_eval.report.load import load
+from safemed_eval.report.sanity import checklist
+
+MEASURED = Path(__file__).parents[1] / "reports" / "suite" / "evaluate-sft"
 
 
 def test_it_is_at_least_as_strong_as_pgd_and_as_its_members() -> None:
@@ -35,6 +45,20 @@ def test_records_say_which_a_row_met_and_what_it_left() -> None:
         assert all(part.values()) == holds, "what fell to one has fallen"
     assert {part["apgd-ce"] for part in met} == {True, False}
     assert found.climb is not None and found.dead is not None and found.dead[1:] == [0.0] * 59
+
+
+def test_only_survivors_go_on() -> None:
+    """A linear model's nearest rows fall to the first attack, and meet no other."""
+    toy, x = linear(), middle_canvases(8)
+    toy.bias -= float(toy.margin(x).median())
+    labels = (toy.margin(x) <= 0).long()
+    found = run("suite:eps=0.001,steps=10,queries=3", toy, x, labels, AB)
+    assert found.parts is not None
+    near = toy.margin(x).abs() < 0.9 * toy.best_drop(attacks.parse("suite:eps=0.001").threat)
+    assert 0 < near.sum() < 8
+    for part, falls in zip(found.parts, near.tolist(), strict=True):
+        assert (part == {"apgd-ce": False}) is falls
+        assert falls or part == {"apgd-ce": True, "apgd-targeted": True, "square": True}
 
 
 def test_square_flips_what_gradients_cannot() -> None:
@@ -71,3 +95,31 @@ def test_questions_of_different_sizes_share_a_batch() -> None:
         )
         torch.testing.assert_close(alone.canvas[0], together.canvas[row], atol=2e-6, rtol=0)
         assert together.parts is not None and alone.parts == [together.parts[row]]
+
+
+def test_on_a_shipped_checkpoint_it_leaves_no_more_right_than_pgd_in_any_slice(tmp_path: Path) -> None:
+    """A short suite, run here; of the whole one see `MEASURED`."""
+    pgd, suite = "pgd:eps=4/255,steps=10", "suite:eps=4/255,steps=15,queries=15"
+    asked = ["--model", "builtin:sft", "--data", "phantom:images=128", "--limit", 20]
+    summary_of("evaluate", *asked, "--attack", pgd, "--attack", suite, "--out", tmp_path / "run")
+    for key, part in slices_of(load(tmp_path / "run").frame):
+        right = part.groupby("attack")["correct"].sum()
+        assert right[suite] <= right[pgd], key
+        assert key != (None, None) or right[suite] < right[pgd] < right["clean"], "there was something to find"
+
+
+@pytest.mark.parametrize("eps", ["3/255", "4/255"])
+def test_what_pgd_flips_on_a_shipped_checkpoint_the_suite_has_flipped_too(eps: str) -> None:
+    """So that it is at least as strong on every set of these items."""
+    run = load(MEASURED)
+    assert run.spec["model"] == resolve("builtin:sft").identity and not run.unfinished and not run.failed
+    right = run.frame.pivot(index="item", columns="attack", values="correct")
+    pgd, suite = right[f"pgd:eps={eps},steps=10"], right[f"suite:eps={eps},steps=100"]
+    assert len(right) == 80 and not (suite & ~pgd).any() and suite.sum() < pgd.sum() < right["clean"].sum()
+
+
+def test_the_measurement_passes_the_checklist() -> None:
+    found = {check.name: check.status for check in checklist(load(MEASURED))}
+    assert [name for name, status in found.items() if status != "pass"] == ["more steps would not help"], (
+        "PGD, ten steps"
+    )

@@ -13,7 +13,9 @@ from synthetic import ATTACKS, certified, evaluated, failed, write_run
 from test_cli import call
 
 from safemed_eval import stats
+from safemed_eval.cli._show import _attack_footer
 from safemed_eval.errors import RunError
+from safemed_eval.report.breakdown import breakdown
 from safemed_eval.report.load import LoadedRun, load, load_all
 from safemed_eval.report.tables import Table, tables_of, write_tables
 
@@ -206,3 +208,61 @@ def test_unfinished_and_empty_runs_are_reported_as_such(tmp_path: Path) -> None:
     empty = write_run(tmp_path / "b", [], "certify", items=5)
     code, text = call("report", out, empty, "--out", tmp_path / "r")
     assert code == 0 and "lacks 6 records" in text and "lacks 5 records" in text
+
+
+# --------------------------------------------------------------------------------------------- attacks made of several
+
+SUITE, ADAPTIVE = "suite:eps=4/255,steps=100", "adaptive:eps=4/255,steps=10"
+LEFT = [
+    ({"apgd-ce": True, "apgd-targeted": True, "square": True}, {"answer": True, "rationale": True, "x": True}),
+    ({"apgd-ce": True, "apgd-targeted": True, "square": False}, {"answer": True, "rationale": False, "x": False}),
+    ({"apgd-ce": True, "apgd-targeted": False}, {"answer": False, "rationale": True, "x": False}),
+    ({"apgd-ce": False}, {"answer": True, "rationale": True, "x": False}),
+    ({}, {}),
+]
+"""Of four right items and a wrong one: whether suite and adaptive left them right."""
+
+
+def of_parts(out: Path, **changes: Any) -> Path:
+    """LEFT twice: MRI, where the last of the five failed under attack, and CT, where only the wrong one is asked."""
+    records = []
+    for number, both in enumerate([*LEFT, LEFT[4]]):
+        about = {"modality": "CT" if number == 5 else "MRI"}
+        records.append(evaluated(number, "clean", number < 4, **about))
+        for name, parts in zip((SUITE, ADAPTIVE), both, strict=True):
+            lost = {"prediction": None, "error": "broken"} if number == 4 else {"parts": parts}
+            records.append(evaluated(number, name, bool(parts) and all(parts.values()), **about | lost | changes))
+    return write_run(out, records, "evaluate", conditions=("clean", SUITE, ADAPTIVE))
+
+
+def test_each_part_is_shown_beside_the_worst_of_all(tmp_path: Path) -> None:
+    summary = breakdown(run := load(of_parts(tmp_path / "run")))
+    counts = {
+        name: {part: one["correct"] for part, one in cell["parts"].items()}
+        for name, cell in summary.overall.items()
+        if cell["parts"]
+    }
+    assert counts == {
+        SUITE: {"apgd-ce": 3, "apgd-targeted": 2, "square": 1},
+        ADAPTIVE: {"answer": 3, "rationale": 3, "x": 1},
+    }
+    assert summary.overall["clean"]["parts"] is None and summary.overall[ADAPTIVE]["correct"] == 1
+    assert all(one["n"] == 6 for name in counts for one in summary.overall[name]["parts"].values()), "failed ones, too"
+    (ct,) = [cell["parts"] for name, cell in summary.by_modality["CT"].items() if name == SUITE]
+    assert {name: (one["accuracy"], one["n"]) for name, one in ct.items()} == dict.fromkeys(LEFT[0][0], (0.0, 1))
+    tables = named([run])
+    shown = tables["parts"].shown.set_index("attack")
+    assert shown.loc[ADAPTIVE, ["all parts", "answer", "x"]].str.split(" ").str[0].tolist() == ["16.7", "50.0", "16.7"]
+    assert shown.loc[ADAPTIVE, "square"] == "n/a" and {"parts-by-modality", "parts-by-question-type"} <= set(tables)
+    assert "parts" not in named([load(evaluate_run(tmp_path / "plain"))])
+    code, text = call("report", run.out, "--out", tmp_path / "r")
+    assert code == 0, text
+    assert "rationale 50.0" in (tmp_path / "r/report.html").read_text()
+    (line,) = [line for line in _attack_footer(summary) if line.startswith(ADAPTIVE)]
+    assert "answer 50.0, rationale 50.0, x 16.7" in line
+
+
+@pytest.mark.parametrize("parts", ["all", {"answer": 1}, [True]])
+def test_parts_that_say_nothing_are_refused(parts: Any, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="parts cannot be"):
+        load(of_parts(tmp_path / "run", parts=parts))

@@ -421,9 +421,12 @@ def test_accumulated_steps_are_one_larger_batch(train: Callable[..., Path]) -> N
     assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-3)
 
 
-def test_a_broken_model_is_not_saved(train: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("method", ["sft", "at-sft", "grpo", "at-grpo"])
+def test_a_broken_model_is_not_saved(method: Method, train: Callable[..., Path], tmp_path: Path) -> None:
+    """Whoever meets the NaN first, loss, adversary or sampling: it is one sentence."""
     with pytest.raises(UserError, match="not finite"):
-        train(recipe("sft", learning_rate=1e38))
+        train(recipe(method, learning_rate=1e38))
+    assert not (tmp_path / "new" / "model.safetensors").exists()
 
 
 def test_too_few_data_are_not_a_training(train: Callable[..., Path]) -> None:
@@ -482,7 +485,7 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
     [
         (["at-sft", "--eps", "4"], "eps=4 is more than all of"),
         (["at-sft", "--eps", "four"], "--eps: 'four' is not a number"),
-        (["at-sft", "--attack-steps", "0"], "steps and restarts must be at least 1"),
+        (["at-sft", "--attack-steps", "0"], "steps must be at least 1"),
         (["at-grpo", "--group-size", "5"], "a group of 5 does not divide the 16 rows"),
         (["grpo", "--group-size", "1"], "a group needs at least 2"),
         (["grpo", "--beta", "-1"], "beta must be at least 0"),

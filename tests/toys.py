@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -33,6 +35,26 @@ class Net:
         return 3 * self.module(canvas - 0.5)
 
 
+class Writes:
+    """Writes the letter that scores highest; a text is as likely as its letter."""
+
+    def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
+        rows = zip(self.scores(canvas, questions), questions, strict=True)  # type: ignore[attr-defined]
+        return [q.letters[int(row[: len(q.options)].argmax())] for row, q in rows]
+
+    def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
+        said = torch.tensor([q.letters.index(text.strip()) for text, q in zip(texts, questions, strict=True)])
+        return self.scores(canvas, questions).log_softmax(1).gather(1, said[:, None])[:, 0]  # type: ignore[attr-defined]
+
+
+class WritingNet(Writes, Net):
+    """A Net that answers in writing."""
+
+
+class WritingLinear(Writes, Linear):
+    """A Linear that answers in writing."""
+
+
 def middle_canvases(rows: int = 6) -> torch.Tensor:
     """Away from 0 and 1, so that no small attack meets the box."""
     return 0.3 + 0.4 * torch.rand((rows, *SHAPE), generator=torch.Generator().manual_seed(1))
@@ -53,5 +75,5 @@ def run(
     return attacks.parse(spec)(classify, x, labels, generators(len(x)), **kw)
 
 
-def linear() -> Linear:
-    return Linear(torch.randn(SHAPE, generator=torch.Generator().manual_seed(3)), bias=0.1)
+def linear(kind: type[Linear] = Linear) -> Linear:
+    return kind(torch.randn(SHAPE, generator=torch.Generator().manual_seed(3)), bias=0.1)

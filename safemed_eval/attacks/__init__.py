@@ -14,7 +14,7 @@ from importlib import import_module
 
 from safemed_eval import grammar
 from safemed_eval.attacks._base import Attack, Attacked
-from safemed_eval.errors import SpecError, did_you_mean
+from safemed_eval.errors import SpecError, did_you_mean, shortened
 
 __all__ = ["Attack", "Attacked", "names", "parse", "parse_all"]
 
@@ -54,6 +54,8 @@ def parse_all(texts: Iterable[str]) -> list[Attack]:
 
 def _class(name: str, text: str) -> type[Attack]:
     if name not in names():
-        raise SpecError(f"--attack {text}: unknown attack '{name}'; {did_you_mean(name, names())}")
+        raise SpecError(
+            f"--attack {shortened(text, 60)}: unknown attack '{shortened(name, 60)}'; {did_you_mean(name, names())}"
+        )
     attack: type[Attack] = import_module(f"{__name__}.{name}").ATTACK
     return attack

@@ -10,8 +10,7 @@ import torch
 from safemed_eval.attacks._ascent import Goal, choose_targets
 from safemed_eval.attacks._base import Attacked
 from safemed_eval.core import Reasons
-from safemed_eval.errors import ModelOutputError
-from safemed_eval.faults import faults_of_the_model
+from safemed_eval.faults import faults_of_the_model, refuse_broken_gradient
 
 if TYPE_CHECKING:
     from safemed_eval.attacks.adaptive import Adaptive
@@ -145,7 +144,5 @@ def _slope(value: Value, x: torch.Tensor) -> torch.Tensor:
         total = value(x).sum()
     with faults_of_the_model():
         (slope,) = torch.autograd.grad(total, x)
-    broken = int((~slope.isfinite()).flatten(1).any(1).sum())
-    if broken:
-        raise ModelOutputError(f"the model's gradient is not finite for {broken} of {len(slope)} rows")
+    refuse_broken_gradient(slope)
     return slope

@@ -14,7 +14,7 @@ from art.estimators.classification import PyTorchClassifier
 from safemed_eval.attacks._art_methods import attack_of
 from safemed_eval.core import Classify, Question
 from safemed_eval.errors import ModelOutputError, SpecError
-from safemed_eval.faults import ShrinkingBatch, faults_of_the_model
+from safemed_eval.faults import ShrinkingBatch, faults_of_the_model, refuse_broken_gradient
 
 if TYPE_CHECKING:
     from safemed_eval.attacks.art import ART
@@ -44,7 +44,7 @@ def estimator(classify: Classify, options: int, size: tuple[int, int], device: t
         device: where `classify` wants its canvases.
     """
     return PyTorchClassifier(
-        Logits(classify, options, device),
+        Logits(classify, options, size, device),
         torch.nn.CrossEntropyLoss(),
         (3, *size),
         options,
@@ -63,9 +63,10 @@ class Logits(torch.nn.Module):
         rows: images that the model was asked about so far.
     """
 
-    def __init__(self, classify: Classify, options: int, device: torch.device) -> None:
+    def __init__(self, classify: Classify, options: int, size: tuple[int, int], device: torch.device) -> None:
         super().__init__()
         self.rows = 0
+        self._shape = (3, *size)
         self._memory = ShrinkingBatch(MOST_ROWS)
 
         def look(canvas: torch.Tensor) -> torch.Tensor:
@@ -74,6 +75,11 @@ class Logits(torch.nn.Module):
         self._look, self._options, self._device = look, options, device
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if pixels.shape[1:] != self._shape:
+            raise SpecError(
+                f"to_art: images of shape {tuple(pixels.shape[1:])} for a canvas of {self._shape}; say "
+                "canvas_size=(height, width)"
+            )
         whole = pixels.isfinite().flatten(1).all(1)
         scores = torch.full((len(pixels), self._options), torch.nan, device=pixels.device)
         if bool(whole.any()):
@@ -112,8 +118,7 @@ class _Graph(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         with faults_of_the_model():
             (gradient,) = torch.autograd.grad(ctx.scores, ctx.canvas, slope.to(ctx.scores), retain_graph=True)
-        if not bool(gradient.isfinite().all()):
-            raise ModelOutputError("the model's gradient is not finite")
+        refuse_broken_gradient(gradient)
         return gradient.to(slope), None, None
 
 

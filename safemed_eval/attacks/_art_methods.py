@@ -64,7 +64,9 @@ def method_of(name: str) -> str:
     for stem, known in stems.items():
         if name.lower() in (known.lower(), stem.lower()):
             return known
-    raise SpecError(f"--attack art:{name}: no attack of ART's that fits here; {did_you_mean(name, stems)}")
+    raise SpecError(
+        f"--attack art:{name}: no attack of ART's that fits here; {did_you_mean(name.removesuffix('Attack'), stems)}"
+    )
 
 
 def options_of(spec: ART) -> dict[str, Value]:

@@ -11,8 +11,7 @@ import torch
 
 from safemed_eval.attacks._base import Attacked, Loss, Target
 from safemed_eval.core import Classify
-from safemed_eval.errors import ModelOutputError
-from safemed_eval.faults import faults_of_the_model
+from safemed_eval.faults import faults_of_the_model, refuse_broken_gradient
 from safemed_eval.threat import Threat
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class Search:
         self._classify, self._goal, self._threat = classify, goal, threat
         self._quantize, self._early_stop = quantize, early_stop
         self._best = canvas.clone()
-        self._highest = torch.full((len(canvas),), -torch.inf, device=canvas.device)
+        self._highest = canvas.new_full((len(canvas),), -torch.inf)
         self._fooled = torch.zeros(len(canvas), dtype=torch.bool, device=canvas.device)
         self._taken = [0] * len(canvas)
         self._dead = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
@@ -160,7 +159,7 @@ class Search:
         Returns:
             Goals, gradients (or nothing), and under early stop wrong answers and rows that are done.
         Raises:
-            ModelOutputError: a gradient is not finite. (Its sign would be 0, and the image would pass for robust.)
+            ModelOutputError: a gradient is not finite.
         """
         shown = (self._threat.snap(x0, x) if self._quantize else x).detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
@@ -168,9 +167,7 @@ class Search:
         wrong, done = wrong & self._early_stop, done & self._early_stop
         with faults_of_the_model():
             slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
-        broken = int((~slope.isfinite()).flatten(1).any(1).sum())
-        if broken:
-            raise ModelOutputError(f"the model's gradient is not finite for {broken} of {len(slope)} rows")
+        refuse_broken_gradient(slope)
         value, shown = value.detach(), shown.detach()
         if gradient:
             self._dead[rows] += (slope == 0).flatten(1).all(1)

@@ -141,7 +141,6 @@ def _judge(state: _State, steps: int) -> None:
     halve = (state.rises < ENOUGH * steps) | stuck
     state.size = torch.where(halve, state.size / 2, state.size)
     state.x = torch.where(_per_row(halve), state.top_x, state.x)
-    state.before = torch.where(_per_row(halve), state.top_x, state.before)
     state.slope = torch.where(_per_row(halve), state.top_slope, state.slope)
     state.value = torch.where(halve, state.top, state.value)
     state.halved, state.top_then, state.rises = halve, state.top, torch.zeros_like(state.rises)

@@ -19,8 +19,20 @@ Start = Literal["random", "zero"]
 Target = Literal["none", "runner-up", "least-likely", "random"]
 
 DEFAULT_LINF_EPS = 4 / 255
+TRAVEL: Mapping[Norm, float] = {"linf": 2.5, "l2": 4.0}
+"""How long all steps are together by default, in eps. In L2 a random start lies across the gradient, and turns towards
+it only step by step: after 2.5 eps an attack on a linear model would be 2.5 % short of the optimum."""
 MAX_EPS = 10**5
 """Longer than any change of a canvas of 8192 x 8192 pixels."""
+MAX_COUNT = 10**6
+"""More steps, restarts or queries are a slip of the hand."""
+
+
+def refuse_counts(**counts: int) -> None:
+    """Raise ValueError where one of the counts is below 1, or beyond reason."""
+    for name, count in counts.items():
+        if not 1 <= count <= MAX_COUNT:
+            raise ValueError(f"{name} must be at least 1, and at most {MAX_COUNT:,}, got {count}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,3 +173,26 @@ class BallAttack(Attack):
     def threat(self) -> Threat:
         assert self.eps is not None
         return Threat(norm=self.norm, eps=self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteppedAttack(BallAttack):
+    """An attack inside a ball by gradient steps of one size.
+
+    Args:
+        step: size of one step as a fraction of eps; by default 2.5 / steps, in L2 4 / steps, at most 1; see TRAVEL.
+    """
+
+    steps: int = field(default=10, metadata=grammar.ALWAYS)
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_counts(steps=self.steps)
+        if self.step is not None and not 0 < self.step <= 2:
+            raise ValueError(f"step is a fraction of eps in (0, 2], got {self.step:g}")
+
+    @property
+    def step_size(self) -> float:
+        """Size of one step, in the unit of eps."""
+        return self.threat.eps * (min(1.0, TRAVEL[self.norm] / self.steps) if self.step is None else self.step)

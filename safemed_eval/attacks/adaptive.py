@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from safemed_eval.attacks._base import Attacked, BallAttack
-from safemed_eval.grammar import ALWAYS
+from safemed_eval.attacks._base import Attacked, SteppedAttack, refuse_counts
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptive(BallAttack):
+class Adaptive(SteppedAttack):
     """PGD on three goals, with as many gradient steps each; an item has fallen if it fell to any of them.
 
     - `answer`: the bare option letter after the cue loses to the others, as in pgd.
@@ -27,30 +26,17 @@ class Adaptive(BallAttack):
     point that the search has reached. A row stops where it writes a wrong answer or none. The records say which of the
     three left it right. An attack on the letter alone misses a model whose answer hangs on its rationale; without the
     other two, reasoning looks more robust than it is.
-
-    Args:
-        step: size of one step as a fraction of eps; by default 2.5 / steps, at most 1.
     """
 
-    steps: int = field(default=10, metadata=ALWAYS)
-    step: float | None = None
     refresh: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.refresh < 1:
-            raise ValueError("steps and refresh must be at least 1")
-        if self.step is not None and not 0 < self.step <= 2:
-            raise ValueError(f"step is a fraction of eps in (0, 2], got {self.step:g}")
+        refuse_counts(refresh=self.refresh)
 
     @property
     def needs_texts(self) -> bool:
         return True
-
-    @property
-    def step_size(self) -> float:
-        """Size of one step, in the unit of eps."""
-        return self.threat.eps * (min(1.0, 2.5 / self.steps) if self.step is None else self.step)
 
     def search(
         self,

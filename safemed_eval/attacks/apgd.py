@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attacked, BallAttack, Loss, Target
+from safemed_eval.attacks._base import Attacked, BallAttack, Loss, Target, refuse_counts
 from safemed_eval.grammar import ALWAYS
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ class APGD(BallAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.restarts < 1:
-            raise ValueError("steps and restarts must be at least 1")
+        refuse_counts(steps=self.steps, restarts=self.restarts)
 
     def search(
         self,

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from safemed_eval.attacks._base import Attacked, BallAttack
+from safemed_eval.core import CANVAS_SIZE
 from safemed_eval.errors import SpecError
 from safemed_eval.grammar import FIRST, REST
 
@@ -76,7 +77,7 @@ class ART(BallAttack):
         return Attacked(canvas=found, steps=queries)
 
 
-def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int]) -> PyTorchClassifier:
+def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int] = CANVAS_SIZE) -> PyTorchClassifier:
     """A loaded model, bound to one question, as a classifier of ART: for its attacks, metrics and certificates.
 
     It maps (B, 3, H, W) pixels in [0, 1] to (B, K) log-probabilities of the question's options, which serve ART as
@@ -89,7 +90,7 @@ def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int])
 
     Args:
         model: what `safemed_eval.models.load` returns.
-        canvas_size: height and width.
+        canvas_size: height and width of the pixels; those of any other size are refused.
     Raises:
         SpecError: ART is not installed.
     """

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss, Start, Target
-from safemed_eval.grammar import ALWAYS
+from safemed_eval.attacks._base import Attack, Attacked, Loss, Start, SteppedAttack, Target, refuse_counts
 
 if TYPE_CHECKING:
     import torch
@@ -16,11 +15,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD(BallAttack):
+class PGD(SteppedAttack):
     """Steepest ascent on the loss, projected back into the ball after each step.
 
     Args:
-        step: size of one step as a fraction of eps; by default 2.5 / steps, at most 1.
         target: none: away from gold. Otherwise towards one wrong option, chosen once on the clean image.
         early_stop: leave a row alone that is answered wrongly at once, and stop it at the first point that succeeds.
     Source:
@@ -29,8 +27,6 @@ class PGD(BallAttack):
         largest loss, not its last one. `early_stop=no` is the plain algorithm.
     """
 
-    steps: int = field(default=10, metadata=ALWAYS)
-    step: float | None = None
     start: Start = "random"
     restarts: int = 1
     loss: Loss = "ce"
@@ -39,17 +35,9 @@ class PGD(BallAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.restarts < 1:
-            raise ValueError("steps and restarts must be at least 1")
-        if self.step is not None and not 0 < self.step <= 2:
-            raise ValueError(f"step is a fraction of eps in (0, 2], got {self.step:g}")
+        refuse_counts(restarts=self.restarts)
         if self.restarts > 1 and self.start == "zero":
             raise ValueError("restarts from start=zero would repeat each other; use start=random")
-
-    @property
-    def step_size(self) -> float:
-        """Size of one step, in the unit of eps."""
-        return self.threat.eps * (min(1.0, 2.5 / self.steps) if self.step is None else self.step)
 
     @property
     def refills(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attacked, BallAttack
+from safemed_eval.attacks._base import Attacked, BallAttack, refuse_counts
 from safemed_eval.attacks.apgd import APGD
 from safemed_eval.attacks.art import ART
 from safemed_eval.grammar import ALWAYS
@@ -42,8 +42,7 @@ class Suite(BallAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1 or self.queries < 1:
-            raise ValueError("steps and queries must be at least 1")
+        refuse_counts(steps=self.steps, queries=self.queries)
 
     @property
     def square(self) -> ART:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, refuse_counts
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.grammar import ALWAYS
 
@@ -33,8 +33,7 @@ class Transfer(BallAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1:
-            raise ValueError("steps must be at least 1")
+        refuse_counts(steps=self.steps)
 
     @property
     def needs_gradients(self) -> bool:

@@ -7,14 +7,17 @@ import sys
 import warnings
 from io import TextIOWrapper
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from safemed_eval.cli import certify, compare, data, demo, evaluate, models, report, train
-from safemed_eval.cli._show import visible
-from safemed_eval.errors import UserError
+from safemed_eval.cli import certify, compare, data, demo, evaluate, models, plan, report, train
+from safemed_eval.cli._show import on_one_line, visible
+from safemed_eval.errors import UserError, shortened
 from safemed_eval.version import __version__
+
+_LONGEST_LINE = 1000
+"""Of a message, in characters."""
 
 app = typer.Typer(
     name="safemed-eval",
@@ -27,6 +30,7 @@ app = typer.Typer(
 )
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("certify", epilog=certify.EXAMPLE)(certify.certify)
+app.command("plan", epilog=plan.EXAMPLE)(plan.plan)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("demo")(demo.demo)
@@ -58,15 +62,32 @@ def main() -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        code = app(standalone_mode=False)
     except UserError as error:
-        typer.echo(f"error: {visible(str(error))}", err=True)
-        sys.exit(2)
+        _refuse(str(error))
     except OSError as error:  # the machine's fault, not a bug: a full disk, a path that is too long, a closed pipe
         where = f" {error.filename}" if error.filename else ""
-        typer.echo(f"error: {visible(f'{error.strerror or error}{where}')}", err=True)
-        sys.exit(2)
-    sys.exit(0)
+        _refuse(f"{error.strerror or error}{where}")
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help has been shown
+            sys.exit(2)
+        _refuse(_usage(error))  # typer's own: an option that is unknown, missing or of the wrong kind
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(message: str) -> NoReturn:
+    """Tell it on stderr, one line or a line with a list below it, and exit with 2."""
+    lines = "\n".join(shortened(line, _LONGEST_LINE) for line in visible(message).split("\n"))
+    typer.echo(f"error: {lines}", err=True)
+    sys.exit(2)
+
+
+def _usage(error: Any) -> str:
+    """What typer has to say of a command line, and where the options are explained."""
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "safemed-eval"
+    return f"{on_one_line(error.format_message().rstrip('.'))}; `{command} --help` explains the options"
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

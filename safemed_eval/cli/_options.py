@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from safemed_eval.data import Fit
+from safemed_eval.errors import SpecError
 from safemed_eval.models.prompts import Readout
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+MAX_BATCH = 65536
 
 
 def option(*names: str, panel: str, help: str, **settings: Any) -> Any:
@@ -42,6 +45,14 @@ class FileOptions:
         bool, _model("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
     ] = False
     allow_pickle: Annotated[bool, _model("--allow-pickle", help="Read pickled files, which can run code.")] = False
+    offline: Annotated[
+        bool,
+        _model(
+            "--offline",
+            help="Ask the network for nothing: org/name comes from the local cache, or is refused. Folders and "
+            "builtin: never ask it; a python: model may.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +156,12 @@ class RunOptions:
     """How a run goes, and where to."""
 
     batch_size: Annotated[
-        int | None,
+        str | None,
         _run(
-            min=1,
-            max=65536,
-            help="Rows that go through the model together; halved when memory runs out. Default: 16, or 64 to certify "
-            "on a GPU.",
+            metavar="INTEGER|auto",
+            help="Rows that go through the model together; halved when memory runs out. auto: found by trying what is "
+            "worth its memory, which may differ between starts, and with it the last bits of scores. Default: 16, or "
+            "64 to certify on a GPU.",
         ),
     ] = None
     seed: Annotated[int, _run(help="Seed of samples, random starts and noise.")] = 0
@@ -170,7 +181,28 @@ class RunOptions:
         Path | None,
         _run(help="Run folder. The same command again goes on where it stopped. Default: a name below runs/."),
     ] = None
+    pseudonymize: Annotated[
+        Path | None,
+        _run(
+            metavar="KEYFILE",
+            help="Write pseudonyms for ids, paths and texts into the run folder: HMACs under the key in this file, "
+            "which stays with you. Modality and question type stay as they are.",
+        ),
+    ] = None
     json: Annotated[bool, _run("--json", help="Print the summary as JSON instead of tables.")] = False
+
+    @property
+    def batch(self) -> int | Literal["auto"] | None:
+        """What --batch-size says; None: the default of the command.
+
+        Raises:
+            SpecError: neither a number within bounds nor auto.
+        """
+        if self.batch_size is None or self.batch_size == "auto":
+            return self.batch_size  # type: ignore[return-value]
+        if not re.fullmatch(r"[0-9]{1,9}", self.batch_size) or not 1 <= int(self.batch_size) <= MAX_BATCH:
+            raise SpecError(f"--batch-size {self.batch_size}: write a number from 1 to {MAX_BATCH}, or auto")
+        return int(self.batch_size)
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -14,23 +14,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.markup import escape
 
 from safemed_eval import data as datasets
 from safemed_eval import models
 from safemed_eval.cli._options import AskedOptions, DataOptions, FileOptions, LoadOptions, ModelOptions, RunOptions
-from safemed_eval.cli._show import listed, progress, status, visible
+from safemed_eval.cli._show import err, listed, on_one_line, progress, status, visible
 from safemed_eval.core import Record
 from safemed_eval.data import Canvas, DataSet
 from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.models.prompts import read_template
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
-from safemed_eval.runs.crew import crew, refuse_without_ray
+from safemed_eval.runs.cluster import refuse_without_ray
+from safemed_eval.runs.crew import crew
+from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 
 if TYPE_CHECKING:
     from safemed_eval.models.loading import Loading
     from safemed_eval.models.waist import Waist
     from safemed_eval.runs.workers import Loaded, Store, Team, Work
 
+RunFolder = Run | Veiled
 _BAD_SHOWN = 1000
 
 
@@ -46,6 +50,12 @@ class Prepared:
     about: Mapping[str, Any]
     total: int
     """How many records the run has when it is complete."""
+    names: Pseudonyms | None
+    """What ids, paths and texts are called in the run folder; None: as they are."""
+
+    def called(self, item: str) -> str:
+        """What an item is called in the run folder."""
+        return self.names.item(item) if self.names else item
 
     @property
     def complete(self) -> bool:
@@ -69,10 +79,13 @@ def prepare(
         label: tells runs apart in the default folder's name.
         conditions: what every item is asked under, for a command that has more than one.
     """
-    _refuse_senseless(model)
+    refuse_senseless(model)
     _refuse_senseless_workers(model, run)
+    names = Pseudonyms(read_key(run.pseudonymize)) if run.pseudonymize else None
     loaded = datasets.load(data.data, data.data_root)
     canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
+    if run.batch == "auto" and not canvas.size:
+        raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
     select(loaded, data, run.seed)  # a filter that names nothing is told before anything is downloaded or decoded
     source = resolve_model(model.model, model, model.denoiser)
     chosen = load_usable(loaded, data, run.seed)
@@ -83,19 +96,23 @@ def prepare(
         "asking": None if source.kind == "python" else asking_of(model, run.seed, source).describe(),
         "select": selection(data),
         "skipped": len(chosen.bad),
-        "data": chosen.sha256,
+        "data": names.digest(chosen.sha256) if names else chosen.sha256,
         "canvas": str(canvas),
         "seed": run.seed,
-        "batch_size": run.batch_size,
+        "batch_size": run.batch,
+        **({"pseudonyms": names.fingerprint} if names else {}),
         **({} if data.shuffle_options is None else {"shuffle_options": data.shuffle_options}),
         **asked,
     }
     kind, _, path = data.data.partition(":")
-    names = [Path(model.model).name, Path(model.denoiser or "").name, Path(path).stem or kind, label]
-    place = run.out or default_out(command, names, spec)
-    refuse_other_spec(place, spec)
+    asked_of = "" if names else Path(path).stem
+    words = [Path(model.model).name, Path(model.denoiser or "").name, asked_of or kind, label]
+    place = run.out or default_out(command, words, spec)
+    if run.pseudonymize and run.pseudonymize.absolute().is_relative_to(place.absolute()):
+        raise SpecError(f"--pseudonymize {run.pseudonymize}: lies in the run folder, and would be passed on with it")
     refuse_unwritable(place)
-    about = about_of(source, data.data, chosen, conditions)
+    refuse_other_spec(place, spec)
+    about = about_of(source, data.data, chosen, conditions) | {"overlap": _overlap(source, chosen)}
     return Prepared(
         data=chosen if data.shuffle_options is None else datasets.shuffled(chosen, data.shuffle_options),
         canvas=canvas,
@@ -104,6 +121,7 @@ def prepare(
         place=place,
         about=about,
         total=len(chosen.items) * max(1, len(conditions)),
+        names=names,
     )
 
 
@@ -117,7 +135,7 @@ def started(
     gradients: bool,
     surrogates: Mapping[str, Loading] | None = None,
     store: Store | None = None,
-) -> Iterator[tuple[Team, Run]]:
+) -> Iterator[tuple[Team, RunFolder]]:
     """Load and check the model, here or in workers, lock the run folder. Ctrl-C leaves it resumable, exit code 130.
 
     Args:
@@ -128,13 +146,16 @@ def started(
     with _team(prepared, options, run, make, gradients, surrogates or {}, store) as team:
         ready = team.ready
         about, here = {**prepared.about, "checks": list(ready.checks)}, session(ready.device) | dict(team.about)
+        if prepared.names:
+            about = prepared.names.about(about)
+            here["argv"] = prepared.names.arguments(here["argv"])
         with Run(place, prepared.spec, model=ready.model, about=about, session=here) as folder:
             if folder.repaired:
                 typer.echo(f"{place}: cut off a torn last line, left by a process that was killed", err=True)
             if len(folder):
                 typer.echo(f"{place}: going on, {len(folder)} records are there", err=True)
             try:
-                yield team, folder
+                yield team, Veiled(folder, prepared.names) if prepared.names else folder
             except KeyboardInterrupt:
                 typer.echo(f"\nstopped; {len(folder)} records are safe in {place}, the same command goes on", err=True)
                 raise typer.Exit(130) from None
@@ -154,7 +175,9 @@ def _team(
     from safemed_eval.runs.workers import Alone, Setup
 
     model = loading_of(prepared.source, options, prepared, gradients=gradients)
-    setup = Setup(model=model, make=make, first=prepared.data.items[0], surrogates=surrogates)
+    first = prepared.data.items[0]
+    shown = prepared.names.asked(first) if prepared.names else first
+    setup = Setup(model=model, make=make, first=shown, surrogates=surrogates)
     store = store or (lambda *what: None)
     quiet_transformers()
     with ExitStack() as stack:
@@ -203,7 +226,7 @@ def surrogate_loading(source: models.Source, options: ModelOptions, prepared: Pr
     return loading_of(source, asked, prepared, gradients=True)
 
 
-def write_all(text: str, team: Team, folder: Run, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:
+def write_all(text: str, team: Team, folder: RunFolder, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:
     """Append what comes, with a progress bar that counts items: an item is done with all its records."""
     items = len(prepared.data.items)
     each = prepared.total / items
@@ -211,7 +234,18 @@ def write_all(text: str, team: Team, folder: Run, prepared: Prepared, groups: It
         tick(len(folder) / each, items)
         for records in groups:
             folder.append(records)
+            for record in records if prepared.names else ():
+                if record["error"] is not None:  # the folder does not say it
+                    err.print(escape(on_one_line(f"{record['item']} failed: {record['error']}")))
             tick(len(folder) / each, items)
+
+
+def _overlap(source: models.Source, data: DataSet) -> dict[str, Any] | None:
+    """What is tested and was trained on, told at once; None where the model was not trained here."""
+    found = datasets.overlap(data.items, [datasets.Training(*training) for training in source.trainings])
+    for sentence in datasets.overlap_sentences(found):
+        typer.echo(f"warning: {visible(sentence)}", err=True)
+    return found
 
 
 def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
@@ -266,6 +300,7 @@ def resolve_model(name: str, options: FileOptions, denoiser: str | None = None) 
         denoiser=denoiser,
         trust_remote_code=options.trust_remote_code,
         allow_pickle=options.allow_pickle,
+        offline=options.offline,
     )
 
 
@@ -307,11 +342,16 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _refuse_senseless(options: ModelOptions) -> None:
-    """Refuse model options that make no sense, whatever the model's files are."""
-    if not re.fullmatch(r"[a-z]+(:\d+)?", options.device):
+def refuse_unusable(options: LoadOptions) -> None:
+    """Refuse what no model can be loaded or asked with."""
+    if not re.fullmatch(r"[a-z]+(:[0-9]+)?", options.device):
         raise SpecError(f"--device {options.device}: not a device; write auto, cpu, cuda or cuda:1")
     asking_of(options, 0)
+
+
+def refuse_senseless(options: ModelOptions) -> None:
+    """Refuse model options that make no sense, whatever the model's files are."""
+    refuse_unusable(options)
     given = {
         "--dtype": options.dtype != "auto",
         "--attn": options.attn,
@@ -347,7 +387,10 @@ def refuse_no_effect(model: str, given: Mapping[str, Any]) -> None:
 
 def refuse_unwritable(place: Path) -> None:
     """Tell before the model is loaded that the folder cannot be made or written."""
-    there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    try:
+        there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise RunError(f"--out {place}: {error.strerror}; choose another --out") from None
     if not there.is_dir():
         raise RunError(f"--out {place}: {there} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):

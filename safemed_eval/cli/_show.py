@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from safemed_eval.data import overlap_sentences
 from safemed_eval.rounding import certified, floor_to, interval, percent, radius, radius_at_least
 
 if TYPE_CHECKING:
@@ -229,6 +230,8 @@ def _footer(summary: Summary) -> Iterator[str]:
     yield escape("; ".join(f"{name} {value}" for name, value in asked.items()))
     if summary.notes["images"]:
         yield "Images: " + "; ".join(f"{note}: {count}" for note, count in summary.notes["images"].items())
+    for sentence in (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]):
+        yield f"[yellow]{escape(sentence)}[/]"
     yield from _certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary)
 
 
@@ -252,6 +255,9 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
     if steps:
         yield "Median steps to a flip: " + ", ".join(f"{count:g} ({name})" for name, count in steps.items())
     for name, cell in summary.overall.items():
+        if cell["parts"]:
+            left = ", ".join(f"{part} {percent(one['accuracy'])}" for part, one in cell["parts"].items())
+            yield f"{name}: left right by each part, in %: {escape(left)}; its own figure is what all leave right"
         if cell["image_blind"]:
             yield f"{name}: {cell['image_blind']} of {cell['n']} never flipped: image-blind, or the attack is broken"
     if summary.notes["letter_only"]:
@@ -303,10 +309,10 @@ def _certify_footer(summary: Summary) -> Iterator[str]:
         else "No certificate yet."
     )
     if summary.notes["falsified"]:
-        yield from _falsified(summary.notes["falsified"])
+        yield from _falsified(summary.notes["falsified"], summary.out)
 
 
-def _falsified(found: Mapping[str, Any]) -> Iterator[str]:
+def _falsified(found: Mapping[str, Any], folder: str) -> Iterator[str]:
     yield (
         f"{found['certificates']} certificates were attacked within their radius: {found['items']} proved false; "
         f"chance gives a sound tool at most {found['allowed']}."
@@ -317,5 +323,7 @@ def _falsified(found: Mapping[str, Any]) -> Iterator[str]:
             f"{one['prediction']} gets {one['votes']} of {one['n']} votes, a probability of at most "
             f"{one['upper']:.4g}; the certificate says at least {one['claimed']:.4g}"
         )
+    if found["refuted"]:
+        yield escape(f"  The canvases where these votes were counted: {folder}/falsified, (3, H, W) float32.")
     if not found["sound"]:
         yield "[red]More certificates are false than chance explains: do not trust this run, and report it.[/]"

@@ -132,7 +132,8 @@ class AdversaryOptions:
     ] = None
     attack_steps: Annotated[int, option(panel="Adversary", help="Gradient steps of the inner loop.")] = 5
     attack_step: Annotated[
-        float | None, option(panel="Adversary", help="Size of one, as a fraction of eps. Default: 2.5 / steps.")
+        float | None,
+        option(panel="Adversary", help="Size of one, as a fraction of eps. Default: 2.5 / steps, in L2 4 / steps."),
     ] = None
     norm: Annotated[Norm, option(panel="Adversary", help="linf or l2.")] = "linf"
     attack_share: Annotated[

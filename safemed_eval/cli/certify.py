@@ -15,6 +15,8 @@ from safemed_eval.cli._show import show_run
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
+    import torch
+
     from safemed_eval.certify import Certification
     from safemed_eval.data import Canvas
     from safemed_eval.runs.workers import Loaded
@@ -37,7 +39,7 @@ def certify(
         Literal["fixed", "sequential"],
         typer.Option(
             help="fixed: n0 noisy copies select an answer, n more bound it. sequential: copies are drawn until it is "
-            "decided which of --radii are certified for the gold answer, n at most; often a tenth of the draws."
+            "decided which of --radii are certified for the gold answer, n at most; far fewer, if radii are few."
         ),
     ] = "fixed",
     n0: Annotated[
@@ -88,11 +90,14 @@ def certify(
             canvas=prepared.canvas,
             smoothing=budget,
             seed=run.seed,
-            batch_size=run.batch_size,
+            wanted=run.batch,
             attacked=attacked,
             stop_when_wrong=stop_when_wrong,
         )
-        store = partial(keep_refuting, prepared.place)
+
+        def store(item: str, share: float, canvas: torch.Tensor) -> None:
+            keep_refuting(prepared.place, prepared.called(item), share, canvas)
+
         with started(prepared, model, run, make, gradients=falsify, store=store) as (team, folder):
             certificates = Certificates(
                 items=prepared.data.items,
@@ -114,16 +119,18 @@ def _certification(
     canvas: Canvas,
     smoothing: Budget,
     seed: int,
-    batch_size: int | None,
+    wanted: int | Literal["auto"] | None,
     attacked: Falsification | None,
     stop_when_wrong: bool,
 ) -> Certification:
     """The work, in whichever process the model has been loaded."""
     from safemed_eval.certify import Certification
     from safemed_eval.falsify import Falsifier
+    from safemed_eval.models.batch import batch_of
 
     waist, falsifier = loaded.model, None
-    batch = batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
+    default = _CPU_BATCH if waist.device.type == "cpu" else _BATCH
+    batch = batch_of(wanted, default, waist, canvas.size, gradients=False)
     if attacked:
         falsifier = Falsifier(
             model=waist, spec=attacked, sigma=smoothing.sigma, seed=seed, batch=batch, keep=loaded.keep

@@ -36,6 +36,14 @@ def compare(
     allow_inconclusive: Annotated[
         bool, typer.Option("--allow-inconclusive", help="Exit with 0 where the items are too few to tell.")
     ] = False,
+    across_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--across-prompts",
+            help="The models may have been asked in different ways: is one that reasons more robust than one that does "
+            "not? Attack both with adaptive; a regression means that the candidate is less robust.",
+        ),
+    ] = False,
     junit: Annotated[Path | None, option(panel="Files", help="JUnit XML, for the test tab of a CI.")] = None,
     markdown: Annotated[
         Path | None, option(panel="Files", help="Markdown, appended, as to $GITHUB_STEP_SUMMARY.")
@@ -44,7 +52,8 @@ def compare(
 ) -> None:
     """Is the candidate less robust? Exit code 0: no; 1: yes; 2: the runs cannot be compared; 3: too few items to tell.
 
-    Items are paired by id and clustered by patient or image. Both runs must have been asked for the same.
+    Items are paired by id and clustered by patient or image. Both runs must have been asked for the same, but for
+    --across-prompts.
     """
     from safemed_eval.report import compare, gate
 
@@ -55,7 +64,7 @@ def compare(
     for name, file in (("--junit", junit), ("--markdown", markdown), ("--json", json_file)):
         if file and not file.absolute().parent.is_dir():
             raise SpecError(f"{name} {file}: its folder does not exist")
-    found = compare.compare(baseline, candidate, radii=radii, rules=rules)
+    found = compare.compare(baseline, candidate, radii=radii, rules=rules, across_prompts=across_prompts)
     _show(found)
     if junit:
         _write(junit, gate.junit(found, allow_inconclusive=allow_inconclusive))

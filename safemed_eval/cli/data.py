@@ -14,6 +14,7 @@ from rich.table import Table
 
 from safemed_eval import data as datasets
 from safemed_eval.cli._show import listed, name_cell, out, progress, say
+from safemed_eval.cli.audit import EXAMPLE, audit
 from safemed_eval.core import UNKNOWN, Item
 from safemed_eval.data import Bad, DataSet
 from safemed_eval.errors import SpecError
@@ -42,6 +43,9 @@ def describe(
     else:
         _print(_facts(loaded, verified))
     raise typer.Exit(bool(verified.bad))
+
+
+app.command("audit", epilog=EXAMPLE)(audit)
 
 
 @app.command("export")

@@ -19,7 +19,9 @@ def demo(
     take three minutes on two CPU cores; `reports/phantom` has the whole table.
     """
     from safemed_eval.cli import app
+    from safemed_eval.cli._prepare import refuse_unwritable
 
+    refuse_unwritable(out)
     drawn = ["--data", DRAWN]
     attacks = ["--attack", "fgsm:eps=4/255", "--attack", "pgd:eps=4/255,steps=10", "--keep-images", "4"]
     few = ["--per-group", "1", "--sigma", "0.1", "--n0", "50", "--n", "200"]

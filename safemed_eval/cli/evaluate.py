@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ from safemed_eval.errors import SpecError
 if TYPE_CHECKING:
     import torch
 
+    from safemed_eval.data import Canvas
     from safemed_eval.evaluate import Evaluation
     from safemed_eval.runs.workers import Loaded
     from safemed_eval.smoothing import Voting
@@ -91,18 +92,21 @@ def evaluate(
     }
     label = "-".join([*conditions[1:], *[f"smooth-{smooth}"] * bool(voting)])
     prepared = prepare("evaluate", model, data, run, spec, label=label, conditions=conditions)
+    if keep_images and prepared.names:
+        typer.echo("--keep-images: images are kept as they are; report --no-images leaves them out", err=True)
     if not prepared.complete:
         from safemed_eval.evaluate import group_size
         from safemed_eval.runs import units
         from safemed_eval.runs.images import Keeper
 
-        items = prepared.data.items
+        items, gradients = prepared.data.items, any(one.needs_gradients for one in chosen.values())
         keeper = Keeper(prepared.place, items[:keep_images], quantize)
         make = partial(
             _evaluation,
             canvas=prepared.canvas,
             seed=run.seed,
-            batch=run.batch_size or _BATCH,
+            wanted=run.batch,
+            gradients=gradients,
             quantize=quantize,
             wants=keeper.wants,
             voting=voting,
@@ -112,9 +116,9 @@ def evaluate(
             model,
             run,
             make,
-            gradients=any(one.needs_gradients for one in chosen.values()),
+            gradients=gradients,
             surrogates={name: surrogate_loading(one, model, prepared) for name, one in surrogates.items()},
-            store=keeper,
+            store=partial(keeper, called=prepared.called),
         ) as (team, folder):
             asked: list[Attack | str] = [*chosen.values(), *conditions[len(chosen) :]]
             groups = units.groups(items, asked, group_size(team.ready.batch, prepared.canvas), folder.done)
@@ -122,15 +126,27 @@ def evaluate(
     show_run(prepared.place, as_json=run.json)
 
 
-def _evaluation(loaded: Loaded, *, wants: Callable[[Item, str], bool], **settings: Any) -> Evaluation:
+def _evaluation(
+    loaded: Loaded,
+    *,
+    wants: Callable[[Item, str], bool],
+    wanted: int | Literal["auto"] | None,
+    gradients: bool,
+    canvas: Canvas,
+    **settings: Any,
+) -> Evaluation:
     """The work, in whichever process the model has been loaded."""
     from safemed_eval.evaluate import Evaluation
+    from safemed_eval.models.batch import batch_of
 
     def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
         if wants(item, condition):
             loaded.keep(item, condition, clean, attacked)
 
-    return Evaluation(model=loaded.model, surrogates=loaded.surrogates, keep=keep, **settings)
+    batch = batch_of(wanted, _BATCH, loaded.model, canvas.size, gradients=gradients)
+    return Evaluation(
+        model=loaded.model, surrogates=loaded.surrogates, keep=keep, canvas=canvas, batch=batch, **settings
+    )
 
 
 def _voting(smooth: str | None, chosen: Iterable[Attack], *, without_noise: Mapping[str, bool]) -> Voting | None:

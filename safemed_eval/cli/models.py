@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from safemed_eval.cli._options import LoadOptions, grouped
-from safemed_eval.cli._prepare import asking_of, load_model, resolve_model
+from safemed_eval.cli._prepare import load_model, refuse_unusable, resolve_model
 from safemed_eval.cli._show import out, visible
 from safemed_eval.core import Question
 from safemed_eval.data import DEFAULT_CANVAS, parse_canvas
@@ -38,7 +38,7 @@ def check_command(
     size = parse_canvas(canvas, "stretch", DEFAULT_CANVAS).size
     if size is None:
         raise SpecError("--canvas native: there is no image here to take the size from; write HxW")
-    asking_of(load, 0)
+    refuse_unusable(load)
     try:
         source = resolve_model(model, load, load.denoiser)
         waist = load_model(source, load)

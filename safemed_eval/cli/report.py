@@ -36,6 +36,9 @@ def report(
             show_default=f"{grammar.RADII}; of sequential runs their own",
         ),
     ] = None,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Leave out the images that evaluate --keep-images has kept.")
+    ] = False,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Robustness report",
 ) -> None:
     """Figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs; no model is loaded.
@@ -45,12 +48,13 @@ def report(
     from safemed_eval.report.load import load_all
     from safemed_eval.report.write import refuse_foreign, write
 
+    grammar.radii(radii or grammar.RADII, 1.0)  # what is wrong with them is told before anything is read or written
     refuse_foreign(out)
-    loaded = load_all(runs, alpha=alpha)
+    loaded = load_all(runs, alpha=alpha, images=not no_images)
     if alpha is not None and all(run.kind != "certify" for run in loaded):
         say("--alpha: has no effect, none of these runs is of certify", "yellow")
     for run in loaded:
-        if run.spec.get("keep_images") and not (run.out / "images").is_dir():
+        if run.spec.get("keep_images") and not (run.has_images or no_images):
             say(escape(f"{run.name}: its kept images are not there and are left out"), "yellow")
         own = run.spec["smoothing"]["alpha"] if run.kind == "certify" else None
         if run.alpha != own:

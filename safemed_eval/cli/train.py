@@ -35,6 +35,7 @@ from safemed_eval.cli._training import AdversaryOptions, GroupOptions, TrainOpti
 from safemed_eval.cli.denoiser import EXAMPLE, denoiser
 from safemed_eval.errors import DataError, SpecError
 from safemed_eval.models.prompts import read_template
+from safemed_eval.models.source import SEEN_BY_NAME
 from safemed_eval.train import Method, Recipe
 from safemed_eval.train.log import WORK
 from safemed_eval.version import __version__
@@ -134,10 +135,22 @@ def _train(
         from safemed_eval.train.fit import fit
 
         how = {"safemed_eval": __version__, "arguments": sys.argv[1:], "names": about["names"], **spec}
+        how[SEEN_BY_NAME] = sorted({named for _, _, data in source.trainings for named in data})
         shown, base = shown_progress(), (source.base or source).reference
         try:
             with progress(f"training {method}", unit="steps", note=lambda: shown.text) as shown.tick:
-                fit(policy, waist, chosen.items, canvas, recipe, train.out, base=base, about=how, callbacks=[shown])
+                fit(
+                    policy,
+                    waist,
+                    chosen.items,
+                    canvas,
+                    recipe,
+                    train.out,
+                    base=base,
+                    about=how,
+                    seen=[digests for _, digests, _ in source.trainings if digests],
+                    callbacks=[shown],
+                )
         except KeyboardInterrupt:
             typer.echo(f"\nstopped; the same command goes on from the last checkpoint in {work}, if any", err=True)
             raise typer.Exit(130) from None

@@ -13,27 +13,43 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
+from safemed_eval.data._audit import Audit, Counts, Side, audit
+from safemed_eval.data._cues import Cue, cues
 from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
 from safemed_eval.data._export import export
+from safemed_eval.data._look import look_at_all
+from safemed_eval.data._near import NEAR
 from safemed_eval.data._order import reordered, rotation, shuffled
 from safemed_eval.data._reader import Canvases, Reader
+from safemed_eval.data._seen import Training, overlap, overlap_sentences, write_seen
 from safemed_eval.data._select import select
 from safemed_eval.data._verify import verify
 from safemed_eval.errors import DataError, SpecError, did_you_mean
 
 __all__ = [
     "DEFAULT_CANVAS",
+    "NEAR",
+    "Audit",
     "Bad",
     "Canvas",
     "Canvases",
+    "Counts",
+    "Cue",
     "DataSet",
     "Fit",
     "Reader",
+    "Side",
+    "Training",
+    "audit",
     "canvas_of",
+    "cues",
     "export",
     "is_made",
     "kinds",
     "load",
+    "look_at_all",
+    "overlap",
+    "overlap_sentences",
     "parse_canvas",
     "pixels_of",
     "reordered",
@@ -41,6 +57,7 @@ __all__ = [
     "select",
     "shuffled",
     "verify",
+    "write_seen",
 ]
 
 

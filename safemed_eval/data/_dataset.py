@@ -12,14 +12,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safemed_eval.core import MAX_OPTIONS, Item, Question, item_fields
+from safemed_eval.core import CANVAS_SIZE, MAX_OPTIONS, Item, Question, item_fields
 from safemed_eval.data._images import Pixels, decode, fit
-from safemed_eval.errors import DataError, SpecError
+from safemed_eval.errors import DataError, SpecError, shortened
 
 if TYPE_CHECKING:
     import torch
 
 Fit = Literal["stretch", "pad"]
+
+MAX_TEXT = 100_000
+"""Characters of one text of an item. No question is longer; what is, is a broken file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class Canvas:
         return f"{self.size[0]}x{self.size[1]} {self.fit}"
 
 
-DEFAULT_CANVAS = Canvas(size=(384, 384))
+DEFAULT_CANVAS = Canvas(size=CANVAS_SIZE)
 
 
 def parse_canvas(text: str | None, fit: Fit, default: Canvas) -> Canvas:
@@ -48,7 +51,7 @@ def parse_canvas(text: str | None, fit: Fit, default: Canvas) -> Canvas:
         return replace(default, fit=fit)
     if text == "native":
         return Canvas(size=None, fit=fit)
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     if not match or not all(8 <= int(side) <= 8192 for side in match.groups()):
         raise SpecError(f"--canvas {text}: write HEIGHTxWIDTH with sides of 8 to 8192, such as 384x384, or 'native'")
     return Canvas(size=(int(match[1]), int(match[2])), fit=fit)
@@ -85,10 +88,15 @@ def _cached(path: Path, sha256: str | None, canvas: Canvas) -> Pixels:
 
 def _unchanged(path: Path, sha256: str | None) -> Pixels:
     """Decode; refuse a file that is no longer the one that was verified."""
-    pixels = decode(path).pixels
-    if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise DataError(f"the image has changed since the run began: {path}")
-    return pixels
+    if sha256 is not None:
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+        if found != sha256:
+            raise DataError(f"the image has changed since the run began: {path}")
+    return decode(path).pixels
 
 
 def inside_root(item: Item) -> Path:
@@ -97,12 +105,17 @@ def inside_root(item: Item) -> Path:
         root, path = item.root.resolve(), item.path.resolve()
         found = path.is_file()
     except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long
-        raise DataError(f"image path cannot be followed: '{item.image[:200]}': {error}") from None
+        raise DataError(f"image path cannot be followed: '{shortened(item.image)}': {_why(error)}") from None
     if not path.is_relative_to(root):
         raise DataError(f"image path leaves the data root: '{item.image}'")
     if not found:
         raise DataError(f"image not found: {item.path}")
     return path
+
+
+def _why(error: Exception) -> str:
+    """Without the path, which may be endless."""
+    return getattr(error, "strerror", None) or shortened(str(error))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +154,10 @@ class DataSet:
         return digest.hexdigest()
 
 
+_LONGEST_REASON = 600
+"""In characters: a reason may quote what the file says."""
+
+
 class Builder:
     """Collects a loader's records: each becomes an item, or is named as bad with its reason."""
 
@@ -163,15 +180,32 @@ class Builder:
                 raise DataError("the id occurs twice; only the first of them is used")
             self._seen.add(id)
             item = make()
-            json.dumps(item_fields(item), ensure_ascii=False).encode()
+            fields = item_fields(item)
+            json.dumps(fields, ensure_ascii=False).encode()
+            _refuse_endless(fields)
             self.items.append(item)
         except UnicodeEncodeError:
-            self.bad.append(Bad(id=repr(id)[1:-1], reason="its text holds half a character (a lone surrogate)"))
+            name = shortened(repr(id)[1:-1])
+            self.bad.append(Bad(id=name, reason="its text holds half a character (a lone surrogate)"))
         except DataError as error:
-            self.bad.append(Bad(id=id, reason=str(error), modality=modality, question_type=question_type))
+            about = {"id": shortened(id), "reason": shortened(str(error), _LONGEST_REASON)}
+            self.bad.append(Bad(**about, modality=_not_endless(modality), question_type=_not_endless(question_type)))
 
     def done(self) -> DataSet:
         return DataSet(items=tuple(self.items), bad=tuple(self.bad))
+
+
+def _refuse_endless(fields: Mapping[str, Any]) -> None:
+    """Raise DataError where one of the fields is, or holds, a text that is too long."""
+    for name, value in fields.items():
+        texts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+        longest = max((len(text) for text in texts if isinstance(text, str)), default=0)
+        if longest > MAX_TEXT:
+            raise DataError(f"the {name.replace('_', ' ')} has {longest:,} characters, over the limit of {MAX_TEXT:,}")
+
+
+def _not_endless(name: str | None) -> str | None:
+    return None if name is None or len(name) > MAX_TEXT else name
 
 
 def make_question(text: Any, options: Sequence[Any]) -> Question:

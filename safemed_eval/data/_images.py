@@ -1,5 +1,4 @@
-"""From an image file to 8-bit RGB, and from there to the canvas. PNG, JPEG, BMP, TIFF and what else Pillow reads;
-DICOM.
+"""From an image file to 8-bit RGB, and from there to the canvas. PNG, JPEG, BMP, TIFF and a few more; DICOM.
 
 Whatever is not plain 8-bit RGB or grey leaves a note that says what was done.
 """
@@ -20,6 +19,22 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 MAX_PIXELS = 89_478_485
 """Pillow's own warning limit: a larger image is refused as a decompression bomb."""
+MAX_BYTES = 2**30
+"""A larger file is refused unread."""
+
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+"""What Pillow may open. Its other readers are code that a file could be made for; that of EPS starts a program."""
+
+DICOM_TAGS = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *(f"{color}PaletteColorLookupTable{part}" for color in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
+    *(f"Segmented{color}PaletteColorLookupTableData" for color in ("Red", "Green", "Blue")),
+)
+"""All that is read of a DICOM file: what the pixels need. Names, dates and the rest of its header never get here."""
 
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -42,6 +57,8 @@ def decode(path: Path) -> Picture:
         DataError: not an image, truncated, too large, or not finite.
     """
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise DataError(f"{size:,} bytes are over the limit of {MAX_BYTES:,}: {path}")
         with path.open("rb") as file:
             head = file.read(132)
         picture = _dicom(path) if head[128:] == b"DICM" or path.suffix.lower() == ".dcm" else _pillow(path)
@@ -50,7 +67,7 @@ def decode(path: Path) -> Picture:
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"not an image that can be read: {path}") from None
+        raise DataError(f"not an image that can be read ({', '.join(FORMATS)}, DICOM): {path}") from None
     except Exception as error:  # decoders raise whatever they like on damaged files
         text = " ".join(str(error).split())
         raise DataError(f"cannot decode {path}: {text[:200] or type(error).__name__}") from error
@@ -83,17 +100,17 @@ def _limit(height: int, width: int) -> None:
 def _pillow(path: Path) -> Picture:
     notes = []
     try:
-        image: Image.Image = Image.open(path)
+        image: Image.Image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise DataError(f"refused as a decompression bomb: {error}") from None
     with image:
         _limit(image.height, image.width)
-        if getattr(image, "n_frames", 1) > 1:
+        if _has_more(path):
             notes.append("first of several frames taken")
+        colour_16 = image.mode not in _DEEP_MODES and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
         image.load()
-        turned = ImageOps.exif_transpose(image)
-        if image.getexif().get(0x0112, 1) != 1:
-            notes.append("EXIF orientation applied")
+        turned, said = _turned(image)
+        notes += said
         if turned.mode in _DEEP_MODES:
             notes.append("deep greys stretched to 8 bits")
             return Picture(_grey_to_rgb(_stretch(np.asarray(turned).astype(np.float64))), tuple(notes))
@@ -102,14 +119,36 @@ def _pillow(path: Path) -> Picture:
             if turned.getchannel("A").getextrema() != (255, 255):
                 notes.append("transparency laid on black")
             turned = Image.alpha_composite(Image.new("RGBA", turned.size, (0, 0, 0, 255)), turned)
+        if colour_16:
+            notes.append("16-bit colour cut to 8 bits")
         return Picture(np.asarray(turned.convert("RGB")), tuple(notes))
+
+
+def _has_more(path: Path) -> bool:
+    """Whether there is a second frame that can be read. (To count them, all would have to be read.)"""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            image.seek(1)
+    except Exception:
+        return False
+    return True
+
+
+def _turned(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """The image as its EXIF orientation has it, and a note where that is another way."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+        turned = ImageOps.exif_transpose(image)
+    except Exception:
+        return image, ["EXIF data that cannot be read ignored"]
+    return turned, ["EXIF orientation applied"] if orientation in range(2, 9) else []
 
 
 def _dicom(path: Path) -> Picture:
     import pydicom
     from pydicom.pixels import pixel_array
 
-    dataset = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(path, specific_tags=list(DICOM_TAGS))
     _limit(int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0)))
     notes, index, frames = ["DICOM"], None, int(dataset.get("NumberOfFrames", 1) or 1)
     if frames > 1:
@@ -123,7 +162,7 @@ def _dicom(path: Path) -> Picture:
         if values.dtype != np.uint8:
             values = (values.astype(np.float64) / np.iinfo(values.dtype).max * 255).round()
     if values.ndim == 3:
-        if values.dtype != np.uint8 and values.max() > 255:
+        if values.dtype.kind == "f" or values.min() < 0 or values.max() > 255:
             values = _stretch(values.astype(np.float64))
         return Picture(values.astype(np.uint8), tuple(notes))
     grey, window = _window(values, dataset)
@@ -138,26 +177,36 @@ def _window(values: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, str]:
     """Rescale slope, then the file's first VOI window or LUT; without one, minimum to maximum."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-    rescaled = apply_modality_lut(values, dataset)
+    with np.errstate(all="ignore"):  # what does not fit is infinite, and refused
+        rescaled = _finite(apply_modality_lut(values, dataset).astype(np.float64))
     if "VOILUTSequence" in dataset:
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
         shown = apply_voi_lut(rescaled.round().astype(np.int64), dataset).astype(np.float64)
         return (shown / (2**bits - 1) * 255).clip(0, 255).round().astype(np.uint8), "VOI LUT applied"
     if "WindowWidth" in dataset and "WindowCenter" in dataset:
+        if "BitsStored" not in dataset:  # floats: the range that these make is scaled away below
+            dataset.BitsStored, dataset.PixelRepresentation = 16, 0
         # Two pixels far outside the window come out as its black and its white.
         far = np.array([-1e12, 1e12])
         black, white = apply_voi_lut(far, dataset)
-        shown = apply_voi_lut(rescaled.astype(np.float64), dataset)
-        scaled = (shown - black) / (white - black) * 255
+        scaled = _finite((apply_voi_lut(rescaled, dataset) - black) / (white - black) * 255)
         return scaled.clip(0, 255).round().astype(np.uint8), "VOI window applied"
-    return _stretch(rescaled.astype(np.float64)), "no window: stretched from minimum to maximum"
+    return _stretch(rescaled), "no window: stretched from minimum to maximum"
+
+
+def _finite(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The values, refused where one is not finite: cast to 8 bits it would be black, or white."""
+    if not np.isfinite(values).all():
+        raise DataError("the image holds NaN or infinite values, or its window or rescale slope does")
+    return values
 
 
 def _stretch(values: np.ndarray[Any, np.dtype[np.float64]]) -> Pixels:
+    _finite(values)
     low, high = float(values.min()), float(values.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError("the image holds NaN or infinite values")
     span = high - low
+    if not math.isfinite(span):
+        raise DataError(f"its values, from {low:g} to {high:g}, are too far apart")
     if span == 0:
         return np.zeros(values.shape, np.uint8)
     return ((values - low) / span * 255).round().astype(np.uint8)

@@ -63,6 +63,8 @@ WORDINGS = {
     "place": ("Where is the lesion?", "In which part is the lesion?"),
     "count": ("How many lesions are there?", "What is the number of lesions?"),
 }
+MAX_IMAGES = 10**6
+"""Their questions are all made before the first is asked."""
 _FEW = 1 / 4
 """Share of questions with two options; the others have four."""
 
@@ -82,8 +84,8 @@ class Phantom:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ValueError(f"images must be at least 1, got {self.images}")
+        if not 1 <= self.images <= MAX_IMAGES:
+            raise ValueError(f"images must be at least 1, and at most {MAX_IMAGES:,}, got {self.images}")
 
 
 def make(options: str) -> DataSet:

@@ -12,6 +12,10 @@ from typing import Any
 
 from safemed_eval.errors import CheckpointError
 
+_LFS_POINTER = b"version "
+_LONGEST_HEADER = 100_000_000
+"""Of a safetensors file, in bytes: what its own library reads."""
+
 
 def read_json(file: Path) -> dict[str, Any]:
     """The object that a JSON file holds, or CheckpointError."""
@@ -22,6 +26,33 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{file}: expected an object")
     return content
+
+
+def refuse_damaged(file: Path) -> None:
+    """Raise CheckpointError where a safetensors file is cut off, or is something else: told by its header and size.
+
+    Source:
+        The format (huggingface/safetensors): eight bytes, the length of the header; the header, a JSON object that
+        names for each tensor where its bytes lie behind the header.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        head = stream.read(8)
+        length = int.from_bytes(head, "little")
+        header = stream.read(length) if length <= _LONGEST_HEADER else b""
+    if not size:
+        raise CheckpointError(f"{file}: is empty; download it again")
+    if head == _LFS_POINTER:
+        raise CheckpointError(f"{file}: is a pointer of git-lfs, not the weights; fetch them with git lfs pull")
+    if length <= _LONGEST_HEADER and len(header) < length:
+        raise CheckpointError(f"{file}: is cut off inside its header; download it again")
+    try:
+        tensors = [about for name, about in json.loads(header).items() if name != "__metadata__"]
+        end = 8 + length + max((int(about["data_offsets"][1]) for about in tensors), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise CheckpointError(f"{file}: is no safetensors file; download it again, or save it as one") from None
+    if size < end:
+        raise CheckpointError(f"{file}: is cut off, it holds {size:,} of {end:,} bytes; download it again")
 
 
 def hash_files(files: Iterable[Path]) -> str:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 
 from safemed_eval.core import Question
 
 OPENING_TAG, CLOSING_TAG = "<answer>", "</answer>"
 
 _TAGGED = re.compile(r"<answer>(.*?)(?=</answer>|<answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAGS = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _MARKS = " \n\t\"'`*"
 _THOUGHT = re.compile(r"\A.*</think>", re.DOTALL | re.IGNORECASE)
 _THINK_TAG = re.compile(r"</?think>", re.IGNORECASE)
@@ -91,6 +94,32 @@ def rationale(text: str, question: Question) -> str | None:
         if said := _THINK_TAG.sub("", part).strip():
             return said
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a written answer is like.
+
+    Attributes:
+        words: how many it has, tags aside.
+        rationale: what it says before its answer, without case and runs of blanks; None: nothing.
+        conclusion: the option that this leads to; None: none.
+    """
+
+    words: int
+    rationale: str | None
+    conclusion: int | None
+
+
+@lru_cache(maxsize=2**16)
+def told(text: str, question: Question) -> Told:
+    """Read a written answer; tables and page of a report ask for the same."""
+    said = rationale(text, question)
+    return Told(
+        words=len(_TAGS.sub(" ", text).split()),
+        rationale=None if said is None else " ".join(said.casefold().split()),
+        conclusion=None if said is None else conclusion(said, question),
+    )
 
 
 def _before_answer(text: str, question: Question) -> str:

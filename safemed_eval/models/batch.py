@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
@@ -11,8 +13,11 @@ from safemed_eval.core import Question
 from safemed_eval.faults import out_of_memory, release
 from safemed_eval.models.waist import Waist
 
+_log = logging.getLogger(__name__)
+
 MOST = 1024
 """Rows that are tried at most."""
+_TRIES = 4
 _PAYS = 1.05
 """By what factor twice as many rows must be faster, per row, to be worth their memory."""
 _FULL = 0.9
@@ -45,19 +50,20 @@ def find_batch(
     full = fullness or _fullness
 
     def seconds(rows: int) -> float:
-        """A row's time, the second time that so many are shown."""
-        for _ in range(2):
+        """A row's time, at the best of a few tries behind a first one."""
+        times = []
+        for _ in range(_TRIES):
             started = clock()
             shown = canvas.repeat(rows, 1, 1, 1)
             if gradients:
                 shown.requires_grad_()
-                value = model.classify([question] * rows)(shown)[:, 0].sum()
-                torch.autograd.grad(value, shown)
+                torch.autograd.grad(model.classify([question] * rows)(shown)[:, 0].sum(), shown)
             else:
                 model.vote(question)(shown)
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
-        return (clock() - started) / rows
+            times.append((clock() - started) / rows)
+        return min(times[1:])
 
     best, rate = 1, seconds(1)
     full(model.device)
@@ -73,6 +79,18 @@ def find_batch(
             return best
         best, rate = 2 * best, faster
     return best
+
+
+def batch_of(
+    wanted: int | Literal["auto"] | None, default: int, model: Waist, size: tuple[int, int] | None, *, gradients: bool
+) -> int:
+    """The batch that --batch-size asks for; see `find_batch` for "auto" and the other arguments."""
+    if wanted != "auto":
+        return wanted or default
+    assert size is not None
+    found = find_batch(model, size, gradients=gradients)
+    _log.warning("batches of %d", found)
+    return found
 
 
 def _fullness(device: torch.device) -> float:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Literal
 
 import torch
 
-from safemed_eval.core import PRECISION, REPEATS, Question
+from safemed_eval.core import GRADIENT_REPEATS, PRECISION, REPEATS, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
 from safemed_eval.models.waist import Waist
@@ -29,6 +29,10 @@ GRADIENT_AGREEMENT = 0.9
 """Smallest accepted cosine, and share of equal signs, of gradients in half precision against float32."""
 
 _SHOWN = 120
+_VISIBLE = 1e-5
+"""Smallest change of a log-probability, between an image and its negative, that is no rounding error."""
+_REPETITIONS = 16
+_SILENT = -1
 _OTHER = Question(text="Is there a visible abnormality in this image of the chest?", options=("Yes", "No"))
 
 
@@ -101,28 +105,19 @@ def _refuse_8_bit_only(model: Waist, images: torch.Tensor, question: Question) -
 def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     _refuse_8_bit_only(model, images, question)
     if model.writes:
-        answers = model.answer(images[:1], [question])
-        (text,), (read,) = answers.texts or [], answers.predictions
-        meaning = "no answer" if read is None else f"answer {question.letters[read]}"
-        short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-        yield Finding("writes", "warn" if read is None else "pass", f"{short!r}, read as {meaning}")
+        yield from _writes(model, images, question)
     if not model.differentiable:
-        votes = model.vote(question)(images)
-        yield Finding("votes", "warn", f"only votes, here {votes.tolist()}: can be certified, not attacked")
+        yield from _votes(model, images, question)
         return
     with torch.no_grad():
         three = model.classify([question] * 3)(images)
         model.classify([question])(images[:1] + 2 * (images[2:] - 0.5))
         yield Finding("finite log-probabilities", "pass", "for 3 images, and for noise far outside [0, 1]")
         drift = _largest(three - model.classify([question] * 3)(images))
-        yield Finding(
-            REPEATS,
-            "pass" if drift == 0 else "warn",
-            f"largest difference {drift:.2g}" + ("" if drift == 0 else ": runs will not repeat bit by bit"),
-        )
-        mixed = model.classify([_OTHER, question, _OTHER])(images.flip(0))[1]
+        yield _repeats(model, images, question, drift)
+        mixed = model.classify([_OTHER, question, _OTHER])(images.flip(0))
         alone = model.classify([question])(images[1:2])[0]
-        leak = _largest(mixed - alone)
+        leak = _largest(mixed[1] - alone)
         limit = max(1.0, _largest(alone)) * (1e-4 if _single_precision(model) else 0.1)
         yield Finding(
             "rows are independent",
@@ -130,14 +125,87 @@ def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator
             f"a row changes by {leak:.2g} with other questions beside it (limit {limit:.2g})",
         )
         twins = model.classify([question] * 3)(images[[0, 0, 0]])
-        jitter = _largest(twins[0] - twins[1])
-        moved = _largest(three[0] - three[1])
-        yield Finding(
-            "the image matters",
-            "pass" if moved > 2 * jitter else "fail",
-            f"log-probabilities change by {moved:.2g} between an image and its negative"
-            + ("" if moved > 2 * jitter else f", by {jitter:.2g} between copies: the model does not look at it"),
-        )
+        yield _image_matters(model, images, question, three, max(drift, _largest(twins[0] - twins[1])))
+        turned = model.classify([_turned(question)] * 3)(images)
+        yield _varies([*three.argmax(1).tolist(), *turned.argmax(1).tolist(), *mixed[[0, 2]].argmax(1).tolist()])
+
+
+def _writes(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
+    """What it writes about an image, and whether it writes that again: sampling has its noise from the row's pixels."""
+    answers = model.answer(images[[0, 0]], [question] * 2)
+    first, second = answers.texts or []
+    read = answers.predictions[0]
+    meaning = "no answer" if read is None else f"answer {question.letters[read]}"
+    short = first if len(first) <= _SHOWN else f"{first[:_SHOWN]}..."
+    yield Finding("writes", "warn" if read is None else "pass", f"{short!r}, read as {meaning}")
+    if first != second:
+        yield Finding(REPEATS, "warn", "it writes two texts about one image: runs will not repeat")
+
+
+def _votes(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
+    asked = (question, question, _turned(question), _OTHER)
+    votes, again, turned, other = (
+        [vote if vote < len(one.options) else _SILENT for vote in model.vote(one)(images).tolist()] for one in asked
+    )
+    said, then = (", ".join(map(_letter, some)) for some in (votes, again))
+    yield Finding("votes", "warn", f"only votes, here {said}: can be certified, not attacked")
+    same = votes == again
+    detail = "the same votes on 3 images" if same else f"{said}, then {then} on the same images: it votes at random"
+    yield Finding(REPEATS, "pass" if same else "warn", detail)
+    yield _varies([*votes, *turned, *other])
+
+
+def _repeats(model: Waist, images: torch.Tensor, question: Question, drift: float) -> Finding:
+    """Whether a model says the same twice; where it does not, whether the answers change, too."""
+    if drift == 0:
+        return Finding(REPEATS, "pass", "largest difference 0")
+    answers = [model.classify([question] * 3)(images).argmax(1) for _ in range(_REPETITIONS)]
+    changed = sum(not torch.equal(one, answers[0]) for one in answers)
+    said = "runs will not repeat bit by bit"
+    if changed:
+        said = f"answers change in {changed} of {_REPETITIONS} repetitions, the model answers at random: {said}"
+    return Finding(REPEATS, "warn", f"largest difference {drift:.2g}: {said}")
+
+
+def _image_matters(
+    model: Waist, images: torch.Tensor, question: Question, answered: torch.Tensor, noise: float
+) -> Finding:
+    """Whether an image and its negative are answered differently, by more than a model differs from itself.
+
+    Where its own noise is as large, by four standard errors of the mean over repetitions.
+    """
+    name, moved = "the image matters", _largest(answered[0] - answered[1])
+    if moved > max(2 * noise, _VISIBLE):
+        return Finding(name, "pass", f"log-probabilities change by {moved:.2g} between an image and its negative")
+    detail = f"log-probabilities change by {moved:.2g} between an image and its negative, by {noise:.2g} between copies"
+    if moved > _VISIBLE:
+        pairs = [model.classify([question] * 2)(images[:2]).double() for _ in range(_REPETITIONS)]
+        steps = torch.stack([pair[0] - pair[1] for pair in pairs])
+        errors = steps.std(0) / _REPETITIONS**0.5
+        if bool((steps.mean(0).abs() > 4 * errors).any()):
+            return Finding(name, "pass", f"{detail}; in the mean over {_REPETITIONS} repetitions it shows")
+    return Finding(name, "fail", f"{detail}: the model does not look at it")
+
+
+def _varies(answers: list[int]) -> Finding:
+    """Whether the letters differ among some images, two questions, and two orders of the options of one."""
+    name = "answers vary"
+    if len(set(answers)) > 1:
+        return Finding(name, "pass", f"{len(answers)} answers to 3 images and 2 questions")
+    return Finding(
+        name,
+        "warn",
+        f"{_letter(answers[0])} is the answer to all of {len(answers)} combinations of 3 images and 2 questions, one "
+        "with its options in another order: a constant, or a model that prefers a letter",
+    )
+
+
+def _letter(answer: int) -> str:
+    return "no answer" if answer == _SILENT else ascii_uppercase[answer]
+
+
+def _turned(question: Question) -> Question:
+    return replace(question, options=(*question.options[1:], question.options[0]))
 
 
 def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
@@ -187,14 +255,23 @@ def _gradient(model: Waist, images: torch.Tensor, question: Question) -> Iterato
         (gradient,) = torch.autograd.grad(log_probs[0, 0], canvas, allow_unused=True)
     if gradient is None or not bool(gradient.any()):
         yield Finding(name, "fail", "the gradient is zero everywhere: gradient attacks would find nothing")
-    elif not bool(gradient.isfinite().all()):
+        return
+    if not bool(gradient.isfinite().all()):
         yield Finding(name, "fail", "the gradient is not finite")
-    else:
-        share = float((gradient != 0).any(1).double().mean())
-        kept = "" if share > 0.99 else "; the processor drops the others (crop, or sizes that patches do not divide)"
-        yield Finding(
-            name, "pass", f"{100 * share:.4g} % of pixels have one, largest {float(gradient.abs().max()):.2g}{kept}"
-        )
+        return
+    share = float((gradient != 0).any(1).double().mean())
+    kept = "" if share > 0.99 else "; the processor drops the others (crop, or sizes that patches do not divide)"
+    yield Finding(
+        name, "pass", f"{100 * share:.4g} % of pixels have one, largest {float(gradient.abs().max()):.2g}{kept}"
+    )
+    with faults_of_the_model():
+        (again,) = torch.autograd.grad(model.classify([question])(canvas)[0, 0], canvas)
+    drift = _largest(gradient - again)
+    yield Finding(
+        GRADIENT_REPEATS,
+        "pass" if drift == 0 else "warn",
+        f"largest difference {drift:.2g}" + ("" if drift == 0 else ": attacks will not repeat bit by bit"),
+    )
 
 
 def _precision(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import torch
 
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models._files import one_line
+from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.generate import Writer
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
@@ -24,11 +25,12 @@ def load_checkpoint(
     """Load model and processor; an adapter is laid over its base, unmerged.
 
     Raises:
-        CheckpointError: transformers or peft cannot load it, weights are missing, or it cannot be asked.
+        CheckpointError: transformers or peft cannot load it, weights are missing or not finite, or it cannot be asked.
     """
     model = _model(source.base or source, device, dtype, attn, device_map)
     if source.base:
         model = _with_adapter(model, source).get_base_model()
+    refuse_not_finite(model, f"--model {source.name}")
     kind = Writer if asking.readout == "generate" else VLM
     vlm = kind(model.eval().requires_grad_(False), _processor(source), asking)
     vlm.take_shortcuts()
@@ -47,6 +49,7 @@ def load_trainable(
     """
     model = _model(source.base or source, device, dtype, attn, device_map=None)
     policy = _with_adapter(model, source, trainable=True) if source.base else model
+    refuse_not_finite(policy, f"--model {source.name}")
     return policy, VLM(model.eval(), _processor(source), asking)
 
 

@@ -24,6 +24,7 @@ from safemed_eval.errors import CheckpointError
 from safemed_eval.models._files import one_line, read_json
 from safemed_eval.models.denoiser_source import SETTINGS, WEIGHTS, DenoiserSource
 from safemed_eval.models.factory import call_factory
+from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.waist import Denoise
 
 
@@ -102,7 +103,7 @@ def load_denoiser(source: DenoiserSource, device: torch.device) -> Denoise:
     """Load what `source` names.
 
     Raises:
-        CheckpointError: it cannot be read, or is no function.
+        CheckpointError: it cannot be read, its weights are not finite, or it is no function.
     """
     if source.kind == "python":
         found = call_factory(source.name, device, option="--denoiser")
@@ -112,6 +113,7 @@ def load_denoiser(source: DenoiserSource, device: torch.device) -> Denoise:
     assert source.path is not None
     load = _load_program if source.kind == "program" else _load_trained
     denoise = load(source.path, device)
+    refuse_not_finite(denoise, f"--denoiser {source.name}")
     denoise.requires_grad_(False)
     return denoise
 

@@ -12,6 +12,7 @@ import torch
 from safemed_eval.errors import CheckpointError, did_you_mean
 from safemed_eval.faults import place_of
 from safemed_eval.models._files import look_here_for_modules
+from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.source import Source
 
 
@@ -33,7 +34,8 @@ def call_factory(name: str, device: torch.device, *, option: str) -> Any:
     Modules are looked up from the current folder too.
 
     Raises:
-        CheckpointError: no such module or name, or the factory raised; `option` is what the message begins with.
+        CheckpointError: no such module or name, the factory raised, or what it made has weights that are not finite;
+            `option` is what the message begins with.
     """
     _, module_name, factory_name = name.split(":")
     look_here_for_modules()
@@ -50,6 +52,9 @@ def call_factory(name: str, device: torch.device, *, option: str) -> Any:
             f"{option} {name}: '{module_name}' has no function '{factory_name}'; {did_you_mean(factory_name, known)}"
         )
     try:
-        return factory(device) if inspect.signature(factory).parameters else factory()
+        made = factory(device) if inspect.signature(factory).parameters else factory()
     except (Exception, SystemExit) as error:
         raise CheckpointError(f"{option} {name}: the factory raised {place_of(error)}") from error
+    if isinstance(made, torch.nn.Module):
+        refuse_not_finite(made, f"{option} {name}")
+    return made

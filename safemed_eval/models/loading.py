@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from safemed_eval import models
 from safemed_eval.models.check import Finding, check, refuse_failures
 from safemed_eval.models.prompts import Asking
@@ -20,6 +22,7 @@ class Loading:
         size: height and width of the images that it is checked with.
         options: the largest number of options that a question of the run has.
         gradients: whether an attack will ask for its gradients.
+        threads: of torch, in the process in which it is loaded; None leaves the choice to torch.
     """
 
     source: Source
@@ -31,6 +34,7 @@ class Loading:
     size: tuple[int, int]
     options: int
     gradients: bool
+    threads: int | None = None
 
     def __call__(self) -> tuple[Waist, list[Finding]]:
         """Load the model, and check it.
@@ -38,6 +42,8 @@ class Loading:
         Raises:
             CheckpointError: it cannot be loaded, cannot be asked, or fails a check.
         """
+        if self.threads:
+            torch.set_num_threads(self.threads)
         waist = models.load(
             self.source,
             device=self.device,

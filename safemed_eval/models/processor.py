@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from safemed_eval.errors import CheckpointError
+from safemed_eval.errors import CheckpointError, ModelOutputError
+from safemed_eval.faults import faults_of_the_model
 
 _FOR_TRAINING = ("labels",)
 """What the processor of PaliGemma adds even where nothing is trained; the model would compute a loss from it."""
@@ -52,6 +53,7 @@ def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Ma
 
     Raises:
         CheckpointError: the processor does not call its image processor exactly once.
+        ModelOutputError: it fails.
     """
     tokenizer = processor.tokenizer
     settings: dict[str, Any] = {"return_tensors": "pt"}
@@ -60,7 +62,8 @@ def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Ma
     watched = _Watched(processor.image_processor)
     processor.image_processor = watched
     try:
-        inputs = processor(text=[prompt], images=[image], **settings)
+        with faults_of_the_model(type(processor).__name__):
+            inputs = processor(text=[prompt], images=[image], **settings)
     finally:
         processor.image_processor = watched.inner
     if len(watched.calls) != 1:
@@ -78,12 +81,21 @@ def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Ma
 
 
 def pixel_inputs(processor: Any, canvas: torch.Tensor, call: ImageCall) -> dict[str, torch.Tensor]:
-    """(B, 3, H, W) float in [0, 1] units, noisy values beyond included -> the model's image inputs."""
+    """(B, 3, H, W) float in [0, 1] units, noisy values beyond included -> the model's image inputs.
+
+    Raises:
+        ModelOutputError: the processor made NaN or infinity of them.
+    """
     images: list[Any] = list((canvas * 255).unbind(0))
     if call.nested:
         images = [[image] for image in images]
     outputs = processor.image_processor(images, **{**call.settings, "return_tensors": "pt"})
-    return {key: outputs[key] for key in call.outputs}
+    inputs = {key: outputs[key] for key in call.outputs}
+    for key, value in inputs.items():
+        if not bool(value.isfinite().all()):
+            name = type(processor.image_processor).__name__
+            raise ModelOutputError(f"{name} returned NaN or infinite {key}; is its image_std 0?")
+    return inputs
 
 
 def picture(canvas: torch.Tensor) -> Image.Image:

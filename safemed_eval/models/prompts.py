@@ -9,8 +9,12 @@ from typing import Any, Literal
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
+from safemed_eval.faults import faults_of_the_model
 
 Readout = Literal["choice", "generate"]
+
+MAX_TOKENS = 10**6
+"""Of one answer; no model writes more."""
 
 QUESTION, OPTIONS = "{question}", "{options}"
 
@@ -74,8 +78,10 @@ class Asking:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not 1 <= self.max_new_tokens <= MAX_TOKENS:
+            raise ValueError(
+                f"max_new_tokens must be at least 1, and at most {MAX_TOKENS:,}, got {self.max_new_tokens}"
+            )
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must not be below 0, got {self.temperature:g}")
         if self.temperature and self.readout == "choice":
@@ -127,11 +133,13 @@ def render(processor: Any, text: str) -> str:
 
     Raises:
         CheckpointError: it has neither a chat template nor an image token.
+        ModelOutputError: its chat template fails.
     """
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": text}]
         message = [{"role": "user", "content": content}]
-        prompt: str = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        with faults_of_the_model("the chat template"):
+            prompt: str = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
         return prompt
     if getattr(processor, "image_token", None) is None:
         raise CheckpointError(

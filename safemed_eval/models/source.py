@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
-from safemed_eval.models._files import factory_identity, hash_files, read_json
+from safemed_eval.models._files import factory_identity, hash_files, read_json, refuse_damaged
 from safemed_eval.models.denoiser_source import DenoiserSource, resolve_denoiser
 from safemed_eval.models.prompts import Template
 
@@ -16,8 +19,11 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ABOUT = "safemed_eval.json"
 """In a checkpoint that was trained here: how it is asked, and how it was made."""
+SEEN_BY_NAME = "seen_by_name"
+"""In it: what --data said of earlier trainings that left no digests of their images."""
 
 _BUILTIN = Path(__file__).parent / "builtin"
+_TOKENIZERS = ("tokenizer.json", "tekken.json", "vocab.*", "*.model", "*.tiktoken", "merges.txt")
 _CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
@@ -88,12 +94,41 @@ class Source:
         if about is None:
             return None
         chosen, recipe, names = (about.get(key) or {} for key in ("select", "recipe", "names"))
+        if not all(isinstance(part, dict) for part in (chosen, recipe, names)):
+            raise CheckpointError(f"{self.name}: {ABOUT} does not say how it was trained; was it edited?")
         return {
             "method": recipe.get("method"),
             "data": names.get("data"),
             "modality": chosen.get("modality", []),
             "question_type": chosen.get("question_type", []),
         }
+
+    @property
+    def trainings(self) -> list[tuple[str, Path | None, tuple[str, ...]]]:
+        """What the checkpoint, its base and the denoiser before it were trained on here.
+
+        Returns:
+            For each of them that was: its name; the file of image digests, or None; and what --data said of the
+            trainings that this file does not cover.
+        Raises:
+            CheckpointError: a note of how it was made cannot be read.
+        """
+        parts = [(one.name, one.folder) for one in (self, self.base) if one]
+        parts += [(self.denoiser.name, self.denoiser.path)] if self.denoiser else []
+        found: list[tuple[str, Path | None, tuple[str, ...]]] = []
+        for name, folder in parts:
+            if folder is None or not (folder / ABOUT).is_file():
+                continue
+            about, digests = read_json(folder / ABOUT), folder / TRAINED_ON
+            try:
+                names = about.get("names") or {}
+                named = [names.get("data"), (names.get("trained") or {}).get("data")]
+                if digests.is_file():
+                    named = list(about.get(SEEN_BY_NAME) or ())
+            except (AttributeError, TypeError) as error:
+                raise CheckpointError(f"{folder / ABOUT}: does not say what it was trained on: {error}") from None
+            found.append((name, digests if digests.is_file() else None, tuple(str(data) for data in named if data)))
+        return found
 
     @property
     def _about(self) -> dict[str, Any] | None:
@@ -114,8 +149,22 @@ class Source:
         return [file for pattern in _PICKLES for file in (self.folder or Path()).glob(pattern)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Leave:
+    """What the user allows."""
+
+    trust_remote_code: bool
+    allow_pickle: bool
+    offline: bool
+
+
 def resolve(
-    name: str, *, denoiser: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
+    name: str,
+    *,
+    denoiser: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    offline: bool = False,
 ) -> Source:
     """Find out what `name` is: `builtin:NAME`, a checkpoint's or adapter's folder, `org/model[@revision]`, or
     `python:module:factory`.
@@ -124,36 +173,48 @@ def resolve(
 
     Args:
         denoiser: what stands before the model; see `resolve_denoiser`.
+        offline: download nothing, and have the hub's library ask for nothing for the rest of this process.
     Raises:
         SpecError: not a name of any kind. CheckpointError: the folder lacks something that it needs.
     """
     before = resolve_denoiser(denoiser, allow_pickle=allow_pickle) if denoiser is not None else None
-    return replace(_resolve(name, trust_remote_code, allow_pickle), denoiser=before)
+    if offline:
+        _go_offline()
+    leave = _Leave(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, offline=offline)
+    return replace(_resolve(name, leave), denoiser=before)
 
 
-def _resolve(name: str, trust_remote_code: bool, allow_pickle: bool) -> Source:
+def _go_offline() -> None:
+    """The hub's own switch, for its library and for processes that this one starts."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if constants := sys.modules.get("huggingface_hub.constants"):  # it has been read already
+        vars(constants)["HF_HUB_OFFLINE"] = True
+
+
+def _resolve(name: str, leave: _Leave) -> Source:
     if name.startswith("python:"):
         if not re.fullmatch(r"python:[\w.]+:\w+", name):
             raise SpecError(f"--model {name}: write python:package.module:factory")
         return Source(name=name, kind="python")
-    source = _locate(name, trust_remote_code, allow_pickle)
+    source = _locate(name, leave)
     assert source.folder is not None
     if (source.folder / "adapter_config.json").is_file():
         adapter = read_json(source.folder / "adapter_config.json")
         base_name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
-        if not base_name:
-            raise CheckpointError(f"{source.folder}: adapter_config.json names no base_model_name_or_path")
+        if not base_name or not isinstance(base_name, str):
+            raise CheckpointError(
+                f"{source.folder}: adapter_config.json names no base_model_name_or_path, the checkpoint below it"
+            )
         at = f"@{revision}" if revision and not Path(base_name).is_dir() else ""
-        base = _locate(f"{base_name}{at}", trust_remote_code, allow_pickle)
-        source = replace(source, base=base)
+        base = _locate(f"{base_name}{at}", leave)
         _check_model_files(base)
-    else:
-        _check_model_files(source)
-    _check_weights(source)
+        _check_weights(source, "adapter_model.safetensors")
+        return replace(source, base=base)
+    _check_model_files(source)
     return source
 
 
-def _locate(name: str, trust_remote_code: bool, allow_pickle: bool) -> Source:
+def _locate(name: str, leave: _Leave) -> Source:
     """The folder that a name stands for."""
     folder, commit = Path(name).expanduser(), None
     if name.startswith("builtin:"):
@@ -163,20 +224,28 @@ def _locate(name: str, trust_remote_code: bool, allow_pickle: bool) -> Source:
             raise SpecError(
                 f"--model {name}: no such checkpoint ships with this package; {did_you_mean(folder.name, known)}"
             )
-    elif not folder.is_dir():
-        if folder.exists():
+    elif not (name.strip() and _exists(folder) and folder.is_dir()):
+        if name.strip() and _exists(folder):
             raise SpecError(f"--model {name}: is a file; name the checkpoint's folder")
         if not _HUB_ID.fullmatch(name) or name.startswith((".", "/", "~")):
             raise SpecError(f"--model {name}: no such folder, and not a hub id like org/model")
-        folder, commit = _snapshot(name, trust_remote_code, allow_pickle)
+        folder, commit = _snapshot(name, leave)
     return Source(
         name=name,
         kind="checkpoint",
         folder=folder,
         commit=commit,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
+        trust_remote_code=leave.trust_remote_code,
+        allow_pickle=leave.allow_pickle,
     )
+
+
+def _exists(place: Path) -> bool:
+    """False, too, for what cannot be the name of a file."""
+    try:
+        return place.exists()
+    except OSError:
+        return False
 
 
 def _check_model_files(source: Source) -> None:
@@ -192,24 +261,33 @@ def _check_model_files(source: Source) -> None:
         raise CheckpointError(
             f"{folder}: no processor_config.json or preprocessor_config.json; save the processor beside the model"
         )
+    if not source.trust_remote_code and not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
+        raise CheckpointError(
+            f"{folder}: no tokenizer (tokenizer.json); save the processor, which brings it, beside the model"
+        )
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         weights = read_json(index).get("weight_map")
         if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
             raise CheckpointError(f"{index}: its weight_map does not name a file for each weight")
         shards = set(weights.values())
+        if strange := sorted(shard for shard in shards if Path(shard).name != shard):
+            raise CheckpointError(f"{index}: its weight_map names {strange[0]}, which is not a file beside it")
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:
             raise CheckpointError(f"{folder}: incomplete, {len(missing)} weight files are missing: {missing[0]}")
     _check_weights(source)
 
 
-def _check_weights(source: Source) -> None:
+def _check_weights(source: Source, pattern: str = "*.safetensors") -> None:
     folder, pickles = source.folder, source.pickles
     assert folder is not None
-    if not any(folder.glob("*.safetensors")):
+    found = sorted(folder.glob(pattern))
+    for file in found:
+        refuse_damaged(file)
+    if not found:
         if not pickles:
-            raise CheckpointError(f"{folder}: no weights (*.safetensors) in it")
+            raise CheckpointError(f"{folder}: no weights ({pattern}) in it")
         if not source.allow_pickle:
             raise CheckpointError(
                 f"{folder}: weights are in pickle format ({pickles[0].name}), which can run code when it is read; "
@@ -217,17 +295,23 @@ def _check_weights(source: Source) -> None:
             )
 
 
-def _snapshot(name: str, trust_remote_code: bool, allow_pickle: bool) -> tuple[Path, str]:
+def _snapshot(name: str, leave: _Leave) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     repo, _, revision = name.partition("@")
-    patterns = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
-    patterns += ["*.py"] if trust_remote_code else []
-    patterns += [*_PICKLES] if allow_pickle else []
+    patterns = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", TRAINED_ON]
+    patterns += ["*.py"] if leave.trust_remote_code else []
+    patterns += [*_PICKLES] if leave.allow_pickle else []
     try:
-        folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+        folder = Path(
+            snapshot_download(repo, revision=revision or None, allow_patterns=patterns, local_files_only=leave.offline)
+        )
     except (HfHubHTTPError, OSError, ValueError) as error:
+        if leave.offline:
+            raise CheckpointError(
+                f"--model {name}: no such folder here, and not in the local cache; --offline forbids to download it"
+            ) from None
         text = " ".join(str(error).split())[:300]
         raise CheckpointError(f"--model {name}: no such folder here, and not to be had from the hub: {text}") from None
     return folder, folder.name

@@ -9,11 +9,14 @@ import pandas as pd
 from safemed_eval import grammar
 from safemed_eval.errors import RunError, SpecError
 from safemed_eval.report._sampling import SEQUENTIAL_BOUNDS
+from safemed_eval.report.breakdown import LETTER_ONLY, aims_at_letters
 from safemed_eval.report.load import SLICES, LoadedRun
 from safemed_eval.runs import differences
 from safemed_eval.smoothing import Budget, Sequential
 
 AVERAGE_RADIUS = "average certified radius / ceiling"
+ASKING = "asking"
+"""The part of a spec that says how a model is asked."""
 
 _MADE_BY = ("safemed_eval", "commit", "device")
 _MAY_DIFFER = ("model", "load", "batch_size", "keep_images", "falsify", "stop_when_wrong")
@@ -34,14 +37,21 @@ def weights_of(run: LoadedRun) -> list[str]:
     return [str(part["weights_sha256"]) for part in parts] if all(part.get("weights_sha256") for part in parts) else []
 
 
-def refuse_other_specs(one: LoadedRun, two: LoadedRun) -> None:
-    """Raise RunError where the runs were asked for different things, or are one."""
+def refuse_other_specs(one: LoadedRun, two: LoadedRun, *, across_prompts: bool = False) -> None:
+    """Raise RunError where the runs were asked for different things, or are one.
+
+    Args:
+        across_prompts: their models may have been asked in different ways.
+    """
     if one.out.resolve() == two.out.resolve():
         raise RunError(f"{one.out}: is compared with itself; name the run of another checkpoint")
-    here, there = ({key: value for key, value in run.spec.items() if key not in _MAY_DIFFER} for run in (one, two))
+    ignored = (*_MAY_DIFFER, *[ASKING] * across_prompts)
+    here, there = ({key: value for key, value in run.spec.items() if key not in ignored} for run in (one, two))
     found = differences(here, there)
     if found:
         lines = "".join(f"\n  {line}" for line in found)
+        if all(line.startswith(f"{ASKING}.") for line in found):
+            lines += "\n(--across-prompts compares models that are asked in different ways)"
         raise RunError(f"{one.out} and {two.out} cannot be compared; they were asked for different things:{lines}")
 
 
@@ -128,11 +138,13 @@ def _some(items: pd.Index) -> str:
 def notes_of(one: LoadedRun, two: LoadedRun) -> list[str]:
     """What may differ between the runs, and does; and that they are samples."""
     here, there = (
-        {key: run.spec.get(key) for key in ("load", "batch_size")}
+        {key: run.spec.get(key) for key in ("load", "batch_size", ASKING)}
         | {key: sorted({str(start.get(key)) for start in run.meta["sessions"]}) for key in _MADE_BY}
         for run in (one, two)
     )
     notes = differences(here, there)
+    if here[ASKING] != there[ASKING] and any(map(aims_at_letters, (one, two))):
+        notes.append(LETTER_ONLY)
     denoisers = [run.spec["model"].get("denoiser") for run in (one, two)]
     if denoisers[0] != denoisers[1]:
         names = [run.meta["names"].get("denoiser") or "none" for run in (one, two)]

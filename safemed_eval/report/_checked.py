@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from safemed_eval.core import CIRCULAR, OFFICIAL, Record
 from safemed_eval.errors import RunError
+from safemed_eval.report._fields import check_meta_fields, check_record_fields
 from safemed_eval.smoothing import Budget, Falsification, Smoothing, Voting, budget_of, read_prediction, read_wrong
 
 T = TypeVar("T")
@@ -38,14 +39,14 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Budget | None:
     """Raise RunError unless run.json is that of an evaluate or certify run; returns what a certify run asked for."""
     spec = meta["spec"]
     command = spec.get("command") if isinstance(spec, dict) else None
-    if command not in _OF_COMMAND:
+    if not isinstance(command, str) or command not in _OF_COMMAND:
         raise RunError(f"{out}: a run of '{command}'; name one of evaluate or certify")
     where = f"{out}: run.json"
     _check(where, meta, _OF_META)
     _check(where, spec, _OF_SPEC | _OF_COMMAND[command])
     _check(where, {"denoiser": None} | meta["names"], {"model": _TEXT, "denoiser": _MAYBE_TEXT, "data": _TEXT})
-    if not all(isinstance(start, dict) for start in meta["sessions"]):
-        raise RunError(f"{where}: a session is no object; was it edited?")
+    check_meta_fields(where, meta)
+    _check_overlap(where, meta.get("overlap"))
     if type(spec.get("shuffle_options")) not in (int, type(None)):
         raise RunError(f"{where}: shuffle_options cannot be {spec['shuffle_options']!r:.60}; was it edited?")
     extra = [name for name in (OFFICIAL, CIRCULAR) if spec.get(name)]
@@ -58,8 +59,19 @@ def check_meta(out: Path, meta: Mapping[str, Any]) -> Budget | None:
         raise RunError(f"{where}: stop_when_wrong cannot be {spec['stop_when_wrong']!r:.60}; was it edited?")
     try:
         return budget_of(spec)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise RunError(f"{where}: smoothing: {error}; was it edited?") from None
+
+
+def _check_overlap(where: str, found: Any) -> None:
+    """What was tested and trained on: counts that fit, and names."""
+    if found is None:
+        return
+    kinds: Kinds = {"images": (int,), "of": (int,), "items": (int,), "unknown": (list,)}
+    fits = isinstance(found, dict) and all(type(found.get(key)) in kind for key, kind in kinds.items())
+    fits = fits and 0 <= found["images"] <= min(found["of"], found["items"])
+    if not fits or not all(isinstance(name, str) for name in found["unknown"]):
+        raise RunError(f"{where}: overlap cannot be {found!r:.60}; was it edited?")
 
 
 def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record], budget: Budget | None) -> None:
@@ -69,6 +81,7 @@ def check_records(out: Path, meta: Mapping[str, Any], records: Sequence[Record],
     for record in records:
         where = f"{out}: the record of item {record['item']!r}"
         _check(where, record, _OF_RECORD)
+        check_record_fields(where, record)
         right = record["error"] is None and record["prediction"] == record["label"]
         if record["correct"] != right:
             raise RunError(

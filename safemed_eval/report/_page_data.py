@@ -154,7 +154,8 @@ def _attack_cells(numbers: Json, conditions: Sequence[str], failed: int) -> list
             continue
         silent = f"\n{cell['no_answer']:,} no answer" if cell["no_answer"] else ""
         unclear = f"\n{cell['abstained']:,} abstained" if cell["abstained"] else ""
-        cells.append(Cell(percent(cell["accuracy"]), _bounds(cell) + unclear + silent, cell["few"]))
+        parts = "".join(f"\n{visible(part)} {percent(one['accuracy'])}" for part, one in (cell["parts"] or {}).items())
+        cells.append(Cell(percent(cell["accuracy"]), _bounds(cell) + unclear + silent + parts, cell["few"]))
     return [*cells, Cell(f"{failed:,}")]
 
 
@@ -174,8 +175,8 @@ def _certify_cells(run: LoadedRun, numbers: Json, *, tell_radius: bool) -> list[
         *cells,
         Cell(percent(numbers["wrong"] / n if n and numbers["wrong"] is not None else None)),
         Cell(percent(numbers["abstention"]), silent),
-        Cell(shown(numbers["average_radius"]).replace(">=", "\u2265 ")),
-        Cell(shown(numbers["median_radius"]).replace(">=", "\u2265 ")),
+        Cell(shown(numbers["average_radius"]).replace(">=", "\u2265")),
+        Cell(shown(numbers["median_radius"]).replace(">=", "\u2265")),
         Cell(f"{numbers['failed']:,}"),
     ]
 

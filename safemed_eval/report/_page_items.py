@@ -148,7 +148,7 @@ def images(runs: Sequence[LoadedRun], items: Items) -> dict[int, list[Json]]:
     """The images of the first items that have any, by number of the item: clean, change, attacked for each attack."""
     found: dict[int, list[Json]] = {}
     for number, (run, known) in enumerate(zip(runs, items.of, strict=True)):
-        if not (run.out / "images").is_dir():
+        if not run.has_images:
             continue
         for condition, (item, i) in _pairs(run, known):
             if i not in found and len(found) == MOST_IMAGES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from safemed_eval.data import overlap_sentences
 from safemed_eval.report._page_data import Study
 from safemed_eval.report._sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence, draws_words
 from safemed_eval.report._text import visible
@@ -59,6 +60,9 @@ def _warnings(study: Study) -> Iterable[str]:
     run, summary = study.run, study.summary
     if str(run.meta["names"]["data"]).startswith("phantom"):
         yield "The images are drawn by a program (phantom): discs, rings and stripes. This is not clinical evidence."
+    yield from map(visible, (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]))
+    if run.spec.get("pseudonyms"):
+        yield "Ids, paths and texts are pseudonyms, which whoever has the key can tell."
     if run.unfinished:
         total = summary.expected * max(1, len(run.conditions))
         yield f"Not finished: {run.unfinished:,} of {total:,} records are missing, and the numbers will change."
@@ -116,6 +120,11 @@ def _attack_remarks(study: Study) -> Iterable[str]:
     if steps:
         yield "median steps to a flip: " + ", ".join(f"{count:g} ({visible(name)})" for name, count in steps.items())
     for name, cell in overall.items():
+        if cell["parts"]:
+            yield (
+                f"the small figures under {visible(name)} are what each of its parts left right, in %; its own figure "
+                "is what all of them leave right."
+            )
         if cell["image_blind"]:
             yield (
                 f"{cell['image_blind']:,} of {cell['n']:,} items never flipped under {visible(name)}: the model does "

@@ -16,6 +16,7 @@ from safemed_eval.core import CIRCULAR, OFFICIAL
 from safemed_eval.report._duels import should_flip
 from safemed_eval.report._sampling import draws_of, ended_wrong
 from safemed_eval.report._shots import shots
+from safemed_eval.report.degenerate import degenerate
 from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import Json, LoadedRun, load
 from safemed_eval.report.order import order_notes
@@ -26,7 +27,7 @@ CANVAS_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
 LETTER_ONLY = (
     "the attacks aim at the option letter after the template's cue, not at the text before it: a model that writes "
-    "more than the letter may be less robust than this; --attack adaptive aims at both"
+    "more than the letter may be less robust than this; --attack adaptive, without --smooth, aims at both"
 )
 
 
@@ -35,10 +36,12 @@ class Summary:
     """The numbers of a run, ready for JSON; shares are in [0, 1], unknown is None.
 
     `overall`, and each entry of `by_modality` and `by_question_type`, hold for `evaluate` {attack: {"accuracy",
-    "lower", "upper", "correct", "n", "clusters", "failed", "no_answer", "abstained", "median_steps", "image_blind"}},
-    for `certify` {"certified": {radius: {...}}, "n", "abstained", "average_radius", "median_radius", ...}. Sequential
-    certificates know nothing of radii that were not asked for ("asked" is false there), nor of wrong answers, and the
-    average and the median count the largest certified radius that was asked for: lower bounds.
+    "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained", "median_steps",
+    "image_blind", "parts"}}, for `certify` {"certified": {radius: {...}}, "n", "abstained", "average_radius",
+    "median_radius", ...}. "parts", of an attack made of several, has {"accuracy", "lower", "upper", "correct", ...} of
+    what each of them left right. Sequential certificates know nothing of radii that were not asked for ("asked" is
+    false there), nor of wrong answers, and the average and the median count the largest certified radius that was asked
+    for: lower bounds.
     """
 
     kind: str
@@ -77,7 +80,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     """
     meta, frame, measure = run.meta, run.frame, measure_of(run, radii)
     names = meta["names"]
-    overall, notes = measure(frame), {"images": meta["image_notes"]}
+    overall, notes = measure(frame), {"images": meta["image_notes"], "overlap": meta.get("overlap")}
     if run.kind == "certify":
         notes |= {"ceiling": run.smoothing.ceiling, "grey_levels_per_radius": grey_levels(run.spec["canvas"])}
         notes |= _false_certificates(len(frame), run.smoothing.alpha) | {"falsified": falsified_of(run)}
@@ -86,10 +89,9 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
         notes |= order_notes(run)
         if OFFICIAL in run.conditions and not names.get("denoiser"):  # which has its price, too
             notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
+    notes["degenerate"] = degenerate(run)
     notes["checklist"] = [asdict(one) for one in checklist(run)]
-    writes = (run.spec["asking"] or {}).get("readout") == "generate"
-    kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, CIRCULAR, "noise", "corrupt"}
-    notes["letter_only"] = writes and bool(kinds) and "adaptive" not in kinds
+    notes["letter_only"] = aims_at_letters(run)
     each = max(1, len(run.conditions))
     return Summary(
         kind=run.kind,
@@ -107,6 +109,13 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     )
 
 
+def aims_at_letters(run: LoadedRun) -> bool:
+    """Whether a model that writes was attacked, but never through what it writes; see LETTER_ONLY."""
+    writes = (run.spec["asking"] or {}).get("readout") == "generate"
+    kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, CIRCULAR, "noise", "corrupt"}
+    return writes and bool(kinds) and "adaptive" not in kinds
+
+
 def measure_of(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Callable[[pd.DataFrame], Json]:
     """The function from some of a run's rows to their numbers, as `Summary` lists them."""
     if run.kind == "certify":
@@ -114,7 +123,15 @@ def measure_of(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Call
         own = budget.ladder if isinstance(budget, Sequential) else {"0": 0.0}
         return partial(_certified, points=radii or own, budget=budget)
     huge = {shot.condition for shot in shots(run) if shot.is_huge and should_flip(shot)}
-    return partial(_attacked, conditions=run.conditions, huge=huge)
+    return partial(_attacked, conditions=run.conditions, huge=huge, parts=_parts_of(run))
+
+
+def _parts_of(run: LoadedRun) -> dict[str, list[str]]:
+    """The names of the parts of each condition that is an attack made of several."""
+    if run.frame.empty or "parts" not in run.frame:
+        return {}
+    met = run.frame.dropna(subset="parts").groupby("attack")["parts"]
+    return {str(name): list(dict.fromkeys(part for one in some for part in one)) for name, some in met}
 
 
 def _asked(run: LoadedRun) -> Json:
@@ -150,29 +167,44 @@ def _by(frame: pd.DataFrame, column: str, measure: Callable[[pd.DataFrame], Json
     return {str(name): measure(frame[frame[column] == name]) for name in sorted(frame[column].unique())}
 
 
-_MEASURED = ("attack", "correct", "cluster", "error", "prediction", "abstained", "steps")
+_MEASURED = ("attack", "correct", "cluster", "error", "prediction", "abstained", "steps", "parts")
 
 
-def _attacked(part: pd.DataFrame, conditions: Sequence[str], huge: Set[str]) -> Json:
+def _attacked(
+    part: pd.DataFrame, conditions: Sequence[str], huge: Set[str], parts: Mapping[str, Sequence[str]]
+) -> Json:
     rows = part[[column for column in _MEASURED if column in part]]
     under = {} if rows.empty else dict(list(rows.groupby("attack")))
-    return {name: _accuracy(under.get(name, rows[:0]), name in huge) for name in conditions}
+    return {name: _accuracy(under.get(name, rows[:0]), name in huge, parts.get(name, ())) for name in conditions}
 
 
-def _accuracy(part: pd.DataFrame, huge: bool) -> Json:
-    correct = [] if part.empty else part["correct"].tolist()
-    share = stats.clustered_proportion(correct, clusters_of(part))
+def _accuracy(part: pd.DataFrame, huge: bool, parts: Sequence[str]) -> Json:
+    share = _share([] if part.empty else part["correct"].tolist(), part)
     return {
-        "accuracy": share.estimate,
-        "lower": share.lower,
-        "upper": share.upper,
-        "correct": share.count,
-        "n": share.n,
-        "clusters": share.clusters,
-        "few": share.few,
+        **share,
         **_outcomes(part),
-        "image_blind": share.count if huge else None,
+        "image_blind": share["correct"] if huge else None,
+        "parts": {name: _share(_left_by(name, part), part) for name in parts} or None,
     }
+
+
+def _share(correct: Sequence[bool], part: pd.DataFrame) -> Json:
+    found = stats.clustered_proportion(correct, clusters_of(part))
+    return {
+        "accuracy": found.estimate,
+        "lower": found.lower,
+        "upper": found.upper,
+        "correct": found.count,
+        "n": found.n,
+        "clusters": found.clusters,
+        "few": found.few,
+    }
+
+
+def _left_by(name: str, part: pd.DataFrame) -> list[bool]:
+    """Whether each item was right after this part of an attack; one that did not meet it was wrong before."""
+    met = [] if part.empty else part["parts"].tolist()
+    return [isinstance(one, dict) and one.get(name, False) for one in met]
 
 
 def _outcomes(part: pd.DataFrame) -> Json:

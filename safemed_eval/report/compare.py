@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from safemed_eval import paired, stats
 from safemed_eval.report._aligned import (
+    ASKING,
     AVERAGE_RADIUS,
     Pair,
     Values,
@@ -110,6 +111,7 @@ class Comparison:
     candidate: str
     verdict: Verdict
     same_weights: bool
+    """And asked in the same way."""
     items: int
     rules: Rules
     overall: list[Change]
@@ -141,6 +143,7 @@ def compare(
     *,
     radii: str | None = None,
     rules: Rules | None = None,
+    across_prompts: bool = False,
 ) -> Comparison:
     """Whether the run `candidate` is significantly less robust than the run `baseline`.
 
@@ -151,6 +154,7 @@ def compare(
 
     Args:
         radii: see `grammar.radii`; by default 0, 0.5 and 1 sigma, or all that sequential runs were asked for.
+        across_prompts: the models may have been asked in different ways, as one that reasons and one that does not.
     Returns:
         "regression": a significant drop of at least `min_drop`, in all items, of some measure.
         "no regression": for every measure outcomes are identical, or the drop is less than `margin` with confidence
@@ -164,11 +168,11 @@ def compare(
     """
     rules = rules or Rules()
     one, two = load(Path(baseline)), load(Path(candidate))
-    refuse_other_specs(one, two)
+    refuse_other_specs(one, two, across_prompts=across_prompts)
     for run in (one, two):
         refuse_incomplete(run)
     measures, about = measures_of(one, two, radii)
-    same = bool(weights_of(one)) and weights_of(one) == weights_of(two)
+    same = bool(weights_of(one)) and weights_of(one) == weights_of(two) and one.spec.get(ASKING) == two.spec.get(ASKING)
     clusters = stats.cluster_codes(about["cluster"].tolist())
     overall = judge(measures, clusters, rules, slices={ALL: np.ones(len(about), dtype=bool)})
     groups = {

@@ -41,6 +41,7 @@ class LoadedRun:
         frame: one row per record, with `cluster` beside the record's own fields; a modality or question type that is
             not known is "unknown".
         alpha: at which certificates were read; None for `evaluate`.
+        with_images: whether a report may show images that the run has kept.
     """
 
     out: Path
@@ -48,6 +49,7 @@ class LoadedRun:
     meta: Json
     frame: pd.DataFrame
     alpha: float | None
+    with_images: bool = True
 
     @property
     def spec(self) -> Json:
@@ -74,6 +76,11 @@ class LoadedRun:
     def sequential(self) -> bool:
         """Whether a `certify` run draws as many noisy copies as it takes to decide its radii, and knows no others."""
         return self.spec.get("sampling") == SEQUENTIAL
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are kept images to show."""
+        return self.with_images and (self.out / "images").is_dir()
 
     @property
     def unfinished(self) -> int:
@@ -132,9 +139,11 @@ def _model_of(meta: Json) -> str:
     return f"{name}, smoothed at sigma {voting['sigma']:g}" if voting else name
 
 
-def load_all(runs: Sequence[str], *, alpha: float | None = None) -> list[LoadedRun]:
+def load_all(runs: Sequence[str], *, alpha: float | None = None, images: bool = True) -> list[LoadedRun]:
     """Read several, each written as FOLDER or NAME=FOLDER, and tell those of one name apart.
 
+    Args:
+        images: whether a report of them may show kept images.
     Raises:
         SpecError: a folder is given twice, or two runs are given one name.
     """
@@ -144,7 +153,8 @@ def load_all(runs: Sequence[str], *, alpha: float | None = None) -> list[LoadedR
         named = bool(equals) and not Path(text).exists()
         if named and not (name and folder):
             raise SpecError(f"{text}: write NAME=FOLDER, or the folder alone")
-        loaded.append(load(Path(folder if named else text), alpha=alpha, name=name if named else None))
+        run = load(Path(folder if named else text), alpha=alpha, name=name if named else None)
+        loaded.append(replace(run, with_images=images))
         given += [(name, loaded[-1].kind)] if named else []
     twice = [str(out) for out, count in Counter(run.out.resolve() for run in loaded).items() if count > 1]
     twice += [name for (name, _), count in Counter(given).items() if count > 1]

@@ -6,22 +6,19 @@ of what was written: a model need not have come to its answer in that way.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from statistics import median
 
 import pandas as pd
 
 from safemed_eval import stats
 from safemed_eval.core import Question
-from safemed_eval.models.answers import conclusion, rationale
+from safemed_eval.models.answers import Told, told
 from safemed_eval.report.load import SLICES, Json, LoadedRun
 from safemed_eval.rounding import percent
 
 CLEAN = "clean"
-_TAGS = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 COLUMNS = {
     "parsable": "parsable",
     "rationale": "with rationale",
@@ -73,20 +70,26 @@ class _Record:
     condition: str
     slices: tuple[str, str]
     cluster: str
-    text: str | None
     answer: int | None
-    rationale: str | None
-    """Without case and runs of blanks."""
-    conclusion: int | None
+    told: Told | None
+    """What its text is like; None where it has none."""
+
+    @property
+    def rationale(self) -> str | None:
+        return self.told.rationale if self.told else None
+
+    @property
+    def conclusion(self) -> int | None:
+        return self.told.conclusion if self.told else None
 
 
 def reasoning(run: LoadedRun) -> Reasoning | None:
     """Read the texts of a run; None where it has none."""
-    if run.frame.empty or "text" not in run.frame or run.frame["text"].isna().all():
+    if all(name not in run.frame or run.frame[name].isna().all() for name in ("text", "told")):
         return None
     records = _records(run.frame)
     conditions = [
-        name for name in run.conditions if any(one.text is not None for one in records if one.condition == name)
+        name for name in run.conditions if any(one.told is not None for one in records if one.condition == name)
     ]
     clean = {one.item: one for one in records if one.condition == CLEAN}
     by_modality, by_question_type = (
@@ -102,31 +105,32 @@ def reasoning(run: LoadedRun) -> Reasoning | None:
 
 def _records(frame: pd.DataFrame) -> list[_Record]:
     found = []
-    names = ["item", "attack", *SLICES, "cluster", "text", "prediction", "question", "options"]
-    for item, attack, modality, kind, cluster, text, answer, question, options in frame[names].itertuples(index=False):
-        written = text if isinstance(text, str) else None
-        asked = Question(text=question, options=tuple(options))
-        said, leads_to = (None, None) if written is None else _read(written, asked)
+    names = ["item", "attack", *SLICES, "cluster", "prediction"]
+    for (item, attack, modality, kind, cluster, answer), read in zip(
+        frame[names].itertuples(index=False), _told(frame), strict=True
+    ):
         found.append(
             _Record(
                 item=item,
                 condition=attack,
                 slices=(modality, kind),
                 cluster=cluster,
-                text=written,
                 answer=None if pd.isna(answer) else int(answer),
-                rationale=said,
-                conclusion=leads_to,
+                told=read,
             )
         )
     return found
 
 
-@lru_cache(maxsize=2**16)
-def _read(text: str, question: Question) -> tuple[str | None, int | None]:
-    """The rationale of a text, and where it leads; tables and page of a report ask for the same."""
-    said = rationale(text, question)
-    return (None, None) if said is None else (" ".join(said.casefold().split()), conclusion(said, question))
+def _told(frame: pd.DataFrame) -> Iterator[Told | None]:
+    """What the text of each row is like: read from it, or as it was read before the text was withheld."""
+    asked = frame[["question", "options"]].itertuples(index=False)
+    texts, kept = (frame[name] if name in frame else [None] * len(frame) for name in ("text", "told"))
+    for text, read, (question, options) in zip(texts, kept, asked, strict=True):
+        if isinstance(text, str):
+            yield told(text, Question(text=question, options=tuple(options)))
+        else:
+            yield Told(**read) if isinstance(read, dict) else None
 
 
 def _measured(records: Sequence[_Record], conditions: Sequence[str], clean: Mapping[str, _Record]) -> Json:
@@ -134,12 +138,12 @@ def _measured(records: Sequence[_Record], conditions: Sequence[str], clean: Mapp
 
 
 def _cell(records: Sequence[_Record], clean: Mapping[str, _Record]) -> Json:
-    texts = [one.text for one in records if one.text is not None]
+    texts = [one.told for one in records if one.told is not None]
     concluded = [one for one in records if one.answer is not None and one.conclusion is not None]
     cell = {
         "n": len(records),
         "texts": len(texts),
-        "words": median(len(_TAGS.sub(" ", text).split()) for text in texts) if texts else None,
+        "words": median(text.words for text in texts) if texts else None,
         "parsable": _share(records, [one.answer is not None for one in records]),
         "rationale": _share(records, [one.rationale is not None for one in records]),
         "agreement": _share(concluded, [one.answer == one.conclusion for one in concluded]),

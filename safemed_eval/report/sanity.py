@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from safemed_eval.core import PRECISION, REPEATS
+from safemed_eval.faults import BROKEN_GRADIENT
 from safemed_eval.report._duels import Duels, in_one_ball, searches, strength, takes_more
 from safemed_eval.report.load import LoadedRun
 
@@ -23,7 +24,7 @@ Answer = tuple[Status, str]
 RISING = 0.1
 """A search that gains more than this share of its whole climb in its last quarter has not come to its end."""
 DEAD = 0.05
-"""Share of gradients that are zero above which an attack has not been made."""
+"""Share of gradients that are zero, or not finite, above which an attack has not been made."""
 MISSED = 0.05
 """Share of an attack's survivors that one without gradients may flip."""
 UNDONE = 0.1
@@ -105,7 +106,7 @@ def _steps_are_enough(duels: Duels) -> Answer:
         if rising:
             gains[name] = float(np.median(rising)), len(rising)
     found += [
-        f"the {count} survivors of {name} gain {_percent(gain)} of their climb in its last quarter"
+        f"the survivors of {name} ({count}) gain {_percent(gain)} of their climb in its last quarter"
         for name, (gain, count) in gains.items()
         if gain > RISING
     ]
@@ -120,10 +121,14 @@ def _steps_are_enough(duels: Duels) -> Answer:
 def _gradients_are_there(duels: Duels) -> Answer:
     frame = duels.run.frame
     dead = frame["dead"].dropna().tolist() if "dead" in frame else []
-    if not dead:
+    broken = int(frame["error"].str.startswith(BROKEN_GRADIENT).eq(True).sum())
+    searches = len(dead) + broken
+    if not searches:
         return "n/a", "no attack took a gradient, or the run is of an older version"
-    share = float(np.mean(dead))
-    return ("fail" if share > DEAD else "warn" if share else "pass"), f"{_percent(share)} were zero at every pixel"
+    share = (sum(dead) + broken) / searches
+    detail = f"{_percent(float(np.mean(dead)) if dead else 0.0)} were zero at every pixel"
+    detail += f"; {broken} of {searches} searches met one that is not finite, and failed" if broken else ""
+    return ("fail" if share > DEAD else "warn" if share else "pass"), detail
 
 
 def _gradients_win(duels: Duels) -> Answer:
@@ -199,7 +204,7 @@ _CHECKS: dict[str, Callable[[Duels], Answer]] = {
     "a larger eps is stronger": _more_eps_is_stronger,
     "a huge eps flips everything": _everything_falls,
     "more steps would not help": _steps_are_enough,
-    "gradients are not zero": _gradients_are_there,
+    "gradients are finite and not zero": _gradients_are_there,
     "gradients beat what sees none": _gradients_win,
     PRECISION: _precision,
     "8-bit rounding undoes nothing": _rounding,

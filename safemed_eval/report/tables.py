@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from safemed_eval import grammar
 from safemed_eval.report._sampling import SEQUENTIAL_BOUNDS
-from safemed_eval.report._text import latex, markdown
+from safemed_eval.report._text import latex, markdown, spreadsheet
 from safemed_eval.report.breakdown import Summary, breakdown
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order, radii_of
 from safemed_eval.report.reasoning import COLUMNS, MEANING, reasoning, shown
@@ -26,6 +27,14 @@ _CERTIFIED = (
     "radius, 0 where wrong or abstained; no radius counts above the ceiling of the sample budget, so that ACR and the "
     "median compare at equal sigma, n and alpha only. Certified values are rounded down."
 )
+_PARTS = (
+    "Attacks made of several: accuracy in % under each part, and under all parts, which is the figure of the attack; "
+    "with 95 % intervals. The parts of suite are met one after the other, and what fell to one is not right under the "
+    "next; those of adaptive are met by every item."
+)
+_REASONING = f"What was written, shares in % and their numbers. {MEANING}"
+_LONGEST_NAME = 80
+"""Of a run, in the name of a file."""
 _FEW = "\u2020"
 _FEW_NOTE = f" {_FEW}: items share effectively fewer than ten patients or images, too few to trust the interval."
 _WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
@@ -74,12 +83,14 @@ def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str | None) 
         files.append(folder / f"{table.name}.md")
         body = table.shown.map(markdown).rename(columns=markdown).to_markdown(index=False, disable_numparse=True)
         files[-1].write_text(f"{markdown(table.caption)}\n\n{body}\n", encoding="utf-8", errors="replace")
-        table.values.to_csv(folder / f"{table.name}.csv", index=False, errors="replace")
+        cells = table.values.map(spreadsheet).rename(columns=spreadsheet)
+        cells.to_csv(folder / f"{table.name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC, errors="replace")
         (folder / f"{table.name}.tex").write_text(_latex(table), encoding="utf-8", errors="replace")
-    for run in runs:
-        if run.kind == "certify" and not run.frame.empty:
-            name = re.sub(r"[^\w.=-]+", "-", run.name)
-            cohen(run).to_csv(folder / f"certified-{name}.tsv", sep="\t", index=False)
+    certified = [run for run in runs if run.kind == "certify" and not run.frame.empty]
+    names = [re.sub(r"[^\w.=-]+", "-", run.name)[-_LONGEST_NAME:] for run in certified]
+    for place, (name, run) in enumerate(zip(names, certified, strict=True)):
+        again = names[:place].count(name)
+        cohen(run).to_csv(folder / f"certified-{name}{f'-{again + 1}' if again else ''}.tsv", sep="\t", index=False)
     return files
 
 
@@ -91,28 +102,17 @@ def tables_of(runs: Sequence[LoadedRun], *, radii: str | None) -> Iterator[Table
     for run in runs:
         if run.kind == "certify":
             certified.append((run, breakdown(run, grammar.radii(radii, run.smoothing.sigma))))
-    for studies, rows_of, caption, name in (
-        (evaluated, _accuracy_rows, _ACCURACY + _warnings(evaluated), "accuracy"),
-        (
-            certified,
-            _certified_rows,
-            _CERTIFIED + _sampling(certified) + _alphas(certified) + _warnings(certified),
-            "certified",
-        ),
-    ):
-        if not studies:
-            continue
-        yield _table(name, caption, [{"run": run.name} | row for run, s in studies for row in rows_of(run, s.overall)])
-        for column, title in SLICES.items():
-            rows = [
-                {title: slice_, "run": run.name} | row
-                for slice_ in _slices(studies, column)
-                for run, summary in studies
-                if slice_ in (group := _group(summary, column))
-                for row in rows_of(run, group[slice_])
-            ]
-            yield _table(f"{name}-by-{title.replace(' ', '-')}", caption, rows)
-    yield from _reasoning_tables(evaluated)
+    written = [(run, found) for run, _ in evaluated if (found := reasoning(run))]
+    warnings = _warnings(evaluated)
+    yield from _broken_down("accuracy", _ACCURACY + warnings, evaluated, _accuracy_rows)
+    yield from _broken_down(
+        "certified",
+        _CERTIFIED + _sampling(certified) + _alphas(certified) + _warnings(certified),
+        certified,
+        _certified_rows,
+    )
+    yield from _broken_down("parts", _PARTS + warnings, evaluated, _part_rows)
+    yield from _broken_down("reasoning", _REASONING + warnings, written, _reasoning_rows)
     for column, title in SLICES.items():
         if evaluated:
             yield _paper(evaluated, column, f"methods-by-{title.replace(' ', '-')}")
@@ -125,8 +125,41 @@ def tables_of(runs: Sequence[LoadedRun], *, radii: str | None) -> Iterator[Table
     )
 
 
-Row = dict[str, tuple[str, Json]]
-"""Column -> what is shown, and the numbers behind it."""
+Row = dict[str, Any]
+"""Column -> a name, or what is shown and the numbers behind it."""
+
+
+class _BrokenDown(Protocol):
+    """A Summary, or a Reasoning."""
+
+    @property
+    def overall(self) -> Json: ...
+    @property
+    def by_modality(self) -> dict[str, Json]: ...
+    @property
+    def by_question_type(self) -> dict[str, Json]: ...
+
+
+def _broken_down(
+    name: str,
+    caption: str,
+    studies: Sequence[tuple[LoadedRun, _BrokenDown]],
+    rows_of: Callable[[LoadedRun, Json], Iterator[Row]],
+) -> Iterator[Table]:
+    """The table of all items, and one for each way to slice them; none where there are no rows."""
+    whole = [{"run": run.name} | row for run, found in studies for row in rows_of(run, found.overall)]
+    if not whole:
+        return
+    yield _table(name, caption, whole)
+    for column, title in SLICES.items():
+        rows = [
+            {title: slice_, "run": run.name} | row
+            for slice_ in _slices(studies, column)
+            for run, found in studies
+            if slice_ in (group := _group(found, column))
+            for row in rows_of(run, group[slice_])
+        ]
+        yield _table(f"{name}-by-{title.replace(' ', '-')}", caption, rows)
 
 
 def _accuracy_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
@@ -155,28 +188,15 @@ def _bound(run: LoadedRun, value: float | None) -> str:
     return radius_at_least(value) if run.sequential else radius(value)
 
 
-def _reasoning_tables(studies: Sequence[tuple[LoadedRun, Summary]]) -> Iterator[Table]:
-    written = [(run, found) for run, _ in studies if (found := reasoning(run))]
-    if not written:
-        return
-    caption = f"What was written, shares in % and their numbers. {MEANING}{_warnings(studies)}"
-    whole = [{"run": run.name} | row for run, found in written for row in _reasoning_rows(found.overall)]
-    yield _table("reasoning", caption, whole)
-    for column, title in SLICES.items():
-        groups = [
-            (run, found.by_modality if column == "modality" else found.by_question_type) for run, found in written
-        ]
-        rows = [
-            {title: name, "run": run.name} | row
-            for name in in_order({name for _, group in groups for name in group})
-            for run, group in groups
-            if name in group
-            for row in _reasoning_rows(group[name])
-        ]
-        yield _table(f"reasoning-by-{title.replace(' ', '-')}", caption, rows)
+def _part_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
+    for condition, cell in numbers.items():
+        if cell["parts"]:
+            left = {name: (_cell(percent(one["accuracy"]), one), one) for name, one in cell["parts"].items()}
+            whole = (_cell(percent(cell["accuracy"]), cell), {key: cell[key] for key in _KEPT})
+            yield {"attack": condition, "n": (str(cell["n"]), {}), "all parts": whole} | left
 
 
-def _reasoning_rows(numbers: Json) -> Iterator[dict[str, Any]]:
+def _reasoning_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
     for condition, cell in numbers.items():
         words = "n/a" if cell["words"] is None else f"{cell['words']:g}"
         sizes = {"n": (str(cell["n"]), {}), "words": (words, {key: cell[key] for key in ("words", "texts")})}
@@ -233,7 +253,9 @@ def cohen(run: LoadedRun) -> pd.DataFrame:
             "predict": frame["prediction"].where(certain, -1).astype(int),
             "radius": [f"{floor_to(value, 6):.6f}" for value in frame["radius"].fillna(0.0)],
             "correct": (frame["correct"] & certain).astype(int),
-            "time": [str(timedelta(seconds=float(seconds))) for seconds in frame["seconds"]],
+            "time": [
+                "n/a" if pd.isna(seconds) else str(timedelta(seconds=float(seconds))) for seconds in frame["seconds"]
+            ],
         }
     )
 
@@ -243,13 +265,13 @@ def _cell(share: str, cell: Mapping[str, Any]) -> str:
     return share + (f" [{bounds}]" if bounds else "") + (_FEW if cell["few"] else "")
 
 
-def _group(summary: Summary, column: str) -> dict[str, Json]:
-    return summary.by_modality if column == "modality" else summary.by_question_type
+def _group(found: _BrokenDown, column: str) -> dict[str, Json]:
+    return found.by_modality if column == "modality" else found.by_question_type
 
 
-def _slices(studies: Sequence[tuple[LoadedRun, Summary]], column: str) -> list[str]:
+def _slices(studies: Sequence[tuple[LoadedRun, _BrokenDown]], column: str) -> list[str]:
     """All slices of these runs, the known ones first and in their fixed order."""
-    names = {name for _, summary in studies for name in _group(summary, column)}
+    names = {name for _, found in studies for name in _group(found, column)}
     return in_order(names)
 
 

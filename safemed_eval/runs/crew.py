@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import signal
-import threading
+import platform
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safemed_eval.errors import RunError, SpecError, UserError
+from safemed_eval.errors import RunError, UserError
+from safemed_eval.runs.cluster import Places, connected, one_line, places
+from safemed_eval.runs.provenance import code_sha256
 from safemed_eval.runs.store import differences
-from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
     from safemed_eval.runs.workers import Ready, Reply, Setup, Store, Unit
@@ -34,18 +32,10 @@ TRIES = 3
 """So many workers may die on a unit, or in loading their model, before it is given up."""
 HOPELESS = 3 * TRIES
 """So many deaths in a row, with nothing done in between, are not the items' fault."""
-_AHEAD = 2
+AHEAD = 2
 """Units that a worker is given at a time: the next is there when one is done."""
 _POLL_S = 1.0
 _PATIENCE_S = 60.0
-_OBJECTS_BYTES = 2**28
-"""Ray's own store, through which larger answers go; its default is a third of the memory."""
-
-
-def refuse_without_ray() -> None:
-    """Tell before anything is loaded that Ray is not installed."""
-    if find_spec("ray") is None:
-        raise SpecError("--ray needs Ray, which is not installed; pip install 'safemed-eval[ray]'")
 
 
 @contextmanager
@@ -58,8 +48,9 @@ def crew(setup: Setup, store: Store, *, address: str, workers: int | None, tell:
     Raises:
         UserError: Ray cannot be had, or the first worker that came up could not load its model, or no other could.
     """
-    with _connected(address):
-        team = Crew(setup, store, _places(setup, address, workers), tell)
+    with connected(address) as ray:
+        room = places(address, workers, setup.model.device, ray.cluster_resources())
+        team = Crew(setup, store, room, tell)
         try:
             team.start()
             yield team
@@ -67,121 +58,34 @@ def crew(setup: Setup, store: Store, *, address: str, workers: int | None, tell:
             team.stop()
 
 
-@contextmanager
-def _connected(address: str) -> Iterator[None]:
-    """Ray, started or joined. One that this process is connected to already is used, and left running."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        _connect(address)
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _connect(address: str) -> None:
-    import ray
-
-    settings: dict[str, Any] = {}
-    if address == "local":
-        if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # nobody else on this machine may hand it work
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        settings = {"include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
-    terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-    except SystemExit:  # Ray's own answer to SIGTERM
-        raise KeyboardInterrupt from None
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise RunError(f"--ray {address}: {_one_line(error)}") from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, terminate)
-    # Ray prints what becomes of its processes on stdout, where --json is. What matters is told by `Crew`.
-    ray._private.worker.print_to_stdstream = lambda *_, **__: None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Places:
-    """What each worker asks Ray for."""
-
-    address: str
-    workers: int
-    threads: int
-    gpu: bool
-
-    @property
-    def options(self) -> dict[str, Any]:
-        # On this machine cores are shared out by threads. On a cluster Ray must know what a worker takes.
-        cores = 0 if self.address == "local" else 1 if self.gpu else self.threads
-        return {"num_cpus": cores, "num_gpus": int(self.gpu), "max_restarts": 0, "max_task_retries": 0}
-
-
-def _places(setup: Setup, address: str, workers: int | None) -> _Places:
-    import ray
-
-    there = ray.cluster_resources()
-    gpus, cores = int(there.get("GPU", 0)), max(1, int(there.get("CPU", 1)))
-    device = setup.model.device
-    if device == "cuda" and not gpus:
-        raise SpecError(f"--device cuda: Ray ({address}) knows of no GPU")
-    gpu = gpus > 0 and device != "cpu"
-    count = workers or (gpus if gpu else max(1, cores // 2))
-    if gpu and count > gpus:
-        raise SpecError(f"--workers {count}: Ray ({address}) has {gpus} GPUs, and each worker needs one of its own")
-    if not gpu and address != "local" and count > cores:
-        raise SpecError(f"--workers {count}: Ray ({address}) has {cores} cores, and each worker needs one")
-    return _Places(address=address, workers=count, threads=max(1, cores // count), gpu=gpu)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Where:
-    """Where an actor has been placed."""
-
-    host: str
-    node: str
-    version: str
-
-
 class _Actor:
     """What runs in a worker's process."""
 
-    def where(self) -> _Where:
-        import platform
-
+    def where(self) -> tuple[str, str, str]:
+        """Where it has been placed: name of the machine, Ray's id of the node; and which code is there."""
         import ray
 
-        return _Where(host=platform.node(), node=ray.get_runtime_context().get_node_id(), version=__version__)
+        return platform.node(), ray.get_runtime_context().get_node_id(), code_sha256()
 
     def load(
-        self, setup: Setup, threads: int, folder: str, identity: Mapping[str, Any] | None
+        self, setup: Setup, folder: str, identity: Mapping[str, Any] | None
     ) -> tuple[Ready | UserError, list[str]]:
-        """Load and check the model; paths mean what they mean in the folder in which the run was started.
+        """Load and check the model.
 
         Args:
-            identity: of the model's files; compared with what is found here, unless it is None.
+            folder: that in which the run was started, for relative paths; it need not be there.
+            identity: of the models' files; compared with what is found here, unless it is None.
         """
-        import torch
-
         from safemed_eval.data import pixels_of
         from safemed_eval.runs.workers import Host
 
         self._notes = _Notes()
-        torch.set_num_threads(threads)
         try:
-            try:
+            with suppress(OSError):
                 os.chdir(folder)
-            except OSError as error:
-                raise RunError(
-                    f"{folder}: {error.strerror}; workers need the files of the run in the same place"
-                ) from None
             pixels_of(setup.first)
-            if identity is not None and (other := differences(identity, setup.model.source.identity)):
-                raise RunError(f"--model {setup.model.source.name} is another model here: {'; '.join(other)}")
+            if identity is not None and (other := differences(identity, setup.identity)):
+                raise RunError(f"other models are here: {'; '.join(other)}")
             self._host = Host(setup)
         except UserError as error:
             return error, self._notes.taken()
@@ -230,7 +134,9 @@ class _Worker:
     actor: Any
     placing: Any
     loading: Any = None
-    where: _Where | None = None
+    host: str = "an unknown node"
+    away: bool = False
+    """Whether it is on another node than this process."""
     ready: Ready | None = None
     sent: deque[tuple[Unit, Any]] = field(default_factory=deque)
     """Units, in the order in which it does them."""
@@ -245,20 +151,17 @@ class _Worker:
             return self.sent[0][1] if self.sent else None
         return self.placing if self.loading is None else self.loading
 
-    @property
-    def host(self) -> str:
-        return self.where.host if self.where else "an unknown node"
-
 
 class Crew:
     """Several workers; see `workers.Team`."""
 
-    def __init__(self, setup: Setup, store: Store, places: _Places, tell: Tell) -> None:
+    def __init__(self, setup: Setup, store: Store, places: Places, tell: Tell) -> None:
         import ray
 
         self._ray, self._store, self._places, self._tell = ray, store, places, tell
-        self._setup = _on(setup, "cuda" if places.gpu else "cpu")
+        self._setup = _on(setup, "cuda" if places.gpu else "cpu", places.threads)
         self._class = ray.remote(_Actor).options(**places.options)
+        self._code = code_sha256()
         self._home = ray.get_runtime_context().get_node_id()
         self._identity: Mapping[str, Any] | None = None
         self._workers: list[_Worker] = []
@@ -268,7 +171,7 @@ class Crew:
         self._in_a_row = 0
         self._first: Ready | None = None
         self._refusal: UserError | None = None
-        self._heard = time.monotonic()
+        self._heard, self._patience_s = time.monotonic(), _PATIENCE_S
         self.about: Mapping[str, Any] = {"ray": places.address, "workers": places.workers, "threads": places.threads}
 
     @property
@@ -317,12 +220,12 @@ class Crew:
             Units that are not tried any more, as failed.
         """
         ready = [worker for worker in self._workers if worker.ready]
-        for ahead in range(1, _AHEAD + 1):
+        for ahead in range(1, AHEAD + 1):
             for worker in ready:
                 while len(worker.sent) < ahead:
                     while len(self._todo) <= len(self._workers) and (fresh := next(units, None)) is not None:
                         self._todo.append(fresh)
-                    if not self._todo or (ahead > 1 and len(self._todo) <= len(self._workers)):
+                    if not self._todo or (ahead > 1 and (len(self._todo) <= len(self._workers) or self._apart(worker))):
                         break
                     unit = self._todo.popleft()
                     if self._deaths[unit.name] >= TRIES:
@@ -330,15 +233,24 @@ class Crew:
                     else:
                         worker.sent.append((unit, worker.actor.do.remote(unit)))
 
+    def _apart(self, worker: _Worker) -> bool:
+        """Whether the next unit must not wait behind that of the worker: on one of them a worker has died.
+
+        An answer that was just given may be lost with a process that dies on what follows.
+        """
+        return any(self._deaths[unit.name] for unit in (worker.sent[-1][0], self._todo[0]))
+
     def _answering(self) -> list[_Worker]:
         """Wait until some worker has answered, for a while."""
         heads = {worker.head: worker for worker in self._workers if worker.head is not None}
-        done, _ = self._ray.wait(list(heads), num_returns=1, timeout=_POLL_S)
+        self._ray.wait(list(heads), num_returns=1, timeout=_POLL_S)
+        # All that have: the first of them must not starve the others.
+        done, _ = self._ray.wait(list(heads), num_returns=len(heads), timeout=0)
         now = time.monotonic()
         if done or any(worker.loading is not None or worker.ready for worker in self._workers):
             self._heard = now
-        elif now - self._heard > _PATIENCE_S:
-            self._heard = now
+        elif now - self._heard > self._patience_s:
+            self._heard, self._patience_s = now, 2 * self._patience_s
             free = self._ray.available_resources()
             self._tell(
                 f"waiting for Ray ({self._places.address}) to place {len(self._workers)} workers: "
@@ -352,20 +264,21 @@ class Crew:
         try:
             found = ray.get(worker.head)
         except ray.exceptions.RayTaskError as error:
-            return self._leave_out(worker, RunError(_one_line(error.cause if error.cause else error)))
+            return self._leave_out(worker, RunError(one_line(error.cause if error.cause else error)))
         except ray.exceptions.RayError as error:
             if worker.falls + 1 < TRIES:
                 return self._replace(worker, falls=worker.falls + 1)
-            what = "loading its model" if worker.loading is not None else "starting"
-            return self._leave_out(worker, RunError(f"the worker died {what}: {_cause(error)}; try fewer --workers"))
+            what = "starting" if worker.loading is None else "loading its model (try fewer --workers)"
+            return self._leave_out(worker, RunError(f"a worker died {what}: {_cause(error)}"))
         if worker.loading is None:
-            worker.where = found
-            if found.version != __version__:
-                text = f"safemed-eval {found.version} is installed there, here {__version__}"
+            worker.host, node, code = found
+            worker.away = node != self._home
+            if code != self._code:
+                text = (
+                    f"another version of safemed-eval is installed on {worker.host}; all nodes need the one from here"
+                )
                 return self._leave_out(worker, RunError(text))
-            worker.loading = worker.actor.load.remote(
-                self._setup, self._places.threads, str(Path.cwd()), self._identity_for(found)
-            )
+            worker.loading = worker.actor.load.remote(self._setup, str(Path.cwd()), self._identity_for(worker))
             return None
         ready, notes = found
         for line in notes:
@@ -387,12 +300,12 @@ class Crew:
         assert self._first is not None
         return self._first
 
-    def _identity_for(self, where: _Where) -> Mapping[str, Any] | None:
+    def _identity_for(self, worker: _Worker) -> Mapping[str, Any] | None:
         """What a worker on another machine compares its files with."""
-        if where.node == self._home:
+        if not worker.away:
             return None
         if self._identity is None:
-            self._identity = self._setup.model.source.identity
+            self._identity = self._setup.identity
         return self._identity
 
     def _take(self, worker: _Worker) -> Iterator[tuple[Unit, Any]]:
@@ -461,19 +374,21 @@ class Crew:
         """
         self._dismiss(worker)
         self._workers.remove(worker)
+        if worker.away:
+            error = type(error)(f"on {worker.host}, which needs the files of the run at the same paths: {error}")
         self._refusal = self._refusal or error
         if not self._workers:
             raise self._refusal
-        self._tell(f"a worker on {worker.host} is left out: {error}")
+        self._tell(f"a worker is left out: {error}")
 
 
 _DIED = f"the worker died {TRIES} times on this item"
 
 
-def _on(setup: Setup, device: str) -> Setup:
+def _on(setup: Setup, device: str, threads: int | None) -> Setup:
     """The setup for workers that see one GPU, or none."""
     surrogates = {name: replace(loading, device=device) for name, loading in setup.surrogates.items()}
-    return replace(setup, model=replace(setup.model, device=device), surrogates=surrogates)
+    return replace(setup, model=replace(setup.model, device=device, threads=threads), surrogates=surrogates)
 
 
 def _cause(error: Exception) -> str:
@@ -481,13 +396,9 @@ def _cause(error: Exception) -> str:
     text = str(error)
     if "low on memory" in text or type(error).__name__ == "OutOfMemoryError":
         return "Ray ended it, memory ran low"
-    if "node" in text and "dead" in text.partition("node")[2][:80]:
-        return "its node is gone"
+    if "never ran" in text or "creation task" in text:
+        return text.strip().splitlines()[-1]
     return "its process is gone; was it killed, or out of memory?"
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _ordinal(number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,19 @@ class Keeper:
         """Whether it stores this item under this condition."""
         return condition != "clean" and item.id in self._ids
 
-    def __call__(self, item: Item, condition: str, clean: Any, attacked: Any) -> None:
-        """Store one item; canvases are (3, H, W) tensors."""
+    def __call__(
+        self, item: Item, condition: str, clean: Any, attacked: Any, *, called: Callable[[str], str] = str
+    ) -> None:
+        """Store one item; canvases are (3, H, W) tensors, `called` says what its records call it."""
         if not self.wants(item, condition):
             return
         try:
-            self._store(item, condition, clean, attacked)
+            self._store(called(item.id), condition, clean, attacked)
         except OSError as error:
             raise RunError(f"{self._folder}: cannot be written: {error.strerror}; the same command goes on") from None
 
-    def _store(self, item: Item, condition: str, clean: Any, attacked: Any) -> None:
-        stem = _stem(self._folder, item.id, condition)
+    def _store(self, item: str, condition: str, clean: Any, attacked: Any) -> None:
+        stem = _stem(self._folder, item, condition)
         Path(stem).parent.mkdir(parents=True, exist_ok=True)
         _save_png(Path(f"{stem}.clean.png"), clean)
         if self._quantized:

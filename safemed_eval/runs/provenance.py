@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -30,6 +31,14 @@ def session(device: str) -> dict[str, Any]:
         "device": device,
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
     }
+
+
+def code_sha256() -> str:
+    """sha256 over the toolkit's own files: equal where the same code runs, installed or from a checkout."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root)}\n{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

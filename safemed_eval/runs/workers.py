@@ -74,6 +74,12 @@ class Setup:
     first: Item
     surrogates: Mapping[str, Loading] = field(default_factory=dict)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Of the files of all models, by the names that they were called by; reads them once through."""
+        sources = [loading.source for loading in (self.model, *self.surrogates.values())]
+        return {source.name: source.identity for source in sources}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:

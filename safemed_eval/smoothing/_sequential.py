@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from safemed_eval.core import Certificate
-from safemed_eval.smoothing._evidence import Boundary, Floats, Ints, fewest_successes, log_evidence
+from safemed_eval.smoothing._evidence import Boundary, Floats, Ints, log_mixture
 from safemed_eval.smoothing._spec import Sequential
 
 UNPROVED = "no radius certified"
@@ -66,11 +66,11 @@ class Ladder:
     def __init__(self, spec: Sequential) -> None:
         self.spec = spec
         self._bar = -math.log(spec.alpha)
-        self._p0 = ndtr(np.array(list(spec.ladder.values()))[:, None] / spec.sigma)
-        self._needed = fewest_successes(spec.n, self._p0, self._bar)
-        self._reachable = self.height(log_evidence(spec.n, spec.n, self._p0)[:, 0])
-        self._to_certify = Boundary(self._p0, self._bar)
-        self._to_give_up = Boundary(np.maximum(spec.n - self._needed, 0.5) / spec.n, -math.log(GIVE_UP))
+        self._rungs = spec.evidence()
+        self._up = [Boundary(rung.log_e, self._bar) for rung in self._rungs]
+        self._needed = np.array([boundary.at(spec.n) for boundary in self._up])
+        doubt = np.maximum(spec.n - self._needed, 0.5) / spec.n
+        self._down = [Boundary(partial(log_mixture, p0=float(p0)), -math.log(GIVE_UP)) for p0 in doubt]
 
     def follow(self, batches: Iterable[Hits], gold: int) -> SequentialCertificate:
         """Take votes in their order until the rule ends them; what comes after is neither looked at nor asked for.
@@ -79,13 +79,13 @@ class Ladder:
             ValueError: the votes end before the rule does.
         """
         k = t = 0
-        best = np.zeros(len(self._p0))
+        best = np.zeros(len(self._rungs))
         reached = np.zeros(len(best), dtype=bool)
         seen: list[Hits] = []
         for batch in batches:
             hits = np.asarray(batch, dtype=bool)[: self.spec.n - t]
             ks, ts = k + np.cumsum(hits), t + np.arange(1, len(hits) + 1)
-            passed = np.maximum.accumulate(reached[:, None] | (ks >= self._to_certify(ts)), axis=1)
+            passed = np.maximum.accumulate(reached[:, None] | [ks >= up(ts) for up in self._up], axis=1)
             over = self._over(np.logical_and.accumulate(passed).sum(axis=0), ks, ts)
             end = int(over.argmax()) + 1 if over.any() else len(hits)
             best = np.maximum(best, self._peaks(hits[:end], ks[:end], ts[:end]))
@@ -101,18 +101,19 @@ class Ladder:
 
     def _over(self, level: Ints, ks: Ints, ts: Ints) -> npt.NDArray[np.bool_]:
         """At which draws the rule ends, where this many radii are certified."""
-        at = np.minimum(level, len(self._p0) - 1)
-        unlikely = ts - ks >= self._to_give_up(ts)[at, np.arange(len(ts))]
-        return np.asarray((level == len(self._p0)) | unlikely | (ks + self.spec.n - ts < self._needed[at, 0]))
+        at = np.minimum(level, len(self._rungs) - 1)
+        unlikely = ts - ks >= np.array([down(ts) for down in self._down])[at, np.arange(len(ts))]
+        return np.asarray((level == len(self._rungs)) | unlikely | (ks + self.spec.n - ts < self._needed[at]))
 
     def _peaks(self, hits: Hits, ks: Ints, ts: Ints) -> Floats:
         """The largest ln e of each radius: it rises with each success, so that the last ones of a row are enough."""
         last = hits & ~np.append(hits[1:], False)
-        return np.asarray(log_evidence(ks[last], ts[last], self._p0).max(axis=1, initial=0.0))
+        return np.array([rung.log_e(ks[last], ts[last]).max(initial=0.0) for rung in self._rungs])
 
     def _certificate(self, hits: Hits, best: Floats, gold: int) -> SequentialCertificate:
         level = self.height(best)
-        why = CERTIFIED if level >= self._reachable else CAP if len(hits) == self.spec.n else FUTILE
+        reachable = int((self._needed <= self.spec.n).sum())
+        why = CERTIFIED if level >= reachable else CAP if len(hits) == self.spec.n else FUTILE
         return SequentialCertificate(
             **self._read(best, gold),
             max_log_e=dict(zip(self.spec.ladder, best.tolist(), strict=True)),
@@ -131,7 +132,7 @@ class Ladder:
         level, ladder = self.height(best), self.spec.ladder
         return {
             "prediction": gold if level else None,
-            "p_lower": float(self._p0[level - 1, 0]) if level else None,
+            "p_lower": self._rungs[level - 1].p0 if level else None,
             "radius": list(ladder.values())[level - 1] if level else None,
             "abstained": None if level else UNPROVED,
             "certified": {name: place < level for place, name in enumerate(ladder)},

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from scipy.special import ndtr
 
 from safemed_eval import stats
-from safemed_eval.smoothing._evidence import log_evidence
+from safemed_eval.smoothing._evidence import Evidence, evidence_of
 
 MAX_SIGMA = 1000
 MAX_DRAWS = 10**8
@@ -95,12 +96,16 @@ class Sequential:
     @property
     def ceiling(self) -> float | None:
         """The largest of the radii that n unanimous votes certify."""
-        found = None
-        for radius in self.ladder.values():
-            if log_evidence(self.n, self.n, ndtr(radius / self.sigma)) < -math.log(self.alpha):
+        unanimous, found = np.array([self.n]), None
+        for radius, evidence in zip(self.ladder.values(), self.evidence(), strict=True):
+            if evidence.log_e(unanimous, unanimous)[0] < -math.log(self.alpha):
                 break
             found = radius
         return found
+
+    def evidence(self) -> list[Evidence]:
+        """Against p <= Phi(radius / sigma), for the radii from small to large."""
+        return [evidence_of(float(ndtr(radius / self.sigma)), self.n, self.alpha) for radius in self.ladder.values()]
 
     def asked(self, radius: float) -> float | None:
         """The radius as it was asked for, up to rounding; None where it was not. Nothing is known in between."""

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.trainer_utils import get_last_checkpoint
 
-from safemed_eval.errors import RunError
+from safemed_eval.errors import ModelOutputError, RunError
 
 LOG_EVERY = 10
 _TORCH_WRITER = "inline_container"
@@ -55,6 +55,25 @@ def last_checkpoint(place: Path) -> str | None:
         else:
             return last
     return None
+
+
+@contextmanager
+def naming_what_broke(trained: torch.nn.Module) -> Iterator[None]:
+    """Whatever is raised over NaN, by the adversary or by sampling, is told as what it is: a training that failed.
+
+    Raises:
+        RunError: a weight is not finite, or the model's answers or gradients are not.
+    """
+    try:
+        yield
+    except (ModelOutputError, RuntimeError, ValueError) as error:
+        try:
+            refuse_broken(trained)
+        except RunError as named:
+            raise named from error
+        if isinstance(error, ModelOutputError):
+            raise RunError(f"training has broken the model: {error}; try a lower --learning-rate") from error
+        raise
 
 
 @contextmanager

@@ -13,6 +13,11 @@ WARM_UP = 0.03
 """Share of the steps over which a learning rate rises; it then falls as a cosine."""
 
 _GREY_LEVEL = 1 / 255
+MAX_WIDTH = 4096
+"""Of an adapter's rank, of a denoiser's channels and blocks; more are a slip of the hand, and no memory holds them."""
+MAX_STEPS = 10**9
+MAX_TOKENS = 10**6
+MAX_ROWS = 2**16
 
 Method = Literal["sft", "at-sft", "grpo", "at-grpo"]
 
@@ -23,6 +28,13 @@ LEARNING_RATES: dict[tuple[bool, bool], float] = {
     (True, True): 1e-5,
 }
 """By (GRPO?, LoRA?), where none is given: usual values for models of a few billion parameters."""
+
+
+def _refuse(**counts: tuple[int, int]) -> None:
+    """Raise ValueError where one of the counts is below 1, or above the limit beside it."""
+    for name, (count, most) in counts.items():
+        if not 1 <= count <= most:
+            raise ValueError(f"{name} must be at least 1, and at most {most:,}, got {count}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +53,8 @@ class Lora:
     def __post_init__(self) -> None:
         if self.r < 1 or (self.alpha is not None and self.alpha < 1):
             raise ValueError("r and alpha must be at least 1")
+        if self.r > MAX_WIDTH:
+            raise ValueError(f"r must be at most {MAX_WIDTH:,}, got {self.r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout:g}")
 
@@ -52,7 +66,7 @@ class Threats:
     Args:
         eps: size of the ball in [0, 1] pixel units, at least one grey level; by default that of the attack pgd.
         steps: gradient steps of the inner loop.
-        step: size of one, as a fraction of eps; by default 2.5 / steps, at most 1.
+        step: size of one, as a fraction of eps; by default that of the attack pgd.
         share: of the rows, how many are attacked; the others stay clean, which keeps clean accuracy.
         warm_up: over this share of the training eps grows from nothing (for L-infinity, from one grey level).
     """
@@ -111,8 +125,7 @@ class Groups:
             raise ValueError("the reward of a right answer must be above 0, that of the form at least 0")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be above 0, got {self.temperature:g}")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        _refuse(max_new_tokens=(self.max_new_tokens, MAX_TOKENS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +159,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        _refuse(batch_size=(self.batch_size, MAX_ROWS), accumulate=(self.accumulate, MAX_ROWS))
+        _refuse(save_every=(self.save_every, MAX_STEPS), steps=(1 if self.steps is None else self.steps, MAX_STEPS))
         if not 0 < self.epochs < math.inf:
             raise ValueError(f"epochs must be above 0, got {self.epochs:g}")
         if not 0 < self.learning_rate < math.inf:
@@ -204,9 +214,8 @@ class DenoiserRecipe:
             raise ValueError(f"sigma must be above 0, got {self.sigma:g}")
         if not 0 <= self.mse_share <= 1:
             raise ValueError(f"mse_share is a share of the steps, in [0, 1], got {self.mse_share:g}")
-        for name in ("width", "blocks", "steps", "batch_size", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _refuse(width=(self.width, MAX_WIDTH), blocks=(self.blocks, MAX_WIDTH), batch_size=(self.batch_size, MAX_ROWS))
+        _refuse(steps=(self.steps, MAX_STEPS), save_every=(self.save_every, MAX_STEPS))
         for name in ("learning_rate", "stability_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name):g}")

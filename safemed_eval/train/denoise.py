@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from safemed_eval.core import Item
-from safemed_eval.data import Canvas, canvas_of
+from safemed_eval.core import TRAINED_ON, Item
+from safemed_eval.data import Canvas, canvas_of, write_seen
 from safemed_eval.errors import ModelOutputError, RunError
 from safemed_eval.models.denoiser import ResidualDenoiser, Shape, save_denoiser
 from safemed_eval.models.source import ABOUT
@@ -73,6 +73,7 @@ def fit_denoiser(
     if trainer.is_world_process_zero():
         with _loop.writing(out):
             save_denoiser(denoiser, out)
+            write_seen(out / TRAINED_ON, items)
             _loop.write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
     trainer.accelerator.wait_for_everyone()
 

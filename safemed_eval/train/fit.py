@@ -14,8 +14,8 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, SFTConfig
 
-from safemed_eval.core import Item
-from safemed_eval.data import Canvas
+from safemed_eval.core import TRAINED_ON, Item
+from safemed_eval.data import Canvas, write_seen
 from safemed_eval.errors import DataError, SpecError
 from safemed_eval.models.source import ABOUT
 from safemed_eval.models.waist import Waist
@@ -38,6 +38,7 @@ def fit(
     *,
     base: tuple[str, str | None],
     about: Mapping[str, Any],
+    seen: Sequence[Path] = (),
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train, and save the checkpoint into `out`: the model or the adapter, its processor, and how it is asked.
@@ -48,6 +49,7 @@ def fit(
         policy: what is trained, and `model`, the same network behind the waist; see `models.load_to_train`.
         base: what a new adapter names as its base, and its commit on the hub; see `Source.reference`.
         about: what the checkpoint says of its making.
+        seen: files of digests of images that the model has seen before; see `data.write_seen`.
     Raises:
         RunError: training has broken the model, or the disk is full. DataError: there are too few data for one batch.
         SpecError: launched in a way that the adversary does not support.
@@ -84,7 +86,7 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         if adversary and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             raise SpecError("the adversary works on one GPU and with DDP; not with FSDP or DeepSpeed")
-        with _loop.writing(out):
+        with _loop.naming_what_broke(policy), _loop.writing(out):
             trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
         state = trainer.state
         if state.global_step < state.max_steps:
@@ -102,6 +104,7 @@ def fit(
         with _loop.writing(out):
             _tidy(out, base)
             vlm.processor.save_pretrained(out)
+            write_seen(out / TRAINED_ON, items, seen)
             about = {**about, "template": asdict(template)}
             _loop.write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
     trainer.accelerator.wait_for_everyone()

@@ -52,7 +52,7 @@ def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
 
 def _items(run: LoadedRun, condition: str) -> list[Shown]:
     """Up to MOST_ITEMS whose images were kept; those that the attack turned from right to wrong come first."""
-    if not (run.out / "images").is_dir():
+    if not run.has_images:
         return []
     clean, attacked = run.under(CLEAN).set_index("item"), run.under(condition)
     turned = attacked["item"].isin(clean.index[clean["correct"]]) & ~attacked["correct"]

@@ -1,0 +1,171 @@
+"""safemed-eval data audit."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from safemed_eval import data as datasets
+from safemed_eval.cli._cues import show_cues
+from safemed_eval.cli._show import name_cell, on_one_line, print_table, progress, say
+from safemed_eval.core import UNKNOWN
+from safemed_eval.data import NEAR, Audit, Counts, DataSet, Side
+from safemed_eval.errors import DataError, SpecError
+from safemed_eval.rounding import percent
+
+EXAMPLE = (
+    "Example: safemed-eval data audit medr1:Splits/modality/train medr1:Splits/modality/test --data-root OmniMedVQA "
+    "--near"
+)
+_SHOWN = 5
+_WAYS = {"path": "same path", "file": "same file", "pixels": "same pixels", "near": "looks alike"}
+
+
+def audit(
+    a: Annotated[str, typer.Argument(metavar="A", help="The training set, as --data of evaluate and certify.")],
+    b: Annotated[
+        str | None, typer.Argument(metavar="B", help="The test set. Without it: what gives answers away in A.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="As --data-root of evaluate and certify, for both.")] = None,
+    data_root_b: Annotated[Path | None, typer.Option(help="For B, where it has another.")] = None,
+    near: Annotated[
+        bool,
+        typer.Option(
+            "--near", help=f"Also find images that look alike: perceptual hashes of 256 bits, {NEAR} or fewer differ."
+        ),
+    ] = False,
+    paths_only: Annotated[
+        bool, typer.Option("--paths-only", help="Open no image: compare paths, questions and patients.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, with every shared image, instead of tables.")
+    ] = False,
+) -> None:
+    """Does a test set share images, questions or patients with a training set? And what gives answers away?
+
+    Exit code 0: nothing is shared; 1: something is; 2: wrong input; 3: nothing is as far as was compared, but not all
+    images could be read.
+
+    With one data set: how often the gold option alone begins with a small letter, ends with a period or is the longest,
+    and what else answers questions without their image, against what chance gives.
+    """
+    if b is None:
+        given = {"--near": near, "--paths-only": paths_only, "--data-root-b": data_root_b}
+        for option in (option for option, value in given.items() if value):
+            raise SpecError(f"{option} compares two data sets; name the second")
+        show_cues(a, _usable(a, data_root), as_json=json)
+        return
+    if near and paths_only:
+        raise SpecError("--near looks at pixels, which --paths-only leaves out; choose one")
+    train = _usable(a, data_root)
+    test = _usable(b, data_root_b or (None if datasets.is_made(b.partition(":")[0]) else data_root))
+    looks = {}
+    if not paths_only:
+        with progress("reading images", transient=True) as tick:
+            looks = datasets.look_at_all((*train.items, *test.items), tick, likeness=near)
+    with progress("comparing", transient=True) as tick:
+        found = datasets.audit(train, test, looks, near=near, progress=tick)
+    verdict = "shared" if found.leaks else "clean" if found.whole or paths_only else "not all compared"
+    if json:
+        facts = {"a": a, "b": b, "verdict": verdict, "near_bits": NEAR if near else None, **asdict(found)}
+        typer.echo(jsonlib.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        _print(found, verdict, paths_only)
+    raise typer.Exit({"clean": 0, "shared": 1, "not all compared": 3}[verdict])
+
+
+def _usable(spec: str, root: Path | None) -> DataSet:
+    data = datasets.load(spec, root)
+    if not data.items:
+        raise DataError(f"{spec}: none of its {len(data.bad)} questions can be read: {data.bad[0]}")
+    return data
+
+
+def _print(found: Audit, verdict: str, paths_only: bool) -> None:
+    tables = {"modality": found.by_modality, "question type": found.by_question_type}
+    tables = {heading: groups for heading, groups in tables.items() if set(groups) != {UNKNOWN}}
+    names = ["all", *(name for heading, groups in tables.items() for name in (heading, *map(name_cell, groups)))]
+    longest = max(map(len, names))
+    for heading, groups in (tables or {"": {}}).items():
+        rows = [("all", found.overall), *groups.items()]
+        print_table(f"{heading:<{longest}}", [(name, _cells(counts, found)) for name, counts in rows])
+    for line in _sentences(found, paths_only):
+        say(escape(line))
+    for way, text in _WAYS.items():
+        pairs = [one for one in found.shared if one.how[-1] == way]
+        for one in pairs[:_SHOWN]:
+            bits = "" if one.distance is None else f", {one.distance} bits"
+            same = "" if one.of == one.image else f" = {one.of}"
+            say(escape(f"  {on_one_line(one.image)}{on_one_line(same)} ({text}{bits})"))
+        if len(pairs) > _SHOWN:
+            say(f"  ... and {len(pairs) - _SHOWN} more ({text}; --json lists all)")
+    whole = found.overall
+    if verdict == "shared":
+        what = f"{whole.items_shared} of {whole.items} questions ({_share(whole.items_shared, whole.items)})"
+        say(f"B is not independent of A: {what} are about its images or patients.", "bold red")
+    elif verdict == "clean":
+        say("Nothing is shared" + (", by path." if paths_only else "."), "bold green")
+    else:
+        say(
+            "Nothing is shared as far as could be compared; --paths-only says that paths are enough.",
+            "bold yellow",
+        )
+
+
+def _cells(counts: Counts, found: Audit) -> dict[str, str]:
+    cells = {
+        "images": str(counts.images),
+        "shared": f"{counts.images_shared} ({_share(counts.images_shared, counts.images)})",
+        "path": str(counts.path),
+        "file": str(counts.file),
+        "pixels": str(counts.pixels),
+        **({"near": str(counts.near)} if found.near else {}),
+        "items": str(counts.items),
+        "items shared": f"{counts.items_shared} ({_share(counts.items_shared, counts.items)})",
+        "question": str(counts.question),
+        **({"patient": str(counts.patient)} if found.patients else {}),
+    }
+    if not (found.train.read and found.test.read):
+        cells |= dict.fromkeys(("file", "pixels"), "n/a")
+    return cells
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{percent(part / whole if whole else None)} %"
+
+
+def _sentences(found: Audit, paths_only: bool) -> Iterator[str]:
+    yield (
+        "Images of B that are in A: by their path below the data root, the bytes of their file, their decoded pixels. "
+        "question: asked in the same words about the same image. Shared items are about a shared image"
+        + (" or a patient of A." if found.patients else "; patients are not compared, A and B do not both name them.")
+    )
+    for name, side in (("A", found.train), ("B", found.test)):
+        yield f"{name}: {side.items} questions on {side.images} images.{_left_out(side, paths_only)}"
+    if found.other_content:
+        yield f"{found.other_content} images have the path of one in A, but other pixels: they are not counted."
+    if found.near:
+        yield (
+            f"near: not the same, but alike: of the 256 bits of their perceptual hashes (pHash) at most {NEAR} differ. "
+            "Copies that were saved again, resized or made brighter are as close, and so are a few different images, "
+            "such as neighbouring slices of one scan: look at the pairs. Copies that are mirrored, turned or cropped "
+            "are not found."
+        )
+
+
+def _left_out(side: Side, paths_only: bool) -> str:
+    said = f" {side.bad} more questions cannot be read, and are not compared." if side.bad else ""
+    if side.missing and paths_only:
+        return f"{said} Pixels were not looked at: --paths-only."
+    if side.missing:
+        which = f"of {side.missing} of them " if side.read else ""
+        root = " (--data-root names the folder that image paths are relative to)"
+        reason = on_one_line(str(side.reason)) + (root if str(side.reason).startswith("image not found") else "")
+        said += f" Pixels {which}were not looked at: {reason}."
+    return said

@@ -1,0 +1,40 @@
+"""NaN and infinity where they must not be, told by the name of what holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from safemed_eval.errors import CheckpointError
+
+
+def refuse_not_finite(module: torch.nn.Module, where: str) -> None:
+    """Raise CheckpointError where a weight holds NaN or infinity, or a buffer NaN; `where` begins the message.
+
+    A model may well answer with such a weight: where its row is not read, or a maximum hides it.
+    """
+    for name, weight in module.named_parameters():
+        _refuse(name, weight, where, torch.isfinite)
+    for name, buffer in module.named_buffers():
+        _refuse(name, buffer, where, _is_number)  # masks are made of infinities
+
+
+def _refuse(name: str, value: torch.Tensor, where: str, good: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    if value.is_meta or not value.is_floating_point() or value.itemsize < 2 or bool(_sum(value).isfinite()):
+        return
+    broken = int((~good(value)).sum())
+    if broken:
+        hint = "; float16 ends at 65,504, try --dtype bfloat16 or float32" if value.dtype == torch.float16 else ""
+        raise CheckpointError(
+            f"{where}: {broken} of {value.numel()} values of the weight {name} are NaN or infinite{hint}"
+        )
+
+
+def _is_number(value: torch.Tensor) -> torch.Tensor:
+    return ~value.isnan()
+
+
+def _sum(value: torch.Tensor) -> torch.Tensor:
+    """NaN or infinite if a value is, and seldom else: no copy of the weights is made."""
+    return value.detach().sum(dtype=torch.promote_types(value.dtype, torch.float32))

@@ -1,0 +1,116 @@
+"""Ray itself: started on this machine or joined on a cluster, and what its workers ask it for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from safemed_eval.errors import RunError, SpecError
+
+_REACH_S = 10.0
+_OBJECTS_BYTES = 2**28
+"""Ray's own store, through which larger answers go; its default is a third of the memory."""
+
+
+def refuse_without_ray() -> None:
+    """Tell before anything is loaded that Ray is not installed."""
+    if find_spec("ray") is None:
+        raise SpecError("--ray needs Ray, which is not installed; pip install 'safemed-eval[ray]'")
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Ray, started or joined. One that this process is connected to already is used, and left running."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        _connect(address)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    settings: dict[str, Any] = {}
+    if address == "local":
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # nobody else on this machine may hand it work
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        settings = {"include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
+    else:
+        _refuse_silence(address)
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
+    except SystemExit:  # Ray's own answer to SIGTERM
+        raise KeyboardInterrupt from None
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise RunError(f"--ray {address}: {one_line(error)}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)
+    # Ray prints what becomes of its processes on stdout, where --json is. What matters is told by `Crew`.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+
+
+def _refuse_silence(address: str) -> None:
+    """Ray itself would try for minutes to reach an address where nobody is."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise RunError(f"--ray {address}: nobody answers there: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What each worker asks Ray for."""
+
+    address: str
+    workers: int
+    threads: int | None
+    """Of torch; None leaves the choice to torch."""
+    gpu: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        # On this machine cores are shared out by threads. On a cluster Ray must know what a worker takes.
+        cores = 0 if self.address == "local" else 1 if self.gpu else self.threads
+        return {"num_cpus": cores, "num_gpus": int(self.gpu), "max_restarts": 0, "max_task_retries": 0}
+
+
+def places(address: str, workers: int | None, device: str, there: Mapping[str, float]) -> Places:
+    """Where workers go, with what Ray has now. A cluster may grow: more of them than it has room for wait for that."""
+    gpus, cores = int(there.get("GPU", 0)), max(1, int(there.get("CPU", 1)))
+    local = address == "local"
+    if device == "cuda" and not gpus and (local or not workers):
+        wait = "" if local else "; --workers N waits for so many"
+        raise SpecError(f"--device cuda: Ray ({address}) has no GPU{wait}")
+    if device == "cuda" or (device == "auto" and gpus):
+        count = workers or gpus
+        if local and count > gpus:
+            raise SpecError(f"--workers {count}: this machine has {gpus} GPUs, and each worker needs one of its own")
+        return Places(address=address, workers=count, threads=max(1, cores // gpus) if gpus else None, gpu=True)
+    count = workers or max(1, cores // 2)
+    return Places(address=address, workers=count, threads=max(1, cores // count), gpu=False)
+
+
+def one_line(error: BaseException) -> str:
+    """The type of an error, and what it says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
