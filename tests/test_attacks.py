@@ -654,3 +654,21 @@ def test_rows_that_leave_make_room_for_others(spec: str) -> None:
 def run_row(attack: attacks.Attack, net: Net, x: torch.Tensor, labels: torch.Tensor, row: int) -> attacks.Attacked:
     classify = Waist(net, torch.device("cpu")).classify([ABCD])
     return attack(classify, x[row : row + 1], labels[row : row + 1], [generators(len(x))[row]])
+
+
+def test_only_what_asks_for_gradients_says_so() -> None:
+    asking = {spec: attacks.parse(spec).needs_gradients for spec in ("clean", "noise", "fgsm", "pgd", "apgd", "suite")}
+    assert asking == {"clean": False, "noise": False, "fgsm": True, "pgd": True, "apgd": True, "suite": True}
+
+
+@pytest.mark.parametrize("target", ["runner-up", "least-likely", "random"])
+def test_targets_of_many_rows_are_those_of_few(target: str) -> None:
+    """Of questions with two and with four options, shown two at a time: the parts are of different widths."""
+    net, x = Net(), middle_canvases(6)
+    questions = [AB, AB, ABCD, ABCD, AB, ABCD]
+    labels, spec = torch.zeros(6, dtype=torch.int64), attacks.parse(f"pgd:eps=8/255,steps=2,target={target}")
+    waist = Waist(net, torch.device("cpu"))
+    found = [spec(waist.classify(questions, at_once=few), x, labels, generators(6)).targets for few in (2, 6)]
+    assert found[0] == found[1]
+    for question, option in zip(questions, found[0], strict=True):
+        assert 0 < option < len(question.options)
