@@ -654,3 +654,53 @@ def test_rows_that_leave_make_room_for_others(spec: str) -> None:
 def run_row(attack: attacks.Attack, net: Net, x: torch.Tensor, labels: torch.Tensor, row: int) -> attacks.Attacked:
     classify = Waist(net, torch.device("cpu")).classify([ABCD])
     return attack(classify, x[row : row + 1], labels[row : row + 1], [generators(len(x))[row]])
+
+
+def test_only_what_asks_for_gradients_says_so() -> None:
+    asking = {spec: attacks.parse(spec).needs_gradients for spec in ("clean", "noise", "fgsm", "pgd", "apgd", "suite")}
+    assert asking == {"clean": False, "noise": False, "fgsm": True, "pgd": True, "apgd": True, "suite": True}
+
+
+def test_defaults_are_those_that_help_shows() -> None:
+    apgd, pgd = attacks.parse("apgd"), attacks.parse("pgd")
+    assert (apgd.steps, apgd.restarts, pgd.steps, pgd.restarts) == (100, 1, 10, 1)  # type: ignore[attr-defined]
+    sizes = [attacks.parse(f"pgd:eps=1,norm={norm},steps={steps}").step_size for norm, steps in (("l2", 20), ("l2", 3))]  # type: ignore[attr-defined]
+    assert sizes == [4 / 20, 1.0]
+    assert attacks.parse("pgd:eps=1,steps=20").step_size == 2.5 / 20  # type: ignore[attr-defined]
+    for spec in ("fgsm", "pgd"):
+        assert attacks.parse(spec).early_stop and not attacks.parse(spec).on_smoothed.early_stop  # type: ignore[attr-defined]
+
+
+def test_noise_takes_no_step() -> None:
+    assert run("noise", Net(), middle_canvases(3), torch.zeros(3, dtype=torch.int64)).steps == [0, 0, 0]
+
+
+def test_apgd_moves_with_the_momentum_of_the_paper() -> None:
+    """In a bowl whose bottom is the clean image each step of 2 eps leads to the opposite corner of the ball."""
+    x0, shown = torch.full((1, *SHAPE), 0.5), []
+
+    class Bowl:
+        def scores(self, canvas: torch.Tensor, questions: object) -> torch.Tensor:
+            shown.append(canvas.detach().clone())
+            height = 10 + ((canvas - 0.5) ** 2).flatten(1).sum(1)
+            return torch.stack([height, torch.zeros_like(height)], dim=1)
+
+    run("apgd:eps=0.1,steps=20", Bowl(), x0, torch.zeros(1, dtype=torch.int64), AB)
+    start, first, second = shown[1:4]
+    corner = x0 - 0.1 * (start - x0).sign()
+    assert torch.allclose(first, corner, atol=1e-6)
+    opposite = 1 - corner
+    assert torch.allclose(second, first + 0.75 * (opposite - first) + 0.25 * (first - start), atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["runner-up", "least-likely", "random"])
+def test_targets_of_many_rows_are_those_of_few(target: str) -> None:
+    """Of questions with two and with four options, shown two at a time: the parts are of different widths."""
+    net, x = Net(), middle_canvases(6)
+    questions = [AB, AB, ABCD, ABCD, AB, ABCD]
+    labels, spec = torch.zeros(6, dtype=torch.int64), attacks.parse(f"pgd:eps=8/255,steps=2,target={target}")
+    waist = Waist(net, torch.device("cpu"))
+    found = [spec(waist.classify(questions, at_once=few), x, labels, generators(6)).targets for few in (2, 6)]
+    assert found[0] == found[1]
+    for question, option in zip(questions, found[0], strict=True):
+        assert 0 < option < len(question.options)

@@ -25,7 +25,16 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.report import summarize
 from safemed_eval.runs.units import Certificates, Part
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Ladder, Sequential, Smoothing, read_votes, unpack
+from safemed_eval.smoothing import (
+    Ladder,
+    Sequential,
+    Smoothing,
+    Voting,
+    budget_of,
+    read_votes,
+    read_wrong,
+    unpack,
+)
 from safemed_eval.smoothing.certify import count_votes
 
 # ------------------------------------------------------------------------------------------------- other people's code
@@ -91,6 +100,28 @@ def test_certified_accuracy_is_a_line_of_pandas(tmp_path_factory: pytest.TempPat
     assert summary.overall["average_radius"] == pytest.approx(
         frame["radius"].where(frame["correct"], 0).fillna(0).mean()
     )
+
+
+def test_what_is_asked_of_certificates_has_its_limits() -> None:
+    for most in ({"n": 10**8}, {"n0": 10**8}):
+        assert Smoothing(**{"sigma": 0.25, **most}).ceiling
+        with pytest.raises(ValueError, match="between 1 and 100,000,000"):
+            Smoothing(**{"sigma": 0.25, **{name: value + 1 for name, value in most.items()}})
+    assert Voting(sigma=0.25, n=10**8, m=10**4).n == 10**8
+    for beyond in ({"n": 10**8 + 1}, {"m": 10**4 + 1}, {"m": 0}):
+        with pytest.raises(ValueError, match="m between 1 and 10,000"):
+            Voting(**{"sigma": 0.25, **beyond})
+    for spec in ({}, {"sampling": "other", "smoothing": {}}):
+        with pytest.raises(ValueError, match="sampling cannot be"):
+            budget_of(spec)
+
+
+def test_a_wrong_selection_says_whether_it_was_an_answer() -> None:
+    assert read_wrong((9, 1, 0), 0) is None
+    other, silent = read_wrong((1, 9, 0), 0), read_wrong((1, 0, 9), 0)
+    assert other is not None and silent is not None
+    assert (other.abstained, silent.abstained) == ("wrong answer selected", "no answer won")
+    assert other.radius is None and other.votes0 == (1, 9, 0)
 
 
 # ----------------------------------------------------------------------------------------------- whatever the votes are

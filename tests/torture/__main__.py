@@ -57,8 +57,9 @@ def _mutants() -> None:
 
     before = json.loads((REPORT / "mutants.json").read_text()) if (REPORT / "mutants.json").exists() else []
     found = {one["name"]: one for one in before}
-    chosen = [one for one in mutants.sample(MUTANTS) if found.get(one.name, {}).get("fate") != "killed"]
-    left = sorted(chosen, key=lambda one: one.name in found)
+    noticed = {name for name, one in found.items() if one["fate"] in ("killed", "timeout")}
+    left = [one for one in mutants.sample(MUTANTS) if one.name not in noticed]
+    left.sort(key=lambda one: one.name in found)
     for one in mutants.run(left, lambda line: print(line, flush=True)):
         found[one["name"]] = one
         _write("mutants", [found[one.name] for one in mutants.sample(MUTANTS) if one.name in found])

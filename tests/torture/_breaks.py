@@ -125,6 +125,8 @@ def _says(node: ast.AST) -> bool:
         return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return True
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+        return True
     return isinstance(node, (ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom))
 
 

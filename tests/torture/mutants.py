@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -41,6 +42,9 @@ LOADED = (
 
 LONGEST_S = 5.0
 """Tests that take longer, such as simulations, are left out: what only they notice counts as survived."""
+MOST_S = 40.0
+"""Of tests for one change; the quickest are taken."""
+_COLLECTING_S = 40.0
 
 _SMOOTHING = ("test_smoothing.py", "test_sequential.py", "test_crosschecks.py", "test_smoothed.py", "test_falsify.py")
 _ATTACKS = (
@@ -119,11 +123,14 @@ def _tried(one: Break, reach: Reach) -> tuple[str, str | None]:
     if not tests:
         return "unreached", None
     tests.sort(key=lambda name: there[name][0])
+    taken = accumulate(there[name][0] for name in tests)
+    tests = [name for name, seconds in zip(tests, taken, strict=True) if seconds < MOST_S]
     limits = {name: 5 + 4 * there[name][0] for name in tests}
     note = CACHE / "failed"
     note.unlink(missing_ok=True)
 
     def child() -> int:
+        signal.setitimer(signal.ITIMER_PROF, _COLLECTING_S)  # until the first test starts
         sys.meta_path.insert(0, _Broken(f"safemed_eval.{one.module}", file_of(one.module), one.number))
         return int(pytest.main([*_QUIET, "-x", *tests], plugins=[_Fails(note, limits)]))
 
