@@ -16,6 +16,7 @@ from PIL import Image
 
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
+from safemed_eval.models.finite import is_finite
 
 _FOR_TRAINING = ("labels",)
 """What the processor of PaliGemma adds even where nothing is trained; the model would compute a loss from it."""
@@ -92,7 +93,7 @@ def pixel_inputs(processor: Any, canvas: torch.Tensor, call: ImageCall) -> dict[
     outputs = processor.image_processor(images, **{**call.settings, "return_tensors": "pt"})
     inputs = {key: outputs[key] for key in call.outputs}
     for key, value in inputs.items():
-        if not bool(value.isfinite().all()):
+        if not is_finite(value):
             name = type(processor.image_processor).__name__
             raise ModelOutputError(f"{name} returned NaN or infinite {key}; is its image_std 0?")
     return inputs
