@@ -30,6 +30,7 @@ from safemed_eval.errors import CheckpointError, RunError, UserError
 from safemed_eval.models import Asking, resolve
 from safemed_eval.models.loading import Loading
 from safemed_eval.runs import cluster, read_records, units
+from safemed_eval.runs._actor import Actor
 from safemed_eval.runs.crew import HOPELESS, TRIES, Crew, crew
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.smoothing import Smoothing
@@ -283,6 +284,28 @@ def light(item: Item, **settings: Any) -> Setup:
 
 def drawn_item() -> Item:
     return next(iter(data.load("phantom:images=2").items))
+
+
+def test_what_a_broken_device_computed_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the run ends; a worker's process ends, and the crew has the unit done by another."""
+
+    def synchronize(device: Any) -> None:
+        if len(done) == 2:
+            raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    done: list[str] = []
+    team = Alone(light(drawn_item()), print)
+    team._host.model.device.type = "cuda"
+    with pytest.raises(RunError, match=r"^the device failed on c and .*illegal memory access was .* goes on"):
+        done += (unit.name for unit, _ in team.do([Step("a"), Step("b"), Step("c")]))
+    assert done == ["a", "b"]
+    worker = Actor()
+    worker.load(light(drawn_item()), ".", None)
+    worker._host.model.device.type = "cuda"
+    with pytest.raises(SystemExit):
+        worker.do(Step("d"))
 
 
 def test_units_in_line_behind_a_death_were_not_tried(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safemed_eval.errors import RunError, UserError
 from safemed_eval.runs.provenance import code_sha256
 from safemed_eval.runs.store import differences
+from safemed_eval.runs.workers import BrokenDeviceError, Host
 
 if TYPE_CHECKING:
     from safemed_eval.runs.workers import Ready, Reply, Setup, Unit
@@ -36,7 +37,6 @@ class Actor:
             identity: of the models' files; compared with what is found here, unless it is None.
         """
         from safemed_eval.data import pixels_of
-        from safemed_eval.runs.workers import Host
 
         self._notes = _Notes()
         try:
@@ -53,20 +53,11 @@ class Actor:
     def do(self, unit: Unit) -> tuple[Reply | UserError, list[str]]:
         try:
             reply: Reply | UserError = self._host.do(unit)
+        except BrokenDeviceError:
+            os._exit(1)  # another worker takes its place
         except UserError as error:
             reply = error
-        if self._host.model.device.type == "cuda":
-            self._leave_a_broken_device()
         return reply, self._notes.taken()
-
-    def _leave_a_broken_device(self) -> None:
-        """An error such as an illegal access breaks the process for good: all that follows would fail. So it ends."""
-        import torch
-
-        try:
-            torch.cuda.synchronize(self._host.model.device)
-        except RuntimeError:
-            os._exit(1)
 
 
 class _Notes(logging.Handler):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from safemed_eval.errors import RunError
+
 if TYPE_CHECKING:
     from safemed_eval.core import Item
     from safemed_eval.models.loading import Loading
@@ -103,6 +105,10 @@ class Reply:
     """Images that have gone through the worker's model so far."""
 
 
+class BrokenDeviceError(RunError):
+    """An error such as an illegal access breaks a process for good: all that it computes from then on would fail."""
+
+
 class Host:
     """A loaded model at work, one unit at a time.
 
@@ -123,12 +129,30 @@ class Host:
         )
 
     def do(self, unit: Unit, following: Unit | None = None) -> Reply:
-        """Do a unit, and begin what can be begun of the one that follows."""
+        """Do a unit, and begin what can be begun of the one that follows.
+
+        Raises:
+            BrokenDeviceError: nothing that came of the unit counts.
+        """
         self._kept.clear()
         for one in filter(None, (unit, following)):
             one.coming(self._work)
         result = unit.do(self._work)
+        self._refuse_broken_device(unit)
         return Reply(result=result, kept=tuple(self._kept), forwards=self.model.forwards)
+
+    def _refuse_broken_device(self, unit: Unit) -> None:
+        import torch
+
+        if self.model.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self.model.device)
+            except RuntimeError as error:
+                raise BrokenDeviceError(
+                    f"the device failed on {unit.name} and works no more: {' '.join(str(error).split())[:200]}; what "
+                    "was done before is safe, the same command goes on; where it ends here again, --ray local gives "
+                    "the item up"
+                ) from None
 
     def _keep(self, *what: Any) -> None:
         import torch
