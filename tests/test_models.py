@@ -20,15 +20,16 @@ from test_cli import call
 
 from safemed_eval.core import PRECISION, Question
 from safemed_eval.errors import CheckpointError, DataError, ModelOutputError, SpecError, UserError
-from safemed_eval.models import Asking, load, load_to_train, resolve, tiny, vlm
+from safemed_eval.models import Asking, letters, load, load_to_train, resolve, tiny, vlm
 from safemed_eval.models import check as check_module
 from safemed_eval.models import checkpoint as checkpoint_module
 from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.finite import refuse_not_finite
+from safemed_eval.models.letters import letter_tokens
 from safemed_eval.models.processor import official_inputs
 from safemed_eval.models.prompts import render
 from safemed_eval.models.shortcuts import LAST_LAYER
-from safemed_eval.models.vlm import VLM, letter_tokens
+from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
 
 ABCD = Question(text="Which?", options=("a", "b", "c", "d"))
@@ -354,7 +355,7 @@ def test_a_model_that_bypasses_its_head_is_refused(
     waist: Callable[[str], Waist], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the narrowed head, the first columns of the logits would be read as letters."""
-    monkeypatch.setattr(VLM, "_letters_only", lambda self, options: contextlib.nullcontext())
+    monkeypatch.setattr(vlm, "letters_only", lambda head, tokens: contextlib.nullcontext())
     found = check(waist("qwen2_5_vl"), (56, 56))
     assert [(one.name, one.status) for one in found] == [("answers", "fail")]
     assert "does not compute its logits with its output head" in found[0].detail
@@ -364,8 +365,8 @@ def test_other_tokens_than_the_letters_are_noticed(
     waist: Callable[[str], Waist], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the narrowed head read other rows than the letters', the official path would disagree."""
-    right = vlm._LetterHead.__init__
-    monkeypatch.setattr(vlm._LetterHead, "__init__", lambda self, head, tokens: right(self, head, tokens + 3))
+    right = letters.LetterHead.__init__
+    monkeypatch.setattr(letters.LetterHead, "__init__", lambda self, head, tokens: right(self, head, tokens + 3))
     found = {one.name: one.status for one in check(waist("qwen2_5_vl"), (56, 56))}
     assert found["float path against 8-bit path"] == "fail"
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from safemed_eval.core import MAX_OPTIONS, Question
+from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, DataError
+from safemed_eval.models.letters import find_head, letter_tokens, letters_only
 from safemed_eval.models.processor import ImageCall, official_inputs, pixel_inputs
 from safemed_eval.models.prompts import Asking, render, template_sha256
 from safemed_eval.models.shortcuts import (
@@ -54,7 +55,7 @@ class VLM:
         self.model = model
         self.processor = processor
         self.asking = asking
-        self._head = _find_head(model)
+        self._head = find_head(model)
         self._forward = set(inspect.signature(model.forward).parameters)
         tokenizer = processor.tokenizer
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -252,7 +253,7 @@ class VLM:
             kept: Prefix = inputs[PREFIX]
             cache = {"use_cache": True, "past_key_values": kept.cache(len(inputs["input_ids"]))}
         narrow = last_token_only(self.model) if LAST_LAYER in self.shortcuts else nullcontext()
-        with self._letters_only(options), narrow:
+        with letters_only(self._head, self.letters(options)), narrow:
             plain = {name: value for name, value in inputs.items() if name != PREFIX}
             logits: torch.Tensor = self.model(**plain, **cache, **last).logits[:, -1]
         if logits.shape[1] != options:
@@ -260,34 +261,6 @@ class VLM:
                 f"{type(self.model).__name__} does not compute its logits with its output head; letters cannot be read"
             )
         return logits
-
-    @contextmanager
-    def _letters_only(self, options: int) -> Iterator[None]:
-        """For one forward, narrow lm_head to the letter rows, in float32: in bfloat16 ties would favour A.
-
-        The rest of the model's forward, such as soft-capping of logits, is left as it is. Not for two threads at once.
-        """
-        parent, name, head = self._head
-        setattr(parent, name, _LetterHead(head, self.letters(options)))
-        try:
-            yield
-        finally:
-            setattr(parent, name, head)
-
-
-class _LetterHead(torch.nn.Module):
-    """The rows of an output head that belong to some tokens, applied in float32 or better."""
-
-    def __init__(self, head: torch.nn.Linear, tokens: torch.Tensor) -> None:
-        super().__init__()
-        self.rows = head.weight[tokens]
-        self.bias = None if head.bias is None else head.bias[tokens]
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        bias = None if self.bias is None else self.bias.to(hidden.device, wide)
-        with torch.autocast(hidden.device.type, enabled=False):  # which would narrow them again, in training
-            return F.linear(hidden.to(wide), self.rows.to(hidden.device, wide), bias)
 
 
 def _longer(side: _Tensors, tokens: tuple[int, ...]) -> _Tensors:
@@ -297,46 +270,6 @@ def _longer(side: _Tensors, tokens: tuple[int, ...]) -> _Tensors:
     last = {name: value[:, -1:].repeat_interleave(len(tokens), dim=1) for name, value in side.items()}
     last["input_ids"] = torch.tensor([tokens])
     return {name: torch.cat([value, last[name]], dim=1) for name, value in side.items()}
-
-
-def _find_head(model: Any) -> tuple[torch.nn.Module, str, torch.nn.Linear]:
-    """The output head, and where in the model it hangs."""
-    head = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or not head.weight.is_floating_point() or head.weight.is_meta:
-        found = "none" if head is None else type(head).__name__
-        raise CheckpointError(
-            f"the output head must be a plain linear layer in memory to read option letters in float32, found {found}; "
-            "merge the adapter, or leave lm_head out of quantization and offloading"
-        )
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if child is head:
-                return parent, name, head
-    raise CheckpointError("the output head is not a module of the model")
-
-
-def letter_tokens(tokenizer: Any, ending: str, count: int = MAX_OPTIONS) -> list[int]:
-    """Token ids of " A", " B", ... after what the prompt ends with; of "A", "B", ... after white space.
-
-    Raises:
-        CheckpointError: a letter is not one token, two letters share one, or the letter changes the ending's tokens.
-    """
-    blank = "" if ending[-1:].isspace() else " "
-
-    def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    before, ids = encode(ending), list[int]()
-    for letter in Question(text="", options=("",) * count).letters:
-        tokens = encode(f"{ending}{blank}{letter}")
-        if tokens[:-1] != before or tokens[-1] == tokenizer.unk_token_id or tokens[-1] in ids:
-            raise CheckpointError(
-                f"option letter {letter} is not one distinct token after {ending!r}, but "
-                f"{tokenizer.convert_ids_to_tokens(tokens)}; answers cannot be read as letters"
-            )
-        ids.append(tokens[-1])
-    return ids
 
 
 def _quantization(config: Any) -> str | None:
