@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 import torch
 from test_cli import TOY, call, seconds_aside
+from test_pseudonyms import command as asked_of
+from test_pseudonyms import hospital, leaks, run
 
 from safemed_eval import attacks, certify, data, evaluate
 from safemed_eval.cli import app
@@ -31,10 +33,12 @@ from safemed_eval.models import Asking, resolve
 from safemed_eval.models.loading import Loading
 from safemed_eval.runs import cluster, read_records, units
 from safemed_eval.runs.crew import HOPELESS, TRIES, Crew, crew
+from safemed_eval.runs.pseudonyms import WITHHELD
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.smoothing import Smoothing
 from safemed_eval.smoothing.noise import CHUNK, noisy_copies
 
+__all__ = ["hospital"]  # a fixture
 CANVAS = data.Canvas(size=(16, 16))
 
 
@@ -413,6 +417,21 @@ def test_a_run_goes_on_with_other_workers_and_says_who_worked(
     assert seconds_aside(tmp_path / "cut") == seconds_aside(tmp_path / "whole")
     first, second = json.loads((tmp_path / "cut/run.json").read_text())["sessions"]
     assert "ray" not in first and (second["ray"], second["workers"]) == ("local", 1)
+
+
+def test_workers_know_names_that_the_run_does_not(ray: Any, hospital: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers write what one process writes under this key, and go on where it stopped."""
+    monkeypatch.syspath_prepend(str(hospital))
+    spread = ("--ray", "local", "--workers", "2")
+    for name, more in (("evaluate", ()), ("certify", ("--sampling", "sequential", "--radii", "0,0.5s"))):
+        run(hospital, *asked_of(name, name, *more))
+        whole, records = seconds_aside(hospital / name), hospital / name / "records.jsonl"
+        assert {one["item"].partition("-")[0] for one in whole} == {"item"}
+        records.write_text("".join(records.read_text().splitlines(keepends=True)[:2]))
+        assert "going on, 2 records are there" in run(hospital, *asked_of(name, name, *more, *spread))
+        assert seconds_aside(hospital / name) == whole
+        assert leaks(hospital / name) == []
+    assert {one["error"] for one in seconds_aside(hospital / "evaluate")} == {None, WITHHELD}
 
 
 def test_examples_name_options_that_exist() -> None:
