@@ -61,7 +61,7 @@ _REPORT = (
     "test_compare.py",
     "test_tables.py",
     "test_figures.py",
-    "test_sequential.py",
+    "test_sequential_runs.py",
 )
 TARGETS: Mapping[str, Sequence[str]] = {
     "stats": ("test_stats.py", "test_crosschecks.py", "test_paired.py", "test_smoothing.py", "test_pipeline.py"),
