@@ -32,7 +32,7 @@ from safemed_eval.errors import CheckpointError, RunError, UserError
 from safemed_eval.models import Asking, resolve
 from safemed_eval.models.loading import Loading
 from safemed_eval.runs import cluster, read_records, units
-from safemed_eval.runs.crew import HOPELESS, TRIES, Crew, crew
+from safemed_eval.runs.crew import HOPELESS, TRIES, Crew, _cause, crew
 from safemed_eval.runs.pseudonyms import WITHHELD
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.smoothing import Smoothing
@@ -176,6 +176,7 @@ def test_a_part_that_fails_fails_its_item_once(items: tuple[Item, ...]) -> None:
 MISCHIEF = """
 import os, time
 from pathlib import Path
+import torch
 from safemed_eval.models.toy import Brightness
 class Mischief(Brightness):
     def scores(self, canvas, questions):
@@ -184,6 +185,8 @@ class Mischief(Brightness):
             Path("pid.new").write_text(str(os.getpid()))
             Path("pid.new").rename("pid")
             time.sleep(600)
+        if "image 4" in said:
+            torch.empty(1 << 50)  # more memory than there is
         if "image 5" in said:
             os._exit(1)
         if "image 6" in said:
@@ -212,19 +215,26 @@ def test_a_killed_worker_loses_nothing_and_a_poison_item_ends_as_an_error(
     run = ["evaluate", "--model", "python:mischief_for_test:make", *shared, "--out", "run"]
     code, text = call(*run, "--ray", "local", "--workers", 2)
     killer.join()
-    assert code == 0 and "8 of 8 items; 2 failed" in text
+    assert code == 0 and "8 of 8 items; 3 failed" in text
     assert "died on item q0 and 3 more items under clean, the first time" in text
     assert "died on item q5 under clean, the third time" in text
     records = read_records(Path("run"))
     assert sorted(one["item"] for one in records) == [f"q{number}" for number in range(8)]
     errors = {one["item"]: one["error"] for one in records if one["error"]}
-    assert errors.keys() == {"q5", "q6"} and "cannot do image 6" in errors["q6"]
+    assert errors.keys() == {"q4", "q5", "q6"} and "cannot do image 6" in errors["q6"]
+    assert "can't allocate memory" in errors["q4"], "one that does not fit even alone"
     assert errors["q5"] == "the worker died 3 times on this item"
     assert call("evaluate", "--model", TOY, *shared, "--out", "healthy")[0] == 0
     healthy = {one["item"]: one["prediction"] for one in read_records(Path("healthy"))}
     assert all(one["prediction"] == healthy[one["item"]] for one in records if not one["error"])
     before = seconds_aside(Path("run"))
     assert call(*run)[0] == 0 and seconds_aside(Path("run")) == before, "complete, with workers or without"
+
+
+def test_a_worker_that_ray_ends_for_its_memory_is_buried_like_any_other(ray: Any) -> None:
+    ended = ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
+    assert isinstance(ended, ray.exceptions.RayError) and not isinstance(ended, ray.exceptions.RayTaskError)
+    assert _cause(ended) == "Ray ended it, memory ran low"
 
 
 @dataclass(frozen=True)
