@@ -6,7 +6,8 @@ c. What a script around a VLM does: each noisy copy becomes a picture, goes thro
    generates its answer. (A picture is clamped and rounded: its noise is not Gaussian any more.)
 d. The limit: a bare loop of the model's forwards on inputs that are ready on the device.
 
-All with the same n0, n and batch. Then: where the time goes, whether the shortcuts change a vote, and whether memory
+All with the same n0, n and batch. What others certify is this package's model with its shortcuts, or without: as it is
+when somebody else wraps it. Then: where the time goes, whether the shortcuts change a vote, and whether memory
 grows with n.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -100,32 +102,41 @@ def ready_inputs(vlm: VLM, canvas: torch.Tensor, question: Question, batch: int)
     return vlm._inputs(copies, [vlm.prompt(question, vlm.asking.template.cue)] * batch, positions=True)
 
 
-def race(name: str, model: Waist, canvas: torch.Tensor, question: Question, n0: int, n: int, batch: int) -> None:
+def race(
+    name: str, model: Waist, canvas: torch.Tensor, question: Question, n0: int, n: int, batch: int, repeats: int
+) -> None:
     vlm, few = model.scorer, max(4, n // 50)
     taken, draws = vlm.shortcuts, n0 + n
     inputs = ready_inputs(vlm, canvas, question, batch)
     calls = -(-draws // batch)
 
-    def with_shortcuts(shortcuts: tuple[str, ...]) -> float:
-        vlm.shortcuts = shortcuts
+    def plainly(work: Callable[[], object]) -> None:
+        vlm.shortcuts = ()
         try:
-            return rate_of(partial(ours, model, name, canvas, question, n0, n, batch), draws)
+            work()
         finally:
             vlm.shortcuts = taken
 
     arguments = (model, canvas, question, n0, n, batch)
+    mine, arts, cohens = (
+        partial(ours, model, name, *arguments[1:]),
+        partial(art, *arguments),
+        partial(cohen, *arguments),
+    )
     sides = {
-        "ours": lambda: with_shortcuts(taken),
-        "ours, no shortcuts": lambda: with_shortcuts(()),
-        "a ART": lambda: rate_of(partial(art, *arguments), draws),
-        "b Cohen": lambda: rate_of(partial(cohen, *arguments), draws),
+        "ours": lambda: rate_of(mine, draws),
+        "ours, no shortcuts": lambda: rate_of(partial(plainly, mine), draws),
+        "a ART": lambda: rate_of(arts, draws),
+        "a ART, no shortcuts": lambda: rate_of(partial(plainly, arts), draws),
+        "b Cohen": lambda: rate_of(cohens, draws),
+        "b Cohen, no shortcuts": lambda: rate_of(partial(plainly, cohens), draws),
         "c script": lambda: rate_of(partial(script, vlm, canvas, question, few), few),
         "d bare": lambda: rate_of(partial(bare, vlm.model, inputs, calls), calls * batch),
     }
-    rates = in_turns(sides)
+    rates = in_turns(sides, repeats)
     print(f"\n{name}: n0 {n0}, n {n}, batch {batch}, canvas {tuple(canvas.shape[1:])}, shortcuts: {', '.join(taken)}")
     for side, found in rates.items():
-        print(f"  {side:20} {np.median(found):9.1f} samples/s   ours / it {ratio(rates['ours'], found):6.2f}")
+        print(f"  {side:22} {np.median(found):9.1f} samples/s   ours / it {ratio(rates['ours'], found):6.2f}")
     print(f"  without shortcuts: ours / d {ratio(rates['ours, no shortcuts'], rates['d bare']):.3f}")
 
 
@@ -183,12 +194,12 @@ def main() -> None:
         chosen, place = phantom(40)
         shipped, _ = loaded["builtin:sft"]
         canvases = [canvas_of(item, place).to(shipped.device) for item in chosen]
-        race("builtin:sft", shipped, canvases[0], chosen[0].question, 100, 1000, 64)
+        race("builtin:sft", shipped, canvases[0], chosen[0].question, 100, 1000, 64, 7)
         profile("builtin:sft", shipped, canvases[0], chosen[0].question, 64)
         agreement(shipped, chosen, canvases, 500, 64)
         grown, size = loaded["small"]
         canvas = torch.rand((3, *size), generator=torch.Generator().manual_seed(0)).to(grown.device)
-        race("small", grown, canvas, chosen[0].question, 16, 48, 16)
+        race("small", grown, canvas, chosen[0].question, 8, 24, 16, 3)
         profile("small", grown, canvas, chosen[0].question, 16)
 
 

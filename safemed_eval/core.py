@@ -8,7 +8,7 @@ Attacks see only Classify, smoothing only Vote. Neither sees text, tokens or a m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
@@ -175,6 +175,13 @@ class Vote(Protocol):
 
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) float32, unbounded -> (B,) int64 in [0, K]."""
+        ...
+
+    def count(self, batches: Iterable[torch.Tensor]) -> tuple[int, ...]:
+        """How many rows of all batches vote for each class 0 .. K; what is wrong with a row is told at the end.
+
+        The same as counting the answers of each batch, but that nothing waits for the device in between.
+        """
         ...
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats as sps
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from safemed_eval.core import Question
 from safemed_eval.errors import ModelOutputError
@@ -154,8 +156,34 @@ class Broken:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_broken_logits_raise_instead_of_voting(value: float) -> None:
     vote = Waist(Broken(value), torch.device("cpu")).vote(AB)
-    with pytest.raises(ModelOutputError, match="1 of 8 rows"):
-        certify(vote, torch.zeros(SHAPE), Smoothing(sigma=0.1, n0=8, n=100), rng=functools.partial(rng, 0), batch=8)
+    with pytest.raises(ModelOutputError, match="NaN or infinite scores for 2 of 16 rows"):
+        certify(vote, torch.zeros(SHAPE), Smoothing(sigma=0.1, n0=16, n=100), rng=functools.partial(rng, 0), batch=8)
+    with pytest.raises(ModelOutputError, match="NaN or infinite scores for 1 of 8 rows"):
+        vote(torch.zeros((8, *SHAPE)))
+
+
+class _Waits(TorchDispatchMode):
+    """Counts the calls that must wait for a device to know a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_counting_votes_waits_for_the_device_no_more_for_more_of_them() -> None:
+    model, canvas, _ = toy(0.2)
+    found = []
+    for n in (64, 640):
+        with _Waits() as waits:
+            count_votes(model.vote(AB), canvas, 0.3, n, 16, functools.partial(rng, 5, "estimate"))
+        found.append(waits.count)
+    with _Waits() as waits:
+        model.vote(AB)(canvas[None])
+    assert found[0] == found[1] and waits.count > 0, "a vote that is asked for by itself is checked at once"
 
 
 class Silent:

@@ -6,7 +6,6 @@ Cheap checks come first, then data, then the model's files, and torch last.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,12 +17,13 @@ from rich.markup import escape
 
 from safemed_eval import data as datasets
 from safemed_eval import models
-from safemed_eval.cli._options import AskedOptions, DataOptions, FileOptions, LoadOptions, ModelOptions, RunOptions
-from safemed_eval.cli._show import err, listed, on_one_line, progress, status, visible
+from safemed_eval.cli._items import load_usable, select, selection
+from safemed_eval.cli._model import asking_of, quiet_transformers, refuse_senseless, resolve_model
+from safemed_eval.cli._options import AskedOptions, LoadOptions, ModelOptions, RunOptions
+from safemed_eval.cli._show import err, on_one_line, progress, status, visible
 from safemed_eval.core import Record
 from safemed_eval.data import Canvas, DataSet
-from safemed_eval.errors import DataError, RunError, SpecError
-from safemed_eval.models.prompts import read_template
+from safemed_eval.errors import RunError, SpecError
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
 from safemed_eval.runs.cluster import refuse_without_ray
 from safemed_eval.runs.crew import crew
@@ -31,7 +31,6 @@ from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 
 if TYPE_CHECKING:
     from safemed_eval.models.loading import Loading
-    from safemed_eval.models.waist import Waist
     from safemed_eval.runs.workers import Loaded, Store, Team, Work
 
 RunFolder = Run | Veiled
@@ -212,13 +211,6 @@ def loading_of(source: models.Source, options: LoadOptions, prepared: Prepared, 
     )
 
 
-def surrogate_of(name: str, options: ModelOptions) -> models.Source:
-    """The files of a model that a transfer attack searches."""
-    if name == options.model:
-        raise SpecError(f"--attack transfer:from={name}: is the model that is judged; name another, or use pgd")
-    return resolve_model(name, options)
-
-
 def surrogate_loading(source: models.Source, options: ModelOptions, prepared: Prepared) -> Loading:
     """It is loaded as the judged model is, but asked for a letter, in its own words where it was trained here."""
     template = None if source.template or source.kind == "python" else options.template
@@ -248,23 +240,6 @@ def _overlap(source: models.Source, data: DataSet) -> dict[str, Any] | None:
     return found
 
 
-def load_usable(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
-    """Select and verify; refuse bad items, or under --skip-bad draw others for them as far as there are any."""
-    while True:
-        with progress("reading images", transient=True) as tick:
-            chosen = datasets.verify(select(loaded, options, seed), tick)
-        if chosen.bad and not options.skip_bad:
-            raise DataError(_bad_items(chosen, options.data))
-        new = {bad.id for bad in chosen.bad} - {bad.id for bad in loaded.bad}
-        if not new:
-            break
-        kept = tuple(item for item in loaded.items if item.id not in new)
-        loaded = replace(loaded, items=kept, bad=chosen.bad)
-    if not chosen.items:
-        raise DataError(f"--data {options.data}: none of the {len(chosen.bad)} items can be used: {chosen.bad[0]}")
-    return chosen
-
-
 def about_of(source: models.Source, name: str, data: DataSet, conditions: Sequence[str] = ()) -> dict[str, Any]:
     """What run.json keeps beside the spec; `name` is what --data said."""
     return {
@@ -281,85 +256,6 @@ def about_of(source: models.Source, name: str, data: DataSet, conditions: Sequen
         "skipped": [{"item": bad.id, "reason": bad.reason} for bad in data.bad],
         "conditions": list(conditions),
     }
-
-
-def selection(options: DataOptions) -> dict[str, Any]:
-    """Which items were asked for, for a spec."""
-    return {
-        "modality": sorted({name.casefold() for name in options.modality or ()}),
-        "question_type": sorted({name.casefold() for name in options.question_type or ()}),
-        "per_group": options.per_group,
-        "limit": options.limit,
-    }
-
-
-def resolve_model(name: str, options: FileOptions, denoiser: str | None = None) -> models.Source:
-    """Find the model's files, and those of the denoiser before it; no torch yet."""
-    return models.resolve(
-        name,
-        denoiser=denoiser,
-        trust_remote_code=options.trust_remote_code,
-        allow_pickle=options.allow_pickle,
-        offline=options.offline,
-    )
-
-
-def asking_of(options: LoadOptions, seed: int, source: models.Source | None = None) -> models.Asking:
-    """How these options have a checkpoint asked: without --template as it was trained, where it says that."""
-    trained = source.template if source and not options.template else None
-    default = "instruct" if options.readout == "generate" else "letter"
-    try:
-        return models.Asking(
-            readout=options.readout,
-            template=trained or read_template(options.template or default),
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.temperature,
-            seed=seed,
-        )
-    except ValueError as error:
-        raise SpecError(f"--readout {options.readout}: {error}") from None
-
-
-def load_model(source: models.Source, options: LoadOptions, seed: int = 0) -> Waist:
-    """Import torch and load the model."""
-    with status(f"loading {source.name}"):
-        quiet_transformers()
-        return models.load(
-            source,
-            device=options.device,
-            dtype=options.dtype,
-            attn=options.attn,
-            device_map=options.device_map,
-            asking=asking_of(options, seed, source),
-        )
-
-
-def quiet_transformers() -> None:
-    """Our own progress and errors are enough."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-def refuse_unusable(options: LoadOptions) -> None:
-    """Refuse what no model can be loaded or asked with."""
-    if not re.fullmatch(r"[a-z]+(:[0-9]+)?", options.device):
-        raise SpecError(f"--device {options.device}: not a device; write auto, cpu, cuda or cuda:1")
-    asking_of(options, 0)
-
-
-def refuse_senseless(options: ModelOptions) -> None:
-    """Refuse model options that make no sense, whatever the model's files are."""
-    refuse_unusable(options)
-    given = {
-        "--dtype": options.dtype != "auto",
-        "--attn": options.attn,
-        "--device-map": options.device_map,
-        "--readout": options.readout != "choice",
-        "--template": options.template,
-    }
-    refuse_no_effect(options.model, given)
 
 
 def _refuse_senseless_workers(options: ModelOptions, run: RunOptions) -> None:
@@ -379,12 +275,6 @@ def _refuse_senseless_workers(options: ModelOptions, run: RunOptions) -> None:
     refuse_without_ray()
 
 
-def refuse_no_effect(model: str, given: Mapping[str, Any]) -> None:
-    """Refuse options, by name, that are given to a model from Python, which cannot obey them."""
-    for name in (name for name, value in given.items() if value and model.startswith("python:")):
-        raise SpecError(f"{name} has no effect on a python: model; let its factory decide")
-
-
 def refuse_unwritable(place: Path) -> None:
     """Tell before the model is loaded that the folder cannot be made or written."""
     try:
@@ -395,22 +285,3 @@ def refuse_unwritable(place: Path) -> None:
         raise RunError(f"--out {place}: {there} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise RunError(f"--out {place}: {there} cannot be written; choose another --out")
-
-
-def select(loaded: DataSet, options: DataOptions, seed: int) -> DataSet:
-    return datasets.select(
-        loaded,
-        seed=seed,
-        per_group=options.per_group,
-        limit=options.limit,
-        modalities=options.modality or (),
-        question_types=options.question_type or (),
-    )
-
-
-def _bad_items(chosen: DataSet, name: str) -> str:
-    return (
-        f"--data {name}: {len(chosen.bad)} of {len(chosen.bad) + len(chosen.items)} items cannot be used; mend them, "
-        "or pass --skip-bad to run without them and have them counted:\n"
-        + listed([str(bad) for bad in chosen.bad], _BAD_SHOWN)
-    )

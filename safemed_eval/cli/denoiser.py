@@ -20,17 +20,10 @@ from safemed_eval.cli._fitting import (
     training_device,
     training_folder,
 )
+from safemed_eval.cli._items import load_usable, select, selection
+from safemed_eval.cli._model import quiet_transformers, refuse_no_effect, resolve_model
 from safemed_eval.cli._options import DataOptions, grouped
-from safemed_eval.cli._prepare import (
-    about_of,
-    load_usable,
-    quiet_transformers,
-    refuse_no_effect,
-    refuse_unwritable,
-    resolve_model,
-    select,
-    selection,
-)
+from safemed_eval.cli._prepare import about_of, refuse_unwritable
 from safemed_eval.cli._show import progress, status
 from safemed_eval.cli._training import DenoiserOptions, denoiser_recipe_of
 from safemed_eval.errors import SpecError

@@ -11,8 +11,9 @@ import typer
 
 from safemed_eval import attacks, grammar
 from safemed_eval.attacks import Attack
+from safemed_eval.cli._model import surrogate_of
 from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
-from safemed_eval.cli._prepare import prepare, started, surrogate_loading, surrogate_of, write_all
+from safemed_eval.cli._prepare import prepare, started, surrogate_loading, write_all
 from safemed_eval.cli._show import show_run
 from safemed_eval.core import CIRCULAR, OFFICIAL, Item
 from safemed_eval.errors import SpecError

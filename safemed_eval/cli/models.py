@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from safemed_eval.cli._model import load_model, refuse_unusable, resolve_model
 from safemed_eval.cli._options import LoadOptions, grouped
-from safemed_eval.cli._prepare import load_model, refuse_unusable, resolve_model
 from safemed_eval.cli._show import out, visible
 from safemed_eval.core import Question
 from safemed_eval.data import DEFAULT_CANVAS, parse_canvas

@@ -11,8 +11,9 @@ from rich.markup import escape
 
 from safemed_eval import attacks, grammar
 from safemed_eval import data as datasets
+from safemed_eval.cli._items import load_usable, select
+from safemed_eval.cli._model import load_model, refuse_senseless, resolve_model
 from safemed_eval.cli._options import DataOptions, ModelOptions, grouped
-from safemed_eval.cli._prepare import load_model, load_usable, refuse_senseless, resolve_model, select
 from safemed_eval.cli._show import print_table, say, status
 from safemed_eval.errors import SpecError
 

@@ -20,16 +20,10 @@ from safemed_eval.cli._fitting import (
     training_device,
     training_folder,
 )
+from safemed_eval.cli._items import load_usable, select, selection
+from safemed_eval.cli._model import quiet_transformers, resolve_model
 from safemed_eval.cli._options import DataOptions, grouped
-from safemed_eval.cli._prepare import (
-    about_of,
-    load_usable,
-    quiet_transformers,
-    refuse_unwritable,
-    resolve_model,
-    select,
-    selection,
-)
+from safemed_eval.cli._prepare import about_of, refuse_unwritable
 from safemed_eval.cli._show import progress, status
 from safemed_eval.cli._training import AdversaryOptions, GroupOptions, TrainOptions, recipe_of
 from safemed_eval.cli.denoiser import EXAMPLE, denoiser

@@ -9,6 +9,11 @@ import torch
 from safemed_eval.errors import CheckpointError
 
 
+def is_finite(value: torch.Tensor) -> bool:
+    """Whether all values are; most often told by their sum, which takes a fraction of the time and no memory."""
+    return bool(_sum(value).isfinite()) or bool(value.isfinite().all())
+
+
 def refuse_not_finite(module: torch.nn.Module, where: str) -> None:
     """Raise CheckpointError where a weight holds NaN or infinity, or a buffer NaN; `where` begins the message.
 

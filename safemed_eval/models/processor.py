@@ -16,6 +16,7 @@ from PIL import Image
 
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
+from safemed_eval.models.finite import is_finite
 
 _FOR_TRAINING = ("labels",)
 """What the processor of PaliGemma adds even where nothing is trained; the model would compute a loss from it."""
@@ -80,9 +81,13 @@ def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Ma
     return {name: value for name, value in inputs.items() if name not in _FOR_TRAINING}, call
 
 
-def pixel_inputs(processor: Any, canvas: torch.Tensor, call: ImageCall) -> dict[str, torch.Tensor]:
+def pixel_inputs(
+    processor: Any, canvas: torch.Tensor, call: ImageCall, *, checked: bool = True
+) -> dict[str, torch.Tensor]:
     """(B, 3, H, W) float in [0, 1] units, noisy values beyond included -> the model's image inputs.
 
+    Args:
+        checked: look whether they are finite, which waits for the device; NaN in them is NaN in the scores, too.
     Raises:
         ModelOutputError: the processor made NaN or infinity of them.
     """
@@ -91,8 +96,8 @@ def pixel_inputs(processor: Any, canvas: torch.Tensor, call: ImageCall) -> dict[
         images = [[image] for image in images]
     outputs = processor.image_processor(images, **{**call.settings, "return_tensors": "pt"})
     inputs = {key: outputs[key] for key in call.outputs}
-    for key, value in inputs.items():
-        if not bool(value.isfinite().all()):
+    for key, value in inputs.items() if checked else ():
+        if not is_finite(value):
             name = type(processor.image_processor).__name__
             raise ModelOutputError(f"{name} returned NaN or infinite {key}; is its image_std 0?")
     return inputs

@@ -105,8 +105,13 @@ class VLM:
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
         prompts = [self.prompt(q, self.asking.template.cue) for q in questions]
-        inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts)
+        inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts, checked=False)
         return self._letter_logits(inputs, max(len(q.options) for q in questions))
+
+    @torch.no_grad()
+    def refuse_pixels(self, canvas: torch.Tensor, question: Question) -> None:
+        """Raise ModelOutputError where it is the image processor that makes NaN or infinity of a canvas."""
+        self._inputs(canvas, [self.prompt(question, self.asking.template.cue)] * len(canvas), positions=False)
 
     @torch.no_grad()
     def take_shortcuts(self) -> None:
@@ -171,16 +176,18 @@ class VLM:
         positions: bool,
         written: Sequence[tuple[int, ...]] | None = None,
         short: bool = False,
+        checked: bool = True,
     ) -> dict[str, Any]:
         """What the model's forward takes: the pixels of each row, and the text sides left-padded together.
 
         Args:
             written: tokens behind each prompt, as if the model had written them.
             short: without the tokens that all rows begin with; their keys and values are there instead.
+            checked: look whether the pixels are finite; see `pixel_inputs`.
         """
         height, width = canvas.shape[-2:]
         _, call = self._text(prompts[0], height, width)
-        images = self._to_model(pixel_inputs(self.processor, canvas, call))
+        images = self._to_model(pixel_inputs(self.processor, canvas, call, checked=checked))
         tokens = tuple(written or [()] * len(prompts))
         texts = self._collate(tuple(prompts), tokens, height, width, images if positions else None, short)
         return {**texts, **images}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
@@ -18,6 +18,7 @@ from safemed_eval.models.answers import parse, retell
 Denoise = Callable[[torch.Tensor], torch.Tensor]
 """(B, 3, H, W) float32 -> the same shape and type: row by row, differentiable, and not written into its input."""
 
+_NOT_FINITE = "the model returned NaN or infinite scores"
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
@@ -118,6 +119,11 @@ class Waist:
         _refuse(~found.isfinite().flatten(1).all(1), "the denoiser returned NaN or infinite pixels")
         return found
 
+    def refuse_pixels(self, canvas: torch.Tensor, question: Question) -> None:
+        """Where scores are not finite, name the image processor if it is the one at fault: raise ModelOutputError."""
+        if hasattr(self.scorer, "refuse_pixels"):
+            self.scorer.refuse_pixels(self.denoised(canvas), question)
+
     @torch.no_grad()
     def official(self, image: Image.Image, question: Question) -> Answers:
         """The answer through the checkpoint's untouched path: 8-bit image at its own size, model with its full head.
@@ -129,7 +135,7 @@ class Waist:
             if self.writes:
                 return _read([self.scorer.official_write(image, question)], [question])
             scores: torch.Tensor = self.scorer.official_scores(image, question)
-        _refuse(~scores.isfinite().all(keepdim=True), "the model returned NaN or infinite scores")
+        _refuse(~scores.isfinite().all(keepdim=True), _NOT_FINITE)
         return _likeliest(scores.log_softmax(0)[None], [question])
 
     def describe(self, question: Question) -> dict[str, Any]:
@@ -157,6 +163,14 @@ class _BoundClassify:
         self._padding = torch.arange(self._width, device=waist.device) >= counts.unsqueeze(1)
 
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
+        log_probs, broken = self.unchecked(canvas)
+        if bool(broken.any()):
+            self._waist.refuse_pixels(canvas, self._questions[0])
+        _refuse(broken, _NOT_FINITE)
+        return log_probs
+
+    def unchecked(self, canvas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities, and (B,) which rows are not finite; not refused yet: nobody waits for a device."""
         if len(canvas) != len(self._questions):
             raise ValueError(f"{len(canvas)} canvases for {len(self._questions)} questions")
         shown = self._waist.denoised(canvas)
@@ -168,8 +182,10 @@ class _BoundClassify:
                 f"the model returned scores of shape {tuple(scores.shape)}, expected ({len(canvas)}, {self._width})"
             )
         log_probs = scores[:, : self._width].float().masked_fill(self._padding, -torch.inf).log_softmax(1)
-        _refuse(~(log_probs.isfinite() | self._padding).all(1), "the model returned NaN or infinite scores")
-        return log_probs
+        return log_probs, ~(log_probs.isfinite() | self._padding).all(1)
+
+    def __len__(self) -> int:
+        return len(self._questions)
 
     def take(self, rows: Sequence[int]) -> Self:
         return type(self)(self._waist, tuple(self._questions[row] for row in rows))
@@ -203,16 +219,44 @@ class _BoundVote:
     def __init__(self, waist: Waist, question: Question) -> None:
         self._waist = waist
         self._question = question
+        self._bound: _BoundClassify | None = None
         self.classes = len(question.options) + 1
 
     @torch.no_grad()
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
+        return self._scored(canvas)(canvas).argmax(1) if self._scores else self._voted(canvas)
+
+    @torch.no_grad()
+    def count(self, batches: Iterable[torch.Tensor]) -> tuple[int, ...]:
+        bad = self.classes  # one place more, for rows that are NaN: to refuse them at once is to wait for the device
+        counts = torch.zeros(bad + 1, dtype=torch.int64, device=self._waist.device)
+        for canvas in batches:
+            if self._scores:
+                log_probs, broken = self._scored(canvas).unchecked(canvas)
+                votes = log_probs.argmax(1).masked_fill(broken, bad)
+            else:
+                votes = self._voted(canvas)
+            counts.index_add_(0, votes, torch.ones_like(votes))  # bincount would wait, too
+        *found, lost = counts.tolist()
+        if lost:
+            self._waist.refuse_pixels(canvas, self._question)
+            raise ModelOutputError(f"{_NOT_FINITE} for {lost} of {sum(found) + lost} rows")
+        return tuple(found)
+
+    @property
+    def _scores(self) -> bool:
+        return not self._waist.writes and not hasattr(self._waist.scorer, "vote")
+
+    def _scored(self, canvas: torch.Tensor) -> _BoundClassify:
+        if self._bound is None or len(self._bound) != len(canvas):
+            self._bound = _BoundClassify(self._waist, (self._question,) * len(canvas))
+        return self._bound
+
+    def _voted(self, canvas: torch.Tensor) -> torch.Tensor:
         if self._waist.writes:
             found = self._waist.answer(canvas, [self._question] * len(canvas)).predictions
             none = self.classes - 1
             return torch.tensor([none if one is None else one for one in found], device=canvas.device)
-        if not hasattr(self._waist.scorer, "vote"):
-            return self._waist.classify([self._question] * len(canvas))(canvas).argmax(1)
         shown = self._waist.denoised(canvas)
         with _asked(shown):
             votes = _tensor(self._waist.scorer.vote(shown, self._question), "votes")

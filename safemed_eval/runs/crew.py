@@ -6,9 +6,6 @@ bounded number of times. Nothing but this process writes.
 
 from __future__ import annotations
 
-import logging
-import os
-import platform
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safemed_eval.errors import RunError, UserError
+from safemed_eval.runs._actor import Actor
 from safemed_eval.runs.cluster import Places, connected, one_line, places
 from safemed_eval.runs.provenance import code_sha256
 from safemed_eval.runs.store import differences
 
 if TYPE_CHECKING:
-    from safemed_eval.runs.workers import Ready, Reply, Setup, Store, Unit
+    from safemed_eval.runs.workers import Ready, Setup, Store, Unit
 
 Tell = Callable[[str], None]
 """Says a line to the user."""
@@ -56,75 +54,6 @@ def crew(setup: Setup, store: Store, *, address: str, workers: int | None, tell:
             yield team
         finally:
             team.stop()
-
-
-class _Actor:
-    """What runs in a worker's process."""
-
-    def where(self) -> tuple[str, str, str]:
-        """Where it has been placed: name of the machine, Ray's id of the node; and which code is there."""
-        import ray
-
-        return platform.node(), ray.get_runtime_context().get_node_id(), code_sha256()
-
-    def load(
-        self, setup: Setup, folder: str, identity: Mapping[str, Any] | None
-    ) -> tuple[Ready | UserError, list[str]]:
-        """Load and check the model.
-
-        Args:
-            folder: that in which the run was started, for relative paths; it need not be there.
-            identity: of the models' files; compared with what is found here, unless it is None.
-        """
-        from safemed_eval.data import pixels_of
-        from safemed_eval.runs.workers import Host
-
-        self._notes = _Notes()
-        try:
-            with suppress(OSError):
-                os.chdir(folder)
-            pixels_of(setup.first)
-            if identity is not None and (other := differences(identity, setup.identity)):
-                raise RunError(f"other models are here: {'; '.join(other)}")
-            self._host = Host(setup)
-        except UserError as error:
-            return error, self._notes.taken()
-        return self._host.ready, self._notes.taken()
-
-    def do(self, unit: Unit) -> tuple[Reply | UserError, list[str]]:
-        try:
-            reply: Reply | UserError = self._host.do(unit)
-        except UserError as error:
-            reply = error
-        if self._host.model.device.type == "cuda":
-            self._leave_a_broken_device()
-        return reply, self._notes.taken()
-
-    def _leave_a_broken_device(self) -> None:
-        """An error such as an illegal access breaks the process for good: all that follows would fail. So it ends."""
-        import torch
-
-        try:
-            torch.cuda.synchronize(self._host.model.device)
-        except RuntimeError:
-            os._exit(1)
-
-
-class _Notes(logging.Handler):
-    """What the package logs in a worker, for the user."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._lines: list[str] = []
-        logging.getLogger("safemed_eval").addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(record.getMessage())
-
-    def taken(self) -> list[str]:
-        """The lines since the last call."""
-        lines, self._lines = self._lines, []
-        return lines
 
 
 @dataclass(kw_only=True)
@@ -160,7 +89,7 @@ class Crew:
 
         self._ray, self._store, self._places, self._tell = ray, store, places, tell
         self._setup = _on(setup, "cuda" if places.gpu else "cpu", places.threads)
-        self._class = ray.remote(_Actor).options(**places.options)
+        self._class = ray.remote(Actor).options(**places.options)
         self._code = code_sha256()
         self._home = ray.get_runtime_context().get_node_id()
         self._identity: Mapping[str, Any] | None = None

@@ -73,8 +73,4 @@ def count_votes(
     vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams, first: int = 0
 ) -> tuple[int, ...]:
     """How many of n noisy copies, from `first` on, vote for each class 0 .. K."""
-    counts = torch.zeros(vote.classes, dtype=torch.int64, device=canvas.device)
-    one = counts.new_ones(batch)
-    for copies in noisy_copies(canvas, sigma, n, batch, streams, first):
-        counts.index_add_(0, vote(copies), one[: len(copies)])  # bincount would wait for the device
-    return tuple(counts.tolist())
+    return vote.count(noisy_copies(canvas, sigma, n, batch, streams, first))

@@ -1,0 +1,86 @@
+"""What runs in the process of a worker; the crew's side of it is in `crew.py`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from safemed_eval.errors import RunError, UserError
+from safemed_eval.runs.provenance import code_sha256
+from safemed_eval.runs.store import differences
+
+if TYPE_CHECKING:
+    from safemed_eval.runs.workers import Ready, Reply, Setup, Unit
+
+
+class Actor:
+    """A worker: one resident model, and its units one after the other."""
+
+    def where(self) -> tuple[str, str, str]:
+        """Where it has been placed: name of the machine, Ray's id of the node; and which code is there."""
+        import ray
+
+        return platform.node(), ray.get_runtime_context().get_node_id(), code_sha256()
+
+    def load(
+        self, setup: Setup, folder: str, identity: Mapping[str, Any] | None
+    ) -> tuple[Ready | UserError, list[str]]:
+        """Load and check the model.
+
+        Args:
+            folder: that in which the run was started, for relative paths; it need not be there.
+            identity: of the models' files; compared with what is found here, unless it is None.
+        """
+        from safemed_eval.data import pixels_of
+        from safemed_eval.runs.workers import Host
+
+        self._notes = _Notes()
+        try:
+            with suppress(OSError):
+                os.chdir(folder)
+            pixels_of(setup.first)
+            if identity is not None and (other := differences(identity, setup.identity)):
+                raise RunError(f"other models are here: {'; '.join(other)}")
+            self._host = Host(setup)
+        except UserError as error:
+            return error, self._notes.taken()
+        return self._host.ready, self._notes.taken()
+
+    def do(self, unit: Unit) -> tuple[Reply | UserError, list[str]]:
+        try:
+            reply: Reply | UserError = self._host.do(unit)
+        except UserError as error:
+            reply = error
+        if self._host.model.device.type == "cuda":
+            self._leave_a_broken_device()
+        return reply, self._notes.taken()
+
+    def _leave_a_broken_device(self) -> None:
+        """An error such as an illegal access breaks the process for good: all that follows would fail. So it ends."""
+        import torch
+
+        try:
+            torch.cuda.synchronize(self._host.model.device)
+        except RuntimeError:
+            os._exit(1)
+
+
+class _Notes(logging.Handler):
+    """What the package logs in a worker, for the user."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: list[str] = []
+        logging.getLogger("safemed_eval").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+    def taken(self) -> list[str]:
+        """The lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
