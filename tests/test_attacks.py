@@ -318,6 +318,7 @@ def test_specs_have_one_spelling(spec: str, canonical: str) -> None:
         ("pgd:eps=-1/255", "above 0"),
         ("pgd:eps=4/255,steps=2.5", "not a whole number"),
         ("pgd:eps=4/255,steps=0", "at least 1"),
+        ("pgd:eps=4/255,step=2.1", "fraction of eps"),
         ("pgd:eps=4/255,norm=l1", "not a choice"),
         ("pgd:eps=4/255,eps=8/255", "given twice"),
         ("pgd:eps", "not key=value"),
@@ -691,6 +692,17 @@ def test_apgd_moves_with_the_momentum_of_the_paper() -> None:
     assert torch.allclose(first, corner, atol=1e-6)
     opposite = 1 - corner
     assert torch.allclose(second, first + 0.75 * (opposite - first) + 0.25 * (first - start), atol=1e-6)
+
+
+def test_what_falls_at_the_last_step_is_not_started_again() -> None:
+    net, x = Net(), middle_canvases(40)
+    labels = net.scores(x, None).argmax(1)
+    one, three = (run(f"apgd:eps=2/255,steps=1,restarts={restarts}", net, x, labels) for restarts in (1, 3))
+    scores = net.scores(one.canvas, None)
+    fell = scores.amax(1) - scores.gather(1, labels[:, None])[:, 0] > 0.05
+    assert 0 < fell.sum() < 40 and {one.steps[row] for row in fell.nonzero().flatten()} == {1}
+    assert torch.equal(three.canvas[fell], one.canvas[fell])
+    assert {three.steps[row] for row in fell.nonzero().flatten()} == {1} and max(three.steps) == 3
 
 
 @pytest.mark.parametrize("target", ["runner-up", "least-likely", "random"])

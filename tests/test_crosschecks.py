@@ -26,6 +26,7 @@ from safemed_eval.report import summarize
 from safemed_eval.runs.units import Certificates, Part
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import (
+    Falsification,
     Ladder,
     Sequential,
     Smoothing,
@@ -111,9 +112,21 @@ def test_what_is_asked_of_certificates_has_its_limits() -> None:
     for beyond in ({"n": 10**8 + 1}, {"m": 10**4 + 1}, {"m": 0}):
         with pytest.raises(ValueError, match="m between 1 and 10,000"):
             Voting(**{"sigma": 0.25, **beyond})
+    assert Sequential(sigma=0.25, radii={"1s": 0.25}).n == Smoothing(sigma=0.25).n == 1000
     for spec in ({}, {"sampling": "other", "smoothing": {}}):
         with pytest.raises(ValueError, match="sampling cannot be"):
             budget_of(spec)
+
+
+def test_what_is_asked_of_a_falsification_has_its_limits() -> None:
+    least = {"shares": (0.0,), "steps": 1, "m": 1, "n": 1}
+    assert Falsification(**least).alpha == 1e-6
+    for beyond in ({"shares": (0.5, 1.0)}, {"shares": (-0.1,)}, {"steps": 0}, {"alpha": 0.0}, {"alpha": 1.0}):
+        with pytest.raises(ValueError, match="shares must lie in"):
+            Falsification(**least | beyond)
+    for beyond in ({"m": 0}, {"n": 0}, {"m": 10**4 + 1}, {"n": 10**8 + 1}):
+        with pytest.raises(ValueError, match="m between 1 and 10,000"):
+            Falsification(**least | beyond)
 
 
 def test_a_wrong_selection_says_whether_it_was_an_answer() -> None:

@@ -210,7 +210,7 @@ def test_the_smallest_drop_is_the_first_that_is_found_often_enough() -> None:
     assert paired.power(20, 0.0, churn=1e-308, level=0.05) == 0.0
 
 
-@pytest.mark.parametrize(("churn", "drop", "level", "min_drop"), [(0.1, 0.2, 0.05, 0.0), (0.1, 0.2, 0.05, 0.15)])
+@pytest.mark.parametrize(("churn", "drop", "level", "min_drop"), [(0.1, 0.2, 0.05, 0.0), (0.1, 0.2, 0.05, 0.3)])
 def test_power_is_the_sum_over_all_outcomes(churn: float, drop: float, level: float, min_drop: float) -> None:
     """Of 24 items: every number lost and won, McNemar's p of each, and whether the drop is large enough."""
     n, chance_lost, chance_won = 24, churn / 2 + drop, churn / 2

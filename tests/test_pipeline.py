@@ -21,6 +21,8 @@ from safemed_eval.evaluate import Evaluation
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import summarize
+from safemed_eval.report.curves import MOST_POINTS, curve_of
+from safemed_eval.report.load import load
 from safemed_eval.runs.images import Keeper
 from safemed_eval.smoothing import Smoothing
 
@@ -303,7 +305,18 @@ def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
     summary = summarize(write_run(tmp_path / "run", [], "certify", items=5))
     assert (summary.items, summary.expected, summary.overall["n"]) == (0, 5, 0)
     assert summary.overall["certified"]["0"]["certified_accuracy"] is None
-    assert summary.overall["average_radius"] is None
+    assert summary.overall["average_radius"] is None and summary.overall["median_radius"] is None
+
+
+def test_a_curve_of_many_radii_is_thinned_out_from_below(tmp_path: Path) -> None:
+    """Of 150 radii at most 120 are drawn, the smallest and the largest too; each with its own share."""
+    votes = range(700, 1000, 2)
+    run = load(write_run(tmp_path / "run", [certified(i, k) for i, k in enumerate(votes)], "certify"))
+    curve, radius = curve_of(run), run.frame["radius"].to_numpy()
+    assert curve is not None and len(np.unique(radius)) == 150
+    assert curve.share == pytest.approx([(radius >= at).mean() for at in curve.radii])
+    assert len(curve.radii) <= MOST_POINTS + 2 and {0.0, radius.min(), radius.max()} < set(curve.radii)
+    assert set(curve.radii) - {0.0, run.smoothing.ceiling} < set(radius)
 
 
 # ------------------------------------------------ what a referee's mutants asked for
@@ -394,6 +407,17 @@ def test_notes_by_hand(tmp_path: Path) -> None:
     assert summary.overall[str(pgd)]["median_steps"] == 4
     certified_run = summarize(write_run(tmp_path / "b", [certified(0, 920)], "certify"), {"at": 0.6158, "over": 0.6159})
     assert certified_run.notes["grey_levels_per_radius"] == pytest.approx(255 / np.sqrt(3 * 384 * 384))
+    wide = summarize(write_run(tmp_path / "c", [certified(0, 920)], "certify", spec={"canvas": "20x40 pad"}))
+    assert wide.notes["grey_levels_per_radius"] == pytest.approx(255 / np.sqrt(3 * 20 * 40))
     ceiling = certified_run.notes["ceiling"]
     exactly = summarize(tmp_path / "b", {"top": ceiling, "over": np.nextafter(ceiling, 1)}).overall["certified"]
     assert not exactly["top"]["above_ceiling"] and exactly["over"]["above_ceiling"]
+
+
+@pytest.mark.parametrize("stop", [True, None])
+def test_a_summary_says_whether_draws_ended_with_a_wrong_selection(stop: bool | None, tmp_path: Path) -> None:
+    spec = {"stop_when_wrong": stop} if stop else {}
+    assert (
+        summarize(write_run(tmp_path / "run", [certified(0, 920)], "certify", spec=spec)).asked["stop_when_wrong"]
+        is stop
+    )

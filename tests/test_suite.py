@@ -14,6 +14,7 @@ from toys import AB, ABCD, generators, linear, middle_canvases, run
 
 from safemed_eval import attacks
 from safemed_eval.attacks._suite import NO_TARGET, targets_by_rank
+from safemed_eval.errors import SpecError
 from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
 from safemed_eval.report._page_data import slices_of
@@ -71,6 +72,22 @@ def test_square_flips_what_gradients_cannot() -> None:
     found = spec(classify, x, labels, generators(4))
     assert found.parts == [{"apgd-ce": True, "apgd-targeted": True, "square": False}] * 4
     assert classify(found.canvas).argmax(1).tolist() == [0] * 4
+
+
+def test_its_ball_is_that_of_other_attacks() -> None:
+    assert str(attacks.parse("suite")) == "suite:eps=4/255,steps=100"
+    for spec, message in (("suite:eps=4", "4/255"), ("suite:norm=l2", "norm=l2 needs eps")):
+        with pytest.raises(SpecError, match=message):
+            attacks.parse(spec)
+
+
+@pytest.mark.parametrize("queries", [30, 90])
+def test_square_shows_about_as_many_images_as_were_asked_for(queries: int) -> None:
+    toy = linear()
+    toy.bias = 40.0  # nothing flips
+    labels = torch.zeros(4, dtype=torch.int64)
+    found = run(f"suite:eps=0.001,steps=3,queries={queries}", toy, middle_canvases(4), labels, AB)
+    assert all(abs(steps - 2 * 3 - queries) <= 3 for steps in found.steps), "two APGD of three gradients come before"
 
 
 def test_targets_are_the_wrong_options_from_the_likeliest_on() -> None:

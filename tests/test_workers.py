@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 import torch
 from test_cli import TOY, call, seconds_aside
+from test_pseudonyms import command as asked_of
+from test_pseudonyms import hospital, leaks, run
 
 from safemed_eval import attacks, certify, data, evaluate
 from safemed_eval.cli import app
@@ -31,11 +33,13 @@ from safemed_eval.models import Asking, resolve
 from safemed_eval.models.loading import Loading
 from safemed_eval.runs import cluster, read_records, units
 from safemed_eval.runs._actor import Actor
-from safemed_eval.runs.crew import HOPELESS, TRIES, Crew, crew
+from safemed_eval.runs.crew import HOPELESS, TRIES, Crew, _cause, crew
+from safemed_eval.runs.pseudonyms import WITHHELD
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.smoothing import Smoothing
 from safemed_eval.smoothing.noise import CHUNK, noisy_copies
 
+__all__ = ["hospital"]  # a fixture
 CANVAS = data.Canvas(size=(16, 16))
 
 
@@ -173,6 +177,7 @@ def test_a_part_that_fails_fails_its_item_once(items: tuple[Item, ...]) -> None:
 MISCHIEF = """
 import os, time
 from pathlib import Path
+import torch
 from safemed_eval.models.toy import Brightness
 class Mischief(Brightness):
     def scores(self, canvas, questions):
@@ -181,6 +186,8 @@ class Mischief(Brightness):
             Path("pid.new").write_text(str(os.getpid()))
             Path("pid.new").rename("pid")
             time.sleep(600)
+        if "image 4" in said:
+            torch.empty(1 << 50)  # more memory than there is
         if "image 5" in said:
             os._exit(1)
         if "image 6" in said:
@@ -209,19 +216,26 @@ def test_a_killed_worker_loses_nothing_and_a_poison_item_ends_as_an_error(
     run = ["evaluate", "--model", "python:mischief_for_test:make", *shared, "--out", "run"]
     code, text = call(*run, "--ray", "local", "--workers", 2)
     killer.join()
-    assert code == 0 and "8 of 8 items; 2 failed" in text
+    assert code == 0 and "8 of 8 items; 3 failed" in text
     assert "died on item q0 and 3 more items under clean, the first time" in text
     assert "died on item q5 under clean, the third time" in text
     records = read_records(Path("run"))
     assert sorted(one["item"] for one in records) == [f"q{number}" for number in range(8)]
     errors = {one["item"]: one["error"] for one in records if one["error"]}
-    assert errors.keys() == {"q5", "q6"} and "cannot do image 6" in errors["q6"]
+    assert errors.keys() == {"q4", "q5", "q6"} and "cannot do image 6" in errors["q6"]
+    assert "can't allocate memory" in errors["q4"], "one that does not fit even alone"
     assert errors["q5"] == "the worker died 3 times on this item"
     assert call("evaluate", "--model", TOY, *shared, "--out", "healthy")[0] == 0
     healthy = {one["item"]: one["prediction"] for one in read_records(Path("healthy"))}
     assert all(one["prediction"] == healthy[one["item"]] for one in records if not one["error"])
     before = seconds_aside(Path("run"))
     assert call(*run)[0] == 0 and seconds_aside(Path("run")) == before, "complete, with workers or without"
+
+
+def test_a_worker_that_ray_ends_for_its_memory_is_buried_like_any_other(ray: Any) -> None:
+    ended = ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
+    assert isinstance(ended, ray.exceptions.RayError) and not isinstance(ended, ray.exceptions.RayTaskError)
+    assert _cause(ended) == "Ray ended it, memory ran low"
 
 
 @dataclass(frozen=True)
@@ -333,14 +347,16 @@ def test_units_in_line_behind_a_death_were_not_tried(ray: Any, monkeypatch: pyte
             list(team.do([Step("x", "bug")]))
 
 
-def test_workers_that_die_on_everything_end_the_run(ray: Any) -> None:
+def test_workers_that_die_on_everything_end_the_run(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert HOPELESS == 3 * TRIES, "more than one or two bad items take"
+    monkeypatch.setattr(sys.modules[Crew.__module__], "HOPELESS", few := 4)
     with crew(light(drawn_item()), print, address="local", workers=2, tell=lambda line: None) as team:
-        team._in_a_row = HOPELESS - 1
+        team._in_a_row = few - 1
         assert [result for _, result in team.do([Step("fine")])] == ["FINE"] and team._in_a_row == 0
         given_up = []
-        with pytest.raises(RunError, match=f"died {HOPELESS} times in a row"):
+        with pytest.raises(RunError, match=f"died {few} times in a row"):
             given_up += [unit for unit, _ in team.do(Step(f"s{i}", "die") for i in range(99))]
-        assert len(given_up) <= HOPELESS // TRIES
+        assert len(given_up) <= few // TRIES
 
 
 def test_no_worker_or_unlike_workers_are_one_line(ray: Any, tmp_path: Path) -> None:
@@ -436,6 +452,24 @@ def test_a_run_goes_on_with_other_workers_and_says_who_worked(
     assert seconds_aside(tmp_path / "cut") == seconds_aside(tmp_path / "whole")
     first, second = json.loads((tmp_path / "cut/run.json").read_text())["sessions"]
     assert "ray" not in first and (second["ray"], second["workers"]) == ("local", 1)
+
+
+def test_workers_know_names_that_the_run_does_not(ray: Any, hospital: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers write what one process writes under this key, and go on where it stopped."""
+    monkeypatch.syspath_prepend(str(hospital))
+    spread = ("--ray", "local", "--workers", "2")
+    for name, more in (
+        ("evaluate", ("--keep-images", "2")),
+        ("certify", ("--sampling", "sequential", "--radii", "0,0.5s")),
+    ):
+        run(hospital, *asked_of(name, name, *more))
+        whole, records = seconds_aside(hospital / name), hospital / name / "records.jsonl"
+        assert {one["item"].partition("-")[0] for one in whole} == {"item"}
+        records.write_text("".join(records.read_text().splitlines(keepends=True)[:2]))
+        assert "going on, 2 records are there" in run(hospital, *asked_of(name, name, *more, *spread))
+        assert seconds_aside(hospital / name) == whole
+        assert leaks(hospital / name) == []
+    assert {one["error"] for one in seconds_aside(hospital / "evaluate")} == {None, WITHHELD}
 
 
 def test_examples_name_options_that_exist() -> None:
