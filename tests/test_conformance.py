@@ -14,7 +14,7 @@ from safemed_eval.errors import CheckpointError
 from safemed_eval.models import Asking, check, load, resolve
 from safemed_eval.models.processor import official_inputs, pixel_inputs
 from safemed_eval.models.prompts import TEMPLATES
-from safemed_eval.models.shortcuts import LAST_LAYER, SHORTCUTS
+from safemed_eval.models.shortcuts import LAST_LAYER, PACKED, PREFIX, SHORTCUTS
 from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
 
@@ -32,10 +32,13 @@ READS_AHEAD = ("paligemma",)
 """Families that look at a prompt, and at what is written behind it, in both directions."""
 
 SHORTCUTS_OF = {
-    **dict.fromkeys(("gemma3", "molmo2", "paligemma", "qwen3_5"), (LAST_LAYER,)),
+    **dict.fromkeys(("internvl", "idefics3", "idefics3_tiled", "llava", "llava_onevision"), (PREFIX, LAST_LAYER)),
+    **dict.fromkeys(("gemma3", "molmo2", "paligemma"), (LAST_LAYER,)),
+    "qwen3_5": (LAST_LAYER, PACKED),
     **dict.fromkeys(("mllama", "llama4"), ()),
 }
-"""Families that cannot take all shortcuts: images see each other both ways, states that are no keys, other names."""
+"""Families that cannot take all shortcuts: images see each other both ways, or lie side by side, states that are no
+keys, other names."""
 
 
 def picture(canvas: torch.Tensor) -> Image.Image:

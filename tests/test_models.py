@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import sys
@@ -28,7 +29,7 @@ from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.letters import letter_tokens
 from safemed_eval.models.processor import official_inputs
 from safemed_eval.models.prompts import render
-from safemed_eval.models.shortcuts import LAST_LAYER
+from safemed_eval.models.shortcuts import LAST_LAYER, PACKED, _within_images
 from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
 
@@ -371,6 +372,32 @@ def test_other_tokens_than_the_letters_are_noticed(
     assert found["float path against 8-bit path"] == "fail"
 
 
+@pytest.mark.parametrize("ends", [(0, 6), (0, 2, 4, 6), (0, 1, 3, 4, 6), (0, 3, 4, 6)])
+def test_packed_images_see_themselves_only(ends: tuple[int, ...]) -> None:
+    """Of one length and of several, against attention to one after the other."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 6, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    spans = [slice(*pair) for pair in itertools.pairwise(ends)]
+    each = [(query[:, :, s] @ key[:, :, s].mT * 0.3).softmax(-1) @ value[:, :, s] for s in spans]
+    wanted = torch.cat(each, 2).transpose(1, 2)
+    found, _ = _within_images(torch.nn.Identity(), query, key, value, cu_seq_lens_q=torch.tensor(ends), scaling=0.3)
+    torch.testing.assert_close(found, wanted)
+    slopes = [torch.autograd.grad(x.square().sum(), (query, key, value)) for x in (found, wanted)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_copies_of_one_question_are_padded_once(waist: Callable[[str], Waist]) -> None:
+    """A smaller batch is the beginning of a larger one, and a larger one is made anew."""
+    vlm, question = waist("qwen2_vl").scorer, Question(text="Which one?", options=("this", "that", "neither"))
+    canvas = torch.rand(5, 3, 56, 56)
+    whole = vlm.scores(canvas, [question] * 5)
+    for rows in (2, 5, 1):
+        torch.testing.assert_close(vlm.scores(canvas[:rows], [question] * rows), whole[:rows])
+    vlm._batches.clear()
+    for rows in (2, 5):
+        torch.testing.assert_close(vlm.scores(canvas[:rows], [question] * rows), whole[:rows])
+
+
 def test_positions_fall_back_to_the_models_own(
     waist: Callable[[str], Waist], copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,7 +407,7 @@ def test_positions_fall_back_to_the_models_own(
     other.scorer._batches.clear()
     other.scorer.shortcuts = ()
     other.scorer.take_shortcuts()
-    assert other.scorer.shortcuts == (LAST_LAYER,), "without the positions of its tokens no prefix can be left out"
+    assert other.scorer.shortcuts == (LAST_LAYER, PACKED), "no prefix without the positions of its tokens"
     short = Question(text="Which?", options=("a", "b"))
     x = torch.rand(2, 3, 56, 56)
     torch.testing.assert_close(

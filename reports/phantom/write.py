@@ -27,9 +27,9 @@ from safemed_eval.train.log import LOG, WORK, read_log
 
 HERE = Path(__file__).parent
 BUILTIN = HERE.parents[1] / "safemed_eval" / "models" / "builtin"
-SHIPPED = {"sft": "sft", "at-grpo-3": "at-grpo"}
+SHIPPED = {"sft": "sft", "at-grpo-2": "at-grpo"}
 """And what they are called there."""
-MODELS = ("sft", "at-sft", "grpo", "at-grpo", "at-grpo-2", "at-grpo-3")
+MODELS = ("sft", "at-sft", "grpo", "at-grpo", "at-grpo-2")
 RADII = {"0": 0.0, "0.5s": 0.5, "1s": 1.0, "2s": 2.0}
 """As multiples of sigma."""
 
@@ -134,7 +134,8 @@ CARD = """# builtin:{name}
 A Qwen2-VL of 1.9 million parameters, trained on drawn images (`phantom`) to have something real to run at once. Its
 organs and diseases are discs, rings and stripes: it knows nothing of medicine. **Not for clinical use.**
 
-Made by {command} ({minutes} min on 2 CPU cores; `reports/phantom` has the commands before it), stored in float16.
+Made by {command} ({minutes} min on 2 CPU cores; `reports/phantom` has the commands before it, and says
+what their names stand for), stored in float16.
 Accuracy in % on {questions} questions of `phantom`'s test split, clean and under L-infinity attacks:
 
 {attacked}

@@ -3,8 +3,10 @@
 - *prefix*: keys and values of the tokens that stand before the image in every row are computed once, and kept. Where
   tokens see only those before them (not in PaliGemma) nothing in the image or behind it can change them.
 - *last layer*: behind its attention the last layer works on the last token only; the others are read by nobody.
+- *packed images*: where a vision tower packs the images of a batch one behind the other, transformers attends to one
+  image, or window of it, after the other, in every layer; here all those of a length are attended to in one call.
 
-Neither changes what is computed for the token that is read, but for the order of float sums. Nothing here knows an
+None changes what is computed for the token that is read, but for the order of float sums. Nothing here knows an
 architecture: whether a shortcut can be taken is found out at load, by comparison with the plain forward.
 """
 
@@ -14,13 +16,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-PREFIX, LAST_LAYER = "prefix", "last layer"
-SHORTCUTS = (PREFIX, LAST_LAYER)
+PREFIX, LAST_LAYER, PACKED = "prefix", "last layer", "packed images"
+SHORTCUTS = (PREFIX, LAST_LAYER, PACKED)
 
 _PREFIXES_KEPT = 16
 
@@ -127,3 +130,81 @@ class _LastToken(torch.nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return F.pad(self.inner(hidden[:, -1:]), (0, 0, hidden.shape[1] - 1, 0))
+
+
+@contextmanager
+def packed_images(model: Any) -> Iterator[None]:
+    """For one forward, attend to all packed images in one call. Not for two threads at once.
+
+    Raises:
+        ValueError: the vision tower packs no images, or another attention than SDPA was asked for.
+    """
+    from transformers import AttentionInterface
+
+    config, calls = model.config.vision_config, _within_images.calls
+    before = config._attn_implementation
+    if before != "sdpa":
+        raise ValueError(f"the vision tower attends by {before}")
+    AttentionInterface.register(_WITHIN_IMAGES, _within_images)
+    config._attn_implementation = _WITHIN_IMAGES
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+    if _within_images.calls == calls:
+        raise ValueError("the vision tower packs no images")
+
+
+_WITHIN_IMAGES = "flash_within_images"
+"""The name has "flash" in it: to such an attention transformers says where images begin and end."""
+
+
+class _WithinImages:
+    """An attention function of transformers; counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(
+        self,
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        cu_seq_lens_q: torch.Tensor,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        **_: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """(1, heads, tokens, size) each -> (1, tokens, heads, size); tokens see those of their own image.
+
+        Args:
+            cu_seq_lens_q: where images begin, and where the last one ends.
+        """
+        if attention_mask is not None or dropout:
+            raise ValueError("packed images have neither a mask nor dropout")
+        self.calls += 1
+        ends = cu_seq_lens_q.tolist()
+        spans: dict[int, list[int]] = {}
+        for start, end in pairwise(ends):
+            spans.setdefault(end - start, []).append(start)
+
+        def within(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            """(images, heads, length, size) each -> (images * length, heads, size)"""
+            return F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2).flatten(0, 1)
+
+        packed = query[0], key[0], value[0]
+        if len(spans) == 1:
+            q, k, v = (x.reshape(len(x), len(ends) - 1, -1, x.shape[-1]).transpose(0, 1) for x in packed)
+            return within(q, k, v)[None], None
+        found = torch.empty_like(packed[0]).transpose(0, 1)
+        for length, starts in spans.items():
+            places = torch.tensor(starts, device=query.device)[:, None] + torch.arange(length, device=query.device)
+            q, k, v = (x[:, places].transpose(0, 1) for x in packed)
+            found = found.index_copy(0, places.flatten(), within(q, k, v))
+        return found[None], None
+
+
+_within_images = _WithinImages()

@@ -19,11 +19,13 @@ from safemed_eval.models.processor import ImageCall, official_inputs, pixel_inpu
 from safemed_eval.models.prompts import Asking, render, template_sha256
 from safemed_eval.models.shortcuts import (
     LAST_LAYER,
+    PACKED,
     PREFIX,
     SHORTCUTS,
     Prefix,
     Prefixes,
     last_token_only,
+    packed_images,
 )
 
 _Tensors = Mapping[str, torch.Tensor]
@@ -105,7 +107,8 @@ class VLM:
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
-        prompts = [self.prompt(q, self.asking.template.cue) for q in questions]
+        rendered = {q: self.prompt(q, self.asking.template.cue) for q in dict.fromkeys(questions)}
+        prompts = [rendered[q] for q in questions]
         inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts, checked=False)
         return self._letter_logits(inputs, max(len(q.options) for q in questions))
 
@@ -216,29 +219,35 @@ class VLM:
         short: bool,
     ) -> dict[str, Any]:
         """Left-pad the text sides of a batch, on the model's device; given images, with the positions of its tokens."""
-        key = (prompts, written, height, width, images is None, short)
-        if key not in self._batches:
+        rows = tuple(zip(prompts, written, strict=True))
+        alike = len({*rows}) == 1  # the noisy copies of an image: a batch of fewer is the beginning of one of more
+        key = (rows[:1] if alike else rows, height, width, images is None, short)
+        kept = self._batches.get(key)
+        if kept is None or len(kept["input_ids"]) < len(rows):
             sides = [self._text(prompt, height, width)[0] for prompt in prompts]
-            rows = [_longer(side, tokens) for side, tokens in zip(sides, written, strict=True)]
-            longest = max(row["input_ids"].shape[1] for row in rows)
-
-            def padded(name: str) -> torch.Tensor:
-                value = self.processor.tokenizer.pad_token_id if name == "input_ids" else 0
-                beyond = (0, 0) * (rows[0][name].ndim - 2)
-                return torch.cat(
-                    [F.pad(row[name], (*beyond, longest - row[name].shape[1], 0), value=value) for row in rows]
-                )
-
-            batch: dict[str, Any] = self._to_model({name: padded(name) for name in rows[0]})
-            # Without explicit positions most models count the padding in; rotary ones forgive that, to rounding.
-            positions = getattr(self.model, "_prepare_position_ids_for_generation", None)
-            if images is not None and "position_ids" in self._forward and positions is not None:
-                batch["position_ids"] = positions(batch["input_ids"], {**batch, **images})
-            self._batches[key] = self._prefixes.take_out(batch, rows) if short else batch
+            longer = [_longer(side, tokens) for side, tokens in zip(sides, written, strict=True)]
+            kept = self._batches[key] = self._padded(longer, images, short)
             if len(self._batches) > _BATCHES_KEPT:
                 self._batches.popitem(last=False)
         self._batches.move_to_end(key)
-        return self._batches[key]
+        return _first(kept, len(rows)) if alike else kept
+
+    def _padded(self, rows: Sequence[_Tensors], images: _Tensors | None, short: bool) -> dict[str, Any]:
+        longest = max(row["input_ids"].shape[1] for row in rows)
+
+        def padded(name: str) -> torch.Tensor:
+            value = self.processor.tokenizer.pad_token_id if name == "input_ids" else 0
+            beyond = (0, 0) * (rows[0][name].ndim - 2)
+            return torch.cat(
+                [F.pad(row[name], (*beyond, longest - row[name].shape[1], 0), value=value) for row in rows]
+            )
+
+        batch: dict[str, Any] = self._to_model({name: padded(name) for name in rows[0]})
+        # Without explicit positions most models count the padding in; rotary ones forgive that, to rounding.
+        positions = getattr(self.model, "_prepare_position_ids_for_generation", None)
+        if images is not None and "position_ids" in self._forward and positions is not None:
+            batch["position_ids"] = positions(batch["input_ids"], {**batch, **images})
+        return self._prefixes.take_out(batch, rows) if short else batch
 
     def _to_model(self, inputs: _Tensors) -> dict[str, torch.Tensor]:
         return {
@@ -253,7 +262,8 @@ class VLM:
             kept: Prefix = inputs[PREFIX]
             cache = {"use_cache": True, "past_key_values": kept.cache(len(inputs["input_ids"]))}
         narrow = last_token_only(self.model) if LAST_LAYER in self.shortcuts else nullcontext()
-        with letters_only(self._head, self.letters(options)), narrow:
+        packed = packed_images(self.model) if PACKED in self.shortcuts else nullcontext()
+        with letters_only(self._head, self.letters(options)), narrow, packed:
             plain = {name: value for name, value in inputs.items() if name != PREFIX}
             logits: torch.Tensor = self.model(**plain, **cache, **last).logits[:, -1]
         if logits.shape[1] != options:
@@ -261,6 +271,14 @@ class VLM:
                 f"{type(self.model).__name__} does not compute its logits with its output head; letters cannot be read"
             )
         return logits
+
+
+def _first(batch: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The first rows of a batch; of positions, (..., B, L), too."""
+    return {
+        name: value if name == PREFIX else value[..., :rows, :] if name == "position_ids" else value[:rows]
+        for name, value in batch.items()
+    }
 
 
 def _longer(side: _Tensors, tokens: tuple[int, ...]) -> _Tensors:
