@@ -3,7 +3,8 @@
 a. ART's PyTorchRandomizedSmoothing.certify.
 b. Cohen et al.'s CERTIFY, written down plainly: torch.randn_like, argmax, counts in numpy.
 c. What a script around a VLM does: each noisy copy becomes a picture, goes through the processor, and the model
-   generates its answer. (A picture is clamped and rounded: its noise is not Gaussian any more.)
+   generates its answer, up to its end or 16 tokens; or one token only, in a script that knows that this is the letter.
+   (A picture is clamped and rounded: its noise is not Gaussian any more.)
 d. The limit: a bare loop of the model's forwards on inputs that are ready on the device.
 
 All with the same n0, n and batch. What others certify is this package's model with its shortcuts, or without: as it is
@@ -81,13 +82,13 @@ def cohen(model: Waist, canvas: torch.Tensor, question: Question, n0: int, n: in
 
 
 @torch.no_grad()
-def script(vlm: VLM, canvas: torch.Tensor, question: Question, n: int) -> Counter[str]:
+def script(vlm: VLM, canvas: torch.Tensor, question: Question, n: int, tokens: int) -> Counter[str]:
     prompt, answers = vlm.prompt(question, vlm.asking.template.cue), Counter[str]()
     for _ in range(n):
         image = picture((canvas + SIGMA * torch.randn_like(canvas)).clamp(0, 1))
         inputs = vlm.processor(text=[prompt], images=[image], return_tensors="pt").to(vlm.device)
-        ids = vlm.model.generate(**inputs, max_new_tokens=1, do_sample=False)
-        answers[vlm.processor.tokenizer.decode(ids[0, -1])] += 1
+        ids = vlm.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
+        answers[vlm.processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :])] += 1
     return answers
 
 
@@ -130,7 +131,8 @@ def race(
         "a ART, no shortcuts": lambda: rate_of(partial(plainly, arts), draws),
         "b Cohen": lambda: rate_of(cohens, draws),
         "b Cohen, no shortcuts": lambda: rate_of(partial(plainly, cohens), draws),
-        "c script": lambda: rate_of(partial(script, vlm, canvas, question, few), few),
+        "c script, one token": lambda: rate_of(partial(script, vlm, canvas, question, few, 1), few),
+        "c script, its answer": lambda: rate_of(partial(script, vlm, canvas, question, few, 16), few),
         "d bare": lambda: rate_of(partial(bare, vlm.model, inputs, calls), calls * batch),
     }
     rates = in_turns(sides, repeats)

@@ -118,10 +118,11 @@ def test_models_that_were_not_trained_here_say_nothing(checkpoint: Callable[[str
 
 
 def test_builtin_checkpoints_are_known_by_name() -> None:
-    for name in ("sft", "at-grpo"):
+    first = "phantom:split=train,images=16384"
+    for name, seen in {"sft": {first}, "at-grpo": {first, f"{first},seed=1"}}.items():
         ((found, digests, specs),) = resolve(f"builtin:{name}").trainings
         assert (found, digests) == (f"builtin:{name}", None)
-        assert set(specs) == {"phantom:split=train,images=16384"}
+        assert set(specs) == seen
 
 
 def test_a_note_that_was_edited_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from safemed_eval.core import GRADIENT_REPEATS, PRECISION, REPEATS, Question
+from safemed_eval.core import GRADIENT_REPEATS, MODALITIES, PRECISION, REPEATS, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
 from safemed_eval.models.waist import Waist
@@ -54,7 +54,8 @@ def check(model: Waist, size: tuple[int, int], *, options: int = 4, gradients: b
         gradients: also run the checks that only an attack needs.
     """
     images = _images(size).to(model.device)
-    question = Question(text="Which imaging modality is this?", options=tuple(f"no. {i}" for i in range(options)))
+    names = (*MODALITIES, *(f"no. {i}" for i in range(len(MODALITIES), options)))
+    question = Question(text="Which imaging modality is this?", options=names[:options])
     checks: list[Callable[[Waist, torch.Tensor, Question], Iterator[Finding]]] = [_outputs, _official]
     if gradients:
         checks += [_gradient, _precision]
