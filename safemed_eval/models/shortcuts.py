@@ -176,6 +176,7 @@ class _WithinImages:
         cu_seq_lens_q: torch.Tensor,
         scaling: float | None = None,
         dropout: float = 0.0,
+        is_causal: bool = False,
         **_: Any,
     ) -> tuple[torch.Tensor, None]:
         """(1, heads, tokens, size) each -> (1, tokens, heads, size); tokens see those of their own image.
@@ -183,8 +184,8 @@ class _WithinImages:
         Args:
             cu_seq_lens_q: where images begin, and where the last one ends.
         """
-        if attention_mask is not None or dropout:
-            raise ValueError("packed images have neither a mask nor dropout")
+        if attention_mask is not None or dropout or is_causal:
+            raise ValueError("packed images have neither a mask nor dropout, and see in both directions")
         self.calls += 1
         ends = cu_seq_lens_q.tolist()
         spans: dict[int, list[int]] = {}
