@@ -41,6 +41,10 @@ SHORTCUTS_OF = {
 keys, other names."""
 
 
+PACKED_LATER = ("mistral3",)
+"""Families whose tower says where images begin in newer versions of transformers only."""
+
+
 def picture(canvas: torch.Tensor) -> Image.Image:
     return Image.fromarray((canvas * 255).round().byte().permute(1, 2, 0).numpy())
 
@@ -211,7 +215,8 @@ def test_a_forced_text_is_as_likely_as_when_it_is_written(
 def test_shortcuts_change_nothing(family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]) -> None:
     """With and without what is left out: the same scores and gradients."""
     vlm = vlm_of(waist(family))
-    assert vlm.shortcuts == SHORTCUTS_OF.get(family, SHORTCUTS)
+    expected = SHORTCUTS_OF.get(family, SHORTCUTS)
+    assert vlm.shortcuts == expected or (family in PACKED_LATER and vlm.shortcuts == (PREFIX, LAST_LAYER))
     canvas = canvases.clone().requires_grad_()
     found = []
     for shortcuts in ((), vlm.shortcuts):
