@@ -81,6 +81,8 @@ def flops(work: Callable[[], object]) -> float:
 
 def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "3b"
+    if name not in ("2b", "3b", "tiny"):
+        sys.exit(f"{name}: write 2b, 3b or tiny")
     family, side = real(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if name == "tiny" else torch.bfloat16
