@@ -27,6 +27,7 @@ from safemed_eval import attacks, faults
 from safemed_eval.certify import Certification
 from safemed_eval.core import Question
 from safemed_eval.errors import RunError
+from safemed_eval.files import write_whole
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs import read_records
 from safemed_eval.smoothing import Budget, Sequential, Smoothing, Voting
@@ -157,7 +158,7 @@ def test_what_cannot_be_saved_in_training_is_one_line(disk: Callable[[str], Path
 def test_what_says_that_a_training_is_complete_is_never_half_there(disk: Callable[[str], Path]) -> None:
     small = disk("size=16k")
     with pytest.raises(OSError):
-        _loop.write_whole(small / "about.json", "x" * 10**5)
+        write_whole(small / "about.json", "x" * 10**5)
     assert not (small / "about.json").exists()
 
 

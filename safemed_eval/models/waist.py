@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import torch
 from PIL import Image
@@ -119,10 +119,11 @@ class Waist:
         _refuse(~found.isfinite().flatten(1).all(1), "the denoiser returned NaN or infinite pixels")
         return found
 
-    def refuse_pixels(self, canvas: torch.Tensor, question: Question) -> None:
-        """Where scores are not finite, name the image processor if it is the one at fault: raise ModelOutputError."""
+    def refuse_scores(self, canvas: torch.Tensor, question: Question, broken: int, rows: int) -> NoReturn:
+        """Raise ModelOutputError: scores are not finite. Names the image processor where that is at fault."""
         if hasattr(self.scorer, "refuse_pixels"):
             self.scorer.refuse_pixels(self.denoised(canvas), question)
+        raise ModelOutputError(f"{_NOT_FINITE} for {broken} of {rows} rows")
 
     @torch.no_grad()
     def official(self, image: Image.Image, question: Question) -> Answers:
@@ -164,9 +165,8 @@ class _BoundClassify:
 
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
         log_probs, broken = self.unchecked(canvas)
-        if bool(broken.any()):
-            self._waist.refuse_pixels(canvas, self._questions[0])
-        _refuse(broken, _NOT_FINITE)
+        if bad := int(broken.sum()):
+            self._waist.refuse_scores(canvas, self._questions[0], bad, len(canvas))
         return log_probs
 
     def unchecked(self, canvas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -239,8 +239,7 @@ class _BoundVote:
             counts.index_add_(0, votes, torch.ones_like(votes))  # bincount would wait, too
         *found, lost = counts.tolist()
         if lost:
-            self._waist.refuse_pixels(canvas, self._question)
-            raise ModelOutputError(f"{_NOT_FINITE} for {lost} of {sum(found) + lost} rows")
+            self._waist.refuse_scores(canvas, self._question, lost, sum(found) + lost)
         return tuple(found)
 
     @property

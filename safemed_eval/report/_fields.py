@@ -80,9 +80,7 @@ _OF_META: dict[str, Fits] = {
     "sessions": _each(
         _holding({"argv": _each(_text), "versions": _named(_maybe(_text)), "device": _maybe(_text), "started": _text})
     ),
-    "skipped": _each(
-        lambda value: _holding({"item": _text, "reason": _text})(value) and {"item", "reason"} <= {*value}
-    ),
+    "skipped": _each(lambda value: _holding(_SKIPPED)(value) and {*_SKIPPED} <= {*value}),
     "names": _holding({"commits": _named(_text), "trained": _maybe(_holding(_TRAINED))}),
     "image_notes": _named(_count),
 }
@@ -96,10 +94,8 @@ def _is_whole_corruption(attack: Mapping[str, Any]) -> bool:
     return attack["attack"] != "corrupt" or {"kind", "severity"} <= {*attack}
 
 
-_FALSIFY = {
-    **{"shares": _each(_from_0), "steps": _count, "m": _count, "n": _count},
-    **{"alpha": lambda value: _number(value) and 0 < value < 1},
-}
+_FALSIFY = {"shares": _each(_number), "steps": _whole, "m": _whole, "n": _whole, "alpha": _number}
+"""What they are; `Falsification` says how large they may be."""
 _OF_SPEC: dict[str, Fits] = {
     "canvas": lambda value: bool(_CANVAS.fullmatch(value)),
     "asking": _maybe(_holding({"readout": _text, "temperature": _from_0})),

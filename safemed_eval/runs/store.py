@@ -14,13 +14,12 @@ from typing import Any, Self
 
 from safemed_eval.core import Record
 from safemed_eval.errors import RunError
+from safemed_eval.files import NEW, write_whole
 
 SCHEMA = 1
 META = "run.json"
 RECORDS = "records.jsonl"
 LOCK = ".lock"
-_NEW = ".new"
-"""Ends the name of a file that is still being written."""
 _META_KEYS = ("spec", "model", "sessions", "names", "items", "skipped", "conditions", "sampled", "image_notes")
 _TINY = 60
 
@@ -59,7 +58,7 @@ class Folder:
                     _same("the model as loaded", out, meta["model"], _plain(model))
                 self._prepare(stack)
                 meta = {**meta, **about, "sessions": [*meta["sessions"], dict(session)]}
-                _write_whole(out / META, json.dumps(meta, indent=2, ensure_ascii=False))
+                write_whole(out / META, json.dumps(meta, indent=2, ensure_ascii=False))
             except OSError as error:
                 raise RunError(f"--out {out}: cannot be written: {error.strerror}") from None
             self._open = stack.pop_all()
@@ -138,7 +137,7 @@ def refuse_other_spec(out: Path, spec: Mapping[str, Any]) -> None:
 
 def _is_of_a_start(file: Path) -> bool:
     """Whether it is what a start leaves that ended, or found the disk full, before it had noted what was asked."""
-    return file.name in (LOCK, META + _NEW) or (file.name == RECORDS and not file.stat().st_size)
+    return file.name in (LOCK, META + NEW) or (file.name == RECORDS and not file.stat().st_size)
 
 
 def read_meta(out: Path) -> dict[str, Any]:
@@ -226,16 +225,6 @@ def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
     """The value as it comes back from JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(value))
     return plain
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Write all of it or nothing."""
-    new = file.with_name(file.name + _NEW)
-    with new.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)
 
 
 def _lock(file: Path) -> Any:

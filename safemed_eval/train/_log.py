@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from safemed_eval.errors import RunError
-from safemed_eval.train._loop import write_whole
+from safemed_eval.files import write_whole
 from safemed_eval.train.log import read_log
 
 

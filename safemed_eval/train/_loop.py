@@ -94,13 +94,6 @@ def writing(out: Path) -> Iterator[None]:
     raise RunError(f"{out}: cannot be written: {why}; the same command goes on from the last checkpoint, if any")
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write all of it or nothing."""
-    new = file.with_name(f"{file.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(file)
-
-
 def refuse_broken(trained: torch.nn.Module) -> None:
     """Raise RunError where a weight is not finite."""
     broken = [name for name, weight in trained.named_parameters() if not bool(weight.isfinite().all())]

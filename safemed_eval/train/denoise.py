@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, canvas_of, write_seen
 from safemed_eval.errors import ModelOutputError, RunError
+from safemed_eval.files import write_whole
 from safemed_eval.models.denoiser import ResidualDenoiser, Shape, save_denoiser
 from safemed_eval.models.source import ABOUT
 from safemed_eval.models.waist import Waist
@@ -74,7 +75,7 @@ def fit_denoiser(
         with _loop.writing(out):
             save_denoiser(denoiser, out)
             write_seen(out / TRAINED_ON, items)
-            _loop.write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
+            write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
     trainer.accelerator.wait_for_everyone()
 
 

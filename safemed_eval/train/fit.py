@@ -17,6 +17,7 @@ from trl import GRPOConfig, SFTConfig
 from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, write_seen
 from safemed_eval.errors import DataError, SpecError
+from safemed_eval.files import write_whole
 from safemed_eval.models.source import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.train import _loop
@@ -106,7 +107,7 @@ def fit(
             vlm.processor.save_pretrained(out)
             write_seen(out / TRAINED_ON, items, seen)
             about = {**about, "template": asdict(template)}
-            _loop.write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
+            write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
     trainer.accelerator.wait_for_everyone()
 
 
