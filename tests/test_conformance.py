@@ -33,12 +33,12 @@ READS_AHEAD = ("paligemma",)
 
 SHORTCUTS_OF = {
     **dict.fromkeys(("internvl", "idefics3", "idefics3_tiled", "llava", "llava_onevision"), (PREFIX, LAST_LAYER)),
-    **dict.fromkeys(("gemma3", "molmo2", "paligemma"), (LAST_LAYER,)),
+    **dict.fromkeys(("cohere2", "gemma3", "molmo2", "paligemma"), (LAST_LAYER,)),
     "qwen3_5": (LAST_LAYER, PACKED),
     **dict.fromkeys(("mllama", "llama4"), ()),
 }
-"""Families that cannot take all shortcuts: images see each other both ways, or lie side by side, states that are no
-keys, other names."""
+"""Families that cannot take all shortcuts: images see each other both ways, or lie side by side, a window shorter than
+the prompt, states that are no keys, other names."""
 
 
 PACKED_LATER = ("mistral3",)

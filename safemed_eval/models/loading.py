@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from safemed_eval import models
+from safemed_eval.core import Question
 from safemed_eval.models.check import Finding, check, refuse_failures
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
@@ -21,6 +22,7 @@ class Loading:
         source, device, dtype, attn, device_map, asking: as in `models.load`.
         size: height and width of the images that it is checked with.
         options: the largest number of options that a question of the run has.
+        questions: some of the run, the shortest and the longest among them.
         gradients: whether an attack will ask for its gradients.
         threads: of torch, in the process in which it is loaded; None leaves the choice to torch.
     """
@@ -34,6 +36,7 @@ class Loading:
     size: tuple[int, int]
     options: int
     gradients: bool
+    questions: tuple[Question, ...] = ()
     threads: int | None = None
 
     def __call__(self) -> tuple[Waist, list[Finding]]:
@@ -51,7 +54,9 @@ class Loading:
             attn=self.attn,
             device_map=self.device_map,
             asking=self.asking,
+            questions=self.questions,
+            size=self.size,
         )
-        found = check(waist, self.size, options=self.options, gradients=self.gradients)
-        refuse_failures(found, self.source.name)
-        return waist, found
+        findings = check(waist, self.size, options=self.options, questions=self.questions, gradients=self.gradients)
+        refuse_failures(findings, self.source.name)
+        return waist, findings
