@@ -29,6 +29,11 @@ settings.register_profile("same", deadline=None, derandomize=True)  # the same e
 settings.load_profile("same")
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where other work shares the cores
 
+DEVICE = os.environ.get("SAFEMED_EVAL_TEST_DEVICE", "cpu")
+DTYPE = os.environ.get("SAFEMED_EVAL_TEST_DTYPE", "float32")
+"""Where, and in which precision, the conformance suite runs."""
+torch.backends.cudnn.allow_tf32 = False  # it would hide differences behind its rounding
+
 REAL_DATA = Path(os.environ.get("SAFEMED_EVAL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 Checkpoint = Callable[[str], Path]
@@ -72,12 +77,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def waist(checkpoint: Checkpoint) -> Callable[[str], Waist]:
-    """A loaded tiny checkpoint of a family, on the CPU."""
+    """A loaded tiny checkpoint of a family, on `DEVICE` and in `DTYPE`."""
     loaded: dict[str, Waist] = {}
 
     def get(family: str) -> Waist:
         if family not in loaded:
-            loaded[family] = load(resolve(str(checkpoint(family))), device="cpu")
+            loaded[family] = load(resolve(str(checkpoint(family))), device=DEVICE, dtype=DTYPE)
         return loaded[family]
 
     return get
@@ -99,7 +104,7 @@ def canvases() -> torch.Tensor:
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 56), torch.linspace(0, 1, 56), indexing="ij")
     planes = [rows, columns, rows * columns]
     images = [torch.stack([planes[(i + k) % 3] * (0.9 - 0.2 * k) + 0.05 for k in range(3)]) for i in range(3)]
-    return (torch.stack(images) * 255).round() / 255
+    return ((torch.stack(images) * 255).round() / 255).to(DEVICE)
 
 
 @pytest.fixture

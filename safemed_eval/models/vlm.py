@@ -6,7 +6,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -145,6 +145,8 @@ class VLM:
             questions: some that will be asked, the shortest and the longest among them; synthetic ones by default.
             size: height and width.
         """
+        self._prefixes = Prefixes(self.model)
+        self._batches.clear()
         self.shortcuts, self.refused, self._proved = SHORTCUTS, {}, range(0)
         self._prove_for(self.askable(questions) or (_SHORTEST, _LONGEST), size or _SOME_SIZE)
 
@@ -195,10 +197,10 @@ class VLM:
         return int(texts["input_ids"].shape[1])
 
     @contextmanager
-    def exact(self) -> Iterator[VLM]:
+    def exact(self) -> Iterator[Self]:
         """The same model with the same shortcuts, computing in float32; inside this block only. See `in_float32`."""
         with in_float32(self.model):
-            twin = VLM(self.model, self.processor, self.asking)
+            twin = type(self)(self.model, self.processor, self.asking)
             twin.shortcuts, twin._proved = self.shortcuts, _ANY_LENGTH
             yield twin
 
