@@ -4,8 +4,10 @@ Each step prints Markdown. --dry tries it on any machine: the same code, tiny.
 
     machine   versions, and the measured peak of a matrix product
     votes     are votes the same for other batch sizes, and after a restart?
-    speed     certify and PGD on a model of 3B class, 392 x 392 pixels, bfloat16: against the bare forward, against the
-              measured peak, with each shortcut, compiled; memory
+    certify   on a model of 3B class, 392 x 392 pixels, bfloat16: against the bare forward, against the measured peak,
+              with each shortcut; memory
+    pgd       likewise, against the bare forward and backward
+    compiled  both, with the language model's layers and the image encoder's perceptrons compiled
     at-grpo   one step of the command on the shipped model, and one on the 3B model with an adapter
 
 Weights are random, of the shapes of Qwen2.5-VL-3B (or Qwen2-VL-2B: --model 2b). Counted are the operations of the plain
@@ -36,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from safemed_eval import attacks
 from safemed_eval.data import canvas_of
 from safemed_eval.models import Asking, load, resolve, tiny
+from safemed_eval.models.shortcuts import PREFIX
 from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
@@ -111,8 +114,8 @@ def step_machine(device: torch.device, *, dry: bool, name: str) -> None:
 @torch.no_grad()
 def step_votes(device: torch.device, *, dry: bool, name: str) -> None:
     """Draw by draw for other batch sizes, in one process; then the command, killed and started again."""
-    n, sizes = (40, (8, 5)) if dry else (1000, (64, 16, 100, 250))
-    items, canvas = phantom(2 if dry else 12)
+    n, sizes = (40, (8, 5)) if dry else (1000, (64, 16, 250))
+    items, canvas = phantom(2 if dry else 8)
     print("| builtin:sft | batch | votes that differ from those of the first | questions whose counts differ |")
     print("|---|---|---|---|")
     for dtype in ("float32", "bfloat16"):
@@ -131,12 +134,12 @@ def step_votes(device: torch.device, *, dry: bool, name: str) -> None:
             counts = sum(not torch.equal(a.bincount(), b.bincount()) for a, b in zip(rows, first, strict=True))
             print(f"| {dtype} | {label} | {differ} of {n * len(items):,} | {counts} of {len(items)} |")
     with tempfile.TemporaryDirectory() as folder:
-        asked = ["--model", "builtin:sft", "--data", "phantom", "--limit", "4" if dry else "12", "--sigma", "0.25"]
+        asked = ["--model", "builtin:sft", "--data", "phantom", "--limit", str(len(items)), "--sigma", "0.25"]
         asked += ["--n", str(n), "--device", device.type, "--batch-size", "64"]
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
         _command("certify", *asked, "--out", str(whole))
         process = subprocess.Popen([sys.executable, "-m", "safemed_eval", "certify", *asked, "--out", str(killed)])
-        while process.poll() is None and not (killed / "records.jsonl").exists():
+        while process.poll() is None and b"\n" not in _raw(killed):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -148,89 +151,130 @@ def step_votes(device: torch.device, *, dry: bool, name: str) -> None:
 
 
 def _votes(run: Path) -> dict[str, list[int]]:
-    lines = (run / "records.jsonl").read_text().splitlines() if (run / "records.jsonl").exists() else []
-    return {record["item"]: record["votes0"] + record["votes"] for record in map(json.loads, lines)}
+    whole_lines = _raw(run).rpartition(b"\n")[0].splitlines()
+    return {record["item"]: record["votes0"] + record["votes"] for record in map(json.loads, whole_lines)}
+
+
+def _raw(run: Path) -> bytes:
+    file = run / "records.jsonl"
+    return file.read_bytes() if file.exists() else b""
 
 
 def _command(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "safemed_eval", *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def step_speed(device: torch.device, *, dry: bool, name: str) -> None:
-    network, processor, side = made(name, device, dry=dry)
-    size = sum(p.numel() for p in network.parameters()) / 1e9
-    limit = peak(device, network.dtype, 512 if dry else 8192)
-    vlm = VLM(network, processor, Asking())
-    model = Waist(vlm, device)
-    batch, rows, turns = (4, 2, 1) if dry else (64, 16, 3)
-    canvas = torch.rand((3, side, side), generator=torch.Generator().manual_seed(0)).to(device)
-    copies, questions = canvas.repeat(batch, 1, 1, 1), [QUESTION] * batch
-    with torch.no_grad():
-        each = flops(network, lambda: model.vote(QUESTION)(canvas[None]))
-    started = time.perf_counter()
-    vlm.take_shortcuts([QUESTION], (side, side))
-    taken = vlm.shortcuts
-    print(
-        f"{'tiny' if dry else name}: {size:.2f} billion parameters, {side} x {side}, {network.dtype}, "
-        f"{each / 1e9:.0f} Gflop a forward. Shortcuts, proved in {time.perf_counter() - started:.1f} s: "
-        f"{', '.join(taken) or 'none'}. " + " ".join(f"{key} not: {why}." for key, why in vlm.refused.items())
-    )
+class Bench:
+    """A random model of real size, and what is timed on it."""
 
-    inputs = vlm._inputs(copies, [vlm.prompt(QUESTION, vlm.asking.template.cue)] * batch, positions=True)
-    spec = Smoothing(sigma=0.25, n0=batch, n=5 * batch)
-    draws = spec.n0 + spec.n
-    run = partial(certify, model.vote(QUESTION), canvas, spec, rng=partial(generator, device, 0, "gpu"), batch=batch)
+    def __init__(self, device: torch.device, *, dry: bool, name: str) -> None:
+        self.network, self.processor, side = made(name, device, dry=dry)
+        self.limit = peak(device, self.network.dtype, 512 if dry else 8192)
+        self.vlm = VLM(self.network, self.processor, Asking())
+        self.model = Waist(self.vlm, device)
+        self.batch, self.rows, self.turns = (4, 2, 1) if dry else (64, 16, 2)
+        self.canvas = torch.rand((3, side, side), generator=torch.Generator().manual_seed(0)).to(device)
+        started = time.perf_counter()
+        self.vlm.take_shortcuts([QUESTION], (side, side))
+        self.taken = self.vlm.shortcuts
+        size = sum(p.numel() for p in self.network.parameters()) / 1e9
+        print(
+            f"{'tiny' if dry else name}: {size:.2f} billion parameters, {side} x {side}, {self.network.dtype}. "
+            f"Shortcuts, proved in {time.perf_counter() - started:.1f} s: {', '.join(self.taken) or 'none'}. "
+            + " ".join(f"{key} not: {why}." for key, why in self.vlm.refused.items())
+        )
 
-    def bare() -> None:
-        with torch.no_grad():
-            for _ in range(draws // batch):
-                network(**inputs, use_cache=False, logits_to_keep=1)
+        spec = Smoothing(sigma=0.25, n0=self.batch, n=(5 if self.batch < 8 else 3) * self.batch)
+        self.draws = spec.n0 + spec.n
+        streams = partial(generator, device, 0, "gpu")
+        vote = self.model.vote(QUESTION)
+        self.certify = partial(certify, vote, self.canvas, spec, rng=streams, batch=self.batch)
+        self.images, questions = self.canvas.repeat(self.rows, 1, 1, 1), [QUESTION] * self.rows
+        self.classify, self.steps = self.model.classify(questions), 4
+        pgd = attacks.parse(f"pgd:eps=4/255,steps={self.steps},early_stop=no")
+        labels = torch.zeros(self.rows, dtype=torch.long, device=device)
+        keys = [generator(device, row) for row in range(self.rows)]
+        self.pgd = partial(pgd, self.classify, self.images, labels, keys)
 
-    def under(shortcuts: tuple[str, ...], work: Callable[[], object]) -> Callable[[], float]:
+    @torch.no_grad()
+    def forward(self, inputs: dict[str, Any]) -> None:
+        """The model alone, as often as `certify` needs it."""
+        for _ in range(self.draws // self.batch):
+            self.network(**inputs, use_cache=False, logits_to_keep=1)
+
+    def slope(self) -> None:
+        """Forward and backward to the pixels, as often as PGD needs them."""
+        for _ in range(self.steps):
+            shown = self.images.clone().requires_grad_()
+            torch.autograd.grad(self.classify(shown)[:, 0].sum(), shown)
+
+    def under(self, shortcuts: tuple[str, ...], work: Callable[[], object], units: int) -> Callable[[], float]:
+        """Units a second of some work with these shortcuts."""
+
         def timed() -> float:
-            vlm.shortcuts = shortcuts
-            return rate_of(work, draws)
+            self.vlm.shortcuts = shortcuts
+            return rate_of(work, units)
 
         return timed
 
-    sides = {"the model alone on inputs that are ready": under((), bare), "certify, no shortcut": under((), run)}
-    sides |= {f"certify, {one}": under((one,), run) for one in taken}
-    sides["certify, all of them"] = under(taken, run)
-    _table(f"CERTIFY, batch {batch}", "samples/s", in_turns(sides, turns), each, limit)
+    def flops_of_a_vote(self) -> float:
+        self.vlm.shortcuts = ()
+        with torch.no_grad():
+            return flops(self.network, lambda: self.model.vote(QUESTION)(self.canvas[None]))
 
-    images, labels = canvas.repeat(rows, 1, 1, 1), torch.zeros(rows, dtype=torch.long, device=device)
-    steps = 2 if dry else 4
-    pgd = attacks.parse(f"pgd:eps=4/255,steps={steps},early_stop=no")
-    keys = [generator(device, row) for row in range(rows)]
-    attack = partial(pgd, model.classify(questions[:rows]), images, labels, keys)
+    def flops_of_a_step(self) -> float:
+        self.vlm.shortcuts = ()
+        pixels = self.images[:1].clone().requires_grad_()
+        classify = self.model.classify([QUESTION])
+        return flops(self.network, lambda: torch.autograd.grad(classify(pixels)[0, 0], pixels))
 
-    def slope() -> None:
-        for _ in range(steps):
-            shown = images.clone().requires_grad_()
-            torch.autograd.grad(model.classify(questions[:rows])(shown)[:, 0].sum(), shown)
 
-    vlm.shortcuts = ()
-    pixels = images[:1].clone().requires_grad_()
-    step = flops(network, lambda: torch.autograd.grad(model.classify([QUESTION])(pixels)[0, 0], pixels))
+def step_certify(device: torch.device, *, dry: bool, name: str) -> None:
+    bench = Bench(device, dry=dry, name=name)
+    each, vlm = bench.flops_of_a_vote(), bench.vlm
+    prompts = [vlm.prompt(QUESTION, vlm.asking.template.cue)] * bench.batch
+    inputs = vlm._inputs(bench.canvas.repeat(bench.batch, 1, 1, 1), prompts, positions=True)
+    alone = partial(bench.forward, inputs)
+    ways = {"no shortcut": (), **{one: (one,) for one in bench.taken}, "all of them": bench.taken}
+    sides = {"the model alone on inputs that are ready": bench.under((), alone, bench.draws)}
+    sides |= {f"certify, {way}": bench.under(taken, bench.certify, bench.draws) for way, taken in ways.items()}
+    title = f"CERTIFY, batch {bench.batch}, {each / 1e9:.0f} Gflop a copy"
+    _table(title, "samples/s", in_turns(sides, bench.turns), each, bench.limit)
+
+
+def step_pgd(device: torch.device, *, dry: bool, name: str) -> None:
+    bench = Bench(device, dry=dry, name=name)
+    each, units = bench.flops_of_a_step(), bench.steps * bench.rows
+    sides = {}
+    for way, taken in {"no shortcut": (), "all of them": bench.taken}.items():
+        sides[f"forward and backward to the pixels, {way}"] = bench.under(taken, bench.slope, units)
+        sides[f"PGD, {way}"] = bench.under(taken, bench.pgd, units)
+    title = f"PGD, {bench.rows} rows, {each / 1e9:.0f} Gflop a step"
+    _table(title, "gradient steps/s", in_turns(sides, bench.turns), each, bench.limit)
+
+
+def step_compiled(device: torch.device, *, dry: bool, name: str) -> None:
+    """The last layer and the attention of the image encoder stay as they are: shortcuts change them."""
+    bench = Bench(device, dry=dry, name=name)
+    vote, step = bench.flops_of_a_vote(), bench.flops_of_a_step()
+    taken = tuple(one for one in bench.taken if one != PREFIX)
     sides = {
-        "forward and backward to the pixels alone": lambda: rate_of(slope, steps * rows),
-        "PGD": lambda: rate_of(attack, steps * rows),
+        "certify": bench.under(taken, bench.certify, bench.draws),
+        "PGD": bench.under(taken, bench.pgd, bench.steps * bench.rows),
     }
-    for shortcuts in ((), taken):
-        vlm.shortcuts = shortcuts
-        _table(
-            f"PGD, {rows} rows, shortcuts {list(shortcuts)}", "gradient steps/s", in_turns(sides, turns), step, limit
-        )
-
+    before = in_turns(sides, bench.turns)
     started = time.perf_counter()
-    decoder, tower = network.get_decoder().layers, network.model.visual.blocks
-    for layer in (*decoder, *tower):
+    for layer in bench.network.get_decoder().layers[:-1]:
         layer.compile()
-    compiled = {"the model alone": under((), bare), "certify, no shortcut": under((), run)}
-    rates = in_turns(compiled, turns)
-    _table(f"CERTIFY, layers compiled ({time.perf_counter() - started:.0f} s in all)", "samples/s", rates, each, limit)
-    vlm.shortcuts = ()
-    _table("PGD, layers compiled", "gradient steps/s", in_turns(sides, turns), step, limit)
+    for block in bench.network.model.visual.blocks:
+        block.mlp.compile()
+    for side in sides.values():
+        side()
+    ready = time.perf_counter() - started
+    after = in_turns(sides, bench.turns)
+    for side, each in (("certify", vote), ("PGD", step)):
+        rates = {"as it is": before[side], f"compiled ({ready:.0f} s until both ran once)": after[side]}
+        _table(f"{side}, shortcuts {', '.join(taken)}", "rows/s", rates, each, bench.limit)
 
 
 def _table(title: str, unit: str, rates: dict[str, list[float]], each: float, limit: float) -> None:
@@ -282,7 +326,14 @@ def step_at_grpo(device: torch.device, *, dry: bool, name: str) -> None:
             subprocess.run(["rm", "-rf", str(out)], check=True)
 
 
-STEPS = {"machine": step_machine, "votes": step_votes, "speed": step_speed, "at-grpo": step_at_grpo}
+STEPS = {
+    "machine": step_machine,
+    "votes": step_votes,
+    "certify": step_certify,
+    "pgd": step_pgd,
+    "compiled": step_compiled,
+    "at-grpo": step_at_grpo,
+}
 
 
 def main() -> None:

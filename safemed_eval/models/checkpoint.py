@@ -171,8 +171,8 @@ def _config(source: Source) -> dict[str, Any]:
 
 def upstream_fault(model_type: str | None) -> str | None:
     """Why this version of transformers cannot run a family of models; None: it can."""
-    versions, fault = BROKEN.get(model_type or "", (SpecifierSet("==0"), ""))
-    if transformers.__version__ not in versions:
+    versions, fault = BROKEN.get(str(model_type), (None, ""))
+    if versions is None or transformers.__version__ not in versions:
         return None
     return f"transformers {transformers.__version__} breaks {model_type}: {fault}; install another version"
 

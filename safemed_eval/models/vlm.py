@@ -80,6 +80,8 @@ class VLM:
         """The others, and why."""
         self._proved = range(0)
         """The lengths of prompts, in tokens, that the shortcuts are proved for."""
+        self._ends: tuple[Question, ...] = ()
+        """The questions with the shortest and the longest of them."""
 
     @property
     def device(self) -> torch.device:
@@ -119,16 +121,15 @@ class VLM:
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
+        rendered = {q: self.prompt(q, self.asking.template.cue) for q in dict.fromkeys(questions)}
         if self.shortcuts:
             height, width = canvas.shape[-2:]
-            self._prove_for(questions, (height, width))
-        return self._scores(canvas, questions)
+            self._prove_for(rendered, (height, width))
+        return self._scores(canvas, [rendered[q] for q in questions], max(len(q.options) for q in questions))
 
-    def _scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
-        rendered = {q: self.prompt(q, self.asking.template.cue) for q in dict.fromkeys(questions)}
-        prompts = [rendered[q] for q in questions]
+    def _scores(self, canvas: torch.Tensor, prompts: Sequence[str], options: int) -> torch.Tensor:
         inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts, checked=False)
-        return self._letter_logits(inputs, max(len(q.options) for q in questions))
+        return self._letter_logits(inputs, options)
 
     @torch.no_grad()
     def refuse_pixels(self, canvas: torch.Tensor, question: Question) -> None:
@@ -147,18 +148,22 @@ class VLM:
         """
         self._prefixes = Prefixes(self.model)
         self._batches.clear()
-        self.shortcuts, self.refused, self._proved = SHORTCUTS, {}, range(0)
-        self._prove_for(self.askable(questions) or (_SHORTEST, _LONGEST), size or _SOME_SIZE)
+        self.shortcuts, self.refused, self._proved, self._ends = SHORTCUTS, {}, range(0), ()
+        chosen = self.askable(questions) or (_SHORTEST, _LONGEST)
+        self._prove_for({q: self.prompt(q, self.asking.template.cue) for q in chosen}, size or _SOME_SIZE)
 
     @torch.no_grad()
-    def _prove_for(self, questions: Sequence[Question], size: tuple[int, int]) -> None:
+    def _prove_for(self, prompts: Mapping[Question, str], size: tuple[int, int]) -> None:
         """Keep those shortcuts only that are proved for the lengths of these prompts, too."""
-        lengths = {question: self._length(question, size) for question in questions}
+        lengths = {question: self._length(prompt, size) for question, prompt in prompts.items()}
+        if all(length in self._proved for length in lengths.values()):
+            return
+        cue = self.asking.template.cue
+        lengths |= {question: self._length(self.prompt(question, cue), size) for question in self._ends}
         ends = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
         low, high = (lengths[question] for question in ends)
-        if low in self._proved and high in self._proved:
-            return
-        self._proved = range(min([low, *self._proved[:1]]), max([high, *self._proved[-1:]]) + 1)
+        known = self._proved or range(low, low + 1)
+        self._proved, self._ends = range(min(low, known[0]), max(high, known[-1]) + 1), ends
         try:
             if is_half(self.model):
                 with self.exact() as twin:
@@ -173,10 +178,12 @@ class VLM:
     def _prove(self, ends: Sequence[Question], size: tuple[int, int]) -> None:
         """Keep the shortcuts that agree with the plain forward, in the precision that the weights have now."""
         canvas = torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(0)).to(self.device)
+        prompts = [self.prompt(question, self.asking.template.cue) for question in ends]
 
         def scored(batch: tuple[int, ...]) -> list[torch.Tensor]:
-            rows = self._scores(canvas[list(batch)], [ends[i] for i in batch])
-            return [row[: len(ends[i].options)] for row, i in zip(rows, batch, strict=True)]
+            counts = [len(ends[i].options) for i in batch]
+            rows = self._scores(canvas[list(batch)], [prompts[i] for i in batch], max(counts))
+            return [row[:count] for row, count in zip(rows, counts, strict=True)]
 
         candidates, self.shortcuts = self.shortcuts, ()
         plain = Plain.measure(scored)
@@ -191,9 +198,9 @@ class VLM:
     def _refuse_all(self, reason: str) -> None:
         self.shortcuts, self.refused = (), dict.fromkeys(SHORTCUTS, reason) | self.refused
 
-    def _length(self, question: Question, size: tuple[int, int]) -> int:
-        """The length of a question's prompt in tokens, those of the image included."""
-        texts, _ = self._text(self.prompt(question, self.asking.template.cue), *size)
+    def _length(self, prompt: str, size: tuple[int, int]) -> int:
+        """The length of a prompt in tokens, those of the image included."""
+        texts, _ = self._text(prompt, *size)
         return int(texts["input_ids"].shape[1])
 
     @contextmanager
