@@ -21,6 +21,7 @@ from safemed_eval.core import Classify, Question
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
+from safemed_eval.smoothing import Smoothing, read_votes
 
 CPU = torch.device("cpu")
 SQUARE = "art:SquareAttack,eps=12/255,max_iter=40"
@@ -104,6 +105,37 @@ def test_few_rows_at_a_time_and_fewer_where_memory_is_short() -> None:
     found = safemed_eval.to_art(Waist(short, CPU), ABCD, canvas_size=(8, 9)).predict(x.numpy())
     assert max(plenty.batches) == 16 and max(short.batches) == 4
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_art_smooths_the_same_function_as_we_do() -> None:
+    """The same noise gives the same counts, though much of it lies outside [0, 1]; so do certificates of ART's."""
+    from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+
+    model, x, n = Waist(Net(), CPU), grid_canvases(8), 300
+    classifier = safemed_eval.to_art(model, ABCD, canvas_size=(8, 9))
+    settings = {"input_shape": SHAPE, "nb_classes": 4, "clip_values": (0.0, 1.0), "device_type": "cpu"}
+    smoothed = PyTorchRandomizedSmoothing(
+        classifier.model, torch.nn.CrossEntropyLoss(), scale=0.5, sample_size=n, alpha=0.001, **settings
+    )
+    changed = 0
+    for image in x:
+        np.random.seed(7)
+        theirs = smoothed._prediction_counts(image.numpy(), n=n)
+        np.random.seed(7)
+        copies = image + torch.from_numpy(np.random.normal(scale=0.5, size=(n, *SHAPE)).astype(np.float32))
+        ours = model.vote(ABCD).count([copies])
+        assert tuple(theirs.astype(int)) == ours[:4]
+        changed += model.vote(ABCD).count([copies.clamp(0, 1)]) != ours
+        np.random.seed(7)
+        (answer,), (radius,) = smoothed.certify(image.numpy()[None], n=n)
+        np.random.seed(7)
+        votes0, votes = (
+            model.vote(ABCD).count([image + torch.from_numpy(np.random.normal(0, 0.5, (n, *SHAPE)).astype(np.float32))])
+            for _ in range(2)
+        )
+        found = read_votes(votes0, votes, Smoothing(sigma=0.5, n0=n, n=n, alpha=0.001))
+        assert (answer, radius) == pytest.approx((found.prediction, found.radius) if found.radius else (-1, 0))
+    assert changed == len(x), "these images would not show a clamp"
 
 
 # -------------------------------------------------------------------------------------------------------------- attacks
@@ -282,7 +314,8 @@ FEW = {
 }
 
 
-def test_every_attack_that_is_offered_runs() -> None:
+def test_every_attack_that_is_offered_runs_and_is_judged_inside_its_ball_and_box() -> None:
+    """NewtonFool and ShadowAttack look for it outside of [0, 1]."""
     from safemed_eval.attacks._art_methods import methods
 
     x = grid_canvases(1)[..., :8]
@@ -295,6 +328,8 @@ def test_every_attack_that_is_offered_runs() -> None:
         if few is not None:
             found = run(f"art:{name},eps=8/255,{few}", toy, x, label)
             assert found.steps[0] > 0, name
+            assert 0 <= found.canvas.min() and found.canvas.max() <= 1, name
+            assert (found.canvas - x).abs().max() <= 8 / 255 + 1e-6, name
 
 
 # ---------------------------------------------------------------------------------------------------------------- specs

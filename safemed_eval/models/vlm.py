@@ -6,6 +6,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, DataError
 from safemed_eval.models.letters import find_head, letter_tokens, letters_only
 from safemed_eval.models.processor import ImageCall, official_inputs, pixel_inputs
-from safemed_eval.models.prompts import Asking, render, template_sha256
+from safemed_eval.models.prompts import Asking, default_template, render, template_sha256
 from safemed_eval.models.shortcuts import (
     LAST_LAYER,
     PACKED,
@@ -43,7 +44,7 @@ class VLM:
     Args:
         model: a transformers model for image-text-to-text.
         processor: the processor that was saved with it.
-        asking: the template, and what a subclass needs.
+        asking: the template (without one the default of its readout), and what a subclass needs.
     Raises:
         CheckpointError: the output head cannot be read, or the answer does not go on from the prompt.
     """
@@ -56,7 +57,8 @@ class VLM:
             )
         self.model = model
         self.processor = processor
-        self.asking = asking
+        self.template = asking.template or default_template(asking.readout)
+        self.asking = replace(asking, template=self.template)
         self._head = find_head(model)
         self._forward = set(inspect.signature(model.forward).parameters)
         tokenizer = processor.tokenizer
@@ -90,7 +92,7 @@ class VLM:
         Raises:
             CheckpointError: it ends them with a control token, behind which an answer starts anew.
         """
-        tokenizer, cue = self.processor.tokenizer, self.asking.template.cue
+        tokenizer, cue = self.processor.tokenizer, self.template.cue
         some = Question(text="", options=("",))
         plain, longer = (
             self._text(self.prompt(some, cue + more), *_SOME_SIZE)[0]["input_ids"][0].tolist() for more in ("", " A")
@@ -107,7 +109,7 @@ class VLM:
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
-        rendered = {q: self.prompt(q, self.asking.template.cue) for q in dict.fromkeys(questions)}
+        rendered = {q: self.prompt(q, self.template.cue) for q in dict.fromkeys(questions)}
         prompts = [rendered[q] for q in questions]
         inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts, checked=False)
         return self._letter_logits(inputs, max(len(q.options) for q in questions))
@@ -115,7 +117,7 @@ class VLM:
     @torch.no_grad()
     def refuse_pixels(self, canvas: torch.Tensor, question: Question) -> None:
         """Raise ModelOutputError where it is the image processor that makes NaN or infinity of a canvas."""
-        self._inputs(canvas, [self.prompt(question, self.asking.template.cue)] * len(canvas), positions=False)
+        self._inputs(canvas, [self.prompt(question, self.template.cue)] * len(canvas), positions=False)
 
     @torch.no_grad()
     def take_shortcuts(self) -> None:
@@ -138,7 +140,7 @@ class VLM:
 
     def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
-        inputs, _ = official_inputs(self.processor, image, self.prompt(question, self.asking.template.cue))
+        inputs, _ = official_inputs(self.processor, image, self.prompt(question, self.template.cue))
         logits: torch.Tensor = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
         return logits[self.letters(len(question.options)).to(logits.device)].float()
 
@@ -153,7 +155,7 @@ class VLM:
             "quantization": _quantization(self.model.config),
             "chat_template_sha256": template_sha256(self.processor),
             "shortcuts": list(self.shortcuts),
-            "prompt": self.prompt(question, self.asking.template.cue if self.asking.readout == "choice" else ""),
+            "prompt": self.prompt(question, self.template.cue if self.asking.readout == "choice" else ""),
         }
 
     def prompt(self, question: Question, cue: str) -> str:
@@ -163,7 +165,7 @@ class VLM:
             DataError: the question holds a control token of the checkpoint, which would rewrite the prompt.
         """
         self.refuse_control_tokens(question)
-        return render(self.processor, self.asking.template.wording(question)) + cue
+        return render(self.processor, self.template.wording(question)) + cue
 
     def refuse_control_tokens(self, question: Question) -> None:
         """Raise DataError where the question holds a control token of the checkpoint."""

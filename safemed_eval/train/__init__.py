@@ -2,7 +2,7 @@
 
 And denoisers for models that stay as they are, in `denoise`.
 
-    policy, model = models.load_to_train(source, asking=Asking(template=TEMPLATES["instruct"]))
+    policy, model = models.load_to_train(source)
     fit.fit(policy, model, items, canvas, recipe, out, base=source.reference, about={})
 
 The module `fit` imports torch, TRL and what they need; the recipe and its parts do not.
