@@ -1,7 +1,7 @@
 """Models: anything that scores the options of a question about an image.
 
-    source = resolve("path/to/checkpoint")       # what it is and where; no torch yet
-    model = load(source, device="auto")           # a Waist: .classify(questions), .vote(question)
+    >>> source = resolve("builtin:sft")           # what it is and where; no torch yet
+    >>> model = load(source, device="auto")       # a Waist: .classify(questions), .vote(question)
 
 Everything that knows transformers, tokens or a model family is inside this folder.
 """
