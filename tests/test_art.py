@@ -21,6 +21,7 @@ from safemed_eval.core import Classify, Question
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
+from safemed_eval.smoothing import Smoothing, read_votes
 
 CPU = torch.device("cpu")
 SQUARE = "art:SquareAttack,eps=12/255,max_iter=40"
@@ -104,6 +105,29 @@ def test_few_rows_at_a_time_and_fewer_where_memory_is_short() -> None:
     found = safemed_eval.to_art(Waist(short, CPU), ABCD, canvas_size=(8, 9)).predict(x.numpy())
     assert max(plenty.batches) == 16 and max(short.batches) == 4
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_art_smooths_the_same_function_as_we_do() -> None:
+    """Of the same noise, much of it outside of [0, 1], the same counts come, and the same certificates."""
+    from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+
+    model, n, spec = Waist(Net(), CPU), 300, Smoothing(sigma=0.5, n0=300, n=300)
+    classifier = safemed_eval.to_art(model, ABCD, canvas_size=(8, 9))
+    smoothed = PyTorchRandomizedSmoothing(
+        classifier.model, torch.nn.CrossEntropyLoss(), SHAPE, 4, clip_values=(0.0, 1.0), device_type="cpu",
+        scale=spec.sigma, sample_size=n, alpha=spec.alpha,
+    )  # fmt: skip
+    for seed, image in enumerate(grid_canvases(8)):
+        np.random.seed(seed)
+        copies = [image + torch.from_numpy(np.random.normal(0, 0.5, (n, *SHAPE)).astype(np.float32)) for _ in range(2)]
+        votes0, votes = (model.vote(ABCD).count([noisy]) for noisy in copies)
+        assert votes0 != model.vote(ABCD).count([copies[0].clamp(0, 1)]), "this image would not show a clamp"
+        np.random.seed(seed)
+        assert (*smoothed._prediction_counts(image.numpy(), n=n), 0) == votes0
+        np.random.seed(seed)
+        (answer,), (radius,) = smoothed.certify(image.numpy()[None], n=n)
+        ours = read_votes(votes0, votes, spec)
+        assert (answer, radius) == ((ours.prediction, pytest.approx(ours.radius)) if ours.radius else (-1, 0))
 
 
 # -------------------------------------------------------------------------------------------------------------- attacks
@@ -282,7 +306,8 @@ FEW = {
 }
 
 
-def test_every_attack_that_is_offered_runs() -> None:
+def test_every_attack_that_is_offered_runs_and_is_judged_inside_its_ball_and_box() -> None:
+    """NewtonFool and ShadowAttack look for it outside of [0, 1]."""
     from safemed_eval.attacks._art_methods import methods
 
     x = grid_canvases(1)[..., :8]
@@ -295,6 +320,8 @@ def test_every_attack_that_is_offered_runs() -> None:
         if few is not None:
             found = run(f"art:{name},eps=8/255,{few}", toy, x, label)
             assert found.steps[0] > 0, name
+            assert found.canvas.min() >= 0 and found.canvas.max() <= 1, name
+            assert (found.canvas - x).abs().max() <= 8 / 255 + 1e-6, name
 
 
 # ---------------------------------------------------------------------------------------------------------------- specs

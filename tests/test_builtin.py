@@ -6,12 +6,17 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from safemed_eval import attacks, data
+from safemed_eval.cli import app
 from safemed_eval.evaluate import Evaluation
-from safemed_eval.models import Asking, load, resolve
+from safemed_eval.models import Asking, load, load_to_train, resolve
 from safemed_eval.models.check import check
+from safemed_eval.models.prompts import TEMPLATES
 from safemed_eval.models.waist import Waist
+from safemed_eval.runs import read_records
 
 NAMES = ("sft", "at-grpo")
 DATA = data.load("phantom:images=32")
@@ -19,9 +24,7 @@ DATA = data.load("phantom:images=32")
 
 @cache
 def builtin(name: str, readout: str = "choice") -> Waist:
-    source = resolve(f"builtin:{name}")
-    assert source.template is not None
-    return load(source, asking=Asking(readout=readout, template=source.template, max_new_tokens=8))  # type: ignore[arg-type]
+    return load(resolve(f"builtin:{name}"), asking=Asking(readout=readout, max_new_tokens=8))  # type: ignore[arg-type]
 
 
 @cache
@@ -62,3 +65,31 @@ def test_the_robust_one_is_less_accurate_and_holds() -> None:
 def test_writes_what_it_would_choose(name: str) -> None:
     """Generated and parsed, the answers are about as good as the likeliest letters."""
     assert accuracy(name, "clean", "generate") == pytest.approx(accuracy(name, "clean"), abs=0.03)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_asks_as_the_command_line_does(name: str, tmp_path: Path) -> None:
+    """In the words of its training. In those of any other checkpoint 3 or 2 of these eight would be wrong."""
+    command = ["evaluate", "--model", f"builtin:{name}", "--data", "phantom:images=3", "--batch-size", "8"]
+    outcome = CliRunner().invoke(app, [*command, "--limit", "8", "--out", str(tmp_path / "run")])
+    assert outcome.exit_code == 0 and "warning" not in outcome.stderr, outcome.output
+    records = {record["item"]: record for record in read_records(tmp_path / "run")}
+    items = [item for item in data.load("phantom:images=3").items if item.id in records]
+    canvas = torch.stack([data.canvas_of(item, DATA.canvas) for item in items])
+    model = load(resolve(f"builtin:{name}"))
+    found = model.answer(canvas, [item.question for item in items])
+    assert [found.predictions, len(items)] == [[item.label for item in items], 8]
+    for item, row in zip(items, found.log_probs or (), strict=True):
+        assert row == pytest.approx(records[item.id]["log_probs"], abs=1e-4)
+    _, to_train = load_to_train(resolve(f"builtin:{name}"))
+    assert to_train.scorer.prompt(items[0].question, "") == model.scorer.prompt(items[0].question, "")
+    letter = load(resolve(f"builtin:{name}"), asking=Asking(template=TEMPLATES["letter"]))
+    assert letter.scorer.template == TEMPLATES["letter"], "what is asked for wins"
+
+
+def test_other_words_than_those_of_the_training_are_warned_of_once(tmp_path: Path) -> None:
+    command = ["evaluate", "--model", "builtin:sft", "--data", "phantom", "--limit", "1", "--template"]
+    for template, lines in (("letter", 1), ("instruct", 0)):
+        outcome = CliRunner().invoke(app, [*command, template, "--out", str(tmp_path / template)])
+        assert outcome.exit_code == 0, outcome.output
+        assert outcome.stderr.count("builtin:sft was trained on other words") == lines

@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.letters import letter_tokens
 from safemed_eval.models.processor import official_inputs
-from safemed_eval.models.prompts import render
+from safemed_eval.models.prompts import TEMPLATES, Template, render
 from safemed_eval.models.shortcuts import LAST_LAYER, PACKED, _within_images
 from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
@@ -75,6 +76,22 @@ def test_a_checkpoint_is_asked_as_its_note_says(copy: Path) -> None:
         (copy / "safemed_eval.json").write_text(broken)
         with pytest.raises(CheckpointError, match=r"safemed_eval\.json"):
             _ = resolve(str(copy)).template
+
+
+def test_without_a_template_the_checkpoint_decides(copy: Path) -> None:
+    source, chosen = resolve(str(copy)), Template(user="{question} {options}", cue="Now:")
+    writing = Asking(readout="generate", max_new_tokens=7)
+    assert source.asked().template == source.asked(Asking()).template == TEMPLATES["letter"]
+    assert source.asked(writing).template == source.asked(to_train=True).template == TEMPLATES["instruct"]
+    (copy / "safemed_eval.json").write_text(json.dumps({"template": {"user": "{question} {options}", "cue": "So:"}}))
+    for given in (None, Asking(), writing):
+        assert source.asked(given) == replace(given or Asking(), template=source.template)
+        assert source.asked(given, to_train=True).template == source.template
+        assert load(source, asking=given).scorer.asking == source.asked(given)
+    assert load_to_train(source)[1].scorer.template == source.template
+    for given in (Asking(template=chosen), replace(writing, template=chosen)):
+        assert source.asked(given) == source.asked(given, to_train=True) == given
+        assert load(source, asking=given).scorer.template == load_to_train(source, asking=given)[1].scorer.template
 
 
 def test_patchespatches_as_products_are_the_convolution() -> None:
@@ -229,6 +246,18 @@ def test_an_adapter_is_laid_over_its_base(checkpoint: Callable[[str], Path], tmp
     merged = Waist(VLM(wrapped.merge_and_unload(), base.scorer.processor, Asking()), CPU).classify([ABCD] * 2)(x)
     assert (adapted - plain).abs().max() > 1e-3
     torch.testing.assert_close(adapted, merged, atol=1e-5, rtol=0)
+    assert source.template is None
+
+
+def test_an_adapter_that_does_not_say_how_it_was_trained_is_asked_as_its_base_was(tmp_path: Path) -> None:
+    adapter, base = tmp_path / "adapter", resolve("builtin:sft")
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "builtin:sft"}))
+    save_file({"x": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    assert base.template is not None and resolve(str(adapter)).asked() == base.asked()
+    (adapter / "safemed_eval.json").write_text(json.dumps({"template": {"user": "{question} {options}", "cue": "So:"}}))
+    found = resolve(str(adapter)).asked().template
+    assert found is not None and found.cue == "So:"
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

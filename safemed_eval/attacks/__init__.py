@@ -1,7 +1,7 @@
 """Attacks: each module here whose name has no underscore is one attack of that name, with its class in `ATTACK`.
 
-    attack = parse("pgd:eps=4/255,steps=10")
-    result = attack(classify, canvas, labels, generators)
+    >>> attack = parse("pgd:eps=4/255,steps=10")
+    >>> result = attack(classify, canvas, labels, generators)
 
 Importing this package, and parsing, costs no torch import, unless ART is asked for, which brings it.
 """

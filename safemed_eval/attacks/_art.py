@@ -95,7 +95,7 @@ class Logits(torch.nn.Module):
             scores: torch.Tensor = _Graph.apply(pixels, self._look, self._device)
             return scores
         with torch.no_grad():
-            return self._look(_canvas(pixels, self._device)).to(pixels.device)
+            return self._look(pixels.to(self._device, torch.float32)).to(pixels.device)
 
 
 class _Graph(torch.autograd.Function):
@@ -109,7 +109,7 @@ class _Graph(torch.autograd.Function):
         ctx: Any, pixels: torch.Tensor, look: Callable[[torch.Tensor], torch.Tensor], device: torch.device
     ) -> torch.Tensor:
         with torch.enable_grad():
-            ctx.canvas = _canvas(pixels, device).requires_grad_()
+            ctx.canvas = pixels.detach().to(device, torch.float32).requires_grad_()
             ctx.scores = look(ctx.canvas)
         scores: torch.Tensor = ctx.scores.detach().to(pixels.device)
         return scores
@@ -120,11 +120,6 @@ class _Graph(torch.autograd.Function):
             (gradient,) = torch.autograd.grad(ctx.scores, ctx.canvas, slope.to(ctx.scores), retain_graph=True)
         refuse_broken_gradient(gradient)
         return gradient.to(slope), None, None
-
-
-def _canvas(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """What ART shows, as the waist takes it."""
-    return pixels.detach().to(device, torch.float32).clamp(0, 1)
 
 
 class _Turned:

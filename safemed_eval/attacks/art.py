@@ -80,13 +80,28 @@ class ART(BallAttack):
 def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int] = CANVAS_SIZE) -> PyTorchClassifier:
     """A loaded model, bound to one question, as a classifier of ART: for its attacks, metrics and certificates.
 
-    It maps (B, 3, H, W) pixels in [0, 1] to (B, K) log-probabilities of the question's options, which serve ART as
-    logits, and has gradients. It works on the CPU, and the model stays where it is; train(), eval() and backward() do
-    not reach the model's modules and weights.
+    It maps (B, 3, H, W) pixels to (B, K) log-probabilities of the question's options, which serve ART as logits, and
+    has gradients. The model is shown the pixels as they are, beyond [0, 1] under noise, too; ART's attacks stay in
+    [0, 1] by the classifier's clip_values. It works on the CPU, and the model stays where it is; train(), eval() and
+    backward() do not reach the model's modules and weights.
 
-        model = safemed_eval.models.load(safemed_eval.models.resolve("builtin:sft"))
-        classifier = safemed_eval.to_art(model, question, canvas_size=(64, 64))
-        SquareAttack(classifier, eps=4 / 255).generate(pixels, labels)
+    >>> import numpy as np
+    >>> import torch
+    >>> from art.attacks.evasion import SquareAttack
+    >>> from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+    >>> from safemed_eval import data, models, to_art
+    >>> drawn = data.load("phantom:images=1")
+    >>> item = drawn.items[0]
+    >>> pixels = data.canvas_of(item, drawn.canvas).numpy()[None]
+    >>> model = models.load(models.resolve("builtin:sft"))
+    >>> classifier = to_art(model, item.question, canvas_size=(64, 64))
+    >>> attack = SquareAttack(classifier, eps=4 / 255, max_iter=10, verbose=False)
+    >>> attack.generate(pixels, np.array([item.label])).shape
+    (1, 3, 64, 64)
+    >>> smoothed = PyTorchRandomizedSmoothing(
+    ...     classifier.model, torch.nn.CrossEntropyLoss(), classifier.input_shape, classifier.nb_classes, scale=0.1
+    ... )
+    >>> answers, radii = smoothed.certify(pixels, n=50)
 
     Args:
         model: what `safemed_eval.models.load` returns.

@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from safemed_eval import models
 from safemed_eval.cli._options import FileOptions, LoadOptions, ModelOptions
-from safemed_eval.cli._show import status
+from safemed_eval.cli._show import status, visible
 from safemed_eval.errors import SpecError
-from safemed_eval.models.prompts import read_template
+from safemed_eval.models.prompts import Template, read_template
 
 if TYPE_CHECKING:
     from safemed_eval.models.waist import Waist
@@ -34,14 +36,12 @@ def surrogate_of(name: str, options: ModelOptions) -> models.Source:
     return resolve_model(name, options)
 
 
-def asking_of(options: LoadOptions, seed: int, source: models.Source | None = None) -> models.Asking:
-    """How these options have a checkpoint asked: without --template as it was trained, where it says that."""
-    trained = source.template if source and not options.template else None
-    default = "instruct" if options.readout == "generate" else "letter"
+def asking_of(options: LoadOptions, seed: int) -> models.Asking:
+    """What these options say about how a checkpoint is asked."""
     try:
         return models.Asking(
             readout=options.readout,
-            template=trained or read_template(options.template or default),
+            template=template_of(options.template),
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
             seed=seed,
@@ -50,8 +50,27 @@ def asking_of(options: LoadOptions, seed: int, source: models.Source | None = No
         raise SpecError(f"--readout {options.readout}: {error}") from None
 
 
+def template_of(option: str | None) -> Template | None:
+    """What --template says; None leaves it to the checkpoint."""
+    return read_template(option) if option else None
+
+
+def asking_for(source: models.Source, asking: models.Asking, *, to_train: bool = False) -> models.Asking:
+    """How a checkpoint is asked then; warns, once a command, where it was trained on other words than --template's."""
+    if asking.template and source.template and asking.template != source.template:
+        typer.echo(
+            visible(
+                f"warning: --template: {source.name} was trained on other words, and is asked in these; without "
+                "--template it is asked as it was trained"
+            ),
+            err=True,
+        )
+    return source.asked(asking, to_train=to_train)
+
+
 def load_model(source: models.Source, options: LoadOptions, seed: int = 0) -> Waist:
     """Import torch and load the model."""
+    asking = asking_for(source, asking_of(options, seed))
     with status(f"loading {source.name}"):
         quiet_transformers()
         return models.load(
@@ -60,7 +79,7 @@ def load_model(source: models.Source, options: LoadOptions, seed: int = 0) -> Wa
             dtype=options.dtype,
             attn=options.attn,
             device_map=options.device_map,
-            asking=asking_of(options, seed, source),
+            asking=asking,
         )
 
 

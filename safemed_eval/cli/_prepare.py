@@ -18,7 +18,7 @@ from rich.markup import escape
 from safemed_eval import data as datasets
 from safemed_eval import models
 from safemed_eval.cli._items import load_usable, select, selection
-from safemed_eval.cli._model import asking_of, quiet_transformers, refuse_senseless, resolve_model
+from safemed_eval.cli._model import asking_for, asking_of, quiet_transformers, refuse_senseless, resolve_model
 from safemed_eval.cli._options import AskedOptions, LoadOptions, ModelOptions, RunOptions
 from safemed_eval.cli._show import err, on_one_line, progress, status, visible
 from safemed_eval.core import Item, Question, Record
@@ -93,7 +93,7 @@ def prepare(
         "command": command,
         "model": source.identity,
         "load": {"dtype": model.dtype, "attn": model.attn, "device_map": model.device_map},
-        "asking": None if source.kind == "python" else asking_of(model, run.seed, source).describe(),
+        "asking": None if source.kind == "python" else asking_for(source, asking_of(model, run.seed)).describe(),
         "select": selection(data),
         "skipped": len(chosen.bad),
         "data": names.digest(chosen.sha256) if names else chosen.sha256,
@@ -205,7 +205,7 @@ def loading_of(source: models.Source, options: LoadOptions, prepared: Prepared, 
         dtype=options.dtype,
         attn=options.attn,
         device_map=options.device_map,
-        asking=asking_of(options, prepared.spec["seed"], source),
+        asking=source.asked(asking_of(options, prepared.spec["seed"])),
         size=(height, width),
         options=max(len(item.question.options) for item in items),
         questions=_extremes(items),

@@ -21,13 +21,12 @@ from safemed_eval.cli._fitting import (
     training_folder,
 )
 from safemed_eval.cli._items import load_usable, select, selection
-from safemed_eval.cli._model import quiet_transformers, refuse_no_effect, resolve_model
+from safemed_eval.cli._model import asking_for, quiet_transformers, refuse_no_effect, resolve_model, template_of
 from safemed_eval.cli._options import DataOptions, grouped
 from safemed_eval.cli._prepare import about_of, refuse_unwritable
 from safemed_eval.cli._show import progress, status
 from safemed_eval.cli._training import DenoiserOptions, denoiser_recipe_of
 from safemed_eval.errors import SpecError
-from safemed_eval.models.prompts import read_template
 from safemed_eval.train.log import WORK
 from safemed_eval.version import __version__
 
@@ -53,13 +52,13 @@ def denoiser(train: DenoiserOptions, data: DataOptions) -> None:
         raise SpecError("--canvas native: the images of a batch must have one size; write HxW")
     select(loaded, data, train.seed)
     source = resolve_model(train.model, train)
-    template = (None if train.template else source.template) or read_template(train.template or "letter")
+    asking = asking_for(source, models.Asking(template=template_of(train.template)))
     chosen = load_usable(loaded, data, train.seed)
     spec = {
         "command": "train",
         "model": source.identity,
         "load": {"dtype": train.dtype, "attn": train.attn},
-        "template": None if source.kind == "python" else asdict(template),
+        "template": None if source.kind == "python" else asking.describe()["template"],
         "select": selection(data),
         "skipped": len(chosen.bad),
         "data": chosen.sha256,
@@ -74,7 +73,7 @@ def denoiser(train: DenoiserOptions, data: DataOptions) -> None:
         return
     refuse_unwritable(train.out)
     about = about_of(source, data.data, chosen)
-    waist = _load(source, train, models.Asking(template=template), chosen, canvas.size)
+    waist = _load(source, train, asking, chosen, canvas.size)
     with training_folder(work, spec, waist, chosen, about) if first else nullcontext():
         from safemed_eval.train.denoise import fit_denoiser
 

@@ -21,14 +21,13 @@ from safemed_eval.cli._fitting import (
     training_folder,
 )
 from safemed_eval.cli._items import load_usable, select, selection
-from safemed_eval.cli._model import quiet_transformers, resolve_model
+from safemed_eval.cli._model import asking_for, quiet_transformers, resolve_model, template_of
 from safemed_eval.cli._options import DataOptions, grouped
 from safemed_eval.cli._prepare import about_of, refuse_unwritable
 from safemed_eval.cli._show import progress, status
 from safemed_eval.cli._training import AdversaryOptions, GroupOptions, TrainOptions, recipe_of
 from safemed_eval.cli.denoiser import EXAMPLE, denoiser
 from safemed_eval.errors import DataError, SpecError
-from safemed_eval.models.prompts import read_template
 from safemed_eval.models.source import SEEN_BY_NAME
 from safemed_eval.train import Method, Recipe
 from safemed_eval.train.log import WORK
@@ -100,8 +99,7 @@ def _train(
     source = resolve_model(train.model, train)
     _refuse_unfit(source, train)
     recipe = recipe_of(method, train, adversary, groups, adapter=source.base is not None)
-    trained = None if train.template else source.template
-    template = trained or read_template(train.template or "instruct")
+    asking = asking_for(source, models.Asking(template=template_of(train.template)), to_train=True)
     chosen = load_usable(loaded, data, train.seed)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     _refuse_too_few(len(chosen.items), recipe, processes)
@@ -109,7 +107,7 @@ def _train(
         "command": "train",
         "model": source.identity,
         "load": {"dtype": train.dtype, "attn": train.attn},
-        "template": asdict(template),
+        "template": asking.describe()["template"],
         "select": selection(data),
         "skipped": len(chosen.bad),
         "data": chosen.sha256,
@@ -124,7 +122,7 @@ def _train(
     refuse_unwritable(train.out)
     about = about_of(source, data.data, chosen)
     work, first = train.out / WORK, int(os.environ.get("RANK", "0")) == 0
-    policy, waist = _load(source, train, models.Asking(template=template), chosen, canvas)
+    policy, waist = _load(source, train, asking, chosen, canvas)
     with training_folder(work, spec, waist, chosen, about) if first else nullcontext():
         from safemed_eval.train.fit import fit
 

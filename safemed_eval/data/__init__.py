@@ -1,8 +1,8 @@
 """Data sets: each module here that has a `load` or a `make` function is one kind of `--data`.
 
-    data = load("omnimedvqa:/data/OmniMedVQA")
-    data = select(data, per_group=3, seed=0)
-    data = verify(data)                    # reads every image once; what is bad is named
+    >>> data = load("phantom")             # or "omnimedvqa:/data/OmniMedVQA"
+    >>> data = select(data, per_group=3, seed=0)
+    >>> data = verify(data)                # reads every image once; what is bad is named
 
 No torch here: a wrong path or a broken image is told before anything heavy starts.
 """

@@ -1,7 +1,7 @@
 """Models: anything that scores the options of a question about an image.
 
-    source = resolve("path/to/checkpoint")       # what it is and where; no torch yet
-    model = load(source, device="auto")           # a Waist: .classify(questions), .vote(question)
+    >>> source = resolve("builtin:sft")           # what it is and where; no torch yet
+    >>> model = load(source, device="auto")       # a Waist: .classify(questions), .vote(question)
 
 Everything that knows transformers, tokens or a model family is inside this folder.
 """
@@ -42,7 +42,8 @@ def load(
         dtype: "auto" (the checkpoint's own on an accelerator, float32 on the CPU), "float32", "bfloat16", "float16".
         attn: transformers' attention implementation; None leaves the choice to transformers.
         device_map: accelerate's placement, such as "auto", for a model that one device cannot hold.
-        asking: the template and the readout of a checkpoint; by default the letter after "Answer:".
+        asking: the readout and the template of a checkpoint. Without it, and without a template in it, a checkpoint is
+            asked as it was trained, where it says how; see `Source.asked`. A model from Python asks by itself.
         questions: some that it will be asked, the shortest and the longest among them, and
         size: height and width of the images: what shortcuts of the forward are proved on, see `models.proof`. Without,
             on synthetic ones, and again whenever prompts come that are shorter or longer.
@@ -61,8 +62,8 @@ def load(
     else:
         from safemed_eval.models.checkpoint import load_checkpoint
 
-        asking = asking or Asking()
-        scorer = load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map, asking=asking)
+        asked = source.asked(asking)
+        scorer = load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map, asking=asked)
         scorer.take_shortcuts(questions, size)
     return Waist(scorer, place, load_denoiser(source.denoiser, place) if source.denoiser else None)
 
@@ -72,6 +73,8 @@ def load_to_train(
 ) -> tuple[Any, Waist]:
     """Load a checkpoint for a trainer; arguments and errors as in `load`.
 
+    One that was not trained here before is asked for `<answer>` tags.
+
     Returns:
         What is trained, the model or the adapter around it, and the same network behind the waist.
     """
@@ -79,7 +82,8 @@ def load_to_train(
     from safemed_eval.models.waist import Waist
 
     place = _device(device)
-    policy, vlm = load_trainable(source, place, dtype=dtype, attn=attn, asking=asking or Asking())
+    asked = source.asked(asking, to_train=True)
+    policy, vlm = load_trainable(source, place, dtype=dtype, attn=attn, asking=asked)
     return policy, Waist(vlm, device=place)
 
 

@@ -112,7 +112,7 @@ def _refuse_8_bit_only(model: Waist, images: torch.Tensor, question: Question) -
         return
     vlm = model.scorer
     with faults_of_the_model():
-        _, call = official_inputs(vlm.processor, picture(images[0]), vlm.prompt(question, vlm.asking.template.cue))
+        _, call = official_inputs(vlm.processor, picture(images[0]), vlm.prompt(question, vlm.template.cue))
     try:
         with faults_of_the_model():
             pixel_inputs(vlm.processor, images[:1] + 2 * (images[2:] - 0.5), call)
@@ -299,7 +299,7 @@ def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterato
     tokens = vlm.processor.tokenizer.convert_ids_to_tokens(vlm.letters(len(question.options)).tolist())
     yield Finding("option letters", "pass", f"A to {last} are the tokens {' '.join(map(repr, tokens))}")
     image = picture(scene[0])
-    inputs, call = official_inputs(vlm.processor, image, vlm.prompt(question, vlm.asking.template.cue))
+    inputs, call = official_inputs(vlm.processor, image, vlm.prompt(question, vlm.template.cue))
     ours = pixel_inputs(vlm.processor, scene, call)
     name = next(key for key in call.outputs if inputs[key].is_floating_point())
     if inputs[name].shape != ours[name].shape:

@@ -66,13 +66,14 @@ class Asking:
 
     Args:
         readout: `choice` reads the letter after the template's cue in one forward; `generate` lets the model write.
+        template: None leaves it to the checkpoint: see `Source.asked`.
         max_new_tokens: where a generated answer is cut off.
         temperature: 0 is greedy decoding; above, each row is sampled with noise of its own.
         seed: of that noise.
     """
 
     readout: Readout = "choice"
-    template: Template = TEMPLATES["letter"]
+    template: Template | None = None
     max_new_tokens: int = 512
     temperature: float = 0.0
     seed: int = 0
@@ -93,6 +94,11 @@ class Asking:
         if self.readout == "choice":
             return {"readout": self.readout, "template": found["template"]}
         return found if self.temperature else {key: value for key, value in found.items() if key != "seed"}
+
+
+def default_template(readout: Readout) -> Template:
+    """How a checkpoint is asked of which nothing is known."""
+    return TEMPLATES["instruct" if readout == "generate" else "letter"]
 
 
 def thinks(template: Template) -> bool:

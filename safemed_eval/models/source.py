@@ -13,7 +13,7 @@ from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
 from safemed_eval.models._files import factory_identity, hash_files, read_json, refuse_damaged
 from safemed_eval.models.denoiser_source import DenoiserSource, resolve_denoiser
-from safemed_eval.models.prompts import Template
+from safemed_eval.models.prompts import Asking, Template, default_template
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -75,17 +75,33 @@ class Source:
     def template(self) -> Template | None:
         """How a checkpoint that was trained here was asked; None for any other.
 
+        An adapter that does not say it was most likely trained as its base was, and is asked so.
+
         Raises:
             CheckpointError: its note cannot be read.
         """
         about = self._about
         if about is None:
-            return None
+            return self.base.template if self.base else None
         try:
             found = about["template"]
             return Template(user=str(found["user"]), cue=str(found["cue"]))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.name}: {ABOUT} holds no template with 'user' and 'cue': {error}") from None
+
+    def asked(self, asking: Asking | None = None, *, to_train: bool = False) -> Asking:
+        """How this checkpoint is asked, by `load`, by `load_to_train` and by every command.
+
+        Args:
+            asking: what the caller chose. A template in it wins; without one the checkpoint is asked as it was trained,
+                and one that does not say how, as `default_template` has it.
+            to_train: for a training, in which a checkpoint learns to write its answer.
+        Raises:
+            CheckpointError: its note on how it was trained cannot be read.
+        """
+        asking = asking or Asking()
+        default = default_template("generate" if to_train else asking.readout)
+        return replace(asking, template=asking.template or self.template or default)
 
     @property
     def trained(self) -> dict[str, Any] | None:

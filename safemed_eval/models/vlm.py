@@ -6,6 +6,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -18,7 +19,7 @@ from safemed_eval.faults import place_of
 from safemed_eval.models.letters import find_head, letter_tokens, letters_only
 from safemed_eval.models.precision import in_float32, is_half
 from safemed_eval.models.processor import ImageCall, official_inputs, pixel_inputs
-from safemed_eval.models.prompts import Asking, render, template_sha256
+from safemed_eval.models.prompts import Asking, default_template, render, template_sha256
 from safemed_eval.models.proof import Plain, refuted
 from safemed_eval.models.shortcuts import (
     LAST_LAYER,
@@ -51,7 +52,7 @@ class VLM:
     Args:
         model: a transformers model for image-text-to-text.
         processor: the processor that was saved with it.
-        asking: the template, and what a subclass needs.
+        asking: the template (without one the default of its readout), and what a subclass needs.
     Raises:
         CheckpointError: the output head cannot be read, or the answer does not go on from the prompt.
     """
@@ -64,7 +65,8 @@ class VLM:
             )
         self.model = model
         self.processor = processor
-        self.asking = asking
+        self.template = asking.template or default_template(asking.readout)
+        self.asking = replace(asking, template=self.template)
         self._head = find_head(model)
         self._forward = set(inspect.signature(model.forward).parameters)
         tokenizer = processor.tokenizer
@@ -104,7 +106,7 @@ class VLM:
         Raises:
             CheckpointError: it ends them with a control token, behind which an answer starts anew.
         """
-        tokenizer, cue = self.processor.tokenizer, self.asking.template.cue
+        tokenizer, cue = self.processor.tokenizer, self.template.cue
         some = Question(text="", options=("",))
         plain, longer = (
             self._text(self.prompt(some, cue + more), *_SOME_SIZE)[0]["input_ids"][0].tolist() for more in ("", " A")
@@ -121,7 +123,7 @@ class VLM:
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
-        rendered = {q: self.prompt(q, self.asking.template.cue) for q in dict.fromkeys(questions)}
+        rendered = {q: self.prompt(q, self.template.cue) for q in dict.fromkeys(questions)}
         if self.shortcuts:
             height, width = canvas.shape[-2:]
             self._prove_for(rendered, (height, width))
@@ -134,7 +136,7 @@ class VLM:
     @torch.no_grad()
     def refuse_pixels(self, canvas: torch.Tensor, question: Question) -> None:
         """Raise ModelOutputError where it is the image processor that makes NaN or infinity of a canvas."""
-        self._inputs(canvas, [self.prompt(question, self.asking.template.cue)] * len(canvas), positions=False)
+        self._inputs(canvas, [self.prompt(question, self.template.cue)] * len(canvas), positions=False)
 
     def take_shortcuts(self, questions: Sequence[Question] = (), size: tuple[int, int] | None = None) -> None:
         """Use from now on the shortcuts that are proved not to change the scores; see `proof`.
@@ -150,7 +152,7 @@ class VLM:
         self._batches.clear()
         self.shortcuts, self.refused, self._proved, self._ends = SHORTCUTS, {}, range(0), ()
         chosen = self.askable(questions) or (_SHORTEST, _LONGEST)
-        self._prove_for({q: self.prompt(q, self.asking.template.cue) for q in chosen}, size or _SOME_SIZE)
+        self._prove_for({q: self.prompt(q, self.template.cue) for q in chosen}, size or _SOME_SIZE)
 
     @torch.no_grad()
     def _prove_for(self, prompts: Mapping[Question, str], size: tuple[int, int]) -> None:
@@ -158,7 +160,7 @@ class VLM:
         lengths = {question: self._length(prompt, size) for question, prompt in prompts.items()}
         if all(length in self._proved for length in lengths.values()):
             return
-        cue = self.asking.template.cue
+        cue = self.template.cue
         lengths |= {question: self._length(self.prompt(question, cue), size) for question in self._ends}
         ends = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
         low, high = (lengths[question] for question in ends)
@@ -178,7 +180,7 @@ class VLM:
     def _prove(self, ends: Sequence[Question], size: tuple[int, int]) -> None:
         """Keep the shortcuts that agree with the plain forward, in the precision that the weights have now."""
         canvas = torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(0)).to(self.device)
-        prompts = [self.prompt(question, self.asking.template.cue) for question in ends]
+        prompts = [self.prompt(question, self.template.cue) for question in ends]
 
         def scored(batch: tuple[int, ...]) -> list[torch.Tensor]:
             counts = [len(ends[i].options) for i in batch]
@@ -213,7 +215,7 @@ class VLM:
 
     def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
-        inputs, _ = official_inputs(self.processor, image, self.prompt(question, self.asking.template.cue))
+        inputs, _ = official_inputs(self.processor, image, self.prompt(question, self.template.cue))
         logits: torch.Tensor = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
         return logits[self.letters(len(question.options)).to(logits.device)].float()
 
@@ -228,7 +230,7 @@ class VLM:
             "quantization": _quantization(self.model.config),
             "chat_template_sha256": template_sha256(self.processor),
             "shortcuts": list(self.shortcuts),
-            "prompt": self.prompt(question, self.asking.template.cue if self.asking.readout == "choice" else ""),
+            "prompt": self.prompt(question, self.template.cue if self.asking.readout == "choice" else ""),
         }
 
     def prompt(self, question: Question, cue: str) -> str:
@@ -238,7 +240,7 @@ class VLM:
             DataError: the question holds a control token of the checkpoint, which would rewrite the prompt.
         """
         self.refuse_control_tokens(question)
-        return render(self.processor, self.asking.template.wording(question)) + cue
+        return render(self.processor, self.template.wording(question)) + cue
 
     def askable(self, questions: Iterable[Question]) -> list[Question]:
         """Those of the questions that hold no control token of the checkpoint."""

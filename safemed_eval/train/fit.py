@@ -56,7 +56,7 @@ def fit(
         SpecError: launched in a way that the adversary does not support.
     """
     vlm, work = model.scorer, out / WORK
-    template = vlm.asking.template
+    template = vlm.template
     vlm.processor.tokenizer.padding_side = "left"  # prompts end where completions begin
     adversary = None
     if recipe.threats or recipe.noise_sigma:

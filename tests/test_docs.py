@@ -1,0 +1,193 @@
+"""What the README, the docs and the docstrings show is run, and each command in them takes the options that it is shown
+with."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import torch
+import typer
+from synthetic import certified, write_run
+from toys import ABCD, Net, generators, middle_canvases
+from typer.testing import CliRunner
+
+import safemed_eval
+from safemed_eval import attacks, data, models
+from safemed_eval.cli import app
+from safemed_eval.core import Question
+from safemed_eval.models.waist import Waist
+from safemed_eval.train import Recipe
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(safemed_eval.__file__).parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "SECURITY.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("reports/phantom/*.md"),
+    *PACKAGE.rglob("README.md"),
+]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMANDS = typer.main.get_command(app)
+
+
+def blocks(page: Path, *kinds: str) -> list[str]:
+    """The fenced blocks of these kinds in a page."""
+    return [block[2] for block in FENCED.finditer(page.read_text(encoding="utf-8")) if block[1] in kinds]
+
+
+# -------------------------------------------------------------------------------------------------------- Python blocks
+
+
+def run_a_model_of_your_own(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its two missing methods are put in; it is found by name, asked about 2 to 4 options, attacked and certified."""
+    parts = """
+    def encode_images(self, canvas):
+        return canvas.mean((1, 2, 3))
+
+    def compare(self, image, text, options):
+        return torch.stack([-(image - len(option) / 20).abs() for option in options])
+    """
+    head, build = block.split("\n\n\ndef build")
+    (folder / "mine.py").write_text(f"{head}\n{parts}\n\ndef build{build}")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    made = models.load(models.resolve("python:mine:build"))
+    rows = [ABCD, Question(text="Which?", options=("a", "bcd", "efghi")), Question(text="?", options=("a lung", "b"))]
+    found = made.answer(torch.rand((3, 3, 8, 8)), rows)
+    assert [len(row) for row in found.log_probs or ()] == [4, 3, 2]
+    asked = ["--model", "python:mine:build", "--data", "phantom", "--limit", "6"]
+    for command in (["evaluate", "--attack", "pgd:steps=2"], ["certify", "--sigma", "0.25", "--n0", "8", "--n", "16"]):
+        outcome = CliRunner().invoke(app, [*command, *asked, "--out", command[0]])
+        assert outcome.exit_code == 0, outcome.output
+    sys.modules.pop("mine")
+
+
+def run_a_test_of_your_own(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("ci/baseline", "runs/candidate"):
+        write_run(folder / place, [certified(i, 900) for i in range(80)], "certify")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    tests = [value for name, value in names.items() if name.startswith("test")]
+    for test in tests:
+        test()
+    assert len(tests) == 1
+
+
+PYTHON: dict[str, Callable[[str, Path, pytest.MonkeyPatch], None]] = {
+    "class Mine": run_a_model_of_your_own,
+    "safemed_eval.compare(": run_a_test_of_your_own,
+}
+"""By a word in it, what runs a block that needs something beside it; any other is run as it stands."""
+
+
+@pytest.mark.parametrize("block", [block for page in PAGES for block in blocks(page, "python")])
+def test_python_in_the_docs_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [run for word, run in PYTHON.items() if word in block] or [lambda block, *_: exec(block, {})]
+    runs[0](block, tmp_path, monkeypatch)
+
+
+# ----------------------------------------------------------------------------------------------------------- docstrings
+
+
+def documented() -> Iterator[tuple[str, str, str]]:
+    """Module, name and docstring of everything in the package."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (text := ast.get_docstring(node)):
+                yield module, getattr(node, "name", ""), text
+
+
+EXAMPLES = [one for one in documented() if ">>>" in one[2]]
+
+
+def is_python(text: str) -> bool:
+    try:
+        return bool(ast.parse(dedent(text)))
+    except SyntaxError:
+        return False
+
+
+def test_no_docstring_has_code_that_is_not_run() -> None:
+    """An indented block that is Python is written with >>>."""
+    indented = re.compile(r"(?:^    .*\n?)+", re.MULTILINE)
+    assert [one for one in documented() if any(map(is_python, indented.findall(one[2])))] == []
+    assert {one[0] for one in EXAMPLES} >= {f"safemed_eval.{name}" for name in ("models", "data", "attacks.art")}
+
+
+@pytest.mark.parametrize(("module", "name", "text"), EXAMPLES, ids=[f"{one[0]}:{one[1]}" for one in EXAMPLES])
+def test_docstring_examples_run(
+    module: str, name: str, text: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    names = {**vars(import_module(module))}
+    if module == "safemed_eval.attacks":
+        classify, canvas = Waist(Net(), torch.device("cpu")).classify([ABCD] * 6), middle_canvases()
+        names |= {"classify": classify, "canvas": canvas, "labels": classify(canvas).argmax(1)}
+        names |= {"generators": generators()}
+    if module == "safemed_eval.train":
+        pytest.importorskip("trl", reason="TRL is in the train extra")
+        from safemed_eval.train import fit
+
+        drawn = data.load("phantom:split=train,images=2")
+        names |= {"models": models, "fit": fit, "items": drawn.items, "canvas": drawn.canvas, "out": tmp_path}
+        names |= {"source": models.resolve(str(checkpoint("qwen2_5_vl")))}
+        names |= {"recipe": Recipe(method="sft", steps=1, batch_size=2, learning_rate=1e-3)}
+    example = doctest.DocTestParser().get_doctest(text, names, f"{module}:{name}", None, None)
+    printed: list[str] = []
+    assert doctest.DocTestRunner(verbose=False).run(example, out=printed.append).failed == 0, "".join(printed)
+
+
+# ------------------------------------------------------------------------------------------------------------- commands
+
+
+def commands(text: str) -> list[list[str]]:
+    """The arguments of each `safemed-eval` in shell text, joined over its line breaks."""
+    found = re.findall(r"safemed-eval ((?:\\\n|[^\n])*)", text)
+    return [shlex.split(line.replace("\\\n", " "), comments=True) for line in found]
+
+
+def shown() -> list[list[str]]:
+    """Every command in fenced blocks and inline, and in the commands' own help."""
+    found = [words for page in PAGES for block in blocks(page, "", "yaml") for words in commands(block)]
+    for page in PAGES:
+        prose = FENCED.sub("", page.read_text(encoding="utf-8"))
+        found += [words for text in re.findall(r"`(safemed-eval [^`]+)`", prose) for words in commands(text)]
+    epilogs = [part for command in leaves(COMMANDS) for part in (command.epilog or "").split(";")]
+    return found + [words for text in epilogs for words in commands(text)]
+
+
+def leaves(group: Any) -> Iterator[Any]:
+    for command in group.commands.values():
+        yield from leaves(command) if hasattr(command, "commands") else [command]
+
+
+@pytest.mark.parametrize("words", shown(), ids=" ".join)
+def test_commands_in_the_docs_can_be_given(words: list[str]) -> None:
+    """Each option exists and takes what it is given, nothing that is needed is missing, and attacks parse.
+
+    Of what is no more than a command's name, or has dots in it, the command is looked up only.
+    """
+    command, rest = COMMANDS, list(words)
+    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        command = command.commands[rest.pop(0)]
+    if rest and "..." not in rest:
+        given = command.make_context("safemed-eval", rest, resilient_parsing=rest == ["--version"]).params
+        attacks.parse_all(spec for spec in given.get("attack") or () if "..." not in spec)
+
+
+def test_options_in_the_docs_exist() -> None:
+    known = {name for command in [COMMANDS, *leaves(COMMANDS)] for option in command.params for name in option.opts}
+    for page in PAGES:
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", page.read_text(encoding="utf-8")))
+        assert named <= known | {"--help"}, page
