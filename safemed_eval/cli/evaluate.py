@@ -77,8 +77,9 @@ def evaluate(
     if official and model.model.startswith("python:"):
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
     surrogates = {one.surrogate: surrogate_of(one.surrogate, model) for one in chosen.values() if one.surrogate}
-    if model.readout != "generate" and (writing := [name for name, one in chosen.items() if one.needs_texts]):
-        raise SpecError(f"--attack {writing[0]}: is for models that write; add --readout generate, or use pgd")
+    needs = attacks.needs_of(chosen.values())
+    if "texts" in needs and model.readout != "generate" and not model.model.startswith("python:"):
+        raise SpecError(f"{needs['texts']}: is for models that write; add --readout generate, or use pgd")
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
     spec = {
         "attacks": {
@@ -100,7 +101,7 @@ def evaluate(
         from safemed_eval.runs import units
         from safemed_eval.runs.images import Keeper
 
-        items, gradients = prepared.data.items, any(one.needs_gradients for one in chosen.values())
+        items, gradients = prepared.data.items, "gradients" in needs
         keeper = Keeper(prepared.place, items[:keep_images], quantize)
         make = partial(
             _evaluation,
@@ -117,8 +118,11 @@ def evaluate(
             model,
             run,
             make,
-            gradients=gradients,
-            surrogates={name: surrogate_loading(one, model, prepared) for name, one in surrogates.items()},
+            needs=needs,
+            surrogates={
+                name: surrogate_loading(one, model, prepared, attacks.needs_of(chosen.values(), name))
+                for name, one in surrogates.items()
+            },
             store=partial(keeper, called=prepared.called),
         ) as (team, folder):
             asked: list[Attack | str] = [*chosen.values(), *conditions[len(chosen) :]]

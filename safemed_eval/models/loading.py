@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from safemed_eval import models
-from safemed_eval.models.check import Finding, check, refuse_failures
+from safemed_eval.core import Need
+from safemed_eval.models.check import Finding, check, refuse_failures, refuse_lacking
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
 from safemed_eval.models.waist import Waist
@@ -21,7 +23,7 @@ class Loading:
         source, device, dtype, attn, device_map, asking: as in `models.load`.
         size: height and width of the images that it is checked with.
         options: the largest number of options that a question of the run has.
-        gradients: whether an attack will ask for its gradients.
+        needs: what the run asks of it beside its answers, each with the option that asks.
         threads: of torch, in the process in which it is loaded; None leaves the choice to torch.
     """
 
@@ -33,14 +35,14 @@ class Loading:
     asking: Asking
     size: tuple[int, int]
     options: int
-    gradients: bool
+    needs: Mapping[Need, str]
     threads: int | None = None
 
     def __call__(self) -> tuple[Waist, list[Finding]]:
         """Load the model, and check it.
 
         Raises:
-            CheckpointError: it cannot be loaded, cannot be asked, or fails a check.
+            CheckpointError: it cannot be loaded, cannot be asked, lacks what is needed, or fails a check.
         """
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -52,6 +54,7 @@ class Loading:
             device_map=self.device_map,
             asking=self.asking,
         )
-        found = check(waist, self.size, options=self.options, gradients=self.gradients)
+        refuse_lacking(waist, self.needs, self.source.name)
+        found = check(waist, self.size, options=self.options, gradients="gradients" in self.needs)
         refuse_failures(found, self.source.name)
         return waist, found
