@@ -11,7 +11,7 @@ import typer
 from safemed_eval import grammar
 from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
 from safemed_eval.cli._prepare import prepare, started, write_all
-from safemed_eval.cli._show import show_run
+from safemed_eval.cli._show import end_where_nothing_was_measured, show_run
 from safemed_eval.core import Need
 from safemed_eval.errors import SpecError
 
@@ -115,6 +115,7 @@ def certify(
     summary = show_run(prepared.place, as_json=run.json, radii=grammar.radii(radii, budget.sigma))
     if falsify and not summary.notes["falsified"]["sound"]:
         raise typer.Exit(1)
+    end_where_nothing_was_measured(summary)
 
 
 def _certification(

@@ -14,7 +14,7 @@ from safemed_eval.attacks import Attack
 from safemed_eval.cli._model import surrogate_of
 from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
 from safemed_eval.cli._prepare import prepare, started, surrogate_loading, write_all
-from safemed_eval.cli._show import show_run
+from safemed_eval.cli._show import end_where_nothing_was_measured, show_run
 from safemed_eval.core import CIRCULAR, OFFICIAL, Item
 from safemed_eval.errors import SpecError
 
@@ -128,7 +128,7 @@ def evaluate(
             asked: list[Attack | str] = [*chosen.values(), *conditions[len(chosen) :]]
             groups = units.groups(items, asked, group_size(team.ready.batch, prepared.canvas), folder.done)
             write_all("evaluating", team, folder, prepared, (records for _, records in team.do(groups)))
-    show_run(prepared.place, as_json=run.json)
+    end_where_nothing_was_measured(show_run(prepared.place, as_json=run.json))
 
 
 def _evaluation(
