@@ -17,7 +17,7 @@ from safemed_eval.report._sampling import SEQUENTIAL_BOUNDS
 from safemed_eval.report._text import latex, markdown, spreadsheet
 from safemed_eval.report.breakdown import Summary, breakdown
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order, radii_of
-from safemed_eval.report.reasoning import COLUMNS, MEANING, reasoning, shown
+from safemed_eval.report.reasoning import CHANGES, MEANING, SHARES, reasoning, shown, shown_change
 from safemed_eval.rounding import (
     FAILED_ITEMS,
     accuracy,
@@ -42,7 +42,7 @@ _PARTS = (
     "with 95 % intervals. The parts of suite are met one after the other, and what fell to one is not right under the "
     "next; those of adaptive are met by every item."
 )
-_REASONING = f"What was written, shares in % and their numbers. {MEANING}"
+_REASONING = f"What was written, shares in % and their numbers, changes of rationales as distances. {MEANING}"
 _LONGEST_NAME = 80
 """Of a run, in the name of a file."""
 _FEW = "\u2020"
@@ -207,8 +207,9 @@ def _reasoning_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
     for condition, cell in numbers.items():
         words = "n/a" if cell["words"] is None else f"{cell['words']:g}"
         sizes = {"n": (str(cell["n"]), {}), "words": (words, {key: cell[key] for key in ("words", "texts")})}
-        shares = {title: (shown(cell[key]), cell[key] or {}) for key, title in COLUMNS.items()}
-        yield {"attack": condition} | sizes | shares
+        shares = {title: (shown(cell[key]), cell[key] or {}) for key, title in SHARES.items()}
+        changes = {title: (shown_change(cell[key]), cell[key] or {}) for key, title in CHANGES.items()}
+        yield {"attack": condition} | sizes | shares | changes
 
 
 def _table(name: str, caption: str, rows: Sequence[Mapping[str, Any]]) -> Table:
