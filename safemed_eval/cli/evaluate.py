@@ -48,7 +48,12 @@ def evaluate(
         ),
     ] = None,
     quantize: Annotated[
-        bool, typer.Option("--quantize", help="Keep attacked images on 8-bit grey levels, as a file must be.")
+        bool,
+        typer.Option(
+            "--quantize",
+            help="Keep attacked canvases on 8-bit grey levels, which a file of the canvas's size can hold; a file of "
+            "another size is resized, and may not attack.",
+        ),
     ] = False,
     keep_images: Annotated[
         int, typer.Option(min=0, help="Store the first N attacked items per attack, lossless, for figures.")

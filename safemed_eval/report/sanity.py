@@ -175,7 +175,7 @@ def _rounding(duels: Duels) -> Answer:
     undone = (rows["rounded"] == rows["label"]).groupby(rows["attack"]).mean()
     name, most = str(undone.idxmax()), float(undone.max())
     detail = f"rounding takes back at most {_percent(most)} of the flips ({name})"
-    return ("warn", f"{detail}: attack the file itself, with --quantize") if most > UNDONE else ("pass", detail)
+    return ("warn", f"{detail}: attack on grey levels, with --quantize") if most > UNDONE else ("pass", detail)
 
 
 def _randomness(duels: Duels) -> Answer:
