@@ -57,7 +57,7 @@ def setup(items: Sequence[Item], canvas: Canvas, spec: Budget) -> Setup:
         asking=Asking(),
         size=canvas.size,
         options=4,
-        gradients=False,
+        needs={},
     )
     return Setup(model=loading, make=partial(certification, spec=spec, canvas=canvas), first=items[0])
 

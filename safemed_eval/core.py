@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,6 +184,10 @@ class Vote(Protocol):
         """
         ...
 
+
+Need = Literal["scores", "gradients", "texts"]
+"""What an attack may ask of a model beside its answers: the scores of the options, their gradients at the pixels, and
+what it writes and how likely it is to write a given text (see `Reasons`)."""
 
 Record = dict[str, Any]
 """One line of records.jsonl: plain JSON values."""

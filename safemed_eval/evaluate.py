@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from safemed_eval.attacks import Attack, Attacked
+from safemed_eval.attacks import Attack, Attacked, needs_of
 from safemed_eval.attacks._eot import SmoothedClassify
 from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, Record, item_fields
 from safemed_eval.data import Canvas, Reader, pixels_of, reordered, rotation
 from safemed_eval.errors import DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
+from safemed_eval.models.check import refuse_lacking
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
@@ -76,10 +77,13 @@ class Evaluation:
             official: answer through the untouched 8-bit path, too.
             circular: answer in every rotation of the options, too; an item is right that is right in all of them.
             done: whether there is a record of (item id, condition) already.
+        Raises:
+            CheckpointError: an attack needs what the model lacks.
         Yields:
             The new records of one group under one condition. An item whose image or whose output is at fault has
             `error` set and `correct` False: it stays in every denominator.
         """
+        refuse_lacking(self.model, needs_of(attacks), "the model")
         asked: list[Attack | str] = [*attacks, *[OFFICIAL] * official, *[CIRCULAR] * circular]
         for condition, group, missing in groups(items, asked, group_size(self.batch, self.canvas), done):
             yield [one for one in self.under(condition, group) if one["item"] in missing]
@@ -203,7 +207,7 @@ class Evaluation:
         classify: Classify = searched.classify([item.question for item in items], at_once=self._memory.size)
         if self.voting:
             attack = attack.on_smoothed
-            if attack.needs_gradients and searched is self.model:
+            if "gradients" in attack.needs and searched is self.model:
                 classify = SmoothedClassify(
                     classify, sigma=self.voting.sigma, m=self.voting.m, generators=streams["eot"]
                 )

@@ -33,6 +33,10 @@ class _Climb(PGD):
         return replace(super().threat, box=False)
 
 
+NEEDS = _Climb(eps=1.0).needs
+"""What the search asks of a model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Falsifier:
     """Attacks the certificates of one model.

@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
+FAILED = "failed"
+"""In place of a figure that nobody knows, since every item failed."""
+FAILED_ITEMS = (
+    "Where some items failed, the figure without them stands beside the one that counts them as wrong; where all did, "
+    "nothing was measured."
+)
+
 
 def floor_to(x: float, digits: int) -> float:
     """x rounded down at this many decimals: floor_to(0.99951, 3) == 0.999."""
@@ -52,8 +59,24 @@ def radius_at_least(value: float | None) -> str:
     return radius(value) if value is None else f">={radius(value)}"
 
 
+def accuracy(cell: Mapping[str, Any]) -> str:
+    """The accuracy of a cell, as `breakdown` has it; "failed" where every item did."""
+    return FAILED if cell["all_failed"] else percent(cell["accuracy"])
+
+
 def certified(point: Mapping[str, Any]) -> str:
     """The certified share at a radius, as `breakdown` has it, or why it is not known."""
+    if point["all_failed"]:
+        return FAILED
     if not point["asked"]:
         return "not asked"
     return ">ceiling" if point["above_ceiling"] else percent_down(point["certified_accuracy"])
+
+
+def without_failed(cell: Mapping[str, Any]) -> str:
+    """The figure of a cell without its failed items, "2 failed, else 95.0 90.1-97.9"; empty where none or all did."""
+    rest = cell["without_failed"]
+    if rest is None:
+        return ""
+    share = percent_down(rest["share"]) if "certified_accuracy" in cell else percent(rest["share"])
+    return f"{cell['failed']} failed, else {share} {interval(rest['lower'], rest['upper'])}"

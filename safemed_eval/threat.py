@@ -78,7 +78,7 @@ class Threat:
         return self.project(x0, x0 + delta)
 
     def snap(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """x moved to 8-bit grey levels inside the ball, as an adversarial *file* must be.
+        """x moved to 8-bit grey levels inside the ball, as an adversarial *file* of the canvas's size must be.
 
         L-infinity: the nearest integer within [ceil(255 (x0 - eps)), floor(255 (x0 + eps))]. L2: each change is cut
         towards x0, then the pixels that were cut most are moved one level out again while the ball has room.

@@ -15,7 +15,7 @@ ROOT = Path(safemed_eval.__file__).parent
 
 FLOORS = {
     0: ("errors", "version"),
-    1: ("core", "seeds", "stats", "rounding", "grammar", "faults", "files"),
+    1: ("core", "seeds", "stats", "rounding", "grammar", "faults", "files", "scale"),
     2: ("threat", "paired"),
     3: ("attacks", "smoothing", "models", "data"),
     4: ("evaluate", "certify", "falsify", "plan", "train"),

@@ -251,10 +251,10 @@ def test_black_box_attacks_need_no_gradient() -> None:
     net, x = Blind(), middle_canvases(4)
     labels = answers(net, x)
     for spec in (SQUARE, HOP):
-        assert not attacks.parse(spec).needs_gradients
+        assert attacks.parse(spec).needs == ("scores",)
         assert (answers(net, run(spec, net, x, labels).canvas) != labels).any()
     for spec in (APGD, "art:DeepFool", "art:AutoAttack"):
-        assert attacks.parse(spec).needs_gradients
+        assert attacks.parse(spec).needs == ("scores", "gradients")
     with pytest.raises(ModelOutputError, match="the model raised"):
         run(APGD, net, x, labels)
 

@@ -658,8 +658,9 @@ def run_row(attack: attacks.Attack, net: Net, x: torch.Tensor, labels: torch.Ten
 
 
 def test_only_what_asks_for_gradients_says_so() -> None:
-    asking = {spec: attacks.parse(spec).needs_gradients for spec in ("clean", "noise", "fgsm", "pgd", "apgd", "suite")}
-    assert asking == {"clean": False, "noise": False, "fgsm": True, "pgd": True, "apgd": True, "suite": True}
+    asking = {spec: attacks.parse(spec).needs for spec in ("clean", "noise", "fgsm", "pgd", "apgd", "suite")}
+    both = ("scores", "gradients")
+    assert asking == {"clean": (), "noise": (), "fgsm": both, "pgd": both, "apgd": both, "suite": both}
 
 
 def test_defaults_are_those_that_help_shows() -> None:

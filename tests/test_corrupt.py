@@ -49,7 +49,7 @@ def corrupted(kind: str, severity: int, x: torch.Tensor, seed: int = 0, *, quant
     model: Classify = Unasked()
     rngs = [generator("cpu", seed, row) for row in range(len(x))]
     found = attack(model, x, torch.zeros(len(x), dtype=torch.int64), rngs, quantize=quantize)
-    assert found.steps == [0] * len(x) and not attack.needs_gradients
+    assert found.steps == [0] * len(x) and not attack.needs
     return found.canvas
 
 

@@ -554,17 +554,21 @@ def test_runs_that_failed_or_stopped_are_drawn_and_say_so(tmp_path: Path) -> Non
         run_of(tmp_path / "c", [failed(i) for i in range(6)], "certify"),
         run_of(
             tmp_path / "e",
-            [evaluated(i, a, False, prediction=None, error="x") for i in range(6) for a in ATTACKS],
+            [evaluated(i, a, False, prediction=None, error="x", question_type="t") for i in range(6) for a in ATTACKS],
             "evaluate",
         ),
         run_of(tmp_path / "u", [evaluated(i, "clean", True) for i in range(6)], "evaluate", items=9),
     ]
     found = {stem: figure for kind in kinds() for stem, figure in drawn(kind, runs).items()}
-    assert "c: 6 of 6 items failed and count as wrong." in words_of(found["certified"])
-    assert list(found["certified"].axes[0].lines[0].get_ydata()) == [0, 0]
+    assert not {"certified", "certified-by-modality", "security-linf-e"} & {*found}, "nothing was measured"
+    assert "c: every item failed, and nothing was measured." in words_of(found["radius-histogram"])
     bars = words_of(found["accuracy-by-modality"])
-    assert "e: 6 of 6 items failed" in bars and "u: unfinished, without 21 of its records." in bars
+    assert "e: every item failed under clean, and nothing was measured." in bars
+    assert "u: unfinished, without 21 of its records." in bars
+    assert texts(found["accuracy-by-modality"].axes[0]).count("failed") == 6
+    assert not found["accuracy-by-modality"].axes[0].patches
     assert texts(found["accuracy-by-modality"].axes[1]).count("n/a") == 4
+    assert "failed" in texts(found["accuracy-heatmap-e"].axes[0])
 
 
 def test_text_of_data_is_shown_as_it_is_and_strange_characters_do_no_harm(tmp_path: Path) -> None:

@@ -433,7 +433,7 @@ def test_notices(swift: Write, tmp_path: Path) -> None:
     notices = html.partition('<section class="notices"')[2].partition("</section>")[0]
     for text in (
         "2 of 10 records are missing",
-        "1 item failed",
+        "1 of 5 items failed and count as wrong",
         "Without 1 item that could not be used",
         "5 drawn at random from 50",
         "not clinical evidence",

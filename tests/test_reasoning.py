@@ -14,7 +14,7 @@ from test_cli import call
 from safemed_eval.core import Question
 from safemed_eval.models.answers import parse
 from safemed_eval.report.load import load
-from safemed_eval.report.reasoning import reasoning, reasoning_sentences, shown
+from safemed_eval.report.reasoning import NOT_MEASURED, distance, reasoning, reasoning_sentences, shown, shown_change
 from safemed_eval.report.tables import tables_of
 from safemed_eval.stats import clustered_proportion
 
@@ -56,23 +56,26 @@ def test_what_was_written_by_hand(tmp_path: Path) -> None:
     assert found is not None and list(found.overall) == ["clean", PGD]
     clean, attacked = found.overall["clean"], found.overall[PGD]
     assert [(cell["n"], cell["texts"], cell["words"]) for cell in (clean, attacked)] == [(8, 7, 5), (8, 7, 5)]
-    assert {key: shown(clean[key]) for key in ("parsable", "rationale", "agreement")} == {
-        **{"parsable": "87.5 (7/8)", "rationale": "87.5 (7/8)", "agreement": "100.0 (6/6)"}
-    }
-    assert {key: shown(attacked[key]) for key in ("parsable", "rationale", "agreement")} == {
-        **{"parsable": "75.0 (6/8)", "rationale": "75.0 (6/8)", "agreement": "50.0 (2/4)"}
-    }
-    assert (shown(attacked["answer_alone"]), shown(attacked["rationale_alone"])) == ("40.0 (2/5)", "20.0 (1/5)")
-    assert clean["answer_alone"] is clean["rationale_alone"] is None
+    shares = ("parsable", "rationale", "self_consistency", "gold_agreement")
+    assert [shown(clean[key]) for key in shares] == ["87.5 (7/8)", "87.5 (7/8)", "100.0 (6/6)", "100.0 (6/6)"]
+    assert [shown(attacked[key]) for key in shares] == ["75.0 (6/8)", "75.0 (6/8)", "50.0 (2/4)", "60.0 (3/5)"]
+    assert shown(attacked["answer_alone"]) == "40.0 (2/5)"
+    # "it is a liver." against "i see a lung.": one word of four, twice.
+    assert attacked["rationale_changed"]["distance"] == pytest.approx(2 * 0.75 / 5)
+    assert attacked["rationale_alone"]["distance"] == pytest.approx(0.75 / 2)
+    assert shown_change(attacked["rationale_changed"]) == "0.30 (2/5)"
+    assert shown_change(attacked["rationale_alone"]) == "0.38 (1/2)"
+    assert clean["answer_alone"] is clean["rationale_changed"] is clean["rationale_alone"] is None
     bounds = clustered_proportion([True] * 2 + [False] * 3, range(5))
     assert attacked["answer_alone"]["lower"] == pytest.approx(bounds.lower)
     ct, mri = found.by_modality["CT"][PGD], found.by_modality["MRI"][PGD]
     assert [shown(part["answer_alone"]) for part in (ct, mri)] == ["33.3 (1/3)", "50.0 (1/2)"]
-    assert [shown(part["agreement"]) for part in (ct, mri)] == ["50.0 (1/2)", "50.0 (1/2)"]
+    assert [shown(part["self_consistency"]) for part in (ct, mri)] == ["50.0 (1/2)", "50.0 (1/2)"]
     assert found.by_question_type == {"Disease Diagnosis": found.overall}
     json.dumps(found.to_json(), allow_nan=False)
     changes = list(reasoning_sentences(found))[1]
-    assert changes.endswith(f": {PGD} answer 40.0 (2/5), rationale 20.0 (1/5).")
+    assert f": {PGD} rationale 0.30 (2/5), where the answer stayed 0.38 (1/2); answer alone 40.0 (2/5). " in changes
+    assert list(reasoning_sentences(found))[-1] == NOT_MEASURED
 
 
 def test_what_there_is_not_is_not_known(tmp_path: Path) -> None:
@@ -85,9 +88,11 @@ def test_what_there_is_not_is_not_known(tmp_path: Path) -> None:
     found = reasoning(load(write_run(tmp_path / "d", bare, "evaluate", conditions=("clean", PGD))))
     assert found is not None
     attacked = found.overall[PGD]
-    assert (attacked["agreement"]["share"], attacked["answer_alone"]["share"]) == (None, None)
-    assert shown(attacked["agreement"]) == "n/a" and shown(attacked["rationale"]) == "0.0 (0/3)"
-    assert len(list(reasoning_sentences(found))) == 1
+    unknown = ("self_consistency", "gold_agreement", "answer_alone", "rationale_changed", "rationale_alone")
+    assert [attacked[key]["share"] for key in unknown] == [None] * 5 and attacked["rationale_alone"]["distance"] is None
+    assert shown(attacked["self_consistency"]) == shown_change(attacked["rationale_changed"]) == "n/a"
+    assert shown(attacked["rationale"]) == "0.0 (0/3)"
+    assert len(list(reasoning_sentences(found))) == 2
     half = [record for record in bare if record["attack"] == PGD]
     found = reasoning(load(write_run(tmp_path / "e", half, "evaluate", conditions=("clean", PGD))))
     assert found is not None and list(found.overall) == [PGD]
@@ -104,16 +109,34 @@ def test_tables_of_what_was_written(tmp_path: Path) -> None:
     ]
     shown = tables["reasoning"].shown
     assert shown["attack"].tolist() == ["clean", PGD] and "8 of 80" in tables["reasoning"].caption
-    assert shown.loc[1, ["n", "words", "agreement", "answer alone changed"]].tolist() == [
-        "8",
-        "5",
-        "50.0 (2/4)",
-        "40.0 (2/5)",
-    ]
+    columns = ["n", "words", "self-consistent", "leads to gold", "answer alone changed", "rationale changed"]
+    assert shown.loc[1, columns].tolist() == ["8", "5", "50.0 (2/4)", "60.0 (3/5)", "40.0 (2/5)", "0.30 (2/5)"]
+    assert NOT_MEASURED in tables["reasoning"].caption
     values = tables["reasoning-by-modality"].values.set_index(["modality", "attack", "column"])
     assert values.loc[("CT", PGD, "answer alone changed"), ["count", "n"]].tolist() == [1, 3]
     assert ("CT", "clean", "answer alone changed") not in values.index
     code, _ = call("report", tmp_path / "a", "--out", tmp_path / "r")
     assert code == 0 and "50.0 (2/4)" in (tmp_path / "r/tables/reasoning.md").read_text()
     assert 'id="written"' in (tmp_path / "r/report.html").read_text()
-    assert pd.read_csv(tmp_path / "r/tables/reasoning.csv")["share"].notna().sum() == 3 + 5
+    assert NOT_MEASURED in (tmp_path / "r/report.html").read_text()
+    written = pd.read_csv(tmp_path / "r/tables/reasoning.csv")
+    assert written["share"].notna().sum() == 4 + 7 and written["distance"].notna().sum() == 2
+
+
+def test_the_distance_of_rationales_is_graded() -> None:
+    said = "the nodule is small and round"
+    assert distance(said, said) == 0 and distance(said, "no lesion seen") == 1
+    one_word = distance(said, said.replace("small", "large"))
+    assert one_word == pytest.approx(1 / 6) and one_word < distance(said, "round and small is the nodule") < 1
+    assert distance(said, f"{said} today") == pytest.approx(1 / 13)
+
+
+def test_rationales_whose_words_are_withheld_have_no_distance(tmp_path: Path) -> None:
+    """Of pseudonyms it is known whether they differ, and no more."""
+    records = [
+        evaluated(i, name, True, text=None, log_probs=None, told={"words": 5, "rationale": said, "conclusion": 1})
+        for i in range(4)
+        for name, said in (("clean", "rationale-0"), (PGD, f"rationale-{i % 2}"))
+    ]
+    found = reasoning(load(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD))))
+    assert found is not None and shown_change(found.overall[PGD]["rationale_changed"]) == "n/a (2/4)"

@@ -88,7 +88,7 @@ def setup_of(items: Sequence[Item], model: str = TOY) -> Setup:
         asking=Asking(),
         size=(16, 16),
         options=3,
-        gradients=True,
+        needs={"scores": "x", "gradients": "x"},
     )
     return Setup(model=loading, make=Both, first=items[0])
 

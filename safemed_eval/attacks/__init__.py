@@ -14,9 +14,10 @@ from importlib import import_module
 
 from safemed_eval import grammar
 from safemed_eval.attacks._base import Attack, Attacked
+from safemed_eval.core import Need
 from safemed_eval.errors import SpecError, did_you_mean, shortened
 
-__all__ = ["Attack", "Attacked", "names", "parse", "parse_all"]
+__all__ = ["Attack", "Attacked", "names", "needs_of", "parse", "parse_all"]
 
 
 def names() -> list[str]:
@@ -50,6 +51,15 @@ def parse_all(texts: Iterable[str]) -> list[Attack]:
             attack = grammar.build(cls, each, f"--attack {name}")
             found.setdefault(str(attack), attack)
     return list(found.values())
+
+
+def needs_of(chosen: Iterable[Attack], surrogate: str | None = None) -> dict[Need, str]:
+    """What these attacks ask of the judged model, or of this surrogate, each with the first option that asks."""
+    found: dict[Need, str] = {}
+    for attack in chosen:
+        if attack.surrogate == surrogate:
+            found |= {need: f"--attack {attack}" for need in attack.needs if need not in found}
+    return found
 
 
 def _class(name: str, text: str) -> type[Attack]:

@@ -12,7 +12,7 @@ from safemed_eval.threat import Norm, Threat
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify
+    from safemed_eval.core import Classify, Need
 
 Loss = Literal["ce", "margin", "dlr"]
 Start = Literal["random", "zero"]
@@ -67,19 +67,14 @@ class Attack:
         raise NotImplementedError
 
     @property
-    def needs_gradients(self) -> bool:
-        """Whether the search asks for the model's gradient."""
-        return True
+    def needs(self) -> tuple[Need, ...]:
+        """What the search asks of the model that it searches; a model that lacks some of it is refused before a run."""
+        return ("scores", "gradients")
 
     @property
     def refills(self) -> bool:
         """Whether the search takes more rows than may be shown together (`classify.at_once`), and lets new ones in as
         others are done."""
-        return False
-
-    @property
-    def needs_texts(self) -> bool:
-        """Whether the search asks for what the model writes: `classify` must be one of `Reasons`."""
         return False
 
     @property

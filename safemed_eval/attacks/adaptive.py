@@ -11,7 +11,7 @@ from safemed_eval.attacks._base import Attacked, SteppedAttack, refuse_counts
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify, Reasons
+    from safemed_eval.core import Classify, Need, Reasons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Adaptive(SteppedAttack):
         refuse_counts(refresh=self.refresh)
 
     @property
-    def needs_texts(self) -> bool:
-        return True
+    def needs(self) -> tuple[Need, ...]:
+        return (*super().needs, "texts")
 
     def search(
         self,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
 
     from safemed_eval.attacks._art import Bindable
-    from safemed_eval.core import Classify, Question
+    from safemed_eval.core import Classify, Need, Question
 
 Value = bool | int | float | str
 
@@ -52,14 +52,15 @@ class ART(BallAttack):
         known.refuse_unfit(self)
 
     @property
-    def needs_gradients(self) -> bool:
+    def needs(self) -> tuple[Need, ...]:
+        """Scores in any case: ART does not say which of its attacks are content with answers."""
         from safemed_eval.attacks._art_methods import uses_gradients
 
-        return uses_gradients(self.method)
+        return super().needs if uses_gradients(self.method) else ("scores",)
 
     @property
     def described(self) -> dict[str, Any]:
-        return {**super().described, "needs_gradients": self.needs_gradients}
+        return {**super().described, "needs_gradients": "gradients" in self.needs}
 
     def search(
         self,

@@ -12,7 +12,7 @@ from safemed_eval.threat import Threat
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify
+    from safemed_eval.core import Classify, Need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class Clean(Attack):
         return Threat(norm="linf", eps=0.0)
 
     @property
-    def needs_gradients(self) -> bool:
-        return False
+    def needs(self) -> tuple[Need, ...]:
+        return ()
 
     @property
     def on_smoothed(self) -> Attack:

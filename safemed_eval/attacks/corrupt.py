@@ -13,7 +13,7 @@ from safemed_eval.threat import Threat
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify
+    from safemed_eval.core import Classify, Need
 
 Kind = Literal["noise", "blur", "motion", "contrast", "brightness", "jpeg", "gamma", "resolution", "bias"]
 
@@ -64,8 +64,8 @@ class Corrupt(Attack):
         return Threat(norm="linf", eps=1.0)
 
     @property
-    def needs_gradients(self) -> bool:
-        return False
+    def needs(self) -> tuple[Need, ...]:
+        return ()
 
     @property
     def on_smoothed(self) -> Attack:

@@ -11,7 +11,7 @@ from safemed_eval.attacks._base import Attack, Attacked, BallAttack
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify
+    from safemed_eval.core import Classify, Need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,8 @@ class Noise(BallAttack):
     """Uniform noise in the ball; the model is never asked."""
 
     @property
-    def needs_gradients(self) -> bool:
-        return False
+    def needs(self) -> tuple[Need, ...]:
+        return ()
 
     @property
     def on_smoothed(self) -> Attack:

@@ -36,10 +36,6 @@ class Transfer(BallAttack):
         refuse_counts(steps=self.steps)
 
     @property
-    def needs_gradients(self) -> bool:
-        return False
-
-    @property
     def surrogate(self) -> str:
         return self.model
 

@@ -21,7 +21,7 @@ from safemed_eval.cli._items import load_usable, select, selection
 from safemed_eval.cli._model import asking_for, asking_of, quiet_transformers, refuse_senseless, resolve_model
 from safemed_eval.cli._options import AskedOptions, LoadOptions, ModelOptions, RunOptions
 from safemed_eval.cli._show import err, on_one_line, progress, status, visible
-from safemed_eval.core import Item, Question, Record
+from safemed_eval.core import Item, Need, Question, Record
 from safemed_eval.data import Canvas, DataSet
 from safemed_eval.errors import RunError, SpecError
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
@@ -132,7 +132,7 @@ def started(
     run: RunOptions,
     make: Callable[[Loaded], Work],
     *,
-    gradients: bool,
+    needs: Mapping[Need, str],
     surrogates: Mapping[str, Loading] | None = None,
     store: Store | None = None,
 ) -> Iterator[tuple[Team, RunFolder]]:
@@ -140,10 +140,11 @@ def started(
 
     Args:
         make: turns loaded models into the work; can be pickled.
+        needs: what is asked of the model beside its answers, each with the option that asks.
         store: is given what the work wants to keep.
     """
     place = prepared.place
-    with _team(prepared, options, run, make, gradients, surrogates or {}, store) as team:
+    with _team(prepared, options, run, make, needs, surrogates or {}, store) as team:
         ready = team.ready
         about, here = {**prepared.about, "checks": list(ready.checks)}, session(ready.device) | dict(team.about)
         if prepared.names:
@@ -167,14 +168,14 @@ def _team(
     options: LoadOptions,
     run: RunOptions,
     make: Callable[[Loaded], Work],
-    gradients: bool,
+    needs: Mapping[Need, str],
     surrogates: Mapping[str, Loading],
     store: Store | None,
 ) -> Iterator[Team]:
     """Those who do the work, with their models loaded."""
     from safemed_eval.runs.workers import Alone, Setup
 
-    model = loading_of(prepared.source, options, prepared, gradients=gradients)
+    model = loading_of(prepared.source, options, prepared, needs)
     first = prepared.data.items[0]
     shown = prepared.names.asked(first) if prepared.names else first
     setup = Setup(model=model, make=make, first=shown, surrogates=surrogates)
@@ -193,7 +194,7 @@ def _tell(line: str) -> None:
     typer.echo(visible(line), err=True)
 
 
-def loading_of(source: models.Source, options: LoadOptions, prepared: Prepared, *, gradients: bool) -> Loading:
+def loading_of(source: models.Source, options: LoadOptions, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:
     """What it takes to load a model for this run, and to check it."""
     from safemed_eval.models.loading import Loading
 
@@ -209,7 +210,7 @@ def loading_of(source: models.Source, options: LoadOptions, prepared: Prepared, 
         size=(height, width),
         options=max(len(item.question.options) for item in items),
         questions=_extremes(items),
-        gradients=gradients,
+        needs=needs,
     )
 
 
@@ -222,11 +223,13 @@ def _extremes(items: Sequence[Item]) -> tuple[Question, ...]:
     return (*questions[:_EXTREMES], *questions[_EXTREMES:][-_EXTREMES:])
 
 
-def surrogate_loading(source: models.Source, options: ModelOptions, prepared: Prepared) -> Loading:
+def surrogate_loading(
+    source: models.Source, options: ModelOptions, prepared: Prepared, needs: Mapping[Need, str]
+) -> Loading:
     """It is loaded as the judged model is, but asked for a letter, in its own words where it was trained here."""
     template = None if source.template or source.kind == "python" else options.template
     asked = replace(options, readout="choice", temperature=0.0, template=template)
-    return loading_of(source, asked, prepared, gradients=True)
+    return loading_of(source, asked, prepared, needs)
 
 
 def write_all(text: str, team: Team, folder: RunFolder, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:

@@ -22,7 +22,17 @@ from rich.table import Table
 from rich.text import Text
 
 from safemed_eval.data import overlap_sentences
-from safemed_eval.rounding import certified, floor_to, interval, percent, radius, radius_at_least
+from safemed_eval.rounding import (
+    FAILED_ITEMS,
+    accuracy,
+    certified,
+    floor_to,
+    interval,
+    percent,
+    radius,
+    radius_at_least,
+    without_failed,
+)
 
 if TYPE_CHECKING:
     from safemed_eval.report import Summary
@@ -202,15 +212,14 @@ def _blocks(titles: Sequence[str], widths: Mapping[str, int], room: int) -> Iter
 
 def _attack_columns(row: Mapping[str, Any]) -> Cells:
     return {"n": str(next(iter(row.values()))["n"])} | {
-        condition: f"{percent(cell['accuracy'])} {interval(cell['lower'], cell['upper'])}".strip()
-        for condition, cell in row.items()
+        condition: _share_cell(accuracy(cell), cell) for condition, cell in row.items()
     }
 
 
 def _certify_columns(row: Mapping[str, Any], *, sequential: bool) -> Cells:
     cells = {"n": str(row["n"])}
     for name, point in row["certified"].items():
-        cells[f"r>={name}"] = f"{certified(point)} {interval(point['lower'], point['upper'])}".strip()
+        cells[f"r>={name}"] = _share_cell(certified(point), point)
     shown = radius_at_least if sequential else radius
     return cells | {
         "abstain": percent(row["abstention"]),
@@ -219,13 +228,28 @@ def _certify_columns(row: Mapping[str, Any], *, sequential: bool) -> Cells:
     }
 
 
+def _share_cell(share: str, cell: Mapping[str, Any]) -> str:
+    rest = without_failed(cell)
+    return f"{share} {interval(cell['lower'], cell['upper'])}{f' ({rest})' if rest else ''}".strip()
+
+
+def end_where_nothing_was_measured(summary: Summary) -> None:
+    """Exit code 3 where every item failed under a condition, each named on stderr with its first error."""
+    for condition, error in summary.all_failed.items():
+        line = on_one_line(f"{condition}: failed, nothing was measured; the first error: {error}")
+        err.print(f"[red]{escape(line)}[/]", soft_wrap=True)
+    if summary.all_failed:
+        raise typer.Exit(3)
+
+
 def _footer(summary: Summary) -> Iterator[str]:
     line = f"{summary.items} of {summary.expected} items"
     if summary.sampled:
         line += f" (sample: {summary.sampled})"
-    line += f"; {summary.failed} failed and count as wrong" if summary.failed else ""
     line += f"; {summary.skipped} bad left out" if summary.skipped else ""
     yield line
+    if summary.failed:
+        yield f"[yellow]Failed: {escape(' '.join(summary.notes['failures']))} {FAILED_ITEMS}[/]"
     asked = {name: value for name, value in summary.asked.items() if value is not None and value is not False}
     yield escape("; ".join(f"{name} {value}" for name, value in asked.items()))
     if summary.notes["images"]:
@@ -256,7 +280,7 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
         yield "Median steps to a flip: " + ", ".join(f"{count:g} ({name})" for name, count in steps.items())
     for name, cell in summary.overall.items():
         if cell["parts"]:
-            left = ", ".join(f"{part} {percent(one['accuracy'])}" for part, one in cell["parts"].items())
+            left = ", ".join(f"{part} {accuracy(one)}" for part, one in cell["parts"].items())
             yield f"{name}: left right by each part, in %: {escape(left)}; its own figure is what all leave right"
         if cell["image_blind"]:
             yield f"{name}: {cell['image_blind']} of {cell['n']} never flipped: image-blind, or the attack is broken"

@@ -71,8 +71,8 @@ class TrainOptions(FitOptions):
     ] = None
     weight_decay: Annotated[float, option(panel="Training", help="Of AdamW.")] = 0.0
     noise_sigma: Annotated[
-        float, option(panel="Training", help="Gaussian noise on every image, for a model that will be smoothed.")
-    ] = 0.0
+        str, option(panel="Training", help="Gaussian noise on every image, for a model that will be smoothed.")
+    ] = "0"
     bf16: Annotated[bool, option("--bf16", panel="Training", help="Compute in bfloat16.")] = False
     gradient_checkpointing: Annotated[
         bool, option("--gradient-checkpointing", panel="Training", help="Less memory, more time.")
@@ -199,7 +199,7 @@ def recipe_of(
                 kept=groups.reward_kept,
                 vllm=groups.vllm,
             ),
-            noise_sigma=train.noise_sigma,
+            noise_sigma=grammar.number(train.noise_sigma, "--noise-sigma"),
             lora=lora,
             steps=train.steps,
             epochs=train.epochs,

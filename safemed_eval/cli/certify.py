@@ -11,7 +11,8 @@ import typer
 from safemed_eval import grammar
 from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
 from safemed_eval.cli._prepare import prepare, started, write_all
-from safemed_eval.cli._show import show_run
+from safemed_eval.cli._show import end_where_nothing_was_measured, show_run
+from safemed_eval.core import Need
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def certify(
     label = f"sigma{budget.sigma:g}" + ("-sequential" if sequential else "")
     prepared = prepare("certify", model, data, run, asked, label=label)
     if not prepared.complete:
+        from safemed_eval.falsify import NEEDS
         from safemed_eval.runs.images import keep_refuting
         from safemed_eval.runs.units import Certificates
 
@@ -95,10 +97,12 @@ def certify(
             stop_when_wrong=stop_when_wrong,
         )
 
+        needs: dict[Need, str] = dict.fromkeys(NEEDS, "--falsify") if falsify else {}
+
         def store(item: str, share: float, canvas: torch.Tensor) -> None:
             keep_refuting(prepared.place, prepared.called(item), share, canvas)
 
-        with started(prepared, model, run, make, gradients=falsify, store=store) as (team, folder):
+        with started(prepared, model, run, make, needs=needs, store=store) as (team, folder):
             certificates = Certificates(
                 items=prepared.data.items,
                 smoothing=budget,
@@ -111,6 +115,7 @@ def certify(
     summary = show_run(prepared.place, as_json=run.json, radii=grammar.radii(radii, budget.sigma))
     if falsify and not summary.notes["falsified"]["sound"]:
         raise typer.Exit(1)
+    end_where_nothing_was_measured(summary)
 
 
 def _certification(

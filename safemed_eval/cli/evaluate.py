@@ -14,7 +14,7 @@ from safemed_eval.attacks import Attack
 from safemed_eval.cli._model import surrogate_of
 from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
 from safemed_eval.cli._prepare import prepare, started, surrogate_loading, write_all
-from safemed_eval.cli._show import show_run
+from safemed_eval.cli._show import end_where_nothing_was_measured, show_run
 from safemed_eval.core import CIRCULAR, OFFICIAL, Item
 from safemed_eval.errors import SpecError
 
@@ -48,7 +48,12 @@ def evaluate(
         ),
     ] = None,
     quantize: Annotated[
-        bool, typer.Option("--quantize", help="Keep attacked images on 8-bit grey levels, as a file must be.")
+        bool,
+        typer.Option(
+            "--quantize",
+            help="Keep attacked canvases on 8-bit grey levels, which a file of the canvas's size can hold; a file of "
+            "another size is resized, and may not attack.",
+        ),
     ] = False,
     keep_images: Annotated[
         int, typer.Option(min=0, help="Store the first N attacked items per attack, lossless, for figures.")
@@ -77,8 +82,9 @@ def evaluate(
     if official and model.model.startswith("python:"):
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
     surrogates = {one.surrogate: surrogate_of(one.surrogate, model) for one in chosen.values() if one.surrogate}
-    if model.readout != "generate" and (writing := [name for name, one in chosen.items() if one.needs_texts]):
-        raise SpecError(f"--attack {writing[0]}: is for models that write; add --readout generate, or use pgd")
+    needs = attacks.needs_of(chosen.values())
+    if "texts" in needs and model.readout != "generate" and not model.model.startswith("python:"):
+        raise SpecError(f"{needs['texts']}: is for models that write; add --readout generate, or use pgd")
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
     spec = {
         "attacks": {
@@ -100,7 +106,7 @@ def evaluate(
         from safemed_eval.runs import units
         from safemed_eval.runs.images import Keeper
 
-        items, gradients = prepared.data.items, any(one.needs_gradients for one in chosen.values())
+        items, gradients = prepared.data.items, "gradients" in needs
         keeper = Keeper(prepared.place, items[:keep_images], quantize)
         make = partial(
             _evaluation,
@@ -117,14 +123,17 @@ def evaluate(
             model,
             run,
             make,
-            gradients=gradients,
-            surrogates={name: surrogate_loading(one, model, prepared) for name, one in surrogates.items()},
+            needs=needs,
+            surrogates={
+                name: surrogate_loading(one, model, prepared, attacks.needs_of(chosen.values(), name))
+                for name, one in surrogates.items()
+            },
             store=partial(keeper, called=prepared.called),
         ) as (team, folder):
             asked: list[Attack | str] = [*chosen.values(), *conditions[len(chosen) :]]
             groups = units.groups(items, asked, group_size(team.ready.batch, prepared.canvas), folder.done)
             write_all("evaluating", team, folder, prepared, (records for _, records in team.do(groups)))
-    show_run(prepared.place, as_json=run.json)
+    end_where_nothing_was_measured(show_run(prepared.place, as_json=run.json))
 
 
 def _evaluation(

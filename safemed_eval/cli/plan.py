@@ -49,7 +49,7 @@ def plan(
     if sigma is None and not chosen:
         raise SpecError("plan: name what is to be planned, --sigma 0.25 or --attack pgd, or both")
     for one in chosen:
-        if one.surrogate or one.needs_texts:
+        if one.surrogate or "texts" in one.needs:
             raise SpecError(f"--attack {one}: cannot be timed here; plan pgd with as many steps")
     budgets: tuple[Smoothing, Sequential] | None = None
     if sigma is not None:
@@ -70,7 +70,10 @@ def plan(
     source = resolve_model(model.model, model, model.denoiser)
     few = load_usable(loaded, replace(data, per_group=None, limit=min(pilot, items), skip_bad=True), seed).items
     waist = load_model(source, model, seed)
+    from safemed_eval.models.check import refuse_lacking
     from safemed_eval.plan import Pilot
+
+    refuse_lacking(waist, attacks.needs_of(chosen), source.name)
 
     batch = batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
     timed = Pilot(waist, few, canvas, items=items, batch=batch, seed=seed)

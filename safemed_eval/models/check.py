@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from safemed_eval.core import GRADIENT_REPEATS, MODALITIES, PRECISION, REPEATS, Question
+from safemed_eval.core import GRADIENT_REPEATS, MODALITIES, PRECISION, REPEATS, Need, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
 from safemed_eval.models.precision import is_half
@@ -92,6 +92,23 @@ def refuse_failures(found: list[Finding], name: str) -> None:
     failed = [f"{finding.name}: {finding.detail}" for finding in found if finding.status == "fail"]
     if failed:
         raise CheckpointError(f"--model {name}: {'; '.join(failed)} (safemed-eval models check shows all)")
+
+
+_ASKED: dict[Need, str] = {
+    "scores": "the scores of the options",
+    "gradients": "gradients of the scores of the options",
+    "texts": "texts that the model writes, and their log-probabilities",
+}
+
+
+def refuse_lacking(model: Waist, needs: Mapping[Need, str], name: str) -> None:
+    """Raise CheckpointError where the model lacks what a run asks of it; `needs` says which option asks for it."""
+    for need, option in needs.items():
+        if why := model.lacks(need):
+            raise CheckpointError(
+                f"{option}: needs {_ASKED[need]}, and {name} {why}; leave it out (noise, corrupt and transfer "
+                "need answers only)"
+            )
 
 
 def _images(size: tuple[int, int]) -> torch.Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from safemed_eval import models
-from safemed_eval.core import Question
-from safemed_eval.models.check import Finding, check, refuse_failures
+from safemed_eval.core import Need, Question
+from safemed_eval.models.check import Finding, check, refuse_failures, refuse_lacking
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
 from safemed_eval.models.waist import Waist
@@ -23,7 +24,7 @@ class Loading:
         size: height and width of the images that it is checked with.
         options: the largest number of options that a question of the run has.
         questions: some of the run, the shortest and the longest among them.
-        gradients: whether an attack will ask for its gradients.
+        needs: what the run asks of it beside its answers, each with the option that asks.
         threads: of torch, in the process in which it is loaded; None leaves the choice to torch.
     """
 
@@ -35,7 +36,7 @@ class Loading:
     asking: Asking
     size: tuple[int, int]
     options: int
-    gradients: bool
+    needs: Mapping[Need, str]
     questions: tuple[Question, ...] = ()
     threads: int | None = None
 
@@ -43,7 +44,7 @@ class Loading:
         """Load the model, and check it.
 
         Raises:
-            CheckpointError: it cannot be loaded, cannot be asked, or fails a check.
+            CheckpointError: it cannot be loaded, cannot be asked, lacks what is needed, or fails a check.
         """
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -57,6 +58,13 @@ class Loading:
             questions=self.questions,
             size=self.size,
         )
-        findings = check(waist, self.size, options=self.options, questions=self.questions, gradients=self.gradients)
+        refuse_lacking(waist, self.needs, self.source.name)
+        findings = check(
+            waist,
+            self.size,
+            options=self.options,
+            questions=self.questions,
+            gradients="gradients" in self.needs,
+        )
         refuse_failures(findings, self.source.name)
         return waist, findings

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol, Self
 import torch
 from PIL import Image
 
-from safemed_eval.core import Answers, Classify, Question, Vote
+from safemed_eval.core import Answers, Classify, Need, Question, Vote
 from safemed_eval.errors import CheckpointError, ModelOutputError, SafemedError
 from safemed_eval.faults import faults_of_the_model, place_of
 from safemed_eval.models.answers import parse, retell
@@ -76,6 +76,19 @@ class Waist:
     def reasons(self) -> bool:
         """True for a model that writes, and says how likely a given text is."""
         return self.writes and self.differentiable and hasattr(self.scorer, "text_log_probs")
+
+    def lacks(self, need: Need) -> str | None:
+        """Why this cannot be had of the model, as the end of "the model ..."; None where it can.
+
+        Of gradients this says no more than of scores: whether they reach the pixels is seen when one is taken.
+        """
+        if need == "texts":
+            if not self.writes:
+                return "does not write"
+            return None if self.reasons else "does not say how likely a text is"
+        if self.differentiable:
+            return None
+        return "only writes" if self.writes else "only votes"
 
     def classify(self, questions: Sequence[Question], at_once: int | None = None) -> Classify:
         """Option log-probabilities, bound to one question per row; `Reasons` for a model that writes.

@@ -20,15 +20,16 @@ _SEARCH = 2
 
 
 class Duels:
-    """The outcomes of a run's attacks, aligned by item.
+    """The outcomes of a run's attacks, aligned by item. What failed is no outcome: nothing was flipped there.
 
     Attributes:
-        shots: its attacks in a ball.
+        shots: its attacks in a ball that have an outcome.
     """
 
     def __init__(self, run: LoadedRun) -> None:
-        self.run, self.shots = run, shots(run)
-        self._right = run.frame.pivot(index="item", columns="attack", values="correct").reindex(columns=run.conditions)
+        outcomes = run.frame.assign(correct=run.frame["correct"].where(run.frame["error"].isna()))
+        self._right = outcomes.pivot(index="item", columns="attack", values="correct").reindex(columns=run.conditions)
+        self.run, self.shots = run, [shot for shot in shots(run) if self._right[shot.condition].notna().any()]
         self._clusters = run.frame.drop_duplicates("item").set_index("item")["cluster"].reindex(self._right.index)
 
     def pairs(self, wanted: Callable[[Shot, Shot], bool]) -> Iterator[tuple[Shot, Shot]]:

@@ -17,7 +17,16 @@ from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import Summary, breakdown, grey_levels, measure_of
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.load import SLICES, Json, LoadedRun, radii_of
-from safemed_eval.rounding import certified, floor_to, interval, percent, radius, radius_at_least
+from safemed_eval.rounding import (
+    accuracy,
+    certified,
+    floor_to,
+    interval,
+    percent,
+    radius,
+    radius_at_least,
+    without_failed,
+)
 
 Key = tuple[str | None, str | None]
 """A slice by modality and question type; None is all of them."""
@@ -154,8 +163,8 @@ def _attack_cells(numbers: Json, conditions: Sequence[str], failed: int) -> list
             continue
         silent = f"\n{cell['no_answer']:,} no answer" if cell["no_answer"] else ""
         unclear = f"\n{cell['abstained']:,} abstained" if cell["abstained"] else ""
-        parts = "".join(f"\n{visible(part)} {percent(one['accuracy'])}" for part, one in (cell["parts"] or {}).items())
-        cells.append(Cell(percent(cell["accuracy"]), _bounds(cell) + unclear + silent + parts, cell["few"]))
+        parts = "".join(f"\n{visible(part)} {accuracy(one)}" for part, one in (cell["parts"] or {}).items())
+        cells.append(Cell(accuracy(cell), _bounds(cell) + _rest(cell) + unclear + silent + parts, cell["few"]))
     return [*cells, Cell(f"{failed:,}")]
 
 
@@ -167,7 +176,7 @@ def _certify_cells(run: LoadedRun, numbers: Json, *, tell_radius: bool) -> list[
     ]
     for name, point in numbers["certified"].items():
         at = f"r \u2265 {point['radius']:.6g}" if tell_radius and name.endswith("s") else ""
-        below = "\n".join(filter(None, (_bounds(point), at)))
+        below = "\n".join(filter(None, (_bounds(point) + _rest(point), at)))
         cells.append(Cell(certified(point), below, point["few"]))
     shown = radius_at_least if run.sequential else radius
     silent = f"{numbers['no_answer']:,} no answer" if numbers["no_answer"] else ""
@@ -183,6 +192,12 @@ def _certify_cells(run: LoadedRun, numbers: Json, *, tell_radius: bool) -> list[
 
 def _bounds(cell: Mapping[str, Any]) -> str:
     return interval(cell["lower"], cell["upper"]).replace("-", "\u2013")
+
+
+def _rest(cell: Mapping[str, Any]) -> str:
+    """A line of its own on the items that did not fail, where some did."""
+    rest = without_failed(cell).replace("-", "\u2013")
+    return f"\n{rest}" if rest else ""
 
 
 def families(run: LoadedRun) -> list[Json]:

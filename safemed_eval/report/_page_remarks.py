@@ -11,7 +11,7 @@ from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.order import order_sentences
-from safemed_eval.rounding import floor_to
+from safemed_eval.rounding import FAILED_ITEMS, floor_to
 
 Notice = tuple[str, str]
 """Which runs it is about, and what it says of them."""
@@ -67,7 +67,8 @@ def _warnings(study: Study) -> Iterable[str]:
         total = summary.expected * max(1, len(run.conditions))
         yield f"Not finished: {run.unfinished:,} of {total:,} records are missing, and the numbers will change."
     if summary.failed:
-        yield f"{_many(summary.failed, 'item')} failed and stay in every denominator, as wrong."
+        first = "".join(f" First error under {name}: {error}." for name, error in summary.all_failed.items())
+        yield visible(f"Failed: {' '.join(run.failures)} {FAILED_ITEMS}{first}")
     if summary.skipped:
         yield f"Without {_many(summary.skipped, 'item')} that could not be used; Provenance has the reasons."
     if summary.sampled:

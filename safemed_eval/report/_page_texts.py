@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from safemed_eval.report._page_data import Cell, Column, Study, condition_column
 from safemed_eval.report._text import visible
 from safemed_eval.report.load import SLICES, Json, in_order
-from safemed_eval.report.reasoning import COLUMNS as SHARES
-from safemed_eval.report.reasoning import reasoning
+from safemed_eval.report.reasoning import CHANGES, SHARES, reasoning
 from safemed_eval.rounding import percent
 
 COLUMNS = [
     Column("n", "texts"),
     Column("words", "median"),
     *(Column(title, "%, of how many") for title in SHARES.values()),
+    *(Column(title, "distance, how many") for title in CHANGES.values()),
 ]
 
 
@@ -55,10 +55,18 @@ def _rows(numbers: Json) -> list[Row]:
 
 def _cells(cell: Json) -> list[Cell]:
     length = "n/a" if cell["words"] is None else f"{cell['words']:g}"
-    return [Cell(f"{cell['n']:,}", f"{cell['texts']:,}"), Cell(length), *(_share(cell[key]) for key in SHARES)]
+    sizes = [Cell(f"{cell['n']:,}", f"{cell['texts']:,}"), Cell(length)]
+    return [*sizes, *(_share(cell[key]) for key in SHARES), *(_change(cell[key]) for key in CHANGES)]
 
 
 def _share(share: Json | None) -> Cell:
     if not share or not share["n"]:
         return Cell("n/a")
     return Cell(percent(share["share"]), f"{share['count']:,} of {share['n']:,}")
+
+
+def _change(change: Json | None) -> Cell:
+    if not change or not change["n"]:
+        return Cell("n/a")
+    mean = "n/a" if change["distance"] is None else f"{change['distance']:.2f}"
+    return Cell(mean, f"{change['count']:,} of {change['n']:,}")

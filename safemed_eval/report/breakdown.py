@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from safemed_eval import stats
@@ -18,7 +19,7 @@ from safemed_eval.report._sampling import draws_of, ended_wrong
 from safemed_eval.report._shots import shots
 from safemed_eval.report.degenerate import degenerate
 from safemed_eval.report.falsified import falsified_of
-from safemed_eval.report.load import Json, LoadedRun, load
+from safemed_eval.report.load import Json, LoadedRun, load, nothing_measured
 from safemed_eval.report.order import order_notes
 from safemed_eval.report.sanity import checklist
 from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, Sequential
@@ -36,12 +37,14 @@ class Summary:
     """The numbers of a run, ready for JSON; shares are in [0, 1], unknown is None.
 
     `overall`, and each entry of `by_modality` and `by_question_type`, hold for `evaluate` {attack: {"accuracy",
-    "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained", "median_steps",
-    "image_blind", "parts"}}, for `certify` {"certified": {radius: {...}}, "n", "abstained", "average_radius",
-    "median_radius", ...}. "parts", of an attack made of several, has {"accuracy", "lower", "upper", "correct", ...} of
-    what each of them left right. Sequential certificates know nothing of radii that were not asked for ("asked" is
-    false there), nor of wrong answers, and the average and the median count the largest certified radius that was asked
-    for: lower bounds.
+    "lower", "upper", "correct", "n", "clusters", "few", "failed", "without_failed", "no_answer", "abstained",
+    "median_steps", "image_blind", "parts"}}, for `certify` {"certified": {radius: {...}}, "n", "abstained",
+    "average_radius", "median_radius", ...}. "parts", of an attack made of several, has {"accuracy", "lower", "upper",
+    "correct", ...} of what each of them left right. Items that failed count as wrong, and where some of the items did,
+    "without_failed" has the same share of the others, {"share", "lower", "upper", "count", "n"}. Where all did, or all
+    that an attack could have flipped, "all_failed" is true and nothing is known: a failure is no success of an attack.
+    Sequential certificates know nothing of radii that were not asked for ("asked" is false there), nor of wrong
+    answers, and the average and the median count the largest certified radius that was asked for: lower bounds.
     """
 
     kind: str
@@ -49,6 +52,8 @@ class Summary:
     """Items that have all their records."""
     expected: int
     failed: int
+    all_failed: dict[str, str]
+    """Conditions under which nothing was measured, see `LoadedRun.all_failed`, each with its first error."""
     skipped: int
     sampled: str | None
     asked: Json
@@ -88,7 +93,8 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
     else:
         notes |= order_notes(run)
         if OFFICIAL in run.conditions and not names.get("denoiser"):  # which has its price, too
-            notes["canvas_cost"] = _difference(overall[OFFICIAL]["accuracy"], overall["clean"]["accuracy"])
+            notes["canvas_cost"] = _canvas_cost(run)
+    notes["failures"] = run.failures
     notes["degenerate"] = degenerate(run)
     notes["checklist"] = [asdict(one) for one in checklist(run)]
     notes["letter_only"] = aims_at_letters(run)
@@ -98,6 +104,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
         items=0 if frame.empty else int((frame["item"].value_counts() == each).sum()),
         expected=meta["items"],
         failed=run.failed,
+        all_failed=run.all_failed,
         skipped=len(meta["skipped"]),
         sampled=meta["sampled"],
         asked=_asked(run),
@@ -167,7 +174,7 @@ def _by(frame: pd.DataFrame, column: str, measure: Callable[[pd.DataFrame], Json
     return {str(name): measure(frame[frame[column] == name]) for name in sorted(frame[column].unique())}
 
 
-_MEASURED = ("attack", "correct", "cluster", "error", "prediction", "abstained", "steps", "parts")
+_MEASURED = ("attack", "correct", "at_stake", "cluster", "error", "prediction", "abstained", "steps", "parts")
 
 
 def _attacked(
@@ -189,16 +196,28 @@ def _accuracy(part: pd.DataFrame, huge: bool, parts: Sequence[str]) -> Json:
 
 
 def _share(correct: Sequence[bool], part: pd.DataFrame) -> Json:
-    found = stats.clustered_proportion(correct, clusters_of(part))
+    found, failures = stats.clustered_proportion(correct, clusters_of(part)), _failures(correct, part)
+    known = not failures["all_failed"]
     return {
-        "accuracy": found.estimate,
-        "lower": found.lower,
-        "upper": found.upper,
-        "correct": found.count,
+        "accuracy": found.estimate if known else None,
+        "lower": found.lower if known else None,
+        "upper": found.upper if known else None,
+        "correct": found.count if known else None,
         "n": found.n,
         "clusters": found.clusters,
-        "few": found.few,
+        "few": known and found.few,
+        **failures,
     }
+
+
+def _failures(successes: Sequence[bool], part: pd.DataFrame) -> Json:
+    """How many items failed, whether nothing else is there, and if it is the share of successes among the others."""
+    failed = np.zeros(0, dtype=bool) if part.empty else part["error"].notna().to_numpy()
+    count, rest, none = int(failed.sum()), None, nothing_measured(part)
+    if count and not none:
+        share = stats.clustered_proportion(np.asarray(successes)[~failed], clusters_of(part[~failed]))
+        rest = {"share": share.estimate, **{key: getattr(share, key) for key in ("lower", "upper", "count", "n")}}
+    return {"failed": count, "all_failed": none, "without_failed": rest}
 
 
 def _left_by(name: str, part: pd.DataFrame) -> list[bool]:
@@ -210,12 +229,11 @@ def _left_by(name: str, part: pd.DataFrame) -> list[bool]:
 def _outcomes(part: pd.DataFrame) -> Json:
     """Why answers are wrong, and how soon; abstentions are those of a smoothed model, on which no attack ends early."""
     if part.empty:
-        return {"failed": 0, "no_answer": 0, "abstained": None, "median_steps": None}
+        return {"no_answer": 0, "abstained": None, "median_steps": None}
     voted = "abstained" in part
     silent = part["abstained"] == NO_ANSWER if voted else part["prediction"].isna() & part["error"].isna()
     flipped = part[~part["correct"] & (part["steps"] > 0)]
     return {
-        "failed": int(part["error"].notna().sum()),
         "no_answer": int(silent.sum()),
         "abstained": int(part["abstained"].notna().sum()) if voted else None,
         "median_steps": None if voted or flipped.empty else float(flipped["steps"].median()),
@@ -230,8 +248,9 @@ def _certified(part: pd.DataFrame, points: Mapping[str, float], budget: Budget) 
     for name, value in points.items():
         at = budget.asked(value) if isinstance(budget, Sequential) else value
         beyond = ceiling is not None and at is not None and at > ceiling
-        share = stats.clustered_proportion((radius >= (value if at is None else at)).tolist(), clusters_of(part))
-        known = at is not None and not beyond
+        reached = (radius >= (value if at is None else at)).tolist()
+        share, failures = stats.clustered_proportion(reached, clusters_of(part)), _failures(reached, part)
+        known = at is not None and not beyond and not failures["all_failed"]
         curve[name] = {
             "radius": value,
             "certified_accuracy": share.estimate if known else None,
@@ -241,24 +260,28 @@ def _certified(part: pd.DataFrame, points: Mapping[str, float], budget: Budget) 
             "above_ceiling": beyond,
             "asked": at is not None,
             "few": known and share.few,
+            **failures,
+            "without_failed": failures["without_failed"] if known else None,
         }
-    failed = int(part["error"].notna().sum()) if n else 0
+    failures = _failures([False] * n, part)
+    none = failures["all_failed"]
     abstained = int(part["abstained"].notna().sum()) if n else 0
     half = radius.fillna(-1.0).quantile(0.5, interpolation="higher") if n else -1.0
     # Sequential certificates are of the gold answer alone; where draws end with a wrong selection, so are fixed ones.
     gold_only = isinstance(budget, Sequential)
-    unseen = gold_only or bool(n and (part["abstained"] == WRONG).any())
+    unseen = gold_only or none or bool(n and (part["abstained"] == WRONG).any())
     return {
         "certified": curve,
         "n": n,
         "clusters": len(set(clusters_of(part))),
         "abstained": abstained,
-        "abstention": abstained / n if n else None,
+        "abstention": abstained / n if n and not none else None,
         "no_answer": None if gold_only else int((part["abstained"] == NO_ANSWER).sum()) if n else 0,
         "wrong": None if unseen else int((part["radius"].notna() & ~right).sum()) if n else 0,
-        "average_radius": float(radius.fillna(0.0).mean()) if n else None,
+        "average_radius": float(radius.fillna(0.0).mean()) if n and not none else None,
         "median_radius": float(half) if half >= 0 else None,
-        "failed": failed,
+        "failed": failures["failed"],
+        "all_failed": none,
     }
 
 
@@ -275,8 +298,14 @@ def grey_levels(canvas: str) -> float | None:
     return 255 / math.sqrt(3 * int(match[1]) * int(match[2])) if match else None
 
 
-def _difference(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
+def _canvas_cost(run: LoadedRun) -> float | None:
+    """How much more accurate the official path is, on the items that failed on neither; None where there are none."""
+    paths = {name: run.under(name) for name in (OFFICIAL, "clean")}
+    right = pd.DataFrame(
+        {name: rows[rows["error"].isna()].set_index("item")["correct"] for name, rows in paths.items() if len(rows)},
+        columns=list(paths),
+    ).dropna()
+    return float((right[OFFICIAL].astype(float) - right["clean"].astype(float)).mean()) if len(right) else None
 
 
 def clusters_of(frame: pd.DataFrame) -> list[str]:

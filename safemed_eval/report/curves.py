@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from safemed_eval import stats
-from safemed_eval.report.load import LoadedRun
+from safemed_eval.report.load import LoadedRun, nothing_measured
 
 MOST_POINTS = 120
 
@@ -32,10 +32,10 @@ class Curve:
 
 
 def curve_of(run: LoadedRun, part: pd.DataFrame | None = None) -> Curve | None:
-    """The curve of a `certify` run, or of some of its rows; None where there is no row."""
+    """The curve of a `certify` run, or of some of its rows; None where there is no row, or every one failed."""
     frame = run.frame if part is None else part
     ceiling = run.smoothing.ceiling
-    if frame.empty or ceiling is None:
+    if frame.empty or ceiling is None or nothing_measured(frame):
         return None
     right = frame["radius"].where(frame["correct"]).astype(float).to_numpy()
     codes = stats.cluster_codes(frame["cluster"].tolist())

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from safemed_eval import grammar
-from safemed_eval.core import MODALITIES, QUESTION_TYPES, UNKNOWN
+from safemed_eval.core import MODALITIES, QUESTION_TYPES, UNATTACKED, UNKNOWN
 from safemed_eval.errors import RunError, SpecError
 from safemed_eval.report._certificates import read_certificates
 from safemed_eval.report._checked import check_meta, check_records
@@ -38,8 +38,8 @@ class LoadedRun:
 
     Attributes:
         name: what figures and tables call the run; that of the model, unless the user or a twin asks for more.
-        frame: one row per record, with `cluster` beside the record's own fields; a modality or question type that is
-            not known is "unknown".
+        frame: one row per record, with `cluster` and `at_stake` beside the record's own fields; a modality or question
+            type that is not known is "unknown".
         alpha: at which certificates were read; None for `evaluate`.
         with_images: whether a report may show images that the run has kept.
     """
@@ -92,9 +92,45 @@ class LoadedRun:
         """How many items have an error in a record."""
         return 0 if self.frame.empty else int(self.frame.loc[self.frame["error"].notna(), "item"].nunique())
 
+    @property
+    def all_failed(self) -> dict[str, str]:
+        """Where `nothing_measured` holds: the condition, or for `certify` its own name, and its first error."""
+        parts = {name: self.under(name) for name in self.conditions} or {self.kind: self.frame}
+        return {name: str(part["error"].dropna().iloc[0]) for name, part in parts.items() if nothing_measured(part)}
+
+    @property
+    def failures(self) -> list[str]:
+        """What a reader must know of the items that failed, in sentences that follow a colon."""
+        if not self.failed:
+            return []
+        lost, rows = self.all_failed, self.frame[self.frame["error"].notna()]
+        rows = rows[~rows["attack"].isin(lost)] if self.conditions else rows[:0] if lost else rows
+        some = rows["item"].nunique()
+        found = [f"{some} of {self.meta['items']} items failed and count as wrong."] if some else []
+        return found + [f"{self.words_of_failure(name)}, and nothing was measured." for name in lost]
+
+    def words_of_failure(self, condition: str) -> str:
+        """Of a condition in `all_failed`."""
+        if not self.conditions:
+            return "every item failed"
+        which = "" if self.under(condition)["error"].notna().all() else " that was right when clean"
+        return f"every item{which} failed under {condition}"
+
     def under(self, condition: str) -> pd.DataFrame:
         """The rows of one attack."""
         return self.frame if self.frame.empty else self.frame[self.frame["attack"] == condition]
+
+
+def nothing_measured(part: pd.DataFrame) -> bool:
+    """Whether these rows of one condition hold failures alone: a failure is no success of an attack.
+
+    What was wrong when clean is wrong under an attack without a search, and says nothing of it: where everything else
+    failed, nothing was measured either.
+    """
+    if part.empty:
+        return False
+    failed = part["error"].notna()
+    return bool(failed.any() and not (~failed & (part["at_stake"] | part["correct"])).any())
 
 
 def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> LoadedRun:
@@ -117,6 +153,7 @@ def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> L
         raise RunError(f"{out}: a record holds text that is no Unicode ({error.reason}); was it edited?") from None
     if not frame.empty:
         frame["cluster"] = frame["patient_id"].fillna(frame["image_sha256"]).fillna(frame["image"])
+        frame["at_stake"] = _at_stake(frame)
         for column in SLICES:
             frame[column] = frame[column].fillna(UNKNOWN)
     if own is None:
@@ -130,6 +167,15 @@ def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> L
         read = read_certificates(out, records, own, alpha)
         frame = frame if frame.empty else frame.assign(**{str(column): read[column] for column in read})
     return LoadedRun(out=out, name=name or _model_of(meta), meta=meta, frame=frame, alpha=alpha)
+
+
+def _at_stake(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Whether an attack could flip the answer of each row: not where the answer to the clean image is wrong already."""
+    if "attack" not in frame:
+        return pd.Series(True, index=frame.index)
+    clean = frame[(frame["attack"] == "clean") & frame["error"].isna()]
+    wrong = clean.loc[~clean["correct"].astype(bool), "item"]
+    return ~frame["item"].isin(wrong) | frame["attack"].isin(UNATTACKED)
 
 
 def _model_of(meta: Json) -> str:

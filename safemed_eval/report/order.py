@@ -11,7 +11,7 @@ import pandas as pd
 from safemed_eval import stats
 from safemed_eval.core import CIRCULAR
 from safemed_eval.report.load import Json, LoadedRun
-from safemed_eval.rounding import percent
+from safemed_eval.rounding import accuracy, percent
 
 NOTABLE = 0.1
 """A letter's share above what is expected, from which a report speaks of it."""
@@ -35,7 +35,7 @@ def order_notes(run: LoadedRun) -> Json:
         part = run.under(CIRCULAR)
         asked = [] if part.empty else part.loc[part["error"].isna(), ["rotations", "label"]].to_numpy().tolist()
         dependent = sum(answers[0] == label and set(answers) != {label} for answers, label in asked)
-        found["circular"] = {"n": len(part), "order_dependent": dependent}
+        found["circular"] = {"n": len(asked), "order_dependent": dependent}
     return found
 
 
@@ -128,6 +128,6 @@ def order_sentences(notes: Mapping[str, Json], overall: Mapping[str, Json]) -> I
         clean, all_orders = (overall[name]["accuracy"] for name in ("clean", CIRCULAR))
         change = "n/a" if None in (clean, all_orders) else f"{100 * (all_orders - clean):+.1f} points"
         yield (
-            f"Right in every order of the options (circular): {percent(all_orders)} %, against clean {change}. "
+            f"Right in every order of the options (circular): {accuracy(overall[CIRCULAR])} %, against clean {change}. "
             f"{circular['order_dependent']} of {circular['n']} items are right in their own order but not in all."
         )

@@ -28,6 +28,7 @@ from safemed_eval.report._page_texts import texts_of
 from safemed_eval.report._sampling import draws_words
 from safemed_eval.report._text import visible
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
+from safemed_eval.report.reasoning import NOT_MEASURED
 from safemed_eval.rounding import ceil_to
 from safemed_eval.version import __version__
 
@@ -58,6 +59,7 @@ def write_page(runs: Sequence[LoadedRun], file: Path, *, title: str, radii: str 
         kinds=kinds,
         texts=texts_of(studies),
         text_columns=TEXT_COLUMNS,
+        not_measured=NOT_MEASURED,
         columns={kind: data.columns(mine) for kind, mine in kinds.items()},
         commands=_COMMANDS,
         slices=SLICES,

@@ -16,6 +16,7 @@ import numpy as np
 from safemed_eval.core import PRECISION, REPEATS
 from safemed_eval.faults import BROKEN_GRADIENT
 from safemed_eval.report._duels import Duels, in_one_ball, searches, strength, takes_more
+from safemed_eval.report._shots import shots
 from safemed_eval.report.load import LoadedRun
 
 Status = Literal["pass", "warn", "fail", "n/a"]
@@ -47,7 +48,7 @@ def checklist(run: LoadedRun) -> list[Check]:
     if run.kind != "evaluate" or run.frame.empty:
         return []
     duels = Duels(run)
-    if not any(strength(shot) != 0 for shot in duels.shots):
+    if not any(strength(shot) != 0 for shot in shots(run)):
         return []
     answers = {name: ask(duels) for name, ask in _CHECKS.items()}
     return [Check(name=name, status=status, detail=detail) for name, (status, detail) in answers.items()]
@@ -174,7 +175,7 @@ def _rounding(duels: Duels) -> Answer:
     undone = (rows["rounded"] == rows["label"]).groupby(rows["attack"]).mean()
     name, most = str(undone.idxmax()), float(undone.max())
     detail = f"rounding takes back at most {_percent(most)} of the flips ({name})"
-    return ("warn", f"{detail}: attack the file itself, with --quantize") if most > UNDONE else ("pass", detail)
+    return ("warn", f"{detail}: attack on grey levels, with --quantize") if most > UNDONE else ("pass", detail)
 
 
 def _randomness(duels: Duels) -> Answer:

@@ -17,8 +17,18 @@ from safemed_eval.report._sampling import SEQUENTIAL_BOUNDS
 from safemed_eval.report._text import latex, markdown, spreadsheet
 from safemed_eval.report.breakdown import Summary, breakdown
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order, radii_of
-from safemed_eval.report.reasoning import COLUMNS, MEANING, reasoning, shown
-from safemed_eval.rounding import certified, floor_to, interval, percent, radius, radius_at_least
+from safemed_eval.report.reasoning import CHANGES, MEANING, SHARES, reasoning, shown, shown_change
+from safemed_eval.rounding import (
+    FAILED_ITEMS,
+    accuracy,
+    certified,
+    floor_to,
+    interval,
+    percent,
+    radius,
+    radius_at_least,
+    without_failed,
+)
 
 _ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (clusters are patients or images)."
 _CERTIFIED = (
@@ -32,7 +42,7 @@ _PARTS = (
     "with 95 % intervals. The parts of suite are met one after the other, and what fell to one is not right under the "
     "next; those of adaptive are met by every item."
 )
-_REASONING = f"What was written, shares in % and their numbers. {MEANING}"
+_REASONING = f"What was written, shares in % and their numbers, changes of rationales as distances. {MEANING}"
 _LONGEST_NAME = 80
 """Of a run, in the name of a file."""
 _FEW = "\u2020"
@@ -86,7 +96,7 @@ def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str | None) 
         cells = table.values.map(spreadsheet).rename(columns=spreadsheet)
         cells.to_csv(folder / f"{table.name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC, errors="replace")
         (folder / f"{table.name}.tex").write_text(_latex(table), encoding="utf-8", errors="replace")
-    certified = [run for run in runs if run.kind == "certify" and not run.frame.empty]
+    certified = [run for run in runs if run.kind == "certify" and not (run.frame.empty or run.all_failed)]
     names = [re.sub(r"[^\w.=-]+", "-", run.name)[-_LONGEST_NAME:] for run in certified]
     for place, (name, run) in enumerate(zip(names, certified, strict=True)):
         again = names[:place].count(name)
@@ -163,10 +173,7 @@ def _broken_down(
 
 
 def _accuracy_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
-    cells = {
-        condition: (_cell(percent(cell["accuracy"]), cell), {key: cell[key] for key in _KEPT})
-        for condition, cell in numbers.items()
-    }
+    cells = {condition: (_cell(accuracy(cell), cell), _values(cell)) for condition, cell in numbers.items()}
     first = next(iter(numbers.values()))
     yield {"n": (str(first["n"]), {})} | cells
 
@@ -176,7 +183,7 @@ def _certified_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
     about = {"sigma": run.smoothing.sigma, "alpha": run.smoothing.alpha, "n": n, "clusters": numbers["clusters"]}
     row: Row = {"sigma": (f"{run.smoothing.sigma:g}", {}), "n": (str(n), {})}
     for name, point in numbers["certified"].items():
-        row[f"r>={name}"] = (_cell(certified(point), point), about | point)
+        row[f"r>={name}"] = (_cell(certified(point), point), about | _flat(point))
     rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
     row["abstain"] = (percent(numbers["abstention"]), {})
     row["ACR"] = (_bound(run, numbers["average_radius"]), about | {key: numbers[key] for key in rest})
@@ -191,8 +198,8 @@ def _bound(run: LoadedRun, value: float | None) -> str:
 def _part_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
     for condition, cell in numbers.items():
         if cell["parts"]:
-            left = {name: (_cell(percent(one["accuracy"]), one), one) for name, one in cell["parts"].items()}
-            whole = (_cell(percent(cell["accuracy"]), cell), {key: cell[key] for key in _KEPT})
+            left = {name: (_cell(accuracy(one), one), _flat(one)) for name, one in cell["parts"].items()}
+            whole = (_cell(accuracy(cell), cell), _values(cell))
             yield {"attack": condition, "n": (str(cell["n"]), {}), "all parts": whole} | left
 
 
@@ -200,8 +207,9 @@ def _reasoning_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
     for condition, cell in numbers.items():
         words = "n/a" if cell["words"] is None else f"{cell['words']:g}"
         sizes = {"n": (str(cell["n"]), {}), "words": (words, {key: cell[key] for key in ("words", "texts")})}
-        shares = {title: (shown(cell[key]), cell[key] or {}) for key, title in COLUMNS.items()}
-        yield {"attack": condition} | sizes | shares
+        shares = {title: (shown(cell[key]), cell[key] or {}) for key, title in SHARES.items()}
+        changes = {title: (shown_change(cell[key]), cell[key] or {}) for key, title in CHANGES.items()}
+        yield {"attack": condition} | sizes | shares | changes
 
 
 def _table(name: str, caption: str, rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -236,7 +244,8 @@ def _paper(studies: Sequence[tuple[LoadedRun, Summary]], column: str, name: str)
 def _share(cell: Json | None) -> tuple[str, Json]:
     if cell is None:
         return "n/a", {"accuracy": None, "n": 0}
-    return percent(cell["accuracy"]), {key: cell[key] for key in _KEPT}
+    rest = without_failed(cell)
+    return accuracy(cell) + (f" ({rest})" if rest else ""), _values(cell)
 
 
 def cohen(run: LoadedRun) -> pd.DataFrame:
@@ -261,8 +270,22 @@ def cohen(run: LoadedRun) -> pd.DataFrame:
 
 
 def _cell(share: str, cell: Mapping[str, Any]) -> str:
-    bounds = interval(cell["lower"], cell["upper"])
-    return share + (f" [{bounds}]" if bounds else "") + (_FEW if cell["few"] else "")
+    bounds, rest = interval(cell["lower"], cell["upper"]), without_failed(cell)
+    shown = share + (f" [{bounds}]" if bounds else "") + (_FEW if cell["few"] else "")
+    return shown + (f" ({rest})" if rest else "")
+
+
+def _values(cell: Json) -> Json:
+    """The numbers of an accuracy, for CSV."""
+    return _flat({key: cell[key] for key in (*_KEPT, "without_failed")})
+
+
+def _flat(cell: Json) -> Json:
+    """The numbers of a cell, with the share of the items that did not fail in a column of its own."""
+    rest = cell["without_failed"]
+    return {key: value for key, value in cell.items() if key != "without_failed"} | {
+        "share_without_failed": rest and rest["share"]
+    }
 
 
 def _group(found: _BrokenDown, column: str) -> dict[str, Json]:
@@ -283,10 +306,10 @@ def _warnings(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:
             found.append(
                 f" NOT FINISHED: {run.name} lacks {run.unfinished} records; its columns are of different items."
             )
-        if run.failed:
-            found.append(f" {run.name}: {run.failed} items failed and count as wrong.")
+        found += [f" {run.name}: {text}" for text in run.failures]
         if run.meta["sampled"]:
             found.append(f" {run.name}: a sample, {run.meta['sampled']}.")
+    found += [f" {FAILED_ITEMS}"] if any(run.failed for run, _ in studies) else []
     return "".join(dict.fromkeys(found))
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from scipy.special import ndtr
 
 from safemed_eval import stats
+from safemed_eval.scale import refuse_sigma
 from safemed_eval.smoothing._evidence import Evidence, evidence_of
 
-MAX_SIGMA = 1000
 MAX_DRAWS = 10**8
 MAX_COPIES = 10**4
 MAX_RADIUS = 8
@@ -128,8 +128,7 @@ def budget_of(spec: Mapping[str, Any]) -> Budget:
 
 
 def _check_budget(sigma: float, alpha: float) -> None:
-    if not 0 < sigma <= MAX_SIGMA:
-        raise ValueError(f"sigma must be above 0 and at most {MAX_SIGMA}, got {sigma:g}")
+    refuse_sigma(sigma)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha:g}")
 

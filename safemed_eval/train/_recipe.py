@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from safemed_eval.attacks.pgd import PGD
+from safemed_eval.scale import GREY_LEVEL, refuse_sigma
 from safemed_eval.threat import Norm
 
 WARM_UP = 0.03
 """Share of the steps over which a learning rate rises; it then falls as a cosine."""
 
-_GREY_LEVEL = 1 / 255
 MAX_WIDTH = 4096
 """Of an adapter's rank, of a denoiser's channels and blocks; more are a slip of the hand, and no memory holds them."""
 MAX_STEPS = 10**9
@@ -84,14 +84,14 @@ class Threats:
         if not 0 <= self.warm_up <= 1:
             raise ValueError(f"warm_up is a share of the training, in [0, 1], got {self.warm_up:g}")
         threat = self.attack(1.0).threat
-        if threat.norm == "linf" and threat.eps < _GREY_LEVEL * (1 - 1e-6):
+        if threat.norm == "linf" and threat.eps < GREY_LEVEL * (1 - 1e-6):
             raise ValueError("eps is below 1/255: an image of 8 bits cannot be changed by so little")
 
     def attack(self, progress: float) -> PGD:
         """The textbook PGD of this moment; `progress` in [0, 1]. It stops nowhere early: training needs its maximum."""
         full = PGD(eps=self.eps, steps=self.steps, step=self.step, norm=self.norm, early_stop=False)
         grown = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
-        least = _GREY_LEVEL if self.norm == "linf" else 1e-3 * full.threat.eps
+        least = GREY_LEVEL if self.norm == "linf" else 1e-3 * full.threat.eps
         return replace(full, eps=min(full.threat.eps, max(least, grown * full.threat.eps)))
 
 
@@ -173,8 +173,8 @@ class Recipe:
             raise ValueError(
                 "vLLM takes pictures, which cannot hold noise beyond their range; leave one of the two out"
             )
-        if not 0 <= self.noise_sigma < math.inf:
-            raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma:g}")
+        if self.noise_sigma:
+            refuse_sigma(self.noise_sigma, "noise_sigma")
         rows = self.batch_size * self.accumulate
         if self.groups and rows % self.groups.size:
             raise ValueError(
@@ -210,8 +210,7 @@ class DenoiserRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma < math.inf:
-            raise ValueError(f"sigma must be above 0, got {self.sigma:g}")
+        refuse_sigma(self.sigma)
         if not 0 <= self.mse_share <= 1:
             raise ValueError(f"mse_share is a share of the steps, in [0, 1], got {self.mse_share:g}")
         _refuse(width=(self.width, MAX_WIDTH), blocks=(self.blocks, MAX_WIDTH), batch_size=(self.batch_size, MAX_ROWS))

@@ -290,6 +290,37 @@ CODE: list[tuple[str, str, Sequence[str]]] = [
 ]
 
 
+VOTES = "class M:\n    def vote(self, x, q): return (x.mean((1, 2, 3)) > 0.5).long()\nmake = M"
+WRITES = (
+    "class M:\n    vote = None\n    def write(self, x, q): return ['AB'[int(one.mean() > 0.5)] for one in x]\nmake = M"
+)
+SCORES = "from safemed_eval.models.toy import brightness as make"
+LACKING: list[tuple[str, str, tuple[str, ...], Sequence[str]]] = [
+    *(
+        ("votes", VOTES, ("evaluate", "--attack", spec), [f"--attack {spec}", "needs the scores", "only votes"])
+        for spec in ("art:HopSkipJump", "art:SquareAttack", "art:BoundaryAttack", "art:AutoAttack", "art:DeepFool")
+    ),
+    *(
+        ("votes", VOTES, ("evaluate", "--attack", "noise", "--attack", spec), [f"--attack {spec}", "only votes"])
+        for spec in ("fgsm", "pgd", "apgd", "suite", "adaptive")
+    ),
+    ("votes", VOTES, ("evaluate", "--smooth", "sigma=0.25", "--attack", "pgd"), ["--attack pgd", "only votes"]),
+    ("votes", VOTES, ("evaluate", "--attack", "art:SquareAttack", "--attack", "clean"), ["only votes"]),
+    ("votes", VOTES, ("certify", "--sigma", "0.25", "--falsify"), ["--falsify: needs the scores", "only votes"]),
+    ("votes", VOTES, ("plan", "--attack", "art:SquareAttack"), ["--attack art:SquareAttack", "only votes"]),
+    ("votes", VOTES, ("plan", "--attack", "pgd"), ["--attack pgd", "only votes"]),
+    ("writes", WRITES, ("evaluate", "--attack", "art:SquareAttack"), ["needs the scores", "only writes"]),
+    ("writes", WRITES, ("evaluate", "--attack", "adaptive"), ["--attack adaptive", "only writes"]),
+    ("scores", SCORES, ("evaluate", "--attack", "adaptive"), ["texts that the model writes", "does not write"]),
+]
+
+
+def _lacking(code: str, options: tuple[str, ...]) -> tuple[Make, tuple[str, ...]]:
+    model, make = own(code)
+    out = () if options[0] == "plan" else ("--out", "run")
+    return make, (options[0], "--model", model, "--data", FEW, *options[1:], *out)
+
+
 def denoiser(settings: str | None = None, weights: bytes | None = None) -> Make:
     def make(folder: Path) -> None:
         (folder / "d").mkdir()
@@ -346,6 +377,12 @@ def _asked(*argv: str, model: str) -> tuple[str, ...]:
 
 
 CASES = [
+    *(
+        Case(name=f"{name} alone: {' '.join(options)}", make=make, argv=argv, says=tuple(says), early=False)
+        for name, (make, argv), options, says in (
+            (name, _lacking(code, options), options, says) for name, code, options, says in LACKING
+        )
+    ),
     *(
         Case(name=f"checkpoint: {name}", make=make, argv=_asked(model="./m"), says=tuple(says), early=early)
         for name, make, says, early in FILES

@@ -231,7 +231,7 @@
 
   function nothing(traces) {
     if (traces.length) return [];
-    return [{ text: "no item under these filters", xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false }];
+    return [{ text: "no figure under these filters", xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false }];
   }
 
   /** A dotted line at every ceiling, with the runs that have it. */

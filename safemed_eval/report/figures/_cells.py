@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 
 from safemed_eval.report.figures._sheet import wrapped
 from safemed_eval.report.figures._style import DAGGER, GREY, INK, PALE, SIZE, SMALL
-from safemed_eval.rounding import percent, percent_down
+from safemed_eval.report.load import Json
+from safemed_eval.rounding import FAILED, percent, percent_down
 
 MAP = "cividis"
 """Evenly rising in lightness, so that it reads in grey, and the same to the colour-blind."""
@@ -27,6 +28,13 @@ class Cell:
     share: float | None
     n: int | None = None
     few: bool = False
+    failed: bool = False
+    """Whether the share is unknown since every item failed."""
+
+
+def accuracy_cell(cell: Json) -> Cell:
+    """From a cell of `breakdown`."""
+    return Cell(share=cell["accuracy"], n=cell["n"], few=cell["few"], failed=cell["all_failed"])
 
 
 def matrix(
@@ -77,7 +85,9 @@ def _write(axes: Axes, x: int, y: int, cell: Cell, down: bool) -> None:
             Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="white", edgecolor=PALE, hatch="/////", linewidth=0)
         )
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        axes.text(x, y, "n/a", ha="center", va="center", fontsize=SMALL, color=GREY, bbox=box)
+        axes.text(
+            x, y, FAILED if cell.failed else "n/a", ha="center", va="center", fontsize=SMALL, color=GREY, bbox=box
+        )
         return
     color = _ink(colormaps[MAP](cell.share)[:3])
     number = f"{percent_down(cell.share) if down else percent(cell.share)}{DAGGER * cell.few}"

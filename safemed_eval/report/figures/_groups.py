@@ -86,8 +86,7 @@ def notes(runs: Sequence[LoadedRun]) -> list[str]:
     """What must be said below any figure of these runs."""
     found = []
     for run in runs:
-        if run.failed:
-            found.append(f"{run.name}: {run.failed} of {run.meta['items']} items failed and count as wrong.")
+        found += [f"{run.name}: {text}" for text in run.failures]
         if run.unfinished > 0:
             found.append(f"{run.name}: unfinished, without {run.unfinished} of its records.")
         if run.sequential:

@@ -27,6 +27,7 @@ from safemed_eval.report.figures._style import (
     plain,
 )
 from safemed_eval.report.load import SLICES, Json, LoadedRun
+from safemed_eval.rounding import FAILED
 
 ALL = "all"
 _MARGIN = 0.6
@@ -84,7 +85,16 @@ def _row(axes: Axes, groups: Sequence[Json], own: dict[str, Look]) -> bool:
         for number, condition in enumerate(own):
             x, cell = place + (number - (len(own) - 1) / 2) * width, cells.get(condition)
             if cell is None or cell["accuracy"] is None:
-                axes.text(x, 2, "n/a", rotation=90, ha="center", va="bottom", fontsize=SMALL, color=GREY)
+                axes.text(
+                    x,
+                    2,
+                    FAILED if cell and cell["all_failed"] else "n/a",
+                    rotation=90,
+                    ha="center",
+                    va="bottom",
+                    fontsize=SMALL,
+                    color=GREY,
+                )
                 continue
             share, lower, upper = (100 * cell[key] for key in ("accuracy", "lower", "upper"))
             axes.bar(x, share, width, **_paint(own[condition]))

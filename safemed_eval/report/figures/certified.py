@@ -27,6 +27,8 @@ _BANDS = "Bands: pointwise 95 % intervals. A curve ends at the largest radius th
 def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
     own = looks(runs)
     for suffix, some in grouped.by_canvas(grouped.with_records(runs, "certify")):
+        if all(run.all_failed for run in some):
+            continue
         yield f"certified{suffix}", _all(some, own)
         for column, title in SLICES.items():
             if names := grouped.groups(some, column):
@@ -61,17 +63,18 @@ def _by(runs: Sequence[LoadedRun], own: Mapping[str, Look], column: str, names: 
         axes.remove()
     marks: dict[str, None] = {}
     for axes, name in zip(panels, names, strict=False):
-        curves = {run.name: curve_of(run, run.frame[run.frame[column] == name]) for run in runs}
+        parts = [run.frame[run.frame[column] == name] for run in runs]
+        curves = {run.name: curve_of(run, part) for run, part in zip(runs, parts, strict=True)}
         found = {run: curve for run, curve in curves.items() if curve}
         few = any(curve.few for curve in found.values())
-        count = grouped.sizes(curve.n for curve in found.values())
+        count = grouped.sizes(len(part) for part in parts if len(part))
         axes.set_title(heading(name, count, width / columns - 0.15, few=few))
         shown = {run: curve for run, curve in found.items() if curve.n >= FEWEST}
         for run, curve in shown.items():
             _plot(axes, curve, own[run])
         if not shown:
             nothing(axes)
-            marks[f"n/a: fewer than {FEWEST} items."] = None
+            marks[f"n/a: fewer than {FEWEST} items, or all failed."] = None
         if few:
             marks[grouped.FEW] = None
     _limits(panels[0], runs)

@@ -28,7 +28,8 @@ _NOTE = (
 
 def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
     attacked = [run for run in grouped.with_records(runs, "evaluate") if _families(run)]
-    pairs = [(one, two) for one in grouped.with_records(runs, "certify") for two in attacked if _belong(one, two)]
+    certified = [run for run in grouped.with_records(runs, "certify") if not run.all_failed]
+    pairs = [(one, two) for one in certified for two in attacked if _belong(one, two)]
     for suffix, (one, two) in zip((s for s, _ in grouped.one_by_one([one for one, _ in pairs])), pairs, strict=True):
         yield f"gap{suffix}", _figure(one, two)
 
@@ -54,7 +55,8 @@ def _not_proved_wrong(run: LoadedRun, condition: str) -> Json:
     rows = run.under(condition)
     held = rows["correct"] | (rows["abstained"] == UNCLEAR)
     share = clustered_proportion(held.tolist(), rows["cluster"].tolist())
-    return {"accuracy": share.estimate, "lower": share.lower, "upper": share.upper, "few": share.few}
+    known = condition not in run.all_failed
+    return {"accuracy": share.estimate if known else None, "lower": share.lower, "upper": share.upper, "few": share.few}
 
 
 def _figure(certified: LoadedRun, attacked: LoadedRun) -> Figure:

@@ -12,7 +12,7 @@ from safemed_eval.core import MODALITIES, QUESTION_TYPES
 from safemed_eval.report.breakdown import breakdown
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import CLEAN, chosen, union, words
-from safemed_eval.report.figures._cells import Cell, matrix, scale
+from safemed_eval.report.figures._cells import Cell, accuracy_cell, matrix, scale
 from safemed_eval.report.figures._sheet import below, sheet
 from safemed_eval.report.figures._style import INK, ONE_COLUMN, TWO_COLUMNS, plain
 from safemed_eval.report.load import SLICES, LoadedRun, in_order
@@ -111,7 +111,7 @@ def _row(run: LoadedRun, column: str, columns: Sequence[str], condition: str) ->
     summary = breakdown(run)
     slices = summary.by_modality if column == "modality" else summary.by_question_type
     found = [slices[name][condition] if name in slices else None for name in columns]
-    cells = [Cell(share=one["accuracy"], n=one["n"], few=one["few"]) if one else Cell(share=None) for one in found]
+    cells = [accuracy_cell(one) if one else Cell(share=None) for one in found]
     shares = [cell.share for cell in cells if cell.share is not None]
     # A mean over fewer cells than the other rows have would not compare with theirs.
     whole = len(shares) == len(cells)

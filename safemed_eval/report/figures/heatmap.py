@@ -10,7 +10,7 @@ from safemed_eval.report._shots import shots
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import CLEAN, is_search, words
-from safemed_eval.report.figures._cells import Cell, matrix, scale
+from safemed_eval.report.figures._cells import Cell, accuracy_cell, matrix, scale
 from safemed_eval.report.figures._sheet import below, sheet
 from safemed_eval.report.figures._style import TWO_COLUMNS, plain
 from safemed_eval.report.load import Json, LoadedRun
@@ -40,19 +40,14 @@ def _accuracies(run: LoadedRun, rows: Sequence[str], columns: Sequence[str]) -> 
     cells = _measured(run, rows, columns, None)
     shown = [CLEAN, *([strongest] if (strongest := _strongest(run)) else [])]
     title = {CLEAN: "clean"} | {name: f"strongest attack: {words(name)}" for name in shown[1:]}
-    return {
-        title[name]: [
-            [Cell(share=one[name]["accuracy"], n=one[name]["n"], few=one[name]["few"]) for one in row] for row in cells
-        ]
-        for name in shown
-    }
+    return {title[name]: [[accuracy_cell(one[name]) for one in row] for row in cells] for name in shown}
 
 
 def _strongest(run: LoadedRun) -> str | None:
-    """The attack that leaves the lowest accuracy, one of huge eps only where there is no other."""
+    """The attack that leaves the lowest accuracy, failed items aside; one of huge eps only where there is no other."""
     overall = measure_of(run)(run.frame)
     found = {
-        name: overall[name]["accuracy"]
+        name: rest["share"] if (rest := overall[name]["without_failed"]) else overall[name]["accuracy"]
         for name in run.conditions
         if is_search(name) and overall[name]["accuracy"] is not None
     }
@@ -70,6 +65,7 @@ def _certified(run: LoadedRun, rows: Sequence[str], columns: Sequence[str]) -> P
                     share=one["certified"][name]["certified_accuracy"],
                     n=one["n"],
                     few=one["certified"][name]["few"],
+                    failed=one["certified"][name]["all_failed"],
                 )
                 for one in row
             ]

@@ -29,7 +29,12 @@ def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
     own = looks(runs)
     for suffix, some in grouped.by_canvas(grouped.with_records(runs, "evaluate")):
         for norm in sorted({shot.norm for run in some for shot in shots(run)}):
-            ours = {run.name: [shot for shot in shots(run) if shot.norm == norm] for run in some}
+            ours = {
+                run.name: [shot for shot in shots(run) if shot.norm == norm and shot.condition not in run.all_failed]
+                for run in some
+            }
+            if not any(ours.values()):
+                continue
             yield f"security-{norm}{suffix}", _figure([run for run in some if ours[run.name]], own, ours, norm)
 
 
