@@ -247,6 +247,15 @@ def test_a_killed_worker_loses_nothing_and_a_poison_item_ends_as_an_error(
     assert call(*run)[0] == 0 and seconds_aside(Path("run")) == before, "complete, with workers or without"
 
 
+def test_a_ray_that_does_not_start_in_time_is_one_line(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**settings: Any) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(RunError, match=r"^--ray local: Exception: The current node timed out during startup\. This"):
+        cluster._connect("local")
+
+
 def test_a_worker_that_ray_ends_for_its_memory_is_buried_like_any_other(ray: Any) -> None:
     ended = ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
     assert isinstance(ended, ray.exceptions.RayError) and not isinstance(ended, ray.exceptions.RayTaskError)
