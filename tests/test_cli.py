@@ -290,7 +290,7 @@ def test_a_model_that_fails_its_check_is_refused_and_leaves_no_run(
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("safemed_eval.cli.demo.DRAWN", "phantom:images=8")
+    monkeypatch.setattr("safemed_eval.cli.demo.DRAWN", "phantom:images=2")
     code, text = call("demo", "--out", tmp_path / "demo")
     assert code == 0
     for expected in ("$ safemed-eval models check", "$ safemed-eval evaluate", "$ safemed-eval certify", "Ceiling"):

@@ -108,6 +108,7 @@ def start(arguments: Sequence[str], folder: Path, mark: str = "") -> Any:
 
 def _command(arguments: Sequence[str], folder: Path, mark: str) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     os.chdir(folder)
     tests = Path(__file__).parents[1]
     os.environ |= {"PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1", "TORTURE": mark}
