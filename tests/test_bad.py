@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bad import CASES, tally
-from bad.case import Case, called, evaluated, faults, met
+from bad.case import SOON, Case, called, evaluated, faults, met, seconds_of_a_good_run
 
 
 def test_the_corpus_is_large_and_its_names_differ() -> None:
@@ -30,7 +31,10 @@ def test_the_corpus_sees_what_is_wrong(tmp_path: Path) -> None:
     found = faults(wrong, met(wrong, tmp_path))
     assert any("leaves made" in fault for fault in found) and any("exit code 0, not 2" in fault for fault in found)
     silent = Case(name="z", argv=evaluated(data="table:gone.csv"), says=("missing words",))
-    assert faults(silent, met(silent, tmp_path)) == ["does not say 'missing words'"]
+    found = met(silent, tmp_path)
+    assert faults(silent, found) == ["does not say 'missing words'"]
+    slow = replace(found, seconds=(SOON + 1) * seconds_of_a_good_run())
+    assert faults(silent, slow)[1].startswith("took ")
 
 
 def test_help_is_shown_where_nothing_is_asked(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_small_with_a_card_and_nothing_pickled(name: str) -> None:
     assert not list(folder.glob("*.bin"))
     card = (folder / "README.md").read_text()
     assert f"safemed-eval train {name}" in card and "Not for clinical use" in card
-    assert str(Path.home()) not in card and "/tmp" not in card + (folder / "safemed_eval.json").read_text()
+    assert not re.search("/(home|root|tmp|Users)", card + (folder / "safemed_eval.json").read_text())
 
 
 @pytest.mark.parametrize("name", NAMES)

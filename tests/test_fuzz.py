@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from bad.runs import attacked, certificates, falsified, rotated, sequences, smoothed
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safemed_eval import attacks, data, grammar
@@ -27,7 +27,7 @@ from safemed_eval.report.tables import tables_of
 from safemed_eval.smoothing import Smoothing, Voting
 from safemed_eval.train import Lora
 
-settings.register_profile("parsers", max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("parsers", max_examples=150)
 settings.load_profile("parsers")
 
 TEXTS = st.text(max_size=60) | st.text(st.sampled_from("abAB()<>/=,:.;|\\ \n\t\"'0123456789eE+-_s{}[]nif"), max_size=40)

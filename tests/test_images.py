@@ -9,11 +9,11 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Timer
 
 import numpy as np
 import pydicom
 import pytest
-from bad.images import scans
 from PIL import Image
 
 from safemed_eval.data import _guarded
@@ -162,14 +162,37 @@ LOOK = "safemed_eval.data._look:look"
 def test_an_image_that_takes_too_long_is_named_and_the_others_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A JPEG that goes over its pixels four thousand times."""
-    good = saved(tmp_path, Image.fromarray(RGB), "good.png")
-    (tmp_path / "bomb.jpg").write_bytes(scans(4000))
-    monkeypatch.setattr(_guarded, "LIMIT_S", 0.5)
-    first, second = _guarded.guarded(LOOK, [tmp_path / "bomb.jpg", good])
-    assert first == (None, f"takes more than 0.5 s to decode: {tmp_path / 'bomb.jpg'}")
+    """The decoder never comes to an end, and time runs out when it has begun."""
+    good, bomb = saved(tmp_path, Image.fromarray(RGB), "good.png"), tmp_path / "bomb.jpg"
+    begun = bomb.with_suffix(".begun")
+
+    class OnceBegun(Timer):
+        def run(self) -> None:
+            assert self.interval == _guarded.LIMIT_S
+            while not begun.exists():
+                if self.finished.wait(0.01):
+                    return
+            begun.unlink()
+            self.function()
+
+    monkeypatch.setattr(_guarded, "Timer", OnceBegun)
+    first, second = _guarded.guarded("endless:look", [bomb, good])
+    assert first == (None, f"takes more than 60 s to decode: {bomb}")
     assert second[1] is None and second[0][0] == hashlib.sha256(good.read_bytes()).hexdigest()
     assert list(_guarded.guarded(LOOK, [good])) == [second], "a process that was killed is not asked again"
+
+
+def test_an_answer_that_comes_as_time_runs_out_counts_and_the_next_image_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class JustNow(Timer):
+        def run(self) -> None:
+            self.finished.wait()
+            self.function()
+
+    monkeypatch.setattr(_guarded, "Timer", JustNow)
+    good = saved(tmp_path, Image.fromarray(RGB), "good.png")
+    assert [problem for _, problem in _guarded.guarded(LOOK, [good, good])] == [None, None]
 
 
 def test_an_image_that_crashes_its_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 from conftest import draw_table
 from test_cli import seconds_aside
-from torture.kills import COMMANDS, alike, finish, start, torment
+from torture.kills import COMMANDS, PATIENCE_S, alike, finish, start, torment, wait_until
 
 from safemed_eval.runs import count_records
 
@@ -17,32 +16,34 @@ from safemed_eval.runs import count_records
     ("name", "seed"), [("evaluate", 0), ("certify", 1), ("certify --sampling sequential", 2)], ids=lambda value: value
 )
 def test_a_killed_command_goes_on_to_the_same_records(name: str, seed: int, tmp_path: Path) -> None:
-    """By SIGKILL, SIGTERM and SIGINT, once records are there."""
-    rows = {"evaluate": 6, "certify": 12}.get(name, 48)  # enough that it is not done before it is killed
-    data = draw_table(tmp_path / "data", rows=rows)
+    """By SIGKILL, SIGTERM and SIGINT, while it is held at its last item."""
+    data = draw_table(tmp_path / "data", rows=10)
     finish([*COMMANDS[name], "--data", f"table:{data}", "--out", "whole"], tmp_path)
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut/hold").write_text("image 9?")
     trial = torment(name, tmp_path / "whole", tmp_path / "cut", data, kills=1, seed=seed, starting=0.5)
     assert trial.survived, trial
-    assert trial.records == count_records(tmp_path / "whole") == (18 if name == "evaluate" else rows)
+    assert trial.records == count_records(tmp_path / "whole") == (30 if name == "evaluate" else 10)
     (kill,) = trial.kills
     assert kill.exit == {0: -9, 1: 130, 2: 130}[seed] and not kill.traceback
-    assert kill.when == "starting" or 0 < kill.records < trial.records
+    assert kill.records == (24 if name == "evaluate" else 9)
 
 
 def test_a_second_process_is_refused_and_the_first_is_not_disturbed(tmp_path: Path) -> None:
-    data = draw_table(tmp_path / "data", rows=12)
+    data = draw_table(tmp_path / "data", rows=6)
     command = [*COMMANDS["certify"], "--data", f"table:{data}", "--out", str(tmp_path / "run")]
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    first = start(command, tmp_path / "one")
-    while not count_records(tmp_path / "run") and first.is_alive():
-        time.sleep(0.01)
+    (tmp_path / "one/hold").write_text("image 4?")
+    first, held = start(command, tmp_path / "one"), tmp_path / "one/held"
+    wait_until(held.exists, first.is_alive)
     second = start(command, tmp_path / "two")
-    second.join(60)
+    second.join(PATIENCE_S)
     assert first.is_alive() and second.exitcode == 2
     said = (tmp_path / "two/stderr").read_text()
     assert said.endswith("another process is writing to this run\n") and "Traceback" not in said
-    first.join(60)
+    held.unlink()
+    first.join(PATIENCE_S)
     assert first.exitcode == 0
     finish([*command[:-1], str(tmp_path / "whole")], tmp_path / "two")
     assert seconds_aside(tmp_path / "run") == seconds_aside(tmp_path / "whole")

@@ -10,6 +10,8 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from torture.kills import PATIENCE_S
+
 from safemed_eval.runs import read_records
 
 NETWORK = 99
@@ -46,7 +48,7 @@ def alone(folder: Path, *commands: list[str], before: str = "") -> subprocess.Co
         env=environment | {"HF_HOME": str(folder / "cache")},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_an_attack_costs_the_passes_it_makes(table: Path) -> None:
 def test_copies_are_timed_for_long_enough(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock by which a copy takes a hundredth of a second."""
     timed = pilot(table, Brightness())
-    monkeypatch.setattr(module.time, "perf_counter", lambda: timed.model.forwards / 100)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: timed.model.forwards / 100))
     assert timed.copies_per_second(0.25) == pytest.approx(100)
     assert timed.model.forwards > 100
 

@@ -105,16 +105,17 @@ def test_no_record_is_written_twice_and_no_nan(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_write_one_run_but_a_dead_one_holds_no_lock(tmp_path: Path) -> None:
     code = f"""
-        import sys, time
+        import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         from test_runs import open_run
         run = open_run(Path({str(tmp_path)!r}))
         run.append([{{"item": "x"}}])
         print("ready", flush=True)
-        time.sleep(60)
+        sys.stdin.read()
     """
-    other = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    pipe, command = subprocess.PIPE, [sys.executable, "-c", textwrap.dedent(code)]
+    other = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "ready\n"
         with pytest.raises(RunError, match="another process is writing"):

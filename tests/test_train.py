@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torture.kills import PATIENCE_S
 from transformers import TrainerCallback
 from typer.testing import CliRunner
 
@@ -540,7 +541,11 @@ def test_two_processes(checkpoint: Callable[[str], Path], tmp_path: Path) -> Non
     asked += ["--device", "cpu", "--steps", "2", "--batch-size", "4", "--group-size", "4", "--attack-steps", "1"]
     asked += ["--max-new-tokens", "4", "--out", str(tmp_path / "new")]
     done = subprocess.run(
-        [*launch, *asked], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+        [*launch, *asked],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("done; its log") == 1

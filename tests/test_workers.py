@@ -10,11 +10,11 @@ import re
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 from test_cli import TOY, call, seconds_aside
 from test_pseudonyms import command as asked_of
 from test_pseudonyms import hospital, leaks, run
+from torture.kills import PATIENCE_S, wait_until
 
 from safemed_eval import attacks, certify, data, evaluate
 from safemed_eval.cli import app
@@ -43,20 +44,32 @@ __all__ = ["hospital"]  # a fixture
 CANVAS = data.Canvas(size=(16, 16))
 
 
+RAY_WAITS = {
+    "gcs_server_port_wait_time_s": int(PATIENCE_S),
+    "gcs_server_request_timeout_seconds": int(PATIENCE_S),
+    "worker_register_timeout_seconds": int(PATIENCE_S),
+    "health_check_failure_threshold": 100,
+}
+
+
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    """One Ray for all tests of this file; its own warnings are its own affair."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ray
+    """One Ray for all tests of this file, which may take its time; its own warnings are its own affair."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in RAY_WAITS.items():
+            patch.setenv(f"RAY_{name}", str(value))
+        patch.setattr(sys.modules[Crew.__module__], "_PATIENCE_S", PATIENCE_S)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import ray
 
-        cluster._connect("local")
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield ray
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.shutdown()
-        gc.collect()
+            cluster._connect("local")
+            ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        yield ray
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.shutdown()
+            gc.collect()
 
 
 # ------------------------------------------------- the same records
@@ -185,7 +198,8 @@ class Mischief(Brightness):
         if "image 2" in said and not Path("pid").exists():
             Path("pid.new").write_text(str(os.getpid()))
             Path("pid.new").rename("pid")
-            time.sleep(600)
+            while True:
+                time.sleep(1)
         if "image 4" in said:
             torch.empty(1 << 50)  # more memory than there is
         if "image 5" in said:
@@ -204,17 +218,18 @@ def test_a_killed_worker_loses_nothing_and_a_poison_item_ends_as_an_error(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
+    over = threading.Event()
+
     def kill() -> None:
-        deadline = time.monotonic() + 120
-        while not Path("pid").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(Path("pid").exists, lambda: not over.is_set())
         os.kill(int(Path("pid").read_text()), signal.SIGKILL)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     shared = ["--data", f"table:{table}", "--canvas", "16x16", "--batch-size", 1]
     run = ["evaluate", "--model", "python:mischief_for_test:make", *shared, "--out", "run"]
     code, text = call(*run, "--ray", "local", "--workers", 2)
+    over.set()
     killer.join()
     assert code == 0 and "8 of 8 items; 3 failed" in text
     assert "died on item q0 and 3 more items under clean, the first time" in text
@@ -230,6 +245,15 @@ def test_a_killed_worker_loses_nothing_and_a_poison_item_ends_as_an_error(
     assert all(one["prediction"] == healthy[one["item"]] for one in records if not one["error"])
     before = seconds_aside(Path("run"))
     assert call(*run)[0] == 0 and seconds_aside(Path("run")) == before, "complete, with workers or without"
+
+
+def test_a_ray_that_does_not_start_in_time_is_one_line(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**settings: Any) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(RunError, match=r"^--ray local: Exception: The current node timed out during startup\. This"):
+        cluster._connect("local")
 
 
 def test_a_worker_that_ray_ends_for_its_memory_is_buried_like_any_other(ray: Any) -> None:
@@ -268,10 +292,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Light:
-    """A loading without a model; `devices` names a file whose lines are the devices of the workers that come up."""
+    """A loading without a model."""
 
     refusal: str | None = None
-    devices: Path | None = None
+    unlike: bool = False
+    """Whether each worker has a device with another name."""
     device: str = "cpu"
     threads: int | None = None
     source: Any = None
@@ -281,11 +306,7 @@ class Light:
             os._exit(1)
         if self.refusal:
             raise CheckpointError(self.refusal)
-        name = "cpu"
-        if self.devices:
-            with self.devices.open("a") as file:
-                file.write("x")
-            name = f"card {self.devices.stat().st_size}"
+        name = f"card {os.getpid()}" if self.unlike else "cpu"
         model = SimpleNamespace(
             device=SimpleNamespace(type="cpu"), device_name=name, forwards=0, describe=lambda question: {"device": name}
         )
@@ -365,12 +386,13 @@ def test_no_worker_or_unlike_workers_are_one_line(ray: Any, tmp_path: Path) -> N
         pass
     with pytest.raises(RunError, match="died loading its model"), start(light(drawn_item(), refusal="die"), workers=1):
         pass
-    unlike = light(drawn_item(), devices=tmp_path / "cards")
     with (
-        pytest.raises(RunError, match='device was "card 1", now "card 2"; results of different devices do not mix'),
-        start(unlike) as team,
+        pytest.raises(
+            RunError, match=r'device was "card (\d+)", now "card (?!\1")\d+"; results of different devices do not mix'
+        ),
+        start(light(drawn_item(), unlike=True)) as team,
     ):
-        list(team.do(Step(str(i)) for i in range(10**6)))
+        all(team.do(Step(str(i)) for i in count()))
     elsewhere = replace(drawn_item(), drawn=None, root=tmp_path, image="gone.png")
     with pytest.raises(UserError, match=r"image not found: .*gone\.png"), start(light(elsewhere)):
         pass
@@ -390,7 +412,7 @@ def test_one_worker_that_cannot_be_used_is_left_out(ray: Any, tmp_path: Path) ->
     with crew(
         replace(light(drawn_item()), model=Second()), print, address="local", workers=2, tell=told.append
     ) as team:
-        for _ in team.do(Step(str(i)) for i in range(10**6)):
+        for _ in team.do(Step(str(i)) for i in count()):
             if told:
                 break
         assert told[0].endswith("is left out: no room") and team.note == "1 worker"

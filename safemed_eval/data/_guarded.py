@@ -90,10 +90,12 @@ class _Worker:
             self._process.stdin.flush()
         answer = self._answer()
         timer.cancel()
+        timer.join()
+        if self._expired or not answer:  # it may have answered just before it was killed
+            self.close()
         if answer:
             found, problem = json.loads(answer)
             return found, problem
-        self.close()
         if self._expired:
             return None, f"takes more than {LIMIT_S:g} s to decode: {file}"
         return None, f"its decoder crashed, exit code {self._process.returncode}: {file}"

@@ -58,7 +58,7 @@ def _connect(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
     except SystemExit:  # Ray's own answer to SIGTERM
         raise KeyboardInterrupt from None
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises bare ones, too, as where a slow machine does not start it within its limit
         raise RunError(f"--ray {address}: {one_line(error)}") from None
     finally:
         if threading.current_thread() is threading.main_thread():

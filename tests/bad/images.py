@@ -98,13 +98,6 @@ def text_bomb() -> bytes:
     return png(chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000))), pixels())
 
 
-def scans(times: int) -> bytes:
-    """A progressive JPEG that refines itself again and again; each of its scans costs a pass over the image."""
-    whole = saved(Image.fromarray(np.tile(RGB, (8, 8, 1))), "JPEG", progressive=True, quality=30)
-    last = whole.rindex(b"\xff\xda")
-    return whole[:last] + whole[last:-2] * times + b"\xff\xd9"
-
-
 def dicom(values: Any = None, *, keep: int | None = None, meta: bytes = b"DICM", **attributes: Any) -> bytes:
     """A small DICOM file; attributes replace its own, None takes one out. `keep`: cut off after so many bytes."""
     from pydicom.dataset import Dataset, FileMetaDataset

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ TRAIN = (
     *("--save-every", str(_EVERY), "--batch-size", "4", "--attack-steps", "1", "--device", "cpu"),
 )
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-_PATIENCE_S = 300.0
+PATIENCE_S = 1800.0
+"""What takes longer hangs. Machines differ in pace by a factor of ten, and a busy one by another."""
 _AGENTS = ("ray::Dashboard", "ray::RuntimeEnv")
 _LAST_BITS = 1e-5
 """Relative difference of floats that other threads and batches may make; see docs/reading.md."""
@@ -107,6 +108,7 @@ def start(arguments: Sequence[str], folder: Path, mark: str = "") -> Any:
 
 def _command(arguments: Sequence[str], folder: Path, mark: str) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     os.chdir(folder)
     tests = Path(__file__).parents[1]
     os.environ |= {"PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1", "TORTURE": mark}
@@ -123,10 +125,17 @@ def _command(arguments: Sequence[str], folder: Path, mark: str) -> None:
     main()
 
 
+def wait_until(reached: Callable[[], object], alive: Callable[[], bool]) -> None:
+    """Wait until something is so, for as long as the process that does it is alive and does not hang."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached() and alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def finish(arguments: Sequence[str], folder: Path) -> None:
     """Run a command to its end."""
     process = start(arguments, folder)
-    process.join(_PATIENCE_S)
+    process.join(PATIENCE_S)
     if process.exitcode != 0:
         said = (folder / "stderr").read_text()[-2000:]
         raise RuntimeError(f"{' '.join(arguments)} ended with {process.exitcode}: {said}")
@@ -158,7 +167,7 @@ def torment(name: str, whole: Path, folder: Path, data: Path, *, kills: int, see
     rng = random.Random(f"{name} {seed}")
     arguments = [*COMMANDS[name], "--data", f"table:{data}", "--out", "run"]
     trial, out, safe, torn = Trial(command=name), folder / "run", b"", False
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(kills):
         how = SIGNALS[(seed + number) % len(SIGNALS)]
         when = "starting" if rng.random() < 0.25 else "working"
@@ -212,11 +221,9 @@ def _ended(
     out = folder / "run"
     before = _whole_lines(out).count(b"\n")
     process = start(arguments, folder, mark)
-    deadline = time.monotonic() + _PATIENCE_S
-    while when == "working" and process.is_alive() and time.monotonic() < deadline:
-        if _whole_lines(out).count(b"\n") > before:
-            break
-        time.sleep(0.01)
+    if when == "working":
+        hold = folder / "hold"  # see `models.Held`
+        wait_until(lambda: _whole_lines(out).count(b"\n") > before and not hold.exists(), process.is_alive)
     time.sleep(delay)
     if not _send(process, how) or process.exitcode == 0:
         return None
@@ -241,7 +248,7 @@ def _send(process: Any, how: signal.Signals) -> bool:
             os.kill(process.pid, how)
     except ProcessLookupError:
         return False
-    process.join(_PATIENCE_S)
+    process.join(PATIENCE_S)
     return True
 
 
@@ -309,9 +316,7 @@ def torment_training(whole: Path, folder: Path, how: signal.Signals, *, seed: in
     folder.mkdir(parents=True)
     arguments, out = [*TRAIN, "--out", "new"], folder / "new"
     process = start(arguments, folder)
-    deadline = time.monotonic() + _PATIENCE_S
-    while not _saved(out) and process.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: _saved(out), process.is_alive)
     time.sleep(random.Random(seed).uniform(0, 1.0))
     _send(process, how)
     reached, saved = max([0, *_losses(out)]), _saved(out)
@@ -367,10 +372,9 @@ def run(place: Path, data: Path, *, each: int, seed: int = 0) -> dict[str, Any]:
             command = [*arguments, "--data", f"table:{data}", "--out", str(wholes[plain])]
             finish([*arguments, "--data", f"table:{data}", "--limit", "2", "--out", str(place / plain / "warm")], place)
             began, process = time.monotonic(), start(command, place)
-            while not _whole_lines(wholes[plain]) and process.is_alive():
-                time.sleep(0.01)
+            wait_until(lambda out=wholes[plain]: _whole_lines(out), process.is_alive)
             starting[plain] = time.monotonic() - began
-            process.join(_PATIENCE_S)
+            process.join(PATIENCE_S)
             print(f"{plain}: {count_records(wholes[plain])} records, undisturbed", flush=True)
         under_ray = name != plain
         left, attempt = each // 2 if under_ray else each, 0

@@ -1,0 +1,16 @@
+"""A decoder, for processes that read images, that never comes to the end of a file named bomb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from safemed_eval.data import _look
+
+
+def look(file: Path) -> Any:
+    if file.stem == "bomb":
+        file.with_suffix(".begun").touch()
+        Event().wait()
+    return _look.look(file)
