@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import special
 from scipy import stats as sps
 
 from safemed_eval.seeds import seed_of
@@ -117,7 +118,7 @@ def cautious_upper(sums: Floats, sizes: Floats, *, level: float, counts: Floats 
     residuals, further = sums - mean[..., None] * sizes, largest * (1 - mean)
     second, third = ((counts * residuals**power).sum(-1) + further**power for power in (2, 3))
     freedom = n**2 / ((counts * sizes**2).sum(-1) + largest**2) - 1
-    t = sps.t.isf(level, np.maximum(1.0, freedom))
+    t = -special.stdtrit(np.maximum(1.0, freedom), level)
     skewed = np.divide(third, second, out=np.zeros_like(second), where=second > 0)
     upper: Floats = mean + (t * np.sqrt(c / (c - 1) * second) + (t**2 - 1) / 6 * skewed) / n
     return upper
@@ -128,21 +129,24 @@ def cautious_size(differences: Floats, clusters: Codes, *, level: float) -> floa
     return effective_size(differences, clusters, further=1.0, alpha=2 * level)
 
 
-def items_that_would_do(clusters: Codes, *, level: float, margin: float) -> int | None:
+def items_needed(clusters: Codes, *, level: float, margin: float) -> int | None:
     """How many items, in clusters of such sizes, show that the drop is below `margin` where nothing changed.
 
-    59 at 5 % and 5 points where items are independent: 0.95 ** 59 < 0.05. None: more than can be told.
+    59 at 5 % and 5 points where items are independent: 0.95 ** 59 < 0.05. None: these do, or no number is known to.
     """
     sizes = np.sort(np.bincount(cluster_codes(clusters))).astype(float)
 
     def alike(count: int) -> Floats:
         """The sizes of so many clusters, distributed as these are."""
-        return sizes[((np.arange(count) + 0.5) * len(sizes) / count).astype(int)]
+        picked: Floats = sizes[((np.arange(count) + 0.5) * len(sizes) / count).astype(int)]
+        return picked
 
     def too_few(count: int) -> bool:
         return _interval(np.zeros(count), alike(count), level)[1] >= margin
 
-    enough = 1
+    if not too_few(len(sizes)):
+        return None
+    enough = len(sizes)
     while too_few(enough):
         enough *= 2
         if enough > _MOST_CLUSTERS:

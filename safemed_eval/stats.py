@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 from scipy import stats as sps
 
 Floats = npt.NDArray[np.float64]
@@ -161,7 +162,7 @@ def effective_size(
     between = c / (c - 1) * float(((sums - mean * sizes) ** 2).sum()) / n**2
     independent = (squares / n - mean**2) / (n - 1)
     freedom = max(1.0, effective_clusters(sizes) - 1)
-    shrink = float(sps.t.isf(alpha / 2, n - 1)) / float(sps.t.isf(alpha / 2, freedom))
+    shrink = float(special.stdtrit(n - 1, alpha / 2) / special.stdtrit(freedom, alpha / 2))
     return min(float(len(values)), n * independent / between * shrink**2)
 
 

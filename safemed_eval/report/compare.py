@@ -81,8 +81,8 @@ class Change:
     """The drop is at least this, at `level`."""
     upper: float
     """The drop is at most this, at `level`."""
-    would_do: int | None
-    """Where items are too few to pass even without a loss: how many, in clusters of such sizes, would do."""
+    needed: int | None
+    """Of an inconclusive one with too few items to pass even without a loss: how many such items would do."""
     lost: int | None
     """Items that only the baseline has right; None for the average radius."""
     won: int | None
@@ -95,10 +95,10 @@ class Change:
     @property
     def too_few(self) -> str:
         """How many items would do, in words; empty where there are as many."""
-        if self.would_do is None:
+        if self.needed is None:
             return ""
         kind = "independent ones" if self.clusters == self.n else "in clusters like these"
-        return f"{self.n} items are too few: {self.would_do} {kind} would do, without a loss"
+        return f"{self.n} items are too few: {self.needed} {kind} would do, without a loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +230,10 @@ def judge(
         for (one, dropped), p, q in zip(found, drop, change, strict=True)
     ]
     vague = {one.slice for one in judged if one.verdict == "inconclusive"}
-    would_do = {name: _would_do(clusters[rows], rules) if name in vague else None for name, rows in slices.items()}
-    return [replace(one, would_do=would_do[one.slice] if one.verdict == "inconclusive" else None) for one in judged]
+    needed = {
+        name: paired.items_needed(clusters[slices[name]], level=rules.level, margin=rules.margin) for name in vague
+    }
+    return [replace(one, needed=needed[one.slice]) if one.verdict == "inconclusive" else one for one in judged]
 
 
 def overall_verdict(overall: Sequence[Change], rules: Rules, *, same_weights: bool) -> Verdict:
@@ -273,7 +275,7 @@ def _change(
         drop=float(difference.mean()),
         lower=lower,
         upper=upper,
-        would_do=None,
+        needed=None,
         lost=int((difference > 0).sum()) if whole else None,
         won=int((difference < 0).sum()) if whole else None,
         p_drop=p_drop,
@@ -300,12 +302,6 @@ def _judged(change: Change, dropped: bool, rules: Rules) -> Change:
     if dropped and change.p_drop <= rules.level and change.drop >= rules.min_drop - _TIE:
         return replace(change, verdict="regression")
     return replace(change, verdict="no regression" if change.upper < rules.margin else "inconclusive")
-
-
-def _would_do(codes: stats.Codes, rules: Rules) -> int | None:
-    """How many items would do without a loss, where there are fewer."""
-    needed = paired.items_that_would_do(codes, level=rules.level, margin=rules.margin)
-    return needed if needed is not None and needed > len(codes) else None
 
 
 def _detectable(
