@@ -85,10 +85,11 @@ def drop_interval(differences: Floats, clusters: Codes, *, level: float) -> tupl
     `reports/gate` has their error rates by simulation.
     """
     codes = cluster_codes(clusters)
-    return _interval(cluster_sums(differences, codes), np.bincount(codes).astype(float), level)
+    return bounds_of_sums(cluster_sums(differences, codes), np.bincount(codes).astype(float), level=level)
 
 
-def _interval(sums: Floats, sizes: Floats, level: float) -> tuple[float, float]:
+def bounds_of_sums(sums: Floats, sizes: Floats, *, level: float) -> tuple[float, float]:
+    """The same, from the sum of differences and the items of each cluster."""
     mean, unseen = float(sums.sum() / sizes.sum()), unseen_share(sizes, level)
     lower = min(-float(cautious_upper(-sums, sizes, level=level)), mean - unseen)
     upper = max(float(cautious_upper(sums, sizes, level=level)), mean + unseen)
@@ -142,7 +143,7 @@ def items_needed(clusters: Codes, *, level: float, margin: float) -> int | None:
         return picked
 
     def too_few(count: int) -> bool:
-        return _interval(np.zeros(count), alike(count), level)[1] >= margin
+        return bounds_of_sums(np.zeros(count), alike(count), level=level)[1] >= margin
 
     if not too_few(len(sizes)):
         return None

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats as sps
+from scipy import special
 
 from safemed_eval.report._aligned import AVERAGE_RADIUS
 from safemed_eval.report.compare import EXIT, Rules, judge, overall_verdict
-from safemed_eval.stats import clopper_pearson_lower, clopper_pearson_upper, clustered_proportion
+from safemed_eval.stats import clustered_proportion
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -347,9 +347,11 @@ def before(right: npt.NDArray[np.bool_], codes: Ints) -> tuple[float, float]:
     n_eff = effective = n**2 / float((sizes**2).sum())
     if 0 < p < 1:
         variance = c / (c - 1) * float((np.bincount(codes, weights=right - p) ** 2).sum()) / n**2
-        shrink = sps.t.isf(0.025, n - 1) / sps.t.isf(0.025, max(1.0, effective - 1))
+        shrink = special.stdtrit(n - 1, 0.025) / special.stdtrit(max(1.0, effective - 1), 0.025)
         n_eff = min(n, p * (1 - p) / (n - 1) / variance * n * shrink**2) if variance else n
-    return clopper_pearson_lower(p * n_eff, n_eff, 0.025), clopper_pearson_upper(p * n_eff, n_eff, 0.025)
+    k, missed = p * n_eff, (1 - p) * n_eff
+    lower = special.betaincinv(k, missed + 1, 0.025) if k else 0.0
+    return float(lower), float(special.betaincinv(k + 1, missed, 0.975)) if missed else 1.0
 
 
 # ------------------------------------------------------------------------------------------------------- the tables

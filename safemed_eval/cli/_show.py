@@ -165,6 +165,7 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     return summary
 
 
+_FEW = "\u2020"
 Cells = Mapping[str, str]
 """Column heading -> figure with its interval."""
 
@@ -202,15 +203,18 @@ def _blocks(titles: Sequence[str], widths: Mapping[str, int], room: int) -> Iter
 
 def _attack_columns(row: Mapping[str, Any]) -> Cells:
     return {"n": str(next(iter(row.values()))["n"])} | {
-        condition: f"{percent(cell['accuracy'])} {interval(cell['lower'], cell['upper'])}".strip()
-        for condition, cell in row.items()
+        condition: f"{percent(cell['accuracy'])} {_bounds(cell)}".strip() for condition, cell in row.items()
     }
+
+
+def _bounds(cell: Mapping[str, Any]) -> str:
+    return f"{interval(cell['lower'], cell['upper'])}{_FEW * cell['few']}"
 
 
 def _certify_columns(row: Mapping[str, Any], *, sequential: bool) -> Cells:
     cells = {"n": str(row["n"])}
     for name, point in row["certified"].items():
-        cells[f"r>={name}"] = f"{certified(point)} {interval(point['lower'], point['upper'])}".strip()
+        cells[f"r>={name}"] = f"{certified(point)} {_bounds(point)}".strip()
     shown = radius_at_least if sequential else radius
     return cells | {
         "abstain": percent(row["abstention"]),
@@ -242,7 +246,7 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
     clusters = summary.overall["clean"]["clusters"]
     yield (
         "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size "
-        f"(clusters: patient or image, here {clusters})."
+        f"(clusters: patient or image, here {clusters}; {_FEW} effectively fewer than ten: do not trust it)."
     )
     if summary.asked["smooth"]:
         abstained = ", ".join(f"{cell['abstained']} ({name})" for name, cell in summary.overall.items())
@@ -288,7 +292,8 @@ def _certify_footer(summary: Summary) -> Iterator[str]:
     yield (
         "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
         "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
-        f"{summary.overall['clusters']}). Radii are L2 in \\[0, 1] pixel units over the whole canvas; s is sigma."
+        f"{summary.overall['clusters']}; {_FEW} effectively fewer than ten: do not trust it). Radii are L2 in \\[0, 1] "
+        "pixel units over the whole canvas; s is sigma."
     )
     if summary.asked["readout"] == "generate" and not draws:
         yield f"'No answer' won the vote for {summary.overall['no_answer']} items; they are abstentions."

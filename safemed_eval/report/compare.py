@@ -185,12 +185,16 @@ def compare(
     measures, about = measures_of(one, two, radii)
     same = bool(weights_of(one)) and weights_of(one) == weights_of(two) and one.spec.get(ASKING) == two.spec.get(ASKING)
     clusters = stats.cluster_codes(about["cluster"].tolist())
-    overall = judge(measures, clusters, rules, slices={ALL: np.ones(len(about), dtype=bool)}, same_weights=same)
+    everything = {ALL: np.ones(len(about), dtype=bool)}
     groups = {
         f"{title}: {name}": (about[column] == name).to_numpy()
         for column, title in SLICES.items()
         for name in sorted(about[column].unique())
     }
+    overall, slices = (
+        _with_needed(judge(measures, clusters, rules, slices=some, same_weights=same), clusters, rules, some)
+        for some in (everything, groups)
+    )
     return Comparison(
         baseline=str(baseline),
         candidate=str(candidate),
@@ -199,7 +203,7 @@ def compare(
         items=len(about),
         rules=rules,
         overall=overall,
-        slices=judge(measures, clusters, rules, slices=groups, same_weights=same),
+        slices=slices,
         detectable=[
             _detectable(change, measures, clusters, rules, len(overall))
             for change in overall
@@ -225,15 +229,10 @@ def judge(
         for measure, (base, new) in measures.items()
     ]
     drop, change = (paired.holm([getattr(one, key) for one, _ in found]) for key in ("p_drop", "p_change"))
-    judged = [
+    return [
         _judged(replace(one, p_drop=p, p_change=q), dropped, rules)
         for (one, dropped), p, q in zip(found, drop, change, strict=True)
     ]
-    vague = {one.slice for one in judged if one.verdict == "inconclusive"}
-    needed = {
-        name: paired.items_needed(clusters[slices[name]], level=rules.level, margin=rules.margin) for name in vague
-    }
-    return [replace(one, needed=needed[one.slice]) if one.verdict == "inconclusive" else one for one in judged]
 
 
 def overall_verdict(overall: Sequence[Change], rules: Rules, *, same_weights: bool) -> Verdict:
@@ -257,14 +256,15 @@ def _change(
 ) -> tuple[Change, bool]:
     """A change before any correction for the number of tests, and whether the share has surely dropped at all."""
     difference = base - new
-    sums = paired.cluster_sums(difference, codes)
+    codes = stats.cluster_codes(codes)
+    sums, sizes = paired.cluster_sums(difference, codes), np.bincount(codes).astype(float)
     whole = measure != AVERAGE_RADIUS
     if whole:
         p_drop, p_change = paired.sign_flip_test(sums)
     else:
         p_drop, p_change = paired.sign_flip_test_sampled(sums, seed=rules.seed)
-    lower, upper = paired.drop_interval(difference, codes, level=rules.level)
-    dropped, _ = paired.drop_interval(difference, codes, level=_bound_level(measure, codes, rules, tests))
+    lower, upper = paired.bounds_of_sums(sums, sizes, level=rules.level)
+    dropped, _ = paired.bounds_of_sums(sums, sizes, level=_bound_level(measure, sizes, rules, tests))
     change = Change(
         slice=name,
         measure=measure,
@@ -285,13 +285,13 @@ def _change(
     return change, dropped > 0
 
 
-def _bound_level(measure: str, codes: stats.Codes, rules: Rules, tests: int) -> float:
+def _bound_level(measure: str, sizes: stats.Floats, rules: Rules, tests: int) -> float:
     """The level of the lower bound that a regression needs.
 
     McNemar's test of independent items is one of the share itself. Other sign flips test whether anything changed,
     which is no drop where small clusters lose what large ones win: there the bound answers for all tests together.
     """
-    independent = measure != AVERAGE_RADIUS and len(codes) == len(np.unique(codes))
+    independent = measure != AVERAGE_RADIUS and sizes.max() == 1
     return rules.level if independent else rules.level / tests
 
 
@@ -302,6 +302,17 @@ def _judged(change: Change, dropped: bool, rules: Rules) -> Change:
     if dropped and change.p_drop <= rules.level and change.drop >= rules.min_drop - _TIE:
         return replace(change, verdict="regression")
     return replace(change, verdict="no regression" if change.upper < rules.margin else "inconclusive")
+
+
+def _with_needed(
+    changes: Sequence[Change], clusters: stats.Codes, rules: Rules, slices: Mapping[str, npt.NDArray[np.bool_]]
+) -> list[Change]:
+    """Inconclusive changes of too few items with how many would do."""
+    vague = {one.slice for one in changes if one.verdict == "inconclusive"}
+    needed = {
+        name: paired.items_needed(clusters[slices[name]], level=rules.level, margin=rules.margin) for name in vague
+    }
+    return [replace(one, needed=needed[one.slice]) if one.verdict == "inconclusive" else one for one in changes]
 
 
 def _detectable(
@@ -315,6 +326,6 @@ def _detectable(
         churn=churn,
         level=rules.level / tests,
         min_drop=rules.min_drop,
-        bound_level=_bound_level(change.measure, clusters, rules, tests),
+        bound_level=_bound_level(change.measure, np.bincount(clusters).astype(float), rules, tests),
     )
     return Detectable(measure=change.measure, drop=drop, effective_items=items, churn=churn)
