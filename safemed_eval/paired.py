@@ -1,7 +1,7 @@
 """Did it get worse? Tests and bounds for two runs over the same items. No files: numbers in, numbers out.
 
 A difference is baseline minus candidate, item by item: positive is a drop. Items of one cluster (a patient, an image)
-are not independent, so that clusters are what is flipped, drawn again, and counted.
+are not independent, so that clusters are what is flipped and counted.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize
+from scipy import special
 from scipy import stats as sps
 
 from safemed_eval.seeds import seed_of
-from safemed_eval.stats import Codes, Floats, cluster_codes, effective_clusters, effective_size
+from safemed_eval.stats import Codes, Floats, cluster_codes, effective_size, unseen_share
 
 DRAWS = 9999
-"""Random sign flips, and bootstrap samples, where there is no exact sum."""
+"""Random sign flips, where there is no exact sum."""
 _TIE = 1e-12
 _AT_ONCE = 2**22
-_MOST_PICKS = 2**25
+_MOST_CLUSTERS = 2**20
 
 
 def cluster_sums(differences: Floats, clusters: Codes) -> Floats:
@@ -72,100 +72,96 @@ def sign_flip_test_sampled(sums: Floats, *, seed: int) -> tuple[float, float]:
     return (1 + drop) / (1 + DRAWS), (1 + either) / (1 + DRAWS)
 
 
-def drop_interval(differences: Floats, clusters: Codes, *, level: float) -> tuple[float, float]:
-    """Lower and upper bound, each one-sided at `level`, of the drop of a share.
-
-    Args:
-        differences: -1, 0 or 1 per item.
-        clusters: a number per item.
-    Source:
-        Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
-        design" (score interval), on the cluster-effective number of items; see `cautious_size`.
-    """
-    n = cautious_size(differences, clusters, level=level)
-    lost, won = (n * float((differences == sign).mean()) for sign in (1, -1))
-    return -_score_upper(won, lost, n, level), _score_upper(lost, won, n, level)
-
-
-def cautious_size(differences: Floats, clusters: Codes, *, level: float) -> float:
-    """The effective number of items, as if one more cluster had been lost as a whole.
-
-    Where hardly anything changed, the few clusters that did say next to nothing about how clusters change: one single
-    item among them would make all items look independent. The further cluster is of the size that an item's cluster
-    has on average. Single items stay as they are.
-    """
-    codes = cluster_codes(clusters)
-    n, sizes = len(codes), np.bincount(codes)
-    if sizes.max() == 1:
-        return float(n)
-    more = int(np.ceil((sizes**2).sum() / n))
-    values = np.concatenate([differences, np.ones(more)])
-    joined = np.concatenate([codes, np.full(more, len(sizes))])
-    return effective_size(values, joined, alpha=2 * level) * n / (n + more)
-
-
-def _score_upper(lost: float, won: float, n: float, level: float) -> float:
-    """The largest drop that the score test does not reject."""
-    z = float(sps.norm.isf(level))
-
-    def excess(drop: float) -> float:
-        b = (2 * n - lost + won) * drop - lost - won
-        p_won = (np.sqrt(max(b * b + 8 * n * won * drop * (1 - drop), 0.0)) - b) / (4 * n)
-        spread = n * (2 * p_won + drop * (1 - drop))
-        return float(lost - won - n * drop + z * np.sqrt(max(spread, 0.0)))
-
-    start = (lost - won) / n + _TIE
-    if start >= 1 or excess(1.0) >= 0:
-        return 1.0
-    return float(optimize.brentq(excess, start, 1.0))
-
-
-def bootstrap_interval(differences: Floats, clusters: Codes, *, level: float, seed: int) -> tuple[float, float]:
-    """Lower and upper bound, each one-sided at `level`, of the mean of differences in [-1, 1].
-
-    A studentised cluster bootstrap: clusters are drawn again, with all their items; each draw's mean is measured in its
-    own standard errors, which keeps coverage near its nominal level where differences are few and skewed. It knows
-    nothing of losses that it has not seen: the upper bound, on which a candidate passes, is never below that of c
-    clusters (effectively, after Kish) none of which was lost as a whole.
-
-    Source:
-        Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 5.2.
-    """
-    codes = cluster_codes(clusters)
-    sizes = np.bincount(codes).astype(float)
-    sums = cluster_sums(differences, codes)
-    mean, error = (float(one[0]) for one in _means(sums[None], sizes[None]))
-    unseen = 1 - level ** (1 / effective_clusters(codes))
-    if len(sums) < 2 or error == 0:
-        return mean, max(mean, unseen)
-    rng = np.random.default_rng(seed_of(seed, "compare", "bootstrap"))
-    scores = []
-    for draws in _batches(len(sums), max(1999, min(DRAWS, _MOST_PICKS // len(sums)))):
-        picked = rng.integers(0, len(sums), (draws, len(sums)))
-        means, errors = _means(sums[picked], sizes[picked])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = (means - mean) / errors
-        scores.append(
-            np.where(errors > 0, found, np.where(means == mean, 0.0, np.where(means > mean, np.inf, -np.inf)))
-        )
-    low, high = np.quantile(np.concatenate(scores), [level, 1 - level], method="inverted_cdf")
-    return max(-1.0, mean - float(high) * error), min(1.0, max(mean - float(low) * error, unseen))
-
-
-def _means(sums: Floats, sizes: Floats) -> tuple[Floats, Floats]:
-    """(R, c) cluster sums and sizes -> the R means per item, and their cluster-robust standard errors."""
-    items, c = sizes.sum(1), sums.shape[1]
-    means = sums.sum(1) / items
-    spread = ((sums - means[:, None] * sizes) ** 2).sum(1) * c / max(c - 1, 1)
-    return means, np.sqrt(spread) / items
-
-
 def _batches(width: int, draws: int) -> list[int]:
     each = max(1, _AT_ONCE // width)
     return [min(each, draws - start) for start in range(0, draws, each)]
 
 
-def power(n: float, drop: float, *, churn: float, level: float, min_drop: float = 0.0) -> float:
+def drop_interval(differences: Floats, clusters: Codes, *, level: float) -> tuple[float, float]:
+    """Lower and upper bound, each one-sided at `level`, of the mean of differences in [-1, 1]: of shares or of radii.
+
+    The upper bound is that of `cautious_upper`, and never below what was seen and what `unseen_share` leaves possible
+    beside it: where nothing changed, that part is exact. The lower bound is minus the upper bound of the opposite.
+    `reports/gate` has their error rates by simulation.
+    """
+    codes = cluster_codes(clusters)
+    return bounds_of_sums(cluster_sums(differences, codes), np.bincount(codes).astype(float), level=level)
+
+
+def bounds_of_sums(sums: Floats, sizes: Floats, *, level: float) -> tuple[float, float]:
+    """The same, from the sum of differences and the items of each cluster."""
+    mean, unseen = float(sums.sum() / sizes.sum()), unseen_share(sizes, level)
+    lower = min(-float(cautious_upper(-sums, sizes, level=level)), mean - unseen)
+    upper = max(float(cautious_upper(sums, sizes, level=level)), mean + unseen)
+    return max(-1.0, lower), min(1.0, upper)
+
+
+def cautious_upper(sums: Floats, sizes: Floats, *, level: float, counts: Floats | float = 1.0) -> Floats:
+    """Upper bound of a drop, one-sided at `level`, as if one more cluster had been lost as a whole.
+
+    Few clusters that changed say next to nothing about those that did not happen to. The further cluster is as large as
+    the largest: the bound is the mean with it, plus t standard errors, corrected for skewness. The degrees of freedom
+    are the effective number of clusters less one.
+
+    Args:
+        sums: (..., c) the sum of differences of each cluster.
+        sizes: (c,) the items of each cluster.
+        counts: (..., c) of how many clusters that holds.
+    Returns:
+        (...) bounds.
+    Source:
+        The term of skewness is the first of Cornish and Fisher's expansion, (t^2 - 1) / 6 times the skewness.
+    """
+    counts = np.broadcast_to(counts, sums.shape)
+    largest = sizes.max()
+    n, c = (counts * sizes).sum(-1) + largest, counts.sum(-1) + 1
+    mean = ((counts * sums).sum(-1) + largest) / n
+    residuals, further = sums - mean[..., None] * sizes, largest * (1 - mean)
+    second, third = ((counts * residuals**power).sum(-1) + further**power for power in (2, 3))
+    freedom = n**2 / ((counts * sizes**2).sum(-1) + largest**2) - 1
+    t = -special.stdtrit(np.maximum(1.0, freedom), level)
+    skewed = np.divide(third, second, out=np.zeros_like(second), where=second > 0)
+    upper: Floats = mean + (t * np.sqrt(c / (c - 1) * second) + (t**2 - 1) / 6 * skewed) / n
+    return upper
+
+
+def cautious_size(differences: Floats, clusters: Codes, *, level: float) -> float:
+    """The effective number of items, as if one more cluster, the largest, had been lost as a whole."""
+    return effective_size(differences, clusters, further=1.0, alpha=2 * level)
+
+
+def items_needed(clusters: Codes, *, level: float, margin: float) -> int | None:
+    """How many items, in clusters of such sizes, show that the drop is below `margin` where nothing changed.
+
+    59 at 5 % and 5 points where items are independent: 0.95 ** 59 < 0.05. None: these do, or no number is known to.
+    """
+    sizes = np.sort(np.bincount(cluster_codes(clusters))).astype(float)
+
+    def alike(count: int) -> Floats:
+        """The sizes of so many clusters, distributed as these are."""
+        picked: Floats = sizes[((np.arange(count) + 0.5) * len(sizes) / count).astype(int)]
+        return picked
+
+    def too_few(count: int) -> bool:
+        return bounds_of_sums(np.zeros(count), alike(count), level=level)[1] >= margin
+
+    if not too_few(len(sizes)):
+        return None
+    enough = len(sizes)
+    while too_few(enough):
+        enough *= 2
+        if enough > _MOST_CLUSTERS:
+            return None
+    low = enough // 2
+    while enough - low > 1:
+        middle = (low + enough) // 2
+        low, enough = (middle, enough) if too_few(middle) else (low, middle)
+    return int(alike(enough).sum())
+
+
+def power(
+    n: float, drop: float, *, churn: float, level: float, min_drop: float = 0.0, bound_level: float | None = None
+) -> float:
     """Probability that a true drop is found: p <= level by McNemar's exact test, and at least `min_drop` seen.
 
     Args:
@@ -173,6 +169,7 @@ def power(n: float, drop: float, *, churn: float, level: float, min_drop: float 
         drop: how much smaller the candidate's share is.
         churn: share of items that change besides, as many to the better as to the worse.
         level: of one test; under Holm's correction the strictest one, level / tests, is on the safe side.
+        bound_level: the lower bound of the drop at this level must be above 0, too.
     """
     items = int(n)
     discordant = min(1.0, churn + drop)
@@ -182,19 +179,43 @@ def power(n: float, drop: float, *, churn: float, level: float, min_drop: float 
     weight = sps.binom.pmf(m, items, discordant)
     m, weight = m[weight > _TIE], weight[weight > _TIE]
     enough = sps.binom.isf(level, m, 0.5) + 1  # the smallest count of losses with P(count or more) <= level
-    seen = np.ceil((m + min_drop * items) / 2 - _TIE * items)
+    enough = np.maximum(enough, np.ceil((m + min_drop * items) / 2 - _TIE * items))
+    if bound_level is not None:
+        enough = np.maximum(enough, _losses_above_zero(m, items, bound_level))
     lost = (discordant + drop) / (2 * discordant)
-    return float((weight * sps.binom.sf(np.maximum(enough, seen) - 1, m, lost)).sum())
+    return float((weight * sps.binom.sf(enough - 1, m, lost)).sum())
 
 
-def smallest_drop(n: float, *, churn: float, level: float, min_drop: float, wanted: float = 0.8) -> float | None:
+def _losses_above_zero(changed: Codes, items: int, level: float) -> Codes:
+    """Of so many changed ones among independent items, the fewest losses that lift the lower bound above 0."""
+    low, high = np.zeros_like(changed), changed + 1
+    while (high > low).any():
+        lost = (low + high) // 2
+        won = changed - lost
+        counts = np.stack([lost, won, items - changed], axis=-1).astype(float)
+        opposite = np.broadcast_to([-1.0, 1.0, 0.0], counts.shape)
+        above = cautious_upper(opposite, np.ones(3), level=level, counts=counts) < 0
+        low, high = np.where(above | (low == high), low, lost + 1), np.where(above, lost, high)
+    return low
+
+
+def smallest_drop(
+    n: float,
+    *,
+    churn: float,
+    level: float,
+    min_drop: float,
+    bound_level: float | None = None,
+    wanted: float = 0.8,
+) -> float | None:
     """The smallest true drop, in steps of a tenth of a point, that is found with probability `wanted`; None: none."""
     steps = np.arange(1, 1000) / 1000
     steps = steps[steps <= 1 - churn]
     low, high = 0, len(steps)
     while low < high:
         middle = (low + high) // 2
-        if power(n, float(steps[middle]), churn=churn, level=level, min_drop=min_drop) >= wanted:
+        caught = power(n, float(steps[middle]), churn=churn, level=level, min_drop=min_drop, bound_level=bound_level)
+        if caught >= wanted:
             high = middle
         else:
             low = middle + 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 from scipy import stats as sps
 
 Floats = npt.NDArray[np.float64]
@@ -95,7 +96,7 @@ class Proportion:
     lower: float | None
     upper: float | None
     few: bool
-    """Whether items are clustered in effectively fewer than FEW_CLUSTERS: the interval may be too narrow."""
+    """Whether items are of effectively fewer than FEW_CLUSTERS clusters: do not trust the interval."""
 
 
 def clustered_proportion(
@@ -110,54 +111,77 @@ def clustered_proportion(
         estimate and bounds None when there is no item.
     Source:
         Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts
-        estimated from survey data"; https://www.cdc.gov/nchs/data/series/sr_02/sr02_175.pdf. Differs in the degrees of
-        freedom: see `effective_size`.
+        estimated from survey data"; https://www.cdc.gov/nchs/data/series/sr_02/sr02_175.pdf. Differs: see
+        `effective_size`; the lower bound counts one further cluster of failures, the upper one of successes.
     """
     values = np.asarray(successes, dtype=float)
     if not len(values):
         return Proportion(count=0, n=0, clusters=0, estimate=None, lower=None, upper=None, few=False)
     n, k, codes = len(values), int(values.sum()), cluster_codes(clusters)
-    n_eff, p, c = effective_size(values, codes, alpha=alpha), k / n, int(codes.max()) + 1
+    p = k / n
+    n_lower, n_upper = (effective_size(values, codes, further=outcome, alpha=alpha) for outcome in (0.0, 1.0))
     return Proportion(
         count=k,
         n=n,
-        clusters=c,
+        clusters=int(codes.max()) + 1,
         estimate=p,
-        lower=clopper_pearson_lower(p * n_eff, n_eff, alpha / 2),
-        upper=clopper_pearson_upper(p * n_eff, n_eff, alpha / 2),
+        lower=clopper_pearson_lower(p * n_lower, n_lower, alpha / 2),
+        upper=clopper_pearson_upper(p * n_upper, n_upper, alpha / 2),
         few=too_few(codes),
     )
 
 
-def effective_size(values: Floats, clusters: Sequence[Hashable] | Codes, *, alpha: float) -> float:
+def effective_size(
+    values: Floats, clusters: Sequence[Hashable] | Codes, *, further: float, alpha: float = 0.05
+) -> float:
     """How many independent items say as much about the mean as these clustered ones.
 
     n_eff = n / deff, deff = the ratio of the cluster-robust (linearised, with-replacement) variance of the mean to that
-    of independent items, and n_eff is shrunk by (t_{n-1} / t_{d})^2 for d degrees of freedom, never above n. d is not
-    the number of clusters less one, as in Korn and Graubard, but their effective number less one, because few large
-    clusters among many small ones hold less information. Where the data carry nothing on deff (all values equal, or one
-    cluster), n_eff is that number.
+    of independent items, and n_eff is shrunk by (t_{n-1} / t_{d})^2 for d degrees of freedom, never above n. Differs
+    from Korn and Graubard in two ways. d is not the number of clusters less one, but their effective number less one,
+    because few large clusters among many small ones hold less information. And all of it is taken with one further
+    cluster, as large as the largest, all of whose items have the value `further`: large clusters that agree would show
+    no variance, though another might have differed. Where all values are equal, n_eff is what `unseen_share` proves.
+
+    Independent items stay as many as they are.
     """
     if len(values) != len(clusters):
         raise ValueError(f"{len(values)} outcomes but {len(clusters)} cluster labels")
     codes = cluster_codes(clusters)
-    n, c, effective = len(values), int(codes.max()) + 1, effective_clusters(codes)
-    if c == n:
-        return float(n)
-    deviations = values - values.mean()
-    if c == 1 or not deviations.any():
-        return effective
-    between = c / (c - 1) * float((np.bincount(codes, weights=deviations) ** 2).sum()) / n**2
-    if between == 0:
-        return float(n)
-    independent = float((deviations**2).sum()) / (n * (n - 1))
-    shrink = float(sps.t.isf(alpha / 2, n - 1)) / float(sps.t.isf(alpha / 2, max(1.0, effective - 1)))
-    return min(float(n), n * independent / between * shrink**2)
+    sizes = np.bincount(codes).astype(float)
+    if sizes.max() == 1:
+        return float(len(values))
+    if (values == values[0]).all():
+        return float(np.log(alpha / 2) / np.log1p(-unseen_share(sizes, alpha / 2)))
+    largest = sizes.max()
+    sums = np.append(np.bincount(codes, weights=values), further * largest)
+    sizes = np.append(sizes, largest)
+    squares = float((values**2).sum() + further**2 * largest)
+    n, c = float(sizes.sum()), len(sizes)
+    mean = float(sums.sum()) / n
+    between = c / (c - 1) * float(((sums - mean * sizes) ** 2).sum()) / n**2
+    independent = (squares / n - mean**2) / (n - 1)
+    freedom = max(1.0, effective_clusters(sizes) - 1)
+    shrink = float(special.stdtrit(n - 1, alpha / 2) / special.stdtrit(freedom, alpha / 2))
+    return min(float(len(values)), n * independent / between * shrink**2)
+
+
+def unseen_share(sizes: Floats, level: float) -> float:
+    """The largest expected share of items in clusters that change as a whole, when none of these clusters did.
+
+    That is the maximum of sum(p_i s_i) / sum(s_i) over all chances p_i of change with prod(1 - p_i) >= level: were the
+    share larger, no change would have been seen with probability below `level` only. It is at p_i = max(0, 1 - w / s_i)
+    for some w. For c clusters of one size it is Clopper and Pearson's bound, 1 - level ** (1 / c).
+    """
+    falling = np.sort(sizes)[::-1]
+    waters = np.exp((np.log(level) + np.cumsum(np.log(falling))) / np.arange(1, len(falling) + 1))
+    highest = int(np.argmax(waters >= np.append(falling[1:], 0.0)))
+    return float((falling[: highest + 1] - waters[highest]).sum() / falling.sum())
 
 
 def too_few(codes: Codes) -> bool:
-    """Whether items are clustered, in effectively fewer than FEW_CLUSTERS clusters."""
-    return bool(len(codes)) and bool(np.bincount(codes).max() > 1) and effective_clusters(codes) < FEW_CLUSTERS
+    """Whether items are of effectively fewer than FEW_CLUSTERS clusters."""
+    return bool(len(codes)) and effective_clusters(np.bincount(codes).astype(float)) < FEW_CLUSTERS
 
 
 def cluster_codes(clusters: Sequence[Hashable] | Codes) -> Codes:
@@ -168,6 +192,6 @@ def cluster_codes(clusters: Sequence[Hashable] | Codes) -> Codes:
     return np.array([known.setdefault(label, len(known)) for label in clusters], dtype=np.int64)
 
 
-def effective_clusters(codes: Codes) -> float:
-    """The effective number of clusters: n^2 / sum of squared sizes."""
-    return float(len(codes) ** 2 / (np.bincount(codes).astype(float) ** 2).sum())
+def effective_clusters(sizes: Floats) -> float:
+    """The effective number of clusters (Kish): n^2 / sum of squared sizes."""
+    return float(sizes.sum() ** 2 / (sizes**2).sum())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import optimize
 from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
 
@@ -148,20 +149,61 @@ def test_rounding_goes_toward_the_weaker_claim() -> None:
 
 
 def test_effective_sample_size_by_hand() -> None:
-    """Three clusters: 3 of 4, 1 of 3, 2 of 3; p = 0.6, n = 10.
+    """Three clusters: 3 of 4, 1 of 3, 2 of 3; p = 0.6, n = 10. A fourth of 4 items is all wrong below, all right above.
 
-    Linearised variance: 3 / 2 * ((3 - 2.4)^2 + (1 - 1.8)^2 + (2 - 1.8)^2) / 100 = 0.0156; under independence
-    0.24 / 9 = 0.026667; deff = 0.585. Effective clusters: 100 / (16 + 9 + 9) = 2.941176, one less is 1.941176.
+    Below: 6 of 14 are right. Linearised variance: 4 / 3 * sum((right - 6 / 14 * items)^2) / 14^2; under independence
+    (6 / 14)(8 / 14) / 13. Effective clusters: 14^2 / (16 + 9 + 9 + 16) = 3.92, one less is 2.92. Above likewise.
     """
     outcomes = [True] * 3 + [False] + [True] + [False] * 2 + [True] * 2 + [False]
     found = stats.clustered_proportion(outcomes, list("aaaabbbccc"))
-    shrink = (sps.t.ppf(0.975, 9) / sps.t.ppf(0.975, 1.941176)) ** 2
-    n_eff = 10 / 0.585 * shrink
-    assert n_eff == pytest.approx(4.45, abs=0.03), "below 10, so the cap plays no part"
-    assert found.lower == pytest.approx(stats.clopper_pearson_lower(0.6 * n_eff, n_eff, 0.025), abs=1e-5)
-    assert found.upper == pytest.approx(stats.clopper_pearson_upper(0.6 * n_eff, n_eff, 0.025), abs=1e-5)
-    all_right = stats.clustered_proportion([True] * 10, list("aaaabbbccc"))
-    assert all_right.lower == pytest.approx(0.025 ** (1 / (100 / 34)))
+    sizes = {}
+    for further in (0, 4):
+        right, items = np.array([3, 1, 2, further]), np.array([4, 3, 3, 4])
+        p = right.sum() / 14
+        deff = 4 / 3 * ((right - p * items) ** 2).sum() / 14**2 / (p * (1 - p) / 13)
+        sizes[further] = 14 / deff * (sps.t.ppf(0.975, 13) / sps.t.ppf(0.975, 2.92)) ** 2
+    assert max(sizes.values()) < 10, "the cap plays no part"
+    assert found.lower == pytest.approx(stats.clopper_pearson_lower(0.6 * sizes[0], sizes[0], 0.025))
+    assert found.upper == pytest.approx(stats.clopper_pearson_upper(0.6 * sizes[4], sizes[4], 0.025))
+
+
+@pytest.mark.parametrize("sizes", [[4, 3, 3], [7], [5] * 20, [20] * 8 + [1] * 392, [30, 9, 2, 1, 1]])
+@pytest.mark.parametrize("level", [0.025, 0.05, 0.4])
+def test_what_no_cluster_showed_is_bounded_by_the_worst_chances(sizes: list[int], level: float) -> None:
+    """The largest share that is lost, cluster by cluster with some chances, of which none is seen at this level."""
+    s = np.array(sizes, float)
+    share = stats.unseen_share(s, level)
+    best = optimize.minimize(
+        lambda q: -(s * (1 - np.exp(-q))).sum() / s.sum(),
+        np.full(len(s), -math.log(level) / len(s)),
+        bounds=[(0, None)] * len(s),
+        constraints={"type": "ineq", "fun": lambda q: -math.log(level) - q.sum()},
+    )
+    if len(s) < 100:
+        assert share == pytest.approx(-best.fun, abs=1e-4)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        q = rng.dirichlet(np.ones(len(s)) * rng.choice([0.05, 1, 20])) * -math.log(level)
+        assert (s * (1 - np.exp(-q))).sum() / s.sum() <= share + 1e-12
+    right = stats.clustered_proportion([True] * int(s.sum()), np.repeat(np.arange(len(s)), sizes))
+    if max(sizes) > 1 and level == 0.025:
+        assert (right.lower, right.upper) == (pytest.approx(1 - share), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "p"),
+    [([40] * 15 + [1] * 300, 0.97), ([20] * 10 + [1] * 200, 0.97), ([40] * 5 + [1] * 100, 0.85), ([20] * 40, 0.97)],
+)
+@pytest.mark.parametrize("rho", [0.3, 0.95])
+def test_large_clusters_that_agree_are_no_certainty(sizes: list[int], p: float, rho: float) -> None:
+    """Beta-binomial; coverage was 42 to 90 % where another large cluster might have been wrong. 400 draws."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
+    covered = 0
+    for _ in range(400):
+        chance = np.repeat(rng.beta(p * (1 - rho) / rho, (1 - p) * (1 - rho) / rho, len(sizes)), sizes)
+        share = stats.clustered_proportion(rng.random(len(labels)) < chance, labels)
+        covered += share.lower <= p <= share.upper
+    assert covered >= 0.93 * 400
 
 
 @pytest.mark.parametrize("sizes", [[40] + [1] * 20, [20, 20] + [1] * 10, [50, 25, 12, 6, 3, 2, 1, 1], [4] * 20])
@@ -207,20 +249,28 @@ def test_what_is_shown_of_radii_and_shares() -> None:
     assert (rounding.percent(0.57449), rounding.percent(None)) == ("57.4", "n/a")
 
 
-def test_few_clusters_are_those_that_hold_several_items() -> None:
-    assert stats.too_few(np.array([0, 0, 1])), "one pair is enough to be clustered"
-    assert not stats.too_few(np.arange(3)) and not stats.too_few(np.array([], dtype=np.int64))
+def test_effectively_fewer_than_ten_clusters_are_few() -> None:
+    """Independent ones, too: three items say little, whatever their interval."""
+    assert stats.too_few(np.array([0, 0, 1])) and stats.too_few(np.arange(1)) and stats.too_few(np.arange(9))
+    assert not stats.too_few(np.arange(10)) and not stats.too_few(np.array([], dtype=np.int64))
+    assert stats.clustered_proportion([True] * 3, range(3)).few
     edge = np.repeat(np.arange(10), 2)
     assert not stats.too_few(edge) and stats.too_few(edge[:-1]) and not stats.too_few(np.repeat(np.arange(11), 2))
 
 
 def test_one_large_cluster_leaves_no_degree_of_freedom() -> None:
-    """Nine items of one patient, one of another: 100 / 82 effective clusters, less one is 0.22; t has one degree."""
-    values, codes = np.array([1.0] * 5 + [0.0] * 5), np.array([0] * 9 + [1])
-    between = 2 / 1 * (0.5**2 + 0.5**2) / 10**2
-    independent = 10 * 0.25 / (10 * 9)
-    shrink = sps.t.ppf(0.975, 9) / sps.t.ppf(0.975, 1)
-    assert stats.effective_size(values, codes, alpha=0.05) == pytest.approx(10 * independent / between * shrink**2)
+    """39 items of one patient, one of another, and 39 wrong ones: 79^2 / 3,043 clusters less one is 1.05."""
+    values, codes = np.array([1.0] * 20 + [0.0] * 20), np.array([0] * 39 + [1])
+    p = 20 / 79
+    between = 3 / 2 * ((20 - 39 * p) ** 2 + p**2 + (39 * p) ** 2) / 79**2
+    shrink = sps.t.ppf(0.975, 78) / sps.t.ppf(0.975, 79**2 / (39**2 + 1 + 39**2) - 1)
+    expected = 79 * p * (1 - p) / 78 / between * shrink**2
+    assert stats.effective_size(values, codes, further=0.0) == pytest.approx(expected) and expected < 0.1
+    pair = stats.effective_size(np.array([1.0, 0.0]), np.zeros(2, dtype=int), further=0.0)
+    p = 1 / 4
+    assert pair == pytest.approx(
+        4 * p * (1 - p) / 3 / (2 * 2 * (1 - 2 * p) ** 2 / 16) * (sps.t.ppf(0.975, 3) / sps.t.ppf(0.975, 1)) ** 2
+    )
 
 
 def test_what_is_left_of_a_certificate_at_a_distance() -> None:

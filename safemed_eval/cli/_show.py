@@ -175,6 +175,7 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
     return summary
 
 
+_FEW = "\u2020"
 Cells = Mapping[str, str]
 """Column heading -> figure with its interval."""
 
@@ -230,7 +231,8 @@ def _certify_columns(row: Mapping[str, Any], *, sequential: bool) -> Cells:
 
 def _share_cell(share: str, cell: Mapping[str, Any]) -> str:
     rest = without_failed(cell)
-    return f"{share} {interval(cell['lower'], cell['upper'])}{f' ({rest})' if rest else ''}".strip()
+    few = _FEW * bool(cell["few"])
+    return f"{share} {interval(cell['lower'], cell['upper'])}{few}{f' ({rest})' if rest else ''}".strip()
 
 
 def end_where_nothing_was_measured(summary: Summary) -> None:
@@ -266,7 +268,7 @@ def _attack_footer(summary: Summary) -> Iterator[str]:
     clusters = summary.overall["clean"]["clusters"]
     yield (
         "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size "
-        f"(clusters: patient or image, here {clusters})."
+        f"(clusters: patient or image, here {clusters}; {_FEW} effectively fewer than ten: do not trust it)."
     )
     if summary.asked["smooth"]:
         abstained = ", ".join(f"{cell['abstained']} ({name})" for name, cell in summary.overall.items())
@@ -312,7 +314,8 @@ def _certify_footer(summary: Summary) -> Iterator[str]:
     yield (
         "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
         "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
-        f"{summary.overall['clusters']}). Radii are L2 in \\[0, 1] pixel units over the whole canvas; s is sigma."
+        f"{summary.overall['clusters']}; {_FEW} effectively fewer than ten: do not trust it). Radii are L2 in \\[0, 1] "
+        "pixel units over the whole canvas; s is sigma."
     )
     if summary.asked["readout"] == "generate" and not draws:
         yield f"'No answer' won the vote for {summary.overall['no_answer']} items; they are abstentions."

@@ -40,7 +40,7 @@ class Rules:
         level: probability of a false alarm, over all measures together.
         min_drop: a smaller drop of the share is no regression, however significant; in [0, 1].
         margin: a drop that is surely smaller than this is accepted; in [0, 1].
-        seed: of sign flips and bootstrap samples, where there is no exact sum.
+        seed: of sign flips, where there is no exact sum.
     """
 
     level: float = 0.05
@@ -77,10 +77,12 @@ class Change:
     baseline: float
     candidate: float
     drop: float
-    lower: float | None
-    """The drop is at least this, at `level`; None: the clusters are too few to say."""
-    upper: float | None
+    lower: float
+    """The drop is at least this, at `level`."""
+    upper: float
     """The drop is at most this, at `level`."""
+    needed: int | None
+    """Of an inconclusive one with too few items to pass even without a loss: how many such items would do."""
     lost: int | None
     """Items that only the baseline has right; None for the average radius."""
     won: int | None
@@ -89,6 +91,14 @@ class Change:
     p_change: float
     """Of no change in either direction, adjusted likewise."""
     verdict: Verdict
+
+    @property
+    def too_few(self) -> str:
+        """How many items would do, in words; empty where there are as many."""
+        if self.needed is None:
+            return ""
+        kind = "independent ones" if self.clusters == self.n else "in clusters like these"
+        return f"{self.n} items are too few: {self.needed} {kind} would do, without a loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +141,7 @@ class Comparison:
         """The verdict, and a line for each measure in all items."""
         lines = [
             f"  {one.measure}: {100 * one.baseline:.1f} -> {100 * one.candidate:.1f} %, p of a drop {one.p_drop:.4f}: "
-            f"{one.verdict}"
+            f"{one.verdict}{f' ({one.too_few})' if one.too_few else ''}"
             for one in self.overall
         ]
         return "\n".join([f"{self.verdict} ({self.baseline} -> {self.candidate})", *lines])
@@ -150,15 +160,16 @@ def compare(
     Items are paired by id, and clustered by patient or image. Each measure (accuracy under each attack; certified
     accuracy at `radii` and the average certified radius) is tested for a drop by an exact sign-flip permutation of
     clusters, McNemar's test where a cluster is an item; for the average radius by random flips. Holm's correction holds
-    the rate of false alarms over all measures at `level`: of alarms where baseline and candidate are exchangeable.
+    the rate of false alarms over all measures at `level` where the two are exchangeable. Where they are not, as where
+    small patients lose what large ones win, the lower bound of the drop does, which must be above 0.
 
     Args:
         radii: see `grammar.radii`; by default 0, 0.5 and 1 sigma, or all that sequential runs were asked for.
         across_prompts: the models may have been asked in different ways, as one that reasons and one that does not.
     Returns:
         "regression": a significant drop of at least `min_drop`, in all items, of some measure.
-        "no regression": for every measure outcomes are identical, or the drop is less than `margin` with confidence
-        1 - level.
+        "no regression": for every measure the drop is less than `margin` with confidence 1 - level, or outcomes of the
+        same weights are identical.
         "toolkit changed": the same weights, but significantly other outcomes, to the better or worse.
         "inconclusive": else.
     Raises:
@@ -174,12 +185,16 @@ def compare(
     measures, about = measures_of(one, two, radii)
     same = bool(weights_of(one)) and weights_of(one) == weights_of(two) and one.spec.get(ASKING) == two.spec.get(ASKING)
     clusters = stats.cluster_codes(about["cluster"].tolist())
-    overall = judge(measures, clusters, rules, slices={ALL: np.ones(len(about), dtype=bool)})
+    everything = {ALL: np.ones(len(about), dtype=bool)}
     groups = {
         f"{title}: {name}": (about[column] == name).to_numpy()
         for column, title in SLICES.items()
         for name in sorted(about[column].unique())
     }
+    overall, slices = (
+        _with_needed(judge(measures, clusters, rules, slices=some, same_weights=same), clusters, rules, some)
+        for some in (everything, groups)
+    )
     return Comparison(
         baseline=str(baseline),
         candidate=str(candidate),
@@ -188,7 +203,7 @@ def compare(
         items=len(about),
         rules=rules,
         overall=overall,
-        slices=judge(measures, clusters, rules, slices=groups),
+        slices=slices,
         detectable=[
             _detectable(change, measures, clusters, rules, len(overall))
             for change in overall
@@ -204,16 +219,20 @@ def judge(
     rules: Rules,
     *,
     slices: Mapping[str, npt.NDArray[np.bool_]],
+    same_weights: bool = False,
 ) -> list[Change]:
     """Every measure in every slice, as one family of tests."""
+    tests = len(slices) * len(measures)
     found = [
-        _change(name, measure, base[rows], new[rows], clusters[rows], rules)
+        _change(name, measure, base[rows], new[rows], clusters[rows], rules, tests=tests, same_weights=same_weights)
         for name, rows in slices.items()
         for measure, (base, new) in measures.items()
     ]
-    drop, change = (paired.holm([getattr(one, key) for one in found]) for key in ("p_drop", "p_change"))
-    adjusted = [replace(one, p_drop=p, p_change=q) for one, p, q in zip(found, drop, change, strict=True)]
-    return [replace(one, verdict=_verdict(one, rules)) for one in adjusted]
+    drop, change = (paired.holm([getattr(one, key) for one, _ in found]) for key in ("p_drop", "p_change"))
+    return [
+        _judged(replace(one, p_drop=p, p_change=q), dropped, rules)
+        for (one, dropped), p, q in zip(found, drop, change, strict=True)
+    ]
 
 
 def overall_verdict(overall: Sequence[Change], rules: Rules, *, same_weights: bool) -> Verdict:
@@ -224,18 +243,29 @@ def overall_verdict(overall: Sequence[Change], rules: Rules, *, same_weights: bo
     return next(verdict for verdict in ("regression", "inconclusive", "no regression") if verdict in verdicts)
 
 
-def _change(name: str, measure: str, base: Values, new: Values, codes: stats.Codes, rules: Rules) -> Change:
+def _change(
+    name: str,
+    measure: str,
+    base: Values,
+    new: Values,
+    codes: stats.Codes,
+    rules: Rules,
+    *,
+    tests: int,
+    same_weights: bool,
+) -> tuple[Change, bool]:
+    """A change before any correction for the number of tests, and whether the share has surely dropped at all."""
     difference = base - new
-    sums = paired.cluster_sums(difference, codes)
+    codes = stats.cluster_codes(codes)
+    sums, sizes = paired.cluster_sums(difference, codes), np.bincount(codes).astype(float)
     whole = measure != AVERAGE_RADIUS
-    few = stats.too_few(codes) or (not whole and stats.effective_clusters(codes) < stats.FEW_CLUSTERS)
     if whole:
         p_drop, p_change = paired.sign_flip_test(sums)
-        bounds = paired.drop_interval(difference, codes, level=rules.level)
     else:
         p_drop, p_change = paired.sign_flip_test_sampled(sums, seed=rules.seed)
-        bounds = paired.bootstrap_interval(difference, codes, level=rules.level, seed=rules.seed)
-    return Change(
+    lower, upper = paired.bounds_of_sums(sums, sizes, level=rules.level)
+    dropped, _ = paired.bounds_of_sums(sums, sizes, level=_bound_level(measure, sizes, rules, tests))
+    change = Change(
         slice=name,
         measure=measure,
         n=len(base),
@@ -243,25 +273,46 @@ def _change(name: str, measure: str, base: Values, new: Values, codes: stats.Cod
         baseline=float(base.mean()),
         candidate=float(new.mean()),
         drop=float(difference.mean()),
-        lower=None if few else bounds[0],
-        upper=None if few else bounds[1],
+        lower=lower,
+        upper=upper,
+        needed=None,
         lost=int((difference > 0).sum()) if whole else None,
         won=int((difference < 0).sum()) if whole else None,
         p_drop=p_drop,
         p_change=p_change,
-        verdict="no regression" if not difference.any() else "inconclusive",
+        verdict="no regression" if same_weights and not difference.any() else "inconclusive",
     )
+    return change, dropped > 0
 
 
-def _verdict(change: Change, rules: Rules) -> Verdict:
-    """From bounds and adjusted p-values; identical outcomes have their verdict already."""
+def _bound_level(measure: str, sizes: stats.Floats, rules: Rules, tests: int) -> float:
+    """The level of the lower bound that a regression needs.
+
+    McNemar's test of independent items is one of the share itself. Other sign flips test whether anything changed,
+    which is no drop where small clusters lose what large ones win: there the bound answers for all tests together.
+    """
+    independent = measure != AVERAGE_RADIUS and sizes.max() == 1
+    return rules.level if independent else rules.level / tests
+
+
+def _judged(change: Change, dropped: bool, rules: Rules) -> Change:
+    """With the verdict, from bounds and adjusted p-values; identical outcomes of one model have theirs already."""
     if change.verdict == "no regression":
-        return change.verdict
-    # Sign flips test whether anything changed; where small clusters lose what large ones win, the share need not drop.
-    real = change.drop > 0 if change.lower is None else change.lower > 0
-    if change.p_drop <= rules.level and real and change.drop >= rules.min_drop - _TIE:
-        return "regression"
-    return "no regression" if change.upper is not None and change.upper < rules.margin else "inconclusive"
+        return change
+    if dropped and change.p_drop <= rules.level and change.drop >= rules.min_drop - _TIE:
+        return replace(change, verdict="regression")
+    return replace(change, verdict="no regression" if change.upper < rules.margin else "inconclusive")
+
+
+def _with_needed(
+    changes: Sequence[Change], clusters: stats.Codes, rules: Rules, slices: Mapping[str, npt.NDArray[np.bool_]]
+) -> list[Change]:
+    """Inconclusive changes of too few items with how many would do."""
+    vague = {one.slice for one in changes if one.verdict == "inconclusive"}
+    needed = {
+        name: paired.items_needed(clusters[slices[name]], level=rules.level, margin=rules.margin) for name in vague
+    }
+    return [replace(one, needed=needed[one.slice]) if one.verdict == "inconclusive" else one for one in changes]
 
 
 def _detectable(
@@ -270,5 +321,11 @@ def _detectable(
     base, new = measures[change.measure]
     items = paired.cautious_size(base - new, clusters, level=rules.level)
     churn = 2 * min(change.lost or 0, change.won or 0) / change.n
-    drop = paired.smallest_drop(items, churn=churn, level=rules.level / tests, min_drop=rules.min_drop)
+    drop = paired.smallest_drop(
+        items,
+        churn=churn,
+        level=rules.level / tests,
+        min_drop=rules.min_drop,
+        bound_level=_bound_level(change.measure, np.bincount(clusters).astype(float), rules, tests),
+    )
     return Detectable(measure=change.measure, drop=drop, effective_items=items, churn=churn)

@@ -49,9 +49,10 @@ def sentences(comparison: Comparison) -> Iterator[str]:
     rules = comparison.rules
     yield (
         f"Regression: a drop of at least {100 * rules.min_drop:g} points in all items, significant at "
-        f"{100 * rules.level:g} % over all measures together (Holm). No regression: outcomes are identical, or with "
-        f"{100 * (1 - rules.level):g} % confidence the drop is below {100 * rules.margin:g} points. Slices are tested "
-        "as a family of their own and do not decide."
+        f"{100 * rules.level:g} % over all measures together (Holm, where the two are exchangeable), and surely above "
+        f"0. No regression: with {100 * (1 - rules.level):g} % confidence the drop is below {100 * rules.margin:g} "
+        "points, or outcomes of the same weights are identical. Slices are tested as a family of their own and do not "
+        "decide."
     )
     if comparison.same_weights:
         yield (
@@ -72,9 +73,11 @@ def sentences(comparison: Comparison) -> Iterator[str]:
             f"{AVERAGE_RADIUS}: in % of the largest radius that the sample budget can certify, which is certified "
             "accuracy averaged over all radii up to it."
         )
-    yield f"The upper end of the {100 * (1 - 2 * rules.level):g} % interval is that bound of the drop."
-    if any(change.lower is None for change in (*comparison.overall, *comparison.slices)):
-        yield "n/a: too few patients or images for an interval; such a slice passes only with identical outcomes."
+    yield (
+        f"The upper end of the {100 * (1 - 2 * rules.level):g} % interval is that bound of the drop. It counts one "
+        "further patient or image, the largest, as lost; the lower end counts one as won."
+    )
+    yield from dict.fromkeys(f"{change.too_few}." for change in comparison.overall if change.too_few)
     yield "Lost / won: items that only the baseline, only the candidate has right. Not for clinical use."
 
 
@@ -106,7 +109,8 @@ def junit(comparison: Comparison, *, allow_inconclusive: bool) -> str:
             place = {"classname": plain(f"safemed-eval.{change.slice}"), "name": plain(said), "time": "0"}
             case = ElementTree.SubElement(suite, "testcase", place)
             tag = _tag(change, comparison, allow_inconclusive=allow_inconclusive) if name == "all" else None
-            text = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("slice", "measure"))
+            told = [f"{key} {value}" for key, value in row.items() if key not in ("slice", "measure")]
+            text = ", ".join([*told, *filter(None, [change.too_few])])
             if tag:
                 counts[tag] += 1
                 ElementTree.SubElement(case, tag, message=plain(text))
@@ -138,6 +142,4 @@ def _share(measure: str, share: float) -> str:
 
 
 def _bounds(change: Change) -> str:
-    if change.lower is None or change.upper is None:
-        return "n/a"
     return f"{100 * floor_to(change.lower, 3):+.1f}, {100 * ceil_to(change.upper, 3):+.1f}"

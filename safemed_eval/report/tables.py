@@ -46,7 +46,7 @@ _REASONING = f"What was written, shares in % and their numbers, changes of ratio
 _LONGEST_NAME = 80
 """Of a run, in the name of a file."""
 _FEW = "\u2020"
-_FEW_NOTE = f" {_FEW}: items share effectively fewer than ten patients or images, too few to trust the interval."
+_FEW_NOTE = f" {_FEW}: items are of effectively fewer than ten patients or images, too few to trust the interval."
 _WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
 """Columns of text; the others hold figures."""
 _KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained")
