@@ -55,7 +55,7 @@ def test_four_hundred_items_without_a_drop_pass() -> None:
 @pytest.mark.parametrize("kind", [0.3, 0.95, make.MIXED])
 def test_intervals_cover_where_large_clusters_agree(name: str, kind: float | str) -> None:
     now, before, *_ = make.covered(make.SHAPES[name], 0.97, kind, RUNS, 0)
-    assert now >= 0.93 > before
+    assert now >= 0.93 and before < now - 0.03
 
 
 def test_the_committed_table_holds() -> None:

@@ -78,7 +78,7 @@ def test_bounds_refuse_nonsense() -> None:
 
 
 def test_radius_and_ceiling_match_cohen() -> None:
-    """n unanimous votes: p_lower = alpha ** (1 / n). 0.62 at sigma 0.25 is the ceiling of n = 1,000, alpha = 0.001."""
+    """n unanimous votes: p_lower = alpha ** (1 / n). 0.6157 at sigma 0.25 is the ceiling of n = 1,000."""
     assert stats.radius_ceiling(0.25, 1000, 0.001) == pytest.approx(0.25 * sps.norm.ppf(0.001 ** (1 / 1000)))
     assert stats.radius_ceiling(0.25, 1000, 0.001) == pytest.approx(0.6158, abs=1e-3)
     # Cohen et al. 2019, appendix: 99,999 of 100,000 would be certified at almost 4 sigma.
@@ -265,7 +265,7 @@ def test_one_large_cluster_leaves_no_degree_of_freedom() -> None:
     between = 3 / 2 * ((20 - 39 * p) ** 2 + p**2 + (39 * p) ** 2) / 79**2
     shrink = sps.t.ppf(0.975, 78) / sps.t.ppf(0.975, 79**2 / (39**2 + 1 + 39**2) - 1)
     expected = 79 * p * (1 - p) / 78 / between * shrink**2
-    assert stats.effective_size(values, codes, further=0.0) == pytest.approx(expected) and expected < 0.1
+    assert stats.effective_size(values, codes, further=0.0) == pytest.approx(expected) and expected < 0.2
     pair = stats.effective_size(np.array([1.0, 0.0]), np.zeros(2, dtype=int), further=0.0)
     p = 1 / 4
     assert pair == pytest.approx(
