@@ -24,6 +24,7 @@ from safemed_eval.core import Item
 from safemed_eval.data import canvas_of
 from safemed_eval.models import load, resolve
 from safemed_eval.models.waist import Waist
+from safemed_eval.rounding import percent_down
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Ladder, Sequential, Smoothing, read_votes
 from safemed_eval.smoothing.noise import noisy_copies
@@ -90,7 +91,9 @@ def main() -> None:
     votes = votes_of(Path(sys.argv[1]))
     items = list(questions()[0].items)
     print(f"{len(items)} items, n = {N} against at most {N}, alpha {ALPHA:g}; fixed draws {N0} more to select")
-    print("| model, sigma | radii | certified, fixed | sequential | lost | won | mean draws | median | 2,048 / mean |")
+    print(
+        "| model, sigma | radii | certified %, fixed | sequential | lost | won | mean draws | median | 2,048 / mean |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     pooled: dict[str, list[npt.NDArray[np.float64]]] = {asked: [] for asked in ASKED}
     for name in MODELS:
@@ -108,7 +111,9 @@ def show(what: str, asked: str, found: npt.NDArray[np.float64]) -> None:
     """A row of the table; radii in sigmas."""
     draws, ours, fixed = found.T
     radii = grammar.radii(asked, 1.0).values()
-    shares = [" / ".join(f"{(one >= radius - 1e-9).mean():.1%}" for radius in radii) for one in (fixed, ours)]
+    shares = [
+        " / ".join(percent_down(float((one >= radius - 1e-9).mean())) for radius in radii) for one in (fixed, ours)
+    ]
     print(
         f"| {what} | {asked} | {shares[0]} | {shares[1]} | {(ours < fixed).sum()} | {(ours > fixed).sum()} | "
         f"{draws.mean():.0f} | {np.median(draws):.0f} | {N / draws.mean():.1f} |"
