@@ -1,4 +1,7 @@
-"""One suite over every architecture: what the waist promises must hold for each of them."""
+"""One suite over every architecture: what the waist promises must hold for each of them.
+
+On another device, or in half precision: SAFEMED_EVAL_TEST_DEVICE=cuda SAFEMED_EVAL_TEST_DTYPE=bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import DEVICE, DTYPE
 from families import FAMILIES
 from PIL import Image
 
@@ -22,6 +26,11 @@ pytestmark = pytest.mark.parametrize("family", FAMILIES)
 
 Get = Callable[[str], Waist]
 
+HALF = DTYPE != "float32"
+ROUNDING = 0.1 if HALF else 1e-5
+"""Between log-probabilities that are computed in batches of different shapes."""
+exact = pytest.mark.skipif(HALF, reason="rounding to half precision is larger than what is compared")
+
 RESIZED = ("idefics3_tiled",)
 """Families that resize these canvases: their 8-bit path rounds once more than the float path."""
 
@@ -33,12 +42,12 @@ READS_AHEAD = ("paligemma",)
 
 SHORTCUTS_OF = {
     **dict.fromkeys(("internvl", "idefics3", "idefics3_tiled", "llava", "llava_onevision"), (PREFIX, LAST_LAYER)),
-    **dict.fromkeys(("gemma3", "molmo2", "paligemma"), (LAST_LAYER,)),
+    **dict.fromkeys(("cohere2", "gemma3", "molmo2", "paligemma"), (LAST_LAYER,)),
     "qwen3_5": (LAST_LAYER, PACKED),
     **dict.fromkeys(("mllama", "llama4"), ()),
 }
-"""Families that cannot take all shortcuts: images see each other both ways, or lie side by side, states that are no
-keys, other names."""
+"""Families that cannot take all shortcuts: images see each other both ways, or lie side by side, a window shorter than
+the prompt, states that are no keys, other names."""
 
 
 PACKED_LATER = ("mistral3",)
@@ -46,7 +55,7 @@ PACKED_LATER = ("mistral3",)
 
 
 def picture(canvas: torch.Tensor) -> Image.Image:
-    return Image.fromarray((canvas * 255).round().byte().permute(1, 2, 0).numpy())
+    return Image.fromarray((canvas * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
 def vlm_of(waist: Waist) -> VLM:
@@ -57,8 +66,7 @@ def vlm_of(waist: Waist) -> VLM:
 def inputs_for(vlm: VLM, image: Image.Image, prompt: str) -> dict[str, torch.Tensor]:
     """The official inputs in the type of the model: the processor of Llama 4 makes bfloat16."""
     inputs, _ = official_inputs(vlm.processor, image, prompt)
-    kinds = {True: vlm.model.dtype, False: None}
-    return {name: value.to(dtype=kinds[value.is_floating_point()]) for name, value in inputs.items()}
+    return vlm._to_model(inputs)
 
 
 def test_the_waist_equals_the_official_processor_and_model(
@@ -68,8 +76,8 @@ def test_the_waist_equals_the_official_processor_and_model(
     ours = waist(family).classify(questions)(canvases)
     for row, question in enumerate(questions):
         official = vlm_of(waist(family)).official_scores(picture(canvases[row]), question).log_softmax(0)
-        close = 5e-3 if family in RESIZED else 1e-5
-        torch.testing.assert_close(ours[row, : len(official)], official, atol=close, rtol=0)
+        close = max(5e-3 if family in RESIZED else 0, ROUNDING)
+        torch.testing.assert_close(ours[row, : len(official)], official.to(DEVICE), atol=close, rtol=0)
         assert ours[row, len(official) :].eq(-torch.inf).all()
 
 
@@ -84,7 +92,7 @@ def test_pixels_equal_the_official_ones(
     ours = pixel_inputs(processor, canvases[:1], call)
     for name in call.outputs:
         close = 2 / 127.5 if family in RESIZED else 2e-6
-        torch.testing.assert_close(ours[name].double(), official[name].double(), atol=close, rtol=0)
+        torch.testing.assert_close(ours[name].cpu().double(), official[name].double(), atol=close, rtol=0)
 
 
 def test_the_answer_is_what_generate_would_say_next(
@@ -99,7 +107,7 @@ def test_the_answer_is_what_generate_would_say_next(
         )
         logits = generated.logits[0][0, vlm.letters(len(question.options))].float()
         ours = waist(family).classify([question])(canvases[row : row + 1])[0]
-        close = 5e-3 if family in RESIZED else 1e-5
+        close = max(5e-3 if family in RESIZED else 0, ROUNDING)
         torch.testing.assert_close(ours, logits.log_softmax(0), atol=close, rtol=0)
 
 
@@ -108,7 +116,7 @@ def test_a_batch_equals_its_rows(family: str, waist: Get, canvases: torch.Tensor
     together = waist(family).classify(questions)(canvases)
     for row, question in enumerate(questions):
         alone = waist(family).classify([question])(canvases[row : row + 1])[0]
-        torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(together[row, : len(alone)], alone, atol=ROUNDING, rtol=0)
 
 
 def test_rows_are_independent(family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]) -> None:
@@ -129,6 +137,7 @@ def test_gradient_reaches_every_pixel_that_the_processor_keeps(
     assert (gradient != 0).any(1).double().mean() > 0.99
 
 
+@exact
 def test_gradient_agrees_with_finite_differences_in_float64(
     family: str, checkpoint: Callable[[str], object], canvases: torch.Tensor, questions: list[Question]
 ) -> None:
@@ -136,10 +145,11 @@ def test_gradient_agrees_with_finite_differences_in_float64(
 
     Where the processor rounds, of the slope: its gradient is the one through the steps, to their 1 %.
     """
-    loaded = load(resolve(str(checkpoint(family))), device="cpu")
+    loaded = load(resolve(str(checkpoint(family))), device=DEVICE, dtype=DTYPE)
     vlm = vlm_of(loaded)
     vlm.model.double()
-    direction = torch.randn(canvases[:1].shape, generator=torch.Generator().manual_seed(0)).double()
+    vlm.take_shortcuts()
+    direction = torch.randn(canvases[:1].shape, generator=torch.Generator().manual_seed(0)).double().to(DEVICE)
     canvas = canvases[:1].double().requires_grad_()
     (gradient,) = torch.autograd.grad(vlm.scores(canvas, questions[:1])[0, 0], canvas)
     if family in ROUNDED:
@@ -160,17 +170,18 @@ def test_gradient_agrees_with_finite_differences_in_float64(
 def test_noise_far_outside_the_range_is_accepted(
     family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]
 ) -> None:
-    noisy = canvases + 2 * torch.randn(canvases.shape, generator=torch.Generator().manual_seed(0))
+    noisy = canvases + 2 * torch.randn(canvases.shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     votes = waist(family).vote(questions[0])(noisy)
     assert votes.shape == (3,) and ((votes >= 0) & (votes < 4)).all()
 
 
+@exact
 def test_what_is_written_is_what_generate_writes(
     family: str, checkpoint: Callable[[str], object], canvases: torch.Tensor, questions: list[Question]
 ) -> None:
     """A mixed batch against the untouched path, image by image, with transformers' own greedy decoding."""
     asking = Asking(readout="generate", template=TEMPLATES["instruct"], max_new_tokens=6)
-    loaded = load(resolve(str(checkpoint(family))), device="cpu", asking=asking)
+    loaded = load(resolve(str(checkpoint(family))), device=DEVICE, dtype=DTYPE, asking=asking)
     texts = loaded.answer(canvases, questions).texts
     vlm = vlm_of(loaded)
     for row, question in enumerate(questions):
@@ -186,7 +197,7 @@ def test_a_forced_text_is_as_likely_as_when_it_is_written(
 ) -> None:
     """One forward over texts of different lengths, in one batch, against token by token with a cache, one at a time."""
     asking = Asking(readout="generate", template=TEMPLATES["instruct"])
-    loaded = load(resolve(str(checkpoint(family))), device="cpu", asking=asking)
+    loaded = load(resolve(str(checkpoint(family))), device=DEVICE, dtype=DTYPE, asking=asking)
     vlm, texts = vlm_of(loaded), ["a lung <answer> B </answer>", "<answer> A", "It is C."]
     likelihood = loaded.classify(questions).likelihood  # type: ignore[attr-defined]
     if family in READS_AHEAD:
@@ -208,7 +219,7 @@ def test_a_forced_text_is_as_likely_as_when_it_is_written(
         )
         steps = [logits[0].float().log_softmax(0)[token] for logits, token in zip(found.logits, tokens, strict=True)]
         expected.append(float(torch.stack(steps).mean()))
-    close = 5e-3 if family in RESIZED else 1e-4
+    close = max(5e-3 if family in RESIZED else 1e-4, ROUNDING)
     assert likelihood(canvases, texts).tolist() == pytest.approx(expected, abs=close)
 
 
@@ -216,7 +227,10 @@ def test_shortcuts_change_nothing(family: str, waist: Get, canvases: torch.Tenso
     """With and without what is left out: the same scores and gradients."""
     vlm = vlm_of(waist(family))
     expected = SHORTCUTS_OF.get(family, SHORTCUTS)
-    assert vlm.shortcuts == expected or (family in PACKED_LATER and vlm.shortcuts == (PREFIX, LAST_LAYER))
+    if HALF:  # where batch shapes show no noise at all, not all can be proved
+        assert {*vlm.shortcuts} <= {*expected}
+    else:
+        assert vlm.shortcuts == expected or (family in PACKED_LATER and vlm.shortcuts == (PREFIX, LAST_LAYER))
     canvas = canvases.clone().requires_grad_()
     found = []
     for shortcuts in ((), vlm.shortcuts):
@@ -225,8 +239,12 @@ def test_shortcuts_change_nothing(family: str, waist: Get, canvases: torch.Tenso
             log_probs = waist(family).classify(questions)(canvas)
             (gradient,) = torch.autograd.grad(log_probs[:, 0].sum(), canvas)
         found.append((log_probs.detach(), gradient))
-    for plain, short in zip(*found, strict=True):
-        torch.testing.assert_close(short, plain, atol=1e-5, rtol=1e-4)
+    (plain, plain_slope), (short, slope) = found
+    torch.testing.assert_close(short, plain, atol=ROUNDING, rtol=1e-4)
+    if HALF:
+        assert torch.cosine_similarity(slope.flatten(), plain_slope.flatten(), dim=0) > 0.98
+    else:
+        torch.testing.assert_close(slope, plain_slope, atol=1e-5, rtol=1e-4)
 
 
 def test_models_check_passes(family: str, waist: Get) -> None:

@@ -21,7 +21,7 @@ from safemed_eval.cli._items import load_usable, select, selection
 from safemed_eval.cli._model import asking_of, quiet_transformers, refuse_senseless, resolve_model
 from safemed_eval.cli._options import AskedOptions, LoadOptions, ModelOptions, RunOptions
 from safemed_eval.cli._show import err, on_one_line, progress, status, visible
-from safemed_eval.core import Need, Record
+from safemed_eval.core import Item, Need, Question, Record
 from safemed_eval.data import Canvas, DataSet
 from safemed_eval.errors import RunError, SpecError
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 RunFolder = Run | Veiled
 _BAD_SHOWN = 1000
+_EXTREMES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,8 +209,18 @@ def loading_of(source: models.Source, options: LoadOptions, prepared: Prepared, 
         asking=asking_of(options, prepared.spec["seed"], source),
         size=(height, width),
         options=max(len(item.question.options) for item in items),
+        questions=_extremes(items),
         needs=needs,
     )
+
+
+def _extremes(items: Sequence[Item]) -> tuple[Question, ...]:
+    """The questions with the fewest and the most characters: among them are those with the fewest and most tokens."""
+    questions = sorted(
+        {item.question for item in items},
+        key=lambda question: (len(question.text) + sum(map(len, question.options)), question.text, question.options),
+    )
+    return (*questions[:_EXTREMES], *questions[_EXTREMES:][-_EXTREMES:])
 
 
 def surrogate_loading(

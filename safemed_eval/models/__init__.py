@@ -14,8 +14,11 @@ from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source, resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
+    from safemed_eval.core import Question
     from safemed_eval.models.waist import Waist
 
 __all__ = ["Asking", "Source", "load", "load_to_train", "resolve"]
@@ -29,6 +32,8 @@ def load(
     attn: str | None = None,
     device_map: str | None = None,
     asking: Asking | None = None,
+    questions: Sequence[Question] = (),
+    size: tuple[int, int] | None = None,
 ) -> Waist:
     """Load the model behind `source`, and the denoiser before it. This imports torch.
 
@@ -38,6 +43,9 @@ def load(
         attn: transformers' attention implementation; None leaves the choice to transformers.
         device_map: accelerate's placement, such as "auto", for a model that one device cannot hold.
         asking: the template and the readout of a checkpoint; by default the letter after "Answer:".
+        questions: some that it will be asked, the shortest and the longest among them, and
+        size: height and width of the images: what shortcuts of the forward are proved on, see `models.proof`. Without,
+            on synthetic ones, and again whenever prompts come that are shorter or longer.
     Raises:
         CheckpointError: it cannot be loaded or cannot be asked; the message says why.
     """
@@ -55,6 +63,7 @@ def load(
 
         asking = asking or Asking()
         scorer = load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map, asking=asking)
+        scorer.take_shortcuts(questions, size)
     return Waist(scorer, place, load_denoiser(source.denoiser, place) if source.denoiser else None)
 
 

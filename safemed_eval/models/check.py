@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from string import ascii_uppercase
 from typing import Literal
 
@@ -16,6 +17,8 @@ import torch
 from safemed_eval.core import GRADIENT_REPEATS, MODALITIES, PRECISION, REPEATS, Need, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
+from safemed_eval.models.precision import is_half
+from safemed_eval.models.proof import limit
 from safemed_eval.models.waist import Waist
 
 Status = Literal["pass", "warn", "fail"]
@@ -27,6 +30,9 @@ LOG_PROB_TOLERANCE = 0.25
 
 GRADIENT_AGREEMENT = 0.9
 """Smallest accepted cosine, and share of equal signs, of gradients in half precision against float32."""
+
+_ROUNDING = 0.1
+"""How much of the largest score a row may change by where it can be compared in half precision only."""
 
 _SHOWN = 120
 _VISIBLE = 1e-5
@@ -45,28 +51,40 @@ class Finding:
     detail: str
 
 
-def check(model: Waist, size: tuple[int, int], *, options: int = 4, gradients: bool = True) -> list[Finding]:
+def check(
+    model: Waist,
+    size: tuple[int, int],
+    *,
+    options: int = 4,
+    questions: Sequence[Question] = (),
+    gradients: bool = True,
+) -> list[Finding]:
     """Run every check on synthetic images.
 
     Args:
         size: height and width of the images.
         options: the largest number of options that a question of the run has.
+        questions: some of the run, the shortest and the longest among them.
         gradients: also run the checks that only an attack needs.
     """
     images = _images(size).to(model.device)
     names = (*MODALITIES, *(f"no. {i}" for i in range(len(MODALITIES), options)))
     question = Question(text="Which imaging modality is this?", options=names[:options])
-    checks: list[Callable[[Waist, torch.Tensor, Question], Iterator[Finding]]] = [_outputs, _official]
+    ends = _ends(_askable(model, questions) or (_OTHER, question))
+    checks: list[Callable[[Waist, torch.Tensor, Question], Iterator[Finding]]] = [
+        partial(_outputs, ends=ends),
+        _official,
+    ]
     if gradients:
         checks += [_gradient, _precision]
-    found: list[Finding] = []
-    for one in checks:
+    findings: list[Finding] = []
+    for run in (*checks, _shortcuts):
         try:
-            found.extend(one(model, images, question))
+            findings.extend(run(model, images, question))
         except (ModelOutputError, CheckpointError) as error:
-            found.append(Finding("answers", "fail", str(error)))
+            findings.append(Finding("answers", "fail", str(error)))
             break
-    return found
+    return findings
 
 
 def refuse_failures(found: list[Finding], name: str) -> None:
@@ -120,7 +138,9 @@ def _refuse_8_bit_only(model: Waist, images: torch.Tensor, question: Question) -
         raise CheckpointError(f"{name} takes 8-bit images only: neither noise nor gradients pass; {error}") from error
 
 
-def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
+def _outputs(
+    model: Waist, images: torch.Tensor, question: Question, ends: tuple[Question, Question]
+) -> Iterator[Finding]:
     _refuse_8_bit_only(model, images, question)
     if model.writes:
         yield from _writes(model, images, question)
@@ -133,19 +153,79 @@ def _outputs(model: Waist, images: torch.Tensor, question: Question) -> Iterator
         yield Finding("finite log-probabilities", "pass", "for 3 images, and for noise far outside [0, 1]")
         drift = _largest(three - model.classify([question] * 3)(images))
         yield _repeats(model, images, question, drift)
+        yield _independent(model, images, ends)
         mixed = model.classify([_OTHER, question, _OTHER])(images.flip(0))
-        alone = model.classify([question])(images[1:2])[0]
-        leak = _largest(mixed[1] - alone)
-        limit = max(1.0, _largest(alone)) * (1e-4 if _single_precision(model) else 0.1)
-        yield Finding(
-            "rows are independent",
-            "pass" if leak <= limit else "fail",
-            f"a row changes by {leak:.2g} with other questions beside it (limit {limit:.2g})",
-        )
         twins = model.classify([question] * 3)(images[[0, 0, 0]])
         yield _image_matters(model, images, question, three, max(drift, _largest(twins[0] - twins[1])))
         turned = model.classify([_turned(question)] * 3)(images)
         yield _varies([*three.argmax(1).tolist(), *turned.argmax(1).tolist(), *mixed[[0, 2]].argmax(1).tolist()])
+
+
+def _askable(model: Waist, questions: Sequence[Question]) -> Sequence[Question]:
+    from safemed_eval.models.vlm import VLM
+
+    return model.scorer.askable(questions) if isinstance(model.scorer, VLM) else questions
+
+
+def _ends(questions: Sequence[Question]) -> tuple[Question, Question]:
+    """The shortest and the longest question, in characters."""
+
+    def length(question: Question) -> int:
+        return len(question.text) + sum(map(len, question.options))
+
+    return min(questions, key=length), max(questions, key=length)
+
+
+def _independent(model: Waist, images: torch.Tensor, ends: tuple[Question, Question]) -> Finding:
+    """Whether a row's scores change with the rows beside it, by more than with copies of itself beside it.
+
+    Measured in float32, where the weights can be held so: in half precision padding alone changes as much as some
+    mistakes.
+    """
+    try:
+        with _exact(model) as exact:
+            leak, noise, largest = _leak(exact, images, ends)
+        allowed, where = limit(noise, largest), ""
+    except CheckpointError as error:
+        leak, noise, largest = _leak(model, images, ends)
+        allowed, where = max(limit(noise, largest), _ROUNDING * max(1.0, largest)), f"; {error}: limit of rounding"
+    return Finding(
+        "rows are independent",
+        "pass" if leak <= allowed else "fail",
+        f"a row changes by {leak:.2g} with another question beside it, by {noise:.2g} beside its copies "
+        f"(limit {allowed:.2g}{where})",
+    )
+
+
+def _leak(model: Waist, images: torch.Tensor, ends: tuple[Question, Question]) -> tuple[float, float, float]:
+    """The largest changes of a row beside another question, and beside a copy; and the largest log-probability."""
+    alone = [model.classify([question])(images[i : i + 1])[0] for i, question in enumerate(ends)]
+    copies = [model.classify([question] * 2)(images[[i, i]])[0] for i, question in enumerate(ends)]
+    together = [row[: len(own)] for row, own in zip(model.classify(ends)(images[:2]), alone, strict=True)]
+    leak, noise = (max(_largest(a - b) for a, b in zip(rows, alone, strict=True)) for rows in (together, copies))
+    return leak, noise, max(map(_largest, alone))
+
+
+@contextmanager
+def _exact(model: Waist) -> Iterator[Waist]:
+    """The model computing in float32, where it does not do so anyway. Raises CheckpointError as `in_float32`."""
+    from safemed_eval.models.vlm import VLM
+
+    if not isinstance(model.scorer, VLM) or not is_half(model.scorer.model):
+        yield model
+        return
+    with model.scorer.exact() as twin:
+        yield Waist(twin, model.device, model.denoiser)
+
+
+def _shortcuts(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
+    """Which shortcuts of the forward are taken, and why others are not."""
+    from safemed_eval.models.vlm import VLM
+
+    if isinstance(model.scorer, VLM):
+        taken = f"taken: {', '.join(model.scorer.shortcuts) or 'none'}"
+        refused = (f"{name} not: {reason}" for name, reason in model.scorer.refused.items())
+        yield Finding("shortcuts", "pass", "; ".join((taken, *refused)))
 
 
 def _writes(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
@@ -296,13 +376,13 @@ def _precision(model: Waist, images: torch.Tensor, question: Question) -> Iterat
     """Gradients of a model in half precision against those of its own copy in float32."""
     from safemed_eval.models.vlm import VLM
 
-    if not isinstance(model.scorer, VLM) or _single_precision(model):
+    if not isinstance(model.scorer, VLM) or not is_half(model.scorer.model):
         return
-    vlm = model.scorer
     try:
-        exact = Waist(VLM(copy.deepcopy(vlm.model).float(), vlm.processor, vlm.asking), model.device, model.denoiser)
-        ours, theirs = (_slope(one, images[:1], question).double().flatten() for one in (model, exact))
-    except (RuntimeError, MemoryError, ValueError) as error:
+        with _exact(model) as exact:
+            theirs = _slope(exact, images[:1], question).double().flatten()
+        ours = _slope(model, images[:1], question).double().flatten()
+    except (RuntimeError, MemoryError, ValueError, CheckpointError) as error:
         yield Finding(PRECISION, "warn", f"cannot be compared with float32: {str(error).splitlines()[0][:120]}")
         return
     cosine = float(torch.nn.functional.cosine_similarity(ours, theirs, dim=0))
@@ -324,8 +404,3 @@ def _slope(model: Waist, canvas: torch.Tensor, question: Question) -> torch.Tens
 def _largest(difference: torch.Tensor) -> float:
     """The largest absolute value; the -inf of padded options, and their differences, are left out."""
     return float(difference[difference.isfinite()].abs().max())
-
-
-def _single_precision(model: Waist) -> bool:
-    dtype = getattr(getattr(model.scorer, "model", None), "dtype", torch.float32)
-    return dtype in (torch.float32, torch.float64)

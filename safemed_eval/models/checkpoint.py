@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 import torch
+import transformers
+from packaging.specifiers import SpecifierSet
 
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models._files import one_line
@@ -17,6 +19,9 @@ from safemed_eval.models.generate import Writer
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
 from safemed_eval.models.vlm import VLM
+
+BROKEN = {"llama4": (SpecifierSet("==5.24.0"), "its forward asks for outputs that are not there (image_outputs)")}
+"""Families that some versions of transformers broke, by model type: those versions, and the fault."""
 
 
 def load_checkpoint(
@@ -32,9 +37,7 @@ def load_checkpoint(
         model = _with_adapter(model, source).get_base_model()
     refuse_not_finite(model, f"--model {source.name}")
     kind = Writer if asking.readout == "generate" else VLM
-    vlm = kind(model.eval().requires_grad_(False), _processor(source), asking)
-    vlm.take_shortcuts()
-    return vlm
+    return kind(model.eval().requires_grad_(False), _processor(source), asking)
 
 
 def load_trainable(
@@ -56,7 +59,9 @@ def load_trainable(
 def _model(source: Source, device: torch.device, dtype: str, attn: str | None, device_map: str | None) -> Any:
     from transformers import AutoModelForImageTextToText
 
-    quantized = _quantized(source)
+    if fault := upstream_fault(_config(source).get("model_type")):
+        raise CheckpointError(f"--model {source.name}: {fault}")
+    quantized = "quantization_config" in _config(source)
     settings: dict[str, Any] = {
         "dtype": _dtype(dtype, device, quantized),
         "trust_remote_code": source.trust_remote_code,
@@ -158,9 +163,18 @@ def _dtype(name: str, device: torch.device, quantized: bool) -> Any:
     return torch.float32 if device.type == "cpu" and not quantized else "auto"
 
 
-def _quantized(source: Source) -> bool:
+def _config(source: Source) -> dict[str, Any]:
     assert source.folder is not None
-    return "quantization_config" in json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def upstream_fault(model_type: str | None) -> str | None:
+    """Why this version of transformers cannot run a family of models; None: it can."""
+    versions, fault = BROKEN.get(model_type or "", (SpecifierSet("==0"), ""))
+    if transformers.__version__ not in versions:
+        return None
+    return f"transformers {transformers.__version__} breaks {model_type}: {fault}; install another version"
 
 
 def _safetensors(source: Source) -> bool:

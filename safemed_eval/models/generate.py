@@ -19,9 +19,8 @@ from safemed_eval.models.prompts import Asking
 from safemed_eval.models.vlm import VLM
 from safemed_eval.seeds import generator
 
-_READS_AHEAD = {torch.float32: 1e-3, torch.float64: 1e-3}
-_READS_AHEAD_HALF = 0.05
-"""Differences of log-probabilities that the precision does not explain."""
+_READS_AHEAD, _READS_AHEAD_HALF = 1e-3, 0.05
+"""Differences of log-probabilities that the precision does not explain; in half where float32 cannot be had."""
 
 
 class Writer(VLM):
@@ -78,16 +77,24 @@ class Writer(VLM):
     @torch.no_grad()
     def _refuse_reading_ahead(self, canvas: torch.Tensor, question: Question) -> None:
         """Raise CheckpointError where a token changes the logits of one before it: such a forward does not write."""
-        first, second = self.letters(2).tolist()
-        both = self._forced(canvas.expand(2, -1, -1, -1), [question] * 2, [(first, first), (first, second)])
-        earlier = both[:, -3:-1].float().log_softmax(-1)
-        limit = _READS_AHEAD.get(self.model.dtype, _READS_AHEAD_HALF)
-        if float((earlier[0] - earlier[1]).abs().max()) > limit:
+        try:
+            with self.exact() as twin:
+                ahead = twin._change_of_earlier(canvas, question) > _READS_AHEAD
+        except CheckpointError:
+            ahead = self._change_of_earlier(canvas, question) > _READS_AHEAD_HALF
+        if ahead:
             raise CheckpointError(
                 f"{type(self.model).__name__} reads a text as a whole, so that later words change how likely earlier "
                 "ones are: a text cannot be forced on it, as --attack adaptive does"
             )
         self._causal = True
+
+    def _change_of_earlier(self, canvas: torch.Tensor, question: Question) -> float:
+        """By how much log-probabilities change when a token behind them does."""
+        first, second = self.letters(2).tolist()
+        both = self._forced(canvas.expand(2, -1, -1, -1), [question] * 2, [(first, first), (first, second)])
+        earlier = both[:, -3:-1].float().log_softmax(-1)
+        return float((earlier[0] - earlier[1]).abs().max())
 
     @torch.no_grad()
     def official_write(self, image: Image.Image, question: Question) -> str:

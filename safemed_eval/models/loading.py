@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from safemed_eval import models
-from safemed_eval.core import Need
+from safemed_eval.core import Need, Question
 from safemed_eval.models.check import Finding, check, refuse_failures, refuse_lacking
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
@@ -23,6 +23,7 @@ class Loading:
         source, device, dtype, attn, device_map, asking: as in `models.load`.
         size: height and width of the images that it is checked with.
         options: the largest number of options that a question of the run has.
+        questions: some of the run, the shortest and the longest among them.
         needs: what the run asks of it beside its answers, each with the option that asks.
         threads: of torch, in the process in which it is loaded; None leaves the choice to torch.
     """
@@ -36,6 +37,7 @@ class Loading:
     size: tuple[int, int]
     options: int
     needs: Mapping[Need, str]
+    questions: tuple[Question, ...] = ()
     threads: int | None = None
 
     def __call__(self) -> tuple[Waist, list[Finding]]:
@@ -53,8 +55,11 @@ class Loading:
             attn=self.attn,
             device_map=self.device_map,
             asking=self.asking,
+            questions=self.questions,
+            size=self.size,
         )
         refuse_lacking(waist, self.needs, self.source.name)
-        found = check(waist, self.size, options=self.options, gradients="gradients" in self.needs)
-        refuse_failures(found, self.source.name)
-        return waist, found
+        gradients = "gradients" in self.needs
+        findings = check(waist, self.size, options=self.options, questions=self.questions, gradients=gradients)
+        refuse_failures(findings, self.source.name)
+        return waist, findings

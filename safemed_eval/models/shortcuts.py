@@ -7,11 +7,12 @@
   image, or window of it, after the other, in every layer; here all those of a length are attended to in one call.
 
 None changes what is computed for the token that is read, but for the order of float sums. Nothing here knows an
-architecture: whether a shortcut can be taken is found out at load, by comparison with the plain forward.
+architecture: whether a shortcut may be taken is measured against the plain forward; see `proof` and `VLM.prove`.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ PREFIX, LAST_LAYER, PACKED = "prefix", "last layer", "packed images"
 SHORTCUTS = (PREFIX, LAST_LAYER, PACKED)
 
 _PREFIXES_KEPT = 16
+
+
+def cache_argument(model: Any) -> str:
+    """The name of the cache of keys and values, as argument and output: "cache" from transformers 5.24 on."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Prefixes:
             where = {} if positions is None else {"position_ids": positions}
             with torch.no_grad():
                 grown = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **where)
-            layers = grown.past_key_values.layers
+            layers = getattr(grown, cache_argument(self._model)).layers
             self._known[key] = Prefix(tuple((layer.keys, layer.values) for layer in layers))
             if len(self._known) > _PREFIXES_KEPT:
                 self._known.popitem(last=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,12 @@ from PIL import Image
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, DataError
+from safemed_eval.faults import place_of
 from safemed_eval.models.letters import find_head, letter_tokens, letters_only
+from safemed_eval.models.precision import in_float32, is_half
 from safemed_eval.models.processor import ImageCall, official_inputs, pixel_inputs
 from safemed_eval.models.prompts import Asking, render, template_sha256
+from safemed_eval.models.proof import Plain, refuted
 from safemed_eval.models.shortcuts import (
     LAST_LAYER,
     PACKED,
@@ -24,6 +27,7 @@ from safemed_eval.models.shortcuts import (
     SHORTCUTS,
     Prefix,
     Prefixes,
+    cache_argument,
     last_token_only,
     packed_images,
 )
@@ -31,10 +35,14 @@ from safemed_eval.models.shortcuts import (
 _Tensors = Mapping[str, torch.Tensor]
 _TEXTS_KEPT = 4096
 _BATCHES_KEPT = 4
-_SAME, _SAME_HALF = {torch.float32: 1e-4, torch.float64: 1e-4}, 0.03
-"""By how much, as a share of the largest, scores may differ that were computed in another way."""
 _SOME_SIZE = 224, 224
-"""Height and width of the blank image where only the text counts."""
+"""Height and width of the image where only the text counts, or where nobody says what will be asked."""
+_SHORTEST = Question(text="?", options=("a", "b"))
+_LONGEST = Question(
+    text="Which of these findings is the most likely one? " * 3, options=("a lesion of the liver", "an effusion")
+)
+"""What shortcuts are proved on where nobody says what will be asked."""
+_ANY_LENGTH = range(2**31)
 
 
 class VLM:
@@ -68,6 +76,10 @@ class VLM:
         self._prefixes = Prefixes(model)
         self.shortcuts: tuple[str, ...] = ()
         """Those of `shortcuts.SHORTCUTS` that scores are computed with."""
+        self.refused: dict[str, str] = {}
+        """The others, and why."""
+        self._proved = range(0)
+        """The lengths of prompts, in tokens, that the shortcuts are proved for."""
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +119,12 @@ class VLM:
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
+        if self.shortcuts:
+            height, width = canvas.shape[-2:]
+            self._prove_for(questions, (height, width))
+        return self._scores(canvas, questions)
+
+    def _scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         rendered = {q: self.prompt(q, self.asking.template.cue) for q in dict.fromkeys(questions)}
         prompts = [rendered[q] for q in questions]
         inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts, checked=False)
@@ -117,24 +135,74 @@ class VLM:
         """Raise ModelOutputError where it is the image processor that makes NaN or infinity of a canvas."""
         self._inputs(canvas, [self.prompt(question, self.asking.template.cue)] * len(canvas), positions=False)
 
+    def take_shortcuts(self, questions: Sequence[Question] = (), size: tuple[int, int] | None = None) -> None:
+        """Use from now on the shortcuts that are proved not to change the scores; see `proof`.
+
+        They are proved for prompts as long as the shortest and the longest of these questions, on images of this
+        size, and again when a shorter or longer prompt comes. The weights must not change any more.
+
+        Args:
+            questions: some that will be asked, the shortest and the longest among them; synthetic ones by default.
+            size: height and width.
+        """
+        self._prefixes = Prefixes(self.model)
+        self._batches.clear()
+        self.shortcuts, self.refused, self._proved = SHORTCUTS, {}, range(0)
+        self._prove_for(self.askable(questions) or (_SHORTEST, _LONGEST), size or _SOME_SIZE)
+
     @torch.no_grad()
-    def take_shortcuts(self) -> None:
-        """Use from now on those shortcuts that leave the scores as they are. The weights must not change any more."""
-        questions = [Question(text="What is it?", options=("this", "that")), Question(text="Or?", options=("A", "B"))]
-        canvas = torch.rand((2, 3, *_SOME_SIZE), generator=torch.Generator().manual_seed(0)).to(self.device)
-        try:
-            plain = self.scores(canvas, questions)
-        except Exception:  # `check` says what is wrong with it
+    def _prove_for(self, questions: Sequence[Question], size: tuple[int, int]) -> None:
+        """Keep those shortcuts only that are proved for the lengths of these prompts, too."""
+        lengths = {question: self._length(question, size) for question in questions}
+        ends = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
+        low, high = (lengths[question] for question in ends)
+        if low in self._proved and high in self._proved:
             return
-        limit = max(1.0, float(plain.abs().max())) * _SAME.get(self.model.dtype, _SAME_HALF)
-        for one in SHORTCUTS:
-            before, self.shortcuts = self.shortcuts, (*self.shortcuts, one)
-            try:
-                same = float((self.scores(canvas, questions) - plain).abs().max()) <= limit
-            except Exception:  # whatever an architecture raises, it is asked without
-                same = False
-            if not same or (one == PREFIX and not self._prefixes):
-                self.shortcuts = before
+        self._proved = range(min([low, *self._proved[:1]]), max([high, *self._proved[-1:]]) + 1)
+        try:
+            if is_half(self.model):
+                with self.exact() as twin:
+                    twin._prove(ends, size)
+                self.shortcuts, self.refused = twin.shortcuts, self.refused | twin.refused
+            self._prove(ends, size)
+        except CheckpointError as error:
+            self._refuse_all(f"not proved: {error}")
+        except Exception as error:  # the plain forward fails: `check` says what is wrong with it
+            self._refuse_all(place_of(error))
+
+    def _prove(self, ends: Sequence[Question], size: tuple[int, int]) -> None:
+        """Keep the shortcuts that agree with the plain forward, in the precision that the weights have now."""
+        canvas = torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(0)).to(self.device)
+
+        def scored(batch: tuple[int, ...]) -> list[torch.Tensor]:
+            rows = self._scores(canvas[list(batch)], [ends[i] for i in batch])
+            return [row[: len(ends[i].options)] for row, i in zip(rows, batch, strict=True)]
+
+        candidates, self.shortcuts = self.shortcuts, ()
+        plain = Plain.measure(scored)
+        for name in candidates:
+            before, self.shortcuts = self.shortcuts, (*self.shortcuts, name)
+            reason = refuted(plain, scored)
+            if reason is None and name == PREFIX and not self._prefixes:
+                reason = "no tokens stand before the image in every prompt"
+            if reason is not None:
+                self.shortcuts, self.refused[name] = before, reason
+
+    def _refuse_all(self, reason: str) -> None:
+        self.shortcuts, self.refused = (), dict.fromkeys(SHORTCUTS, reason) | self.refused
+
+    def _length(self, question: Question, size: tuple[int, int]) -> int:
+        """The length of a question's prompt in tokens, those of the image included."""
+        texts, _ = self._text(self.prompt(question, self.asking.template.cue), *size)
+        return int(texts["input_ids"].shape[1])
+
+    @contextmanager
+    def exact(self) -> Iterator[Self]:
+        """The same model with the same shortcuts, computing in float32; inside this block only. See `in_float32`."""
+        with in_float32(self.model):
+            twin = type(self)(self.model, self.processor, self.asking)
+            twin.shortcuts, twin._proved = self.shortcuts, _ANY_LENGTH
+            yield twin
 
     def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
@@ -165,12 +233,18 @@ class VLM:
         self.refuse_control_tokens(question)
         return render(self.processor, self.asking.template.wording(question)) + cue
 
+    def askable(self, questions: Iterable[Question]) -> list[Question]:
+        """Those of the questions that hold no control token of the checkpoint."""
+        return [question for question in questions if not self._control_tokens(question)]
+
     def refuse_control_tokens(self, question: Question) -> None:
         """Raise DataError where the question holds a control token of the checkpoint."""
+        if tokens := self._control_tokens(question):
+            raise DataError(f"the question holds the checkpoint's special token {tokens[0]}")
+
+    def _control_tokens(self, question: Question) -> list[str]:
         text = "\n".join((question.text, *question.options))
-        found = sorted(token for token in self._control if token in text)
-        if found:
-            raise DataError(f"the question holds the checkpoint's special token {found[0]}")
+        return sorted(token for token in self._control if token in text)
 
     def _inputs(
         self,
@@ -257,10 +331,10 @@ class VLM:
 
     def _letter_logits(self, inputs: Mapping[str, Any], options: int) -> torch.Tensor:
         last = {"logits_to_keep": 1} if "logits_to_keep" in self._forward else {}
-        cache = {"use_cache": False}
+        cache: dict[str, Any] = {"use_cache": False}
         if PREFIX in inputs:
             kept: Prefix = inputs[PREFIX]
-            cache = {"use_cache": True, "past_key_values": kept.cache(len(inputs["input_ids"]))}
+            cache = {"use_cache": True, cache_argument(self.model): kept.cache(len(inputs["input_ids"]))}
         narrow = last_token_only(self.model) if LAST_LAYER in self.shortcuts else nullcontext()
         packed = packed_images(self.model) if PACKED in self.shortcuts else nullcontext()
         with letters_only(self._head, self.letters(options)), narrow, packed:

@@ -20,6 +20,20 @@ FAMILIES = {
         tokens={"image_token": "<image>"},
         settings={"patch_size": 14, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"},
     ),
+    "cohere2": Family(
+        model_type="llava",
+        config={
+            "text_config": {"model_type": "cohere2", **TEXT, "sliding_window": 64, "logit_scale": 1.0},
+            "vision_config": {"model_type": "clip_vision_model", **TOWER},
+            "image_token_id": "token:<image>",
+            "vision_feature_layer": -1,
+        },
+        processor="LlavaProcessor",
+        image_processor=make("CLIPImageProcessor", size={"shortest_edge": 56}, crop_size=square(56)),
+        image="<image>",
+        tokens={"image_token": "<image>"},
+        settings={"patch_size": 14, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"},
+    ),
     "llava_onevision": Family(
         model_type="llava_onevision",
         config={

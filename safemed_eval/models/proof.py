@@ -1,0 +1,82 @@
+"""Do two forwards compute the same function? Measured against the noise of one forward between batch shapes.
+
+Floating-point sums depend on the order of their terms, and that order on the shape of a batch: one row, asked alone and
+in several batches, gets scores that differ in their last bits. Another way to compute the same scores must agree with
+the plain one to a small multiple of this noise.
+
+In half precision the noise is as large as some mistakes. There a way is proved twice: with the same weights held in
+float32, where any difference of the functions stands out, and then in the precision that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from safemed_eval.faults import place_of
+
+FACTOR = 8
+"""How many times the noise between batch shapes two forwards may differ."""
+_FLOOR = 16 * torch.finfo(torch.float32).eps
+"""The same, as a share of the largest score, where batch shapes show no noise at all; scores are float32."""
+
+SHORT, LONG = 0, 1
+_COMPARED: tuple[tuple[int, ...], ...] = ((SHORT,), (LONG,), (SHORT, LONG))
+"""The batches in which two forwards are compared: the shortest and the longest prompt, alone and together."""
+_SHAPES = (*_COMPARED, (LONG, LONG))
+"""The batches that show the noise."""
+
+Scored = Callable[[tuple[int, ...]], Sequence[torch.Tensor]]
+"""A batch, such as (SHORT, LONG), -> the scores of each of its rows."""
+_Batches = Mapping[tuple[int, ...], Sequence[torch.Tensor]]
+
+
+def limit(noise: float, largest: float) -> float:
+    """By how much two forwards may differ that compute the same function.
+
+    Args:
+        noise: the largest difference of one forward between batch shapes.
+        largest: the largest score.
+    """
+    return FACTOR * noise + _FLOOR * max(1.0, largest)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The plain forward's scores in all batches, and what they say of its noise."""
+
+    batches: _Batches
+    noise: float
+    """The largest difference of a row between two batches."""
+    limit: float
+
+    @classmethod
+    def measure(cls, scored: Scored) -> Plain:
+        batches = {shape: scored(shape) for shape in _SHAPES}
+        alone = [batches[(SHORT,)][0], batches[(LONG,)][0]]
+        pairs = [(row, alone[i]) for shape, rows in batches.items() for i, row in zip(shape, rows, strict=True)]
+        noise = max(_difference(row, other) for row, other in pairs)
+        largest = max(float(row.abs().max()) for row in alone)
+        return cls(batches, noise, limit(noise, largest))
+
+    def difference(self, scored: Scored) -> float:
+        """The largest difference of another forward, batch by batch."""
+        pairs = [pair for shape in _COMPARED for pair in zip(scored(shape), self.batches[shape], strict=True)]
+        return max(_difference(*pair) for pair in pairs)
+
+
+def refuted(plain: Plain, scored: Scored) -> str | None:
+    """Why another forward does not compute what the plain one does; None: it does, as far as can be measured."""
+    try:
+        difference = plain.difference(scored)
+    except Exception as error:  # whatever an architecture raises, it is asked without
+        return place_of(error)
+    if difference <= plain.limit:
+        return None
+    return f"scores change by {difference:.2g}, by {plain.noise:.2g} between batch shapes (limit {plain.limit:.2g})"
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one.double() - other.double()).abs().max())
