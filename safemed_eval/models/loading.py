@@ -59,12 +59,7 @@ class Loading:
             size=self.size,
         )
         refuse_lacking(waist, self.needs, self.source.name)
-        findings = check(
-            waist,
-            self.size,
-            options=self.options,
-            questions=self.questions,
-            gradients="gradients" in self.needs,
-        )
+        gradients = "gradients" in self.needs
+        findings = check(waist, self.size, options=self.options, questions=self.questions, gradients=gradients)
         refuse_failures(findings, self.source.name)
         return waist, findings
