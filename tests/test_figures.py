@@ -119,7 +119,7 @@ def test_runs_share_an_axis_and_are_told_apart_without_colour(tmp_path: Path) ->
     lines = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-pre"]
     assert [line.get_xdata()[-1] for line in lines] == pytest.approx([CEILING, fewer.ceiling])
     assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == 2
-    assert "a (n = 4) b (n = 2) ceiling of the sample budget" in words_of(figure)
+    assert "a (n = 4)\u2020 b (n = 2)\u2020 ceiling of the sample budget" in words_of(figure)
     assert "not of the same items" in words_of(figure)
     assert len({(one.dash, one.marker) for one in map(look, range(20))}) == 20
 
@@ -133,7 +133,7 @@ def test_radii_on_different_canvases_do_not_share_a_figure(tmp_path: Path) -> No
 
 
 def test_small_multiples_stand_in_the_fixed_order_and_too_few_items_are_na(tmp_path: Path) -> None:
-    slices = {"X-Ray": 6, "zeta": 6, "CT": 5, "MRI": 4}
+    slices = {"X-Ray": 6, "zeta": 12, "CT": 5, "MRI": 4}
     names = [name for name, count in slices.items() for _ in range(count)]
     records = [
         certified(i, 1000, modality=name, patient_id=f"p{i % 3}" if name == "X-Ray" else None)
@@ -143,11 +143,11 @@ def test_small_multiples_stand_in_the_fixed_order_and_too_few_items_are_na(tmp_p
     assert set(found) == {"certified", "certified-by-modality"}, "the question type is not known of any item"
     figure = found["certified-by-modality"]
     assert [title.replace("\xa0", " ") for title in titles(figure)] == [
-        "CT (n = 5)",
-        "MRI (n = 4)",
+        "CT\u2020 (n = 5)",
+        "MRI\u2020 (n = 4)",
         "X-Ray\u2020 (n = 6)",
-        "zeta (n = 6)",
-        "unknown (n = 1)",
+        "zeta (n = 12)",
+        "unknown\u2020 (n = 1)",
     ]
     assert [texts(axes) for axes in figure.axes] == [[], ["n/a"], [], [], ["n/a"]]
     assert [axes.axison for axes in figure.axes] == [True, False, True, True, False]
@@ -220,7 +220,7 @@ def test_bars_are_shares_with_intervals_all_first(tmp_path: Path) -> None:
     # all, CT (odd items), MRI (even items); PGD has no record of CT.
     assert heights == pytest.approx([90, 60, 40, 80, 60, 100, 60, 40])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["all", "CT", "MRI"]
-    assert texts(axes) == ["5\u201310", "n/a", "0\u20135", "5", "n"]
+    assert texts(axes) == ["5\u201310\u2020", "n/a", "0\u20135\u2020", "5\u2020", "n"]
     bounds = clustered_proportion([True] * 9 + [False], range(10))
     low, high = axes.containers[1].lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == (pytest.approx(100 * bounds.lower), pytest.approx(100 * bounds.upper))
@@ -324,13 +324,13 @@ def test_heat_maps_say_share_and_n_and_na(tmp_path: Path) -> None:
     figure = drawn("heatmap", [run])["accuracy-heatmap"]
     clean, strongest, _ = figure.axes
     assert titles(figure)[:2] == ["clean", "strongest attack: PGD eps=4/255, steps=10"]
-    assert texts(clean) == ["n/a", "66.7", "n = 3", "0.0", "n = 1", "n/a"]
-    assert texts(strongest) == ["n/a", "33.3", "n = 3", "0.0", "n = 1", "n/a"]
+    assert texts(clean) == ["n/a", "66.7\u2020", "n = 3", "0.0\u2020", "n = 1", "n/a"]
+    assert texts(strongest) == ["n/a", "33.3\u2020", "n = 3", "0.0\u2020", "n = 1", "n/a"]
     assert clean.images[0].get_clim() == (0, 100)
     assert [patch.get_hatch() for patch in clean.patches] == ["/////"] * 2
-    dark, light = (next(t for t in axes.texts if t.get_text() == "0.0") for axes in (clean, strongest))
+    dark, light = (next(t for t in axes.texts if t.get_text() == "0.0\u2020") for axes in (clean, strongest))
     assert dark.get_color() == light.get_color() == "white"
-    assert next(t for t in clean.texts if t.get_text() == "66.7").get_color() == "#000000"
+    assert next(t for t in clean.texts if t.get_text() == "66.7\u2020").get_color() == "#000000"
 
 
 def test_certified_heat_maps_are_rounded_down(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_certified_heat_maps_are_rounded_down(tmp_path: Path) -> None:
     records = [certified(i, k, question_type="Disease Diagnosis") for i, k in enumerate(votes)]
     figure = drawn("heatmap", [run_of(tmp_path / "a", records, "certify")])["certified-heatmap"]
     assert titles(figure)[:2] == ["at radius 0", "at radius 0.25 (1 sigma)"]
-    assert [texts(axes) for axes in figure.axes[:2]] == [["66.6", "n = 3"]] * 2
+    assert [texts(axes) for axes in figure.axes[:2]] == [["66.6\u2020", "n = 3"]] * 2
     small = Smoothing(sigma=0.25, n=30)
     records = [certified(i, 30, smoothing=small, question_type="Disease Diagnosis") for i in range(3)]
     run = run_of(tmp_path / "b", records, "certify", smoothing=small)
@@ -415,7 +415,7 @@ def test_the_matrix_of_question_types(tmp_path: Path) -> None:
         records = [evaluated(i, "clean", True, question_type=t) for i, t in enumerate(QUESTION_TYPES)]
         runs.append(run_of(tmp_path / str(k), records, "evaluate", conditions=["clean"], names=names))
     axes = drawn("generalisation", runs)["generalisation-question-type-clean"].axes[0]
-    assert np.array(cell_texts(axes)).reshape(5, 6).tolist() == [["100.0"] * 6] * 5
+    assert np.array(cell_texts(axes)).reshape(5, 6).tolist() == [[*["100.0\u2020"] * 5, "100.0"]] * 5
 
 
 # --- histogram and panel ---------------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def test_what_no_cluster_showed_is_bounded_by_the_worst_chances(sizes: list[int]
 )
 @pytest.mark.parametrize("rho", [0.3, 0.95])
 def test_large_clusters_that_agree_are_no_certainty(sizes: list[int], p: float, rho: float) -> None:
-    """Beta-binomial; coverage was 42 to 90 % where another large cluster might have been wrong. 400 draws."""
+    """Beta-binomial; coverage was 41 to 90 % where another large cluster might have been wrong. 400 draws."""
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
     covered = 0
     for _ in range(400):
