@@ -456,7 +456,9 @@ def test_the_page_shows_what_was_written(open_page: Open, swift: Write, tmp_path
     opened = open_page(swift([run]))
     table = opened.locator("#written table").first
     rows = [row.split("\t") for row in table.locator("tbody tr").all_inner_texts()]
-    assert [cell.split("\n")[0] for cell in rows[1]] == ["pgd", "24", "5", "75.0", "75.0", "50.0", "40.0", "20.0"]
+    assert [cell.split("\n")[0] for cell in rows[1]] == [
+        *("pgd", "24", "5", "75.0", "75.0", "50.0", "60.0", "40.0", "0.30", "0.38")
+    ]
     assert [cell.split("\n")[0] for cell in rows[0]][:2] == ["a <b>", "clean"] and "18 of 18" in rows[0][6]
     opened.locator("#written summary").first.click()
     by = opened.locator("#written details table").first.locator("tbody")
