@@ -118,6 +118,11 @@ def test_broken_files_are_refused(tmp_path: Path, content: bytes, message: str) 
         decode(tmp_path / "x.png")
 
 
+def test_what_the_system_does_not_let_read_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^cannot read .*: Is a directory$"):
+        decode(tmp_path)
+
+
 def test_images_above_the_limit_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
     monkeypatch.setattr("safemed_eval.data._images.MAX_PIXELS", 100)

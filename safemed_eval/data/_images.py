@@ -54,7 +54,7 @@ def decode(path: Path) -> Picture:
     orientation is applied. Of several frames the middle one is taken for DICOM, the first one otherwise.
 
     Raises:
-        DataError: not an image, truncated, too large, or not finite.
+        DataError: cannot be read, not an image, truncated, too large, or not finite.
     """
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
@@ -69,6 +69,8 @@ def decode(path: Path) -> Picture:
     except UnidentifiedImageError:
         raise DataError(f"not an image that can be read ({', '.join(FORMATS)}, DICOM): {path}") from None
     except Exception as error:  # decoders raise whatever they like on damaged files
+        if isinstance(error, OSError) and error.strerror:  # of the system
+            raise DataError(f"cannot read {path}: {error.strerror}") from None
         text = " ".join(str(error).split())
         raise DataError(f"cannot decode {path}: {text[:200] or type(error).__name__}") from error
     return picture
