@@ -152,7 +152,10 @@ class VLM:
         self._batches.clear()
         self.shortcuts, self.refused, self._proved, self._ends = SHORTCUTS, {}, range(0), ()
         chosen = self.askable(questions) or (_SHORTEST, _LONGEST)
-        self._prove_for({q: self.prompt(q, self.template.cue) for q in chosen}, size or _SOME_SIZE)
+        try:
+            self._prove_for({q: self.prompt(q, self.template.cue) for q in chosen}, size or _SOME_SIZE)
+        except Exception as error:  # it cannot be asked at all: `check` says what is wrong with it
+            self._refuse_all(place_of(error))
 
     @torch.no_grad()
     def _prove_for(self, prompts: Mapping[Question, str], size: tuple[int, int]) -> None:
