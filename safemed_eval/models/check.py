@@ -192,7 +192,7 @@ def _independent(model: Waist, images: torch.Tensor, ends: tuple[Question, Quest
     return Finding(
         "rows are independent",
         "pass" if leak <= allowed else "fail",
-        f"a row changes by {leak:.2g} with another question beside it, by {noise:.2g} beside its copies "
+        f"a row changes by {leak:.2g} with other questions beside it, by {noise:.2g} with copies of itself "
         f"(limit {allowed:.2g}{where})",
     )
 
