@@ -174,7 +174,7 @@ CERTIFY: Rows = [
     (("--sigma", "0"), ["sigma must be above 0"]),
     (("--sigma", "-0.25"), ["sigma must be above 0"]),
     (("--sigma", "25"), ["certify: sigma=25 is more than all of [0, 1]", "25/255"]),
-    (("--sigma", "1.001"), ["more than all of [0, 1]"]),
+    (("--sigma", "4.001"), ["more than all of [0, 1]"]),
     (("--sigma", "25", "--sampling", "sequential"), ["more than all of [0, 1]"]),
     (("--sigma", "0.25/255"), ["certify: sigma=0.000980392 is less than one grey level, 1/255", "sigma=0.25"]),
     (("--sigma", "0.9/255", "--sampling", "sequential"), ["less than one grey level"]),
