@@ -162,9 +162,10 @@ def _outputs(
 
 
 def _askable(model: Waist, questions: Sequence[Question]) -> Sequence[Question]:
+    """Those that a checkpoint can be asked. Of a model from Python none: where it fails on one, that item fails."""
     from safemed_eval.models.vlm import VLM
 
-    return model.scorer.askable(questions) if isinstance(model.scorer, VLM) else questions
+    return model.scorer.askable(questions) if isinstance(model.scorer, VLM) else ()
 
 
 def _ends(questions: Sequence[Question]) -> tuple[Question, Question]:
