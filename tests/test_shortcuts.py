@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -120,8 +121,9 @@ def test_a_family_that_transformers_broke_is_refused_by_name(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = str(checkpoint("llama4"))
-    monkeypatch.setattr(transformers, "__version__", "5.24.0")
+    seen = importlib.import_module("safemed_eval.models.checkpoint").transformers
+    monkeypatch.setattr(seen, "__version__", "5.24.0")
     with pytest.raises(CheckpointError, match=r"transformers 5\.24\.0 breaks llama4: .*; install another version"):
         load(resolve(folder), device="cpu")
-    monkeypatch.setattr(transformers, "__version__", "5.23.0")
+    monkeypatch.setattr(seen, "__version__", "5.23.0")
     assert load(resolve(folder), device="cpu").differentiable
