@@ -61,7 +61,7 @@ allowed() {
   [ "$(limit "$1")" -lt "$left" ] && limit "$1" || echo "$((left > 0 ? left : 1))"
 }
 
-worst=0
+worst=0 errors="$(mktemp)"
 [ -z "$out" ] || exec > "$out"
 {
   echo "# On a GPU"
@@ -70,17 +70,18 @@ worst=0
   for step in "${steps[@]}"; do
     printf '\n## %s\n\n' "$step"
     began=$SECONDS
+    : > "$errors"
     if [ "$step" = conformance ]; then
       export -f conformance; export python dry
       timeout -k 5 "$(allowed conformance)" bash -c conformance
     else
-      timeout -k 5 "$(allowed "$step")" "$python" benchmarks/gpu.py "$step" $dry 2> "/tmp/device-$step.err"
+      timeout -k 5 "$(allowed "$step")" "$python" benchmarks/gpu.py "$step" $dry 2> "$errors"
     fi
     code=$?
     if [ $code != 0 ]; then
       worst=1
       printf '\n**Failed** (exit code %s; 124 is out of time)\n' "$code"
-      [ ! -s "/tmp/device-$step.err" ] || { echo '```'; tail -c 1500 "/tmp/device-$step.err"; echo '```'; }
+      [ ! -s "$errors" ] || { echo '```'; tail -c 1500 "$errors"; echo '```'; }
     fi
     printf '\n(%s s)\n' "$((SECONDS - began))"
   done
