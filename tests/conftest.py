@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import math
 import os
 from collections.abc import Callable
@@ -20,7 +21,6 @@ from hypothesis import HealthCheck, settings
 from packaging.version import Version
 from PIL import Image
 
-from safemed_eval.cli import _show
 from safemed_eval.core import Question
 from safemed_eval.models import load, resolve, tiny
 from safemed_eval.models.checkpoint import upstream_fault
@@ -30,7 +30,9 @@ os.environ.pop("COLUMNS", None)  # of whoever runs the tests: tables are as wide
 # The same examples on every machine, however slow it draws them.
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("same")
-_show._LINE_EVERY_S = math.inf  # a slow machine says no more than a fast one
+importlib.import_module(
+    "safemed_eval.cli._show"
+)._LINE_EVERY_S = math.inf  # a slow machine says no more than a fast one
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where other work shares the cores
 
 DEVICE = os.environ.get("SAFEMED_EVAL_TEST_DEVICE", "cpu")

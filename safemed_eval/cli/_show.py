@@ -249,6 +249,7 @@ def _footer(summary: Summary) -> Iterator[str]:
     if summary.sampled:
         line += f" (sample: {summary.sampled})"
     line += f"; {summary.skipped} bad left out" if summary.skipped else ""
+    line += f"; {summary.failed} failed and count as wrong" if summary.failed else ""
     yield line
     if summary.failed:
         yield f"[yellow]Failed: {escape(' '.join(summary.notes['failures']))} {FAILED_ITEMS}[/]"
