@@ -124,8 +124,8 @@ class Answers:
 
     predictions: list[int | None]
     """The chosen option of each row; None: no answer."""
-    log_probs: list[list[float]] | None = None
-    """Log-probabilities of each row's own K options."""
+    log_probs: list[list[float] | None] | None = None
+    """Log-probabilities of each row's own K options; None for a row that has none."""
     texts: list[str] | None = None
     """What the model wrote."""
 
@@ -164,6 +164,10 @@ class Reasons(Classify, Protocol):
 
     def likelihood(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         """(B, 3, H, W) and a text a row -> (B,) float32 mean log-probability of its tokens, differentiable."""
+        ...
+
+    def after(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        """(B, 3, H, W) and a text a row -> (B, K) log-probabilities of the options after the thought in it."""
         ...
 
 

@@ -56,16 +56,19 @@ def parse(text: str, question: Question) -> int | None:
     return _agreed(list(_stated(rest, question))) if found is None else found
 
 
-def retell(text: str, question: Question, option: int) -> str:
+def retell(text: str, question: Question, option: int, *, bent: bool = True) -> str:
     """A text as though it had come to this option: what an attacker would have the model write.
 
     The rationale stays, but where it names the option that the text answers with, in words or as `the answer is C`, it
     names the other one; then comes the answer, in tags where the text had them.
+
+    Args:
+        bent: False leaves the rationale as it is, and changes the answer alone.
     """
     said, letter = parse(text, question), question.letters[option]
     tag = text.lower().rfind(OPENING_TAG)
     thought = text[:tag] if tag >= 0 else "".join(_THOUGHT.findall(text)[:1])
-    if said is not None and said != option:
+    if bent and said is not None and said != option:
         thought = re.sub(
             rf"(?<!\w){re.escape(question.options[said])}(?!\w)",
             lambda _: question.options[option],

@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models._files import one_line
 from safemed_eval.models.finite import refuse_not_finite
-from safemed_eval.models.generate import Writer
+from safemed_eval.models.generate import Thinker, Writer
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
 from safemed_eval.models.vlm import VLM
@@ -36,8 +36,8 @@ def load_checkpoint(
     if source.base:
         model = _with_adapter(model, source).get_base_model()
     refuse_not_finite(model, f"--model {source.name}")
-    kind = Writer if asking.readout == "generate" else VLM
-    return kind(model.eval().requires_grad_(False), _processor(source), asking)
+    kinds = {"choice": VLM, "generate": Writer, "think-choice": Thinker}
+    return kinds[asking.readout](model.eval().requires_grad_(False), _processor(source), asking)
 
 
 def load_trainable(

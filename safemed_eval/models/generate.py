@@ -1,8 +1,9 @@
-"""A checkpoint that writes its answer: greedy, or sampled with noise that belongs to the row."""
+"""Checkpoints that write: their answer, or the thought before it; greedy, or sampled with noise of the row's own."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import GenerationConfig
 
-from safemed_eval.core import Question
+from safemed_eval.core import Answers, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
-from safemed_eval.models.answers import CLOSING_TAG
+from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG, rationale
 from safemed_eval.models.processor import official_inputs
-from safemed_eval.models.prompts import Asking
+from safemed_eval.models.prompts import Asking, opens_answer
+from safemed_eval.models.thoughts import CLOSE, OPEN, is_open, turn_end
 from safemed_eval.models.vlm import VLM
 from safemed_eval.seeds import generator
 
@@ -27,8 +29,9 @@ class Writer(VLM):
     """Writes an answer to a question; the option letters can still be scored, for attacks.
 
     Decoding is ours: what the checkpoint's own generation settings prefer (sampling, penalties) is left out. Rows go
-    through the model together with a KV cache, and each ends at its closing answer tag, its end token, or
-    `max_new_tokens`.
+    through the model together with a KV cache, and each ends at its closing answer tag, at `max_new_tokens`, or where
+    a turn ends by its generation settings, its tokenizer or its chat template. In texts, the marks of its thought are
+    `<think>` and `</think>`, whatever they are in the checkpoint, and one that the prompt has opened is opened.
 
     Sampling adds Gumbel noise to the logits divided by the temperature and takes the largest, which draws from their
     softmax. The noise is seeded by the seed, the question and the pixels of the row: the same row is answered alike
@@ -38,26 +41,64 @@ class Writer(VLM):
     def __init__(self, model: Any, processor: Any, asking: Asking) -> None:
         super().__init__(model, processor, asking)
         self._causal = False
-        own, tokenizer = model.generation_config, processor.tokenizer
+        tokenizer = processor.tokenizer
+        self._ends_turn = _turn_ends(model.generation_config, processor, self._control, self.thought.closing)
         model.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=asking.max_new_tokens,
-            bos_token_id=own.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id if own.eos_token_id is None else own.eos_token_id,
+            bos_token_id=model.generation_config.bos_token_id,
+            eos_token_id=self._ends_turn,
             pad_token_id=tokenizer.pad_token_id,
         )
 
     @torch.no_grad()
     def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
         """(B, 3, H, W) pixels in [0, 1] units, noisy ones included, and one question per row -> B texts."""
+        return [text for text, _ in self._written(canvas, questions)]
+
+    def _written(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[tuple[str, bool]]:
+        """What each row writes, and whether it came to an end before `max_new_tokens`."""
         inputs = self._inputs(canvas, [self.prompt(question, "") for question in questions], positions=False)
         return self._generate(inputs, [self._rng(q, row) for q, row in zip(questions, canvas, strict=True)])
+
+    def scores_after(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
+        """Letter logits after what each row thought: the cue follows the thought, and the letter the cue.
+
+        Args:
+            canvas: (B, 3, H, W) pixels in [0, 1] units; the logits are differentiable in them, with the texts held.
+            texts: one a row, as `write` returns them, with an answer or without.
+        Returns:
+            (B, K), at least float32.
+        """
+        befores = [self.before_letter(text, question) for text, question in zip(texts, questions, strict=True)]
+        forced = [self._tokens(before) for before in befores]
+        inputs = self._inputs(canvas, [self.prompt(q, "") for q in questions], positions=True, written=forced)
+        return self._letter_logits(inputs, max(len(q.options) for q in questions))
+
+    def before_letter(self, text: str, question: Question) -> str:
+        """What the model's turn says up to the option letter: the text's thought, closed, and the template's cue.
+
+        The thought of a text without think tags is what stands before its answer, or all of one that has no answer.
+        """
+        if is_open(text):
+            return f"{text.rstrip()}{self.thought.told(self.thought.end)}{self.template.cue}"
+        if CLOSE in text:
+            thought = text[: text.rindex(CLOSE) + len(CLOSE)]
+            return f"{thought}{self.thought.behind}{self.template.cue}"
+        at = text.lower().find(OPENING_TAG)
+        said = text[:at] if at >= 0 else rationale(text, question) or ""
+        return f"{said.strip()}\n{self.template.cue}" if said.strip() else self.template.cue
+
+    def _tokens(self, text: str) -> tuple[int, ...]:
+        """The tokens that the model would have written a text with."""
+        own = self.thought.own(text.removeprefix(OPEN) if self.thought.opened else text)
+        return tuple(self.processor.tokenizer(own, add_special_tokens=False)["input_ids"])
 
     def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
         """(B, 3, H, W), a question and a text per row -> (B,) mean log-probability of the text's tokens, forced."""
         if not self._causal:
             self._refuse_reading_ahead(canvas[:1], questions[0])
-        written = [tuple(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        written = [self._tokens(text) for text in texts]
         logits = self._forced(canvas, questions, written)
         rows = [
             -F.cross_entropy(one[-len(tokens) - 1 : -1].float(), torch.tensor(tokens, device=one.device))
@@ -99,6 +140,9 @@ class Writer(VLM):
     @torch.no_grad()
     def official_write(self, image: Image.Image, question: Question) -> str:
         """The text by the untouched path: 8-bit image at its own size, whole processor."""
+        return self._officially_written(image, question)[0]
+
+    def _officially_written(self, image: Image.Image, question: Question) -> tuple[str, bool]:
         inputs, _ = official_inputs(self.processor, image, self.prompt(question, ""))
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         return self._generate(self._to_model(inputs), [self._rng(question, pixels)])[0]
@@ -109,32 +153,131 @@ class Writer(VLM):
         digest = hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest()
         return generator(self.device, self.asking.seed, "write", question.text, *question.options, digest)
 
-    def _generate(self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]) -> list[str]:
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What a row stops at, outside of a thought."""
+        return (CLOSING_TAG,)
+
+    def has_stopped(self, text: str) -> bool:
+        """Whether a row that has written this is done."""
+        return any(stop in text and not is_open(text[: text.rindex(stop) + len(stop)]) for stop in self.stops)
+
+    def _generate(
+        self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]
+    ) -> list[tuple[str, bool]]:
         start = inputs["input_ids"].shape[1]
         ids = self.model.generate(
             **inputs,
             logits_processor=[_Sampler(self.asking.temperature, generators)],
-            stopping_criteria=[_Closed(self.processor.tokenizer, start)],
+            stopping_criteria=[_Stopped(self, start)],
         )
-        new = ids[:, start:]
-        texts: list[str] = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return texts
+        found = []
+        for row in ids[:, start:].tolist():
+            end = next((place for place, token in enumerate(row) if token in self._ends_turn), None)
+            text = self.told(row[:end])
+            found.append((text, end is not None or self.has_stopped(text)))
+        return found
+
+    def told(self, tokens: Sequence[int]) -> str:
+        """What tokens say that the model has written. Control tokens are part of it, but for padding."""
+        tokenizer = self.processor.tokenizer
+        idle = {tokenizer.pad_token_id, tokenizer.bos_token_id}
+        kept = [token for token in tokens if token not in idle]
+        text = self.thought.told(tokenizer.decode(kept, skip_special_tokens=False))
+        return f"{OPEN}{text}" if self.thought.opened else text
 
 
-class _Closed:
-    """Stops a row at its closing answer tag, whatever the tokenizer makes of it.
+class Thinker(Writer):
+    """Writes its thought, and then has the option letters scored: every thought that comes to an end has an answer.
+
+    A thought ends at its closing mark, at an answer tag, or with the turn; one that `max_new_tokens` cuts off has
+    none. Scores are those of the letters after the thought that is written about this very canvas: differentiable with
+    the thought held.
+    """
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return CLOSE, OPENING_TAG
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        """(B, 3, H, W) and one question per row -> (B, K) letter logits after what each row thinks, cut off or not."""
+        return self.scores_after(canvas, questions, self.write(canvas, questions))
+
+    @torch.no_grad()
+    def decide(self, canvas: torch.Tensor, questions: Sequence[Question]) -> Answers:
+        """(B, 3, H, W) and one question per row -> answers, log-probabilities, and texts with the letter at their end.
+
+        A thought that was cut off has neither answer nor log-probabilities.
+        """
+        written = self._written(canvas, questions)
+        scores = self.scores_after(canvas, questions, [text for text, _ in written])
+        found = [self._decided(*row) for row in zip(written, scores, questions, strict=True)]
+        predictions, log_probs, texts = zip(*found, strict=True)
+        return Answers(predictions=list(predictions), log_probs=list(log_probs), texts=list(texts))
+
+    @torch.no_grad()
+    def official_decide(self, image: Image.Image, question: Question) -> Answers:
+        """The same by the untouched path: 8-bit image at its own size, whole processor, model with its full head."""
+        written = self._officially_written(image, question)
+        behind = self.thought.own(self.before_letter(written[0], question).removeprefix(OPEN * self.thought.opened))
+        inputs, _ = official_inputs(self.processor, image, self.prompt(question, "") + behind)
+        logits = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
+        scores = logits[self.letters(len(question.options)).to(logits.device)].float()
+        prediction, log_probs, text = self._decided(written, scores, question)
+        return Answers(predictions=[prediction], log_probs=[log_probs], texts=[text])
+
+    def _decided(
+        self, written: tuple[str, bool], scores: torch.Tensor, question: Question
+    ) -> tuple[int | None, list[float] | None, str]:
+        text, ended = written
+        if not ended:
+            return None, None, text
+        log_probs = scores[: len(question.options)].float().log_softmax(0)
+        best = int(log_probs.argmax())
+        closing = f" {CLOSING_TAG}" * opens_answer(self.template)
+        return best, log_probs.tolist(), f"{self.before_letter(text, question)} {question.letters[best]}{closing}"
+
+    def read(self, text: str, question: Question) -> int | None:
+        """The option whose letter stands behind the cue at the end of a text of `decide`; None: its thought was cut."""
+        letter = re.search(rf"{re.escape(self.template.cue)} ([A-Z])(?: {CLOSING_TAG})?\Z", text)
+        return None if letter is None or is_open(text) else question.letters.find(letter[1])
+
+    def take_shortcuts(self, questions: Sequence[Question] = (), size: tuple[int, int] | None = None) -> None:
+        """Take none: they are proved for prompts, which a thought makes longer."""
+
+
+class _Stopped:
+    """Stops a row where its writer says so, whatever the tokenizer makes of the tags.
 
     (transformers' `stop_strings` needs a vocabulary whose tokens join without blanks.)
     """
 
-    def __init__(self, tokenizer: Any, start: int) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, writer: Writer, start: int) -> None:
+        self.writer = writer
         self.start = start
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        last = max(self.start, input_ids.shape[1] - len(CLOSING_TAG))
-        texts = self.tokenizer.batch_decode(input_ids[:, last:], skip_special_tokens=True)
-        return torch.tensor([CLOSING_TAG in text for text in texts], device=input_ids.device)
+        writer, written = self.writer, input_ids[:, self.start :].tolist()
+        window = max(map(len, (*writer.stops, writer.thought.closing)))  # in tokens: none is shorter than a character
+        ended = (
+            any(stop in writer.told(row[-window:]) for stop in writer.stops) and writer.has_stopped(writer.told(row))
+            for row in written
+        )
+        return torch.tensor(list(ended), device=input_ids.device)
+
+
+def _turn_ends(settings: Any, processor: Any, control: set[str], closing: str) -> list[int]:
+    """The tokens that end a turn: those of the generation settings, the tokenizer's, and the chat template's.
+
+    The last is the control token that the template writes right behind an answer.
+    """
+    tokenizer, listed = processor.tokenizer, settings.eos_token_id
+    ends = {*(listed if isinstance(listed, (list, tuple)) else [listed]), tokenizer.eos_token_id}
+    behind = turn_end(processor)
+    written = max((token for token in control if behind.startswith(token)), key=len, default="")
+    if written and written not in closing:
+        ends.add(tokenizer.convert_tokens_to_ids(written))
+    return sorted(int(token) for token in ends if token is not None)
 
 
 class _Sampler:

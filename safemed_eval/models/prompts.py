@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +14,10 @@ from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
 from safemed_eval.faults import faults_of_the_model
 
-Readout = Literal["choice", "generate"]
+Readout = Literal["choice", "generate", "think-choice"]
+
+CLOCK = datetime(2026, 1, 1)
+"""What a chat template that writes the date is told: the same on every day, so that runs repeat, and compare."""
 
 MAX_TOKENS = 10**6
 """Of one answer; no model writes more."""
@@ -58,6 +64,7 @@ TEMPLATES = {
 }
 """`think` and `instruct` are the two variants of Med-R1 (arXiv:2503.13939), in our words; a checkpoint that was
 trained on other words is asked with `--template FILE`."""
+_DEFAULTS: Mapping[Readout, str] = {"choice": "letter", "generate": "instruct", "think-choice": "think"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +72,13 @@ class Asking:
     """How a checkpoint is asked.
 
     Args:
-        readout: `choice` reads the letter after the template's cue in one forward; `generate` lets the model write.
+        readout: `choice` reads the letter after the template's cue in one forward. `generate` lets the model write, and
+            parses it. `think-choice` lets it write its thought, and reads the letter after that as `choice` does.
         template: None leaves it to the checkpoint: see `Source.asked`.
-        max_new_tokens: where a generated answer is cut off.
+        max_new_tokens: where a generated answer, or thought, is cut off.
         temperature: 0 is greedy decoding; above, each row is sampled with noise of its own.
         seed: of that noise.
+        clock: the moment that the checkpoint's chat template is told, as ISO 8601; None where it does not ask.
     """
 
     readout: Readout = "choice"
@@ -77,6 +86,7 @@ class Asking:
     max_new_tokens: int = 512
     temperature: float = 0.0
     seed: int = 0
+    clock: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_new_tokens <= MAX_TOKENS:
@@ -90,15 +100,15 @@ class Asking:
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers."""
-        found = asdict(self)
-        if self.readout == "choice":
-            return {"readout": self.readout, "template": found["template"]}
-        return found if self.temperature else {key: value for key, value in found.items() if key != "seed"}
+        idle = {"max_new_tokens", "temperature", "seed"} if self.readout == "choice" else set()
+        idle |= set() if self.temperature else {"seed"}
+        idle |= set() if self.clock else {"clock"}
+        return {key: value for key, value in asdict(self).items() if key not in idle}
 
 
 def default_template(readout: Readout) -> Template:
     """How a checkpoint is asked of which nothing is known."""
-    return TEMPLATES["instruct" if readout == "generate" else "letter"]
+    return TEMPLATES[_DEFAULTS[readout]]
 
 
 def thinks(template: Template) -> bool:
@@ -135,24 +145,41 @@ def read_template(name: str) -> Template:
 def render(processor: Any, text: str) -> str:
     """The prompt for this user's turn, up to the beginning of the model's turn, by the checkpoint's chat template.
 
-    A checkpoint without a chat template (a base model) gets its image token and the text on lines of their own.
+    It depends on the text alone: a template that writes the date writes that of CLOCK, and one that draws at random
+    draws the same each time. A checkpoint without a chat template (a base model) gets its image token and the text on
+    lines of their own.
 
     Raises:
         CheckpointError: it has neither a chat template nor an image token.
         ModelOutputError: its chat template fails.
     """
     if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        message = [{"role": "user", "content": content}]
         with faults_of_the_model("the chat template"):
-            prompt: str = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-        return prompt
+            return conversation(processor, [user_turn(text)], add_generation_prompt=True)
     if getattr(processor, "image_token", None) is None:
         raise CheckpointError(
             f"{type(processor).__name__} has neither a chat template nor an image token; save a chat_template.jinja "
             "beside the model"
         )
     return f"{processor.image_token}\n{text}\n"
+
+
+def user_turn(text: str) -> dict[str, Any]:
+    """The user's message: an image, then a text."""
+    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+
+
+def conversation(processor: Any, messages: Sequence[Mapping[str, Any]], **settings: Any) -> str:
+    """These messages by the chat template, whose clock stands still and whose draws repeat; `settings` are its own."""
+    if "strftime_now" in str(processor.chat_template):
+        settings["strftime_now"] = CLOCK.strftime
+    drawn = random.getstate()
+    random.seed(0)  # jinja's `random` and `lipsum` draw from Python's own generator
+    try:
+        found: str = processor.apply_chat_template(list(messages), tokenize=False, **settings)
+    finally:
+        random.setstate(drawn)
+    return found
 
 
 def template_sha256(processor: Any) -> str | None:

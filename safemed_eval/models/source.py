@@ -13,7 +13,7 @@ from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
 from safemed_eval.models._files import factory_identity, hash_files, read_json, refuse_damaged
 from safemed_eval.models.denoiser_source import DenoiserSource, resolve_denoiser
-from safemed_eval.models.prompts import Asking, Template, default_template
+from safemed_eval.models.prompts import CLOCK, Asking, Template, default_template
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -24,6 +24,7 @@ SEEN_BY_NAME = "seen_by_name"
 
 _BUILTIN = Path(__file__).parent / "builtin"
 _TOKENIZERS = ("tokenizer.json", "tekken.json", "vocab.*", "*.model", "*.tiktoken", "merges.txt")
+_TEMPLATES = ("*.jinja", "chat_template.json", "tokenizer_config.json", "processor_config.json")
 _CONFIG_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
@@ -101,7 +102,8 @@ class Source:
         """
         asking = asking or Asking()
         default = default_template("generate" if to_train else asking.readout)
-        return replace(asking, template=asking.template or self.template or default)
+        clock = CLOCK.isoformat() if self._asks_for_the_date else None
+        return replace(asking, template=asking.template or self.template or default, clock=clock)
 
     @property
     def trained(self) -> dict[str, Any] | None:
@@ -145,6 +147,13 @@ class Source:
                 raise CheckpointError(f"{folder / ABOUT}: does not say what it was trained on: {error}") from None
             found.append((name, digests if digests.is_file() else None, tuple(str(data) for data in named if data)))
         return found
+
+    @property
+    def _asks_for_the_date(self) -> bool:
+        """Whether a chat template in its files, or in those of its base, reads the clock."""
+        folders = [one.folder for one in (self, self.base) if one and one.folder]
+        files = [file for folder in folders for pattern in _TEMPLATES for file in folder.glob(pattern)]
+        return any(b"strftime_now" in file.read_bytes() for file in files)
 
     @property
     def _about(self) -> dict[str, Any] | None:

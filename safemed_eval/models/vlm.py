@@ -32,6 +32,7 @@ from safemed_eval.models.shortcuts import (
     last_token_only,
     packed_images,
 )
+from safemed_eval.models.thoughts import find_thought
 
 _Tensors = Mapping[str, torch.Tensor]
 _TEXTS_KEPT = 4096
@@ -67,6 +68,7 @@ class VLM:
         self.processor = processor
         self.template = asking.template or default_template(asking.readout)
         self.asking = replace(asking, template=self.template)
+        self.thought = find_thought(processor)
         self._head = find_head(model)
         self._forward = set(inspect.signature(model.forward).parameters)
         tokenizer = processor.tokenizer
@@ -131,7 +133,7 @@ class VLM:
 
     def _scores(self, canvas: torch.Tensor, prompts: Sequence[str], options: int) -> torch.Tensor:
         inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts, checked=False)
-        return self._letter_logits(inputs, options)
+        return self._letter_logits(inputs, options, self.shortcuts)
 
     @torch.no_grad()
     def refuse_pixels(self, canvas: torch.Tensor, question: Question) -> None:
@@ -232,18 +234,25 @@ class VLM:
             "attn": getattr(self.model.config, "_attn_implementation", None),
             "quantization": _quantization(self.model.config),
             "chat_template_sha256": template_sha256(self.processor),
+            "thought": [self.thought.opening, self.thought.closing],
             "shortcuts": list(self.shortcuts),
             "prompt": self.prompt(question, self.template.cue if self.asking.readout == "choice" else ""),
         }
 
     def prompt(self, question: Question, cue: str) -> str:
-        """The rendered prompt, with these words as the beginning of the model's turn.
+        """The rendered prompt, with these words as the beginning of the model's turn; see `after_thought`.
 
         Raises:
             DataError: the question holds a control token of the checkpoint, which would rewrite the prompt.
         """
         self.refuse_control_tokens(question)
-        return render(self.processor, self.template.wording(question)) + cue
+        prompt = render(self.processor, self.template.wording(question))
+        return prompt + (self.after_thought + cue if cue else "")
+
+    @property
+    def after_thought(self) -> str:
+        """What closes a thought that the chat template has opened, in the checkpoint's own way; else nothing."""
+        return self.thought.end if self.thought.opened else ""
 
     def askable(self, questions: Iterable[Question]) -> list[Question]:
         """Those of the questions that hold no control token of the checkpoint."""
@@ -341,14 +350,16 @@ class VLM:
             for name, value in inputs.items()
         }
 
-    def _letter_logits(self, inputs: Mapping[str, Any], options: int) -> torch.Tensor:
+    def _letter_logits(
+        self, inputs: Mapping[str, Any], options: int, shortcuts: Sequence[str] = ()
+    ) -> torch.Tensor:
         last = {"logits_to_keep": 1} if "logits_to_keep" in self._forward else {}
         cache: dict[str, Any] = {"use_cache": False}
         if PREFIX in inputs:
             kept: Prefix = inputs[PREFIX]
             cache = {"use_cache": True, cache_argument(self.model): kept.cache(len(inputs["input_ids"]))}
-        narrow = last_token_only(self.model) if LAST_LAYER in self.shortcuts else nullcontext()
-        packed = packed_images(self.model) if PACKED in self.shortcuts else nullcontext()
+        narrow = last_token_only(self.model) if LAST_LAYER in shortcuts else nullcontext()
+        packed = packed_images(self.model) if PACKED in shortcuts else nullcontext()
         with letters_only(self._head, self.letters(options)), narrow, packed:
             plain = {name: value for name, value in inputs.items() if name != PREFIX}
             logits: torch.Tensor = self.model(**plain, **cache, **last).logits[:, -1]

@@ -29,7 +29,8 @@ class Scorer(Protocol):
     [0, K], K for "no answer": it can be answered with and certified, but not attacked. One that writes has
     `write(canvas, questions)` -> B texts; they are its answers and votes; `scores`, if it has that too, is attacked,
     and `text_log_probs(canvas, questions, texts)` -> (B,), the mean log-probability of each text's tokens, by the
-    adaptive attack.
+    adaptive attack. One that decides on an option after it has written has `decide(canvas, questions)` -> Answers with
+    texts, too, and `read(text, question)`, which finds the option in such a text.
     """
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
@@ -108,9 +109,12 @@ class Waist:
         if self.writes:
             shown = self.denoised(canvas)
             with _asked(shown):
-                texts = self.scorer.write(shown, questions)
+                if hasattr(self.scorer, "decide"):
+                    answers: Answers = self.scorer.decide(shown, questions)
+                else:
+                    answers = _read(self.scorer.write(shown, questions), questions)
             self.forwards += len(canvas)
-            return _read(texts, questions)
+            return answers
         if self.differentiable:
             return _likeliest(self.classify(questions)(canvas), questions)
         votes = [int(self.vote(q)(row[None])) for row, q in zip(canvas, questions, strict=True)]
@@ -146,6 +150,9 @@ class Waist:
         """
         self.forwards += 1
         with faults_of_the_model():
+            if hasattr(self.scorer, "official_decide"):
+                decided: Answers = self.scorer.official_decide(image, question)
+                return decided
             if self.writes:
                 return _read([self.scorer.official_write(image, question)], [question])
             scores: torch.Tensor = self.scorer.official_scores(image, question)
@@ -190,6 +197,9 @@ class _BoundClassify:
         with _asked(shown):
             scores = _tensor(self._waist.scorer.scores(shown, self._questions), "scores")
         self._waist.forwards += len(canvas)
+        return self._log_probs(canvas, scores)
+
+    def _log_probs(self, canvas: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if scores.ndim != 2 or len(scores) != len(canvas) or scores.shape[1] < self._width:
             raise ModelOutputError(
                 f"the model returned scores of shape {tuple(scores.shape)}, expected ({len(canvas)}, {self._width})"
@@ -211,11 +221,30 @@ class _BoundReasons(_BoundClassify):
         return texts
 
     def read(self, texts: Sequence[str]) -> list[int | None]:
-        return [parse(text, question) for text, question in zip(texts, self._questions, strict=True)]
+        read = getattr(self._waist.scorer, "read", parse)
+        return [read(text, question) for text, question in zip(texts, self._questions, strict=True)]
 
     def retell(self, texts: Sequence[str], options: Sequence[int]) -> list[str]:
         rows = zip(texts, self._questions, options, strict=True)
         return [retell(text, question, option) for text, question, option in rows]
+
+    def after(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        scorer = self._waist.scorer
+        if hasattr(scorer, "scores_after"):
+            shown = self._waist.denoised(canvas)
+            with _asked(shown):
+                scores = _tensor(scorer.scores_after(shown, self._questions, texts), "scores")
+            self._waist.forwards += len(canvas)
+        else:  # the text with each letter in turn: what they have in common cancels out
+            scores = torch.stack([self.likelihood(canvas, self._lettered(texts, i)) for i in range(self._width)], 1)
+        log_probs, broken = self._log_probs(canvas, scores)
+        _refuse(broken, _NOT_FINITE)
+        return log_probs
+
+    def _lettered(self, texts: Sequence[str], option: int) -> list[str]:
+        """Each text with the letter of this option as its answer; of the row's last one where it has fewer."""
+        rows = zip(texts, self._questions, strict=True)
+        return [retell(text, q, min(option, len(q.options) - 1), bent=False) for text, q in rows]
 
     def likelihood(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         shown = self._waist.denoised(canvas)
