@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from safemed_eval.core import Question
+from safemed_eval.models.thoughts import CLOSE, OPEN, canonical
 
 OPENING_TAG, CLOSING_TAG = "<answer>", "</answer>"
 
@@ -77,6 +78,13 @@ def retell(text: str, question: Question, option: int, *, bent: bool = True) -> 
         )
         thought = _STATED.sub(lambda found: _relettered(found, letter), thought)
     return f"{thought}{OPENING_TAG} {letter} {CLOSING_TAG}" if tag >= 0 else f"{thought} {letter}"
+
+
+def curtail(text: str, question: Question, option: int) -> str:
+    """What the model would write if it skipped its rationale: an empty thought where the text has one, this answer."""
+    letter = question.letters[option]
+    thought = f"{OPEN}{CLOSE}" if CLOSE in canonical(text) else ""
+    return f"{thought}{OPENING_TAG} {letter} {CLOSING_TAG}" if OPENING_TAG in text.lower() else f"{thought} {letter}"
 
 
 def _relettered(found: re.Match[str], letter: str) -> str:
