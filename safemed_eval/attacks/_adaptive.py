@@ -133,7 +133,7 @@ class _Climb:
     zeros: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.held, self.steps, self.zeros = ([value] * len(self.ends) for value in (True, 0, 0))
+        self.held, self.steps, self.zeros = [True] * len(self.ends), [0] * len(self.ends), [0] * len(self.ends)
 
     @property
     def left(self) -> list[int]:

@@ -80,7 +80,7 @@ class LoadOptions(FileOptions):
         str | None,
         _model(
             help="How a checkpoint is asked: letter, instruct (asks for <answer> tags), think (for <think> first), or "
-            "a text file. Default: as it was trained, where that is known; else letter, instruct to generate, and think "
+            "a text file. Default: as it was trained, where that is known; else letter, instruct for generate, think "
             "for think-choice."
         ),
     ] = None

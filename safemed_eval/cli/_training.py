@@ -158,6 +158,13 @@ class GroupOptions:
     reward_kept: Annotated[
         float, option(panel="GRPO", help="Weight of keeping the form that the template asks for.")
     ] = 0.2
+    readout: Annotated[
+        Literal["generate", "think-choice"],
+        option(
+            panel="GRPO",
+            help="How the answer of a completion is read: as it is written, or the likeliest letter after its thought.",
+        ),
+    ] = "generate"
     vllm: Annotated[
         Literal["server", "colocate"] | None,
         option(panel="GRPO", help="Have completions written by vLLM, as TRL does it (see TRL's documentation)."),
@@ -197,6 +204,7 @@ def recipe_of(
                 max_new_tokens=groups.max_new_tokens,
                 correct=groups.reward_correct,
                 kept=groups.reward_kept,
+                readout=groups.readout,
                 vllm=groups.vllm,
             ),
             noise_sigma=grammar.number(train.noise_sigma, "--noise-sigma"),

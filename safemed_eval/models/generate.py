@@ -14,10 +14,10 @@ from transformers import GenerationConfig
 
 from safemed_eval.core import Answers, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
-from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG, rationale
+from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG
 from safemed_eval.models.processor import official_inputs
 from safemed_eval.models.prompts import Asking, opens_answer
-from safemed_eval.models.thoughts import CLOSE, OPEN, is_open, turn_end
+from safemed_eval.models.thoughts import CLOSE, is_open
 from safemed_eval.models.vlm import VLM
 from safemed_eval.seeds import generator
 
@@ -30,8 +30,7 @@ class Writer(VLM):
 
     Decoding is ours: what the checkpoint's own generation settings prefer (sampling, penalties) is left out. Rows go
     through the model together with a KV cache, and each ends at its closing answer tag, at `max_new_tokens`, or where
-    a turn ends by its generation settings, its tokenizer or its chat template. In texts, the marks of its thought are
-    `<think>` and `</think>`, whatever they are in the checkpoint, and one that the prompt has opened is opened.
+    a turn ends; see `Turn` for that and for how texts mark a thought.
 
     Sampling adds Gumbel noise to the logits divided by the temperature and takes the largest, which draws from their
     softmax. The noise is seeded by the seed, the question and the pixels of the row: the same row is answered alike
@@ -42,7 +41,7 @@ class Writer(VLM):
         super().__init__(model, processor, asking)
         self._causal = False
         tokenizer = processor.tokenizer
-        self._ends_turn = _turn_ends(model.generation_config, processor, self._control, self.thought.closing)
+        self._ends_turn = self.turn.ends(model.generation_config)
         model.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=asking.max_new_tokens,
@@ -61,46 +60,11 @@ class Writer(VLM):
         inputs = self._inputs(canvas, [self.prompt(question, "") for question in questions], positions=False)
         return self._generate(inputs, [self._rng(q, row) for q, row in zip(questions, canvas, strict=True)])
 
-    def scores_after(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
-        """Letter logits after what each row thought: the cue follows the thought, and the letter the cue.
-
-        Args:
-            canvas: (B, 3, H, W) pixels in [0, 1] units; the logits are differentiable in them, with the texts held.
-            texts: one a row, as `write` returns them, with an answer or without.
-        Returns:
-            (B, K), at least float32.
-        """
-        befores = [self.before_letter(text, question) for text, question in zip(texts, questions, strict=True)]
-        forced = [self._tokens(before) for before in befores]
-        inputs = self._inputs(canvas, [self.prompt(q, "") for q in questions], positions=True, written=forced)
-        return self._letter_logits(inputs, max(len(q.options) for q in questions))
-
-    def before_letter(self, text: str, question: Question) -> str:
-        """What the model's turn says up to the option letter: the text's thought, closed, and the template's cue.
-
-        The thought of a text without think tags is what stands before its answer, or all of one that has no answer.
-        """
-        if is_open(text):
-            return f"{text.rstrip()}{self.thought.told(self.thought.end)}{self.template.cue}"
-        if CLOSE in text:
-            thought = text[: text.rindex(CLOSE) + len(CLOSE)]
-            return f"{thought}{self.thought.behind}{self.template.cue}"
-        at = text.lower().find(OPENING_TAG)
-        said = text[:at] if at >= 0 else rationale(text, question) or ""
-        return f"{said.strip()}\n{self.template.cue}" if said.strip() else self.template.cue
-
-    def _tokens(self, text: str) -> tuple[int, ...]:
-        """The tokens that the model would have written a text with; control tokens are left out, but for its marks."""
-        own = self.thought.own(text.removeprefix(OPEN) if self.thought.opened else text)
-        for token in self._control:  # an image token would ask for an image
-            own = own if token in self.thought.opening + self.thought.closing else own.replace(token, "")
-        return tuple(self.processor.tokenizer(own, add_special_tokens=False)["input_ids"])
-
     def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
         """(B, 3, H, W), a question and a text per row -> (B,) mean log-probability of the text's tokens, forced."""
         if not self._causal:
             self._refuse_reading_ahead(canvas[:1], questions[0])
-        written = [self._tokens(text) for text in texts]
+        written = [self.turn.tokens(text) for text in texts]
         logits = self._forced(canvas, questions, written)
         rows = [
             -F.cross_entropy(one[-len(tokens) - 1 : -1].float(), torch.tensor(tokens, device=one.device))
@@ -164,9 +128,7 @@ class Writer(VLM):
         """Whether a row that has written this is done."""
         return any(stop in text and not is_open(text[: text.rindex(stop) + len(stop)]) for stop in self.stops)
 
-    def _generate(
-        self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]
-    ) -> list[tuple[str, bool]]:
+    def _generate(self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]) -> list[tuple[str, bool]]:
         start = inputs["input_ids"].shape[1]
         ids = self.model.generate(
             **inputs,
@@ -176,17 +138,9 @@ class Writer(VLM):
         found = []
         for row in ids[:, start:].tolist():
             end = next((place for place, token in enumerate(row) if token in self._ends_turn), None)
-            text = self.told(row[:end])
+            text = self.turn.told(row[:end])
             found.append((text, end is not None or self.has_stopped(text)))
         return found
-
-    def told(self, tokens: Sequence[int]) -> str:
-        """What tokens say that the model has written. Control tokens are part of it, but for padding."""
-        tokenizer = self.processor.tokenizer
-        idle = {tokenizer.pad_token_id, tokenizer.bos_token_id}
-        kept = [token for token in tokens if token not in idle]
-        text = self.thought.told(tokenizer.decode(kept, skip_special_tokens=False))
-        return f"{OPEN}{text}" if self.thought.opened else text
 
 
 class Thinker(Writer):
@@ -226,7 +180,7 @@ class Thinker(Writer):
     def official_decide(self, image: Image.Image, question: Question) -> Answers:
         """The same by the untouched path: 8-bit image at its own size, whole processor, model with its full head."""
         written = self._officially_written(image, question)
-        behind = self.thought.own(self.before_letter(written[0], question).removeprefix(OPEN * self.thought.opened))
+        behind = self.turn.own(self.turn.before_letter(written[0], question))
         inputs, _ = official_inputs(self.processor, image, self.prompt(question, "") + behind)
         logits = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
         scores = logits[self.letters(len(question.options)).to(logits.device)].float()
@@ -242,7 +196,7 @@ class Thinker(Writer):
         log_probs = scores[: len(question.options)].float().log_softmax(0)
         best = int(log_probs.argmax())
         closing = f" {CLOSING_TAG}" * opens_answer(self.template)
-        return best, log_probs.tolist(), f"{self.before_letter(text, question)} {question.letters[best]}{closing}"
+        return best, log_probs.tolist(), f"{self.turn.before_letter(text, question)} {question.letters[best]}{closing}"
 
     def read(self, text: str, question: Question) -> int | None:
         """The option whose letter stands behind the cue at the end of a text of `decide`; None: its thought was cut."""
@@ -264,27 +218,13 @@ class _Stopped:
         self.start = start
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        writer, written = self.writer, input_ids[:, self.start :].tolist()
-        window = max(map(len, (*writer.stops, writer.thought.closing)))  # in tokens: none is shorter than a character
+        writer, told, written = self.writer, self.writer.turn.told, input_ids[:, self.start :].tolist()
+        window = max(map(len, (*writer.stops, writer.turn.thought.closing)))  # a token has at least one character
         ended = (
-            any(stop in writer.told(row[-window:]) for stop in writer.stops) and writer.has_stopped(writer.told(row))
+            any(stop in told(row[-window:]) for stop in writer.stops) and writer.has_stopped(told(row))
             for row in written
         )
         return torch.tensor(list(ended), device=input_ids.device)
-
-
-def _turn_ends(settings: Any, processor: Any, control: set[str], closing: str) -> list[int]:
-    """The tokens that end a turn: those of the generation settings, the tokenizer's, and the chat template's.
-
-    The last is the control token that the template writes right behind an answer.
-    """
-    tokenizer, listed = processor.tokenizer, settings.eos_token_id
-    ends = {*(listed if isinstance(listed, (list, tuple)) else [listed]), tokenizer.eos_token_id}
-    behind = turn_end(processor)
-    written = max((token for token in control if behind.startswith(token)), key=len, default="")
-    if written and written not in closing:
-        ends.add(tokenizer.convert_tokens_to_ids(written))
-    return sorted(int(token) for token in ends if token is not None)
 
 
 class _Sampler:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
@@ -171,15 +172,30 @@ def user_turn(text: str) -> dict[str, Any]:
 
 def conversation(processor: Any, messages: Sequence[Mapping[str, Any]], **settings: Any) -> str:
     """These messages by the chat template, whose clock stands still and whose draws repeat; `settings` are its own."""
-    if "strftime_now" in str(processor.chat_template):
-        settings["strftime_now"] = CLOCK.strftime
-    drawn = random.getstate()
-    random.seed(0)  # jinja's `random` and `lipsum` draw from Python's own generator
-    try:
+    with _frozen():
         found: str = processor.apply_chat_template(list(messages), tokenize=False, **settings)
-    finally:
-        random.setstate(drawn)
     return found
+
+
+class _Stopped(datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> Self:
+        return cls.fromisoformat(CLOCK.isoformat())
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """Templates have a clock, `strftime_now`, and draw (`random`, `lipsum`) from Python's own generator."""
+    from transformers.utils import chat_template_utils
+
+    drawn, clock = random.getstate(), chat_template_utils.datetime
+    random.seed(0)
+    vars(chat_template_utils)["datetime"] = _Stopped
+    try:
+        yield
+    finally:
+        vars(chat_template_utils)["datetime"] = clock
+        random.setstate(drawn)
 
 
 def template_sha256(processor: Any) -> str | None:

@@ -94,7 +94,7 @@ def find_thought(processor: Any) -> Thought:
 
 
 def turn_end(processor: Any) -> str:
-    """What the chat template writes behind an answer: it begins with what ends a turn. Empty where it cannot be told."""
+    """What the chat template writes behind an answer, which begins with what ends a turn; empty where it shows none."""
     return _answered(processor).rpartition(_ANSWER)[2].strip()
 
 

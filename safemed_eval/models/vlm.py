@@ -32,7 +32,7 @@ from safemed_eval.models.shortcuts import (
     last_token_only,
     packed_images,
 )
-from safemed_eval.models.thoughts import find_thought
+from safemed_eval.models.turn import Turn
 
 _Tensors = Mapping[str, torch.Tensor]
 _TEXTS_KEPT = 4096
@@ -68,12 +68,12 @@ class VLM:
         self.processor = processor
         self.template = asking.template or default_template(asking.readout)
         self.asking = replace(asking, template=self.template)
-        self.thought = find_thought(processor)
         self._head = find_head(model)
         self._forward = set(inspect.signature(model.forward).parameters)
         tokenizer = processor.tokenizer
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._control = {token for token in added | set(tokenizer.all_special_tokens) if token.strip()}
+        self.turn = Turn(processor, self.template, self._control)
         self._letters: dict[int, torch.Tensor] = {}
         self._texts: OrderedDict[tuple[str, int, int], tuple[_Tensors, ImageCall]] = OrderedDict()
         self._batches: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
@@ -134,6 +134,20 @@ class VLM:
     def _scores(self, canvas: torch.Tensor, prompts: Sequence[str], options: int) -> torch.Tensor:
         inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts, checked=False)
         return self._letter_logits(inputs, options, self.shortcuts)
+
+    def scores_after(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
+        """Letter logits after what each row has thought: the cue follows the thought, and the letter the cue.
+
+        Args:
+            canvas: (B, 3, H, W) pixels in [0, 1] units; the logits are differentiable in them, with the texts held.
+            texts: one a row, as `Turn.told` gives them, with an answer or without.
+        Returns:
+            (B, K), at least float32.
+        """
+        befores = [self.turn.before_letter(text, question) for text, question in zip(texts, questions, strict=True)]
+        written = [self.turn.tokens(before) for before in befores]
+        inputs = self._inputs(canvas, [self.prompt(q, "") for q in questions], positions=True, written=written)
+        return self._letter_logits(inputs, max(len(q.options) for q in questions))
 
     @torch.no_grad()
     def refuse_pixels(self, canvas: torch.Tensor, question: Question) -> None:
@@ -234,25 +248,23 @@ class VLM:
             "attn": getattr(self.model.config, "_attn_implementation", None),
             "quantization": _quantization(self.model.config),
             "chat_template_sha256": template_sha256(self.processor),
-            "thought": [self.thought.opening, self.thought.closing],
+            "thought": [self.turn.thought.opening, self.turn.thought.closing],
             "shortcuts": list(self.shortcuts),
             "prompt": self.prompt(question, self.template.cue if self.asking.readout == "choice" else ""),
         }
 
     def prompt(self, question: Question, cue: str) -> str:
-        """The rendered prompt, with these words as the beginning of the model's turn; see `after_thought`.
+        """The rendered prompt, with these words as the beginning of the model's turn.
+
+        A thought that the chat template has opened is closed before them, in the checkpoint's own way.
 
         Raises:
             DataError: the question holds a control token of the checkpoint, which would rewrite the prompt.
         """
         self.refuse_control_tokens(question)
         prompt = render(self.processor, self.template.wording(question))
-        return prompt + (self.after_thought + cue if cue else "")
-
-    @property
-    def after_thought(self) -> str:
-        """What closes a thought that the chat template has opened, in the checkpoint's own way; else nothing."""
-        return self.thought.end if self.thought.opened else ""
+        thought = self.turn.thought
+        return prompt + (thought.end if cue and thought.opened else "") + cue
 
     def askable(self, questions: Iterable[Question]) -> list[Question]:
         """Those of the questions that hold no control token of the checkpoint."""
@@ -350,9 +362,7 @@ class VLM:
             for name, value in inputs.items()
         }
 
-    def _letter_logits(
-        self, inputs: Mapping[str, Any], options: int, shortcuts: Sequence[str] = ()
-    ) -> torch.Tensor:
+    def _letter_logits(self, inputs: Mapping[str, Any], options: int, shortcuts: Sequence[str] = ()) -> torch.Tensor:
         last = {"logits_to_keep": 1} if "logits_to_keep" in self._forward else {}
         cache: dict[str, Any] = {"use_cache": False}
         if PREFIX in inputs:

@@ -105,6 +105,8 @@ class Groups:
         temperature: of sampling.
         max_new_tokens: where a completion is cut off.
         correct, kept: weights of the two rewards, see `rewards`.
+        readout: how the answer of a completion is read for the first of them: parsed as it is written, or the likeliest
+            letter after its thought, which the policy is asked for on the image that the completion is about.
         vllm: TRL's way to have completions written by vLLM, if at all.
     """
 
@@ -114,6 +116,7 @@ class Groups:
     max_new_tokens: int = 256
     correct: float = 1.0
     kept: float = 0.2
+    readout: Literal["generate", "think-choice"] = "generate"
     vllm: Literal["server", "colocate"] | None = None
 
     def __post_init__(self) -> None:

@@ -55,7 +55,9 @@ def completion(item: Item, template: Template) -> str:
     return f"<think> {option} </think>{answer}" if thinks(template) else answer
 
 
-def to_canvas(image: Image.Image) -> torch.Tensor:
-    """The pixels of `picture` again: (3, H, W) float32 in [0, 1]."""
+def to_canvas(image: Image.Image | torch.Tensor) -> torch.Tensor:
+    """The pixels of a row's image again: (3, H, W) float32 in [0, 1] units."""
+    if isinstance(image, torch.Tensor):
+        return image / 255
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 255

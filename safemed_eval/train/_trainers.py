@@ -12,11 +12,13 @@ from transformers.utils import CONFIG_NAME
 from trl import GRPOTrainer, SFTTrainer
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
-from safemed_eval.models.prompts import Template
+from safemed_eval.core import Question
+from safemed_eval.models.thoughts import is_open
+from safemed_eval.models.vlm import VLM
 from safemed_eval.train import rewards
 from safemed_eval.train._recipe import Groups
-from safemed_eval.train._rows import Row
-from safemed_eval.train.adversary import Adversary, Perturbed
+from safemed_eval.train._rows import Row, to_canvas
+from safemed_eval.train.adversary import Adversary, Perturbed, in_eval_mode
 
 _ROWS = "rows"
 _NO_ADVANTAGE = 0.01
@@ -149,17 +151,42 @@ def _perturb(trainer: Any, adversary: Adversary, rows: Sequence[Row]) -> Perturb
     return found
 
 
-def reward_functions(groups: Groups, template: Template) -> tuple[list[Callable[..., list[float]]], list[float]]:
-    """The rewards in the shape that TRL wants, and their weights."""
+def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[float]]], list[float]]:
+    """The rewards in the shape that TRL wants, and their weights. `vlm` is the policy, behind the waist."""
 
-    def correct(completions: Sequence[Any], question: Sequence[Any], label: Sequence[int], **_: Any) -> list[float]:
-        texts = map(_text, completions)
-        return [rewards.correct(*one) for one in zip(texts, question, label, strict=True)]
+    def correct(
+        completion_ids: Sequence[Sequence[int]],
+        question: Sequence[Question],
+        label: Sequence[int],
+        image: Sequence[Any],
+        **_: Any,
+    ) -> list[float]:
+        if groups.readout == "generate":
+            texts = [_told(vlm, tokens) for tokens in completion_ids]
+            return [rewards.correct(*one) for one in zip(texts, question, label, strict=True)]
+        asked = zip(completion_ids, question, label, image, strict=True)
+        with torch.no_grad(), in_eval_mode(vlm.model):
+            return [_chosen(vlm, *one, groups.max_new_tokens) for one in asked]
 
     def kept(completions: Sequence[Any], **_: Any) -> list[float]:
-        return [rewards.kept(_text(one), template) for one in completions]
+        return [rewards.kept(_text(one), vlm.template) for one in completions]
 
     return [correct, kept], [groups.correct, groups.kept]
+
+
+def _chosen(vlm: VLM, tokens: Sequence[int], question: Question, label: int, image: Any, longest: int) -> float:
+    """1 if the gold letter is the likeliest one after what the completion thinks of its image; a cut thought earns 0."""
+    text = _told(vlm, tokens)
+    if len(tokens) >= longest and tokens[-1] not in vlm.turn.ends(vlm.model.generation_config) and is_open(text):
+        return 0.0
+    canvas = to_canvas(image)[None].to(vlm.device)
+    return float(vlm.scores_after(canvas, [question], [text])[0].argmax() == label)
+
+
+def _told(vlm: VLM, tokens: Sequence[int]) -> str:
+    """What a completion says; TRL's own text of it lacks marks of a thought that are special tokens."""
+    ends = vlm.turn.ends(vlm.model.generation_config)
+    return vlm.turn.told([token for token in tokens if token not in ends])
 
 
 def _text(completion: Sequence[Mapping[str, str]]) -> str:

@@ -91,7 +91,7 @@ class Adversary:
             if np.random.default_rng(seed_of(self.seed, "attacked", step, row["id"])).random() < self.threats.share:
                 by_size[row["image"].size].append(place)
         result, clean, attacked = list(rows), list[_Read](), list[_Read]()
-        with _in_eval_mode(self.model.scorer.model):
+        with in_eval_mode(self.model.scorer.model):
             for places in by_size.values():
                 images, before, after = self._search([rows[place] for place in places], attack, step)
                 clean.append(before)
@@ -147,7 +147,8 @@ def _read(classify: Classify, canvas: torch.Tensor, labels: torch.Tensor) -> _Re
 
 
 @contextmanager
-def _in_eval_mode(network: torch.nn.Module) -> Iterator[None]:
+def in_eval_mode(network: torch.nn.Module) -> Iterator[None]:
+    """Ask a network in training as it will be asked when it is judged."""
     training = network.training
     network.eval()
     try:

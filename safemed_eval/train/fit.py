@@ -79,7 +79,7 @@ def fit(
         warnings.simplefilter("ignore")  # what transformers and TRL tell each other
         shared["args"] = _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu")
         if recipe.groups:
-            functions, weights = reward_functions(recipe.groups, template)
+            functions, weights = reward_functions(recipe.groups, vlm)
             shared["args"].reward_weights = weights
             trainer: Any = AdversarialGRPO(reward_funcs=functions, **shared)
         else:

@@ -1,0 +1,328 @@
+"""Where a thought begins and ends, where a turn ends, and prompts that depend on their item alone."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES
+from test_cli import call, summary_of
+
+from safemed_eval import attacks
+from safemed_eval.core import Question
+from safemed_eval.models import Asking, load, resolve, tiny
+from safemed_eval.models.check import check
+from safemed_eval.models.generate import Thinker, _Sampler
+from safemed_eval.models.prompts import CLOCK, TEMPLATES, render
+from safemed_eval.models.thoughts import canonical
+from safemed_eval.models.waist import Waist
+from safemed_eval.runs import read_records
+from safemed_eval.seeds import generator
+
+CASES = Path(__file__).parents[1] / ".." / "shared" / "cases"
+ABC = Question(text="Which?", options=("a lung", "a liver", "an eye"))
+START, END = "<|think_start|>", "<|think_end|>"
+LAST = "{% if add_generation_prompt %}<|im_start|>assistant\n"
+OPENED = f"{LAST}{START}\n"
+"""A generation prompt that opens the thought."""
+REASONED = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.reasoning_content %}OPEN{{ message.reasoning_content }}CLOSE{% endif %}"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}" + LAST + "{% endif %}"
+)
+"""A template that writes the thought of a message between marks of its own."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A tiny checkpoint with these special tokens, and a change of its chat template."""
+
+    def build(tokens: Sequence[str] = (), change: Callable[[str], str] = lambda template: template) -> Path:
+        family = FAMILIES["qwen2_5_vl"]
+        folder = tmp_path_factory.mktemp("thinks") / "model"
+        tiny.build(replace(family, extra_tokens=(*family.extra_tokens, *tokens)), folder)
+        file = folder / "chat_template.jinja"
+        file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+        return folder
+
+    return build
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make rows write these texts, and end their turn with this token."""
+
+    def script(waist: Waist, texts: Sequence[str], end: str = "<|im_end|>") -> None:
+        tokenizer = waist.scorer.processor.tokenizer
+        tokens = [tokenizer(text + end)["input_ids"] for text in texts]
+        asked: dict[str, int] = {}
+
+        def forced(self: object, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            start = asked.setdefault("start", input_ids.shape[1])
+            start = asked["start"] = min(start, input_ids.shape[1])
+            wanted = torch.full_like(scores, -torch.inf)
+            for row in range(len(scores)):
+                ids = tokens[row % len(tokens)]
+                wanted[row, ids[min(input_ids.shape[1] - start, len(ids) - 1)]] = 0.0
+            return wanted
+
+        monkeypatch.setattr(_Sampler, "__call__", forced)
+
+    return script
+
+
+def loaded(folder: Path, **asked: Any) -> Waist:
+    return load(resolve(str(folder)), device="cpu", asking=Asking(**{"max_new_tokens": 200, **asked}))
+
+
+# ------------------------------------------------------------------- marks
+
+
+def reasoned(opening: str, closing: str) -> Callable[[str], str]:
+    return lambda _: REASONED.replace("OPEN", opening).replace("CLOSE", closing)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "change", "marks"),
+    [
+        ((), reasoned("<think>\n", "\n</think>\n\n"), ("<think>", "</think>", "\n</think>\n\n", False)),
+        ((), reasoned("◁think▷", "◁/think▷"), ("◁think▷", "◁/think▷", "◁/think▷", False)),
+        ((), reasoned("<ponder>", "</ponder>\n"), ("<ponder>", "</ponder>", "</ponder>\n", False)),
+        ((), reasoned("<unused94>thought\n", "<unused95>"), ("<unused94>thought", "<unused95>", "<unused95>", False)),
+        ((START, END), lambda template: template, (START, END, f"\n{END}\n\n", False)),
+        ((START, END), lambda t: t.replace(LAST, OPENED), (START, END, f"\n{END}\n\n", True)),
+        (
+            (),
+            lambda t: t.replace(
+                "assistant\n{% endif %}",
+                "assistant\n{% if enable_thinking is defined and not enable_thinking %}[THINK][/THINK] {% endif %}"
+                "{% endif %}",
+            ),
+            ("[THINK]", "[/THINK]", "\n[/THINK] ", False),
+        ),
+        ((), lambda template: template, ("<think>", "</think>", "\n</think>\n\n", False)),
+    ],
+)
+def test_marks_are_those_of_the_template_or_the_tokenizer(
+    made: Callable[..., Path],
+    tokens: Sequence[str],
+    change: Callable[[str], str],
+    marks: tuple[str, str, str, bool],
+) -> None:
+    found = loaded(made(tokens, change)).scorer.turn.thought
+    assert (found.opening, found.closing, found.end, found.opened) == marks
+
+
+def test_thoughts_in_special_tokens_are_no_answers(
+    made: Callable[..., Path], scripted: Callable[..., None], canvases: torch.Tensor
+) -> None:
+    """An option that a thought mentions does not count, whatever marks the thought off and whoever has opened it."""
+    for change, begun in ((lambda template: template, START), (lambda t: t.replace(LAST, OPENED), "")):
+        waist = loaded(made((START, END), change), readout="generate")
+        scripted(
+            waist,
+            [f"{begun}A at first{END}B", f"{begun}The answer is A", f"{begun}</answer> A{END}<answer>C</answer> D"],
+        )
+        found = waist.answer(canvases, [ABC] * 3)
+        assert found.texts == [
+            "<think>A at first</think>B",
+            "<think>The answer is A",
+            "<think></answer> A</think><answer>C</answer>",
+        ]
+        assert found.predictions == [1, None, 2]
+        waist.scorer.text_log_probs(canvases, [ABC] * 3, found.texts)  # and they can be forced on it again
+
+
+def test_no_letter_is_read_inside_an_open_thought(made: Callable[..., Path], canvases: torch.Tensor) -> None:
+    folder = made((START, END), lambda t: t.replace(LAST, OPENED))
+    prompt = loaded(folder).scorer.describe(ABC)["prompt"]
+    assert prompt.endswith(f"<|im_start|>assistant\n{START}\n\n{END}\n\nAnswer:")
+    plain = loaded(made((START, END))).scorer.describe(ABC)["prompt"]
+    assert plain.endswith("<|im_start|>assistant\nAnswer:")
+
+
+def test_case_12_is_read_behind_its_closed_thought() -> None:
+    if not (CASES / "12").is_dir():
+        pytest.skip("the folder of cases is not here")
+    prompt = loaded(CASES / "12" / "think").scorer.describe(ABC)["prompt"]
+    assert prompt.endswith("<think>\n\n</think>\n\nAnswer:")
+
+
+# --------------------------------------------------------------- ends of a turn
+
+
+@pytest.mark.parametrize(
+    ("settings", "behind"),
+    [("<|pad|>", "<|im_end|>"), ("<|im_end|>", "<|im_end|>"), (None, "<|im_end|>"), ("<|im_end|>", "<|stop|>")],
+)
+def test_a_turn_ends_where_settings_tokenizer_or_template_say(
+    made: Callable[..., Path],
+    scripted: Callable[..., None],
+    canvases: torch.Tensor,
+    settings: str | None,
+    behind: str,
+) -> None:
+    folder = made(["<|stop|>"], lambda template: template.replace("<|im_end|>", behind))
+    waist = loaded(folder)
+    ids = waist.scorer.processor.tokenizer.convert_tokens_to_ids
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": settings and [ids(settings)]}))
+    for end in {"<|im_end|>", behind}:
+        waist = loaded(folder, readout="generate", max_new_tokens=30)
+        scripted(waist, [f"B{end}<|im_start|>user A"])
+        assert waist.answer(canvases[:1], [ABC]).texts == ["B"]
+
+
+# ----------------------------------------------------------- choice after the thought
+
+
+def thinking(folder: Path, **asked: Any) -> Waist:
+    return loaded(folder, readout="think-choice", **asked)
+
+
+def test_letters_are_scored_after_the_thought(
+    made: Callable[..., Path], scripted: Callable[..., None], canvases: torch.Tensor
+) -> None:
+    """The scores are those of one forward over prompt, thought and cue, whatever the model would have said behind."""
+    waist = thinking(made())
+    assert isinstance(waist.scorer, Thinker)
+    scripted(waist, ["<think>A lung.</think><answer> B </answer>"])
+    found = waist.answer(canvases, [ABC] * 3)
+    vlm = waist.scorer
+    for row, canvas in enumerate(canvases):
+        inputs = vlm._inputs(canvas[None], [vlm.prompt(ABC, "") + "<think>A lung.</think>\n\n<answer>"], positions=True)
+        expected = vlm.model(**inputs, use_cache=False).logits[0, -1, vlm.letters(3)].float().log_softmax(0)
+        assert found.log_probs is not None and found.texts is not None
+        assert torch.allclose(torch.tensor(found.log_probs[row]), expected, atol=1e-5)
+        letter = "ABC"[int(expected.argmax())]
+        assert found.texts[row] == f"<think>A lung.</think>\n\n<answer> {letter} </answer>"
+    assert found.predictions == waist.classify([ABC] * 3)(canvases).argmax(1).tolist()
+    assert found.predictions == waist.vote(ABC)(canvases).tolist()
+    bound = waist.classify([ABC] * 3)
+    assert bound.read(found.texts) == found.predictions  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "turn"),
+    [
+        ("<think>So", None),  # cut off
+        ("<think>So<|im_end|>", "<think>So\n</think>\n\n<answer>"),
+        ("I see a lung. <answer> A", "I see a lung.\n<answer>"),
+        ("B<|im_end|>", "<answer>"),
+    ],
+)
+def test_every_thought_that_ends_has_an_answer(
+    made: Callable[..., Path], scripted: Callable[..., None], canvases: torch.Tensor, text: str, turn: str | None
+) -> None:
+    waist = thinking(made(), max_new_tokens=40)
+    scripted(waist, [text + "." * 60], end="")
+    found = waist.answer(canvases[:1], [ABC])
+    assert found.predictions is not None and found.texts is not None and found.log_probs is not None
+    if turn is None:
+        assert found.predictions == [None] and found.log_probs == [None] and found.texts[0].startswith("<think>So")
+        assert waist.vote(ABC)(canvases[:1]).tolist() == [3], "no answer"
+    else:
+        assert found.predictions[0] in range(3)
+        assert found.texts[0] == f"{turn} {'ABC'[found.predictions[0]]} </answer>"
+
+
+def test_gradients_are_exact_given_the_thought(
+    made: Callable[..., Path], scripted: Callable[..., None], canvases: torch.Tensor
+) -> None:
+    """Against the difference quotient of the log-probability in a random direction."""
+    waist = thinking(made())
+    scripted(waist, ["<think>A lung.</think>"])
+    waist.scorer.model.double()
+    x = canvases[:1].double().requires_grad_()
+    (slope,) = torch.autograd.grad(waist.scorer.scores(x, [ABC]).log_softmax(1)[0, 0], x)
+    way = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    step = 1e-3  # the processor computes in float32
+    with torch.no_grad():
+        up, down = (waist.scorer.scores(x + sign * step * way, [ABC]).log_softmax(1)[0, 0] for sign in (1, -1))
+    assert float((slope * way).sum()) == pytest.approx(float((up - down) / (2 * step)), rel=1e-2)
+
+
+def test_what_a_model_thinks_of_an_image_cannot_ask_for_another(
+    made: Callable[..., Path], scripted: Callable[..., None], canvases: torch.Tensor
+) -> None:
+    waist = thinking(made())
+    scripted(waist, ["<think>like <|image_pad|> this</think>"])
+    assert waist.answer(canvases[:1], [ABC]).predictions[0] in range(3)
+
+
+def test_checks_attacks_and_certificates_take_a_thinker(
+    made: Callable[..., Path], scripted: Callable[..., None], canvases: torch.Tensor
+) -> None:
+    waist = thinking(made())
+    scripted(waist, ["<think>A lung.</think>"])
+    findings = {one.name: one.status for one in check(waist, (56, 56))}
+    assert "fail" not in findings.values() and findings["writes"] == "pass", findings
+    labels = torch.tensor(waist.answer(canvases, [ABC] * 3).predictions)
+    for spec in ("pgd:eps=8/255,steps=3", "adaptive:eps=8/255,steps=2"):
+        rngs = [generator("cpu", 0, row) for row in range(3)]
+        found = attacks.parse(spec)(waist.classify([ABC] * 3), canvases, labels, rngs)
+        before, after = (
+            waist.classify([ABC] * 3)(x).gather(1, labels[:, None]).sum() for x in (canvases, found.canvas)
+        )
+        assert after < before, spec
+
+
+def test_think_choice_from_the_command_line(made: Callable[..., Path], table: Path, tmp_path: Path) -> None:
+    asked = ["--model", made(), "--data", f"table:{table}", "--canvas", "56x56", "--readout", "think-choice"]
+    asked += ["--max-new-tokens", 5, "--limit", 4]
+    summary_of("evaluate", *asked, "--attack", "fgsm:eps=8/255", "--out", tmp_path / "a")
+    records = read_records(tmp_path / "a")
+    for record in records:
+        assert (record["prediction"] is None) == (record["log_probs"] is None)
+        if record["prediction"] is not None:
+            assert record["prediction"] == max(range(3), key=record["log_probs"].__getitem__)
+    found = summary_of("certify", *asked, "--sigma", 0.25, "--n", 10, "--n0", 4, "--out", tmp_path / "b")
+    assert found["items"] == 4
+    code, text = call("report", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "report")
+    assert code == 0, text
+
+
+# ------------------------------------------------------- prompts depend on their item alone
+
+
+CLOCKED = "Today is {{ strftime_now('%d %b %Y, %H:%M:%S.%f') }}. {{ ['red', 'green', 'blue', 'grey'] | random }}\n"
+
+
+def test_a_template_that_writes_the_date_or_draws_gives_one_prompt(made: Callable[..., Path]) -> None:
+    folder = made((), lambda template: CLOCKED * 8 + template)
+    scorer = loaded(folder).scorer
+    random.seed(1)
+    state = random.getstate()
+    first = render(scorer.processor, "Which?")
+    assert random.getstate() == state, "nobody else's draws change"
+    random.seed(2)
+    assert render(scorer.processor, "Which?") == first and f"Today is {CLOCK:%d %b %Y}, 00:00:00.000000." in first
+    assert len(set(first.split("Which?")[0].split("Today is")[1:])) > 1, "the draws of one prompt still differ"
+
+
+def test_the_date_that_a_template_is_told_is_recorded_and_compared(
+    made: Callable[..., Path], table: Path, tmp_path: Path
+) -> None:
+    plain, clocked = made(), made((), lambda template: CLOCKED + template)
+    assert resolve(str(plain)).asked().clock is None
+    assert resolve(str(clocked)).asked(Asking(template=TEMPLATES["letter"])).clock == CLOCK.isoformat()
+    for name, folder in (("plain", plain), ("clocked", clocked)):
+        asked = ["--model", folder, "--data", f"table:{table}", "--canvas", "56x56", "--out", tmp_path / name]
+        code, text = call("evaluate", *asked, "--attack", "clean")
+        assert code == 0, text
+    spec = json.loads((tmp_path / "clocked" / "run.json").read_text())["spec"]
+    assert spec["asking"]["clock"] == CLOCK.isoformat()
+    code, text = call("compare", tmp_path / "plain", tmp_path / "clocked")
+    assert code == 2 and "asking.clock" in text
+
+
+def test_marks_of_every_known_family_are_told_alike() -> None:
+    assert canonical("◁think▷x◁/think▷y") == canonical("[THINK]x[/THINK]y") == "<think>x</think>y"
