@@ -202,6 +202,31 @@ def test_the_form_is_that_of_the_template() -> None:
     assert rewards.kept("<answer> B </answer>", TEMPLATES["letter"]) == 0
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_choice_after_the_thought_is_rewarded_by_what_the_letters_score(adversary: Adversary, noisy: bool) -> None:
+    """On the image that the completion is about, whatever answer is written; a thought that is cut off earns nothing."""
+    vlm = adversary.model.scorer
+    (correct, _), _ = _trainers.reward_functions(Groups(size=2, readout="think-choice"), vlm)
+    rows = replace(adversary, threats=None, noise_sigma=0.1).perturb(ROWS).rows if noisy else ROWS
+    tokenizer = vlm.processor.tokenizer
+    thought = "<think> bright </think>"
+    written = [tokenizer(f"{thought}<answer> {letter} </answer>")["input_ids"] for letter in "ABCDAB"]
+    columns = {name: [row[name] for row in rows] for name in ("question", "image")}
+    canvas = torch.stack([to_canvas(row["image"]) for row in rows])
+    with torch.no_grad():
+        best = vlm.scores_after(canvas, columns["question"], [thought] * 6).argmax(1).tolist()
+    assert correct(completion_ids=written, label=best, **columns) == [1.0] * 6
+    assert correct(completion_ids=written, label=[(one + 1) % 4 for one in best], **columns) == [0.0] * 6
+    cut, ended = (
+        tokenizer("<think> bright")["input_ids"],
+        [*tokenizer("<think> bright")["input_ids"], tokenizer.eos_token_id],
+    )
+    assert correct(completion_ids=[cut] * 6, label=best, **columns) == [0.0] * 6
+    with torch.no_grad():
+        best = vlm.scores_after(canvas, columns["question"], ["<think> bright"] * 6).argmax(1).tolist()
+    assert correct(completion_ids=[ended] * 6, label=best, **columns) == [1.0] * 6
+
+
 class CaughtError(Exception):
     pass
 
@@ -245,7 +270,10 @@ def test_advantages_by_hand(train: Callable[..., Path], monkeypatch: pytest.Monk
 def test_the_reference_sees_the_clean_image_and_the_policy_the_attacked_one(
     train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch, passes, (trainer, rows) = caught(train, recipe("at-grpo"), monkeypatch)
+    wanted = recipe("at-grpo")
+    assert wanted.groups is not None
+    wanted = replace(wanted, groups=replace(wanted.groups, readout="think-choice"))
+    batch, passes, (trainer, rows) = caught(train, wanted, monkeypatch)
     ((is_reference, shown),) = passes
     images = [row["image"] for row in rows]
     clean = trainer.processing_class.image_processor(images=images, return_tensors="pt")["pixel_values"]

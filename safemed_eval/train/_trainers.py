@@ -13,7 +13,8 @@ from trl import GRPOTrainer, SFTTrainer
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from safemed_eval.core import Question
-from safemed_eval.models.thoughts import is_open
+from safemed_eval.models.answers import OPENING_TAG
+from safemed_eval.models.thoughts import CLOSE, is_open
 from safemed_eval.models.vlm import VLM
 from safemed_eval.train import rewards
 from safemed_eval.train._recipe import Groups
@@ -166,7 +167,7 @@ def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[
             return [rewards.correct(*one) for one in zip(texts, question, label, strict=True)]
         asked = zip(completion_ids, question, label, image, strict=True)
         with torch.no_grad(), in_eval_mode(vlm.model):
-            return [_chosen(vlm, *one, groups.max_new_tokens) for one in asked]
+            return [_chosen(vlm, *one) for one in asked]
 
     def kept(completions: Sequence[Any], **_: Any) -> list[float]:
         return [rewards.kept(_text(one), vlm.template) for one in completions]
@@ -174,10 +175,11 @@ def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[
     return [correct, kept], [groups.correct, groups.kept]
 
 
-def _chosen(vlm: VLM, tokens: Sequence[int], question: Question, label: int, image: Any, longest: int) -> float:
-    """1 if the gold letter is the likeliest one after what the completion thinks of its image; a cut thought earns 0."""
+def _chosen(vlm: VLM, tokens: Sequence[int], question: Question, label: int, image: Any) -> float:
+    """1 if the gold letter is the likeliest after what the completion thinks of its image; 0 for a thought cut off."""
     text = _told(vlm, tokens)
-    if len(tokens) >= longest and tokens[-1] not in vlm.turn.ends(vlm.model.generation_config) and is_open(text):
+    ended = bool(tokens) and tokens[-1] in vlm.turn.ends(vlm.model.generation_config)
+    if not ended and (is_open(text) or not (CLOSE in text or OPENING_TAG in text)):
         return 0.0
     canvas = to_canvas(image)[None].to(vlm.device)
     return float(vlm.scores_after(canvas, [question], [text])[0].argmax() == label)
