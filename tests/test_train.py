@@ -204,7 +204,7 @@ def test_the_form_is_that_of_the_template() -> None:
 
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_choice_after_the_thought_is_rewarded_by_what_the_letters_score(adversary: Adversary, noisy: bool) -> None:
-    """On the image that the completion is about, whatever answer is written; a thought that is cut off earns nothing."""
+    """On the image that the completion is about, whatever answer is written; a thought cut off earns nothing."""
     vlm = adversary.model.scorer
     (correct, _), _ = _trainers.reward_functions(Groups(size=2, readout="think-choice"), vlm)
     rows = replace(adversary, threats=None, noise_sigma=0.1).perturb(ROWS).rows if noisy else ROWS
