@@ -65,6 +65,11 @@ class Question:
         """One letter per option, "ABCD" for four."""
         return ascii_uppercase[: len(self.options)]
 
+    @property
+    def characters(self) -> int:
+        """Length of the text and the options together: a rough order of prompts by their number of tokens."""
+        return len(self.text) + sum(map(len, self.options))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:

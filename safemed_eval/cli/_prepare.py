@@ -218,7 +218,7 @@ def _extremes(items: Sequence[Item]) -> tuple[Question, ...]:
     """The questions with the fewest and the most characters: among them are those with the fewest and most tokens."""
     questions = sorted(
         {item.question for item in items},
-        key=lambda question: (len(question.text) + sum(map(len, question.options)), question.text, question.options),
+        key=lambda question: (question.characters, question.text, question.options),
     )
     return (*questions[:_EXTREMES], *questions[_EXTREMES:][-_EXTREMES:])
 

@@ -318,7 +318,7 @@ def _certify_footer(summary: Summary) -> Iterator[str]:
         f"{summary.overall['clusters']}; {_FEW} effectively fewer than ten: do not trust it). Radii are L2 in \\[0, 1] "
         "pixel units over the whole canvas; s is sigma."
     )
-    if summary.asked["readout"] == "generate" and not draws:
+    if summary.asked["readout"] in ("generate", "think-choice") and not draws:
         yield f"'No answer' won the vote for {summary.overall['no_answer']} items; they are abstentions."
     yield (
         "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: the "

@@ -168,11 +168,8 @@ def _askable(model: Waist, questions: Sequence[Question]) -> Sequence[Question]:
 
 def _ends(questions: Sequence[Question]) -> tuple[Question, Question]:
     """The shortest and the longest question, in characters."""
-
-    def length(question: Question) -> int:
-        return len(question.text) + sum(map(len, question.options))
-
-    return min(questions, key=length), max(questions, key=length)
+    by_length = sorted(questions, key=lambda question: question.characters)
+    return by_length[0], by_length[-1]
 
 
 def _independent(model: Waist, images: torch.Tensor, ends: tuple[Question, Question]) -> Finding:

@@ -118,7 +118,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
 
 def aims_at_letters(run: LoadedRun) -> bool:
     """Whether a model that writes was attacked, but never through what it writes; see LETTER_ONLY."""
-    writes = (run.spec["asking"] or {}).get("readout") == "generate"
+    writes = (run.spec["asking"] or {}).get("readout") in ("generate", "think-choice")
     kinds = {name.partition(":")[0] for name in run.conditions} - {"clean", OFFICIAL, CIRCULAR, "noise", "corrupt"}
     return writes and bool(kinds) and "adaptive" not in kinds
 
