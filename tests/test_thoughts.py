@@ -16,7 +16,7 @@ from test_cli import call, summary_of
 
 from safemed_eval import attacks
 from safemed_eval.core import Question
-from safemed_eval.models import Asking, load, resolve, tiny
+from safemed_eval.models import Asking, load, load_to_train, resolve, tiny
 from safemed_eval.models.check import check
 from safemed_eval.models.generate import Thinker, _Sampler
 from safemed_eval.models.prompts import CLOCK, TEMPLATES, render
@@ -293,11 +293,12 @@ def test_think_choice_from_the_command_line(made: Callable[..., Path], table: Pa
 # ------------------------------------------------------- prompts depend on their item alone
 
 
-CLOCKED = "Today is {{ strftime_now('%d %b %Y, %H:%M:%S.%f') }}. {{ ['red', 'green', 'blue', 'grey'] | random }}\n"
+CLOCKED = "Today is {{ strftime_now('%d %b %Y, %H:%M:%S.%f') }}.\n"
+DRAWN = "{{ ['red', 'green', 'blue', 'grey'] | random }}\n"
 
 
 def test_a_template_that_writes_the_date_or_draws_gives_one_prompt(made: Callable[..., Path]) -> None:
-    folder = made((), lambda template: CLOCKED * 8 + template)
+    folder = made((), lambda template: CLOCKED + DRAWN * 8 + template)
     scorer = loaded(folder).scorer
     random.seed(1)
     state = random.getstate()
@@ -305,7 +306,28 @@ def test_a_template_that_writes_the_date_or_draws_gives_one_prompt(made: Callabl
     assert random.getstate() == state, "nobody else's draws change"
     random.seed(2)
     assert render(scorer.processor, "Which?") == first and f"Today is {CLOCK:%d %b %Y}, 00:00:00.000000." in first
-    assert len(set(first.split("Which?")[0].split("Today is")[1:])) > 1, "the draws of one prompt still differ"
+    assert len(set(first.splitlines()[1:9])) > 1, "the draws of one prompt still differ"
+
+
+def test_a_training_is_told_the_same_date(
+    made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safemed_eval import data
+    from safemed_eval.train import Recipe
+    from safemed_eval.train.fit import fit
+
+    folder = made((), lambda template: CLOCKED + template)
+    policy, model = load_to_train(resolve(str(folder)))
+    shown: list[str] = []
+    processor = model.scorer.processor
+    ask = type(processor).__call__
+    monkeypatch.setattr(
+        type(processor), "__call__", lambda self, *a, **k: shown.extend(k.get("text") or []) or ask(self, *a, **k)
+    )
+    phantom = data.load("phantom:images=8")
+    recipe = Recipe(method="sft", learning_rate=1e-5, steps=1, batch_size=2)
+    fit(policy, model, phantom.items, phantom.canvas, recipe, tmp_path / "new", base=(str(folder), None), about={})
+    assert shown and all(f"Today is {CLOCK:%d %b %Y}" in text for text in shown)
 
 
 def test_the_date_that_a_template_is_told_is_recorded_and_compared(

@@ -172,8 +172,13 @@ def user_turn(text: str) -> dict[str, Any]:
 
 def conversation(processor: Any, messages: Sequence[Mapping[str, Any]], **settings: Any) -> str:
     """These messages by the chat template, whose clock stands still and whose draws repeat; `settings` are its own."""
-    with _frozen():
-        found: str = processor.apply_chat_template(list(messages), tokenize=False, **settings)
+    drawn = random.getstate()
+    random.seed(0)  # templates draw (`random`, `lipsum`) from Python's own generator
+    try:
+        with stopped_clock():
+            found: str = processor.apply_chat_template(list(messages), tokenize=False, **settings)
+    finally:
+        random.setstate(drawn)
     return found
 
 
@@ -184,18 +189,16 @@ class _Stopped(datetime):
 
 
 @contextmanager
-def _frozen() -> Iterator[None]:
-    """Templates have a clock, `strftime_now`, and draw (`random`, `lipsum`) from Python's own generator."""
+def stopped_clock() -> Iterator[None]:
+    """Inside this block chat templates are told CLOCK as the present moment, those that TRL renders, too."""
     from transformers.utils import chat_template_utils
 
-    drawn, clock = random.getstate(), chat_template_utils.datetime
-    random.seed(0)
+    clock = chat_template_utils.datetime
     vars(chat_template_utils)["datetime"] = _Stopped
     try:
         yield
     finally:
         vars(chat_template_utils)["datetime"] = clock
-        random.setstate(drawn)
 
 
 def template_sha256(processor: Any) -> str | None:

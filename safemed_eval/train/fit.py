@@ -18,6 +18,7 @@ from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, write_seen
 from safemed_eval.errors import DataError, SpecError
 from safemed_eval.files import write_whole
+from safemed_eval.models.prompts import stopped_clock
 from safemed_eval.models.source import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.train import _loop
@@ -75,7 +76,7 @@ def fit(
     work.mkdir(parents=True, exist_ok=True)
     configs = (policy.config, policy.config.get_text_config())
     caching = [vars(config).get("use_cache") for config in configs]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), stopped_clock():
         warnings.simplefilter("ignore")  # what transformers and TRL tell each other
         shared["args"] = _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu")
         if recipe.groups:
