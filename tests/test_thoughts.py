@@ -327,7 +327,8 @@ def test_a_training_is_told_the_same_date(
     phantom = data.load("phantom:images=8")
     recipe = Recipe(method="sft", learning_rate=1e-5, steps=1, batch_size=2)
     fit(policy, model, phantom.items, phantom.canvas, recipe, tmp_path / "new", base=(str(folder), None), about={})
-    assert shown and all(f"Today is {CLOCK:%d %b %Y}" in text for text in shown)
+    prompts = [text for text in shown if "<|im_start|>user" in text]
+    assert prompts and all(text.startswith(f"Today is {CLOCK:%d %b %Y}") for text in prompts)
 
 
 def test_the_date_that_a_template_is_told_is_recorded_and_compared(
