@@ -106,7 +106,7 @@ def prepare(
     }
     kind, _, path = data.data.partition(":")
     asked_of = "" if names else Path(path).stem
-    words = [Path(model.model).name, Path(model.denoiser or "").name, asked_of or kind, label]
+    words = [Path(source.name).name, Path(model.denoiser or "").name, asked_of or kind, label]
     place = run.out or default_out(command, words, spec)
     if run.pseudonymize and run.pseudonymize.absolute().is_relative_to(place.absolute()):
         raise SpecError(f"--pseudonymize {run.pseudonymize}: lies in the run folder, and would be passed on with it")

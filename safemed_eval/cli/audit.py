@@ -55,6 +55,7 @@ def audit(
     With one data set: how often the gold option alone begins with a small letter, ends with a period or is the longest,
     and what else answers questions without their image, against what chance gives.
     """
+    a, b = datasets.spelled(a), b and datasets.spelled(b)
     if b is None:
         given = {"--near": near, "--paths-only": paths_only, "--data-root-b": data_root_b}
         for option in (option for option, value in given.items() if value):
