@@ -24,7 +24,9 @@ class Rows:
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> Any:
         means = canvas.mean((1, 2, 3))
-        return self.shape([mean * torch.arange(1.0, len(q.options) + 1) for mean, q in zip(means, questions)])
+        return self.shape(
+            [mean * torch.arange(1.0, len(q.options) + 1) for mean, q in zip(means, questions, strict=True)]
+        )
 
 
 def padded(rows: list[torch.Tensor]) -> torch.Tensor:
