@@ -345,6 +345,8 @@ def _falsified(found: Mapping[str, Any], folder: str) -> Iterator[str]:
         f"{found['certificates']} certificates were attacked within their radius: {found['items']} proved false; "
         f"chance gives a sound tool at most {found['allowed']}."
     )
+    if found["remark"]:
+        yield found["remark"]
     for one in found["refuted"]:
         yield escape(
             f"  {on_one_line(one['item'])}: at {one['share']:g} of its radius (L2 {one['length']:.6g}) option "
