@@ -27,6 +27,7 @@ from safemed_eval.errors import RunError, SpecError
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
 from safemed_eval.runs.cluster import refuse_without_ray
 from safemed_eval.runs.crew import crew
+from safemed_eval.runs.meter import Meter
 from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 
 if TYPE_CHECKING:
@@ -232,11 +233,14 @@ def surrogate_loading(
     return loading_of(source, asked, prepared, needs)
 
 
-def write_all(text: str, team: Team, folder: RunFolder, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:
+def write_all(
+    text: str, team: Team, folder: RunFolder, prepared: Prepared, meter: Meter, groups: Iterable[Sequence[Record]]
+) -> None:
     """Append what comes, with a progress bar that counts items: an item is done with all its records."""
     items = len(prepared.data.items)
     each = prepared.total / items
-    with progress(text, forwards=lambda: team.forwards, note=(lambda: team.note) if team.note else None) as tick:
+    note = (lambda: team.note) if team.note else None
+    with progress(text, forwards=lambda: team.forwards, note=note, share=lambda: meter.share) as tick:
         tick(len(folder) / each, items)
         for records in groups:
             folder.append(records)

@@ -61,9 +61,15 @@ def status(text: str) -> Iterator[None]:
 class _Speed(ProgressColumn):
     """Items/s and forward passes/s since the start, and the time left at that speed; alive between two items."""
 
-    def __init__(self, forwards: Callable[[], int] | None, unit: str, note: Callable[[], str] | None) -> None:
+    def __init__(
+        self,
+        forwards: Callable[[], int] | None,
+        unit: str,
+        note: Callable[[], str] | None,
+        share: Callable[[], float | None] | None,
+    ) -> None:
         super().__init__()
-        self._forwards = forwards
+        self._forwards, self._share = forwards, share
         self._unit, self._note = unit, note
         self._passes_before = forwards() if forwards else 0
         self._began = time.monotonic()
@@ -79,7 +85,10 @@ class _Speed(ProgressColumn):
         words = [f"{fresh / seconds:.3g} {self._unit}/s"] if fresh else []
         if self._forwards:
             words.append(f"{(self._forwards() - self._passes_before) / seconds:.4g} forward passes/s")
-        if fresh and total is not None:
+        share = self._share() if self._share else None
+        if share:
+            words.append(f"{'' if fresh else 'at most '}{timedelta(seconds=round(seconds * (1 - share) / share))} left")
+        elif fresh and total is not None:
             words.append(f"{timedelta(seconds=round((total - done) * seconds / fresh))} left")
         if self._note:
             words.append(self._note())
@@ -93,16 +102,18 @@ def progress(
     unit: str = "items",
     forwards: Callable[[], int] | None = None,
     note: Callable[[], str] | None = None,
+    share: Callable[[], float | None] | None = None,
     transient: bool = False,
 ) -> Iterator[Tick]:
     """A bar with items/s, forward passes/s and time left; a line now and then where there is no terminal.
 
     Args:
         note: what else to say at the end of it.
+        share: how much of the work of this start is done, in [0, 1], where that is known better than from items.
     Yields:
         A function to call with (items done, of how many).
     """
-    speed, last = _Speed(forwards, unit, note), time.monotonic()
+    speed, last = _Speed(forwards, unit, note, share), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed)
     bar = Progress(*columns, console=err, transient=transient)
     with bar if err.is_terminal else nullcontext():

@@ -109,6 +109,7 @@ def evaluate(
         from safemed_eval.evaluate import group_size
         from safemed_eval.runs import read_records, units
         from safemed_eval.runs.images import Keeper
+        from safemed_eval.runs.meter import Meter, passes_of
 
         items, gradients = prepared.data.items, "gradients" in needs
         keeper = Keeper(prepared.place, items, keep_images, quantized=quantize, called=prepared.called)
@@ -136,9 +137,11 @@ def evaluate(
         ) as (team, folder):
             keeper.resume(read_records(prepared.place) if keep_images else ())
             asked: list[Attack | str] = [*chosen.values(), *conditions[len(chosen) :]]
-            groups = units.groups(items, asked, group_size(team.ready.batch, prepared.canvas), folder.done)
-            found = keeper.following(records for _, records in team.do(groups))
-            write_all("evaluating", team, folder, prepared, found)
+            size = group_size(team.ready.batch, prepared.canvas)
+            groups = list(units.groups(items, asked, size, folder.done, voting))
+            meter = Meter(passes_of(groups), lambda: team.forwards)
+            found = keeper.following(records for _, records in meter.following(team.do(groups)))
+            write_all("evaluating", team, folder, prepared, meter, found)
     end_where_nothing_was_measured(show_run(prepared.place, as_json=run.json))
 
 
