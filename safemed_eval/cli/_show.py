@@ -41,6 +41,8 @@ _STYLES = {"warn": "yellow", "fail": "red"}
 _LINE_EVERY_S = 30.0
 _FILE_WIDTH = 160
 _NARROWEST = 60
+JSON_SCHEMA = 1
+"""Version of what --json says, see docs/json.md; it grows when a field is renamed, dropped, or means something else."""
 _LONGEST_NAME = 40
 
 _measured = sys.stdout.isatty() or "COLUMNS" in os.environ
@@ -131,6 +133,11 @@ def progress(
         yield tick
 
 
+def as_json(facts: Mapping[str, Any]) -> str:
+    """What --json says: these facts below the version of their schema, in ASCII, which every terminal can show."""
+    return json.dumps({"schema": JSON_SCHEMA, **facts}, indent=2, allow_nan=False)
+
+
 def say(line: str, style: str | None = None) -> None:
     """Text with rich's markup, wrapped by words in a terminal and whole in a file."""
     out.print(visible(line), style=style, soft_wrap=not out.is_terminal)
@@ -161,7 +168,7 @@ def listed(bad: Sequence[str], most: int) -> str:
     return "\n".join(lines)
 
 
-def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None = None) -> Summary:
+def show_run(folder: Path, *, json: bool, radii: Mapping[str, float] | None = None) -> Summary:
     """The summary of a run folder as tables, or as JSON; and the summary itself."""
     from safemed_eval.report.breakdown import breakdown
     from safemed_eval.report.load import load
@@ -169,8 +176,8 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
 
     run = load(folder)
     summary, written = breakdown(run, radii), reasoning(run)
-    if as_json:
-        typer.echo(json.dumps(summary.to_json() | ({"reasoning": written.to_json()} if written else {}), indent=2))
+    if json:
+        typer.echo(as_json(summary.to_json() | ({"reasoning": written.to_json()} if written else {})))
         return summary
     columns: Callable[[Mapping[str, Any]], Cells] = _attack_columns
     if summary.kind == "certify":

@@ -115,7 +115,7 @@ def certify(
             meter = Meter(certificates.passes, lambda: team.forwards)
             found = certificates.records(meter.following(team.do(certificates.units())))
             write_all("certifying", team, folder, prepared, meter, found)
-    summary = show_run(prepared.place, as_json=run.json, radii=grammar.radii(radii, budget.sigma))
+    summary = show_run(prepared.place, json=run.json, radii=grammar.radii(radii, budget.sigma))
     if falsify and not summary.notes["falsified"]["sound"]:
         raise typer.Exit(1)
     end_where_nothing_was_measured(summary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ from rich.markup import escape
 
 from safemed_eval import grammar
 from safemed_eval.cli._options import option
-from safemed_eval.cli._show import name_cell, on_one_line, print_table, say
+from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, say
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def compare(
     if markdown:
         _write(markdown, gate.markdown(found), append=True)
     if json_file:
-        _write(json_file, json.dumps(found.to_json(), indent=2))
+        _write(json_file, as_json(found.to_json()))
     raise typer.Exit(found.exit_code(allow_inconclusive=allow_inconclusive))
 
 

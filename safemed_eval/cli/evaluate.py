@@ -142,7 +142,7 @@ def evaluate(
             meter = Meter(passes_of(groups), lambda: team.forwards)
             found = keeper.following(records for _, records in meter.following(team.do(groups)))
             write_all("evaluating", team, folder, prepared, meter, found)
-    end_where_nothing_was_measured(show_run(prepared.place, as_json=run.json))
+    end_where_nothing_was_measured(show_run(prepared.place, json=run.json))
 
 
 def _evaluation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ from safemed_eval import data as datasets
 from safemed_eval.cli._items import load_usable, select
 from safemed_eval.cli._model import load_model, refuse_senseless, resolve_model
 from safemed_eval.cli._options import DataOptions, ModelOptions, grouped
-from safemed_eval.cli._show import print_table, progress, say
+from safemed_eval.cli._show import as_json, print_table, progress, say
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
@@ -95,18 +94,18 @@ def plan(
         for cost in timed.costs(fixed, sequential, chosen):
             costs.append(cost)
             tick(len(costs), total)
-    _show(costs, batch, len(few), waist.device_name, stopped=timed.stopped, as_json=json)
+    _show(costs, batch, len(few), waist.device_name, stopped=timed.stopped, json=json)
     if timed.stopped:
         raise typer.Exit(130)
 
 
-def _show(costs: list[Cost], batch: int, pilot: int, device: str, *, stopped: bool, as_json: bool) -> None:
-    if as_json:
+def _show(costs: list[Cost], batch: int, pilot: int, device: str, *, stopped: bool, json: bool) -> None:
+    if json:
         rows: list[dict[str, Any]] = [
             asdict(cost) | {"calls": cost.calls, "hours": {str(k): cost.hours(k) for k in _DEVICES}} for cost in costs
         ]
         facts = {"device": device, "batch": batch, "pilot": pilot, "stopped": stopped, "costs": rows}
-        typer.echo(jsonlib.dumps(facts, indent=2))
+        typer.echo(as_json(facts))
         return
     print_table("", [(cost.what, _cells(cost)) for cost in costs])
     for cost in costs:
