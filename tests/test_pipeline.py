@@ -316,7 +316,7 @@ def test_random_starts_differ_between_items_attacks_and_seeds(table: Path) -> No
     same_image = [replace(one, id=f"copy {number}") for number in range(4)]
     kept: list[torch.Tensor] = []
 
-    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
+    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor, wrong: bool) -> None:
         kept.append((attacked - clean).flatten())
 
     chosen = [attacks.parse(spec) for spec in ("noise:eps=4/255", "noise:eps=8/255")]
@@ -331,7 +331,7 @@ def test_the_judged_canvas_is_the_attacked_one(table: Path) -> None:
     """The record's log-probabilities are those of the very canvas that was kept."""
     kept: dict[str, torch.Tensor] = {}
 
-    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
+    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor, wrong: bool) -> None:
         kept[item.id] = attacked
 
     waist = Waist(Colors(), CPU)
