@@ -107,11 +107,11 @@ def test_data_that_is_bad_or_shared(table: Path, tmp_path: Path) -> None:
 
 def test_a_plan_that_was_stopped(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known of an attack whose model is never shown anything."""
-    (tmp_path / "pressing.py").write_text(
+    (tmp_path / "unwilling.py").write_text(
         "class Model:\n    def scores(self, canvas, questions):\n        raise KeyboardInterrupt\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    asked = ["--model", "python:pressing:Model", "--data", f"table:{table}", "--canvas", "24x24", "--attack", "pgd"]
+    asked = ["--model", "python:unwilling:Model", "--data", f"table:{table}", "--canvas", "24x24", "--attack", "pgd"]
     told = checked("plan", call("plan", *asked, "--json")[1])
     assert told["stopped"] and told["costs"][0]["hours"] == {"1": None, "8": None, "64": None}
 
