@@ -52,6 +52,15 @@ def shortened(text: str, most: int = 300) -> str:
     return f"{text[: most // 2]} [... {len(text):,} characters ...] {text[-most // 4 :]}"
 
 
+def canonical(name: str, known: Iterable[str]) -> str | None:
+    """The known spelling of a name, without regard to case; None where no known name fits, or several do."""
+    known = set(known)
+    if name in known:
+        return name
+    same = [one for one in known if one.casefold() == name.casefold()]
+    return same[0] if len(same) == 1 else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of an "unknown name" message: a guess where one is close, else the whole list."""
     known = sorted(known)

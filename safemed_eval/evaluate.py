@@ -24,8 +24,9 @@ from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.certify import count_votes
 
-Keep = Callable[[Item, str, torch.Tensor, torch.Tensor], None]
-"""Called with an item, the condition, its clean and its attacked (3, H, W) canvas."""
+Keep = Callable[[Item, str, torch.Tensor, torch.Tensor, bool], None]
+"""Called with an item, the condition, its clean and its attacked (3, H, W) canvas, and whether the latter's answer is
+wrong."""
 
 Pair = tuple[Item, torch.Tensor]
 T = TypeVar("T")
@@ -192,7 +193,8 @@ class Evaluation:
                 )
             )
             if self.keep:
-                self.keep(item, str(attack), clean[row], found.canvas[row])
+                wrong = heard[row]["prediction"] != item.label
+                self.keep(item, str(attack), clean[row], found.canvas[row], wrong)
         return records
 
     def _search(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> Attacked:

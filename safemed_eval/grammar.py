@@ -1,7 +1,8 @@
 """The one grammar of spec strings: `name:key=value,key=value`, with fractions such as `eps=4/255`.
 
-A spec string fills the fields of a frozen dataclass; the field's type says how its value is read. The first part may
-stand without a key, as in `art:SquareAttack,eps=4/255`, where the dataclass has a field for it.
+A spec string fills the fields of a frozen dataclass; the field's type says how its value is read. Keys and choices are
+matched without regard to case. The first part may stand without a key, as in `art:SquareAttack,eps=4/255`, where the
+dataclass has a field for it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from safemed_eval.errors import SpecError, did_you_mean
+from safemed_eval.errors import SpecError, canonical, did_you_mean
 
 T = TypeVar("T")
 
@@ -102,10 +103,8 @@ def build(cls: type[T], pairs: Mapping[str, str], where: str) -> T:
     Raises:
         SpecError: unknown or missing key, or a value that does not fit its field.
     """
-    hints = get_type_hints(cls)
-    every = fields(cls)  # type: ignore[arg-type]
-    first, rest = (next((f.name for f in every if f.metadata.get(mark)), None) for mark in ("first", "rest"))
-    known = {_key(f): f for f in every if f.name not in (first, rest)}
+    hints, pairs = get_type_hints(cls), spelled(cls, pairs, where)
+    first, rest, known = _fields(cls)
     further = {key: value for key, value in pairs.items() if key and key not in known}
     if "" in pairs and not first:
         raise SpecError(f"{where}: '{pairs['']}' is not key=value")
@@ -131,6 +130,26 @@ def build(cls: type[T], pairs: Mapping[str, str], where: str) -> T:
         raise SpecError(f"{where}: {error}") from None
 
 
+def spelled(cls: type[Any], pairs: Mapping[str, str], where: str) -> dict[str, str]:
+    """The same pairs with the keys of `cls` in their own spelling; keys that it does not know stay as they are.
+
+    Raises:
+        SpecError: two spellings of one key.
+    """
+    *_, known = _fields(cls)
+    found = {canonical(key, known) or key: value for key, value in pairs.items()}
+    if len(found) < len(pairs):
+        raise SpecError(f"{where}: an option is given twice: {', '.join(pairs)}")
+    return found
+
+
+def _fields(cls: type[Any]) -> tuple[str | None, str | None, dict[str, Field[Any]]]:
+    """The names of the fields marked FIRST and REST, and the others by their keys."""
+    every = fields(cls)
+    first, rest = (next((f.name for f in every if f.metadata.get(mark)), None) for mark in ("first", "rest"))
+    return first, rest, {_key(f): f for f in every if f.name not in (first, rest)}
+
+
 def read(hint: Any, text: str, where: str) -> Any:
     """A value of this type from its text.
 
@@ -141,9 +160,10 @@ def read(hint: Any, text: str, where: str) -> Any:
     """
     if get_origin(hint) is Literal:
         choices = get_args(hint)
-        if text not in choices:
+        choice = canonical(text, choices)
+        if choice is None:
             raise SpecError(f"{where}: '{text}' is not a choice; {did_you_mean(text, choices)}")
-        return text
+        return choice
     if type(None) in get_args(hint):
         (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
     if hint is str:

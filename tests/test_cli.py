@@ -124,7 +124,7 @@ def test_python_models_and_default_folders(
 def test_models_check(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     code, text = call("models", "check", checkpoint("gemma3"), "--canvas", "56x56")
     assert code == 0 and "float path against 8-bit path" in text and "fail" not in text
-    rows = json.loads(call("models", "check", TOY, "--json")[1])
+    rows = json.loads(call("models", "check", TOY, "--json")[1])["checks"]
     assert {row["status"] for row in rows} == {"pass"}
     (tmp_path / "empty").mkdir()
     code, text = call("models", "check", tmp_path / "empty")

@@ -113,6 +113,29 @@ def test_identical_outcomes_are_a_pass_for_the_same_weights_only(tmp_path: Path,
     assert same.same_weights and {change.verdict for change in (*same.overall, *same.slices)} == {"no regression"}
 
 
+def test_slices_without_a_difference_and_small_ones_are_a_line_each(tmp_path: Path) -> None:
+    """Of six modalities two differ, one is as it was, and three have four items; JSON has every row."""
+    names = ["CT"] * 30 + ["MRI"] * 30 + ["OCT"] * 30 + [f"M{i // 4}" for i in range(12)]
+    for out, wrong in (("a", ()), ("b", (0, 1, 40, 91))):
+        records = [
+            evaluated(i, attack, not (attack == PGD and i in wrong), modality=names[i])
+            for i in range(len(names))
+            for attack in ("clean", PGD)
+        ]
+        write_run(tmp_path / out, records, "evaluate", conditions=["clean", PGD])
+    files = {name: tmp_path / name for name in ("markdown", "json")}
+    _, text = call("compare", tmp_path / "a", tmp_path / "b", "--markdown", files["markdown"], "--json", files["json"])
+    written = files["markdown"].read_text()
+    for said in (" ".join(text.split()), written):
+        assert "4 slices have identical outcomes" in said and "1 slice has identical outcomes" in said
+        assert "3 slices have fewer than 5 items, too few to tell anything: modality: M0, modality: M1," in said
+    rows = [line for line in text.splitlines() if line.startswith(("modality: ", "question type: "))]
+    assert [row.split("  ")[0] for row in rows] == ["modality: CT", "modality: MRI", "question type: unknown"]
+    assert written.count("| modality: ") == 2
+    told = json.loads(files["json"].read_text())["slices"]
+    assert len(told) == 2 * 7 and sum(one["identical"] for one in told) == 7 + 1 + 2
+
+
 def test_same_weights_and_any_change_is_one_of_the_toolkit(tmp_path: Path) -> None:
     broken = compare(run(tmp_path / "a"), run(tmp_path / "b", attacked=130))
     assert broken.same_weights and broken.verdict == "toolkit changed" and broken.exit_code() == 1
@@ -400,11 +423,11 @@ def test_exit_codes_and_files_of_the_command(tmp_path: Path) -> None:
 
 def test_text_of_data_stays_text_in_the_files(tmp_path: Path) -> None:
     name = 'CT <b> | & "x" \x01 ]]>'
-    records = [evaluated(i, "clean", i < 15, modality=name) for i in range(20)]
-    for out in ("a", "b"):
+    for out, right in (("a", 15), ("b", 16)):
+        records = [evaluated(i, "clean", i < right, modality=name) for i in range(20)]
         write_run(tmp_path / out, records, "evaluate", conditions=("clean",))
     options = ["--junit", tmp_path / "j.xml", "--markdown", tmp_path / "m.md"]
-    assert call("compare", tmp_path / "a", tmp_path / "b", *options)[0] == 0
+    assert call("compare", tmp_path / "a", tmp_path / "b", *options)[0] == 3
     assert ElementTree.parse(tmp_path / "j.xml").getroot()[1][0].get(
         "classname"
     ) == f"safemed-eval.modality: {name}".replace("\x01", "\ufffd")

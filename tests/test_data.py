@@ -291,6 +291,19 @@ def test_broken_tables_say_where(tmp_path: Path, name: str, content: str | bytes
         data.load(f"table:{file}")
 
 
+def test_all_missing_columns_are_named_at_once_with_guesses(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("Image_Path,Question Text,question_type,gold standard answer,Option A\nx,y,z,a,b\n")
+    with pytest.raises(DataError) as error:
+        data.load(f"table:{file}")
+    said = str(error.value)
+    assert "no column image, question, answer, option_a; did you mean 'image_path' for image" in said
+    assert "'question text' for question, 'gold standard answer' for answer, 'option a' for option_a?" in said
+    file.write_text("image,question,x,option_a,option_b\n1,2,3,4,5\n")
+    with pytest.raises(DataError, match="no column answer; it has image"):
+        data.load(f"table:{file}")
+
+
 def test_a_broken_row_does_not_hide_the_others(tmp_path: Path) -> None:
     loaded = data.verify(data.load(f"table:{draw_table(tmp_path, answer='a kidney')}"))
     assert [bad.id for bad in loaded.bad] == ["q3"]

@@ -59,7 +59,7 @@ def run_a_model_of_your_own(block: str, folder: Path, monkeypatch: pytest.Monkey
         return torch.stack([-(image - len(option) / 20).abs() for option in options])
     """
     head, build = block.split("\n\n\ndef build")
-    (folder / "mine.py").write_text(f"{head}\n{parts}\n\ndef build{build}")
+    (folder / "mine.py").write_text(f"import torch\n\n\n{head}\n{parts}\n\ndef build{build}")
     monkeypatch.setattr(sys, "path", [*sys.path])
     made = models.load(models.resolve("python:mine:build"))
     rows = [ABCD, Question(text="Which?", options=("a", "bcd", "efghi")), Question(text="?", options=("a lung", "b"))]

@@ -25,6 +25,7 @@ from safemed_eval.models.toy import Brightness, Linear
 from safemed_eval.models.waist import Waist
 from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import load
+from safemed_eval.report.page import write_page
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Falsification, Smoothing, noise
 from safemed_eval.smoothing import certify as certification
@@ -222,6 +223,39 @@ def test_a_report_refutes_what_the_votes_refute(tmp_path: Path) -> None:
     assert two is not None and (two["items"], two["sound"]) == (3, False)
     assert falsified_of(load(write_run(tmp_path / "c", [certified(0, 970)], "certify"))) is None
     assert SMOOTHING.alpha == 0.001
+
+
+def test_what_cannot_be_refuted_is_told(tmp_path: Path) -> None:
+    """Whoever has all votes has the ceiling's radius. One less is below it."""
+    spec = {"falsify": vars(Falsification(shares=(0.5,)))}
+    for unanimous, words in ((0, None), (2, "2 of the 5 certificates stand"), (5, "All 5 certificates stand")):
+        records = [certified(i, 1000 if i < unanimous else 999) | {"falsified": falsified([990])} for i in range(5)]
+        run = load(write_run(tmp_path / str(unanimous), records, "certify", spec=spec))
+        found = falsified_of(run)
+        assert found is not None and (found["certificates"], found["at_ceiling"]) == (5, unanimous)
+        assert (found["remark"] is None) if words is None else found["remark"].startswith(words)
+        write_page([run], tmp_path / "page.html", title="x")
+        assert ("their survival does not show" in (tmp_path / "page.html").read_text()) == bool(unanimous)
+
+
+def test_no_radius_below_the_true_one_is_refuted_however_it_was_made() -> None:
+    """The sentence itself: far from the boundary a radius that is 3 times too wide survives, near it it does not."""
+    for distance, survives in ((12 * SIGMA, True), (1.5 * SIGMA, False)):
+        model, canvas = toy(distance)
+        found = certified_at(model, canvas)
+        kept: list[Any] = []
+        assert found.radius is not None
+        falsifier_of(model, kept=kept)("i", canvas, AB, replace(found, radius=3 * found.radius))
+        assert (not kept) == survives
+
+
+def test_the_terminal_says_what_cannot_be_refuted(table: Path, tmp_path: Path) -> None:
+    asked = ["certify", "--model", TOY, "--data", f"table:{table}", "--canvas", "8x8", "--limit", 3, "--falsify"]
+    asked += ["--sigma", 0.02, "--n0", 10, "--n", 50, "--out", tmp_path / "run"]
+    code, text = call(*asked)
+    told = json.loads(call(*asked, "--json")[1])["notes"]["falsified"]
+    assert told["at_ceiling"] == told["certificates"] > 0
+    assert code == 0 and f"All {told['certificates']} certificates stand at the ceiling" in text
 
 
 @pytest.mark.parametrize("broken", [None, [{"share": 0.5}], [{"share": 0.5, "length": 0.05, "votes": 1001}], "x"])

@@ -486,7 +486,7 @@ def pictured(tmp_path: Path) -> LoadedRun:
     out = write_run(tmp_path / "kept", records, "evaluate", conditions=["clean", PGD])
     question = Question(text="?", options=("a", "b"))
     items = [Item(id=f"i{i}", question=question, label=1, image="", root=tmp_path) for i in range(8)]
-    keep = Keeper(out, items, quantized=False)
+    keep = Keeper(out, items, len(items), quantized=False)
     clean = torch.full((3, 6, 8), 102 / 255)
     for item in items:
         keep(item, PGD, clean, clean + 4 / 255)

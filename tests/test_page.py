@@ -382,7 +382,7 @@ def test_images_of_kept_items(open_page: Open, swift: Write, tmp_path: Path, mon
     )
     question = Question(text="?", options=("a", "b"))
     items = [Item(id=f"i{i}", question=question, label=0, image="x", root=Path()) for i in range(3)]
-    keep = Keeper(out, items, quantized=False)
+    keep = Keeper(out, items, len(items), quantized=False)
     clean = torch.full((3, 8, 8), 0.5)
     for item in items:
         keep(item, CONDITIONS[1], clean, clean + 4 / 255)

@@ -23,7 +23,6 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.report import summarize
 from safemed_eval.report.curves import MOST_POINTS, curve_of
 from safemed_eval.report.load import load
-from safemed_eval.runs.images import Keeper
 from safemed_eval.smoothing import Smoothing
 
 CANVAS = data.Canvas(size=(24, 24))
@@ -202,41 +201,6 @@ def test_the_official_path_has_the_same_guards(table: Path) -> None:
     assert official["q0"]["prediction"] == 1 and official["q2"]["prediction"] is None
 
 
-def test_the_same_images_are_kept_whatever_happens(table: Path, tmp_path: Path) -> None:
-    for name, model, done in (
-        ("whole", Colors(), ()),
-        ("hungry", Hungry(2), ()),
-        ("resumed", Colors(), ("q0", "q1")),
-    ):
-        keep = Keeper(tmp_path / name, items(table)[:3], False)
-        run = evaluation(model, keep=keep, batch=8).run(items(table), CHOSEN, done=lambda i, c, done=done: i in done)
-        list(run)
-        kept = sorted(file.name for file in (tmp_path / name / "images/fgsm_eps=8_255").iterdir())
-        assert len(kept) == 6
-        assert kept == sorted(file.name for file in (tmp_path / "whole/images/fgsm_eps=8_255").iterdir())
-
-
-def test_kept_images_are_lossless(table: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    for quantize in (False, True):
-        out = tmp_path / str(quantize)
-        work = evaluation(Colors(), quantize=quantize, keep=Keeper(out, items(table)[:2], quantize))
-        list(work.run(items(table), CHOSEN))
-        folder = out / "images" / "pgd_eps=8_255,steps=3"
-        clean = sorted(folder.glob("*.clean.png"))
-        assert len(clean) == 2 and not (out / "images/clean").exists()
-        first = np.asarray(Image.open(clean[0])).astype(float) / 255
-        expected = data.canvas_of(items(table)[0], CANVAS).permute(1, 2, 0).numpy()
-        np.testing.assert_allclose(first, expected, atol=1e-6)
-        stem = clean[0].name.removesuffix(".clean.png")
-        if quantize:
-            adversarial = np.asarray(Image.open(folder / f"{stem}.adv.png")).astype(float) / 255
-        else:
-            adversarial = np.moveaxis(np.load(folder / f"{stem}.adv.npy"), 0, 2)
-        assert 0 < np.abs(adversarial - first).max() <= 8 / 255 + 1e-6
-
-
 # ----------------------------------------------------------------- breakdown
 
 
@@ -352,7 +316,7 @@ def test_random_starts_differ_between_items_attacks_and_seeds(table: Path) -> No
     same_image = [replace(one, id=f"copy {number}") for number in range(4)]
     kept: list[torch.Tensor] = []
 
-    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
+    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor, wrong: bool) -> None:
         kept.append((attacked - clean).flatten())
 
     chosen = [attacks.parse(spec) for spec in ("noise:eps=4/255", "noise:eps=8/255")]
@@ -367,7 +331,7 @@ def test_the_judged_canvas_is_the_attacked_one(table: Path) -> None:
     """The record's log-probabilities are those of the very canvas that was kept."""
     kept: dict[str, torch.Tensor] = {}
 
-    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
+    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor, wrong: bool) -> None:
         kept[item.id] = attacked
 
     waist = Waist(Colors(), CPU)

@@ -133,7 +133,7 @@ def test_records_do_not_depend_on_who_made_them(ray: Any, items: tuple[Item, ...
     kept: dict[int, dict[tuple[str, str], torch.Tensor]] = {0: {}, 1: {}, 2: {}}
 
     def store(workers: int) -> Callable[..., None]:
-        return lambda item, condition, clean, attacked: kept[workers].update({(item.id, condition): attacked})
+        return lambda item, condition, clean, attacked, wrong: kept[workers].update({(item.id, condition): attacked})
 
     whole, counts = work(Alone(setup_of(items), store(0)), items, split=False)
     assert len(whole) == 7 * 3 + 3 and counts == [9, 3]

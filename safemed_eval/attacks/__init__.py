@@ -15,7 +15,7 @@ from importlib import import_module
 from safemed_eval import grammar
 from safemed_eval.attacks._base import Attack, Attacked
 from safemed_eval.core import Need
-from safemed_eval.errors import SpecError, did_you_mean, shortened
+from safemed_eval.errors import SpecError, canonical, did_you_mean, shortened
 
 __all__ = ["Attack", "Attacked", "names", "needs_of", "parse", "parse_all"]
 
@@ -47,7 +47,7 @@ def parse_all(texts: Iterable[str]) -> list[Attack]:
     for text in texts:
         name, pairs = grammar.split(text)
         cls = _class(name, text)
-        for each in cls.spread(pairs):
+        for each in cls.spread(grammar.spelled(cls, pairs, f"--attack {name}")):
             attack = grammar.build(cls, each, f"--attack {name}")
             found.setdefault(str(attack), attack)
     return list(found.values())
@@ -63,9 +63,10 @@ def needs_of(chosen: Iterable[Attack], surrogate: str | None = None) -> dict[Nee
 
 
 def _class(name: str, text: str) -> type[Attack]:
-    if name not in names():
+    module = canonical(name, names())
+    if module is None:
         raise SpecError(
             f"--attack {shortened(text, 60)}: unknown attack '{shortened(name, 60)}'; {did_you_mean(name, names())}"
         )
-    attack: type[Attack] = import_module(f"{__name__}.{name}").ATTACK
+    attack: type[Attack] = import_module(f"{__name__}.{module}").ATTACK
     return attack

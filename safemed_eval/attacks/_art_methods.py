@@ -15,7 +15,7 @@ from art.estimators.classification.classifier import ClassGradientsMixin
 from art.estimators.estimator import LossGradientsMixin
 
 from safemed_eval import grammar
-from safemed_eval.errors import SpecError, did_you_mean
+from safemed_eval.errors import SpecError, canonical, did_you_mean
 
 if TYPE_CHECKING:
     from safemed_eval.attacks.art import ART, Value
@@ -79,13 +79,14 @@ def options_of(spec: ART) -> dict[str, Value]:
     for one in _parameters(methods()[spec.method]):
         if one.name not in _OURS and (kind := _kind(one)):
             kinds[one.name] = kind
-    for key in spec.options:
-        if key not in kinds:
-            raise SpecError(f"{where}: unknown option '{key}'; {did_you_mean(key, ['eps', 'norm', *kinds])}")
-    given = {
-        key: grammar.read(kinds[key], value, f"{where}: {key}") if isinstance(value, str) else value
-        for key, value in spec.options.items()
-    }
+    given: dict[str, Value] = {}
+    for written, value in spec.options.items():
+        key = canonical(written, kinds)
+        if key is None:
+            raise SpecError(f"{where}: unknown option '{written}'; {did_you_mean(written, ['eps', 'norm', *kinds])}")
+        if key in given:
+            raise SpecError(f"{where}: '{key}' is given twice")
+        given[key] = grammar.read(kinds[key], value, f"{where}: {key}") if isinstance(value, str) else value
     return {key: given[key] for key in kinds if key in given and given[key] != usual[key]}
 
 

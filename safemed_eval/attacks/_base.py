@@ -77,6 +77,14 @@ class Attack:
         others are done."""
         return False
 
+    def looks(self, options: int) -> int | None:
+        """About how often the search shows a row to the model that is judged, at most; None where that is not known.
+
+        Args:
+            options: of the row's question.
+        """
+        return None
+
     @property
     def surrogate(self) -> str | None:
         """The model that is searched instead of the one that is judged; None: it is searched itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -43,6 +44,9 @@ class Adaptive(SteppedAttack):
     @property
     def needs(self) -> tuple[Need, ...]:
         return (*super().needs, "texts")
+
+    def looks(self, options: int) -> int:
+        return 2 + 3 * (self.steps + math.ceil(self.steps / self.refresh))
 
     def search(
         self,

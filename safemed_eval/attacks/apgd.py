@@ -38,6 +38,9 @@ class APGD(BallAttack):
         super().__post_init__()
         refuse_counts(steps=self.steps, restarts=self.restarts)
 
+    def looks(self, options: int) -> int:
+        return (self.target != "none") + 1 + self.restarts * (self.steps + 1)
+
     def search(
         self,
         classify: Classify,

@@ -67,6 +67,9 @@ class Corrupt(Attack):
     def needs(self) -> tuple[Need, ...]:
         return ()
 
+    def looks(self, options: int) -> int:
+        return 0
+
     @property
     def on_smoothed(self) -> Attack:
         return self

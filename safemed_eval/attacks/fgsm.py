@@ -32,9 +32,24 @@ class FGSM(BallAttack):
     def refills(self) -> bool:
         return True
 
+    def looks(self, options: int) -> int:
+        return self._one_step.looks(options)
+
     @property
     def on_smoothed(self) -> Attack:
         return replace(self, early_stop=False)
+
+    @property
+    def _one_step(self) -> PGD:
+        return PGD(
+            eps=self.eps,
+            norm=self.norm,
+            steps=1,
+            step=1.0,
+            start="zero",
+            loss=self.loss,
+            early_stop=self.early_stop,
+        )
 
     def search(
         self,
@@ -44,16 +59,7 @@ class FGSM(BallAttack):
         generators: Sequence[torch.Generator],
         quantize: bool,
     ) -> Attacked:
-        one_step = PGD(
-            eps=self.eps,
-            norm=self.norm,
-            steps=1,
-            step=1.0,
-            start="zero",
-            loss=self.loss,
-            early_stop=self.early_stop,
-        )
-        return one_step.search(classify, canvas, labels, generators, quantize)
+        return self._one_step.search(classify, canvas, labels, generators, quantize)
 
 
 ATTACK = FGSM

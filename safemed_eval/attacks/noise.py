@@ -22,6 +22,9 @@ class Noise(BallAttack):
     def needs(self) -> tuple[Need, ...]:
         return ()
 
+    def looks(self, options: int) -> int:
+        return 0
+
     @property
     def on_smoothed(self) -> Attack:
         return self

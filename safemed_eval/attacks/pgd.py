@@ -43,6 +43,9 @@ class PGD(SteppedAttack):
     def refills(self) -> bool:
         return True
 
+    def looks(self, options: int) -> int:
+        return (self.target != "none") + self.early_stop + self.restarts * (self.steps + 1)
+
     @property
     def on_smoothed(self) -> Attack:
         return replace(self, early_stop=False)

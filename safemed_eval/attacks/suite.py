@@ -50,6 +50,13 @@ class Suite(BallAttack):
         rounds = max(1, self.queries // _QUERIES_A_ROUND)
         return ART(method="SquareAttack", eps=self.eps, norm=self.norm, options={"max_iter": rounds})
 
+    def looks(self, options: int) -> int:
+        return 1 + options * (1 + self._climb.looks(options)) + 1 + self.queries
+
+    @property
+    def _climb(self) -> APGD:
+        return APGD(eps=self.eps, norm=self.norm, steps=self.steps)
+
     def search(
         self,
         classify: Classify,
@@ -60,11 +67,10 @@ class Suite(BallAttack):
     ) -> Attacked:
         from safemed_eval.attacks._suite import Course, targets_by_rank
 
-        climb = APGD(eps=self.eps, norm=self.norm, steps=self.steps)
         course = Course(classify, canvas, labels, generators, quantize)
-        course.meet("apgd-ce", climb)
+        course.meet("apgd-ce", self._climb)
         for targets in targets_by_rank(course.clean, labels):
-            course.meet("apgd-targeted", replace(climb, loss="dlr"), targets)
+            course.meet("apgd-targeted", replace(self._climb, loss="dlr"), targets)
         course.meet("square", self.square)
         return course.result()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from safemed_eval import data as datasets
-from safemed_eval.cli._show import name_cell, on_one_line, print_table, say, status
+from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, say, status
 from safemed_eval.data import Cue, DataSet
 from safemed_eval.rounding import percent
 
@@ -22,14 +21,14 @@ _ODD = {
 }
 
 
-def show_cues(spec: str, data: DataSet, *, as_json: bool) -> None:
+def show_cues(spec: str, data: DataSet, *, json: bool) -> None:
     """Print every cue of this data, against what chance gives."""
     with status("counting"):
         found = datasets.cues(data.items)
-    if as_json:
+    if json:
         each = [asdict(cue) | {"share": cue.share, "notable": cue.notable} for cue in found]
         facts = {"a": spec, "questions": len(data.items), "bad": len(data.bad), "cues": each}
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        typer.echo(as_json(facts))
         return
     rows: dict[str, dict[str, str]] = {}
     for cue in found:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from safemed_eval.data import Fit
+from safemed_eval.data import Fit, spelled
 from safemed_eval.errors import SpecError
 from safemed_eval.models.prompts import Readout
 
@@ -139,6 +139,9 @@ class DataOptions:
     skip_bad: Annotated[
         bool, _data("--skip-bad", help="Run without the items that cannot be used, and count them.")
     ] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", spelled(self.data))
 
 
 @dataclass(frozen=True, kw_only=True)

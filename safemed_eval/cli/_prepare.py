@@ -27,6 +27,7 @@ from safemed_eval.errors import RunError, SpecError
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
 from safemed_eval.runs.cluster import refuse_without_ray
 from safemed_eval.runs.crew import crew
+from safemed_eval.runs.meter import Meter
 from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def prepare(
     }
     kind, _, path = data.data.partition(":")
     asked_of = "" if names else Path(path).stem
-    words = [Path(model.model).name, Path(model.denoiser or "").name, asked_of or kind, label]
+    words = [Path(source.name).name, Path(model.denoiser or "").name, asked_of or kind, label]
     place = run.out or default_out(command, words, spec)
     if run.pseudonymize and run.pseudonymize.absolute().is_relative_to(place.absolute()):
         raise SpecError(f"--pseudonymize {run.pseudonymize}: lies in the run folder, and would be passed on with it")
@@ -232,11 +233,14 @@ def surrogate_loading(
     return loading_of(source, asked, prepared, needs)
 
 
-def write_all(text: str, team: Team, folder: RunFolder, prepared: Prepared, groups: Iterable[Sequence[Record]]) -> None:
+def write_all(
+    text: str, team: Team, folder: RunFolder, prepared: Prepared, meter: Meter, groups: Iterable[Sequence[Record]]
+) -> None:
     """Append what comes, with a progress bar that counts items: an item is done with all its records."""
     items = len(prepared.data.items)
     each = prepared.total / items
-    with progress(text, forwards=lambda: team.forwards, note=(lambda: team.note) if team.note else None) as tick:
+    note = (lambda: team.note) if team.note else None
+    with progress(text, forwards=lambda: team.forwards, note=note, share=lambda: meter.share) as tick:
         tick(len(folder) / each, items)
         for records in groups:
             folder.append(records)

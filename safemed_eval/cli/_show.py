@@ -41,6 +41,8 @@ _STYLES = {"warn": "yellow", "fail": "red"}
 _LINE_EVERY_S = 30.0
 _FILE_WIDTH = 160
 _NARROWEST = 60
+JSON_SCHEMA = 1
+"""Version of what --json says, see docs/json.md; it grows when a field is renamed, dropped, or means something else."""
 _LONGEST_NAME = 40
 
 _measured = sys.stdout.isatty() or "COLUMNS" in os.environ
@@ -61,9 +63,15 @@ def status(text: str) -> Iterator[None]:
 class _Speed(ProgressColumn):
     """Items/s and forward passes/s since the start, and the time left at that speed; alive between two items."""
 
-    def __init__(self, forwards: Callable[[], int] | None, unit: str, note: Callable[[], str] | None) -> None:
+    def __init__(
+        self,
+        forwards: Callable[[], int] | None,
+        unit: str,
+        note: Callable[[], str] | None,
+        share: Callable[[], float | None] | None,
+    ) -> None:
         super().__init__()
-        self._forwards = forwards
+        self._forwards, self._share = forwards, share
         self._unit, self._note = unit, note
         self._passes_before = forwards() if forwards else 0
         self._began = time.monotonic()
@@ -79,7 +87,10 @@ class _Speed(ProgressColumn):
         words = [f"{fresh / seconds:.3g} {self._unit}/s"] if fresh else []
         if self._forwards:
             words.append(f"{(self._forwards() - self._passes_before) / seconds:.4g} forward passes/s")
-        if fresh and total is not None:
+        share = self._share() if self._share else None
+        if share:
+            words.append(f"{'' if fresh else 'at most '}{timedelta(seconds=round(seconds * (1 - share) / share))} left")
+        elif fresh and total is not None:
             words.append(f"{timedelta(seconds=round((total - done) * seconds / fresh))} left")
         if self._note:
             words.append(self._note())
@@ -93,16 +104,18 @@ def progress(
     unit: str = "items",
     forwards: Callable[[], int] | None = None,
     note: Callable[[], str] | None = None,
+    share: Callable[[], float | None] | None = None,
     transient: bool = False,
 ) -> Iterator[Tick]:
     """A bar with items/s, forward passes/s and time left; a line now and then where there is no terminal.
 
     Args:
         note: what else to say at the end of it.
+        share: how much of the work of this start is done, in [0, 1], where that is known better than from items.
     Yields:
         A function to call with (items done, of how many).
     """
-    speed, last = _Speed(forwards, unit, note), time.monotonic()
+    speed, last = _Speed(forwards, unit, note, share), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed)
     bar = Progress(*columns, console=err, transient=transient)
     with bar if err.is_terminal else nullcontext():
@@ -118,6 +131,11 @@ def progress(
                 typer.echo(f"{text}: {done:.0f} of {total:.0f}, {speed.text(done, total)}", err=True)
 
         yield tick
+
+
+def as_json(facts: Mapping[str, Any]) -> str:
+    """What --json says: these facts below the version of their schema, in ASCII, which every terminal can show."""
+    return json.dumps({"schema": JSON_SCHEMA, **facts}, indent=2, allow_nan=False)
 
 
 def say(line: str, style: str | None = None) -> None:
@@ -150,7 +168,7 @@ def listed(bad: Sequence[str], most: int) -> str:
     return "\n".join(lines)
 
 
-def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None = None) -> Summary:
+def show_run(folder: Path, *, json: bool, radii: Mapping[str, float] | None = None) -> Summary:
     """The summary of a run folder as tables, or as JSON; and the summary itself."""
     from safemed_eval.report.breakdown import breakdown
     from safemed_eval.report.load import load
@@ -158,8 +176,8 @@ def show_run(folder: Path, *, as_json: bool, radii: Mapping[str, float] | None =
 
     run = load(folder)
     summary, written = breakdown(run, radii), reasoning(run)
-    if as_json:
-        typer.echo(json.dumps(summary.to_json() | ({"reasoning": written.to_json()} if written else {}), indent=2))
+    if json:
+        typer.echo(as_json(summary.to_json() | ({"reasoning": written.to_json()} if written else {})))
         return summary
     columns: Callable[[Mapping[str, Any]], Cells] = _attack_columns
     if summary.kind == "certify":
@@ -345,6 +363,8 @@ def _falsified(found: Mapping[str, Any], folder: str) -> Iterator[str]:
         f"{found['certificates']} certificates were attacked within their radius: {found['items']} proved false; "
         f"chance gives a sound tool at most {found['allowed']}."
     )
+    if found["remark"]:
+        yield found["remark"]
     for one in found["refuted"]:
         yield escape(
             f"  {on_one_line(one['item'])}: at {one['share']:g} of its radius (L2 {one['length']:.6g}) option "

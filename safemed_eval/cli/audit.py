@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.markup import escape
 
 from safemed_eval import data as datasets
 from safemed_eval.cli._cues import show_cues
-from safemed_eval.cli._show import name_cell, on_one_line, print_table, progress, say
+from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, progress, say
 from safemed_eval.core import UNKNOWN
 from safemed_eval.data import NEAR, Audit, Counts, DataSet, Side
 from safemed_eval.errors import DataError, SpecError
@@ -55,11 +54,12 @@ def audit(
     With one data set: how often the gold option alone begins with a small letter, ends with a period or is the longest,
     and what else answers questions without their image, against what chance gives.
     """
+    a, b = datasets.spelled(a), b and datasets.spelled(b)
     if b is None:
         given = {"--near": near, "--paths-only": paths_only, "--data-root-b": data_root_b}
         for option in (option for option, value in given.items() if value):
             raise SpecError(f"{option} compares two data sets; name the second")
-        show_cues(a, _usable(a, data_root), as_json=json)
+        show_cues(a, _usable(a, data_root), json=json)
         return
     if near and paths_only:
         raise SpecError("--near looks at pixels, which --paths-only leaves out; choose one")
@@ -74,7 +74,7 @@ def audit(
     verdict = "shared" if found.leaks else "clean" if found.whole or paths_only else "not all compared"
     if json:
         facts = {"a": a, "b": b, "verdict": verdict, "near_bits": NEAR if near else None, **asdict(found)}
-        typer.echo(jsonlib.dumps(facts, indent=2, ensure_ascii=False))
+        typer.echo(as_json(facts))
     else:
         _print(found, verdict, paths_only)
     raise typer.Exit({"clean": 0, "shared": 1, "not all compared": 3}[verdict])

@@ -85,6 +85,7 @@ def certify(
     if not prepared.complete:
         from safemed_eval.falsify import NEEDS
         from safemed_eval.runs.images import keep_refuting
+        from safemed_eval.runs.meter import Meter
         from safemed_eval.runs.units import Certificates
 
         make = partial(
@@ -109,10 +110,12 @@ def certify(
                 batch=team.ready.batch,
                 done=folder.done,
                 split=run.ray is not None and not stop_when_wrong,
-                falsify=falsify,
+                falsify=attacked,
             )
-            write_all("certifying", team, folder, prepared, certificates.records(team.do(certificates.units())))
-    summary = show_run(prepared.place, as_json=run.json, radii=grammar.radii(radii, budget.sigma))
+            meter = Meter(certificates.passes, lambda: team.forwards)
+            found = certificates.records(meter.following(team.do(certificates.units())))
+            write_all("certifying", team, folder, prepared, meter, found)
+    summary = show_run(prepared.place, json=run.json, radii=grammar.radii(radii, budget.sigma))
     if falsify and not summary.notes["falsified"]["sound"]:
         raise typer.Exit(1)
     end_where_nothing_was_measured(summary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ from rich.markup import escape
 
 from safemed_eval import grammar
 from safemed_eval.cli._options import option
-from safemed_eval.cli._show import name_cell, print_table, say
+from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, say
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def compare(
     if markdown:
         _write(markdown, gate.markdown(found), append=True)
     if json_file:
-        _write(json_file, json.dumps(found.to_json(), indent=2))
+        _write(json_file, as_json(found.to_json()))
     raise typer.Exit(found.exit_code(allow_inconclusive=allow_inconclusive))
 
 
@@ -79,14 +78,16 @@ def _show(found: Comparison) -> None:
     from safemed_eval.report import gate
 
     tables = {"all items": [(row["measure"], row) for row in gate.rows(found.overall, found.rules)]}
-    slices = gate.rows(found.slices, found.rules)
-    for change, shown in zip(found.overall, tables["all items"], strict=True):
-        tables[change.measure] = [(row["slice"], row) for row in slices if row["measure"] == shown[0]]
+    changes, rest = gate.folded(found)
+    for measure in (change.measure for change in found.overall):
+        some = [change for change in changes if change.measure == measure]
+        if some:
+            tables[measure] = [(row["slice"], row) for row in gate.rows(some, found.rules)]
     longest = max(len(name_cell(name)) for heading, rows in tables.items() for name in (heading, *dict(rows)))
     for heading, rows in tables.items():
         cells = [(name, {key: row[key] for key in row if key not in ("slice", "measure")}) for name, row in rows]
         print_table(f"{heading:<{longest}}", cells)
-    for line in gate.sentences(found):
+    for line in (*map(on_one_line, rest), *gate.sentences(found)):
         say(escape(line))
     style = {"no regression": "bold green", "inconclusive": "bold yellow"}.get(found.verdict, "bold red")
     say(escape(gate.headline(found)), style)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from safemed_eval import data as datasets
-from safemed_eval.cli._show import listed, name_cell, out, progress, say
+from safemed_eval.cli._show import as_json, listed, name_cell, out, progress, say
 from safemed_eval.cli.audit import EXAMPLE, audit
 from safemed_eval.core import UNKNOWN, Item
 from safemed_eval.data import Bad, DataSet
@@ -39,7 +38,7 @@ def describe(
     with progress("reading images", transient=True) as tick:
         verified = datasets.verify(loaded, tick)
     if json:
-        typer.echo(jsonlib.dumps(_facts(loaded, verified), indent=2, ensure_ascii=False))
+        typer.echo(as_json(_facts(loaded, verified)))
     else:
         _print(_facts(loaded, verified))
     raise typer.Exit(bool(verified.bad))

@@ -56,7 +56,11 @@ def evaluate(
         ),
     ] = False,
     keep_images: Annotated[
-        int, typer.Option(min=0, help="Store the first N attacked items per attack, lossless, for figures.")
+        int,
+        typer.Option(
+            min=0,
+            help="Store N items per attack, lossless, for figures: first those that it turned from right to wrong.",
+        ),
     ] = 0,
     smooth: Annotated[
         str | None,
@@ -103,11 +107,12 @@ def evaluate(
         typer.echo("--keep-images: images are kept as they are; report --no-images leaves them out", err=True)
     if not prepared.complete:
         from safemed_eval.evaluate import group_size
-        from safemed_eval.runs import units
+        from safemed_eval.runs import read_records, units
         from safemed_eval.runs.images import Keeper
+        from safemed_eval.runs.meter import Meter, passes_of
 
         items, gradients = prepared.data.items, "gradients" in needs
-        keeper = Keeper(prepared.place, items[:keep_images], quantize)
+        keeper = Keeper(prepared.place, items, keep_images, quantized=quantize, called=prepared.called)
         make = partial(
             _evaluation,
             canvas=prepared.canvas,
@@ -128,18 +133,22 @@ def evaluate(
                 name: surrogate_loading(one, model, prepared, attacks.needs_of(chosen.values(), name))
                 for name, one in surrogates.items()
             },
-            store=partial(keeper, called=prepared.called),
+            store=keeper,
         ) as (team, folder):
+            keeper.resume(read_records(prepared.place) if keep_images else ())
             asked: list[Attack | str] = [*chosen.values(), *conditions[len(chosen) :]]
-            groups = units.groups(items, asked, group_size(team.ready.batch, prepared.canvas), folder.done)
-            write_all("evaluating", team, folder, prepared, (records for _, records in team.do(groups)))
-    end_where_nothing_was_measured(show_run(prepared.place, as_json=run.json))
+            size = group_size(team.ready.batch, prepared.canvas)
+            groups = list(units.groups(items, asked, size, folder.done, voting))
+            meter = Meter(passes_of(groups), lambda: team.forwards)
+            found = keeper.following(records for _, records in meter.following(team.do(groups)))
+            write_all("evaluating", team, folder, prepared, meter, found)
+    end_where_nothing_was_measured(show_run(prepared.place, json=run.json))
 
 
 def _evaluation(
     loaded: Loaded,
     *,
-    wants: Callable[[Item, str], bool],
+    wants: Callable[[Item, str, bool], bool],
     wanted: int | Literal["auto"] | None,
     gradients: bool,
     canvas: Canvas,
@@ -149,8 +158,8 @@ def _evaluation(
     from safemed_eval.evaluate import Evaluation
     from safemed_eval.models.batch import batch_of
 
-    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
-        if wants(item, condition):
+    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor, wrong: bool) -> None:
+        if wants(item, condition, wrong):
             loaded.keep(item, condition, clean, attacked)
 
     batch = batch_of(wanted, _BATCH, loaded.model, canvas.size, gradients=gradients)

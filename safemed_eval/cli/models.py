@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from safemed_eval.cli._model import load_model, refuse_unusable, resolve_model
 from safemed_eval.cli._options import LoadOptions, grouped
-from safemed_eval.cli._show import out, visible
+from safemed_eval.cli._show import as_json, out, visible
 from safemed_eval.core import Question
 from safemed_eval.data import DEFAULT_CANVAS, parse_canvas
 from safemed_eval.errors import CheckpointError, SpecError
@@ -53,9 +52,8 @@ def check_command(
         rows = [("loads", "pass", f"{name} on {waist.device}{behind}")]
         rows += [(finding.name, finding.status, finding.detail) for finding in found]
     if json:
-        typer.echo(
-            jsonlib.dumps([dict(zip(("check", "status", "detail"), row, strict=True)) for row in rows], indent=2)
-        )
+        checks = [dict(zip(("check", "status", "detail"), row, strict=True)) for row in rows]
+        typer.echo(as_json({"model": model, "checks": checks}))
     else:
         table = Table("check", "", "found", box=None, pad_edge=False, header_style="bold", title_justify="left")
         for name, state, detail in rows:

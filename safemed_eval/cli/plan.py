@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ from safemed_eval import data as datasets
 from safemed_eval.cli._items import load_usable, select
 from safemed_eval.cli._model import load_model, refuse_senseless, resolve_model
 from safemed_eval.cli._options import DataOptions, ModelOptions, grouped
-from safemed_eval.cli._show import print_table, say, status
+from safemed_eval.cli._show import as_json, print_table, progress, say
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: safemed-eval plan --model ckpt --data omnimedvqa:DIR --sigma 0.25 --attack pgd:eps=4/255"
 _BATCH, _CPU_BATCH = 64, 16
 _DEVICES = (1, 8, 64)
+_AT_LEAST = "\u2265 "
 
 
 @grouped
@@ -42,7 +42,10 @@ def plan(
     seed: Annotated[int, typer.Option(help="Seed of the pilot and its noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """What a run will cost: times a few items, and says how many hours all of them will take."""
+    """What a run will cost: times a few items, for half a minute, and says how many hours all of them will take.
+
+    Ctrl-C ends the timings, and shows what is known by then.
+    """
     from safemed_eval.smoothing import Sequential, Smoothing
 
     chosen = attacks.parse_all(attack or [])
@@ -77,37 +80,61 @@ def plan(
 
     batch = batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
     timed = Pilot(waist, few, canvas, items=items, batch=batch, seed=seed)
+    fixed, sequential = budgets or (None, None)
     costs: list[Cost] = []
-    with status("timing a few items"):
-        if budgets:
-            rate = timed.copies_per_second(budgets[0].sigma)
-            costs += [timed.fixed(budgets[0], rate), timed.sequential(budgets[1], rate)]
-        costs += [timed.attack(one) for one in chosen]
-    _show(costs, batch, len(few), waist.device_name, as_json=json)
+    shown = progress(
+        "timing",
+        unit="timings",
+        forwards=lambda: timed.model.forwards,
+        note=lambda: timed.now,
+        share=lambda: timed.share,
+    )
+    with shown as tick:
+        tick(0, total := 2 * bool(budgets) + len(chosen))
+        for cost in timed.costs(fixed, sequential, chosen):
+            costs.append(cost)
+            tick(len(costs), total)
+    _show(costs, batch, len(few), waist.device_name, stopped=timed.stopped, json=json)
+    if timed.stopped:
+        raise typer.Exit(130)
 
 
-def _show(costs: list[Cost], batch: int, pilot: int, device: str, *, as_json: bool) -> None:
-    if as_json:
+def _show(costs: list[Cost], batch: int, pilot: int, device: str, *, stopped: bool, json: bool) -> None:
+    if json:
         rows: list[dict[str, Any]] = [
             asdict(cost) | {"calls": cost.calls, "hours": {str(k): cost.hours(k) for k in _DEVICES}} for cost in costs
         ]
-        typer.echo(jsonlib.dumps({"device": device, "batch": batch, "pilot": pilot, "costs": rows}, indent=2))
+        facts = {"device": device, "batch": batch, "pilot": pilot, "stopped": stopped, "costs": rows}
+        typer.echo(as_json(facts))
         return
     print_table("", [(cost.what, _cells(cost)) for cost in costs])
+    for cost in costs:
+        say(escape(f"{cost.what}: timed {cost.timed}."))
+    if any(cost.at_least for cost in costs):
+        say(
+            escape(
+                "\u2265: the first item was not done in time; what it had taken by then is a lower bound, and no "
+                "estimate. A faster device, or fewer --n or steps, will tell more."
+            )
+        )
+    if stopped:
+        say("Stopped: what is n/a was not timed.", "yellow")
     say(
         escape(
-            f"{costs[0].items:,} items; {pilot} of them timed on {device}, in batches of {batch}. Calls an item are "
-            "noisy copies, or forward passes of an attack, with 95 % intervals where they differ between items. Hours "
-            "are by the clock if items share out evenly, and as rough as a pilot of a few seconds is."
+            f"{costs[0].items:,} items, on {device}, in batches of {batch}. Calls an item are noisy copies, or forward "
+            "passes of an attack, with 95 % intervals where they differ between items. Hours are by the clock if items "
+            "share out evenly, and as rough as a pilot of a few seconds is."
         )
     )
 
 
 def _cells(cost: Cost) -> dict[str, str]:
+    def cell(value: float | None, form: str) -> str:
+        return "n/a" if value is None else f"{_AT_LEAST * cost.at_least}{value:{form}}"
+
     spread = f" \u00b1 {cost.spread:.0f}" if cost.spread else ""
-    hours = {f"hours on {k}": f"{cost.hours(k):,.3g}" for k in _DEVICES}
     return {
-        "calls/item": f"{cost.each:,.0f}{spread}",
-        "calls": f"{cost.calls:,}",
-        "s/item": f"{cost.seconds:.3g}",
-    } | hours
+        "calls/item": f"{cell(cost.each, ',.0f')}{spread}",
+        "calls": cell(cost.calls, ","),
+        "s/item": cell(cost.seconds, ".3g"),
+    } | {f"hours on {k}": cell(cost.hours(k), ",.3g") for k in _DEVICES}

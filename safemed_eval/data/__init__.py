@@ -24,7 +24,7 @@ from safemed_eval.data._reader import Canvases, Reader
 from safemed_eval.data._seen import Training, overlap, overlap_sentences, write_seen
 from safemed_eval.data._select import select
 from safemed_eval.data._verify import verify
-from safemed_eval.errors import DataError, SpecError, did_you_mean
+from safemed_eval.errors import DataError, SpecError, canonical, did_you_mean
 
 __all__ = [
     "DEFAULT_CANVAS",
@@ -56,6 +56,7 @@ __all__ = [
     "rotation",
     "select",
     "shuffled",
+    "spelled",
     "verify",
     "write_seen",
 ]
@@ -68,7 +69,17 @@ def kinds() -> list[str]:
 
 def is_made(kind: str) -> bool:
     """Whether this kind has no files: its module has `make(options)` instead of `load(place, root)`."""
-    return hasattr(import_module(f"{__name__}.{kind}"), "make")
+    found = canonical(kind, kinds())
+    return found is not None and hasattr(import_module(f"{__name__}.{found}"), "make")
+
+
+def spelled(spec: str) -> str:
+    """`KIND:PATH` with the kind's own spelling, and the options of a made kind in lower case, as all of them are."""
+    kind, colon, rest = spec.partition(":")
+    found = canonical(kind, kinds())
+    if found is None:
+        return spec
+    return f"{found}{colon}{rest.lower() if is_made(found) else rest}"
 
 
 def load(spec: str, root: Path | None = None) -> DataSet:
@@ -79,7 +90,7 @@ def load(spec: str, root: Path | None = None) -> DataSet:
     Raises:
         SpecError: unknown kind. DataError: nothing readable at the path.
     """
-    kind, colon, path = spec.partition(":")
+    kind, colon, path = spelled(spec).partition(":")
     if not colon and kind not in kinds() and Path(spec).expanduser().exists():
         known = ", ".join(f"{kind}:{spec}" for kind in kinds() if not is_made(kind))
         raise SpecError(f"--data {spec}: say what it is, {known}")

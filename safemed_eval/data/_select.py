@@ -9,7 +9,7 @@ from dataclasses import replace
 from safemed_eval.core import Item
 from safemed_eval.data import _names
 from safemed_eval.data._dataset import DataSet
-from safemed_eval.errors import DataError, SpecError, did_you_mean
+from safemed_eval.errors import DataError, SpecError, canonical, did_you_mean
 from safemed_eval.seeds import seed_of
 
 
@@ -39,9 +39,10 @@ def select(
     ):
         if chosen:
             there = {value for item in (*items, *bad) if (value := getattr(item, field))}
-            wanted = {str(canon(name)) for name in chosen}
-            for name in wanted - there:
+            named = {name: canonical(name, there) for name in map(str, map(canon, chosen))}
+            for name in (name for name, found in named.items() if found is None):
                 raise SpecError(f"{option} '{name}': the data has none; {did_you_mean(name, there)}")
+            wanted = set(named.values())
             items = [item for item in items if getattr(item, field) in wanted]
             bad = [one for one in bad if getattr(one, field) in (None, *wanted)]
     words = []

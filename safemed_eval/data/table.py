@@ -7,7 +7,8 @@ source, patient_id. Any further column is kept with the item.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
@@ -27,9 +28,8 @@ def load(place: Path, root: Path | None) -> DataSet:
     """Read every row of the table."""
     rows = read_table(place)
     columns = {name for row in rows for name in row}
-    missing = [name for name in _NEEDED if name not in columns]
-    if rows and missing:
-        raise DataError(f"{place}: no column {', '.join(missing)}; it has {', '.join(sorted(columns))}")
+    if rows and (missing := _missing(columns)):
+        raise DataError(f"{place}: {missing}")
     builder = Builder()
     for number, row in enumerate(rows, start=1):
         text = fields_text(row, _KNOWN)
@@ -40,6 +40,20 @@ def load(place: Path, root: Path | None) -> DataSet:
         key = text["id"] or f"row {number}"
         builder.add(key, partial(_item, key, row, root or place.parent, text["source"] or place.stem, slices), **slices)
     return builder.done()
+
+
+def _missing(columns: Set[str]) -> str | None:
+    """Which columns are missing, each with the one that may be meant for it; None where all are there."""
+    missing = [name for name in _NEEDED if name not in columns]
+    if not any(name == "options" or name.startswith("option_") for name in columns):
+        missing.append("option_a")
+    if not missing:
+        return None
+    free = sorted(columns - {*_NEEDED, *_KNOWN})
+    close = {name: get_close_matches(name, free, n=1) or [one for one in free if name in one] for name in missing}
+    guesses = [f"'{guess[0]}' for {name}" for name, guess in close.items() if guess]
+    meant = f"; did you mean {', '.join(guesses)}?" if guesses else ";"
+    return f"no column {', '.join(missing)}{meant} it has {', '.join(sorted(columns))}"
 
 
 def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | None]) -> Item:

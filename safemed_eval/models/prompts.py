@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from safemed_eval.core import Question
-from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
+from safemed_eval.errors import CheckpointError, SpecError, canonical, did_you_mean
 from safemed_eval.faults import faults_of_the_model
 
 Readout = Literal["choice", "generate", "think-choice"]
@@ -125,12 +125,16 @@ def opens_answer(template: Template) -> bool:
 def read_template(name: str) -> Template:
     """A template by name, or from a text file: the user's turn, and after a line `---` the cue.
 
+    A file is preferred to a template whose name differs from its own by case alone.
+
     Raises:
         SpecError: neither a known name nor a file with `{question}` and `{options}` in it.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
     if not Path(name).is_file():
+        if known := canonical(name, TEMPLATES):
+            return TEMPLATES[known]
         raise SpecError(f"--template {name}: no such file, and no such template; {did_you_mean(name, TEMPLATES)}")
     try:
         text = Path(name).read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safemed_eval.core import TRAINED_ON
-from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
+from safemed_eval.errors import CheckpointError, SpecError, canonical, did_you_mean
 from safemed_eval.models._files import factory_identity, hash_files, read_json, refuse_damaged
 from safemed_eval.models.denoiser_source import DenoiserSource, resolve_denoiser
 from safemed_eval.models.prompts import CLOCK, Asking, Template, default_template
@@ -243,12 +243,13 @@ def _locate(name: str, leave: _Leave) -> Source:
     """The folder that a name stands for."""
     folder, commit = Path(name).expanduser(), None
     if name.startswith("builtin:"):
-        folder = _BUILTIN / name.removeprefix("builtin:")
-        if folder.parent != _BUILTIN or not (folder / "config.json").is_file():
-            known = [place.parent.name for place in _BUILTIN.glob("*/config.json")]
+        known, shipped = [place.parent.name for place in _BUILTIN.glob("*/config.json")], name.removeprefix("builtin:")
+        found = canonical(shipped, known)
+        if found is None:
             raise SpecError(
-                f"--model {name}: no such checkpoint ships with this package; {did_you_mean(folder.name, known)}"
+                f"--model {name}: no such checkpoint ships with this package; {did_you_mean(shipped, known)}"
             )
+        name, folder = f"builtin:{found}", _BUILTIN / found
     elif not (name.strip() and _exists(folder) and folder.is_dir()):
         if name.strip() and _exists(folder):
             raise SpecError(f"--model {name}: is a file; name the checkpoint's folder")

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Protocol, Self
 
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 
 from safemed_eval.core import Answers, Classify, Need, Question, Vote
 from safemed_eval.errors import CheckpointError, ModelOutputError, SafemedError
@@ -33,8 +34,10 @@ class Scorer(Protocol):
     texts, too, and `read(text, question)`, which finds the option in such a text.
     """
 
-    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor | Sequence[torch.Tensor]:
         """(B, 3, H, W) float32 pixels and one question per row -> (B, >= K) float scores, the higher the likelier.
+
+        Or B rows, each (K_i,), where questions have different numbers of options.
 
         Pixels are in [0, 1], or beyond it under noise. Must be differentiable in `canvas` to be attacked. A softmax
         over the row's own K options follows, so log-probabilities and logits both serve.
@@ -195,7 +198,8 @@ class _BoundClassify:
             raise ValueError(f"{len(canvas)} canvases for {len(self._questions)} questions")
         shown = self._waist.denoised(canvas)
         with _asked(shown):
-            scores = _tensor(self._waist.scorer.scores(shown, self._questions), "scores")
+            scores = self._waist.scorer.scores(shown, self._questions)
+            scores = self._padded(scores) if isinstance(scores, (list, tuple)) else _tensor(scores, "scores")
         self._waist.forwards += len(canvas)
         return self._log_probs(canvas, scores)
 
@@ -206,6 +210,20 @@ class _BoundClassify:
             )
         log_probs = scores[:, : self._width].float().masked_fill(self._padding, -torch.inf).log_softmax(1)
         return log_probs, ~(log_probs.isfinite() | self._padding).all(1)
+
+    def _padded(self, rows: Sequence[Any]) -> torch.Tensor:
+        """Rows of scores as one tensor, (B, K): a row may end at its own question's last option."""
+        if len(rows) != len(self._questions):
+            raise ModelOutputError(
+                f"the model returned {len(rows)} rows of scores for {len(self._questions)} questions"
+            )
+        for number, (row, question) in enumerate(zip(rows, self._questions, strict=True)):
+            if _tensor(row, "a row of scores").ndim != 1 or len(row) < len(question.options):
+                raise ModelOutputError(
+                    f"the model returned a row {number} of scores of shape {tuple(row.shape)}, expected "
+                    f"({len(question.options)},)"
+                )
+        return pad_sequence([row[: self._width].float() for row in rows], batch_first=True, padding_value=-torch.inf)
 
     def __len__(self) -> int:
         return len(self._questions)

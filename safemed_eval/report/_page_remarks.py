@@ -113,6 +113,8 @@ def _certify_remarks(study: Study) -> Iterable[str]:
             f"{attacked['certificates']:,} certificates were attacked within their radius: {attacked['items']:,} "
             f"proved false; chance gives a sound tool at most {attacked['allowed']:,}."
         )
+        if attacked["remark"]:
+            yield attacked["remark"]
 
 
 def _attack_remarks(study: Study) -> Iterable[str]:

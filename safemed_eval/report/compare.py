@@ -86,6 +86,8 @@ class Change:
     lost: int | None
     """Items that only the baseline has right; None for the average radius."""
     won: int | None
+    identical: bool
+    """Whether no item has another outcome."""
     p_drop: float
     """Of no drop, adjusted by Holm for all measures in all, or for all slices and measures."""
     p_change: float
@@ -278,6 +280,7 @@ def _change(
         needed=None,
         lost=int((difference > 0).sum()) if whole else None,
         won=int((difference < 0).sum()) if whole else None,
+        identical=not difference.any(),
         p_drop=p_drop,
         p_change=p_change,
         verdict="no regression" if same_weights and not difference.any() else "inconclusive",

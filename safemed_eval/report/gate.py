@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
@@ -14,6 +15,8 @@ from safemed_eval.report.compare import Change, Comparison, Rules
 from safemed_eval.rounding import ceil_to, floor_to, percent, percent_down
 
 _SMALLEST_P = 0.0001
+_FEW = 5
+_NAMED = 10
 
 
 def rows(changes: Sequence[Change], rules: Rules) -> list[dict[str, str]]:
@@ -33,6 +36,28 @@ def rows(changes: Sequence[Change], rules: Rules) -> list[dict[str, str]]:
         }
         for change in changes
     ]
+
+
+def folded(comparison: Comparison) -> tuple[list[Change], list[str]]:
+    """The changes in slices that a table is worth, and what there is of the others, a line each.
+
+    A slice of fewer than 5 items cannot be significant at 5 %, whatever its items do: 4 losses have p = 1/16.
+    """
+    few = dict.fromkeys(change.slice for change in comparison.slices if change.n < _FEW)
+    rest = [change for change in comparison.slices if change.slice not in few]
+    measures = defaultdict(list)
+    for measure, count in Counter(change.measure for change in rest if change.identical).items():
+        measures[count].append(measure)
+    lines = [f"{_slices(count)} identical outcomes ({', '.join(names)})." for count, names in measures.items()]
+    if few:
+        more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
+        named = f"{', '.join([*few][:_NAMED])}{more}"
+        lines.append(f"{_slices(len(few))} fewer than {_FEW} items, too few to tell anything: {named}.")
+    return [change for change in rest if not change.identical], lines
+
+
+def _slices(count: int) -> str:
+    return f"{count} slices have" if count > 1 else "1 slice has"
 
 
 def headline(comparison: Comparison) -> str:
@@ -84,7 +109,8 @@ def sentences(comparison: Comparison) -> Iterator[str]:
 def markdown(comparison: Comparison) -> str:
     """A summary that GitHub shows below a workflow's run."""
     mark = {"no regression": "\u2705", "inconclusive": "\u26a0\ufe0f"}.get(comparison.verdict, "\u274c")
-    slices = _table(comparison.slices, comparison.rules)
+    changes, rest = folded(comparison)
+    slices = "\n\n".join([*[_table(changes, comparison.rules)] * bool(changes), *map(markdown_text, rest)])
     parts = [
         f"## {mark} safemed-eval compare: {markdown_text(headline(comparison))}",
         f"Baseline: {markdown_text(comparison.baseline)}. Candidate: {markdown_text(comparison.candidate)}.",

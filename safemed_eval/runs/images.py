@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +14,108 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from safemed_eval.core import Item
+from safemed_eval.core import Item, Record
 from safemed_eval.errors import RunError
 
 Pixels = npt.NDArray[np.float32]
 
+CLEAN = "clean"
+_ENDS = ("clean.png", "adv.npy", "adv.png")
+
 
 class Keeper:
-    """Stores these items under each attack below `out/images`, as Evaluation's `keep`.
+    """Stores the canvases of up to `most` items under each attack below `out/images`.
+
+    Items that were right when clean and are wrong under the attack are kept first, in the order of the data; then the
+    others among the first `most` items. Which these are does not depend on who does the work, in which order, nor on
+    restarts: what is stored too early is deleted when it is known to be of no use.
 
     `NAME.clean.png` is the canvas. The attacked canvas is `NAME.adv.png` where it is on 8-bit grey levels, else
     `NAME.adv.npy`, (3, H, W) float32 in [0, 1]: rounding would undo part of it.
+
+    Args:
+        called: what the run folder calls an item.
     """
 
-    def __init__(self, out: Path, items: Sequence[Item], quantized: bool) -> None:
-        self._folder = out / "images"
-        self._ids = {item.id for item in items}
-        self._quantized = quantized
-
-    def wants(self, item: Item, condition: str) -> bool:
-        """Whether it stores this item under this condition."""
-        return condition != "clean" and item.id in self._ids
-
-    def __call__(
-        self, item: Item, condition: str, clean: Any, attacked: Any, *, called: Callable[[str], str] = str
+    def __init__(
+        self, out: Path, items: Sequence[Item], most: int, *, quantized: bool, called: Callable[[str], str] = str
     ) -> None:
-        """Store one item; canvases are (3, H, W) tensors, `called` says what its records call it."""
-        if not self.wants(item, condition):
+        self._folder, self._most, self._quantized = out / "images", most, quantized
+        self._order = {item.id: place for place, item in enumerate(items)}
+        self._names = {item.id: called(item.id) for item in items}
+        self._right: dict[tuple[str, str], bool | None] = {}
+        """Whether an item was answered rightly under a condition; None where it failed."""
+        self._held: dict[str, set[str]] = defaultdict(set)
+        """Items that are stored, by condition."""
+
+    def wants(self, item: Item, condition: str, wrong: bool) -> bool:
+        """Whether an item that an attack left wrong, or not, may be kept."""
+        return condition != CLEAN and self._most > 0 and (wrong or self._order[item.id] < self._most)
+
+    def __call__(self, item: Item, condition: str, clean: Any, attacked: Any) -> None:
+        """Store one item, unless enough better ones are known; canvases are (3, H, W) tensors.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        if (
+            sum(self._rank(condition, one) < (False, self._order[item.id]) for one in self._held[condition])
+            >= self._most
+        ):
+            self._delete(item.id, condition)  # an earlier start may have stored it
             return
+        self._held[condition].add(item.id)
+        with self._written():
+            stem = _stem(self._folder, self._names[item.id], condition)
+            Path(stem).parent.mkdir(parents=True, exist_ok=True)
+            _save_png(Path(f"{stem}.clean.png"), clean)
+            if self._quantized:
+                _save_png(Path(f"{stem}.adv.png"), attacked)
+            else:
+                np.save(f"{stem}.adv.npy", attacked.cpu().numpy())
+
+    def resume(self, records: Iterable[Record]) -> None:
+        """Learn what an earlier start left, from the records of the run folder."""
+        items = {name: item for item, name in self._names.items()}
+        known = [{**record, "item": items[record["item"]]} for record in records]
+        for record in known:
+            if Path(f"{_stem(self._folder, self._names[record['item']], record['attack'])}.{_ENDS[0]}").exists():
+                self._held[record["attack"]].add(record["item"])
+        self._learn(known)
+
+    def following(self, groups: Iterable[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+        """The same groups of records; what they show to be of no use is deleted first."""
+        for records in groups:
+            self._learn(records)
+            yield records
+
+    def _learn(self, records: Iterable[Record]) -> None:
+        self._right |= {(one["item"], one["attack"]): None if one["error"] else one["correct"] for one in records}
+        for condition, held in self._held.items():
+            known = [item for item in held if {(item, CLEAN), (item, condition)} <= self._right.keys()]
+            ranks = {self._rank(condition, item): item for item in known}
+            best = [rank for rank in sorted(ranks) if rank < (True, self._most)][: self._most]
+            for item in (item for rank, item in ranks.items() if rank not in best):
+                held.remove(item)
+                self._delete(item, condition)
+
+    def _rank(self, condition: str, item: str) -> tuple[bool, int]:
+        """Whether it did not turn wrong, as far as is known, and its place: the lower, the rather it is kept."""
+        turned = self._right.get((item, CLEAN)) is True and self._right.get((item, condition)) is False
+        return not turned, self._order[item]
+
+    def _delete(self, item: str, condition: str) -> None:
+        stem = _stem(self._folder, self._names[item], condition)
+        with self._written():
+            for end in _ENDS:
+                Path(f"{stem}.{end}").unlink(missing_ok=True)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
         try:
-            self._store(called(item.id), condition, clean, attacked)
+            yield
         except OSError as error:
             raise RunError(f"{self._folder}: cannot be written: {error.strerror}; the same command goes on") from None
-
-    def _store(self, item: str, condition: str, clean: Any, attacked: Any) -> None:
-        stem = _stem(self._folder, item, condition)
-        Path(stem).parent.mkdir(parents=True, exist_ok=True)
-        _save_png(Path(f"{stem}.clean.png"), clean)
-        if self._quantized:
-            _save_png(Path(f"{stem}.adv.png"), attacked)
-        else:
-            np.save(f"{stem}.adv.npy", attacked.cpu().numpy())
 
 
 def keep_refuting(out: Path, item: str, share: float, canvas: Any) -> None:
@@ -71,7 +134,7 @@ def kept(out: Path, item: str, condition: str) -> tuple[Pixels, Pixels] | None:
         RunError: a file is damaged.
     """
     stem = _stem(out / "images", item, condition)
-    clean, exact, rounded = (Path(f"{stem}.{end}") for end in ("clean.png", "adv.npy", "adv.png"))
+    clean, exact, rounded = (Path(f"{stem}.{end}") for end in _ENDS)
     try:
         if not clean.exists():
             return None

@@ -10,9 +10,9 @@ from typing import Any
 from safemed_eval import certify, evaluate
 from safemed_eval.attacks import Attack
 from safemed_eval.certify import Certification, Counted, Purpose
-from safemed_eval.core import Item, Record
+from safemed_eval.core import CIRCULAR, Item, Record
 from safemed_eval.evaluate import Evaluation
-from safemed_eval.smoothing import Budget, Smoothing, read_votes
+from safemed_eval.smoothing import Budget, Falsification, Smoothing, Voting, read_votes
 from safemed_eval.smoothing.noise import CHUNK
 
 PART = 2048
@@ -25,11 +25,29 @@ class Group:
 
     Args:
         missing: ids of the items whose records are wanted.
+        voting: how the smoothed model answers; None: the model without noise.
     """
 
     condition: Attack | str
     items: Sequence[Item]
     missing: frozenset[str]
+    voting: Voting | None = None
+
+    @property
+    def passes(self) -> int | None:
+        """See `meter.Weighed`."""
+        found = 0
+        for options in (len(item.question.options) for item in self.items):
+            if not isinstance(self.condition, Attack):
+                found += options if self.condition == CIRCULAR else 1
+                continue
+            attack = self.condition.on_smoothed if self.voting else self.condition
+            looks = attack.looks(options)
+            if looks is None:
+                return None
+            # What a search made err is answered once more, on 8-bit grey levels.
+            found += looks * self.voting.m + self.voting.n if self.voting else looks + 1 + (looks > 0)
+        return found
 
     @property
     def name(self) -> str:
@@ -54,11 +72,15 @@ class Group:
 
 
 def groups(
-    items: Sequence[Item], asked: Sequence[Attack | str], size: int, done: Callable[[str, str], bool]
+    items: Sequence[Item],
+    asked: Sequence[Attack | str],
+    size: int,
+    done: Callable[[str, str], bool],
+    voting: Voting | None = None,
 ) -> Iterator[Group]:
     """The units of an evaluation: the groups that `Evaluation.run` takes, as far as records are missing."""
     for condition, group, missing in evaluate.groups(items, asked, size, done):
-        yield Group(condition=condition, items=group, missing=missing)
+        yield Group(condition=condition, items=group, missing=missing, voting=voting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +89,21 @@ class Whole:
 
     item: Item
     smoothing: Budget
-    falsify: bool = False
+    falsify: Falsification | None = None
 
     @property
     def name(self) -> str:
         return f"item {self.item.id}"
+
+    @property
+    def passes(self) -> int:
+        """See `meter.Weighed`."""
+        spec, attacked = self.smoothing, self.falsify
+        draws = spec.n0 + spec.n if isinstance(spec, Smoothing) else spec.n
+        if not attacked:
+            return draws
+        searched = sum(share > 0 for share in attacked.shares)
+        return draws + searched * (attacked.steps + 1) * attacked.m + len(attacked.shares) * attacked.n
 
     def coming(self, work: Certification) -> None:
         pass
@@ -101,6 +133,11 @@ class Part:
     def name(self) -> str:
         return f"item {self.item.id}"
 
+    @property
+    def passes(self) -> int:
+        """See `meter.Weighed`."""
+        return self.n
+
     def coming(self, work: Certification) -> None:
         pass
 
@@ -122,7 +159,7 @@ class Certificates:
         batch: that of the work; parts are multiples of it, so that the same copies go through the model together
             whether or not an item is cut, and the same votes come out.
         split: cut items with many draws into parts.
-        falsify: items are attacked after they are certified, and are not cut.
+        falsify: how items are attacked after they are certified, which are not cut then; None: they are not attacked.
     """
 
     items: Sequence[Item]
@@ -130,9 +167,14 @@ class Certificates:
     batch: int
     done: Callable[[str], bool]
     split: bool
-    falsify: bool = False
+    falsify: Falsification | None = None
     _open: dict[str, list[tuple[Part, Counted]]] = field(default_factory=dict, init=False)
     _failed: set[str] = field(default_factory=set, init=False)
+
+    @property
+    def passes(self) -> int:
+        """Of all that there is to do; see `meter.Weighed`."""
+        return sum(self._whole(item).passes for item in self.items if not self.done(item.id))
 
     def units(self) -> Iterator[Whole | Part]:
         """What there is to do, item by item; the parts of an item that has failed are left out."""
@@ -140,7 +182,7 @@ class Certificates:
             if self.done(item.id):
                 continue
             if not (spec := self._cut):
-                yield Whole(item=item, smoothing=self.smoothing, falsify=self.falsify)
+                yield self._whole(item)
                 continue
             for purpose, first, n in self._parts(spec):
                 if item.id not in self._failed:
@@ -153,6 +195,9 @@ class Certificates:
                 yield self._join(unit, result)
             else:
                 yield [result]
+
+    def _whole(self, item: Item) -> Whole:
+        return Whole(item=item, smoothing=self.smoothing, falsify=self.falsify)
 
     @property
     def _cut(self) -> Smoothing | None:
