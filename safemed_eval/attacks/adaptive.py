@@ -46,7 +46,9 @@ class Adaptive(SteppedAttack):
         return (*super().needs, "texts")
 
     def looks(self, options: int) -> int:
-        return 2 + 3 * (self.steps + math.ceil(self.steps / self.refresh))
+        after = options  # looks at a letter after the thought, at most; a checkpoint needs one
+        written = 1 + math.ceil(self.steps / self.refresh)
+        return 1 + after + self.restarts * (self.steps * (4 + 2 * after) + 6 * written)
 
     def search(
         self,
