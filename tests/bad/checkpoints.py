@@ -259,7 +259,7 @@ CODE: list[tuple[str, str, Sequence[str]]] = [
     ("a factory that is a number", "make = 3", ["has no function 'make'"]),
     ("a factory that raises", "def make(): 1 / 0", ["the factory raised", "ZeroDivisionError"]),
     ("a factory that ends the program", "import sys\ndef make(): sys.exit(0)", ["the factory raised", "SystemExit"]),
-    ("a factory of nothing", "def make(): pass", ["neither 'scores' nor 'vote'"]),
+    ("a factory of nothing", "def make(): pass", ["none of 'scores', 'vote', 'write'"]),
     ("a factory that wants too much", "def make(a, b, c): pass", ["the factory raised"]),
     (
         "scores of the wrong shape",
