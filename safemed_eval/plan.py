@@ -106,7 +106,7 @@ class Pilot:
         """The pilot's items under one attack; those that end early make it cheaper, here as in the run."""
         questions, labels = [item.question for item in self.pilot], [item.label for item in self.pilot]
         classify = self.model.classify(questions, at_once=self.batch)
-        streams = [generator(self.model.device, self.seed, "attack", str(attack), item.id) for item in self.pilot]
+        streams = [generator(self.model.device, self.seed, "attack", attack.stream, item.id) for item in self.pilot]
         before, began = self.model.forwards, time.perf_counter()
         attack(classify, torch.stack(self.canvases), torch.tensor(labels, device=self.model.device), streams)
         rows = len(self.pilot)
