@@ -169,8 +169,8 @@ FILES: list[tuple[str, Make, Sequence[str], bool]] = [
     (
         "a wrong shard",
         indexed({"weight_map": {"lm_head.weight": "a.safetensors"}}),
-        ["transformers cannot load it"],
-        False,
+        ["does not name", "tensors that its shards hold", "download them again"],
+        True,
     ),
     ("another width", made(config=put("text_config", {"hidden_size": 32})), ["transformers cannot load it"], False),
     ("a broken note", made(safemed_eval="{"), ["safemed_eval.json", "cannot be read as JSON"], True),
