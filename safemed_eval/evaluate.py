@@ -202,7 +202,7 @@ class Evaluation:
         device = self.model.device
         labels = torch.tensor([item.label for item in items], device=device)
         streams = {
-            purpose: [generator(device, self.seed, purpose, str(attack), item.id) for item in items]
+            purpose: [generator(device, self.seed, purpose, attack.stream, item.id) for item in items]
             for purpose in ("attack", "eot")
         }
         searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model

@@ -263,7 +263,7 @@ class Pilot:
     def _under(self, attack: Attack, some: slice) -> None:
         items, device = self.pilot[some], self.model.device
         classify = self.model.classify([item.question for item in items], at_once=self.batch)
-        streams = [generator(device, self.seed, "attack", str(attack), item.id) for item in items]
+        streams = [generator(device, self.seed, "attack", attack.stream, item.id) for item in items]
         labels = torch.tensor([item.label for item in items], device=device)
         attack(classify, torch.stack(self.canvases[some]), labels, streams)
 

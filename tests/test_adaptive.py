@@ -10,11 +10,13 @@ import pytest
 import torch
 from test_cli import call, summary_of
 from test_pipeline import CPU
+from toys import Writes
 
 from safemed_eval import attacks
 from safemed_eval.attacks._adaptive import GOALS
 from safemed_eval.core import Question, Reasons
 from safemed_eval.models.answers import curtail, parse, retell
+from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs import read_records
 from safemed_eval.seeds import generator
@@ -270,3 +272,44 @@ def test_the_command_shows_all_six_and_counts_the_worst(tmp_path: Path) -> None:
         assert found[spec]["correct"] <= part["correct"] <= found["clean"]["correct"]
     assert [one["correct"] for one in records] == [bool(one["parts"]) and all(one["parts"].values()) for one in records]
     assert found[spec]["correct"] < found["clean"]["correct"]
+
+
+class WritingBrightness(Writes, Brightness):
+    """Brightness that answers in writing."""
+
+
+class Scribe:
+    """Writes, and has neither scores nor votes: A for an image brighter than mid-grey."""
+
+    def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
+        return ["The answer is A." if bright else "The answer is B." for bright in canvas.mean((1, 2, 3)) > 0.5]
+
+
+def test_a_model_from_python_that_writes_needs_no_readout(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--readout is an option of checkpoints: this one is neither asked for it nor refused."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    shared = ["evaluate", "--data", f"table:{table}", "--canvas", "16x16", "--attack", "adaptive:eps=16/255,steps=3"]
+    found = summary_of(*shared, "--model", "python:test_adaptive:WritingBrightness", "--out", tmp_path / "run")
+    under = found["overall"]["adaptive:eps=16/255,steps=3"]
+    assert found["failed"] == 0 and under["correct"] < found["overall"]["clean"]["correct"]
+    code, text = call(*shared, "--model", "python:test_adaptive:Scribe", "--out", tmp_path / "other")
+    assert code == 2 and "--attack adaptive" in text and "Scribe only writes" in text and "--readout" not in text
+
+
+def test_a_model_that_only_writes_is_answered_and_certified(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    shared = ["--model", "python:test_adaptive:Scribe", "--data", f"table:{table}", "--canvas", "16x16"]
+    found = summary_of("evaluate", *shared, "--attack", "corrupt:kind=brightness,severity=5", "--out", tmp_path / "a")
+    records = read_records(tmp_path / "a")
+    assert found["failed"] == 0 and {one["text"] for one in records} == {"The answer is A.", "The answer is B."}
+    assert all((one["prediction"] == 0) == one["text"].endswith("A.") for one in records)
+    summary_of("certify", *shared, "--sigma", 0.25, "--n0", 10, "--n", 40, "--out", tmp_path / "c")
+    assert {sum(one["votes"][:2]) for one in read_records(tmp_path / "c")} == {40}
+    code, text = call("evaluate", *shared, "--attack", "fgsm", "--out", tmp_path / "b")
+    assert code == 2 and "only writes" in text
+    code, text = call("models", "check", "python:test_adaptive:Scribe")
+    assert code == 0 and "only writes, here" in text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from safemed_eval import data
 from safemed_eval.core import Item, Question
 from safemed_eval.data import _near
 from safemed_eval.data._cues import cues
+from safemed_eval.runs.pseudonyms import WITHHELD, Pseudonyms, read_key
 
 Find = Callable[[str], Path]
 
@@ -171,6 +174,68 @@ def test_patients_alone_are_shared(tmp_path: Path) -> None:
     assert code == 0 and "patients are not compared" in text and "patient" not in text.splitlines()[0]
 
 
+@pytest.fixture
+def patients(tmp_path: Path) -> tuple[str, str]:
+    """Seven patients in both sets, by names that sort badly and one that is a formula; one is in each set alone."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        picture(ord(name)).save(tmp_path / name / f"{name}.png")
+    both = ["=p0", *(f"p{number}" for number in range(1, 7))]
+    train = [{"image": "a.png", "patient_id": one} for one in [*both, "p1", *["p2"] * 6, "only-a"]]
+    test = [{"image": "b.png", "patient_id": one} for one in [*reversed(both), "only-b", "p2", ""]]
+    return write_table(tmp_path / "a", train), write_table(tmp_path / "b", test)
+
+
+def test_shared_patients_are_named_with_the_items_of_both_sides(patients: tuple[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "leaks.csv"
+    code, found = facts(*patients, "--csv", file)
+    listed = {one["patient"]: (one["of_items"], one["items"]) for one in found["shared_patients"]}
+    assert code == 1 and listed.keys() == {"=p0", "p1", "p2", "p3", "p4", "p5", "p6"}
+    assert listed["p1"] == (["a1", "a7"], ["b5"])
+    assert listed["p2"] == (["a2", *(f"a{number}" for number in range(8, 14))], ["b4", "b8"])
+    assert sum(len(items) for _, items in listed.values()) == found["overall"]["patient"]
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["in_a"] for row in rows} == {"'=p0", "p1", "p2", "p3", "p4", "p5", "p6"}, "no formula"
+    assert [(row["set"], row["item"]) for row in rows if row["in_b"] == "p1"] == [("A", "a1"), ("A", "a7"), ("B", "b5")]
+    text = call("data", "audit", *patients)[1]
+    assert "  patient p2: A asks a2, a8, a9, a10, a11 and 2 more; B asks b4, b8\n" in text
+    assert "  patient p6: A asks a6; B asks b0\n" in text and "patient p1" not in text and "only-" not in text
+    assert "  ... and 2 more patients (--json and --csv list all)" in text
+
+
+def test_shared_images_are_listed_with_the_items_of_both_sides(pair: tuple[str, str], tmp_path: Path) -> None:
+    found = facts(*pair, "--csv", tmp_path / "leaks.csv")[1]
+    assert [(one["of_items"], one["items"]) for one in found["shared"]] == [([f"a{n}"], [f"b{n}"]) for n in range(3)]
+    with (tmp_path / "leaks.csv").open(newline="") as stream:
+        rows = [tuple(row.values()) for row in csv.DictReader(stream)]
+    assert rows[2:4] == [
+        ("image", "x/1.png", "1.png", "file pixels", "", "A", "a1"),
+        ("image", "x/1.png", "1.png", "file pixels", "", "B", "b1"),
+    ]
+    assert rows[-2:] == [
+        ("patient", "p0", "p0", "patient_id", "", which, f"{which.lower()}{n}") for which, n in (("A", 0), ("B", 5))
+    ]
+
+
+def test_an_audit_under_pseudonyms_has_those_of_runs(pair: tuple[str, str], tmp_path: Path) -> None:
+    """The same for an item, an image and a patient as in a record; and nothing else of the data is said."""
+    (tmp_path / "a" / "3.png").write_bytes(b"no image")
+    key = tmp_path / "key"
+    key.write_text(secrets.token_hex(32))
+    under = [*pair, "--near", "--pseudonymize", key]
+    code, found = facts(*under, "--csv", tmp_path / "leaks.csv")
+    names = Pseudonyms(read_key(key))
+    record = names.record({"item": "b5", "patient_id": "p0", "image": "x/1.png"})
+    assert code == 1 and [one["patient"] for one in found["shared_patients"]] == [record["patient_id"]]
+    assert found["shared_patients"][0]["items"] == [record["item"]]
+    assert record["image"] in {one["image"] for one in found["shared"]}
+    said = [json.dumps(found), call("data", "audit", *under)[1], (tmp_path / "leaks.csv").read_text()]
+    for word in ("p0", "a0", "b5", "1.png", "2.bmp", "no image", str(tmp_path)):
+        assert not any(re.search(rf"(?<![0-9a-f]){word}(?![0-9a-f])", text) for text in said), word
+    assert WITHHELD in said[0] and found["a"].startswith("table:data-")
+
+
 def test_images_of_one_colour_are_not_alike(tmp_path: Path) -> None:
     """They have no structure to compare; equal ones are found by their pixels."""
     for name, grey in (("a", 30), ("b", 200), ("b/same", 30)):
@@ -188,6 +253,10 @@ def test_images_of_one_colour_are_not_alike(tmp_path: Path) -> None:
     [
         (["{a}", "--near"], "--near compares two data sets"),
         (["{a}", "--paths-only"], "--paths-only compares two data sets"),
+        (["{a}", "--csv", "x.csv"], "--csv compares two data sets"),
+        (["{a}", "--pseudonymize", "key"], "--pseudonymize compares two data sets"),
+        (["{a}", "{b}", "--csv", "/nowhere/x.csv"], "--csv /nowhere/x.csv: cannot be written"),
+        (["{a}", "{b}", "--pseudonymize", "/nowhere/key"], "cannot be read"),
         (["{a}", "{b}", "--near", "--paths-only"], "choose one"),
         (["{a}", "table:nowhere.csv"], "no such file"),
         (["{a}", "{bad}"], "none of its 1 questions can be read: b0"),

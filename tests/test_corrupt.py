@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import math
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_pipeline import Colors, evaluation, items
 
-from safemed_eval import attacks
-from safemed_eval.attacks.corrupt import SEVERITIES, STRENGTHS, Kind
-from safemed_eval.core import Classify
+from safemed_eval import attacks, data
+from safemed_eval.attacks.corrupt import PIXEL_BLUR, SEVERITIES, STRENGTHS, Kind
+from safemed_eval.core import Classify, Item
 from safemed_eval.errors import SpecError
 from safemed_eval.seeds import generator
 
@@ -53,19 +57,42 @@ def corrupted(kind: str, severity: int, x: torch.Tensor, seed: int = 0, *, quant
     return found.canvas
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 150)])
+@pytest.mark.parametrize("size", [(64, 64), (96, 150), (128, 128), (384, 384)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_severity_changes_more_than_the_one_below(kind: str, size: tuple[int, int]) -> None:
+def test_each_severity_changes_every_image_more_than_the_one_below(kind: str, size: tuple[int, int]) -> None:
+    """In L2; and severity 1 by more than a tenth of a grey level RMS, which survives rounding."""
     x = scenes(4, *size)
-    change = torch.stack([(corrupted(kind, severity, x) - x).abs().mean((1, 2, 3)) for severity in SEVERITIES])
-    assert (change[0] > 0).all()
-    assert (change.mean(1).diff() > 0).all()
     for quantize in (False, True):
+        changes = [corrupted(kind, severity, x, quantize=quantize) - x for severity in SEVERITIES]
+        change = torch.stack([one.flatten(1).norm(dim=1) for one in changes])
+        assert (change[0] * 255 / x[0].numel() ** 0.5 > 0.1).all()
+        assert (change.diff(dim=0) > 0).all()
         found = corrupted(kind, 5, x, quantize=quantize)
         assert found.shape == x.shape and found.dtype == x.dtype and 0 <= found.min() <= found.max() <= 1
         assert torch.equal(found, corrupted(kind, 5, x, quantize=quantize))
         assert torch.equal(found[:1], corrupted(kind, 5, x[:1], quantize=quantize)), "alone as in a batch"
     assert (found * 255 - (found * 255).round()).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+def test_severities_of_an_item_share_one_draw(table: Path, quantize: bool) -> None:
+    """In a run: what a severity changes points where the one below pointed. Of a new sign or noise it would not."""
+    changes: dict[tuple[str, str], list[torch.Tensor]] = defaultdict(list)
+
+    def keep(item: Item, condition: str, clean: torch.Tensor, found: torch.Tensor) -> None:
+        changes[item.id, condition.split(",")[0]].append((found - clean).flatten())
+
+    work = evaluation(Colors(), canvas=data.Canvas(size=(64, 64)), keep=keep, quantize=quantize)
+    records = [one for group in work.run(items(table), attacks.parse_all(["corrupt"])) for one in group]
+    assert len(records) == 8 * 45 and {one["error"] for one in records} == {None}
+    assert len(changes) == 8 * len(KINDS) and {len(some) for some in changes.values()} == {5}
+    for (_, kind), some in changes.items():
+        lengths = torch.stack([one.norm() for one in some])
+        assert lengths[0] > 0 and (lengths.diff() > 0).all(), kind
+        alike = [float(torch.cosine_similarity(*pair, dim=0)) for pair in pairwise(some)]
+        assert min(alike) > 0.5, kind
+    signs = {item: changes[item, "corrupt:kind=brightness"][0].mean() > 0 for item, _ in changes}
+    assert set(map(bool, signs.values())) == {False, True}, "of items some go up, some down"
 
 
 def test_severities_are_whole_and_monotone() -> None:
@@ -135,7 +162,8 @@ def spread_of(kind: str, size: tuple[int, int]) -> torch.Tensor:
 def test_lengths_grow_with_the_canvas(size: tuple[int, int]) -> None:
     sigma, length, pixel = STRENGTHS["blur"][4], STRENGTHS["motion"][4], 1 / min(size)
     blurred = spread_of("blur", size)
-    assert blurred.numpy() == pytest.approx(np.eye(2) * sigma**2, rel=0.05, abs=1e-7)
+    expected = sigma**2 + (PIXEL_BLUR * pixel) ** 2
+    assert blurred.numpy() == pytest.approx(np.eye(2) * expected, rel=0.05, abs=1e-7)
     # A line of that length varies by length^2 / 12 along itself; sharing points among four pixels adds a little.
     along, across = torch.linalg.eigvalsh(spread_of("motion", size)).flip(0)
     assert length**2 / 12 <= float(along) + 1e-9 and float(along) <= length**2 / 12 + pixel**2 / 3

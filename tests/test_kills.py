@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from conftest import draw_table
 from test_cli import seconds_aside
-from torture.kills import COMMANDS, PATIENCE_S, alike, finish, start, torment, wait_until
+from torture.kills import COMMANDS, PATIENCE_S, alike, finish, marked, start, torment, wait_until
 
 from safemed_eval.runs import count_records
 
@@ -47,6 +49,31 @@ def test_a_second_process_is_refused_and_the_first_is_not_disturbed(tmp_path: Pa
     assert first.exitcode == 0
     finish([*command[:-1], str(tmp_path / "whole")], tmp_path / "two")
     assert seconds_aside(tmp_path / "run") == seconds_aside(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_run_whose_node_has_died_ends_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kill -9 of the raylet that `--ray local` has started: Ray needs some seconds to notice, and then it is one line.
+
+    Ray's own wait never returned, and the command waited with it.
+    """
+    pytest.importorskip("ray", reason="ray is an extra")
+    monkeypatch.setenv("RAY_health_check_period_ms", "1000")
+    command = [*COMMANDS["evaluate --ray"], "--data", f"table:{draw_table(tmp_path / 'data', rows=12)}", "--out", "run"]
+    (tmp_path / "hold").write_text("image 11?")
+    process = start(command, tmp_path, mark := f"node {tmp_path}")
+    wait_until((tmp_path / "held").exists, process.is_alive)
+    (raylet,) = [pid for pid, name in marked(mark).items() if name.startswith("raylet")]
+    before = count_records(tmp_path / "run")
+    os.kill(raylet, signal.SIGKILL)
+    process.join(PATIENCE_S)
+    said = (tmp_path / "stderr").read_text()
+    assert process.exitcode == 2, said
+    assert "Ray's node on this machine is gone" in said.splitlines()[-1] and "the same command goes on" in said
+    assert "Traceback" not in said and count_records(tmp_path / "run") >= before > 0
+    (tmp_path / "held").unlink()
+    finish(command, tmp_path)
+    assert count_records(tmp_path / "run") == 36
 
 
 def test_records_are_alike_up_to_the_last_bits_of_floats() -> None:

@@ -701,7 +701,7 @@ def test_python_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         source = resolve(f"python:mine_for_test:{name}")
         assert len(source.identity["module_sha256"]) == 64
         assert load(source, device="cpu").classify([ABCD])(torch.rand(1, 3, 8, 8)).shape == (1, 4)
-    with pytest.raises(CheckpointError, match="neither 'scores' nor 'vote'"):
+    with pytest.raises(CheckpointError, match="none of 'scores', 'vote', 'write'"):
         load(resolve("python:mine_for_test:wrong"), device="cpu")
     with pytest.raises(CheckpointError, match="has no function 'factory'"):
         load(resolve("python:mine_for_test:factory"), device="cpu")

@@ -483,6 +483,7 @@ def test_the_command_makes_log_figure_and_spec_and_is_done_once(
         assert (out / "training" / name).stat().st_size
     about = json.loads((out / "safemed_eval.json").read_text())
     assert about["recipe"]["method"] == "at-sft" and about["select"]["modality"] == ["ct"]
+    assert about["model"] == models.resolve(start).identity, "by which an adapter knows its base again"
     assert "complete" in command(*asked).output
     other = command(*asked, "--seed", "1")
     assert "differs" in str(other.exception) and isinstance(other.exception, UserError)

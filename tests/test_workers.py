@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -279,6 +280,8 @@ class Step:
             raise RunError("the disk is full")
         if self.deed == "bug":
             raise KeyError("a bug")
+        if self.deed == "linger":
+            time.sleep(PATIENCE_S)
         if self.deed == "note":
             logging.getLogger("safemed_eval.anywhere").warning("noted %s", self.name)
         return self.name.upper()
@@ -366,6 +369,25 @@ def test_units_in_line_behind_a_death_were_not_tried(ray: Any, monkeypatch: pyte
             list(team.do([Step("x", "wrong")]))
         with pytest.raises(KeyError, match="a bug"):
             list(team.do([Step("x", "bug")]))
+
+
+def test_a_node_that_is_gone_ends_the_run_and_another_does_not(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers, and Ray says that the node of this process is dead; `test_kills` kills a real one."""
+    (home,) = ray.nodes()
+    other = {"NodeID": "other", "Alive": False, "DeathReasonMessage": "unplugged"}
+    asked: list[bool] = []
+
+    def nodes(alive: bool = True) -> list[dict[str, Any]]:
+        asked.append(alive)
+        return [other, {**home, "Alive": alive, "DeathReasonMessage": "health check failed"}]
+
+    with crew(light(drawn_item()), print, address="local", workers=1, tell=lambda line: None) as team:
+        monkeypatch.setattr(ray, "nodes", nodes)
+        results = {unit.name: result for unit, result in team.do([Step("bad", "die"), Step("a")])}
+        assert results["a"] == "A" and len(asked) >= TRIES, "a worker has died, and the node has not"
+        monkeypatch.setattr(ray, "nodes", partial(nodes, False))
+        with pytest.raises(RunError, match=r"^--ray local: Ray's node .* is gone \(health check failed\).*goes on$"):
+            list(team.do([Step("x", "linger")]))
 
 
 def test_workers_that_die_on_everything_end_the_run(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,11 @@ class Attack:
         return None
 
     @property
+    def stream(self) -> str:
+        """Names the random numbers that an item is given: attacks of one stream draw the same ones for it."""
+        return str(self)
+
+    @property
     def on_smoothed(self) -> Attack:
         """This attack as it is used on a smoothed model, whose scores are estimates that differ from call to call.
 

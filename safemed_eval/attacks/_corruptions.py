@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as vision
 
-from safemed_eval.attacks.corrupt import Kind
+from safemed_eval.attacks.corrupt import PIXEL_BLUR, Kind
 
 Corruption = Callable[[torch.Tensor, float, torch.Generator], torch.Tensor]
 
@@ -34,8 +34,8 @@ def noise(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.T
 
 
 def blur(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """A Gaussian, cut off at four standard deviations."""
-    sigma = strength * min(image.shape[1:])
+    """A Gaussian, cut off at four standard deviations; `PIXEL_BLUR` is part of it."""
+    sigma = math.hypot(strength * min(image.shape[1:]), PIXEL_BLUR)
     blurred: torch.Tensor = vision.gaussian_blur(image, [2 * math.ceil(4 * sigma) + 1] * 2, [sigma, sigma])
     return blurred
 

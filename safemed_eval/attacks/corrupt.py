@@ -20,7 +20,7 @@ Kind = Literal["noise", "blur", "motion", "contrast", "brightness", "jpeg", "gam
 SEVERITIES = range(1, 6)
 STRENGTHS: dict[Kind, tuple[float, float, float, float, float]] = {
     "noise": (4, 8, 14, 22, 32),  # of a detector: standard deviation in grey levels
-    "blur": (0.004, 0.0065, 0.0095, 0.013, 0.018),  # out of focus: standard deviation, of the canvas's shorter side
+    "blur": (0.004, 0.0065, 0.0095, 0.013, 0.018),  # out of focus: standard deviation, of the shorter side; PIXEL_BLUR
     "motion": (0.012, 0.02, 0.03, 0.043, 0.06),  # along a line: its length, of the shorter side
     "contrast": (1.1, 1.2, 1.35, 1.6, 2),  # window width: the factor around the mean grey level, or its inverse
     "brightness": (7, 14, 22, 32, 44),  # window level: a shift in grey levels, up or down
@@ -30,18 +30,24 @@ STRENGTHS: dict[Kind, tuple[float, float, float, float, float]] = {
     "bias": (0.12, 0.24, 0.4, 0.6, 0.85),  # uneven gain, as of coils: the largest |logarithm| of a smooth factor
 }
 """How strong each kind is at severity 1, barely visible, to 5, bad, while a human still reads the image."""
+PIXEL_BLUR = 0.4
+"""Standard deviation, in pixels, that is added to every blur (their squares add up): one of a quarter of a pixel, as on
+a canvas of 64 x 64, leaves every grey level as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corrupt(Attack):
-    """One kind of corruption at one severity. Directions, signs and fields are drawn per item.
+    """One kind of corruption at one severity.
+
+    Noise, directions, signs and fields are drawn once per item and kind: from one severity to the next only the
+    strength grows, so that a curve over severities is about the same damage.
 
     Args:
         kind: see STRENGTHS.
         severity: 1 to 5.
     Source:
         Kinds, and five severities, after Hendrycks and Dietterich 2019 (arXiv:1903.12261). Differs: what happens to
-        medical images, with strengths of our own; lengths grow with the canvas.
+        medical images, with strengths of our own; lengths grow with the canvas; one draw for all severities.
     """
 
     kind: Kind
@@ -69,6 +75,10 @@ class Corrupt(Attack):
 
     def looks(self, options: int) -> int:
         return 0
+
+    @property
+    def stream(self) -> str:
+        return f"{self.name}:kind={self.kind}"
 
     @property
     def on_smoothed(self) -> Attack:

@@ -169,13 +169,16 @@ def listed(bad: Sequence[str], most: int) -> str:
 
 
 def show_run(folder: Path, *, json: bool, radii: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run folder as tables, or as JSON; and the summary itself."""
+    """The summary of a run folder as tables, or as JSON; and the summary itself. On stderr where it hardly answered."""
     from safemed_eval.report.breakdown import breakdown
     from safemed_eval.report.load import load
     from safemed_eval.report.reasoning import reasoning, reasoning_sentences
+    from safemed_eval.report.silence import silence_sentences
 
     run = load(folder)
     summary, written = breakdown(run, radii), reasoning(run)
+    for sentence in silence_sentences(summary.notes["silence"]):
+        err.print(f"[yellow]warning: {escape(on_one_line(sentence))}[/]", soft_wrap=True)
     if json:
         typer.echo(as_json(summary.to_json() | ({"reasoning": written.to_json()} if written else {})))
         return summary

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from csv import QUOTE_NONNUMERIC
+from csv import writer as csv_writer
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 from typing import Annotated
 
@@ -14,15 +18,18 @@ from safemed_eval import data as datasets
 from safemed_eval.cli._cues import show_cues
 from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, progress, say
 from safemed_eval.core import UNKNOWN
-from safemed_eval.data import NEAR, Audit, Counts, DataSet, Side
-from safemed_eval.errors import DataError, SpecError
+from safemed_eval.data import NEAR, Audit, Counts, DataSet, SharedImage, SharedPatient, Side
+from safemed_eval.errors import DataError, RunError, SpecError
+from safemed_eval.files import write_whole
 from safemed_eval.rounding import percent
+from safemed_eval.runs.pseudonyms import Pseudonyms, read_key
 
 EXAMPLE = (
     "Example: safemed-eval data audit medr1:Splits/modality/train medr1:Splits/modality/test --data-root OmniMedVQA "
     "--near"
 )
 _SHOWN = 5
+_ALL = "--json and --csv list all"
 _WAYS = {"path": "same path", "file": "same file", "pixels": "same pixels", "near": "looks alike"}
 
 
@@ -42,8 +49,19 @@ def audit(
     paths_only: Annotated[
         bool, typer.Option("--paths-only", help="Open no image: compare paths, questions and patients.")
     ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write every shared image and patient, a row for each of their items."),
+    ] = None,
+    pseudonymize: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KEYFILE",
+            help="Say pseudonyms for items, images and patients, those that runs have under this key.",
+        ),
+    ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, with every shared image, instead of tables.")
+        bool, typer.Option("--json", help="Print JSON, with every shared image and patient, instead of tables.")
     ] = False,
 ) -> None:
     """Does a test set share images, questions or patients with a training set? And what gives answers away?
@@ -56,13 +74,17 @@ def audit(
     """
     a, b = datasets.spelled(a), b and datasets.spelled(b)
     if b is None:
-        given = {"--near": near, "--paths-only": paths_only, "--data-root-b": data_root_b}
+        given = {"--near": near, "--paths-only": paths_only, "--data-root-b": data_root_b, "--csv": csv}
+        given |= {"--pseudonymize": pseudonymize}
         for option in (option for option, value in given.items() if value):
             raise SpecError(f"{option} compares two data sets; name the second")
         show_cues(a, _usable(a, data_root), json=json)
         return
     if near and paths_only:
         raise SpecError("--near looks at pixels, which --paths-only leaves out; choose one")
+    names = Pseudonyms(read_key(pseudonymize)) if pseudonymize else None
+    if csv and (csv.is_dir() or not os.access(csv.absolute().parent, os.W_OK | os.X_OK)):
+        raise SpecError(f"--csv {csv}: cannot be written; name a file in a folder that is there")
     train = _usable(a, data_root)
     test = _usable(b, data_root_b or (None if datasets.is_made(b.partition(":")[0]) else data_root))
     looks = {}
@@ -71,7 +93,11 @@ def audit(
             looks = datasets.look_at_all((*train.items, *test.items), tick, likeness=near)
     with progress("comparing", transient=True) as tick:
         found = datasets.audit(train, test, looks, near=near, progress=tick)
+    if names:
+        found, a, b = names.audit(found), names.data(a), names.data(b)
     verdict = "shared" if found.leaks else "clean" if found.whole or paths_only else "not all compared"
+    if csv:
+        _write(found, csv)
     if json:
         facts = {"a": a, "b": b, "verdict": verdict, "near_bits": NEAR if near else None, **asdict(found)}
         typer.echo(as_json(facts))
@@ -104,7 +130,12 @@ def _print(found: Audit, verdict: str, paths_only: bool) -> None:
             same = "" if one.of == one.image else f" = {one.of}"
             say(escape(f"  {on_one_line(one.image)}{on_one_line(same)} ({text}{bits})"))
         if len(pairs) > _SHOWN:
-            say(f"  ... and {len(pairs) - _SHOWN} more ({text}; --json lists all)")
+            say(f"  ... and {len(pairs) - _SHOWN} more ({text}; {_ALL})")
+    for patient in found.shared_patients[:_SHOWN]:
+        about = f"A asks {_few(patient.of_items)}; B asks {_few(patient.items)}"
+        say(escape(f"  patient {on_one_line(patient.patient)}: {about}"))
+    if len(found.shared_patients) > _SHOWN:
+        say(f"  ... and {len(found.shared_patients) - _SHOWN} more patients ({_ALL})")
     whole = found.overall
     if verdict == "shared":
         what = f"{whole.items_shared} of {whole.items} questions ({_share(whole.items_shared, whole.items)})"
@@ -116,6 +147,37 @@ def _print(found: Audit, verdict: str, paths_only: bool) -> None:
             "Nothing is shared as far as could be compared; --paths-only says that paths are enough.",
             "bold yellow",
         )
+
+
+def _few(items: Sequence[str]) -> str:
+    """The first of the ids, and how many more there are."""
+    more = len(items) - _SHOWN
+    return ", ".join(map(on_one_line, items[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _write(found: Audit, file: Path) -> None:
+    """A row for each item, of either set, that is about something shared."""
+    text = StringIO()
+    rows = csv_writer(text, quoting=QUOTE_NONNUMERIC, lineterminator="\n")
+    rows.writerow(("shared", "in_b", "in_a", "how", "distance", "set", "item"))
+    for image in found.shared:
+        what = ("image", image.image, image.of, " ".join(image.how), image.distance)
+        rows.writerows(_rows(what, image))
+    for patient in found.shared_patients:
+        rows.writerows(_rows(("patient", patient.patient, patient.patient, "patient_id", None), patient))
+    try:
+        write_whole(file, text.getvalue())
+    except OSError as error:
+        raise RunError(f"--csv {file}: cannot be written: {error.strerror}") from None
+
+
+def _rows(what: Sequence[object], shared: SharedImage | SharedPatient) -> Iterator[list[object]]:
+    """No cell is a formula to a spreadsheet."""
+    from safemed_eval.report._text import spreadsheet
+
+    for which, items in (("A", shared.of_items), ("B", shared.items)):
+        for item in items:
+            yield [spreadsheet(cell) for cell in (*what, which, item)]
 
 
 def _cells(counts: Counts, found: Audit) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-from safemed_eval.data._audit import Audit, Counts, Side, audit
+from safemed_eval.data._audit import Audit, Counts, SharedImage, SharedPatient, Side, audit
 from safemed_eval.data._cues import Cue, cues
 from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
 from safemed_eval.data._export import export
@@ -38,6 +38,8 @@ __all__ = [
     "DataSet",
     "Fit",
     "Reader",
+    "SharedImage",
+    "SharedPatient",
     "Side",
     "Training",
     "audit",

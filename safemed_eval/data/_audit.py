@@ -6,7 +6,7 @@ import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from safemed_eval.core import UNKNOWN, Item
 from safemed_eval.data._dataset import DataSet
@@ -17,6 +17,7 @@ How = Literal["path", "file", "pixels", "near"]
 """How an image is one of the other set: by its path below the root, its file's bytes, its pixels; or it is alike."""
 
 Tick = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,19 @@ class SharedImage:
     """Bits in which perceptual hashes differ, where it is near."""
     items: tuple[str, ...]
     """Ids of the test set's questions about it."""
+    of_items: tuple[str, ...]
+    """Ids of the training set's questions about `of`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPatient:
+    """A patient whom both sets name."""
+
+    patient: str
+    items: tuple[str, ...]
+    """Ids of the test set's questions about them."""
+    of_items: tuple[str, ...]
+    """Ids of the training set's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +104,7 @@ class Audit:
     by_modality: dict[str, Counts]
     by_question_type: dict[str, Counts]
     shared: tuple[SharedImage, ...]
+    shared_patients: tuple[SharedPatient, ...]
     other_content: int
     near: bool
     patients: bool
@@ -161,10 +176,8 @@ def audit(
     if near:
         found |= _alike([key for key in ours if key not in found], theirs, looks, progress)
     asked = {(_same(key_of(item), looks), _wording(item)) for item in train.items}
-    patients = {item.patient_id for item in train.items} - {None}
-    ids: dict[Key, list[str]] = defaultdict(list)
-    for item in test.items:
-        ids[key_of(item)].append(item.id)
+    ids, their_ids = _ids_by(test.items, key_of), _ids_by(train.items, key_of)
+    of_patients, patients = (_ids_by(some, lambda item: item.patient_id) for some in (test.items, train.items))
 
     def again(item: Item) -> bool:
         match = found.get(key_of(item))
@@ -194,13 +207,29 @@ def audit(
         by_modality=_by(test.items, lambda item: item.modality, count),
         by_question_type=_by(test.items, lambda item: item.question_type, count),
         shared=tuple(
-            SharedImage(image=key[1], of=of[1], how=how, distance=distance, items=tuple(ids[key]))
+            SharedImage(
+                image=key[1], of=of[1], how=how, distance=distance, items=tuple(ids[key]), of_items=tuple(their_ids[of])
+            )
             for key, (of, how, distance) in found.items()
+        ),
+        shared_patients=tuple(
+            SharedPatient(patient=patient, items=tuple(some), of_items=tuple(patients[patient]))
+            for patient, some in of_patients.items()
+            if patient in patients
         ),
         other_content=other_content,
         near=near,
-        patients=bool(patients) and any(item.patient_id for item in test.items),
+        patients=bool(patients) and bool(of_patients),
     )
+
+
+def _ids_by(items: Iterable[Item], what: Callable[[Item], T | None]) -> dict[T, list[str]]:
+    """Ids of the items about each image, or each patient; those that name none are left out."""
+    found: dict[T, list[str]] = {}
+    for item in items:
+        if (about := what(item)) is not None:
+            found.setdefault(about, []).append(item.id)
+    return found
 
 
 def _images(items: Iterable[Item]) -> list[Key]:

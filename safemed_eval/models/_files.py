@@ -12,6 +12,9 @@ from typing import Any
 
 from safemed_eval.errors import CheckpointError
 
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""Of a checkpoint: all weights in one file, or which file holds which. Of both transformers reads the first."""
+_TORN = "index and shards are of two checkpoints: download them again, or save them anew"
 _LFS_POINTER = b"version "
 _LONGEST_HEADER = 100_000_000
 """Of a safetensors file, in bytes: what its own library reads."""
@@ -53,6 +56,63 @@ def refuse_damaged(file: Path) -> None:
         raise CheckpointError(f"{file}: is no safetensors file; download it again, or save it as one") from None
     if size < end:
         raise CheckpointError(f"{file}: is cut off, it holds {size:,} of {end:,} bytes; download it again")
+
+
+def tensor_names(file: Path) -> list[str]:
+    """Names of the tensors in a safetensors file that is not damaged."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return [name for name in header if name != "__metadata__"]
+
+
+def shards(folder: Path) -> list[Path]:
+    """The files that the index of a checkpoint's folder names, in order; none where it has no index.
+
+    Raises:
+        CheckpointError: it cannot be read, or names something else than files that are there.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        return []
+    weights = read_json(index).get("weight_map")
+    if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
+        raise CheckpointError(f"{index}: its weight_map does not name a file for each weight")
+    named = sorted(set(weights.values()))
+    if strange := [shard for shard in named if Path(shard).name != shard]:
+        raise CheckpointError(f"{index}: its weight_map names {strange[0]}, which is not a file beside it")
+    if missing := [shard for shard in named if not (folder / shard).is_file()]:
+        raise CheckpointError(f"{folder}: incomplete, {len(missing)} weight files are missing: {missing[0]}")
+    return [folder / shard for shard in named]
+
+
+def refuse_other_index(folder: Path) -> None:
+    """Raise CheckpointError where an index and its shards, none of them damaged, do not hold the same tensors."""
+    if not (files := shards(folder)):
+        return
+    if (folder / WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{folder}: holds {WEIGHTS} and {INDEX}, which are two checkpoints; remove the one that is not meant"
+        )
+    holders: dict[str, Path] = {}
+    for file in files:
+        for name in tensor_names(file):
+            if name in holders:
+                raise CheckpointError(
+                    f"{folder}: the tensor {name} is in {holders[name].name} and in {file.name}, of which one would be "
+                    "left out; save the checkpoint anew"
+                )
+            holders[name] = file
+    named = read_json(folder / INDEX)["weight_map"]
+    if absent := sorted(named.keys() - holders.keys()):
+        raise CheckpointError(
+            f"{folder / INDEX}: names {len(absent)} tensors that no shard holds, such as {absent[0]} in "
+            f"{named[absent[0]]}; {_TORN}"
+        )
+    if unnamed := sorted(holders.keys() - named.keys()):
+        raise CheckpointError(
+            f"{folder / INDEX}: does not name {len(unnamed)} tensors that its shards hold, such as {unnamed[0]} in "
+            f"{holders[unnamed[0]].name}; {_TORN}"
+        )
 
 
 def hash_files(files: Iterable[Path]) -> str:

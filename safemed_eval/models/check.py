@@ -252,7 +252,7 @@ def _votes(model: Waist, images: torch.Tensor, question: Question) -> Iterator[F
         [vote if vote < len(one.options) else _SILENT for vote in model.vote(one)(images).tolist()] for one in asked
     )
     said, then = (", ".join(map(_letter, some)) for some in (votes, again))
-    yield Finding("votes", "warn", f"only votes, here {said}: can be certified, not attacked")
+    yield Finding("votes", "warn", f"{model.lacks('scores')}, here {said}: can be certified, not attacked")
     same = votes == again
     detail = "the same votes on 3 images" if same else f"{said}, then {then} on the same images: it votes at random"
     yield Finding(REPEATS, "pass" if same else "warn", detail)

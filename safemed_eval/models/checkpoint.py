@@ -18,6 +18,7 @@ from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.generate import Thinker, Writer
 from safemed_eval.models.prompts import Asking
 from safemed_eval.models.source import Source
+from safemed_eval.models.strays import refuse_adapter_strays, refuse_strays
 from safemed_eval.models.vlm import VLM
 
 BROKEN = {"llama4": (SpecifierSet("==5.24.0"), "its forward asks for outputs that are not there (image_outputs)")}
@@ -30,7 +31,8 @@ def load_checkpoint(
     """Load model and processor; an adapter is laid over its base, unmerged.
 
     Raises:
-        CheckpointError: transformers or peft cannot load it, weights are missing or not finite, or it cannot be asked.
+        CheckpointError: transformers or peft cannot load it, weights are missing, left over or not finite, or it
+            cannot be asked.
     """
     model = _model(source.base or source, device, dtype, attn, device_map)
     if source.base:
@@ -83,6 +85,7 @@ def _model(source: Source, device: torch.device, dtype: str, attn: str | None, d
             f"--model {source.name}: {len(absent)} weights are missing or misshapen in its files, such as {absent[0]}; "
             "they would be random"
         )
+    refuse_strays(source, model, info.get("unexpected_keys", ()))
     patches_as_products(model)
     return model if "device_map" in settings else model.to(device)
 
@@ -128,6 +131,7 @@ def _with_adapter(model: Any, source: Source, *, trainable: bool = False) -> Any
             f"--model {source.name}: a {wrapped.active_peft_config.peft_type.value} adapter changes the prompt; only "
             "adapters of weights, such as LoRA, can be evaluated"
         )
+    refuse_adapter_strays(source, wrapped)
     return wrapped
 
 

@@ -15,16 +15,19 @@ from safemed_eval.models._files import look_here_for_modules
 from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.source import Source
 
+ANSWERING = ("scores", "vote", "write")
+"""Methods that answer a question, each of them alone; see `waist.Scorer`."""
+
 
 def load_factory(source: Source, device: torch.device) -> Any:
     """Call the factory of a model, and check what it returns.
 
     Raises:
-        CheckpointError: as `call_factory`, or the result has neither `scores` nor `vote`.
+        CheckpointError: as `call_factory`, or the result has none of the methods that answer a question.
     """
     model = call_factory(source.name, device, option="--model")
-    if not (hasattr(model, "scores") or hasattr(model, "vote")):
-        raise CheckpointError(f"--model {source.name}: what it returned has neither 'scores' nor 'vote'")
+    if not any(hasattr(model, method) for method in ANSWERING):
+        raise CheckpointError(f"--model {source.name}: what it returned has none of {', '.join(map(repr, ANSWERING))}")
     return model
 
 

@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError, SpecError, canonical, did_you_mean
-from safemed_eval.models._files import factory_identity, hash_files, read_json, refuse_damaged
+from safemed_eval.models._files import (
+    factory_identity,
+    hash_files,
+    read_json,
+    refuse_damaged,
+    refuse_other_index,
+    shards,
+)
 from safemed_eval.models.denoiser_source import DenoiserSource, resolve_denoiser
 from safemed_eval.models.prompts import CLOCK, Asking, Template, default_template
 
@@ -66,6 +73,20 @@ class Source:
         weights = [*folder.glob("*.safetensors"), *(self.pickles if self.allow_pickle else [])]
         settings = [f for pattern in _CONFIG_FILES for f in folder.glob(pattern) if f.name != ABOUT]
         return {"weights_sha256": hash_files(weights), "settings_sha256": hash_files(settings)}
+
+    @property
+    def weights_hashes(self) -> list[str]:
+        """What `identity` may have said of the weights in its folder, with pickles among them and without."""
+        ways = {False, bool(self.pickles)}
+        return [replace(self, allow_pickle=way).identity["weights_sha256"] for way in sorted(ways)]
+
+    @property
+    def base_weights(self) -> str | None:
+        """Of an adapter that was trained here: the hash of its base's weights then; None where its note has none."""
+        model = (self._about or {}).get("model")
+        base = model.get("base", model) if isinstance(model, dict) else None
+        known = base.get("weights_sha256") if isinstance(base, dict) else None
+        return known if isinstance(known, str) else None
 
     @property
     def has_processor(self) -> bool:
@@ -234,9 +255,25 @@ def _resolve(name: str, leave: _Leave) -> Source:
         base = _locate(f"{base_name}{at}", leave)
         _check_model_files(base)
         _check_weights(source, "adapter_model.safetensors")
-        return replace(source, base=base)
+        source = replace(source, base=base)
+        _refuse_changed_base(source)
+        return source
     _check_model_files(source)
     return source
+
+
+def _refuse_changed_base(source: Source) -> None:
+    """Raise CheckpointError where an adapter's note says that it was trained over other weights than its base's.
+
+    An adapter without a note, trained elsewhere, does not say.
+    """
+    base, known = source.base, source.base_weights
+    assert base is not None
+    if known and known not in base.weights_hashes:
+        raise CheckpointError(
+            f"--model {source.name}: was trained over other weights than {base.name} holds now: sha256 {known[:12]} in "
+            f"its {ABOUT}, {base.weights_hashes[0][:12]} there; put those weights back, or train the adapter anew"
+        )
 
 
 def _locate(name: str, leave: _Leave) -> Source:
@@ -291,18 +328,9 @@ def _check_model_files(source: Source) -> None:
         raise CheckpointError(
             f"{folder}: no tokenizer (tokenizer.json); save the processor, which brings it, beside the model"
         )
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weights = read_json(index).get("weight_map")
-        if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
-            raise CheckpointError(f"{index}: its weight_map does not name a file for each weight")
-        shards = set(weights.values())
-        if strange := sorted(shard for shard in shards if Path(shard).name != shard):
-            raise CheckpointError(f"{index}: its weight_map names {strange[0]}, which is not a file beside it")
-        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-        if missing:
-            raise CheckpointError(f"{folder}: incomplete, {len(missing)} weight files are missing: {missing[0]}")
+    shards(folder)
     _check_weights(source)
+    refuse_other_index(folder)
 
 
 def _check_weights(source: Source, pattern: str = "*.safetensors") -> None:

@@ -28,10 +28,11 @@ class Scorer(Protocol):
 
     A model that only votes leaves `scores` out and has `vote(canvas, question)` instead, (B, 3, H, W) -> (B,) int64 in
     [0, K], K for "no answer": it can be answered with and certified, but not attacked. One that writes has
-    `write(canvas, questions)` -> B texts; they are its answers and votes; `scores`, if it has that too, is attacked,
-    and `text_log_probs(canvas, questions, texts)` -> (B,), the mean log-probability of each text's tokens, by the
-    adaptive attack. One that decides on an option after it has written has `decide(canvas, questions)` -> Answers with
-    texts, too, and `read(text, question)`, which finds the option in such a text.
+    `write(canvas, questions)` -> B texts; they are its answers and votes, and alone they are enough for both; `scores`,
+    if it has that too, is attacked, and `text_log_probs(canvas, questions, texts)` -> (B,), the mean log-probability of
+    each text's tokens, by the adaptive attack. One that decides on an option after it has written has
+    `decide(canvas, questions)` -> Answers with texts, too, and `read(text, question)`, which finds the option in such a
+    text.
     """
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor | Sequence[torch.Tensor]:

@@ -11,6 +11,7 @@ from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.order import order_sentences
+from safemed_eval.report.silence import silence_sentences
 from safemed_eval.rounding import FAILED_ITEMS, floor_to
 
 Notice = tuple[str, str]
@@ -61,6 +62,7 @@ def _warnings(study: Study) -> Iterable[str]:
     if str(run.meta["names"]["data"]).startswith("phantom"):
         yield "The images are drawn by a program (phantom): discs, rings and stripes. This is not clinical evidence."
     yield from map(visible, (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]))
+    yield from map(visible, silence_sentences(summary.notes["silence"]))
     if run.spec.get("pseudonyms"):
         yield "Ids, paths and texts are pseudonyms, which whoever has the key can tell."
     if run.unfinished:

@@ -22,6 +22,7 @@ from safemed_eval.report.falsified import falsified_of
 from safemed_eval.report.load import Json, LoadedRun, load, nothing_measured
 from safemed_eval.report.order import order_notes
 from safemed_eval.report.sanity import checklist
+from safemed_eval.report.silence import silence
 from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, Sequential
 
 CANVAS_COST = 0.02
@@ -96,6 +97,7 @@ def breakdown(run: LoadedRun, radii: Mapping[str, float] | None = None) -> Summa
             notes["canvas_cost"] = _canvas_cost(run)
     notes["failures"] = run.failures
     notes["degenerate"] = degenerate(run)
+    notes["silence"] = silence(run)
     notes["checklist"] = [asdict(one) for one in checklist(run)]
     notes["letter_only"] = aims_at_letters(run)
     each = max(1, len(run.conditions))

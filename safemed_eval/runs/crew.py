@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from safemed_eval.runs.store import differences
 if TYPE_CHECKING:
     from safemed_eval.runs.workers import Ready, Setup, Store, Unit
 
+Answer = Future[Any]
+"""What a worker will answer."""
 Tell = Callable[[str], None]
 """Says a line to the user."""
 
@@ -61,24 +64,29 @@ class _Worker:
     """An actor, as this process sees it: being placed, loading, or ready."""
 
     actor: Any
-    placing: Any
-    loading: Any = None
+    placing: Answer
+    loading: Answer | None = None
     host: str = "an unknown node"
     away: bool = False
     """Whether it is on another node than this process."""
     ready: Ready | None = None
-    sent: deque[tuple[Unit, Any]] = field(default_factory=deque)
+    sent: deque[tuple[Unit, Answer]] = field(default_factory=deque)
     """Units, in the order in which it does them."""
     forwards: int = 0
     falls: int = 0
     """Workers before it, in its place, that died before they were ready."""
 
     @property
-    def head(self) -> Any:
+    def head(self) -> Answer | None:
         """What it will answer next; None: nothing."""
         if self.ready:
             return self.sent[0][1] if self.sent else None
         return self.placing if self.loading is None else self.loading
+
+    def answer(self) -> Any:
+        """What it has answered, or what Ray raises where it did not."""
+        assert self.head is not None
+        return self.head.result()
 
 
 class Crew:
@@ -160,7 +168,7 @@ class Crew:
                     if self._deaths[unit.name] >= TRIES:
                         yield unit, unit.failed(_DIED)
                     else:
-                        worker.sent.append((unit, worker.actor.do.remote(unit)))
+                        worker.sent.append((unit, worker.actor.do.remote(unit).future()))
 
     def _apart(self, worker: _Worker) -> bool:
         """Whether the next unit must not wait behind that of the worker: on one of them a worker has died.
@@ -172,9 +180,12 @@ class Crew:
     def _answering(self) -> list[_Worker]:
         """Wait until some worker has answered, for a while."""
         heads = {worker.head: worker for worker in self._workers if worker.head is not None}
-        self._ray.wait(list(heads), num_returns=1, timeout=_POLL_S)
+        # Not Ray's own wait, which asks the node: without it that never returns, whatever its timeout.
+        wait(heads, timeout=_POLL_S, return_when=FIRST_COMPLETED)
         # All that have: the first of them must not starve the others.
-        done, _ = self._ray.wait(list(heads), num_returns=len(heads), timeout=0)
+        done = [head for head in heads if head.done()]
+        if not done:
+            self._refuse_lost_node()
         now = time.monotonic()
         if done or any(worker.loading is not None or worker.ready for worker in self._workers):
             self._heard = now
@@ -185,16 +196,30 @@ class Crew:
                 f"waiting for Ray ({self._places.address}) to place {len(self._workers)} workers: "
                 f"{free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} cores are free"
             )
-        return [heads[ref] for ref in done]
+        return [heads[head] for head in done]
+
+    def _refuse_lost_node(self) -> None:
+        """Raise RunError where the node that this process is on is gone: nothing can be handed out, nor heard.
+
+        Others that are gone are another matter: their workers have died, and are replaced.
+        """
+        (home,) = [node for node in self._ray.nodes() if node["NodeID"] == self._home]
+        if not home["Alive"]:
+            why = home.get("DeathReasonMessage") or "it says no reason"
+            raise RunError(
+                f"--ray {self._places.address}: Ray's node on this machine is gone ({why}); was its raylet killed, or "
+                "out of memory? What was done before is safe, the same command goes on"
+            )
 
     def _rise(self, worker: _Worker) -> None:
         """A worker has been placed, or has loaded its model, or has failed to."""
         ray = self._ray
         try:
-            found = ray.get(worker.head)
+            found = worker.answer()
         except ray.exceptions.RayTaskError as error:
             return self._leave_out(worker, RunError(one_line(error.cause if error.cause else error)))
         except ray.exceptions.RayError as error:
+            self._refuse_lost_node()
             if worker.falls + 1 < TRIES:
                 return self._replace(worker, falls=worker.falls + 1)
             what = "starting" if worker.loading is None else "loading its model (try fewer --workers)"
@@ -207,7 +232,8 @@ class Crew:
                     f"another version of safemed-eval is installed on {worker.host}; all nodes need the one from here"
                 )
                 return self._leave_out(worker, RunError(text))
-            worker.loading = worker.actor.load.remote(self._setup, str(Path.cwd()), self._identity_for(worker))
+            loading = worker.actor.load.remote(self._setup, str(Path.cwd()), self._identity_for(worker))
+            worker.loading = loading.future()
             return None
         ready, notes = found
         for line in notes:
@@ -241,7 +267,7 @@ class Crew:
         """What a worker has answered to the first of its units."""
         ray = self._ray
         try:
-            reply, notes = ray.get(worker.head)
+            reply, notes = worker.answer()
         except ray.exceptions.RayTaskError:
             raise  # a bug, as it would be in this process
         except ray.exceptions.RayError as error:
@@ -260,6 +286,7 @@ class Crew:
 
     def _bury(self, worker: _Worker, error: Exception) -> Iterator[tuple[Unit, Any]]:
         """A worker has died on the first of its units; those behind it were not begun."""
+        self._refuse_lost_node()
         unit, _ = worker.sent.popleft()
         self._todo.extendleft(other for other, _ in reversed(worker.sent))
         worker.sent.clear()
@@ -284,7 +311,7 @@ class Crew:
 
     def _hired(self, falls: int = 0) -> _Worker:
         actor = self._class.remote()
-        return _Worker(actor=actor, placing=actor.where.remote(), falls=falls)
+        return _Worker(actor=actor, placing=actor.where.remote().future(), falls=falls)
 
     def _dismiss(self, worker: _Worker) -> None:
         self._lost_forwards += worker.forwards

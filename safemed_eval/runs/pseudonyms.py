@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safemed_eval.core import Item, Question, Record
+from safemed_eval.data import Audit, Side
 from safemed_eval.errors import SpecError
 from safemed_eval.models.answers import told
 from safemed_eval.runs.store import Run
@@ -70,6 +71,11 @@ class Pseudonyms:
         """`item-3f0a...`: the same for the same parts."""
         return f"{kind}-{self._hash(kind, *parts)[:_DIGITS]}"
 
+    def data(self, name: str) -> str:
+        """Of what --data says, the kind."""
+        kind, colon, path = name.partition(":")
+        return name if kind == "phantom" or not colon else f"{kind}:{self.of('data', path)}"
+
     def item(self, id: str) -> str:
         """What an item is called."""
         return self.of("item", id)
@@ -105,12 +111,46 @@ class Pseudonyms:
                 found[name] = self._without_texts(_KINDS.get(name, "value"), name, value)
         return found
 
+    def audit(self, found: Audit) -> Audit:
+        """What an audit has found, with the pseudonyms that records have. Why an image cannot be read is withheld."""
+
+        def items(ids: Sequence[str]) -> tuple[str, ...]:
+            return tuple(map(self.item, ids))
+
+        def side(one: Side) -> Side:
+            return replace(one, reason=one.reason and WITHHELD)
+
+        return replace(
+            found,
+            train=side(found.train),
+            test=side(found.test),
+            shared=tuple(
+                replace(
+                    one,
+                    image=self.of("image", "image", one.image),
+                    of=self.of("image", "image", one.of),
+                    items=items(one.items),
+                    of_items=items(one.of_items),
+                )
+                for one in found.shared
+            ),
+            shared_patients=tuple(
+                replace(
+                    one,
+                    patient=self.of("patient", "patient_id", one.patient),
+                    items=items(one.items),
+                    of_items=items(one.of_items),
+                )
+                for one in found.shared_patients
+            ),
+        )
+
     def about(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """What run.json keeps beside the spec."""
         names = dict(about["names"])
-        names["data"] = self._data(names["data"])
+        names["data"] = self.data(names["data"])
         if (trained := names.get("trained")) and trained.get("data"):
-            names["trained"] = trained | {"data": self._data(trained["data"])}
+            names["trained"] = trained | {"data": self.data(trained["data"])}
         skipped = [{"item": self.item(bad["item"]), "reason": WITHHELD} for bad in about["skipped"]]
         return {**about, "names": names, "skipped": skipped}
 
@@ -143,11 +183,6 @@ class Pseudonyms:
         if isinstance(value, Mapping):
             return {key: self._without_texts(kind, f"{name}.{key}", part) for key, part in value.items()}
         return [self._without_texts(kind, name, part) for part in value] if isinstance(value, list) else value
-
-    def _data(self, name: str) -> str:
-        """Of what --data says, the kind."""
-        kind, colon, path = name.partition(":")
-        return name if kind == "phantom" or not colon else f"{kind}:{self.of('data', path)}"
 
 
 class Veiled:

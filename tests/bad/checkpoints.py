@@ -169,8 +169,8 @@ FILES: list[tuple[str, Make, Sequence[str], bool]] = [
     (
         "a wrong shard",
         indexed({"weight_map": {"lm_head.weight": "a.safetensors"}}),
-        ["transformers cannot load it"],
-        False,
+        ["does not name", "tensors that its shards hold", "download them again"],
+        True,
     ),
     ("another width", made(config=put("text_config", {"hidden_size": 32})), ["transformers cannot load it"], False),
     ("a broken note", made(safemed_eval="{"), ["safemed_eval.json", "cannot be read as JSON"], True),
@@ -259,7 +259,7 @@ CODE: list[tuple[str, str, Sequence[str]]] = [
     ("a factory that is a number", "make = 3", ["has no function 'make'"]),
     ("a factory that raises", "def make(): 1 / 0", ["the factory raised", "ZeroDivisionError"]),
     ("a factory that ends the program", "import sys\ndef make(): sys.exit(0)", ["the factory raised", "SystemExit"]),
-    ("a factory of nothing", "def make(): pass", ["neither 'scores' nor 'vote'"]),
+    ("a factory of nothing", "def make(): pass", ["none of 'scores', 'vote', 'write'"]),
     ("a factory that wants too much", "def make(a, b, c): pass", ["the factory raised"]),
     (
         "scores of the wrong shape",

@@ -255,14 +255,14 @@ def _send(process: Any, how: signal.Signals) -> bool:
 def _left_behind(mark: str) -> list[str]:
     """The processes of a command that outlive it; they are ended then."""
     deadline = time.monotonic() + 60
-    while (there := _marked(mark)) and time.monotonic() < deadline:
+    while (there := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     for pid in there:
         os.kill(pid, signal.SIGKILL)
     return list(there.values())
 
 
-def _marked(mark: str) -> dict[int, str]:
+def marked(mark: str) -> dict[int, str]:
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
