@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.models.prompts import conversation, render, user_turn
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -87,9 +88,15 @@ def find_thought(processor: Any) -> Thought:
     A template that is shown a message with a thought in it writes the marks and what stands around them. One that
     leaves thoughts out may close one in the prompt for a model that must not think. Else the marks that occur in the
     template, or among the tokens, are taken.
+
+    Raises:
+        CheckpointError: there is no template, or it fails.
     """
+    try:
+        behind = render(processor, _ASKED).rpartition(_ASKED)[2]
+    except ModelOutputError as error:
+        raise CheckpointError(str(error)) from error
     opening, closing, end = _by_the_template(processor) or _by_names(processor)
-    behind = render(processor, _ASKED).rpartition(_ASKED)[2]
     return Thought(opening=opening, closing=closing, end=end, opened=behind.rfind(opening) > behind.rfind(closing))
 
 
