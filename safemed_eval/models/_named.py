@@ -49,7 +49,7 @@ _LABEL = (
     r"(?=\s+(?:is|was|are|were|can|cannot|would|does|fits|matches|seems|appears|best)\b)"
 )
 _ENGLISH = frozenset(
-    "it us an a i in is as at be am on to of or he me we so do if up by no pet all can are has her his was she ill "
+    "it us an a i in is as at be am on to of or he me we so do if up by pet all can are has her his was she ill "
     "aids add pad mad not out".split()
 )
 _WEAK = re.compile(r"\W*(?:\d+(?:[.,/]\d+)*|\w|yes|no|none|true|false|other|others|unknown|both|neither)\W*")
@@ -139,6 +139,8 @@ class Names:
         if match["name"] is not None:
             options = frozenset(self.named(match["name"]))
             weak = bool(_WEAK.fullmatch(match["name"].casefold()))
+            if len(match["name"]) == 1 and match["name"].isalpha():
+                return None  # an option that is a letter is read by its place, or as a whole
             if weak and not match["name"][0].isdigit() and not _WEAK_END.match(match.string, match.end()):
                 return None  # "No" in "no fracture", "I" in "I see"
             return Mention(start=match.start(), end=match.end(), options=options, weak=weak, name=match.span())
@@ -301,10 +303,10 @@ _DECIDES = re.compile(
 _KIND = (
     r"(?:(?:scans?|images?|imag(?:ery|ing)|slices?|views?|stud(?:y|ies)|sequences?|modality|exam(?:ination)?s?|films?"
     r"|radiographs?|radiography|photographs?|photography|pictures?|scanner|disease|infection|syndrome|diagnosis|pattern"
-    r"|type|findings?|options?|answer|technique|technology|category|class|changes|disorder|condition|process)\b)"
+    r"|pneumonia|type|findings?|options?|answer|technique|technology|category|class|changes|disorder|condition|process)\b)"
 )
 _NAME_END = re.compile(
-    rf"\s*(?:\Z|\n|[^\w\s]|[{_CJK}]|{_KIND}|(?:of|in|on|at|by|with|without|within|from|for|to|as|is|are|was|were|has"
+    rf"\s*(?:\Z|\n|[^\w\s]|[{_CJK}]|(?-i:[A-Z][).:])|{_KIND}|(?:of|in|on|at|by|with|without|within|from|for|to|as|is|are|was|were|has"
     r"|have|had|can|could|may|might|will|would|should|does|do|did|because|since|due|given|which|that|and|or|but|than"
     r"|over|rather|not|likely|based|here|if|when|while|though|cannot|nor|show\w*|demonstrat\w+|depict\w+|reveal\w+"
     r"|display\w+|indicat\w+|obtained|taken|acquired|performed|seen|located|involving|affecting|measuring|caused"
@@ -312,13 +314,19 @@ _NAME_END = re.compile(
     r"|uses?|remains?|alone|instead|y|et|und|oder|por|porque|car|weil)\b)",
     re.IGNORECASE,
 )
+_ACTS = re.compile(
+    r"\W*(?:show\w*|demonstrat\w+|depict\w+|reveal\w+|display\w+|indicat\w+|appears?|explains?|describes?|provides?|uses?"
+    r"|has|have|had|do|does|did|can|will)\b",
+    re.IGNORECASE,
+)
 _WEAK_END = re.compile(rf"[\s)\]']*(?:\Z|[.,;:!—\n]|-\s|[{_CJK}])")
 _SAYS = (
     r"(?:\b(?:is|are|was|be|est|es|ist|shows?|showing|demonstrat(?:es?|ing)|reveals?|revealing|depicts?|depicting"
     r"|displays?|exhibits?|presents?|represents?|indicates?|indicating|suggests?|suggesting|(?:suggestive|indicative"
     r"|characteristic|typical|diagnostic|diagnosis|pathognomonic|evidence|signs?|features|presence|that|case|example"
-    r"|kind|form)\s+of|(?:consistent|compatible|keeping|diagnosed|line)\s+with|(?:diagnosed|identified|classified"
-    r"|recogni[sz]ed|described)\s+as|(?:corresponds?|points?|due|leads?)\s+to|corresponding\s+to|caused\s+by"
+    r"|kind|form)\s+of|of\s+(?:grade|stage|type|class|category)|(?:consistent|compatible|keeping|diagnosed|line)\s+with|(?:diagnosed|identified|classified"
+    r"|recogni[sz]ed|described)\s+as|(?:corresponds?|points?|due|leads?)\s+to|corresponding\s+to|(?:caused|affected)\s+by|(?:lies|located|situated|found|arises|originat(?:es|ing))\s+(?:with)?(?:in|at|on|from)"
+    r"|involv(?:es|ing)|affect(?:s|ing)"
     r"|(?:obtained|acquired|produced|taken|generated|made|captured|performed|created)\s+(?:by|with|using|from|through|via)"
     r"|matches|fits|favou?rs?|supports?|confirms?|see|has|have|contains?|choose|select|pick|go\s+with|conclude|answer"
     r"|likely|namely|with|identify|diagnose)\b|'s\b|[:=]|[-=]>|→|⇒|是|为|為|显示|提示|符合|は)"
@@ -328,6 +336,14 @@ _BETWEEN = (
     r"[\w'-]+\W+){0,5}\Z"
 )
 _AFFIRMED_BEFORE = re.compile(_SAYS + _BETWEEN, re.IGNORECASE)
+_PLACE = re.compile(
+    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral)\b", re.IGNORECASE
+)
+_PLACED_BEFORE = re.compile(
+    rf"(?:{_SAYS}|\b(?:lies?|located|situated|found|seen|visible|involv\w+|affect\w+|arise?\w+)\b)\W*(?:[\w'-]+\W+){{0,8}}?"
+    r"(?:with)?(?:in|at|on|of|from)\s+(?:(?:the|a|his|her)\s+)?\Z",
+    re.IGNORECASE,
+)
 _COUNTED_BEFORE = re.compile(
     r"(?:\b(?:is|are|were|was|has|have|shows?|see|count(?:ed)?|total\s+of|contains?|identify|identified|depicts?"
     r"|reveals?|grade|type|group|stage|score)|[:=])\s*(?:(?:exactly|only|a\s+total\s+of|precisely|about)\s+)?\Z",
@@ -351,7 +367,7 @@ _LEADING = (
 _ALONE = re.compile(rf"{_LEADING}{_M}\W*(?:(?:scans?|images?)\W*)?", re.IGNORECASE)
 _AFTERTHOUGHT = re.compile(
     r"\W*(?:I\s+(?:think|believe|guess)|clearly|as|not|rather|given|based|due|in\s+my|without|probably|most\s+likely"
-    r"|definitely|certainly|of\s+course|for\s+sure|obviously|specifically|more\s+precisely)\b|\W*\Z",
+    r"|definitely|certainly|of\s+course|for\s+sure|obviously)\b|\W*\Z",
     re.IGNORECASE,
 )
 _ACRONYM = re.compile(r"(?<!\w)[A-Z]{2,}\s+\Z")
@@ -453,20 +469,27 @@ def _status(chunk: str, start: int, end: int, nots: list[int], one: Mention, vie
     after = _DENIED_AFTER.search(chunk, end) is not None
     if before and after or before > 1:
         return "doubtful"
+    if nots and _NOT.match(view, one.start):
+        return "doubtful"  # "no finding" is an option
     if before or after:
         return "denied"
-    if _ALONE.fullmatch(chunk):
-        return "alone"
     ahead = chunk[:start]
     if one.weak:
-        leads = not ahead.strip(" \n-(") and re.match(r"[\s')]*(?:[,.;:!]|-\s|\Z)", chunk[end:])
-        counted = view[one.start].isdigit() and _COUNTED_BEFORE.search(ahead)
-        return "affirmed" if leads and not view[one.start].isdigit() or counted else "named"
+        if view[one.start].isdigit():
+            counted = _COUNTED_BEFORE.search(ahead) is not None
+            return "affirmed" if counted else "alone" if _ALONE.fullmatch(chunk) else "doubtful"
+        return "affirmed" if not ahead.strip(" \n-(") else "named"
     if not one.letters or one.name:
         if not _NAME_END.match(chunk, end):
             return "named"
         if view[one.start : one.end].isupper() and _ACRONYM.search(ahead):
             return "named"
-    if given or _AFFIRMED_AFTER.match(chunk, end) or _AFFIRMED_BEFORE.search(ahead):
+    if _AFFIRMED_AFTER.match(chunk, end) or _AFFIRMED_BEFORE.search(ahead):
         return "affirmed"
-    return "named"
+    if one.name and _PLACE.search(view, *one.name) and _PLACED_BEFORE.search(ahead):
+        return "affirmed"
+    if _ALONE.fullmatch(chunk):
+        return "alone"
+    if given and not _ACTS.match(chunk, end):
+        return "affirmed"
+    return "doubtful" if re.match(r"\W*or\b", chunk, re.IGNORECASE) else "named"

@@ -98,7 +98,7 @@ _SPOILT = re.compile(
     r"|non|não|не)\b|n't\b|不|未|非|可能",
     re.IGNORECASE,
 )
-_UNSURE = re.compile(r"\s*(?:not|never|either|neither|might|may|could|possibly|perhaps|maybe|nicht|pas|no)\b|\s*(?:不|可能|或)", re.I)
+_UNSURE = re.compile(r"\s*(?:not|never|either|neither|might|may|could|possibly|perhaps|maybe|nicht|pas|no(?=\s+\w))\b|\s*(?:不|可能|或)", re.I)
 REVISES = re.compile(
     r"\b(?:wait|actually|correction|on\s+(?:second\s+thoughts?|reflection|closer\s+inspection)|scratch\s+that"
     r"|let\s+me\s+(?:correct|re-?\w+)|i\s+(?:was|made)\s+(?:wrong|mistaken|a\s+mistake|an\s+error)|my\s+mistake|sorry"
@@ -133,15 +133,21 @@ class Statement:
     lettered: bool = False
 
 
+_MARK = "\ue001"
+"""Stands in a text for what is marked as an answer."""
+
+
 def statements(text: str, view: str, names: Names) -> list[Statement]:
     """All explicit statements in a text, in order; what stands in a marked place is stated by its marks alone."""
-    found = [*_marked(text, names)]
-    for cued in _cued(view, names):
-        around = next((one for one in found if one.rank > FINAL and one.start <= cued.place[0] < one.end), None)
-        if around is None:
+    found, unmarked = [*_marked(text, names)], view
+    for one in found:
+        unmarked = unmarked[: one.start] + _MARK * (one.end - one.start) + unmarked[one.end :]
+    for cued in _cued(unmarked, names):
+        if unmarked[cued.place[0] : cued.place[0] + 1] != _MARK:
             found.append(cued)
-        else:
-            found[found.index(around)] = replace(around, start=min(around.start, cued.start))
+            continue
+        place = next(place for place, one in enumerate(found) if one.start <= cued.place[0] < one.end)
+        found[place] = replace(found[place], start=cued.start)
     return sorted(found, key=lambda one: (one.end, one.rank))
 
 
@@ -228,7 +234,7 @@ def whole(view: str, names: Names) -> int | None:
 
 
 _OPENING = re.compile(
-    rf"[\s(\[{{<'.>-]*([A-Z])(?!{WORD}|'\w)(?P<mark>[)\]}}>]*\s*[).:,;—]|[)\]}}>]+|\s*\n|\s+-\s|\s+(?=(?:because|since)\b)|\s+)"
+    rf"[\s(\[{{<'.>-]*([A-Z])(?!{WORD}|'\w)(?P<mark>[)\]}}>]*\s*[).:,;—]|[)\]}}>]+|\s*\n|\s+-\s|\s+(?=(?:because|since|rather|not|instead)\b)|\s+)"
 )
 _RULED_OUT = re.compile(rf"[\s:,—)(-]*(?:[\w']+\s+){{0,2}}?(?:{_DENIED_AFTER.pattern})", re.IGNORECASE)
 
@@ -244,7 +250,7 @@ def opening(view: str, names: Names) -> Statement | None:
     if named is None:
         behind = view[begins.end() : begins.end() + 1]
         lower = behind.islower() and begins["mark"].strip()[-1:] in (".", ":")
-        if not marked and not view.startswith(("because", "since"), begins.end()) or lower:
+        if not marked and not view.startswith(("because", "since", "rather", "not", "instead"), begins.end()) or lower:
             return None
         if option is None and ")" not in begins["mark"]:
             return None
@@ -333,6 +339,10 @@ def _claim(view: str, place: int, names: Names, *, strict: bool, sure: bool, cop
     rest = view[place:]
     if not rest.strip(" .'()-:"):
         return None if strict else Statement(start=place, end=len(view), option=None, rank=CUED, place=(place, len(view)))
+    marked = re.compile(rf"[\s\\$(\[]*{_MARK}").match(view, place)
+    if marked is not None:
+        at = marked.end() - 1
+        return Statement(start=place, end=at, option=None, rank=CUED, place=(at, at + 1))
     letter = _LETTER.match(view, place)
     if letter is not None:
         stated = _lettered(view, letter, names, strict=strict, sure=sure, copula=copula)
