@@ -162,6 +162,10 @@ class Reasons(Classify, Protocol):
         """Each row's text as though it had come to this option: its rationale, bent, and then this answer."""
         ...
 
+    def curtail(self, texts: Sequence[str], options: Sequence[int]) -> list[str]:
+        """Each row's text without its rationale, and with this option as its answer."""
+        ...
+
     def likelihood(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         """(B, 3, H, W) and a text a row -> (B,) float32 mean log-probability of its tokens, differentiable."""
         ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from test_cli import call, summary_of
 from test_pipeline import CPU
 
 from safemed_eval import attacks
+from safemed_eval.attacks._adaptive import GOALS
 from safemed_eval.core import Question, Reasons
-from safemed_eval.models.answers import parse, retell
+from safemed_eval.models.answers import curtail, parse, retell
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs import read_records
 from safemed_eval.seeds import generator
@@ -68,7 +70,10 @@ def test_an_attack_on_the_letter_alone_makes_reasoning_look_robust() -> None:
     for refresh in (5, 50):  # judged on the way, and at the end alone
         found, said = attack(f"adaptive:eps=0.05,refresh={refresh}", robust)
         assert said == [1] * 6
-        assert found.parts == [{"answer": True, "rationale": False, "wrong-option": False}] * 6
+        assert found.parts is not None
+        for part in found.parts:  # letters given a thought have no gradient here: a random start may do, or not
+            told = {name: part[name] for name in ("answer", "rationale", "wrong-option", "no-thought")}
+            assert told == {"answer": True, "rationale": False, "wrong-option": False, "no-thought": False}
 
 
 def test_a_model_that_does_not_look_is_not_fooled() -> None:
@@ -76,12 +81,13 @@ def test_a_model_that_does_not_look_is_not_fooled() -> None:
     blind = Reasoner(sure=50.0)
     blind.seen = torch.zeros(SHAPE)
     found, said = attack("adaptive:eps=0.5", blind)
-    assert said == [0] * 6 and found.parts == [{"answer": True, "rationale": True, "wrong-option": True}] * 6
-    assert found.steps == [30] * 6, "each of the three has as many steps"
+    assert said == [0] * 6 and found.parts == [dict.fromkeys(GOALS, True)] * 6
+    assert found.steps == [60] * 6, "each of the six has as many steps"
+    assert attack("adaptive:eps=0.5,restarts=2", blind)[0].steps == [120] * 6
 
 
 class Diarist(Reasoner):
-    """Always answers A, and writes how bright the image is; notes what it is asked for gradients."""
+    """Always answers A, and numbers what it writes; notes what it is asked for gradients."""
 
     def __init__(self) -> None:
         super().__init__(sure=50.0)
@@ -89,9 +95,7 @@ class Diarist(Reasoner):
         self.diary: list[str] = []
 
     def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
-        written = [
-            f"<think>{mean:.9f}, a cyst.</think><answer> A </answer>" for mean in canvas.mean((1, 2, 3)).tolist()
-        ]
+        written = [f"<think>Note {len(self.diary)}: a cyst.</think><answer> A </answer>"]
         self.diary += written
         return written
 
@@ -100,22 +104,33 @@ class Diarist(Reasoner):
         return super().scores(canvas, questions)
 
     def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
-        self.slopes.append(texts[0])
+        self.slopes += texts[:1] * canvas.requires_grad
         return super().text_log_probs(canvas, questions, texts)
 
 
 def test_each_goal_has_as_many_gradients_and_texts_follow_the_search() -> None:
-    """Seven steps: what is forced is what was written at the start, after three steps, and after six."""
+    """Seven steps: what is forced is what was written at the start, after one step, after three, and after six."""
     diarist = Diarist()
     found, _ = attack("adaptive:eps=0.1,steps=7,refresh=3", diarist, rows=1)
-    letters, own, others = (diarist.slopes[start : start + 7] for start in (0, 7, 14))
-    assert len(diarist.slopes) == 21 and found.steps == [21] and letters == ["letter"] * 7
-    clean, *later = diarist.diary[:10]  # each climb writes after three, six and seven steps
-    for texts, option, written in ((own, 0, [clean, *later[3:5]]), (others, 2, [clean, *later[6:8]])):
-        assert len(set(written)) == 3
-        first, second, third = (retell(text, ASKED, option) for text in written)
-        assert texts == [first] * 3 + [second] * 3 + [third]
-    assert all("a cyst" in text for text in own) and all("nothing" in text for text in others)
+    assert found.steps == [7 * len(GOALS)] and diarist.slopes[:7] == ["letter"] * 7
+    clean, *later = diarist.diary  # each climb writes after one, three, six and seven steps
+    slopes = iter(diarist.slopes[7:])
+    target = 1  # the likeliest wrong option, after a thought that says cyst
+    told: dict[str, Callable[[str], list[str]]] = {
+        "thought": lambda text: [retell(text, ASKED, option, bent=False) for option in range(3)],
+        "runner-up": lambda text: [retell(text, ASKED, option, bent=False) for option in range(3)],
+        "rationale": lambda text: [retell(text, ASKED, 0)],
+        "wrong-option": lambda text: [retell(text, ASKED, target)],
+        "no-thought": lambda text: [curtail(text, ASKED, target)],
+    }
+    assert list(told) == list(GOALS)[1:]
+    for place, name in enumerate(told, start=1):
+        written = [clean, *later[4 * place : 4 * place + 3]]
+        assert len(set(written)) == 4
+        for text, steps in zip(written, (1, 2, 3, 1), strict=True):
+            for _ in range(steps):
+                assert [next(slopes) for _ in told[name](text)] == told[name](text), name
+    assert next(slopes, None) is None
 
 
 def test_the_letter_goal_is_pgds() -> None:
@@ -183,12 +198,73 @@ def test_a_writing_checkpoint_is_bound_as_one_that_reasons() -> None:
     assert bound.read(texts) == [0] and bound.read(bound.retell(texts, [2])) == [2]
 
 
-def test_the_command_shows_all_three_and_counts_the_worst(tmp_path: Path) -> None:
+class Talker:
+    """Says forty words about an image, each by a sum of pixels of its own, and then a letter by two more.
+
+    A word is one of 41 in a text's mean log-probability, so that a climb on the whole text hardly moves the letter; the
+    bare letter after the cue does not depend on the image at all.
+    """
+
+    words = 40
+
+    def __init__(self) -> None:
+        rng = torch.Generator().manual_seed(0)
+        self.said, self.answered = (torch.randn((n, 3 * 12 * 12), generator=rng) * 0.3 for n in (self.words, 2))
+
+    def lead(self, canvas: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return (canvas - 0.5).flatten(1) @ weights.T
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        return torch.tensor([4.0, 0.0]) + 0 * canvas.flatten(1)[:, :2]
+
+    def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
+        rows = zip((self.lead(canvas, self.said) > 0).tolist(), self.lead(canvas, self.answered), strict=True)
+        return [
+            f"<think>{' '.join('dark' if dark else 'pale' for dark in words)}</think>"
+            f"<answer> {'AB'[int(lead.argmax())]} </answer>"
+            for words, lead in rows
+        ]
+
+    def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
+        said, answered = self.lead(canvas, self.said), self.lead(canvas, self.answered).log_softmax(1)
+        means = []
+        for row, text in enumerate(texts):
+            thought, _, rest = text.partition("<answer>")
+            signs = torch.tensor([1.0 if word == "dark" else -1.0 for word in re.findall("dark|pale", thought)])
+            letter = answered[row, "AB".index(rest.strip()[0])].view(1)
+            means.append(torch.cat([torch.nn.functional.logsigmoid(signs * said[row, : len(signs)]), letter]).mean())
+        return torch.stack(means)
+
+
+@pytest.mark.parametrize("eps", [1, 3])
+def test_ten_steps_leave_no_more_than_the_best_single_sign_step_on_any_goal(eps: int) -> None:
+    """A step on the letter, given the model's own words, finds what a climb on the whole text does not."""
+    waist, asked = Waist(Talker(), CPU), Question(text="Which?", options=("x", "y"))
+    rng = torch.Generator().manual_seed(1)
+    x = (torch.rand((40, 3, 12, 12), generator=rng) * 255).round() / 255
+    labels = torch.tensor(waist.answer(x, [asked] * 40).predictions)
+
+    def left(spec: str) -> tuple[int, dict[str, int]]:
+        rngs = [generator("cpu", 0, row) for row in range(40)]
+        found = attacks.parse(spec)(waist.classify([asked] * 40), x, labels, rngs)
+        said = waist.answer(found.canvas, [asked] * 40).predictions
+        assert found.parts is not None
+        parts = {name: sum(part[name] for part in found.parts) for name in GOALS}
+        return sum(answer == label for answer, label in zip(said, labels.tolist(), strict=True)), parts
+
+    _, single = left(f"adaptive:eps={eps}/255,steps=1")
+    worst, parts = left(f"adaptive:eps={eps}/255,steps=10")
+    assert worst <= min(parts.values()) <= min(single.values())
+    assert all(parts[name] <= single[name] for name in GOALS)
+    assert parts["thought"] < min(parts["rationale"], parts["wrong-option"]) - 1 and parts["answer"] == 40
+
+
+def test_the_command_shows_all_six_and_counts_the_worst(tmp_path: Path) -> None:
     spec = "adaptive:eps=6/255,steps=2,refresh=1"
     asked = ["--model", "builtin:sft", "--data", "phantom:images=16", "--limit", 6, "--readout", "generate"]
     found = summary_of("evaluate", *asked, "--attack", spec, "--out", tmp_path / "run")["overall"]
     records = [one for one in read_records(tmp_path / "run") if one["attack"] == spec]
-    assert list(found[spec]["parts"]) == ["answer", "rationale", "wrong-option"]
+    assert list(found[spec]["parts"]) == list(GOALS)
     for name, part in found[spec]["parts"].items():
         assert part["correct"] == sum(one["parts"].get(name, False) for one in records)
         assert found[spec]["correct"] <= part["correct"] <= found["clean"]["correct"]

@@ -1,8 +1,9 @@
-"""The engine of adaptive: three climbs, each on its own goal."""
+"""The engine of adaptive: one climb for each goal, with as many gradient steps each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,10 +38,24 @@ class _Rows:
         read = self.classify.read(self.texts)
         return [answer != label for answer, label in zip(read, self.labels.tolist(), strict=True)]
 
+    def climb(self, log_probs: torch.Tensor, *, targeted: bool = False) -> torch.Tensor:
+        """(b,) how far the other options are ahead of gold, or the target ahead of them."""
+        goal = Goal(loss="ce", gold=self.labels, targets=self.targets if targeted else None)
+        return goal(log_probs, torch.arange(len(self.labels), device=self.labels.device))[0]
+
 
 def _letter(rows: _Rows) -> Value:
-    goal, every = Goal(loss="ce", gold=rows.labels), torch.arange(len(rows.labels), device=rows.labels.device)
-    return lambda x: goal(rows.classify(x), every)[0]
+    return lambda x: rows.climb(rows.classify(x))
+
+
+def _letter_after_thought(rows: _Rows) -> Value:
+    texts = rows.texts
+    return lambda x: rows.climb(rows.classify.after(x, texts))
+
+
+def _runner_up_after_thought(rows: _Rows) -> Value:
+    texts = rows.texts
+    return lambda x: rows.climb(rows.classify.after(x, texts), targeted=True)
 
 
 def _own_rationale(rows: _Rows) -> Value:
@@ -53,14 +68,22 @@ def _wrong_option(rows: _Rows) -> Value:
     return lambda x: rows.classify.likelihood(x, texts)
 
 
+def _no_thought(rows: _Rows) -> Value:
+    texts = rows.classify.curtail(rows.texts, rows.targets.tolist())
+    return lambda x: rows.classify.likelihood(x, texts)
+
+
 GOALS: dict[str, Callable[[_Rows], Value]] = {
     "answer": _letter,
+    "thought": _letter_after_thought,
+    "runner-up": _runner_up_after_thought,
     "rationale": _own_rationale,
     "wrong-option": _wrong_option,
+    "no-thought": _no_thought,
 }
 
 
-def worst_of_three(
+def worst_of_all(
     classify: Reasons,
     canvas: torch.Tensor,
     labels: torch.Tensor,
@@ -68,10 +91,11 @@ def worst_of_three(
     generators: Sequence[torch.Generator],
     quantize: bool,
 ) -> Attacked:
-    """Climb on each goal from a start of its own; rows whose clean image is answered wrongly are left as they are."""
+    """Climb on each goal; rows whose clean image is answered wrongly are left as they are."""
     with torch.no_grad():
-        targets = choose_targets("runner-up", classify(canvas), labels, generators)
-        every = _Rows(classify, labels, targets, classify.write(canvas))
+        texts = classify.write(canvas)
+        targets = choose_targets("runner-up", classify.after(canvas, texts), labels, generators)
+        every = _Rows(classify, labels, targets, texts)
     wrong = every.wrong()
     right = [row for row, fallen in enumerate(wrong) if not fallen]
     best, steps = canvas.clone(), [0] * len(canvas)
@@ -79,19 +103,41 @@ def worst_of_three(
     dead: list[float | None] = [None] * len(canvas)
     fallen: set[int] = set()
     for name, aim in GOALS.items() if right else ():
-        climbed, held, taken, zeros = _climb(
-            every.take(right), aim, canvas[right], spec, [generators[row] for row in right], quantize
-        )
+        streams = [generators[row] for row in right]
+        climb = _climb(every.take(right), aim, canvas[right], spec, streams, quantize)
         for place, row in enumerate(right):
-            steps[row] += taken[place]
-            parts[row][name] = held[place]
+            steps[row] += climb.steps[place]
+            parts[row][name] = climb.held[place]
             if name == "answer":
-                dead[row] = zeros[place] / taken[place] if taken[place] else None
+                dead[row] = climb.zeros[place] / climb.steps[place]
             if row not in fallen:
-                best[row] = climbed[place]
-            if not held[place]:
+                best[row] = climb.ends[place]
+            if not climb.held[place]:
                 fallen.add(row)
     return Attacked(canvas=best, steps=steps, dead=dead, parts=parts)
+
+
+@dataclass
+class _Climb:
+    """What came of one goal, row by row.
+
+    Attributes:
+        ends: the last point shown.
+        held: whether the answer is right there.
+        steps: gradients taken, and `zeros`, how many of them were zero.
+    """
+
+    ends: torch.Tensor
+    held: list[bool] = field(init=False)
+    steps: list[int] = field(init=False)
+    zeros: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.held, self.steps, self.zeros = ([value] * len(self.ends) for value in (True, 0, 0))
+
+    @property
+    def left(self) -> list[int]:
+        return [row for row, held in enumerate(self.held) if held]
 
 
 def _climb(
@@ -101,41 +147,61 @@ def _climb(
     spec: Adaptive,
     generators: Sequence[torch.Generator],
     quantize: bool,
-) -> tuple[torch.Tensor, list[bool], list[int], list[int]]:
-    """One climb.
+) -> _Climb:
+    """All restarts of one goal, with the rows that no earlier one has made fall."""
+    climb = _Climb(x0.clone())
+    for restart in range(spec.restarts):
+        if left := climb.left:
+            _once(climb, left, rows.take(left), aim, x0, spec, generators, quantize, from_clean=not restart)
+    return climb
 
-    Returns:
-        Of each row: its last point, whether its answer is right there, its steps, and how many gradients were zero.
+
+def _once(
+    climb: _Climb,
+    left: list[int],
+    rows: _Rows,
+    aim: Callable[[_Rows], Value],
+    x0: torch.Tensor,
+    spec: Adaptive,
+    generators: Sequence[torch.Generator],
+    quantize: bool,
+    *,
+    from_clean: bool,
+) -> None:
+    """One climb: from a random point, or from the clean image by a first step as long as the ball is wide.
+
+    That first step is FGSM's, and is judged at once, so that a row which falls to it cannot be missed. A row without a
+    gradient at its clean image goes to a random point instead.
     """
     threat = spec.threat
 
-    def shown(points: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
-        return threat.snap(origin, points) if quantize else points
+    def shown(points: torch.Tensor) -> torch.Tensor:
+        return threat.snap(x0[left], points) if quantize else points
 
-    ends, held = x0.clone(), [True] * len(x0)
-    taken, zeros = [0] * len(x0), [0] * len(x0)
-    left, x = list(range(len(x0))), threat.sample(x0, generators)
+    drawn = threat.sample(x0[left], [generators[row] for row in left])
+    x = x0[left] if from_clean else drawn
     value = aim(rows)
-    for step in range(spec.steps + 1):
-        if step and (step % spec.refresh == 0 or step == spec.steps):
-            rows.texts = rows.classify.write(shown(x, x0[left]))
-            wrong = rows.wrong()
-            ends[left] = shown(x, x0[left])
-            for row, fallen in zip(left, wrong, strict=True):
-                held[row] = not fallen
-            kept = [place for place, fallen in enumerate(wrong) if not fallen]
-            if not kept:
-                break
-            rows, x, left = rows.take(kept), x[kept], [left[place] for place in kept]
-            value = aim(rows)
-        if step == spec.steps:
-            break
-        slope = _slope(value, shown(x, x0[left]))
-        for row, zero in zip(left, (slope == 0).flatten(1).all(1).tolist(), strict=True):
-            taken[row] += 1
-            zeros[row] += zero
-        x = threat.project(x0[left], x + spec.step_size * threat.direction(slope))
-    return ends, held, taken, zeros
+    for step in range(1, spec.steps + 1):
+        slope = _slope(value, shown(x))
+        flat = (slope == 0).flatten(1).all(1)
+        for row, zero in zip(left, flat.tolist(), strict=True):
+            climb.steps[row] += 1
+            climb.zeros[row] += zero
+        first = step == 1 and from_clean
+        x = threat.project(x0[left], x + (threat.eps if first else spec.step_size) * threat.direction(slope))
+        x = torch.where(flat.view(-1, 1, 1, 1), drawn, x) if first else x
+        if not (first or step % spec.refresh == 0 or step == spec.steps):
+            continue
+        rows.texts = rows.classify.write(shown(x))
+        wrong = rows.wrong()
+        climb.ends[left] = shown(x)
+        for row, fallen in zip(left, wrong, strict=True):
+            climb.held[row] = not fallen
+        kept = [place for place, fallen in enumerate(wrong) if not fallen]
+        if not kept:
+            return
+        rows, x, drawn, left = rows.take(kept), x[kept], drawn[kept], [left[place] for place in kept]
+        value = aim(rows)
 
 
 def _slope(value: Value, x: torch.Tensor) -> torch.Tensor:

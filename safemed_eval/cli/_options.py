@@ -71,16 +71,20 @@ class LoadOptions(FileOptions):
     ] = None
     readout: Annotated[
         Readout,
-        _model(help="choice: the likeliest option letter, in one forward. generate: the model writes, and is parsed."),
+        _model(
+            help="choice: the likeliest option letter, in one forward. generate: the model writes, and is parsed. "
+            "think-choice: it writes its thought, and the likeliest letter after that counts."
+        ),
     ] = "choice"
     template: Annotated[
         str | None,
         _model(
             help="How a checkpoint is asked: letter, instruct (asks for <answer> tags), think (for <think> first), or "
-            "a text file. Default: as it was trained, where that is known; else letter, or instruct to generate."
+            "a text file. Default: as it was trained, where that is known; else letter, instruct to generate, and think "
+            "for think-choice."
         ),
     ] = None
-    max_new_tokens: Annotated[int, _model(help="Where a generated answer is cut off.")] = 512
+    max_new_tokens: Annotated[int, _model(help="Where a generated answer, or thought, is cut off.")] = 512
     temperature: Annotated[
         float, _model(help="Of generated answers: 0 decodes greedily, above it each row is sampled with its own seed.")
     ] = 0.0

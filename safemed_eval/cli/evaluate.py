@@ -83,7 +83,7 @@ def evaluate(
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
     surrogates = {one.surrogate: surrogate_of(one.surrogate, model) for one in chosen.values() if one.surrogate}
     needs = attacks.needs_of(chosen.values())
-    if "texts" in needs and model.readout != "generate" and not model.model.startswith("python:"):
+    if "texts" in needs and model.readout == "choice" and not model.model.startswith("python:"):
         raise SpecError(f"{needs['texts']}: is for models that write; add --readout generate, or use pgd")
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
     spec = {

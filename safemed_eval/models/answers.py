@@ -148,6 +148,20 @@ def retell(text: str, question: Question, option: int, *, bent: bool = True) -> 
         told = bend(prefix) + answer
         if parse(told, question) == option:
             return told
+    return _bare(question, option)
+
+
+def curtail(text: str, question: Question, option: int) -> str:
+    """What the model would write if it skipped its rationale: an empty thought where the text has one, this answer."""
+    text = canonical(text)
+    thought = f"{OPEN}{CLOSE}" if _thought_end(text) else ""
+    answer = _bare(question, option)
+    return f"{thought}{OPENING_TAG}{answer} {CLOSING_TAG}" if OPENING_TAG in text.lower() else thought + answer
+
+
+def _bare(question: Question, option: int) -> str:
+    """The letter of an option; with its text where the letter is also the text of another option."""
+    letter = question.letters[option]
     return f" {letter}" if parse(letter, question) == option else f" {letter}) {question.options[option]}"
 
 

@@ -72,6 +72,7 @@ def check(
     question = Question(text="Which imaging modality is this?", options=names[:options])
     ends = _ends(_askable(model, questions) or (_OTHER, question))
     checks: list[Callable[[Waist, torch.Tensor, Question], Iterator[Finding]]] = [
+        _texts,
         partial(_outputs, ends=ends),
         _official,
     ]
@@ -80,7 +81,7 @@ def check(
     findings: list[Finding] = []
     for run in (*checks, _shortcuts):
         try:
-            findings.extend(run(model, images, question))
+            findings.extend(run(model if run is _texts else _unthinking(model), images, question))
         except (ModelOutputError, CheckpointError) as error:
             findings.append(Finding("answers", "fail", str(error)))
             break
@@ -141,9 +142,6 @@ def _refuse_8_bit_only(model: Waist, images: torch.Tensor, question: Question) -
 def _outputs(
     model: Waist, images: torch.Tensor, question: Question, ends: tuple[Question, Question]
 ) -> Iterator[Finding]:
-    _refuse_8_bit_only(model, images, question)
-    if model.writes:
-        yield from _writes(model, images, question)
     if not model.differentiable:
         yield from _votes(model, images, question)
         return
@@ -229,8 +227,18 @@ def _shortcuts(model: Waist, images: torch.Tensor, question: Question) -> Iterat
         yield Finding("shortcuts", "pass", "; ".join((taken, *refused)))
 
 
-def _writes(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
+def _unthinking(model: Waist) -> Waist:
+    """The model without the thought that it has before an answer: two thoughts are no two roundings of one number."""
+    from safemed_eval.models.generate import Thinker
+
+    return Waist(model.scorer.unthinking, model.device, model.denoiser) if isinstance(model.scorer, Thinker) else model
+
+
+def _texts(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     """What it writes about an image, and whether it writes that again: sampling has its noise from the row's pixels."""
+    _refuse_8_bit_only(model, images, question)
+    if not model.writes:
+        return
     answers = model.answer(images[[0, 0]], [question] * 2)
     first, second = answers.texts or []
     read = answers.predictions[0]

@@ -90,8 +90,10 @@ class Writer(VLM):
         return f"{said.strip()}\n{self.template.cue}" if said.strip() else self.template.cue
 
     def _tokens(self, text: str) -> tuple[int, ...]:
-        """The tokens that the model would have written a text with."""
+        """The tokens that the model would have written a text with; control tokens are left out, but for its marks."""
         own = self.thought.own(text.removeprefix(OPEN) if self.thought.opened else text)
+        for token in self._control:  # an image token would ask for an image
+            own = own if token in self.thought.opening + self.thought.closing else own.replace(token, "")
         return tuple(self.processor.tokenizer(own, add_special_tokens=False)["input_ids"])
 
     def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
@@ -198,6 +200,11 @@ class Thinker(Writer):
     @property
     def stops(self) -> tuple[str, ...]:
         return CLOSE, OPENING_TAG
+
+    @property
+    def unthinking(self) -> VLM:
+        """The same checkpoint, asked for a letter at once."""
+        return VLM(self.model, self.processor, self.asking)
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) and one question per row -> (B, K) letter logits after what each row thinks, cut off or not."""

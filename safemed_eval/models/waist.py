@@ -13,7 +13,7 @@ from PIL import Image
 from safemed_eval.core import Answers, Classify, Need, Question, Vote
 from safemed_eval.errors import CheckpointError, ModelOutputError, SafemedError
 from safemed_eval.faults import faults_of_the_model, place_of
-from safemed_eval.models.answers import parse, retell
+from safemed_eval.models.answers import curtail, parse, retell
 
 Denoise = Callable[[torch.Tensor], torch.Tensor]
 """(B, 3, H, W) float32 -> the same shape and type: row by row, differentiable, and not written into its input."""
@@ -227,6 +227,10 @@ class _BoundReasons(_BoundClassify):
     def retell(self, texts: Sequence[str], options: Sequence[int]) -> list[str]:
         rows = zip(texts, self._questions, options, strict=True)
         return [retell(text, question, option) for text, question, option in rows]
+
+    def curtail(self, texts: Sequence[str], options: Sequence[int]) -> list[str]:
+        rows = zip(texts, self._questions, options, strict=True)
+        return [curtail(text, question, option) for text, question, option in rows]
 
     def after(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         scorer = self._waist.scorer
