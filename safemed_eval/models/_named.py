@@ -144,6 +144,8 @@ class Names:
             if weak and not match["name"][0].isdigit() and not _WEAK_END.match(match.string, match.end()):
                 return None  # "No" in "no fracture", "I" in "I see"
             return Mention(start=match.start(), end=match.end(), options=options, weak=weak, name=match.span())
+        if match["subject"] is not None and not begins(match.string, match.start()):
+            return None
         group = next(name for name in ("option", "bracket", "line", "subject", "listed") if match[name] is not None)
         places = [match.start(group) + one.start() for one in re.finditer(r"(?<!\w)[A-Z](?!\w)", match[group])]
         letters = tuple((at, index) for at in places if (index := self.index(match.string[at])) is not None)
@@ -158,6 +160,17 @@ class Names:
 def names_of(options: tuple[str, ...]) -> Names:
     """The options of a question, compiled once."""
     return Names(options)
+
+
+_BEGINS = re.compile(
+    r"(?:\A|[.!?;:,\n(]|\b(?:so|therefore|thus|hence|that|but|and|or|nor|both|neither|either|think|believe|conclude|clearly))[\s'>-]*\Z",
+    re.IGNORECASE,
+)
+
+
+def begins(view: str, place: int) -> bool:
+    """Whether a clause may begin here: `B is correct`, but not `hepatitis B is correct`."""
+    return _BEGINS.search(view[max(0, place - 40) : place]) is not None
 
 
 def _key(name: str) -> str:
@@ -255,13 +268,13 @@ _CHUNK = re.compile(
     rf";|—|\s-+\s|,(?!\s*(?:which|can|could|is|are|was|were|has|does|should|would|cannot|being)\b)"
     r"(?<!\ue000,)|,(?!\s*(?:(?:and|or|nor)\s+)?(?:(?:an?|the|any)\s+)?\ue000)"
     r"(?!\s*(?:which|can|could|is|are|was|were|has|does|should|would|cannot|being)\b)"
-    r"|\b(?:but|however|while|whereas|although|though|because|since|so|therefore|thus|hence|yet)\b"
+    r"|\b(?:(?<!anything )(?<!everything )(?<!all )but|however|while|whereas|although|though|because|since|so|therefore|thus|hence|yet)\b"
     rf"|\band\s+(?=(?:(?:an?|the)\s+)?{_M}\s+(?:is|was|does|isn't|doesn't)\b)|\band\s+(?=(?:it|this|there|that|we|I)\b)",
     re.IGNORECASE,
 )
 _SET_ASIDE = re.compile(
     r"\bno\s+(?:doubt|question)\b|\bwithout\s+(?:an?y?\s+)?doubt\b|\bnot\s+only\b|\bno\s+longer\b|\bno\s+other\b"
-    r"|\bthat(?:'s|\s+is)\s+right\b|\bright\s+(?:answer|option|choice)\b",
+    r"|\bthat(?:'s|\s+is)\s+right\b|\bright\s+(?:answer|option|choice)\b|\bin\s+fact\b",
     re.IGNORECASE,
 )
 _NOT_EXCLUDED = re.compile(
@@ -271,7 +284,7 @@ _NOT_EXCLUDED = re.compile(
 )
 _NOT = re.compile(
     r"\b(?:no|not|never|neither|nor|without|cannot|unlike|exclud\w+|rul(?:e|es|ed|ing)\s+out|eliminat\w+|reject\w*"
-    r"|dismiss\w*|discard\w*|rather\s+than|instead\s+of|other\s+than|except|opposed\s+to|than|absence\s+of"
+    r"|dismiss\w*|discard\w*|rather\s+than|instead\s+of|(?:any|every)thing\s+but|all\s+but|other\s+than|except|opposed\s+to|than|absence\s+of"
     r"|lack(?:s|ing)?|negative\s+for|free\s+of|against|differ\w*\s+from|contrary\s+to|contradict\w*"
     r"|in(?:compatible|consistent)\s+with|unlikely|less\s+likely|un(?:related|suggestive)|least|hardly|versus|vs"
     r"|misread|nicht|kein\w*|pas|non|não|нет|не)\b|n't\b|不|没有|沒有|無い|ない|无|無|未见|非|排除|아니|아닙|없",
@@ -311,7 +324,7 @@ _NAME_END = re.compile(
     r"|over|rather|not|likely|based|here|if|when|while|though|cannot|nor|show\w*|demonstrat\w+|depict\w+|reveal\w+"
     r"|display\w+|indicat\w+|obtained|taken|acquired|performed|seen|located|involving|affecting|measuring|caused"
     r"|characteri[sz]ed|visible|present|identified|appears?|seems?|fits?|best|match\w+|explains?|describes?|provides?"
-    r"|uses?|remains?|alone|instead|y|et|und|oder|por|porque|car|weil)\b)",
+    r"|uses?|remains?|the\s+(?:best|correct|right|most)|alone|instead|y|et|und|oder|por|porque|car|weil)\b)",
     re.IGNORECASE,
 )
 _ACTS = re.compile(
@@ -321,14 +334,14 @@ _ACTS = re.compile(
 )
 _WEAK_END = re.compile(rf"[\s)\]']*(?:\Z|[.,;:!—\n]|-\s|[{_CJK}])")
 _SAYS = (
-    r"(?:\b(?:is|are|was|be|est|es|ist|shows?|showing|demonstrat(?:es?|ing)|reveals?|revealing|depicts?|depicting"
+    r"(?:\b(?:is|are|was|be|appears?|seems?|est|es|ist|shows?|showing|demonstrat(?:es?|ing)|reveals?|revealing|depicts?|depicting"
     r"|displays?|exhibits?|presents?|represents?|indicates?|indicating|suggests?|suggesting|(?:suggestive|indicative"
     r"|characteristic|typical|diagnostic|diagnosis|pathognomonic|evidence|signs?|features|presence|that|case|example"
     r"|kind|form)\s+of|of\s+(?:grade|stage|type|class|category)|(?:consistent|compatible|keeping|diagnosed|line)\s+with|(?:diagnosed|identified|classified"
     r"|recogni[sz]ed|described)\s+as|(?:corresponds?|points?|due|leads?)\s+to|corresponding\s+to|(?:caused|affected)\s+by|(?:lies|located|situated|found|arises|originat(?:es|ing))\s+(?:with)?(?:in|at|on|from)"
     r"|involv(?:es|ing)|affect(?:s|ing)"
     r"|(?:obtained|acquired|produced|taken|generated|made|captured|performed|created)\s+(?:by|with|using|from|through|via)"
-    r"|matches|fits|favou?rs?|supports?|confirms?|see|has|have|contains?|choose|select|pick|go\s+with|conclude|answer"
+    r"|mark(?:s|ing)|labels|denotes|pointing\s+to|highlights|matches|fits|favou?rs?|supports?|confirms?|see|has|have|contains?|choose|select|pick|go\s+with|conclude|answer"
     r"|likely|namely|with|identify|diagnose)\b|'s\b|[:=]|[-=]>|→|⇒|是|为|為|显示|提示|符合|は)"
 )
 _BETWEEN = (
@@ -337,7 +350,7 @@ _BETWEEN = (
 )
 _AFFIRMED_BEFORE = re.compile(_SAYS + _BETWEEN, re.IGNORECASE)
 _PLACE = re.compile(
-    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral)\b", re.IGNORECASE
+    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral|both)\b", re.IGNORECASE
 )
 _PLACED_BEFORE = re.compile(
     rf"(?:{_SAYS}|\b(?:lies?|located|situated|found|seen|visible|involv\w+|affect\w+|arise?\w+)\b)\W*(?:[\w'-]+\W+){{0,8}}?"
@@ -354,14 +367,14 @@ _AFFIRMED_AFTER = re.compile(
     r"|to\s+be|clearly|also|thus|the|an?|most|more|highly|very|single|only|definitely|indeed|our|my|final|-)\s+)*"
     r"(?:likely|probable|correct|right|best(?!\s+(?:for|at|seen|used|suited|known))|present|seen|visible|visuali[sz]ed"
     r"|evident|identified|noted|observed|shown|depicted|detected|confirmed|diagnosed|favou?red|supported|suggested"
-    r"|answer|true|demonstrated|appropriate\s+(?:answer|option|choice)|accurate)\b"
+    r"|answer|true|demonstrated|affected|involved|appropriate\s+(?:answer|option|choice)|accurate)\b"
     r"|[)'\s]*(?:best\s+(?:fits|matches|explains|describes|accounts)"
     r"|(?:fits?|match(?:es)?|explains?|describes?)\s+(?:best|the\s+(?:image|findings?|picture|appearance|features))"
     r"|(?:is\s+)?(?:입니다|です))",
     re.IGNORECASE,
 )
 _LEADING = (
-    r"\W*(?:(?:and|rather|clearly|definitely|probably|likely|most|final|answer|option|yes|instead|indeed|certainly|then"
+    r"\W*(?:(?:and|but|so|therefore|thus|hence|rather|clearly|definitely|probably|likely|most|final|answer|option|yes|instead|indeed|certainly|then"
     r"|it|it's|is|this|an?|the|again|ok|okay)\W+)*"
 )
 _ALONE = re.compile(rf"{_LEADING}{_M}\W*(?:(?:scans?|images?)\W*)?", re.IGNORECASE)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from safemed_eval.models._named import _DENIED_AFTER, _HEDGED, _NAME_END, _NEVER_SURE, _NOT, WORD, Names, flat, plain, weigh
+from safemed_eval.models._named import _DENIED_AFTER, _HEDGED, _NAME_END, _NEVER_SURE, _NOT, WORD, Names, begins, flat, plain, weigh
 
 TAGGED = re.compile(
     r"(?:<(?P<tag>answer|conclusion|final[_ -]?answer|ans)>|\[(?P<bracket>answer)\])(?P<said>.*?)"
@@ -32,18 +32,19 @@ _FILL = (
     r"(?:(?:therefore|thus|hence|clearly|definitely|most\s+likely|likely|probably|indeed|simply|then|still|actually"
     r"|(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer)|as\s+follows|indicated\s+by|given\s+by|:)[\s:,]+)*"
 )
-_ABOUT = r"(?:\s+(?:to|for)\s+(?:this|the|your|that)\s+(?:\w+\s+)?(?:question|image|case))?(?:\s*\([^()\n]{0,30}\))?"
+_ABOUT = r"(?:\s+(?:among|amongst|from|of|out\s+of)\s+(?:the\s+|these\s+)?(?:\w+\s+)?(?:options|choices))?(?:\s+(?:to|for)\s+(?:this|the|your|that)\s+(?:\w+\s+)?(?:question|image|case))?(?:\s*\([^()\n]{0,30}\))?"
 _IS = (
     r"(?:\s*(?:[:=]|-+>|→|⇒)\s*|\s+(?:is|was|would\s+be|should\s+be|must\s+be|will\s+be|remains|to)\b\s*:?\s*"
     r"|'s\s+|\s*\n\s*|\s+-\s+)"
 )
 _CUE = re.compile(
-    rf"\b(?P<english>{_QUALITY}(?:answer|option|choice|response|prediction|selection|conclusion|diagnosis|verdict"
+    rf"\b(?P<english>{_QUALITY}(?:answer|ans\.?|(?:correct|right|best)\s+one|option|choice|response|prediction|selection|conclusion|diagnosis|verdict"
     rf"|solution)(?:\s+(?:choice|option|letter|key|code))?{_ABOUT}){_IS}{_FILL}"
     r"|\b(?:respuesta|réponse|reponse|antwort|resposta|risposta|antwoord|lösung|soluzione|ответ|jawaban|cevap"
     r"|odpowiedź|svar|odpověď|đáp\s+án)(?:\s+(?:correcta|correcte|corretta|correta|final\w*|правильный))?"
     r"(?:\s*[:=]|\s+(?:es|est|ist|é|è|is|är|là)\b)\s*(?:(?:la|el|die|le|l'|opci[oó]n|opção|option|lettre|letra|lettera"
     r"|a|o)\s+)*"
+    r"|\bQ\s*:[^\n]*\n+\s*A\s*:\s*"
     r"|(?:答案|选项)(?:应该|应当|应|就|选项)?(?:是|为|為|选|選|:)+\s*(?:选项)?|答\s*:\s*|(?:故|应|因此|所以|我|应该)?(?:选择|選擇|选|選)(?!项)"
     r"(?:选项)?(?:的?是|为)?\s*:?\s*|(?:正解|答え|回答|解答)(?:は|:)\s*:?\s*|(?:정답|답변|답)(?:은|는|:)?\s*:?\s*",
     re.IGNORECASE,
@@ -94,7 +95,7 @@ _SENTENCE_END = re.compile(rf"(?<![\s(][A-Za-z])[.!?](?=\s|\Z)|[?]|\n|\Z")
 _CLAUSE_START = re.compile(r"[.!?;\n,:]|\b(?:so|therefore|thus|hence|but|because|and)\b", re.IGNORECASE)
 _SPOILT = re.compile(
     r"\b(?:not|never|if|whether|unless|cannot|neither|nor|doubt|unlikely|incorrect|wrong|hardly|no|least|less|worst|false"
-    r"|alternative|second|other|another|initial|first|previous|possible|potential|might|may|could|were|suppose|nicht|ne"
+    r"|alternative|second|other|another|initial|initially|first|previous|thought|believed|assumed|possible|potential|might|may|could|were|suppose|nicht|ne"
     r"|non|não|не)\b|n't\b|不|未|非|可能",
     re.IGNORECASE,
 )
@@ -239,28 +240,33 @@ _OPENING = re.compile(
 _RULED_OUT = re.compile(rf"[\s:,—)(-]*(?:[\w']+\s+){{0,2}}?(?:{_DENIED_AFTER.pattern})", re.IGNORECASE)
 
 
+_SUPPOSED = re.compile(r"[\s:,)-]*(?:could|might|may|would|should|possibly|perhaps|maybe|if)\b", re.IGNORECASE)
+
+
 def opening(view: str, names: Names) -> Statement | None:
     """The marked letter that a text begins with, before an explanation; None where it begins otherwise."""
-    begins = _OPENING.match(view)
-    if begins is None or _question(view, begins.end(1)):
+    first = _OPENING.match(view)
+    if first is None or _question(view, first.end(1)):
         return None
-    letter, at, option = begins[1], begins.start(1), names.of_letter(begins[1])
-    marked = begins["mark"].strip() or "\n" in begins["mark"] or begins["mark"].startswith(" -")
-    named = attached_name(view, begins.end(1), names)
+    letter, at, option = first[1], first.start(1), names.of_letter(first[1])
+    marked = first["mark"].strip() or "\n" in first["mark"]
+    if letter == "A" and not marked:
+        return None  # an article
+    named = attached_name(view, first.end(1), names)
     if named is None:
-        behind = view[begins.end() : begins.end() + 1]
-        lower = behind.islower() and begins["mark"].strip()[-1:] in (".", ":")
-        if not marked and not view.startswith(("because", "since", "rather", "not", "instead"), begins.end()) or lower:
+        behind = view[first.end() : first.end() + 1]
+        lower = behind.islower() and first["mark"].strip()[-1:] in (".", ":")
+        if not marked and not view.startswith(("because", "since", "rather", "not", "instead"), first.end()) or lower:
             return None
-        if option is None and ")" not in begins["mark"]:
+        if option is None and ")" not in first["mark"]:
             return None
-        own_end = begins.end(1)
+        own_end = first.end(1)
     else:
         own_end = named.end()
         if option not in names.named(named[0]):
             option = None if not _aside(view, named) else option
-            own_end = begins.end(1)
-    if _RULED_OUT.match(view, own_end) or _NEVER_SURE.match(view[own_end:].lstrip(" :,")):
+            own_end = first.end(1)
+    if _RULED_OUT.match(view, own_end) or _SUPPOSED.match(view, own_end):
         return None
     if also := _ALSO.match(view, own_end):
         option = None if also[1] != letter and _alone_after(view, also) else option
@@ -293,7 +299,7 @@ def _cued(view: str, names: Names) -> Iterator[Statement]:
         if _spoilt(view, praise.start()) or _UNSURE.match(view, praise.end()) or _question(view, praise.end()):
             continue
         bare = not praise["noun"] and view[praise.start()] not in "(["
-        if bare and not (_begins(view, praise.start()) and re.match(r"[A-Z](?:\s+is|[^\w\s]|\Z)|[^A]", praise[0])):
+        if bare and not (begins(view, praise.start()) and re.match(r"[A-Z](?:\s+is|[^\w\s]|\Z)|[^A]", praise[0])):
             continue
         if aside:
             attached = attached_name(view, praise.end("letter"), names)
@@ -308,14 +314,6 @@ def _cued(view: str, names: Names) -> Iterator[Statement]:
 
 
 _ALSO_BEFORE = re.compile(rf"(?<!{WORD})[A-Z][)\]]?\s*(?:,|,?\s*\b(?:and|or)\b|/|&)\s*(?:option\s+)?\Z", re.IGNORECASE)
-_BEGINS = re.compile(r"(?:\A|[.!?;:,\n(]|\b(?:so|therefore|thus|hence|that|but|and|think|believe|conclude|clearly))[\s'>-]*\Z", re.I)
-
-
-def _begins(view: str, place: int) -> bool:
-    """Whether a clause begins here: `B is correct`, but not `hepatitis B is correct`."""
-    return _BEGINS.search(view[max(0, place - 40) : place]) is not None
-
-
 def _spoilt(view: str, start: int) -> bool:
     """Whether the words before a cue, in its clause, deny or suppose what follows."""
     before = view[max(0, start - 120) : start]
@@ -408,7 +406,7 @@ def _alone_after(view: str, also: re.Match[str]) -> bool:
     joined = view[also.start() : also.start(1)].strip(" \n([).")
     if joined:
         return not (also[1] == "A" and re.match(r"[a-z]", behind) and not re.match(r"(?:is|are|and|or)\b", behind))
-    return not behind or "\n" in also["tail"] or re.match(r"(?:and|or)\b", behind) is not None
+    return not behind or "\n" in also["tail"] or re.match(r"(?:and|or)\b|[A-Z](?![\w'])", behind) is not None
 
 
 def _aside(view: str, attached: re.Match[str]) -> bool:
