@@ -38,13 +38,20 @@ def test_each_text_is_read_as_a_careful_reader_does(row: dict[str, Any]) -> None
 
 
 ENDS = ["</s>", "<|im_end|>\n", "<end_of_turn>", "<|eot_id|>", "<|endoftext|>", "<｜end▁of▁sentence｜>"]
-THOUGHTS = [("<think>", "</think>"), ("◁think▷", "◁/think▷"), ("[THINK]", "[/THINK]"), ("<unused94>thought\n", "<unused95>")]
+THOUGHTS = [
+    ("<think>", "</think>"),
+    ("◁think▷", "◁/think▷"),
+    ("[THINK]", "[/THINK]"),
+    ("<unused94>thought\n", "<unused95>"),
+]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_neither_a_thought_before_nor_the_end_of_the_turn_behind_changes_the_reading(row: dict[str, Any]) -> None:
     for place, end in enumerate(ENDS):
         assert read(row, row["text"] + end) == row["expected"], end
+        if row["kind"].endswith(("/harmony", "/headings")):
+            continue  # begins the turn with a thought of its own
         opening, closing = THOUGHTS[place % len(THOUGHTS)]
         text = f"{opening}Is it A? The answer is B, or <answer>C</answer>.{closing}{row['text']}"
         assert read(row, text) == row["expected"], opening
@@ -70,5 +77,10 @@ def test_a_letter_alone_is_its_option_for_every_question_of_the_phantom() -> Non
     for question in questions:
         assert [parse(letter, question) for letter in question.letters] == [*range(len(question.options))]
         for option, words in enumerate(question.options):
-            forms = (words, f"The answer is {words}.", f"<answer>{words}</answer>", f"{question.letters[option]}) {words}")
+            forms = (
+                words,
+                f"The answer is {words}.",
+                f"<answer>{words}</answer>",
+                f"{question.letters[option]}) {words}",
+            )
             assert [parse(form, question) for form in forms] == [option] * len(forms), words

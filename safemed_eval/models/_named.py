@@ -15,7 +15,7 @@ WORD = rf"[^\W{_CJK}]"
 """A character of a word in a script that puts blanks between words."""
 
 _FLAT = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms of ASCII
-_FLAT |= dict.fromkeys(map(ord, "*`\"“”„«»#_$~|「」\u3000\u00a0\t✅☑✔"), ord(" "))
+_FLAT |= dict.fromkeys(map(ord, '*`"“”„«»#_$~|「」\u3000\u00a0\t✅☑✔'), ord(" "))
 _FLAT |= {ord(a): ord(b) for a, b in ("【(", "】)", "『(", "』)", "。\n", "、,", "\r\n", "’'", "‘'", "‐-", "‑-", "–-")}
 _BOLD_LETTER = re.compile(r"(?<!\w)\*\*([A-Z])\*\*(?!\w)")
 _LATEX = re.compile(
@@ -49,8 +49,47 @@ _LABEL = (
     r"(?=\s+(?:is|was|are|were|can|cannot|would|does|fits|matches|seems|appears|best)\b)"
 )
 _ENGLISH = frozenset(
-    "it us an a i in is as at be am on to of or he me we so do if up by pet all can are has her his was she ill "
-    "aids add pad mad not out".split()
+    [
+        "it",
+        "us",
+        "an",
+        "a",
+        "i",
+        "in",
+        "is",
+        "as",
+        "at",
+        "be",
+        "am",
+        "on",
+        "to",
+        "of",
+        "or",
+        "he",
+        "me",
+        "we",
+        "so",
+        "do",
+        "if",
+        "up",
+        "by",
+        "pet",
+        "all",
+        "can",
+        "are",
+        "has",
+        "her",
+        "his",
+        "was",
+        "she",
+        "ill",
+        "aids",
+        "add",
+        "pad",
+        "mad",
+        "not",
+        "out",
+    ]
 )
 _WEAK = re.compile(r"\W*(?:\d+(?:[.,/]\d+)*|\w|yes|no|none|true|false|other|others|unknown|both|neither)\W*")
 """Options that occur in any text with another meaning: these are read only where they stand by themselves."""
@@ -206,7 +245,9 @@ def _merged(view: str, found: list[Mention]) -> list[Mention]:
     for one in found:
         last = merged[-1] if merged else None
         if last is not None:
-            named = last.letters and one.name and not one.letters and _LABEL_TO_NAME.fullmatch(view, last.end, one.start)
+            named = (
+                last.letters and one.name and not one.letters and _LABEL_TO_NAME.fullmatch(view, last.end, one.start)
+            )
             called = last.name and not last.letters and one.letters and view[one.start] in "(["
             if named or (called and _TO_BRACKET.fullmatch(view, last.end, one.start)):
                 both = last.options | one.options
@@ -290,10 +331,16 @@ _NOT = re.compile(
     r"|misread|nicht|kein\w*|pas|non|não|нет|не)\b|n't\b|不|没有|沒有|無い|ない|无|無|未见|非|排除|아니|아닙|없",
     re.IGNORECASE,
 )
+_LACK = re.compile(
+    r"(?:(?:absence|lack)\s+of|without)\b[^,;]*?\b(?:indicates?|confirms?|suggests?|means?|supports?|favou?rs?|makes?"
+    r"|points?\s+to|is\s+(?:\w+\s+)?(?:of|with))\b",
+    re.IGNORECASE,
+)
+"""What is lacking, where the lack is the subject: `the absence of lung markings indicates...`."""
 _DENIED_AFTER = re.compile(
     r"\b(?:unlikely|incorrect|wrong|excluded|ruled\s+out|eliminated|rejected|dismissed|discarded|absent|improbable"
     r"|inappropriate|implausible|less\s+(?:likely|probable|consistent)|least|not|never|cannot|unsupported|inconsistent"
-    rf"|incompatible|false|mistaken|misleading|out)\b(?!\s+only\b)(?!\s+(?:(?:an?|the|of)\s+)?{_HIDDEN})"
+    rf"|incompatible|false|mistaken|misleading|out|(?<=:\s)(?:no|none|negative))\b(?!\s+only\b)(?!\s+(?:(?:an?|the|of)\s+)?{_HIDDEN})"
     rf"|n't\b(?!\s+(?:(?:an?|the)\s+)?{_HIDDEN})|不|排除|아니|아닙",
     re.IGNORECASE,
 )
@@ -324,7 +371,7 @@ _NAME_END = re.compile(
     r"|over|rather|not|likely|based|here|if|when|while|though|cannot|nor|show\w*|demonstrat\w+|depict\w+|reveal\w+"
     r"|display\w+|indicat\w+|obtained|taken|acquired|performed|seen|located|involving|affecting|measuring|caused"
     r"|characteri[sz]ed|visible|present|identified|appears?|seems?|fits?|best|match\w+|explains?|describes?|provides?"
-    r"|uses?|remains?|the\s+(?:best|correct|right|most)|alone|instead|y|et|und|oder|por|porque|car|weil)\b)",
+    r"|uses?|remains?|the\s+(?:best|correct|right|most)|alone|instead|typically|usually|often|generally|commonly|also|y|et|und|oder|por|porque|car|weil)\b)",
     re.IGNORECASE,
 )
 _ACTS = re.compile(
@@ -342,7 +389,7 @@ _SAYS = (
     r"|involv(?:es|ing)|affect(?:s|ing)"
     r"|(?:obtained|acquired|produced|taken|generated|made|captured|performed|created)\s+(?:by|with|using|from|through|via)"
     r"|mark(?:s|ing)|labels|denotes|pointing\s+to|highlights|matches|fits|favou?rs?|supports?|confirms?|see|has|have|contains?|choose|select|pick|go\s+with|conclude|answer"
-    r"|likely|namely|with|identify|diagnose)\b|'s\b|[:=]|[-=]>|→|⇒|是|为|為|显示|提示|符合|は)"
+    r"|likely|namely|(?:patient|man|woman|child|case)\s+with|identify|diagnose)\b|'s\b|[:=]|[-=]>|→|⇒|是|为|為|显示|提示|符合|は)"
 )
 _BETWEEN = (
     r"\W*(?:(?!(?:in|on|with|to|from|by|for|at|of|than|as|under|using|seen|what|how|that|when|where|and)\b)"
@@ -350,7 +397,8 @@ _BETWEEN = (
 )
 _AFFIRMED_BEFORE = re.compile(_SAYS + _BETWEEN, re.IGNORECASE)
 _PLACE = re.compile(
-    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral|both)\b", re.IGNORECASE
+    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral|both)\b",
+    re.IGNORECASE,
 )
 _PLACED_BEFORE = re.compile(
     rf"(?:{_SAYS}|\b(?:lies?|located|situated|found|seen|visible|involv\w+|affect\w+|arise?\w+)\b)\W*(?:[\w'-]+\W+){{0,8}}?"
@@ -370,7 +418,7 @@ _AFFIRMED_AFTER = re.compile(
     r"|answer|true|demonstrated|affected|involved|appropriate\s+(?:answer|option|choice)|accurate)\b"
     r"|[)'\s]*(?:best\s+(?:fits|matches|explains|describes|accounts)"
     r"|(?:fits?|match(?:es)?|explains?|describes?)\s+(?:best|the\s+(?:image|findings?|picture|appearance|features))"
-    r"|(?:is\s+)?(?:입니다|です))",
+    r"|:\s*(?:yes|positive)\b|(?:is\s+)?(?:입니다|です))",
     re.IGNORECASE,
 )
 _LEADING = (
@@ -382,6 +430,9 @@ _AFTERTHOUGHT = re.compile(
     r"\W*(?:I\s+(?:think|believe|guess)|clearly|as|not|rather|given|based|due|in\s+my|without|probably|most\s+likely"
     r"|definitely|certainly|of\s+course|for\s+sure|obviously)\b|\W*\Z",
     re.IGNORECASE,
+)
+_BESIDES = re.compile(
+    r"\A\W*or\b|\b(?:and|or|plus|with|as\s+well\s+as|possibly|perhaps|maybe)\s+(?:[\w-]+\s+){0,2}\Z", re.IGNORECASE
 )
 _ACRONYM = re.compile(r"(?<!\w)[A-Z]{2,}\s+\Z")
 
@@ -445,9 +496,9 @@ def _weigh_sentence(
         chunk = masked[at:until]
         chunk = _SET_ASIDE.sub(lambda one: " " * len(one[0]), chunk)
         open_ = _NOT_EXCLUDED.search(chunk) is not None
-        nots = [one.start() for one in _NOT.finditer(chunk)]
-        if re.fullmatch(r"\W*no\W*", chunk, re.IGNORECASE):
-            nots = []
+        nots = [one.start() for one in _NOT.finditer(chunk) if not _LACK.match(chunk, one.start())]
+        if re.fullmatch(rf"[^\w{_HIDDEN}]*no[^\w{_HIDDEN}]*", chunk, re.IGNORECASE):
+            nots = []  # "No, ..." denies a question
         denying = (denying and by_comma) or False
         for one in mentions:
             if not at <= one.start < until:
@@ -455,7 +506,7 @@ def _weigh_sentence(
             status = _status(chunk, one.start - at, min(one.end, until) - at, nots, one, view, given)
             if status == "alone":
                 following = masked[until:end]
-                plain_end = until == end or masked[until] in ",;" and _AFTERTHOUGHT.match(following[1:])
+                plain_end = until == end or (masked[until] in ",;" and _AFTERTHOUGHT.match(following[1:]))
                 plain_end = plain_end or re.match(r"because|since|so\b|but", following, re.IGNORECASE) is not None
                 status = "doubtful" if denying else "affirmed" if plain_end else "named"
             if open_ or (status == "affirmed" and _hedged(chunk)):
@@ -480,7 +531,7 @@ def _status(chunk: str, start: int, end: int, nots: list[int], one: Mention, vie
     """`affirmed`, `denied`, `doubtful`, `alone` for a chunk that is nothing else, or `named`."""
     before = sum(place < start for place in nots)
     after = _DENIED_AFTER.search(chunk, end) is not None
-    if before and after or before > 1:
+    if (before and after) or before > 1:
         return "doubtful"
     if nots and _NOT.match(view, one.start):
         return "doubtful"  # "no finding" is an option
@@ -505,4 +556,4 @@ def _status(chunk: str, start: int, end: int, nots: list[int], one: Mention, vie
         return "alone"
     if given and not _ACTS.match(chunk, end):
         return "affirmed"
-    return "doubtful" if re.match(r"\W*or\b", chunk, re.IGNORECASE) else "named"
+    return "doubtful" if _BESIDES.search(ahead) else "named"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from safemed_eval.models._named import _DENIED_AFTER, _HEDGED, _NAME_END, _NEVER_SURE, _NOT, WORD, Names, begins, flat, plain, weigh
+from safemed_eval.models._named import _DENIED_AFTER, WORD, Names, begins, flat, plain, weigh
 
 TAGGED = re.compile(
     r"(?:<(?P<tag>answer|conclusion|final[_ -]?answer|ans)>|\[(?P<bracket>answer)\])(?P<said>.*?)"
@@ -32,7 +32,7 @@ _FILL = (
     r"(?:(?:therefore|thus|hence|clearly|definitely|most\s+likely|likely|probably|indeed|simply|then|still|actually"
     r"|(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer)|as\s+follows|indicated\s+by|given\s+by|:)[\s:,]+)*"
 )
-_ABOUT = r"(?:\s+(?:among|amongst|from|of|out\s+of)\s+(?:the\s+|these\s+)?(?:\w+\s+)?(?:options|choices))?(?:\s+(?:to|for)\s+(?:this|the|your|that)\s+(?:\w+\s+)?(?:question|image|case))?(?:\s*\([^()\n]{0,30}\))?"
+_ABOUT = r"(?:\s+(?:that|which)\s+(?:best\s+)?(?:fits|matches|describes|applies|is\s+correct)(?:\s+best)?)?(?:\s+(?:among|amongst|from|of|out\s+of)\s+(?:the\s+|these\s+)?(?:\w+\s+)?(?:options|choices))?(?:\s+(?:to|for)\s+(?:this|the|your|that)\s+(?:\w+\s+)?(?:question|image|case))?(?:\s*\([^()\n]{0,30}\))?"
 _IS = (
     r"(?:\s*(?:[:=]|-+>|→|⇒)\s*|\s+(?:is|was|would\s+be|should\s+be|must\s+be|will\s+be|remains|to)\b\s*:?\s*"
     r"|'s\s+|\s*\n\s*|\s+-\s+)"
@@ -91,7 +91,7 @@ _JOINED = re.compile(
 _OTHER_LETTER = re.compile(
     rf"(?:\b(?:of|or|and|to|also|maybe|possibly|perhaps|is)|[,/&])\s+[(\[]?([A-Z])(?!{WORD}|['-])(?!\s+[a-z])"
 )
-_SENTENCE_END = re.compile(rf"(?<![\s(][A-Za-z])[.!?](?=\s|\Z)|[?]|\n|\Z")
+_SENTENCE_END = re.compile(r"(?<![\s(][A-Za-z])[.!?](?=\s|\Z)|[?]|\n|\Z")
 _CLAUSE_START = re.compile(r"[.!?;\n,:]|\b(?:so|therefore|thus|hence|but|because|and)\b", re.IGNORECASE)
 _SPOILT = re.compile(
     r"\b(?:not|never|if|whether|unless|cannot|neither|nor|doubt|unlikely|incorrect|wrong|hardly|no|least|less|worst|false"
@@ -99,7 +99,10 @@ _SPOILT = re.compile(
     r"|non|não|не)\b|n't\b|不|未|非|可能",
     re.IGNORECASE,
 )
-_UNSURE = re.compile(r"\s*(?:not|never|either|neither|might|may|could|possibly|perhaps|maybe|nicht|pas|no(?=\s+\w))\b|\s*(?:不|可能|或)", re.I)
+_UNSURE = re.compile(
+    r"\s*(?:not|never|either|neither|might|may|could|possibly|perhaps|maybe|nicht|pas|no(?=\s+\w))\b|\s*(?:不|可能|或)",
+    re.I,
+)
 REVISES = re.compile(
     r"\b(?:wait|actually|correction|on\s+(?:second\s+thoughts?|reflection|closer\s+inspection)|scratch\s+that"
     r"|let\s+me\s+(?:correct|re-?\w+)|i\s+(?:was|made)\s+(?:wrong|mistaken|a\s+mistake|an\s+error)|my\s+mistake|sorry"
@@ -240,7 +243,9 @@ _OPENING = re.compile(
 _RULED_OUT = re.compile(rf"[\s:,—)(-]*(?:[\w']+\s+){{0,2}}?(?:{_DENIED_AFTER.pattern})", re.IGNORECASE)
 
 
-_SUPPOSED = re.compile(r"[\s:,)-]*(?:could|might|may|would|should|possibly|perhaps|maybe|if)\b", re.IGNORECASE)
+_SUPPOSED = re.compile(
+    r"[\s:,)-]*(?:(?!is\b)\w+\s)?(?:could|might|may|would|should|possibly|perhaps|maybe|if)\b", re.IGNORECASE
+)
 
 
 def opening(view: str, names: Names) -> Statement | None:
@@ -256,7 +261,7 @@ def opening(view: str, names: Names) -> Statement | None:
     if named is None:
         behind = view[first.end() : first.end() + 1]
         lower = behind.islower() and first["mark"].strip()[-1:] in (".", ":")
-        if not marked and not view.startswith(("because", "since", "rather", "not", "instead"), first.end()) or lower:
+        if (not marked and not view.startswith(("because", "since", "rather", "not", "instead"), first.end())) or lower:
             return None
         if option is None and ")" not in first["mark"]:
             return None
@@ -290,7 +295,9 @@ def _cued(view: str, names: Names) -> Iterator[Statement]:
             yield replace(claimed, start=cue.start(), rank=rank)
     for cue in _POINTER.finditer(low):
         if not _spoilt(view, cue.start()):
-            claimed = _claim(view, cue.end(), names, strict=True, sure=False, copula=not cue[0].lower().startswith("answer"))
+            claimed = _claim(
+                view, cue.end(), names, strict=True, sure=False, copula=not cue[0].lower().startswith("answer")
+            )
             if claimed is not None:
                 yield replace(claimed, start=cue.start())
     for praise in _PRAISED.finditer(view):
@@ -314,6 +321,8 @@ def _cued(view: str, names: Names) -> Iterator[Statement]:
 
 
 _ALSO_BEFORE = re.compile(rf"(?<!{WORD})[A-Z][)\]]?\s*(?:,|,?\s*\b(?:and|or)\b|/|&)\s*(?:option\s+)?\Z", re.IGNORECASE)
+
+
 def _spoilt(view: str, start: int) -> bool:
     """Whether the words before a cue, in its clause, deny or suppose what follows."""
     before = view[max(0, start - 120) : start]
@@ -336,7 +345,9 @@ def _claim(view: str, place: int, names: Names, *, strict: bool, sure: bool, cop
     """
     rest = view[place:]
     if not rest.strip(" .'()-:"):
-        return None if strict else Statement(start=place, end=len(view), option=None, rank=CUED, place=(place, len(view)))
+        return (
+            None if strict else Statement(start=place, end=len(view), option=None, rank=CUED, place=(place, len(view)))
+        )
     marked = re.compile(rf"[\s\\$(\[]*{_MARK}").match(view, place)
     if marked is not None:
         at = marked.end() - 1
@@ -346,7 +357,7 @@ def _claim(view: str, place: int, names: Names, *, strict: bool, sure: bool, cop
         stated = _lettered(view, letter, names, strict=strict, sure=sure, copula=copula)
         if stated is not None or strict:
             return stated
-    if strict or _UNSURE.match(view, place) and not re.search(r"\bbut\b|\bsondern\b|而是", rest[:120]):
+    if strict or (_UNSURE.match(view, place) and not re.search(r"\bbut\b|\bsondern\b|而是", rest[:120])):
         return None
     return _worded(view, place, names)
 
@@ -415,7 +426,7 @@ def _aside(view: str, attached: re.Match[str]) -> bool:
     assert end is not None
     chunk = view[attached.start() : end.start()]
     after = chunk[attached.end() - attached.start() :]
-    return bool(_DENIED_AFTER.search(after) or _NEVER_SURE.search(after) or _HEDGED.search(after))
+    return bool(_DENIED_AFTER.search(after) or _SUPPOSED.match(after))
 
 
 _BARE = re.compile(rf"(?<!{WORD})[(\[]?([A-Z])[)\]]?(?!{WORD}|['-])")
@@ -432,7 +443,9 @@ def _worded(view: str, place: int, names: Names) -> Statement | None:
     but = re.search(r"\b(?:but|sondern)(?:\s+rather)?\s+|而是", said)
     if but is not None and (letter := _LETTER.match(said, but.end())) and _CLOSED.match(said, letter.end()):
         at = start + letter.start(1)
-        return Statement(start=place, end=at + 1, option=names.of_letter(letter[1]), rank=CUED, place=(at, at + 1), lettered=True)
+        return Statement(
+            start=place, end=at + 1, option=names.of_letter(letter[1]), rank=CUED, place=(at, at + 1), lettered=True
+        )
     named = names.name_at(view, start)
     if named is not None and not said[named.end() - start :].strip(" .'"):
         same = names.named(named[0])

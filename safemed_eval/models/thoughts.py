@@ -33,7 +33,9 @@ MARKS = (
 """Opening and closing marks by family."""
 
 _HARMONY_END = "<|end|>"
-_OPENS = re.compile("|".join(re.escape(opening) for opening, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE)
+_OPENS = re.compile(
+    "|".join(re.escape(opening) for opening, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE
+)
 _CLOSES = re.compile("|".join(re.escape(closing) for _, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE)
 _PASSAGES = (
     # harmony: <|end|> ends any message, also an answer; another message may follow without it
@@ -55,8 +57,13 @@ def canonical(text: str) -> str:
     Only marks are replaced, and the header that harmony writes before an answer is left out.
     """
     for passage in _PASSAGES:
-        text = passage.sub(lambda one: f"{OPEN}{one[1]}" + ("" if one.end() == len(text) and not one[2] else CLOSE), text)
+        text = passage.sub(_as_thought, text)
     return _CLOSES.sub(CLOSE, _OPENS.sub(OPEN, _HARMONY_HEAD.sub("", text)))
+
+
+def _as_thought(passage: re.Match[str]) -> str:
+    cut_off = not passage[2] and passage.end() == len(passage.string)
+    return f"{OPEN}{passage[1]}{'' if cut_off else CLOSE}"
 
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\]|◁[^◁▷\s]{1,40}▷")
