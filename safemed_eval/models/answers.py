@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from safemed_eval.core import Question
-from safemed_eval.models._named import Mention, Names, flat, names_of, weigh
-from safemed_eval.models._stated import MARKED, TAGGED, Statement, opening, settled, statements, whole
+from safemed_eval.models._cues import MARKED, Statement, opening, whole
+from safemed_eval.models._names import Mention, Names, flat, names_of
+from safemed_eval.models._stated import TAGGED, settled, statements
+from safemed_eval.models._weighed import weigh
 from safemed_eval.models.thoughts import CLOSE, OPEN, canonical
 
 OPENING_TAG, CLOSING_TAG = "<answer>", "</answer>"
@@ -56,7 +58,7 @@ def parse(text: str, question: Question) -> int | None:
        Else there is no answer. Inside of tags and boxes the same rules hold.
     2. all of it: a letter, `C`, `(C)`, `C.`, a letter with its own option's text, `C) an eye`, or that text;
     3. a marked letter at the start, then more: `C) an eye, because...`, `C. The image shows...`;
-    4. the only option that it names in words or as `option C`, in a sentence that affirms it; see `_named.weigh`.
+    4. the only option that it names in words or as `option C`, in a sentence that affirms it; see `_weighed.weigh`.
 
     A letter beyond the options or beside the text of another option, two options at once, a question, a condition and
     a denial state nothing.

@@ -1,0 +1,314 @@
+"""Where a text names options, in their own words or as `option B`: whole words, the longest name first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+_CJK = "\u2e80-\u9fff\uac00-\ud7af"
+WORD = rf"[^\W{_CJK}]"
+"""A character of a word in a script that puts blanks between words."""
+
+_FLAT = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms of ASCII
+_FLAT |= dict.fromkeys(map(ord, '*`"“”„«»#_$~|「」\u3000\u00a0\t✅☑✔'), ord(" "))
+_FLAT |= {ord(a): ord(b) for a, b in ("【(", "】)", "『(", "』)", "。\n", "、,", "\r\n", "’'", "‘'", "‐-", "‑-", "–-")}
+_BOLD_LETTER = re.compile(r"(?<!\w)\*\*([A-Z])\*\*(?!\w)")
+_LATEX = re.compile(
+    r"\\[()\[\],;! ]|\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathbb|operatorname)\s*\{"
+    r"|(?:\\f?box(?:ed)?|\bboxed)\s*\{"
+)
+
+
+def flat(text: str) -> str:
+    """The text without marks of Markdown and LaTeX, full-width forms as ASCII: each character in its old place."""
+    if "**" in text:
+        text = _BOLD_LETTER.sub(r" (\1) ", text)
+    if "boxed" in text or "\\" in text:
+        text = _LATEX.sub(lambda found: " " * len(found[0]), text).replace("}", " ")
+    return text.translate(_FLAT)
+
+
+def plain(text: str) -> str:
+    """Without case, runs of blanks, and marks around the words; to compare a text with an option."""
+    return re.sub(r"\s+", " ", flat(text)).strip(" .'{}").casefold()
+
+
+
+_LETTERS = rf"[A-Z](?:\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|&|/)\s*[(\[]?[A-Z][)\]]?(?!{WORD}|['-]))*"
+_LABEL = (
+    rf"\b(?i:options?|choices?|answers?|letter)\s+[(\[]?(?P<option>{_LETTERS})[)\]]?(?!{WORD}|['-])"
+    rf"|[(\[](?P<bracket>{_LETTERS})[)\]](?!{WORD})"
+    r"|(?:\A|(?<=\n))[ >•+-]*(?:\d+[.)]\s*)?(?P<line>[A-Z])[).:](?=\s)"
+    rf"|(?<!{WORD})(?P<subject>{_LETTERS})"
+    r"(?=\s+(?:is|was|are|were|can|cannot|would|does|fits|matches|seems|appears|best)\b)"
+)
+_ENGLISH = frozenset(
+    [
+        "it",
+        "us",
+        "an",
+        "a",
+        "i",
+        "in",
+        "is",
+        "as",
+        "at",
+        "be",
+        "am",
+        "on",
+        "to",
+        "of",
+        "or",
+        "he",
+        "me",
+        "we",
+        "so",
+        "do",
+        "if",
+        "up",
+        "by",
+        "pet",
+        "all",
+        "can",
+        "are",
+        "has",
+        "her",
+        "his",
+        "was",
+        "she",
+        "ill",
+        "aids",
+        "add",
+        "pad",
+        "mad",
+        "not",
+        "out",
+    ]
+)
+_WEAK = re.compile(r"\W*(?:\d+(?:[.,/]\d+)*|\w|yes|no|none|true|false|other|others|unknown|both|neither)\W*")
+"""Options that occur in any text with another meaning: these are read only where they stand by themselves."""
+_UNIT = r"(?!\s?(?:%|°)|[\s-]?(?:[cm]?m|mm[23]?|cm[23]?|m[lgs]|kg|g|days?|weeks?|months?|years?|hours?|T|Hz|kVp?|HU)\b)"
+
+
+KIND = (
+    r"(?:(?:scans?|images?|imag(?:ery|ing)|slices?|views?|stud(?:y|ies)|sequences?|modality|exam(?:ination)?s?|films?"
+    r"|radiographs?|radiography|photographs?|photography|pictures?|scanner|disease|infection|syndrome|diagnosis|pattern"
+    r"|pneumonia|type|findings?|options?|answer|technique|technology|category|class|changes|disorder|condition|process)\b)"
+)
+NAME_END = re.compile(
+    rf"\s*(?:\Z|\n|[^\w\s]|[{_CJK}]|(?-i:[A-Z][).:])|{KIND}|(?:of|in|on|at|by|with|without|within|from|for|to|as|is|are|was|were|has"
+    r"|have|had|can|could|may|might|will|would|should|does|do|did|because|since|due|given|which|that|and|or|but|than"
+    r"|over|rather|not|likely|based|here|if|when|while|though|cannot|nor|show\w*|demonstrat\w+|depict\w+|reveal\w+"
+    r"|display\w+|indicat\w+|obtained|taken|acquired|performed|seen|located|involving|affecting|measuring|caused"
+    r"|characteri[sz]ed|visible|present|identified|appears?|seems?|fits?|best|match\w+|explains?|describes?|provides?"
+    r"|uses?|remains?|the\s+(?:best|correct|right|most)|alone|instead|typically|usually|often|generally|commonly|also|y|et|und|oder|por|porque|car|weil)\b)",
+    re.IGNORECASE,
+)
+_WEAK_END = re.compile(rf"[\s)\]']*(?:\Z|[.,;:!—\n]|-\s|[{_CJK}])")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mention:
+    """A place in a text that names options: one, or several as in `A and B`, or as in `A) MRI` where B is MRI.
+
+    Attributes:
+        start, end: the place.
+        options: their indexes.
+        labelled: has a letter and the option's own text, as in `B) MRI`.
+        weak: nothing but a text such as "No" or "2".
+        letters: places of letters, for each its option.
+        name: place of the option's own text.
+    """
+
+    start: int
+    end: int
+    options: frozenset[int]
+    labelled: bool = False
+    weak: bool = False
+    letters: tuple[tuple[int, int], ...] = ()
+    name: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Names:
+    """The options of a question, as they are looked for in texts."""
+
+    options: tuple[str, ...]
+    same: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for index, option in enumerate(self.options):
+            self.same.setdefault(plain(option), []).append(index)
+        words = sorted(filter(None, self.same), key=len, reverse=True)
+        names = "|".join(_pattern(word, self._case(word)) for word in words) or r"(?!)"
+        listed = rf"|(?<=[\s,;])(?P<listed>[A-Z])(?:\)(?=\s)|[.:]\s+(?={names}))"
+        object.__setattr__(self, "_find", re.compile(rf"(?P<name>{names})|{_LABEL}{listed}"))
+        object.__setattr__(self, "_name", re.compile(names))
+
+    def _case(self, word: str) -> str:
+        return " ".join(flat(self.options[self.same[word][0]]).split()).strip(" .'{}")
+
+    def index(self, letter: str) -> int | None:
+        """The option of a letter; None beyond the last one."""
+        index = ord(letter.upper()) - ord("A")
+        return index if 0 <= index < min(len(self.options), 26) else None
+
+    def of_letter(self, letter: str) -> int | None:
+        """The option that a letter by itself stands for: by its place or by its text, None where these differ."""
+        index, same = self.index(letter), self.same.get(letter.casefold(), [])
+        if index is None:
+            return same[0] if len(same) == 1 else None
+        return index if same in ([], [index]) else None
+
+    def name_at(self, view: str, place: int) -> re.Match[str] | None:
+        """The name of an option that begins here and ends as one."""
+        found: re.Match[str] | None = self._name.match(view, place)  # type: ignore[attr-defined]
+        if found is None:
+            return None
+        ends = _WEAK_END if _WEAK.fullmatch(found[0].casefold()) else NAME_END
+        return found if ends.match(view, found.end()) else None
+
+    def named(self, name: str) -> list[int]:
+        """The options with this name, as it was found in a text."""
+        return self.same.get(_key(name)) or next(
+            places for word, places in self.same.items() if _key(word) == _key(name)
+        )
+
+    def mentions(self, view: str) -> list[Mention]:
+        """All places that name options, a letter and the text beside it as one; lists of all options left out."""
+        found = self.places(view)
+        return _coordinated(view, _without_lists(view, _merged(view, found))) if found else found
+
+    def places(self, view: str) -> list[Mention]:
+        """Each letter and each name that stands for an option, one by one."""
+        matches = self._find.finditer(view)  # type: ignore[attr-defined]
+        return [one for one in map(self._mention, matches) if one is not None]
+
+    def _mention(self, match: re.Match[str]) -> Mention | None:
+        if match["name"] is not None:
+            options = frozenset(self.named(match["name"]))
+            weak = bool(_WEAK.fullmatch(match["name"].casefold()))
+            if len(match["name"]) == 1 and match["name"].isalpha():
+                return None  # an option that is a letter is read by its place, or as a whole
+            if weak and not match["name"][0].isdigit() and not _WEAK_END.match(match.string, match.end()):
+                return None  # "No" in "no fracture", "I" in "I see"
+            return Mention(start=match.start(), end=match.end(), options=options, weak=weak, name=match.span())
+        if match["subject"] is not None and not begins(match.string, match.start()):
+            return None
+        group = next(name for name in ("option", "bracket", "line", "subject", "listed") if match[name] is not None)
+        places = [match.start(group) + one.start() for one in re.finditer(r"(?<!\w)[A-Z](?!\w)", match[group])]
+        letters = tuple((at, index) for at in places if (index := self.index(match.string[at])) is not None)
+        if not letters:
+            return None
+        return Mention(
+            start=match.start(), end=match.end(), options=frozenset(index for _, index in letters), letters=letters
+        )
+
+
+@lru_cache(maxsize=2**12)
+def names_of(options: tuple[str, ...]) -> Names:
+    """The options of a question, compiled once."""
+    return Names(options)
+
+
+_BEGINS = re.compile(
+    r"(?:\A|[.!?;:,\n(]|\b(?:so|therefore|thus|hence|that|but|and|or|nor|both|neither|either|think|believe|conclude|clearly))[\s'>-]*\Z",
+    re.IGNORECASE,
+)
+
+
+def begins(view: str, place: int) -> bool:
+    """Whether a clause may begin here: `B is correct`, but not `hepatitis B is correct`."""
+    return _BEGINS.search(view[max(0, place - 40) : place]) is not None
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[-\s]+", " ", name).casefold()
+
+
+def _pattern(word: str, written: str) -> str:
+    """A name in a text: whole words, not part of a compound ("PET-CT") or of a number ("2.5")."""
+    found = re.escape(written if len(word) == len(written) else word)
+    found = re.sub(r"(?:\\ )+", r"[-\\s]+", found)
+    found = re.sub(r"(?<=[^\]])\\-", r"[-\\s]?", found)
+    if not (word in _ENGLISH or (len(word) == 1 and word.isalpha())):
+        found = rf"(?i:{found})"
+    number = r"(?![.,]\d)(?!\s?%)" if word[-1].isdigit() else ""
+    unit = _UNIT if _WEAK.fullmatch(word) and word[-1].isdigit() else ""
+    before = r"(?<!\d[.,])(?<![-+])" if word[0].isdigit() else ""
+    last = rf"(?!{WORD})" if word[-1].isalnum() else ""
+    joined = rf"(?![/-](?!weighted|scan|image|imaging|based|type){WORD})(?!'(?!s\b){WORD})"
+    return rf"(?<!{WORD})(?<!{WORD}[-/]){before}{found}{last}{joined}{number}{unit}"
+
+
+_LABEL_TO_NAME = re.compile(r"[\s,.:;)\]=(-]*(?:(?:an?|the)\s+)?")
+_TO_BRACKET = re.compile(r"\s*")
+_BETWEEN_LISTED = re.compile(r"[\s,;.)-]*(?:(?:and|or)\s+)?")
+_AND = re.compile(
+    r"\)?\s*(?:,\s*(?:(?:and|or|nor)\b)?|(?:and|or|nor|versus|vs\.?|plus|with)\b|&|/|\+)\s*(?:(?:an?|the|any)\s+)?"
+)
+
+
+def _merged(view: str, found: list[Mention]) -> list[Mention]:
+    """`B) MRI`, `Option B, MRI,` and `MRI (B)` as one mention each."""
+    merged: list[Mention] = []
+    for one in found:
+        last = merged[-1] if merged else None
+        if last is not None:
+            named = (
+                last.letters and one.name and not one.letters and _LABEL_TO_NAME.fullmatch(view, last.end, one.start)
+            )
+            called = last.name and not last.letters and one.letters and view[one.start] in "(["
+            if named or (called and _TO_BRACKET.fullmatch(view, last.end, one.start)):
+                both = last.options | one.options
+                own = bool(last.options & one.options) and len(last.letters or one.letters) == 1
+                merged[-1] = Mention(
+                    start=last.start,
+                    end=one.end,
+                    options=last.options & one.options if own else both,
+                    labelled=own,
+                    letters=last.letters or one.letters,
+                    name=last.name or one.name,
+                )
+                continue
+        merged.append(one)
+    return merged
+
+
+def _without_lists(view: str, found: list[Mention]) -> list[Mention]:
+    """Without options that are listed one after another with their letters, as the prompt lists them."""
+    kept: list[Mention] = []
+    listed = False
+    for one, following in zip(found, [*found[1:], None], strict=True):
+        joined = (
+            following is not None
+            and one.labelled
+            and following.labelled
+            and one.options != following.options
+            and _BETWEEN_LISTED.fullmatch(view, one.end, following.start)
+        )
+        if not (joined or listed):
+            kept.append(one)
+        listed = bool(joined)
+    return kept
+
+
+def _coordinated(view: str, found: list[Mention]) -> list[Mention]:
+    """`CT and MRI`, `CT, MRI or X-Ray` as one mention of all."""
+    joined: list[Mention] = []
+    for one in found:
+        last = joined[-1] if joined else None
+        if last is not None and _AND.fullmatch(view, last.end, one.start):
+            joined[-1] = Mention(
+                start=last.start,
+                end=one.end,
+                options=last.options | one.options,
+                weak=last.weak and one.weak,
+                letters=last.letters + one.letters,
+            )
+        else:
+            joined.append(one)
+    return joined
+
+
