@@ -37,7 +37,14 @@ def test_each_text_is_read_as_a_careful_reader_does(row: dict[str, Any]) -> None
     assert read(row, row["text"]) == row["expected"]
 
 
-ENDS = ["</s>", "<|im_end|>\n", "<end_of_turn>", "<|eot_id|>", "<|endoftext|>", "<｜end▁of▁sentence｜>"]
+ENDS = [
+    "</s>",
+    "<|im_end|>\n",
+    "<end_of_turn>",
+    "<|eot_id|>",
+    "<|endoftext|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+]
 THOUGHTS = [
     ("<think>", "</think>"),
     ("◁think▷", "◁/think▷"),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from safemed_eval.models._names import WORD, Names, begins, plain
+from safemed_eval.models._names import WORD, Names, begins
 from safemed_eval.models._weighed import DENIED_AFTER, weigh
 
 MARK = "\ue001"
@@ -21,17 +21,23 @@ _FILL = (
     r"(?:(?:therefore|thus|hence|clearly|definitely|most\s+likely|likely|probably|indeed|simply|then|still|actually"
     r"|(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer)|as\s+follows|indicated\s+by|given\s+by|:)[\s:,]+)*"
 )
-_ABOUT = r"(?:\s+(?:that|which)\s+(?:best\s+)?(?:fits|matches|describes|applies|is\s+correct)(?:\s+best)?)?(?:\s+(?:among|amongst|from|of|out\s+of)\s+(?:the\s+|these\s+)?(?:\w+\s+)?(?:options|choices))?(?:\s+(?:to|for)\s+(?:this|the|your|that)\s+(?:\w+\s+)?(?:question|image|case))?(?:\s*\([^()\n]{0,30}\))?"
+_ABOUT = (
+    r"(?:\s+(?:that|which)\s+(?:best\s+)?(?:fits|matches|describes|applies|is\s+correct)(?:\s+best)?)?"
+    r"(?:\s+(?:among|amongst|from|of|out\s+of)\s+(?:the\s+|these\s+)?(?:\w+\s+)?(?:options|choices))?"
+    r"(?:\s+(?:to|for)\s+(?:this|the|your|that)\s+(?:\w+\s+)?(?:question|image|case))?(?:\s*\([^()\n]{0,30}\))?"
+)
 _IS = (
     r"(?:\s*(?:[:=]|-+>|→|⇒)\s*|\s+(?:is|was|would\s+be|should\s+be|must\s+be|will\s+be|remains|to)\b\s*:?\s*"
     r"|'s\s+|\s*\n\s*|\s+-\s+)"
 )
 _CUE = re.compile(
-    rf"\b(?P<english>{_QUALITY}(?:answer|ans\.?|(?:correct|right|best)\s+one|option|choice|response|prediction|selection|conclusion|diagnosis|verdict"
+    rf"\b(?P<english>{_QUALITY}(?:answer|ans\.?|(?:correct|right|best)\s+one|option|choice|response|prediction"
+    rf"|selection|conclusion|diagnosis|verdict"
     rf"|solution)(?:\s+(?:choice|option|letter|key|code))?{_ABOUT}){_IS}{_FILL}"
     r"|\b(?:respuesta|réponse|reponse|antwort|resposta|risposta|antwoord|lösung|soluzione|ответ|jawaban|cevap"
     r"|odpowiedź|svar|odpověď|đáp\s+án)(?:\s+(?:correcta|correcte|corretta|correta|final\w*|правильный))?"
-    r"(?:\s*[:=]|\s+(?:es|est|ist|é|è|is|är|là)\b)\s*(?:(?:la|el|die|le|l'|opci[oó]n|opção|option|lettre|letra|lettera"
+    r"(?:\s*[:=]|\s+(?:es|est|ist|é|è|is|är|là)\b)\s*(?:(?:la|el|die|le|l'|opci[oó]n|opção|option|lettre|letra"
+    r"|lettera"
     r"|a|o)\s+)*"
     r"|\bQ\s*:[^\n]*\n+\s*A\s*:\s*"
     r"|(?:答案|选项)(?:应该|应当|应|就|选项)?(?:是|为|為|选|選|:)+\s*(?:选项)?|答\s*:\s*|(?:故|应|因此|所以|我|应该)?(?:选择|選擇|选|選)(?!项)"
@@ -40,9 +46,11 @@ _CUE = re.compile(
 )
 """Words behind which the answer stands, as a letter or in the option's own words."""
 _POINTER = re.compile(
-    r"\b(?:(?:choos(?:e|ing)|chose|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)?\s+(?:with|for)|went\s+with|opt(?:ing)?\s+for"
+    r"\b(?:(?:choos(?:e|ing)|chose|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)?\s+(?:with|for)|went\s+with"
+    r"|opt(?:ing)?\s+for"
     r"|settle\s+on|answer(?:\s+with)?|respond\s+with|(?:match(?:es)?|corresponds?\s+to|points?\s+to|support(?:s|ing)?"
-    r"|speaks?\s+for|consistent\s+with|fits|favou?rs?|indicat(?:es?|ing)|suggests?|leads?\s+to|conclude|is|be|so|therefore"
+    r"|speaks?\s+for|consistent\s+with|fits|favou?rs?|indicat(?:es?|ing)|suggests?|leads?\s+to|conclude|is|be|so"
+    r"|therefore"
     r"|thus|hence)\s*,?\s+(?:the\s+)?(?:correct\s+)?(?:option|choice|answer))\s*:?\s+"
     r"(?:the\s+)?(?:correct\s+)?(?:(?:option|choice|answer|letter)\s+)*"
     r"|(?:so|therefore|thus|hence|ergo)\s*[,:]?\s*(?:(?:it\s+is|it's|it\s+must\s+be)\s+)?"
@@ -59,21 +67,23 @@ _PRAISED = re.compile(
     r"(?:answer|option|choice|diagnosis)|final\s+answer)\b"
 )
 """`Option B (MRI) is correct`."""
-_WHOLE_OPTION = re.compile(r"\W*(?:option|choice|answer|letter)\s+", re.IGNORECASE)
 _LETTER = re.compile(rf"[\s(\[{{<'.]*([A-Za-z])(?!{WORD}|'\w)[\])}}>'\"]*")
 _CLOSED = re.compile(r"\s*(?:\Z|\n|[.,:;!)—]|-\s|입니다|이다|です|だ|项|选项|因为|因為)")
 _REASON = re.compile(
-    r"\s+(?:because|since|as|due|given|based|for|with|which|where|not|rather|instead|in|and\s+not|on|from|corresponding"
+    r"\s+(?:because|since|as|due|given|based|for|with|which|where|not|rather|instead|in|and\s+not|on|from"
+    r"|corresponding"
     r"|porque|porque|weil|car|according|considering|here|over|indicating|representing|meaning|i\.e)\b",
     re.IGNORECASE,
 )
 _SEPARATES = re.compile(r"[\s)\].:;,=(—-]*(?:(?:the|an?|is)\s+)?", re.IGNORECASE)
-_ALSO = re.compile(
+ALSO = re.compile(
     r"[\s)\].]*(?:,|/|&|\+|;|\b(?:and|or|und|oder|y|o|et|ou|as\s+well\s+as)\b|和|或|及|,)?\s*"
-    rf"(?:also\s+|maybe\s+|possibly\s+|perhaps\s+|or\s+|and\s+|option\s+)*[(\[]?([A-Z])(?!{WORD}|['-])(?P<tail>[)\].,:;\s]*)"
+    rf"(?:also\s+|maybe\s+|possibly\s+|perhaps\s+|or\s+|and\s+|option\s+)*[(\[]?([A-Z])(?!{WORD}"
+    rf"|['-])(?P<tail>[)\].,:;\s]*)"
 )
 _JOINED = re.compile(
-    r"[\s)\].]*(?:,\s*(?:and|or)\b|/|&|\+|\b(?:and|or|und|oder|y|o|et|ou)\b|和|或|及)\s*(?:also\s+|maybe\s+|an?\s+|the\s+)*",
+    r"[\s)\].]*(?:,\s*(?:and|or)\b|/|&|\+|\b(?:and|or|und|oder|y|o|et|ou)\b|和|或|及)\s*(?:also\s+|maybe\s+|an?\s+"
+    r"|the\s+)*",
     re.IGNORECASE,
 )
 _OTHER_LETTER = re.compile(
@@ -82,8 +92,10 @@ _OTHER_LETTER = re.compile(
 _SENTENCE_END = re.compile(r"(?<![\s(][A-Za-z])[.!?](?=\s|\Z)|[?]|\n|\Z")
 _CLAUSE_START = re.compile(r"[.!?;\n,:]|\b(?:so|therefore|thus|hence|but|because|and)\b", re.IGNORECASE)
 _SPOILT = re.compile(
-    r"\b(?:not|never|if|whether|unless|cannot|neither|nor|doubt|unlikely|incorrect|wrong|hardly|no|least|less|worst|false"
-    r"|alternative|second|other|another|initial|initially|first|previous|thought|believed|assumed|possible|potential|might|may|could|were|suppose|nicht|ne"
+    r"\b(?:not|never|if|whether|unless|cannot|neither|nor|doubt|unlikely|incorrect|wrong|hardly|no|least|less"
+    r"|worst|false"
+    r"|alternative|second|other|another|initial|initially|first|previous|thought|believed|assumed|possible"
+    r"|potential|might|may|could|were|suppose|nicht|ne"
     r"|non|não|не)\b|n't\b|不|未|非|可能",
     re.IGNORECASE,
 )
@@ -110,70 +122,15 @@ class Statement:
     rank: int
     place: tuple[int, int]
     lettered: bool = False
-_ONLY_LETTER = re.compile(r"[\s()\[\]{}<>'.,:;!-]*([A-Za-z])(?:\s*(?:입니다|です))?[\s()\[\]{}<>'.,:;!-]*")
 
 
-def whole(view: str, names: Names) -> int | None:
-    """The option that a text is as a whole: a letter, the option's own text, or both."""
-    if (bare := _ONLY_LETTER.fullmatch(view)) is not None:
-        return names.of_letter(bare[1])
-    said = plain(view)
-    same = names.same.get(said, [])
-    if same:
-        return same[0] if len(same) == 1 else None
-    if (option := _WHOLE_OPTION.match(view)) and (bare := _ONLY_LETTER.fullmatch(view, option.end())):
-        return names.of_letter(bare[1])
-    both = re.fullmatch(r"\W*([A-Z])(?!\w)\W*\s(\S.*?)\s*", view, re.DOTALL)
-    if both and both[2] and (index := names.index(both[1])) is not None:
-        return index if names.same.get(plain(both[2])) == [index] else None
-    return None
-_OPENING = re.compile(
-    rf"[\s(\[{{<'.>-]*([A-Z])(?!{WORD}|'\w)(?P<mark>[)\]}}>]*\s*[).:,;—]|[)\]}}>]+|\s*\n|\s+-\s|\s+(?=(?:because|since|rather|not|instead)\b)|\s+)"
-)
-_RULED_OUT = re.compile(rf"[\s:,—)(-]*(?:[\w']+\s+){{0,2}}?(?:{DENIED_AFTER.pattern})", re.IGNORECASE)
-_SUPPOSED = re.compile(
+SUPPOSED = re.compile(
     r"[\s:,)-]*(?:(?!is\b)\w+\s)?(?:could|might|may|would|should|possibly|perhaps|maybe|if)\b", re.IGNORECASE
 )
 
 
-def opening(view: str, names: Names) -> Statement | None:
-    """The marked letter that a text begins with, before an explanation; None where it begins otherwise."""
-    first = _OPENING.match(view)
-    if first is None or _question(view, first.end(1)):
-        return None
-    letter, at, option = first[1], first.start(1), names.of_letter(first[1])
-    marked = first["mark"].strip() or "\n" in first["mark"]
-    if letter == "A" and not marked:
-        return None  # an article
-    named = attached_name(view, first.end(1), names)
-    if named is None:
-        behind = view[first.end() : first.end() + 1]
-        lower = behind.islower() and first["mark"].strip()[-1:] in (".", ":")
-        if (not marked and not view.startswith(("because", "since", "rather", "not", "instead"), first.end())) or lower:
-            return None
-        if option is None and ")" not in first["mark"]:
-            return None
-        own_end = first.end(1)
-    else:
-        own_end = named.end()
-        if option not in names.named(named[0]):
-            option = None if not _aside(view, named) else option
-            own_end = first.end(1)
-    if _RULED_OUT.match(view, own_end) or _SUPPOSED.match(view, own_end):
-        return None
-    if also := _ALSO.match(view, own_end):
-        option = None if also[1] != letter and _alone_after(view, also) else option
-    if named is not None and option is not None and not any(one.start <= at < one.end for one in names.mentions(view)):
-        if any(one.start == at for one in names.places(view)):
-            return None  # the options are listed
-    if set(weigh(view, names).affirmed) - {option}:
-        option = None
-    return Statement(start=0, end=own_end, option=option, rank=CUED, place=(at, at + 1), lettered=True)
-
-
 def cued(view: str, names: Names) -> Iterator[Statement]:
-    low = view
-    for cue in _CUE.finditer(low):
+    for cue in _CUE.finditer(view):
         if _spoilt(view, cue.start()):
             continue
         sure = bool(re.search(r"[:=>\n]\s*\Z", cue[0])) or not cue["english"]
@@ -181,7 +138,7 @@ def cued(view: str, names: Names) -> Iterator[Statement]:
         if claimed is not None:
             rank = FINAL if re.search(r"\bfinal|最终|최종", cue[0], re.IGNORECASE) else CUED
             yield replace(claimed, start=cue.start(), rank=rank)
-    for cue in _POINTER.finditer(low):
+    for cue in _POINTER.finditer(view):
         if not _spoilt(view, cue.start()):
             claimed = claim(
                 view, cue.end(), names, strict=True, sure=False, copula=not cue[0].lower().startswith("answer")
@@ -190,13 +147,13 @@ def cued(view: str, names: Names) -> Iterator[Statement]:
                 yield replace(claimed, start=cue.start())
     for praise in _PRAISED.finditer(view):
         option = names.of_letter(praise["letter"])
-        aside = praise["text"].strip()
-        if _spoilt(view, praise.start()) or _UNSURE.match(view, praise.end()) or _question(view, praise.end()):
+        between = praise["text"].strip()
+        if _spoilt(view, praise.start()) or _UNSURE.match(view, praise.end()) or is_asked(view, praise.end()):
             continue
         bare = not praise["noun"] and view[praise.start()] not in "(["
         if bare and not (begins(view, praise.start()) and re.match(r"[A-Z](?:\s+is|[^\w\s]|\Z)|[^A]", praise[0])):
             continue
-        if aside:
+        if between:
             attached = attached_name(view, praise.end("letter"), names)
             if attached is None:
                 continue
@@ -206,6 +163,8 @@ def cued(view: str, names: Names) -> Iterator[Statement]:
         yield Statement(
             start=praise.start(), end=praise.end(), option=option, rank=CUED, place=praise.span("letter"), lettered=True
         )
+
+
 _ALSO_BEFORE = re.compile(rf"(?<!{WORD})[A-Z][)\]]?\s*(?:,|,?\s*\b(?:and|or)\b|/|&)\s*(?:option\s+)?\Z", re.IGNORECASE)
 
 
@@ -216,7 +175,7 @@ def _spoilt(view: str, start: int) -> bool:
     return _SPOILT.search(before, cut) is not None
 
 
-def _question(view: str, place: int) -> bool:
+def is_asked(view: str, place: int) -> bool:
     end = _SENTENCE_END.search(view, place)
     return end is not None and end[0] == "?"
 
@@ -267,10 +226,10 @@ def _lettered(
         closed = closed or said.isupper()
         if option is not None and option in names.named(attached[0]):
             end = attached.end()
-        elif not _aside(view, attached):
+        elif not aside(view, attached):
             option = None
-    also, joined = _ALSO.match(view, end), _JOINED.match(view, end)
-    more = also is not None and also[1] != said and _alone_after(view, also)
+    also, joined = ALSO.match(view, end), _JOINED.match(view, end)
+    more = also is not None and also[1] != said and alone_after(view, also)
     if joined is not None and (name := names.name_at(view, joined.end())):
         more = more or option not in names.named(name[0])
     if more:
@@ -297,7 +256,7 @@ def attached_name(view: str, end: int, names: Names) -> re.Match[str] | None:
     return name
 
 
-def _alone_after(view: str, also: re.Match[str]) -> bool:
+def alone_after(view: str, also: re.Match[str]) -> bool:
     """Whether the letter behind a letter is one more answer, and not the article of a sentence or a next heading."""
     behind = view[also.end("tail") : also.end("tail") + 20]
     joined = view[also.start() : also.start(1)].strip(" \n([).")
@@ -306,13 +265,13 @@ def _alone_after(view: str, also: re.Match[str]) -> bool:
     return not behind or "\n" in also["tail"] or re.match(r"(?:and|or)\b|[A-Z](?![\w'])", behind) is not None
 
 
-def _aside(view: str, attached: re.Match[str]) -> bool:
+def aside(view: str, attached: re.Match[str]) -> bool:
     """Whether the option that stands behind another's letter is mentioned as one that does not fit."""
     end = re.compile(r"[.!?](?=\s|\Z)|\n|\Z").search(view, attached.end())
     assert end is not None
     chunk = view[attached.start() : end.start()]
     after = chunk[attached.end() - attached.start() :]
-    return bool(DENIED_AFTER.search(after) or _SUPPOSED.match(after))
+    return bool(DENIED_AFTER.search(after) or SUPPOSED.match(after))
 
 
 def _worded(view: str, place: int, names: Names) -> Statement | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 _CJK = "\u2e80-\u9fff\uac00-\ud7af"
@@ -12,7 +12,8 @@ WORD = rf"[^\W{_CJK}]"
 
 _FLAT = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms of ASCII
 _FLAT |= dict.fromkeys(map(ord, '*`"“”„«»#_$~|「」\u3000\u00a0\t✅☑✔'), ord(" "))
-_FLAT |= {ord(a): ord(b) for a, b in ("【(", "】)", "『(", "』)", "。\n", "、,", "\r\n", "’'", "‘'", "‐-", "‑-", "–-")}
+_FLAT |= {ord(a): ord(b) for a, b in ("【(", "】)", "『(", "』)", "。\n", "、,", "\r\n")}
+_FLAT |= dict.fromkeys((0x2018, 0x2019), ord("'")) | dict.fromkeys((0x2010, 0x2011, 0x2013), ord("-"))  # quotes, dashes
 _BOLD_LETTER = re.compile(r"(?<!\w)\*\*([A-Z])\*\*(?!\w)")
 _LATEX = re.compile(
     r"\\[()\[\],;! ]|\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathbb|operatorname)\s*\{"
@@ -34,7 +35,6 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", flat(text)).strip(" .'{}").casefold()
 
 
-
 _LETTERS = rf"[A-Z](?:\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|&|/)\s*[(\[]?[A-Z][)\]]?(?!{WORD}|['-]))*"
 _LABEL = (
     rf"\b(?i:options?|choices?|answers?|letter)\s+[(\[]?(?P<option>{_LETTERS})[)\]]?(?!{WORD}|['-])"
@@ -43,66 +43,30 @@ _LABEL = (
     rf"|(?<!{WORD})(?P<subject>{_LETTERS})"
     r"(?=\s+(?:is|was|are|were|can|cannot|would|does|fits|matches|seems|appears|best)\b)"
 )
-_ENGLISH = frozenset(
-    [
-        "it",
-        "us",
-        "an",
-        "a",
-        "i",
-        "in",
-        "is",
-        "as",
-        "at",
-        "be",
-        "am",
-        "on",
-        "to",
-        "of",
-        "or",
-        "he",
-        "me",
-        "we",
-        "so",
-        "do",
-        "if",
-        "up",
-        "by",
-        "pet",
-        "all",
-        "can",
-        "are",
-        "has",
-        "her",
-        "his",
-        "was",
-        "she",
-        "ill",
-        "aids",
-        "add",
-        "pad",
-        "mad",
-        "not",
-        "out",
-    ]
+_ENGLISH = re.compile(
+    r"it|us|an|a|i|in|is|as|at|be|am|on|to|of|or|he|me|we|so|do|if|up|by|pet|all|can|are|has|her|his|was|she|ill|aids|add"
+    r"|pad|mad|not|out"
 )
+"""Words that are options only in the same case: "US", "IT", "PET"."""
 _WEAK = re.compile(r"\W*(?:\d+(?:[.,/]\d+)*|\w|yes|no|none|true|false|other|others|unknown|both|neither)\W*")
 """Options that occur in any text with another meaning: these are read only where they stand by themselves."""
 _UNIT = r"(?!\s?(?:%|°)|[\s-]?(?:[cm]?m|mm[23]?|cm[23]?|m[lgs]|kg|g|days?|weeks?|months?|years?|hours?|T|Hz|kVp?|HU)\b)"
-
-
 KIND = (
     r"(?:(?:scans?|images?|imag(?:ery|ing)|slices?|views?|stud(?:y|ies)|sequences?|modality|exam(?:ination)?s?|films?"
-    r"|radiographs?|radiography|photographs?|photography|pictures?|scanner|disease|infection|syndrome|diagnosis|pattern"
-    r"|pneumonia|type|findings?|options?|answer|technique|technology|category|class|changes|disorder|condition|process)\b)"
+    r"|radiographs?|radiography|photographs?|photography|pictures?|scanner|disease|infection|syndrome|diagnosis"
+    r"|pattern"
+    r"|pneumonia|type|findings?|options?|answer|technique|technology|category|class|changes|disorder|condition"
+    r"|process)\b)"
 )
 NAME_END = re.compile(
-    rf"\s*(?:\Z|\n|[^\w\s]|[{_CJK}]|(?-i:[A-Z][).:])|{KIND}|(?:of|in|on|at|by|with|without|within|from|for|to|as|is|are|was|were|has"
+    rf"\s*(?:\Z|\n|[^\w\s]|[{_CJK}]|(?-i:[A-Z][).:])|{KIND}|(?:of|in|on|at|by|with|without|within|from|for|to|as"
+    rf"|is|are|was|were|has"
     r"|have|had|can|could|may|might|will|would|should|does|do|did|because|since|due|given|which|that|and|or|but|than"
     r"|over|rather|not|likely|based|here|if|when|while|though|cannot|nor|show\w*|demonstrat\w+|depict\w+|reveal\w+"
     r"|display\w+|indicat\w+|obtained|taken|acquired|performed|seen|located|involving|affecting|measuring|caused"
     r"|characteri[sz]ed|visible|present|identified|appears?|seems?|fits?|best|match\w+|explains?|describes?|provides?"
-    r"|uses?|remains?|the\s+(?:best|correct|right|most)|alone|instead|typically|usually|often|generally|commonly|also|y|et|und|oder|por|porque|car|weil)\b)",
+    r"|uses?|remains?|the\s+(?:best|correct|right|most)|alone|instead|typically|usually|often|generally|commonly"
+    r"|also|y|et|und|oder|por|porque|car|weil)\b)",
     re.IGNORECASE,
 )
 _WEAK_END = re.compile(rf"[\s)\]']*(?:\Z|[.,;:!—\n]|-\s|[{_CJK}])")
@@ -130,21 +94,23 @@ class Mention:
     name: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
 class Names:
-    """The options of a question, as they are looked for in texts."""
+    """The options of a question, as they are looked for in texts.
 
-    options: tuple[str, ...]
-    same: dict[str, list[int]] = field(default_factory=dict)
+    Attributes:
+        same: the options by their text without case and marks; texts that differ in no more stand for several.
+    """
 
-    def __post_init__(self) -> None:
-        for index, option in enumerate(self.options):
+    def __init__(self, options: tuple[str, ...]) -> None:
+        self.options = options
+        self.same: dict[str, list[int]] = {}
+        for index, option in enumerate(options):
             self.same.setdefault(plain(option), []).append(index)
         words = sorted(filter(None, self.same), key=len, reverse=True)
         names = "|".join(_pattern(word, self._case(word)) for word in words) or r"(?!)"
         listed = rf"|(?<=[\s,;])(?P<listed>[A-Z])(?:\)(?=\s)|[.:]\s+(?={names}))"
-        object.__setattr__(self, "_find", re.compile(rf"(?P<name>{names})|{_LABEL}{listed}"))
-        object.__setattr__(self, "_name", re.compile(names))
+        self._find = re.compile(rf"(?P<name>{names})|{_LABEL}{listed}")
+        self._name = re.compile(names)
 
     def _case(self, word: str) -> str:
         return " ".join(flat(self.options[self.same[word][0]]).split()).strip(" .'{}")
@@ -163,7 +129,7 @@ class Names:
 
     def name_at(self, view: str, place: int) -> re.Match[str] | None:
         """The name of an option that begins here and ends as one."""
-        found: re.Match[str] | None = self._name.match(view, place)  # type: ignore[attr-defined]
+        found = self._name.match(view, place)
         if found is None:
             return None
         ends = _WEAK_END if _WEAK.fullmatch(found[0].casefold()) else NAME_END
@@ -182,8 +148,7 @@ class Names:
 
     def places(self, view: str) -> list[Mention]:
         """Each letter and each name that stands for an option, one by one."""
-        matches = self._find.finditer(view)  # type: ignore[attr-defined]
-        return [one for one in map(self._mention, matches) if one is not None]
+        return [one for one in map(self._mention, self._find.finditer(view)) if one is not None]
 
     def _mention(self, match: re.Match[str]) -> Mention | None:
         if match["name"] is not None:
@@ -213,7 +178,8 @@ def names_of(options: tuple[str, ...]) -> Names:
 
 
 _BEGINS = re.compile(
-    r"(?:\A|[.!?;:,\n(]|\b(?:so|therefore|thus|hence|that|but|and|or|nor|both|neither|either|think|believe|conclude|clearly))[\s'>-]*\Z",
+    r"(?:\A|[.!?;:,\n(]|\b(?:so|therefore|thus|hence|that|but|and|or|nor|both|neither|either|think|believe"
+    r"|conclude|clearly))[\s'>-]*\Z",
     re.IGNORECASE,
 )
 
@@ -232,7 +198,7 @@ def _pattern(word: str, written: str) -> str:
     found = re.escape(written if len(word) == len(written) else word)
     found = re.sub(r"(?:\\ )+", r"[-\\s]+", found)
     found = re.sub(r"(?<=[^\]])\\-", r"[-\\s]?", found)
-    if not (word in _ENGLISH or (len(word) == 1 and word.isalpha())):
+    if not (_ENGLISH.fullmatch(word) or (len(word) == 1 and word.isalpha())):
         found = rf"(?i:{found})"
     number = r"(?![.,]\d)(?!\s?%)" if word[-1].isdigit() else ""
     unit = _UNIT if _WEAK.fullmatch(word) and word[-1].isdigit() else ""
@@ -310,5 +276,3 @@ def _coordinated(view: str, found: list[Mention]) -> list[Mention]:
         else:
             joined.append(one)
     return joined
-
-

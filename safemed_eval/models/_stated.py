@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from safemed_eval.models._cues import MARK, MARKED, TAG, Statement, claim, cued, whole
+from safemed_eval.models._cues import MARK, MARKED, TAG, Statement, claim, cued
 from safemed_eval.models._names import Names, flat
+from safemed_eval.models._whole import whole
 
 TAGGED = re.compile(
     r"(?:<(?P<tag>answer|conclusion|final[_ -]?answer|ans)>|\[(?P<bracket>answer)\])(?P<said>.*?)"
@@ -30,8 +31,10 @@ REVISES = re.compile(
     re.IGNORECASE,
 )
 TAKEN_BACK = re.compile(
-    r"(?:\A|[.!?\n])\W*(?:(?:no|hmm|oh)\b\W*)*\b(?:wait|actually|correction|on\s+second\s+thoughts?|scratch\s+that|let\s+me"
-    r"\s+re|i\s+was\s+wrong|i\s+made\s+a\s+mistake|my\s+mistake)\b|\b(?:that|this)(?:'s|\s+is|\s+was)\s+(?:wrong|incorrect"
+    r"(?:\A|[.!?\n])\W*(?:(?:no|hmm|oh)\b\W*)*\b(?:wait|actually|correction|on\s+second\s+thoughts?"
+    r"|scratch\s+that|let\s+me"
+    r"\s+re|i\s+was\s+wrong|i\s+made\s+a\s+mistake|my\s+mistake)\b|\b(?:that|this)(?:'s|\s+is|\s+was)\s+(?:wrong"
+    r"|incorrect"
     r"|not\s+(?:right|correct))\b",
     re.IGNORECASE,
 )

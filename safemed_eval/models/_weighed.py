@@ -20,8 +20,10 @@ _CHUNK = re.compile(
     rf";|—|\s-+\s|,(?!\s*(?:which|can|could|is|are|was|were|has|does|should|would|cannot|being)\b)"
     r"(?<!\ue000,)|,(?!\s*(?:(?:and|or|nor)\s+)?(?:(?:an?|the|any)\s+)?\ue000)"
     r"(?!\s*(?:which|can|could|is|are|was|were|has|does|should|would|cannot|being)\b)"
-    r"|\b(?:(?<!anything )(?<!everything )(?<!all )but|however|while|whereas|although|though|because|since|so|therefore|thus|hence|yet)\b"
-    rf"|\band\s+(?=(?:(?:an?|the)\s+)?{_M}\s+(?:is|was|does|isn't|doesn't)\b)|\band\s+(?=(?:it|this|there|that|we|I)\b)",
+    r"|\b(?:(?<!anything )(?<!everything )(?<!all )but|however|while|whereas|although|though|because|since|so"
+    r"|therefore|thus|hence|yet)\b"
+    rf"|\band\s+(?=(?:(?:an?|the)\s+)?{_M}\s+(?:is|was|does|isn't|doesn't)\b)|\band\s+(?=(?:it|this|there|that|we"
+    rf"|I)\b)",
     re.IGNORECASE,
 )
 _SET_ASIDE = re.compile(
@@ -36,7 +38,8 @@ _NOT_EXCLUDED = re.compile(
 )
 _NOT = re.compile(
     r"\b(?:no|not|never|neither|nor|without|cannot|unlike|exclud\w+|rul(?:e|es|ed|ing)\s+out|eliminat\w+|reject\w*"
-    r"|dismiss\w*|discard\w*|rather\s+than|instead\s+of|(?:any|every)thing\s+but|all\s+but|other\s+than|except|opposed\s+to|than|absence\s+of"
+    r"|dismiss\w*|discard\w*|rather\s+than|instead\s+of|(?:any|every)thing\s+but|all\s+but|other\s+than|except"
+    r"|opposed\s+to|than|absence\s+of"
     r"|lack(?:s|ing)?|negative\s+for|free\s+of|against|differ\w*\s+from|contrary\s+to|contradict\w*"
     r"|in(?:compatible|consistent)\s+with|unlikely|less\s+likely|un(?:related|suggestive)|least|hardly|versus|vs"
     r"|misread|nicht|kein\w*|pas|non|não|нет|не)\b|n't\b|不|没有|沒有|無い|ない|无|無|未见|非|排除|아니|아닙|없",
@@ -50,42 +53,56 @@ _LACK = re.compile(
 """What is lacking, where the lack is the subject: `the absence of lung markings indicates...`."""
 DENIED_AFTER = re.compile(
     r"\b(?:unlikely|incorrect|wrong|excluded|ruled\s+out|eliminated|rejected|dismissed|discarded|absent|improbable"
-    r"|inappropriate|implausible|less\s+(?:likely|probable|consistent)|least|not|never|cannot|unsupported|inconsistent"
-    rf"|incompatible|false|mistaken|misleading|out|(?<=:\s)(?:no|none|negative))\b(?!\s+only\b)(?!\s+(?:(?:an?|the|of)\s+)?{HIDDEN})"
+    r"|inappropriate|implausible|less\s+(?:likely|probable|consistent)|least|not|never|cannot|unsupported"
+    r"|inconsistent"
+    rf"|incompatible|false|mistaken|misleading|out|(?<=:\s)(?:no|none|negative))\b(?!\s+only\b)(?!\s+(?:(?:an?|the"
+    rf"|of)\s+)?{HIDDEN})"
     rf"|n't\b(?!\s+(?:(?:an?|the)\s+)?{HIDDEN})|不|排除|아니|아닙",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(
     r"\b(?:could|might|may|possib\w+|perhaps|maybe|if|whether|suspicious|either|questionable|consider\w*|unclear"
-    r"|uncertain|differential|would|should|typically|usually|generally|often|commonly|sometimes|frequently|for\s+example"
+    r"|uncertain|differential|would|should|typically|usually|generally|often|commonly|sometimes|frequently"
+    r"|for\s+example"
     r"|e\.g|such\s+as|like|similar|resembl\w+|mimic\w*|confus\w+|mistak\w+|compar\w+|history|prior|previous\w*|asks?"
-    r"|asked|asking|options?\s+(?:are|include)|choices\s+are|better|superior|inferior|preferred|useful|used\s+(?:for|to)"
-    r"|needed|required|recommended|follow-?up|correlat\w+|treat\w*|looks?\s+for|check\w*|distinguish\w*|differentiat\w*"
-    r"|in\s+general|in\s+(?:patients|adults|children|people|cases|smokers)|suppose|assum\w+|unless|until|let\s+me|let's"
+    r"|asked|asking|options?\s+(?:are|include)|choices\s+are|better|superior|inferior|preferred|useful"
+    r"|used\s+(?:for|to)"
+    r"|needed|required|recommended|follow-?up|correlat\w+|treat\w*|looks?\s+for|check\w*|distinguish\w*"
+    r"|differentiat\w*"
+    r"|in\s+general|in\s+(?:patients|adults|children|people|cases|smokers)|suppose|assum\w+|unless|until|let\s+me"
+    r"|let's"
     r"|first\s+(?:thought|guess|glance)|initial\w*|risk|rule\s+out)\b|考虑|可能|也许|或",
     re.IGNORECASE,
 )
 _NEVER_SURE = re.compile(r"\b(?:if|whether|either|unless|could|might|may|possib\w+|perhaps|maybe)\b", re.IGNORECASE)
 _DECIDES = re.compile(
-    r"\b(?:most\s+(?:likely|probable|consistent|compatible)|more\s+(?:likely|consistent)|correct|best|answer|conclu\w+"
+    r"\b(?:most\s+(?:likely|probable|consistent|compatible)|more\s+(?:likely|consistent)|correct|best|answer"
+    r"|conclu\w+"
     r"|final)\b",
     re.IGNORECASE,
 )
 _ACTS = re.compile(
-    r"\W*(?:show\w*|demonstrat\w+|depict\w+|reveal\w+|display\w+|indicat\w+|appears?|explains?|describes?|provides?|uses?"
+    r"\W*(?:show\w*|demonstrat\w+|depict\w+|reveal\w+|display\w+|indicat\w+|appears?|explains?|describes?"
+    r"|provides?|uses?"
     r"|has|have|had|do|does|did|can|will)\b",
     re.IGNORECASE,
 )
 _SAYS = (
-    r"(?:\b(?:is|are|was|be|appears?|seems?|est|es|ist|shows?|showing|demonstrat(?:es?|ing)|reveals?|revealing|depicts?|depicting"
+    r"(?:\b(?:is|are|was|be|appears?|seems?|est|es|ist|shows?|showing|demonstrat(?:es?|ing)|reveals?|revealing"
+    r"|depicts?|depicting"
     r"|displays?|exhibits?|presents?|represents?|indicates?|indicating|suggests?|suggesting|(?:suggestive|indicative"
     r"|characteristic|typical|diagnostic|diagnosis|pathognomonic|evidence|signs?|features|presence|that|case|example"
-    r"|kind|form)\s+of|of\s+(?:grade|stage|type|class|category)|(?:consistent|compatible|keeping|diagnosed|line)\s+with|(?:diagnosed|identified|classified"
-    r"|recogni[sz]ed|described)\s+as|(?:corresponds?|points?|due|leads?)\s+to|corresponding\s+to|(?:caused|affected)\s+by|(?:lies|located|situated|found|arises|originat(?:es|ing))\s+(?:with)?(?:in|at|on|from)"
+    r"|kind|form)\s+of|of\s+(?:grade|stage|type|class|category)|(?:consistent|compatible|keeping|diagnosed"
+    r"|line)\s+with|(?:diagnosed|identified|classified"
+    r"|recogni[sz]ed|described)\s+as|(?:corresponds?|points?|due|leads?)\s+to|corresponding\s+to|(?:caused"
+    r"|affected)\s+by|(?:lies|located|situated|found|arises|originat(?:es|ing))\s+(?:with)?(?:in|at|on|from)"
     r"|involv(?:es|ing)|affect(?:s|ing)"
-    r"|(?:obtained|acquired|produced|taken|generated|made|captured|performed|created)\s+(?:by|with|using|from|through|via)"
-    r"|mark(?:s|ing)|labels|denotes|pointing\s+to|highlights|matches|fits|favou?rs?|supports?|confirms?|see|has|have|contains?|choose|select|pick|go\s+with|conclude|answer"
-    r"|likely|namely|(?:patient|man|woman|child|case)\s+with|identify|diagnose)\b|'s\b|[:=]|[-=]>|→|⇒|是|为|為|显示|提示|符合|は)"
+    r"|(?:obtained|acquired|produced|taken|generated|made|captured|performed|created)\s+(?:by|with|using|from"
+    r"|through|via)"
+    r"|mark(?:s|ing)|labels|denotes|pointing\s+to|highlights|matches|fits|favou?rs?|supports?|confirms?|see|has"
+    r"|have|contains?|choose|select|pick|go\s+with|conclude|answer"
+    r"|likely|namely|(?:patient|man|woman|child|case)\s+with|identify|diagnose)\b|'s\b|[:=]|[-=]>|→|⇒|是|为|為|显示|提示"
+    r"|符合|は)"
 )
 _BETWEEN = (
     r"\W*(?:(?!(?:in|on|with|to|from|by|for|at|of|than|as|under|using|seen|what|how|that|when|where|and)\b)"
@@ -93,11 +110,13 @@ _BETWEEN = (
 )
 _AFFIRMED_BEFORE = re.compile(_SAYS + _BETWEEN, re.IGNORECASE)
 _PLACE = re.compile(
-    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral|both)\b",
+    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral"
+    r"|both)\b",
     re.IGNORECASE,
 )
 _PLACED_BEFORE = re.compile(
-    rf"(?:{_SAYS}|\b(?:lies?|located|situated|found|seen|visible|involv\w+|affect\w+|arise?\w+)\b)\W*(?:[\w'-]+\W+){{0,8}}?"
+    rf"(?:{_SAYS}|\b(?:lies?|located|situated|found|seen|visible|involv\w+|affect\w+"
+    rf"|arise?\w+)\b)\W*(?:[\w'-]+\W+){{0,8}}?"
     r"(?:with)?(?:in|at|on|of|from)\s+(?:(?:the|a|his|her)\s+)?\Z",
     re.IGNORECASE,
 )
@@ -107,9 +126,11 @@ _COUNTED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _AFFIRMED_AFTER = re.compile(
-    rf"[)'\s]*(?:{KIND}\s*)?(?:\([^()]*\)\s*)?[,:]?\s*(?:(?:is|are|was|were|appears?|seems?|remains|can\s+be|must\s+be"
+    rf"[)'\s]*(?:{KIND}\s*)?(?:\([^()]*\)\s*)?[,:]?\s*(?:(?:is|are|was|were|appears?|seems?|remains|can\s+be"
+    rf"|must\s+be"
     r"|to\s+be|clearly|also|thus|the|an?|most|more|highly|very|single|only|definitely|indeed|our|my|final|-)\s+)*"
-    r"(?:likely|probable|correct|right|best(?!\s+(?:for|at|seen|used|suited|known))|present|seen|visible|visuali[sz]ed"
+    r"(?:likely|probable|correct|right|best(?!\s+(?:for|at|seen|used|suited|known))|present|seen|visible"
+    r"|visuali[sz]ed"
     r"|evident|identified|noted|observed|shown|depicted|detected|confirmed|diagnosed|favou?red|supported|suggested"
     r"|answer|true|demonstrated|affected|involved|appropriate\s+(?:answer|option|choice)|accurate)\b"
     r"|[)'\s]*(?:best\s+(?:fits|matches|explains|describes|accounts)"
@@ -118,7 +139,8 @@ _AFFIRMED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _LEADING = (
-    r"\W*(?:(?:and|but|so|therefore|thus|hence|rather|clearly|definitely|probably|likely|most|final|answer|option|yes|instead|indeed|certainly|then"
+    r"\W*(?:(?:and|but|so|therefore|thus|hence|rather|clearly|definitely|probably|likely|most|final|answer|option"
+    r"|yes|instead|indeed|certainly|then"
     r"|it|it's|is|this|an?|the|again|ok|okay)\W+)*"
 )
 _ALONE = re.compile(rf"{_LEADING}{_M}\W*(?:(?:scans?|images?)\W*)?", re.IGNORECASE)
@@ -187,7 +209,7 @@ def _weigh_sentence(
     start, end = span
     cuts = [start, *(cut.start() for cut in _CHUNK.finditer(masked, start, end)), end]
     denying = False
-    for at, until in zip(cuts, cuts[1:], strict=False):
+    for at, until in pairwise(cuts):
         by_comma = masked[at : at + 1] == ","
         chunk = masked[at:until]
         chunk = _SET_ASIDE.sub(lambda one: " " * len(one[0]), chunk)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from safemed_eval.core import Question
-from safemed_eval.models._cues import MARKED, Statement, opening, whole
+from safemed_eval.models._cues import MARKED, Statement
 from safemed_eval.models._names import Mention, Names, flat, names_of
 from safemed_eval.models._stated import TAGGED, settled, statements
 from safemed_eval.models._weighed import weigh
+from safemed_eval.models._whole import opening, whole
 from safemed_eval.models.thoughts import CLOSE, OPEN, canonical
 
 OPENING_TAG, CLOSING_TAG = "<answer>", "</answer>"
@@ -23,23 +24,30 @@ _TAGS = re.compile(r"</?(?:think|answer|conclusion|summary|caption)>|<\|(?:begin
 _PARTS = re.compile(r"</?(?:think|summary|caption)>", re.IGNORECASE)
 _HEAD = re.compile(
     r"\s*(?:<s>|<bos>|\[/INST\]|<\|im_start\|>assistant|<start_of_turn>model|<\|turn>model|<\|assistant\|>|ASSISTANT:"
-    r"|<\|start_header_id\|>assistant<\|end_header_id\|>|<\|START_RESPONSE\|>|<\|begin_of_solution\|>|<｜Assistant｜>"
+    r"|<\|start_header_id\|>assistant<\|end_header_id\|>|<\|START_RESPONSE\|>|<\|begin_of_solution\|>"
+    r"|<\uff5cAssistant\uff5c>"
     r"|<\|start_of_role\|>assistant<\|end_of_role\|>)\s*"
 )
 _END = re.compile(
-    r"</s>|<eos>|<pad>|<end_of_turn>|<turn\|>|<end_of_utterance>|<｜[^｜]{1,40}｜>|<\|(?:im_end|im_start|eot_id|eom_id|endoftext"
-    r"|end_of_text|end|return|eos|end_of_sentence|end_of_turn|END_OF_TURN_TOKEN|END_RESPONSE|end_of_solution|user|system"
+    r"</s>|<eos>|<pad>|<end_of_turn>|<turn\|>|<end_of_utterance>|<\uff5c[^\uff5c]{1,40}\uff5c>|<\|(?:im_end"
+    r"|im_start|eot_id|eom_id|endoftext"
+    r"|end_of_text|end|return|eos|end_of_sentence|end_of_turn|END_OF_TURN_TOKEN|END_RESPONSE|end_of_solution|user"
+    r"|system"
     r"|observation|start_of_role|end_of_role|assistant_end|eoa|endofturn|diff_marker)\|>"
 )
 """What ends a turn, or begins another's."""
 _DANGLING = re.compile(r"(?:\A|(?<=[.!?\n]))\W*(?:(?:so|therefore|thus|hence)\W+)?the\W*\Z|[\s*#$_`]+\Z", re.IGNORECASE)
 """What is left of `The correct answer is C` and its marks where it is cut off."""
 _REFUSED = re.compile(
-    r"\b(?:cannot|can't|can\s+not|could\s+not|couldn't|unable\s+to|not\s+(?:able|possible|enough|sufficient)|impossible\s+to"
-    r"|difficult\s+to|hard\s+to|insufficient|don't\s+know|do\s+not\s+know|not\s+sure|not\s+certain|I'm\s+sorry|I\s+am\s+sorry"
+    r"\b(?:cannot|can't|can\s+not|could\s+not|couldn't|unable\s+to|not\s+(?:able|possible|enough|sufficient)"
+    r"|impossible\s+to"
+    r"|difficult\s+to|hard\s+to|insufficient|don't\s+know|do\s+not\s+know|not\s+sure|not\s+certain|I'm\s+sorry"
+    r"|I\s+am\s+sorry"
     r"|need\s+more|inconclusive|indeterminate|depends\s+on|no\s+way\s+to|not\s+clear|unclear)\b"
-    r"(?:\s+(?:be\s+|to\s+|definitively\s+|reliably\s+)*(?:determin|tell|say|identif|provid|assist|help|answer|decid|know"
-    r"|interpret|diagnos|assess|conclu|analy|distinguish|differentiat|information|evidence|from|whether|which|what|if|on)"
+    r"(?:\s+(?:be\s+|to\s+|definitively\s+|reliably\s+)*(?:determin|tell|say|identif|provid|assist|help|answer"
+    r"|decid|know"
+    r"|interpret|diagnos|assess|conclu|analy|distinguish|differentiat|information|evidence|from|whether|which"
+    r"|what|if|on)"
     r"|\s*[.,;]|\s+but)",
     re.IGNORECASE,
 )
