@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -77,6 +78,13 @@ def test_none_of_these_is_an_answer(text: str) -> None:
     assert parse(text, ORGANS) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["Answer: \ue001", "\ue000", "\u0130</think>C", "\u0130\u0130<answer>C</answer>", "Answer: \ue000 C"]
+)
+def test_characters_that_are_not_as_long_in_small_letters_or_are_private(text: str) -> None:
+    assert parse(text, ORGANS) in (None, EYE) and (parse(text, ORGANS) == EYE) == ("C" in text)
+
+
 def test_letters_stop_at_the_last_option() -> None:
     two = Question(text="?", options=("Yes", "No"))
     assert [parse(text, two) for text in ("A", "B", "C", "D)", "yes", "No.", "Answer: no")] == [
@@ -109,7 +117,7 @@ def test_options_that_look_like_letters() -> None:
 def test_any_text_is_an_option_or_nothing(text: str) -> None:
     found = parse(text, ORGANS)
     assert found is None or 0 <= found < 4
-    assert found is None or re.search("[A-Da-d]", text, re.IGNORECASE), "an answer is never made up"
+    assert found is None or re.search("[A-Da-d]", unicodedata.normalize("NFKC", text)), "an answer is never made up"
 
 
 @given(st.integers(0, 3), st.text(alphabet="AaCc <>/answerthink().", max_size=40))

@@ -11,7 +11,7 @@ WORD = rf"[^\W{_CJK}]"
 """A character of a word in a script that puts blanks between words."""
 
 _FLAT = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms of ASCII
-_FLAT |= dict.fromkeys(map(ord, '*`"“”„«»#_$~|「」\u3000\u00a0\t✅☑✔'), ord(" "))
+_FLAT |= dict.fromkeys(map(ord, '*`"“”„«»#_$~|「」\ue000\ue001\u3000\u00a0\t✅☑✔'), ord(" "))
 _FLAT |= {ord(a): ord(b) for a, b in ("【(", "】)", "『(", "』)", "。\n", "、,", "\r\n")}
 _FLAT |= dict.fromkeys((0x2018, 0x2019), ord("'")) | dict.fromkeys((0x2010, 0x2011, 0x2013), ord("-"))  # quotes, dashes
 _BOLD_LETTER = re.compile(r"(?<!\w)\*\*([A-Z])\*\*(?!\w)")
@@ -55,7 +55,7 @@ KIND = (
     r"(?:(?:scans?|images?|imag(?:ery|ing)|slices?|views?|stud(?:y|ies)|sequences?|modality|exam(?:ination)?s?|films?"
     r"|radiographs?|radiography|photographs?|photography|pictures?|scanner|disease|infection|syndrome|diagnosis"
     r"|pattern"
-    r"|pneumonia|type|findings?|options?|answer|technique|technology|category|class|changes|disorder|condition"
+    r"|pneumonia|planes?|projections?|type|findings?|options?|answer|technique|technology|category|class|changes|disorder|condition"
     r"|process)\b)"
 )
 NAME_END = re.compile(

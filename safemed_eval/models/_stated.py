@@ -18,7 +18,7 @@ TAGGED = re.compile(
 _BOX = re.compile(r"\\?f?box(?:ed)?\s*\{|\x08oxed\s*\{|<\|begin_of_box\|>")
 _UNBOX = "<|end_of_box|>"
 _KEY = re.compile(
-    r"""[{,\s]["'](?:(?:final|correct|predicted|selected|my)[_ -]?)?(?:answer|choice|option|prediction|label)"""
+    r"""[{,\s]["'](?:(?:final|correct|predicted|selected|my)[_ -]?)?(?:answer|choice|option|prediction|label|letter)"""
     r"""(?:[_ -]?(?:letter|choice|option|key))?["']\s*:\s*"""
     r"""(?P<said>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\[[^\]\n]*\]|[^\s,}"'\[{]+)""",
     re.IGNORECASE,

@@ -99,7 +99,7 @@ _SAYS = (
     r"|involv(?:es|ing)|affect(?:s|ing)"
     r"|(?:obtained|acquired|produced|taken|generated|made|captured|performed|created)\s+(?:by|with|using|from"
     r"|through|via)"
-    r"|mark(?:s|ing)|labels|denotes|pointing\s+to|highlights|matches|fits|favou?rs?|supports?|confirms?|see|has"
+    r"|mark(?:s|ing)|labels|denotes|pointing\s+to|looking\s+at|highlights|matches|fits|favou?rs?|supports?|confirms?|see|has"
     r"|have|contains?|choose|select|pick|go\s+with|conclude|answer"
     r"|likely|namely|(?:patient|man|woman|child|case)\s+with|identify|diagnose)\b|'s\b|[:=]|[-=]>|→|⇒|是|为|為|显示|提示"
     r"|符合|は)"
@@ -110,7 +110,7 @@ _BETWEEN = (
 )
 _AFFIRMED_BEFORE = re.compile(_SAYS + _BETWEEN, re.IGNORECASE)
 _PLACE = re.compile(
-    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral"
+    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral|axial|coronal|sagittal|oblique"
     r"|both)\b",
     re.IGNORECASE,
 )

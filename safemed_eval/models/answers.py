@@ -89,13 +89,13 @@ class _Reading:
 def _answer_of(text: str) -> str | None:
     """What stands behind the last thought, up to the end of the turn; None where the thought is still open."""
     rest = text[_thought_end(text) :]
-    if OPEN in rest.lower():
+    if OPEN in rest:
         return None
     return _within_turn(rest)
 
 
 def _thought_end(text: str) -> int:
-    place = text.lower().rfind(CLOSE)
+    place = text.rfind(CLOSE)
     return place + len(CLOSE) if place >= 0 else 0
 
 
@@ -113,9 +113,9 @@ def _read(rest: str, view: str, names: Names) -> _Reading:
     if "box" not in rest and (option := whole(view, names)) is not None:
         return _Reading(option=option)
     if found := statements(rest, view, names):
-        return _Reading(option=settled(found, view), start=found[0].start, stated=tuple(found))
+        return _Reading(option=settled(found, view), start=min(one.start for one in found), stated=tuple(found))
     if (begins := opening(view, names)) is not None:
-        return _Reading(option=begins.option, stated=(begins,))
+        return _Reading(option=begins.option)
     if _REFUSED.search(view):
         return _Reading()
     weighed = weigh(view, names)
@@ -178,7 +178,7 @@ def _bare(question: Question, option: int) -> str:
 def _retold(thought: str, body: str, read: _Reading, letter: str, words: str) -> Iterator[tuple[str, str]]:
     """Texts to try, as the part that is kept and the answer behind it."""
     tags = [*TAGGED.finditer(body)]
-    closing = CLOSE if OPEN in body.lower() else ""
+    closing = CLOSE if OPEN in body else ""
     if tags:
         tag = tags[-1]["tag"] or tags[-1]["bracket"]
         opens, closes = ("<", ">") if tags[-1]["tag"] else ("[", "]")
@@ -187,13 +187,11 @@ def _retold(thought: str, body: str, read: _Reading, letter: str, words: str) ->
         yield thought, f"{OPENING_TAG} {letter} {CLOSING_TAG}"
     elif closing:
         yield f"{thought}{body}{closing}", f" {letter}"
-    elif read.stated and read.start:
+    elif read.stated:
         last = read.stated[-1]
         kept, said = thought + body[: last.place[0]], letter if last.lettered or last.rank == MARKED else words
         ends = body[last.place[1] : last.end] if last.rank == MARKED else ""
         yield kept, f"{said}{ends}" + ("}" if body[last.end :].lstrip().startswith("}") else "")
-    elif read.stated and read.stated[-1].rank == MARKED:
-        pass
     elif read.named:
         yield thought + body, ""
     yield thought, f" {letter}"
@@ -234,7 +232,7 @@ def rationale(text: str, question: Question) -> str | None:
 def _before_answer(rest: str, question: Question) -> str:
     if tag := TAGGED.search(rest):
         return rest[: tag.start()]
-    if OPEN in rest.lower():
+    if OPEN in rest:
         return rest
     rest = _within_turn(rest)
     read = _read(rest, flat(rest), names_of(question.options))
