@@ -105,7 +105,7 @@ DARK, HARMONY = "Bone is dark.", "<|channel|>analysis<|message|>{}<|end|><|start
         (HARMONY.format(DARK), DARK),
         (f"<think>{DARK}</think><answer><|begin_of_box|>B<|end_of_box|></answer>", DARK),
         *((text, None) for text in ("\\boxed{B}", "The final answer is $\\boxed{B}$.", f"B) MRI\n\n{DARK}")),
-        *((text, None) for text in ("This is an MRI.", "答案：B", "<|begin_of_box|>B<|end_of_box|>", "CT or MRI.")),
+        *((text, None) for text in ("This is an MRI.", "答案\uff1aB", "<|begin_of_box|>B<|end_of_box|>", "CT or MRI.")),
     ],
 )
 def test_rationales_of_these_forms(text: str, said: str | None) -> None:
