@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safemed_eval.core import Question
-from safemed_eval.models.answers import conclusion, parse, rationale
+from safemed_eval.models.answers import conclusion, parse, rationale, retell
 
 ORGANS = Question(text="Which organ?", options=("a lung", "a liver", "an eye", "No organ"))
 EYE = ORGANS.options.index("an eye")
@@ -83,6 +84,33 @@ def test_none_of_these_is_an_answer(text: str) -> None:
 )
 def test_characters_that_are_not_as_long_in_small_letters_or_are_private(text: str) -> None:
     assert parse(text, ORGANS) in (None, EYE) and (parse(text, ORGANS) == EYE) == ("C" in text)
+
+
+REPEATED = """
+final | the | A, | B is | answer is | option | not | word | MRI and | MRI. | A) CT | <answer> | <think> | \\boxed{
+[ | ( | * | {"answer": | <|begin_of_box|> | "answer": "B", | Answer: B | no | A chest | 1 | - | is | Wait, B. | A or
+"""
+
+
+@pytest.mark.parametrize("piece", listed(REPEATED))
+def test_a_model_that_repeats_itself_is_read_in_time(piece: str) -> None:
+    """Under attack and noise models do; each of these once took minutes, or all of the stack."""
+    asked = Question(text="?", options=("CT", "MRI", "X-Ray", "Ultrasound"))
+    for text in (f"{piece} " * (4000 // len(piece)), f"{piece}\n" * (4000 // len(piece))):
+        before = process_time()
+        found = parse(text, asked)
+        rationale(text, asked)
+        assert parse(retell(text, asked, 2), asked) == 2
+        assert process_time() - before < 10
+        said = {"A,": 0, "A) CT": 0}.get(piece, 1 if "B" in piece or "MRI" in piece else None)
+        assert found in (said, None)
+
+
+def test_spellings_of_one_option() -> None:
+    asked = Question(text="?", options=("CT", "MRI", "X-Ray", "T2 FLAIR"))
+    for text in ("X-ray", "X ray", "XRay", "x\u2010ray"):
+        assert parse(f"The answer is {text}.", asked) == parse(f"This is a chest {text} image.", asked) == 2
+    assert parse("This is a T2-FLAIR image.", asked) == 3 and parse("The answer is MR\u0131.", asked) is None
 
 
 def test_letters_stop_at_the_last_option() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from safemed_eval.models._names import WORD, Names, begins
-from safemed_eval.models._weighed import DENIED_AFTER, weigh
+from safemed_eval.models._weighed import DENIED_AFTER, LONGEST, weigh
 
 MARK = "\ue001"
 """Stands in a text for what is marked as an answer."""
@@ -15,11 +16,11 @@ CUED, FINAL, MARKED, TAG = range(4)
 """How much a statement says of itself that it is the last word."""
 _QUALITY = (
     r"(?:(?:final|correct|best|right|most\s+(?:likely|appropriate|accurate|suitable|plausible|probable)|my|predicted"
-    r"|chosen|selected|revised|corrected|updated)\s+)*"
+    r"|chosen|selected|revised|corrected|updated)\s+){0,4}"
 )
 _FILL = (
     r"(?:(?:therefore|thus|hence|clearly|definitely|most\s+likely|likely|probably|indeed|simply|then|still|actually"
-    r"|(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer)|as\s+follows|indicated\s+by|given\s+by|:)[\s:,]+)*"
+    r"|(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer)|as\s+follows|indicated\s+by|given\s+by|:)[\s:,]+){0,6}"
 )
 _ABOUT = (
     r"(?:\s+(?:that|which)\s+(?:best\s+)?(?:fits|matches|describes|applies|is\s+correct)(?:\s+best)?)?"
@@ -130,11 +131,14 @@ SUPPOSED = re.compile(
 
 
 def cued(view: str, names: Names) -> Iterator[Statement]:
-    for cue in _CUE.finditer(view):
+    """The statements behind cues in a flat text, kind by kind of cue."""
+    cues = [*_CUE.finditer(view)]
+    for cue, following in zip_longest(cues, cues[1:]):
         if _spoilt(view, cue.start()):
             continue
         sure = bool(re.search(r"[:=>\n]\s*\Z", cue[0])) or not cue["english"]
-        claimed = claim(view, cue.end(), names, strict=False, sure=sure, copula=True)
+        until = following.start() if following else len(view)
+        claimed = claim(view, cue.end(), names, strict=False, sure=sure, copula=True, until=until)
         if claimed is not None:
             rank = FINAL if re.search(r"\bfinal|最终|최종", cue[0], re.IGNORECASE) else CUED
             yield replace(claimed, start=cue.start(), rank=rank)
@@ -158,7 +162,7 @@ def cued(view: str, names: Names) -> Iterator[Statement]:
             if attached is None:
                 continue
             option = option if option in names.named(attached[0]) else None
-        if _ALSO_BEFORE.search(view, 0, praise.start()):
+        if _ALSO_BEFORE.search(view[max(0, praise.start() - 30) : praise.start()]):
             option = None
         yield Statement(
             start=praise.start(), end=praise.end(), option=option, rank=CUED, place=praise.span("letter"), lettered=True
@@ -176,24 +180,31 @@ def _spoilt(view: str, start: int) -> bool:
 
 
 def is_asked(view: str, place: int) -> bool:
+    """Whether the sentence that goes on here is a question."""
     end = _SENTENCE_END.search(view, place)
     return end is not None and end[0] == "?"
 
 
-def claim(view: str, place: int, names: Names, *, strict: bool, sure: bool, copula: bool) -> Statement | None:
+_TO_MARK = re.compile(rf"[\s\\$(\[]*{MARK}")
+
+
+def claim(
+    view: str, place: int, names: Names, *, strict: bool, sure: bool, copula: bool, until: int | None = None
+) -> Statement | None:
     """What is stated from this place on; None where nothing is.
 
     Args:
         strict: only a letter counts.
         sure: the cue ends in a colon or the like, so that even a lone small `a` is a letter.
         copula: the cue has a verb or a colon, so that a denial later in the sentence denies something else.
+        until: where the next cue begins.
     """
     rest = view[place:]
     if not rest.strip(" .'()-:"):
         return (
             None if strict else Statement(start=place, end=len(view), option=None, rank=CUED, place=(place, len(view)))
         )
-    marked = re.compile(rf"[\s\\$(\[]*{MARK}").match(view, place)
+    marked = _TO_MARK.match(view, place)
     if marked is not None:
         at = marked.end() - 1
         return Statement(start=place, end=at, option=None, rank=CUED, place=(at, at + 1))
@@ -204,7 +215,7 @@ def claim(view: str, place: int, names: Names, *, strict: bool, sure: bool, copu
             return stated
     if strict or (_UNSURE.match(view, place) and not re.search(r"\bbut\b|\bsondern\b|而是", rest[:120])):
         return None
-    return _worded(view, place, names)
+    return _worded(view, place, len(view) if until is None else until, names)
 
 
 def _lettered(
@@ -220,7 +231,7 @@ def _lettered(
     assert sentence_end is not None
     if sentence_end[0] == "?":
         return None
-    end_of = sentence_end.start()
+    end_of = min(sentence_end.start(), end + LONGEST)
     attached = attached_name(view, end, names)
     if attached is not None:
         closed = closed or said.isupper()
@@ -267,21 +278,20 @@ def alone_after(view: str, also: re.Match[str]) -> bool:
 
 def aside(view: str, attached: re.Match[str]) -> bool:
     """Whether the option that stands behind another's letter is mentioned as one that does not fit."""
-    end = re.compile(r"[.!?](?=\s|\Z)|\n|\Z").search(view, attached.end())
+    end = _SENTENCE_END.search(view, attached.end())
     assert end is not None
-    chunk = view[attached.start() : end.start()]
-    after = chunk[attached.end() - attached.start() :]
+    after = view[attached.end() : min(end.start(), attached.end() + LONGEST)]
     return bool(DENIED_AFTER.search(after) or SUPPOSED.match(after))
 
 
-def _worded(view: str, place: int, names: Names) -> Statement | None:
+def _worded(view: str, place: int, until: int, names: Names) -> Statement | None:
     """What the words behind a cue name."""
     start = place + len(view[place:]) - len(view[place:].lstrip())
     end = _SENTENCE_END.search(view, start)
     assert end is not None
     if end[0] == "?":
         return None
-    said = view[start : end.start()]
+    said = view[start : max(start, min(end.start(), until))]
     but = re.search(r"\b(?:but|sondern)(?:\s+rather)?\s+|而是", said)
     if but is not None and (letter := _LETTER.match(said, but.end())) and _CLOSED.match(said, letter.end()):
         at = start + letter.start(1)

@@ -35,7 +35,7 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", flat(text)).strip(" .'{}").casefold()
 
 
-_LETTERS = rf"[A-Z](?:\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|&|/)\s*[(\[]?[A-Z][)\]]?(?!{WORD}|['-]))*"
+_LETTERS = rf"[A-Z](?:\s*(?:,\s*(?:and\b|or\b)?|and\b|or\b|&|/)\s*[(\[]?[A-Z][)\]]?(?!{WORD}|['-])){{0,9}}"
 _LABEL = (
     rf"\b(?i:options?|choices?|answers?|letter)\s+[(\[]?(?P<option>{_LETTERS})[)\]]?(?!{WORD}|['-])"
     rf"|[(\[](?P<bracket>{_LETTERS})[)\]](?!{WORD})"
@@ -43,6 +43,11 @@ _LABEL = (
     rf"|(?<!{WORD})(?P<subject>{_LETTERS})"
     r"(?=\s+(?:is|was|are|were|can|cannot|would|does|fits|matches|seems|appears|best)\b)"
 )
+_LABELS = re.compile(rf"{_LABEL}|(?<=[\s,;])(?P<listed>[A-Z])(?=\)\s|[.:]\s)")
+_CLOSES = re.compile(r"\)")
+_NAME_BEGINS = rf"(?<!{WORD})(?<!\w[-/])"
+_NAME_IS_WHOLE = rf"(?:(?<=\w)(?!{WORD})|(?<!\w))(?![/-](?!weighted|scan|image|imaging|based|type)\w)(?!'(?!s\b)\w)"
+"""Whole words, and not part of a compound such as "PET-CT"."""
 _ENGLISH = re.compile(
     r"it|us|an|a|i|in|is|as|at|be|am|on|to|of|or|he|me|we|so|do|if|up|by|pet|all|can|are|has|her|his|was|she|ill|aids|add"
     r"|pad|mad|not|out"
@@ -104,13 +109,13 @@ class Names:
     def __init__(self, options: tuple[str, ...]) -> None:
         self.options = options
         self.same: dict[str, list[int]] = {}
+        self._keys: dict[str, list[int]] = {}
         for index, option in enumerate(options):
             self.same.setdefault(plain(option), []).append(index)
+            self._keys.setdefault(_key(plain(option)), []).append(index)
         words = sorted(filter(None, self.same), key=len, reverse=True)
         names = "|".join(_pattern(word, self._case(word)) for word in words) or r"(?!)"
-        listed = rf"|(?<=[\s,;])(?P<listed>[A-Z])(?:\)(?=\s)|[.:]\s+(?={names}))"
-        self._find = re.compile(rf"(?P<name>{names})|{_LABEL}{listed}")
-        self._name = re.compile(names)
+        self._name = re.compile(rf"{_NAME_BEGINS}(?:{names}){_NAME_IS_WHOLE}")
 
     def _case(self, word: str) -> str:
         return " ".join(flat(self.options[self.same[word][0]]).split()).strip(" .'{}")
@@ -130,16 +135,14 @@ class Names:
     def name_at(self, view: str, place: int) -> re.Match[str] | None:
         """The name of an option that begins here and ends as one."""
         found = self._name.match(view, place)
-        if found is None:
+        if found is None or not self.named(found[0]):
             return None
         ends = _WEAK_END if _WEAK.fullmatch(found[0].casefold()) else NAME_END
         return found if ends.match(view, found.end()) else None
 
     def named(self, name: str) -> list[int]:
         """The options with this name, as it was found in a text."""
-        return self.same.get(_key(name)) or next(
-            places for word, places in self.same.items() if _key(word) == _key(name)
-        )
+        return self._keys.get(_key(name), [])
 
     def mentions(self, view: str) -> list[Mention]:
         """All places that name options, a letter and the text beside it as one; lists of all options left out."""
@@ -148,22 +151,37 @@ class Names:
 
     def places(self, view: str) -> list[Mention]:
         """Each letter and each name that stands for an option, one by one."""
-        return [one for one in map(self._mention, self._find.finditer(view)) if one is not None]
+        found: list[Mention] = []
+        matches = [*self._name.finditer(view), *_LABELS.finditer(view)]
+        for match in sorted(matches, key=lambda one: (one.start(), one.re is _LABELS)):
+            one = self._labelled(match) if match.re is _LABELS else self._called(match)
+            if one is not None and (not found or found[-1].end <= one.start):
+                found.append(one)
+        return found
 
-    def _mention(self, match: re.Match[str]) -> Mention | None:
-        if match["name"] is not None:
-            options = frozenset(self.named(match["name"]))
-            weak = bool(_WEAK.fullmatch(match["name"].casefold()))
-            if len(match["name"]) == 1 and match["name"].isalpha():
-                return None  # an option that is a letter is read by its place, or as a whole
-            if weak and not match["name"][0].isdigit() and not _WEAK_END.match(match.string, match.end()):
-                return None  # "No" in "no fracture", "I" in "I see"
-            return Mention(start=match.start(), end=match.end(), options=options, weak=weak, name=match.span())
-        if match["subject"] is not None and not begins(match.string, match.start()):
+    def _called(self, match: re.Match[str]) -> Mention | None:
+        """An option's own text; None where it has another meaning here."""
+        name = match[0]
+        if not self.named(name):
+            return None  # small and large letters that only regular expressions take for the same
+        weak = bool(_WEAK.fullmatch(name.casefold()))
+        if len(name) == 1 and name.isalpha():
+            return None  # an option that is a letter is read by its place, or as a whole
+        if weak and not name[0].isdigit() and not _WEAK_END.match(match.string, match.end()):
+            return None  # "No" in "no fracture"
+        return Mention(
+            start=match.start(), end=match.end(), options=frozenset(self.named(name)), weak=weak, name=match.span()
+        )
+
+    def _labelled(self, match: re.Match[str]) -> Mention | None:
+        """Letters of options, as in `option B`, `(B)`, `B is`; None where they have another meaning here."""
+        group, view = str(match.lastgroup), match.string
+        if group == "subject" and not begins(view, match.start()):
             return None
-        group = next(name for name in ("option", "bracket", "line", "subject", "listed") if match[name] is not None)
+        if group == "listed" and not (_CLOSES.match(view, match.end()) or self._name.match(view, match.end() + 2)):
+            return None  # "grade B. The..."
         places = [match.start(group) + one.start() for one in re.finditer(r"(?<!\w)[A-Z](?!\w)", match[group])]
-        letters = tuple((at, index) for at in places if (index := self.index(match.string[at])) is not None)
+        letters = tuple((at, index) for at in places if (index := self.index(view[at])) is not None)
         if not letters:
             return None
         return Mention(
@@ -190,11 +208,12 @@ def begins(view: str, place: int) -> bool:
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[-\s]+", " ", name).casefold()
+    """The same for "X-Ray", "X ray" and "xray"."""
+    return re.sub(r"[-\s]+", "", name).casefold()
 
 
 def _pattern(word: str, written: str) -> str:
-    """A name in a text: whole words, not part of a compound ("PET-CT") or of a number ("2.5")."""
+    """A name in a text, not part of a number ("2.5"), a number without a unit."""
     found = re.escape(written if len(word) == len(written) else word)
     found = re.sub(r"(?:\\ )+", r"[-\\s]+", found)
     found = re.sub(r"(?<=[^\]])\\-", r"[-\\s]?", found)
@@ -203,9 +222,7 @@ def _pattern(word: str, written: str) -> str:
     number = r"(?![.,]\d)(?!\s?%)" if word[-1].isdigit() else ""
     unit = _UNIT if _WEAK.fullmatch(word) and word[-1].isdigit() else ""
     before = r"(?<!\d[.,])(?<![-+])" if word[0].isdigit() else ""
-    last = rf"(?!{WORD})" if word[-1].isalnum() else ""
-    joined = rf"(?![/-](?!weighted|scan|image|imaging|based|type){WORD})(?!'(?!s\b){WORD})"
-    return rf"(?<!{WORD})(?<!{WORD}[-/]){before}{found}{last}{joined}{number}{unit}"
+    return f"{before}{found}{number}{unit}"
 
 
 _LABEL_TO_NAME = re.compile(r"[\s,.:;)\]=(-]*(?:(?:an?|the)\s+)?")

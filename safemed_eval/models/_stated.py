@@ -40,9 +40,13 @@ TAKEN_BACK = re.compile(
 )
 
 
-def statements(text: str, view: str, names: Names) -> list[Statement]:
+_DEPTH = 3
+"""A box in a tag in a box; more is a model that repeats itself."""
+
+
+def statements(text: str, view: str, names: Names, depth: int = 0) -> list[Statement]:
     """All explicit statements in a text, in order; what stands in a marked place is stated by its marks alone."""
-    found, unmarked = [*_marked(text, names)], view
+    found, unmarked = [*_marked(text, names, depth)] if depth < _DEPTH else [], view
     for one in found:
         unmarked = unmarked[: one.start] + MARK * (one.end - one.start) + unmarked[one.end :]
     for one in cued(unmarked, names):
@@ -69,30 +73,35 @@ def settled(found: list[Statement], view: str) -> int | None:
     return None if TAKEN_BACK.search(view[last.end :]) else last.option
 
 
-def _marked(text: str, names: Names) -> Iterator[Statement]:
+def _marked(text: str, names: Names, depth: int) -> Iterator[Statement]:
+    close = 0
     tagged = [*TAGGED.finditer(text)] if "<" in text or "[" in text else []
     filled = [one for one in tagged if one["said"].strip()]
     for one in filled or tagged[:1]:
-        yield _statement(one.start(), one.end(), one.span("said"), text, TAG, names)
+        yield _statement(one.start(), one.end(), one.span("said"), text, TAG, names, depth)
     if "box" in text or "\x08" in text:
         for box in _BOX.finditer(text):
+            if box.start() < close:
+                continue  # within another
             end = text.find(_UNBOX, box.end()) if box[0].endswith(">") else _brace(text, box.end())
             end = len(text) if end < 0 else end
             close = end + (len(_UNBOX) if box[0].endswith(">") else 1)
             if not any(one.start() <= box.start() < one.end() for one in tagged):
-                yield _statement(box.start(), close, (box.end(), end), text, MARKED, names)
+                yield _statement(box.start(), close, (box.end(), end), text, MARKED, names, depth)
     if "{" in text:
         for key in _KEY.finditer(text):
             start, end = key.span("said")
             if key["said"][0] in "\"'[":
                 start, end = start + 1, end - 1
             if not any(one.start() <= key.start() < one.end() for one in tagged):
-                yield _statement(key.start(), key.end(), (start, end), text, MARKED, names)
+                yield _statement(key.start(), key.end(), (start, end), text, MARKED, names, depth)
 
 
-def _statement(start: int, end: int, place: tuple[int, int], text: str, rank: int, names: Names) -> Statement:
+def _statement(
+    start: int, end: int, place: tuple[int, int], text: str, rank: int, names: Names, depth: int
+) -> Statement:
     said = text[slice(*place)]
-    return Statement(start=start, end=end, option=content(said, names), rank=rank, place=place)
+    return Statement(start=start, end=end, option=_content(said, names, depth + 1), rank=rank, place=place)
 
 
 def _brace(text: str, start: int) -> int:
@@ -105,12 +114,12 @@ def _brace(text: str, start: int) -> int:
     return -1
 
 
-def content(said: str, names: Names) -> int | None:
+def _content(said: str, names: Names, depth: int) -> int | None:
     """What stands between marks of an answer, read as one option."""
     view = flat(said.replace("<|begin_of_box|>", " ").replace(_UNBOX, " "))
     if (found := whole(view, names)) is not None:
         return found
-    inner = statements(said, view, names)
+    inner = statements(said, view, names, depth)
     if inner:
         return settled(inner, view)
     claimed = claim(view, 0, names, strict=False, sure=True, copula=True)

@@ -14,6 +14,8 @@ from safemed_eval.models._names import KIND, NAME_END, Mention, Names
 
 HIDDEN = "\ue000"
 """Stands in a text for what names an option."""
+LONGEST = 600
+"""Characters of a sentence; a longer one, as of a model that repeats itself, is not read."""
 _M = f"{HIDDEN}+"
 _SENTENCE = re.compile(r"[^\n]*?(?:(?<![\s(][A-Z])(?<!\bvs)[.!?…]+(?=[\s)'\ue000]|\Z)|[?]|\n|\Z)")
 _CHUNK = re.compile(
@@ -141,7 +143,7 @@ _AFFIRMED_AFTER = re.compile(
 _LEADING = (
     r"\W*(?:(?:and|but|so|therefore|thus|hence|rather|clearly|definitely|probably|likely|most|final|answer|option"
     r"|yes|instead|indeed|certainly|then"
-    r"|it|it's|is|this|an?|the|again|ok|okay)\W+)*"
+    r"|it|it's|is|this|an?|the|again|ok|okay)\W+){0,8}"
 )
 _ALONE = re.compile(rf"{_LEADING}{_M}\W*(?:(?:scans?|images?)\W*)?", re.IGNORECASE)
 _AFTERTHOUGHT = re.compile(
@@ -198,7 +200,9 @@ def weigh(view: str, names: Names, *, given: bool = False) -> Weighed:
         while place < len(mentions) and mentions[place].start < end:
             here.append(mentions[place])
             place += 1
-        if here and "?" not in sentence[0][-2:]:
+        if here and end - start > LONGEST:
+            found.doubtful.update(*(one.options for one in here))
+        elif here and "?" not in sentence[0][-2:]:
             _weigh_sentence(found, view, masked, (start, end), here, given)
     return found
 
@@ -217,7 +221,7 @@ def _weigh_sentence(
         nots = [one.start() for one in _NOT.finditer(chunk) if not _LACK.match(chunk, one.start())]
         if re.fullmatch(rf"[^\w{HIDDEN}]*no[^\w{HIDDEN}]*", chunk, re.IGNORECASE):
             nots = []  # "No, ..." denies a question
-        denying = (denying and by_comma) or False
+        denying = denying and by_comma
         for one in mentions:
             if not at <= one.start < until:
                 continue
