@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safemed_eval.core import Question
-from safemed_eval.models.answers import conclusion, parse, rationale
+from safemed_eval.models.answers import conclusion, parse, rationale, retell
 
 ORGANS = Question(text="Which organ?", options=("a lung", "a liver", "an eye", "No organ"))
 EYE = ORGANS.options.index("an eye")
@@ -77,6 +79,40 @@ def test_none_of_these_is_an_answer(text: str) -> None:
     assert parse(text, ORGANS) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["Answer: \ue001", "\ue000", "\u0130</think>C", "\u0130\u0130<answer>C</answer>", "Answer: \ue000 C"]
+)
+def test_characters_that_are_not_as_long_in_small_letters_or_are_private(text: str) -> None:
+    assert parse(text, ORGANS) in (None, EYE) and (parse(text, ORGANS) == EYE) == ("C" in text)
+
+
+REPEATED = """
+final | the | A, | B is | answer is | option | not | word | MRI and | MRI. | A) CT | <answer> | <think> | \\boxed{
+[ | ( | * | {"answer": | <|begin_of_box|> | "answer": "B", | Answer: B | no | A chest | 1 | - | is | Wait, B. | A or
+"""
+
+
+@pytest.mark.parametrize("piece", listed(REPEATED))
+def test_a_model_that_repeats_itself_is_read_in_time(piece: str) -> None:
+    """Under attack and noise models do; each of these once took minutes, or all of the stack."""
+    asked = Question(text="?", options=("CT", "MRI", "X-Ray", "Ultrasound"))
+    for text in (f"{piece} " * (4000 // len(piece)), f"{piece}\n" * (4000 // len(piece))):
+        before = process_time()
+        found = parse(text, asked)
+        rationale(text, asked)
+        assert parse(retell(text, asked, 2), asked) == 2
+        assert process_time() - before < 10
+        said = {"A,": 0, "A) CT": 0}.get(piece, 1 if "B" in piece or "MRI" in piece else None)
+        assert found in (said, None)
+
+
+def test_spellings_of_one_option() -> None:
+    asked = Question(text="?", options=("CT", "MRI", "X-Ray", "T2 FLAIR"))
+    for text in ("X-ray", "X ray", "XRay", "x\u2010ray"):
+        assert parse(f"The answer is {text}.", asked) == parse(f"This is a chest {text} image.", asked) == 2
+    assert parse("This is a T2-FLAIR image.", asked) == 3 and parse("The answer is MR\u0131.", asked) is None
+
+
 def test_letters_stop_at_the_last_option() -> None:
     two = Question(text="?", options=("Yes", "No"))
     assert [parse(text, two) for text in ("A", "B", "C", "D)", "yes", "No.", "Answer: no")] == [
@@ -109,7 +145,7 @@ def test_options_that_look_like_letters() -> None:
 def test_any_text_is_an_option_or_nothing(text: str) -> None:
     found = parse(text, ORGANS)
     assert found is None or 0 <= found < 4
-    assert found is None or re.search("[A-Da-d]", text, re.IGNORECASE), "an answer is never made up"
+    assert found is None or re.search("[A-Da-d]", unicodedata.normalize("NFKC", text)), "an answer is never made up"
 
 
 @given(st.integers(0, 3), st.text(alphabet="AaCc <>/answerthink().", max_size=40))
@@ -158,15 +194,19 @@ def test_conclusions(texts: str, option: int | None) -> None:
         assert conclusion(text, ORGANS) == option, text
 
 
-def test_options_that_cannot_be_told_in_a_sentence_are_not_looked_for() -> None:
+def test_options_that_occur_in_any_sentence() -> None:
+    """ "No", a number, and an option within a longer one are read only where they stand for themselves."""
+
     def led(said: str, *options: str) -> int | None:
         return conclusion(said, Question(text="?", options=options))
 
-    assert led("Yes, there are 2 of them, no doubt", "Yes", "No") is None
-    assert led("I see 2 of them", "1", "2") is None
+    assert led("Yes, there are 2 of them, no doubt", "Yes", "No") == 0
+    assert led("There is no doubt, yes", "Yes", "No") is None
+    assert led("I see 2 of them", "1", "2") == 1
+    assert led("I see 2 of them in 1 lung", "1", "2") is None
     assert led("It is red", "red", "red") is None
     assert led("It lies in the left lung", "lung", "left lung") == 1, "the shorter one is part of the longer"
-    assert led("It lies in the left lung, not in the right lung", "lung", "left lung") is None
+    assert led("It lies in the left lung, not in the right lung", "lung", "left lung") == 1
     assert led("The lung, the left lung", "lung", "left lung") is None
     assert led("grade (2+)", "grade (2+)", "grade 3") == 0
 

@@ -18,6 +18,9 @@ MARKS = (
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),  # EXAONE
     ("<reasoning>", "</reasoning>"),  # LLaVA-CoT, Reka
+    ("<analysis>", "</analysis>"),
+    ("<rationale>", "</rationale>"),
+    ("<scratchpad>", "</scratchpad>"),
     ("◁think▷", "◁/think▷"),  # Kimi-VL
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<seed:think>", "</seed:think>"),  # Seed-OSS
@@ -30,13 +33,38 @@ MARKS = (
 )
 """Opening and closing marks by family."""
 
-_OPENS = re.compile("|".join(re.escape(opening) for opening, _ in MARKS), re.IGNORECASE)
-_CLOSES = re.compile("|".join(re.escape(closing) for _, closing in MARKS), re.IGNORECASE)
+_HARMONY_END = "<|end|>"
+_OPENS = re.compile(
+    "|".join(re.escape(opening) for opening, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE
+)
+_CLOSES = re.compile("|".join(re.escape(closing) for _, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE)
+_PASSAGES = (
+    # harmony: <|end|> ends any message, also an answer; another message may follow without it
+    re.compile(r"<\|channel\|>analysis(?:<\|message\|>)?(.*?)(<\|end\|>|(?=<\|start\|>|<\|channel\|>)|\Z)", re.DOTALL),
+    # the same, decoded without its control tokens
+    re.compile(r"\Aanalysis(?=[A-Z])(.*?)(assistantfinal|\Z)", re.DOTALL),
+    # HuatuoGPT-o1
+    re.compile(r"\A\s*#+ *Thinking\b:?(.*?)(\n#+ *(?:Final )?(?:Response|Answer)\b:?|\Z)", re.DOTALL),
+    # Granite
+    re.compile(r"\A\s*Here(?: is|'s) my thought process:(.*?)(Here(?: is|'s) my response:|\Z)", re.DOTALL),
+)
+"""Thoughts that only the words around them mark off: the thought, and what ends it, where it is not cut off."""
+_HARMONY_HEAD = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>final(?: ?<\|constrain\|>\w+)?<\|message\|>")
 
 
 def canonical(text: str) -> str:
-    """The text with the thought's marks of any known family as `<think>` and `</think>`."""
-    return _CLOSES.sub(CLOSE, _OPENS.sub(OPEN, text))
+    """The text with the thought's marks of any known family as `<think>` and `</think>`.
+
+    Only marks are replaced, and the header that harmony writes before an answer is left out.
+    """
+    for passage in _PASSAGES:
+        text = passage.sub(_as_thought, text)
+    return _CLOSES.sub(CLOSE, _OPENS.sub(OPEN, _HARMONY_HEAD.sub("", text)))
+
+
+def _as_thought(passage: re.Match[str]) -> str:
+    cut_off = not passage[2] and passage.end() == len(passage.string)
+    return f"{OPEN}{passage[1]}{'' if cut_off else CLOSE}"
 
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\]|◁[^◁▷\s]{1,40}▷")
