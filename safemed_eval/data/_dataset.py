@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safemed_eval.core import CANVAS_SIZE, MAX_OPTIONS, Item, Question, item_fields
+from safemed_eval.core import CANVAS_SIZE, Item, item_fields
 from safemed_eval.data._images import Place, decode, fit
 from safemed_eval.data._picture import Pixels
 from safemed_eval.errors import DataError, SpecError, shortened
@@ -226,17 +226,6 @@ def _not_endless(name: str | None) -> str | None:
     return None if name is None or len(name) > MAX_TEXT else name
 
 
-def make_question(text: Any, options: Sequence[Any]) -> Question:
-    """A question from a record's fields. Raises DataError where one is empty, or not text."""
-    if not (isinstance(text, str) and text.strip()):
-        raise DataError("the question is empty")
-    if not all(isinstance(option, str) and option.strip() for option in options):
-        raise DataError(f"an option is empty, or not text: {list(options)}")
-    if not 2 <= len(options) <= MAX_OPTIONS:
-        raise DataError(f"needs 2 to {MAX_OPTIONS} options (option_a, option_b, ...), has {len(options)}")
-    return Question(text=text.strip(), options=tuple(option.strip() for option in options))
-
-
 def image_path(value: Any, root: Path) -> str:
     """A record's image path, relative to the root; an absolute one must lie in it. Raises DataError."""
     if not (isinstance(value, str) and value.strip()):
@@ -248,24 +237,6 @@ def image_path(value: Any, root: Path) -> str:
     if not Path(value).is_relative_to(root.absolute()):
         raise DataError(f"image path '{value}' is not inside {root.absolute()}; name its folder with --data-root")
     return str(Path(value).relative_to(root.absolute()))
-
-
-def gold_index(answer: Any, options: Sequence[Any]) -> int:
-    """The index of the one option whose text is the gold answer. Raises DataError where none is, or two are."""
-    if not isinstance(answer, str) or not answer.strip():
-        raise DataError("no gold answer")
-    hits = [i for i, option in enumerate(options) if isinstance(option, str) and option.strip() == answer.strip()]
-    if len(hits) != 1:
-        found = "none" if not hits else str(len(hits))
-        raise DataError(f"gold answer '{answer}' equals {found} of the options {list(options)}")
-    return hits[0]
-
-
-def sole(index: int, options: Sequence[str]) -> int:
-    """The index of a gold option that was named by its letter. Raises DataError where another has the same text."""
-    if sum(str(option).strip() == str(options[index]).strip() for option in options) > 1:
-        raise DataError(f"gold answer '{options[index]}' equals more than one of the options {list(options)}")
-    return index
 
 
 def count_notes(notes: Iterable[str]) -> dict[str, int]:
