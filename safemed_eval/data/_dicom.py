@@ -53,6 +53,8 @@ def read(path: Path, frame: int | None) -> Picture:
     if native and "HighBit" in dataset and dataset.HighBit != dataset.BitsStored - 1:
         raise DataError(f"HighBit {dataset.HighBit} with BitsStored {dataset.BitsStored}: it must be one less")
     stored = pixel_array(dataset, index=index)
+    if dataset.get("PixelRepresentation") and "BitsStored" in dataset and stored.max() >= 2 ** (dataset.BitsStored - 1):
+        raise DataError(f"its values go up to {stored.max()}, which {dataset.BitsStored} signed bits cannot hold")
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
         shown, how = _palette(stored, dataset)
