@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from threading import Event
 from typing import Any
 
 from safemed_eval.data import _look
+from safemed_eval.data._images import Place
 
 
-def look(file: Path) -> Any:
+def look(place: Place) -> Any:
+    file = place.path
     if file.stem == "bomb":
         file.with_suffix(".begun").touch()
         Event().wait()
-    return _look.look(file)
+    return _look.look(place)

@@ -17,7 +17,9 @@ import pytest
 from PIL import Image
 
 from safemed_eval.data import _guarded
-from safemed_eval.data._images import DICOM_TAGS, MAX_PIXELS, decode, fit
+from safemed_eval.data._dicom import DICOM_TAGS
+from safemed_eval.data._images import Place, decode, fit
+from safemed_eval.data._picture import MAX_PIXELS
 from safemed_eval.errors import DataError, RunError
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -80,12 +82,6 @@ def test_deep_greys_are_stretched(tmp_path: Path, dtype: type) -> None:
     assert picture.notes == ("deep greys stretched to 8 bits",)
 
 
-def test_several_frames(tmp_path: Path) -> None:
-    frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (10, 200)]
-    picture = decode(saved(tmp_path, frames[0], "a.tif", save_all=True, append_images=frames[1:]))
-    assert picture.pixels.max() == 10 and "first of several frames taken" in picture.notes
-
-
 def truncated() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(RGB).save(buffer, "PNG")
@@ -125,7 +121,7 @@ def test_what_the_system_does_not_let_read_is_not_said_to_be_damaged(tmp_path: P
 
 def test_images_above_the_limit_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
-    monkeypatch.setattr("safemed_eval.data._images.MAX_PIXELS", 100)
+    monkeypatch.setattr("safemed_eval.data._picture.MAX_PIXELS", 100)
     with pytest.raises(DataError, match="decompression bomb"):
         decode(saved(tmp_path, Image.fromarray(RGB), "a.png"))
 
@@ -181,10 +177,10 @@ def test_an_image_that_takes_too_long_is_named_and_the_others_are_read(
             self.function()
 
     monkeypatch.setattr(_guarded, "Timer", OnceBegun)
-    first, second = _guarded.guarded("endless:look", [bomb, good])
+    first, second = _guarded.guarded("endless:look", [Place(bomb), Place(good)])
     assert first == (None, f"takes more than 60 s to decode: {bomb}")
     assert second[1] is None and second[0][0] == hashlib.sha256(good.read_bytes()).hexdigest()
-    assert list(_guarded.guarded(LOOK, [good])) == [second], "a process that was killed is not asked again"
+    assert list(_guarded.guarded(LOOK, [Place(good)])) == [second], "a process that was killed is not asked again"
 
 
 def test_an_answer_that_comes_as_time_runs_out_counts_and_the_next_image_is_read(
@@ -197,14 +193,14 @@ def test_an_answer_that_comes_as_time_runs_out_counts_and_the_next_image_is_read
 
     monkeypatch.setattr(_guarded, "Timer", JustNow)
     good = saved(tmp_path, Image.fromarray(RGB), "good.png")
-    assert [problem for _, problem in _guarded.guarded(LOOK, [good, good])] == [None, None]
+    assert [problem for _, problem in _guarded.guarded(LOOK, [Place(good), Place(good)])] == [None, None]
 
 
 def test_an_image_that_crashes_its_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crash = "import os, sys; print(1, flush=True); sys.stdin.readline(); os.abort()"
     monkeypatch.setattr(_guarded, "_SERVE", crash)
     monkeypatch.setattr(_guarded, "_idle", SimpleQueue())
-    ((found, problem),) = _guarded.guarded(LOOK, [tmp_path / "x.png"])
+    ((found, problem),) = _guarded.guarded(LOOK, [Place(tmp_path / "x.png")])
     assert found is None and problem == f"its decoder crashed, exit code -6: {tmp_path / 'x.png'}"
 
 
@@ -216,13 +212,13 @@ def test_no_process_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how:
     else:
         monkeypatch.setattr(_guarded, "_SERVE", "raise SystemExit")
     with pytest.raises(RunError, match="images are read in processes of their own"):
-        list(_guarded.guarded(LOOK, [tmp_path / "x.png"]))
+        list(_guarded.guarded(LOOK, [Place(tmp_path / "x.png")]))
 
 
 def test_outcomes_come_in_the_order_of_the_files(tmp_path: Path) -> None:
     files = [saved(tmp_path, Image.new("L", (9, 9), shade), f"{shade}.png") for shade in range(40)]
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    assert [found[0] for found, _ in _guarded.guarded(LOOK, files)] == hashes
+    assert [found[0] for found, _ in _guarded.guarded(LOOK, list(map(Place, files)))] == hashes
 
 
 def test_fit_resizes_once() -> None:
@@ -237,13 +233,13 @@ def test_fit_resizes_once() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "notes"),
     [
-        ("CT_small.dcm", (128, 128), ["no window: stretched from minimum to maximum"]),
-        ("MR_small.dcm", (64, 64), ["VOI window applied"]),
-        ("MR_small_RLE.dcm", (64, 64), ["VOI window applied"]),
-        ("RG3_J2KI.dcm", (1760, 1760), ["VOI window applied", "MONOCHROME1 inverted"]),
-        ("emri_small.dcm", (64, 64), ["middle of several frames taken"]),
-        ("examples_palette.dcm", (350, 800), []),
-        ("examples_ybr_color.dcm", (240, 320), ["middle of several frames taken"]),
+        ("CT_small.dcm", (128, 128), ["no window: stretched from min to max"]),
+        ("MR_small.dcm", (64, 64), ["window 600/1600"]),
+        ("MR_small_RLE.dcm", (64, 64), ["window 600/1600"]),
+        ("RG3_J2KI.dcm", (1760, 1760), ["window 550/1024", "MONOCHROME1 inverted"]),
+        ("emri_small.dcm", (64, 64), ["frame 6 of 10 (the middle one)"]),
+        ("examples_palette.dcm", (350, 800), ["palette"]),
+        ("examples_ybr_color.dcm", (240, 320), ["frame 16 of 30 (the middle one)"]),
     ],
 )
 def test_dicom(real_data: Callable[[str], Path], name: str, shape: tuple[int, int], notes: list[str]) -> None:
@@ -314,10 +310,10 @@ def test_voi_lut_after_the_modality_lut(tmp_path: Path) -> None:
     stored = np.array([[0, 1, 2, 3]])
     path = dicom(tmp_path, stored, RescaleSlope=1, RescaleIntercept=10, VOILUTSequence=Sequence([lut]))
     picture = decode(path)
-    assert picture.pixels[0, :, 0].tolist() == [5, 250, 17, 90] and "VOI LUT applied" in picture.notes
+    assert picture.pixels[0, :, 0].tolist() == [5, 250, 17, 90] and "VOI LUT" in picture.notes
 
 
-def test_sixteen_bit_colour_dicom_is_stretched(tmp_path: Path) -> None:
+def test_sixteen_bit_colour_dicom_is_scaled(tmp_path: Path) -> None:
     values = np.array([[[0, 10000, 40000], [20000, 0, 40000]]])
     path = dicom(tmp_path, values[..., 0], SamplesPerPixel=3, PlanarConfiguration=0, PhotometricInterpretation="RGB")
     from pydicom import dcmread
@@ -325,7 +321,9 @@ def test_sixteen_bit_colour_dicom_is_stretched(tmp_path: Path) -> None:
     dataset = dcmread(path)
     dataset.PixelData = values.astype(np.uint16).tobytes()
     dataset.save_as(path)
-    assert decode(path).pixels.tolist() == [[[0, 64, 255], [128, 0, 255]]]
+    picture = decode(path)
+    assert picture.pixels.tolist() == [[[0, 39, 156], [78, 0, 156]]], "value / 257"
+    assert picture.notes == ("DICOM", "16-bit colour scaled to 8 bits")
 
 
 def test_no_header_of_a_dicom_file_is_read_but_what_its_pixels_need(tmp_path: Path) -> None:

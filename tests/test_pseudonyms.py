@@ -251,4 +251,4 @@ def test_no_header_of_a_dicom_file_and_no_environment_variable_is_recorded(
     run(tmp_path, "evaluate", "--model", "python:safemed_eval.models.toy:brightness", *data, "--out", "a")
     assert leaks(tmp_path / "a") == []
     meta = json.loads((tmp_path / "a/run.json").read_text())
-    assert meta["image_notes"] == {"DICOM": 1, "VOI window applied": 1} and "bad.dcm" in meta["skipped"][0]["reason"]
+    assert meta["image_notes"] == {"DICOM": 1, "window 2000/900": 1} and "bad.dcm" in meta["skipped"][0]["reason"]

@@ -6,14 +6,15 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safemed_eval.core import CANVAS_SIZE, MAX_OPTIONS, Item, Question, item_fields
-from safemed_eval.data._images import Pixels, decode, fit
+from safemed_eval.core import CANVAS_SIZE, Item, item_fields
+from safemed_eval.data._images import Place, decode, fit
+from safemed_eval.data._picture import Pixels
 from safemed_eval.errors import DataError, SpecError, shortened
 
 if TYPE_CHECKING:
@@ -81,13 +82,14 @@ def _fitted(item: Item, canvas: Canvas) -> Pixels:
 
 
 @lru_cache(maxsize=64)
-def _cached(path: Path, sha256: str | None, canvas: Canvas) -> Pixels:
+def _cached(place: Place, sha256: str | None, canvas: Canvas) -> Pixels:
     """The questions about one image, and the attacks on it, tend to follow each other."""
-    return fit(_unchanged(path, sha256), canvas.size, canvas.fit).copy()
+    return fit(_unchanged(place, sha256), canvas.size, canvas.fit).copy()
 
 
-def _unchanged(path: Path, sha256: str | None) -> Pixels:
+def _unchanged(place: Place, sha256: str | None) -> Pixels:
     """Decode; refuse a file that is no longer the one that was verified."""
+    path, frame = place
     if sha256 is not None:
         try:
             with path.open("rb") as file:
@@ -96,13 +98,21 @@ def _unchanged(path: Path, sha256: str | None) -> Pixels:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from None
         if found != sha256:
             raise DataError(f"the image has changed since the run began: {path}")
-    return decode(path).pixels
+    return decode(path, frame).pixels
 
 
-def inside_root(item: Item) -> Path:
-    """The image's path, refused if it is absolute or leaves its root, through `..` or a link."""
+def inside_root(item: Item) -> Place:
+    """Where the image is. Its path is refused if it is absolute or leaves its root, through `..` or a link.
+
+    `scan.dcm#7` is the seventh frame of `scan.dcm`, unless there is a file of that very name.
+    """
+    named, frame = item.path, _frame_of(item.image)
     try:
-        root, path = item.root.resolve(), item.path.resolve()
+        if frame is not None and not named.is_file():
+            named = item.root / item.image.rpartition("#")[0]
+        else:
+            frame = None
+        root, path = item.root.resolve(), named.resolve()
         found = path.is_file()
     except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long
         raise DataError(f"image path cannot be followed: '{shortened(item.image)}': {_why(error)}") from None
@@ -110,7 +120,13 @@ def inside_root(item: Item) -> Path:
         raise DataError(f"image path leaves the data root: '{item.image}'")
     if not found:
         raise DataError(f"image not found: {item.path}")
-    return path
+    return Place(path, frame)
+
+
+def _frame_of(image: str) -> int | None:
+    """7 of "scan.dcm#7"; None where no frame is named."""
+    match = re.search(r".#([0-9]{1,9})$", image)
+    return int(match[1]) if match else None
 
 
 def _why(error: Exception) -> str:
@@ -150,7 +166,9 @@ class DataSet:
         for item in self.items:
             q = item.question
             row = (item.id, q.text, q.options, item.label, item.modality, item.question_type)
-            digest.update(json.dumps([*row, item.patient_id, item.image_sha256]).encode())
+            frame = _frame_of(item.image)
+            image = item.image_sha256 if frame is None else f"{item.image_sha256}#{frame}"
+            digest.update(json.dumps([*row, item.patient_id, image]).encode())
         return digest.hexdigest()
 
 
@@ -208,17 +226,6 @@ def _not_endless(name: str | None) -> str | None:
     return None if name is None or len(name) > MAX_TEXT else name
 
 
-def make_question(text: Any, options: Sequence[Any]) -> Question:
-    """A question from a record's fields. Raises DataError where one is empty, or not text."""
-    if not (isinstance(text, str) and text.strip()):
-        raise DataError("the question is empty")
-    if not all(isinstance(option, str) and option.strip() for option in options):
-        raise DataError(f"an option is empty, or not text: {list(options)}")
-    if not 2 <= len(options) <= MAX_OPTIONS:
-        raise DataError(f"needs 2 to {MAX_OPTIONS} options (option_a, option_b, ...), has {len(options)}")
-    return Question(text=text.strip(), options=tuple(option.strip() for option in options))
-
-
 def image_path(value: Any, root: Path) -> str:
     """A record's image path, relative to the root; an absolute one must lie in it. Raises DataError."""
     if not (isinstance(value, str) and value.strip()):
@@ -230,24 +237,6 @@ def image_path(value: Any, root: Path) -> str:
     if not Path(value).is_relative_to(root.absolute()):
         raise DataError(f"image path '{value}' is not inside {root.absolute()}; name its folder with --data-root")
     return str(Path(value).relative_to(root.absolute()))
-
-
-def gold_index(answer: Any, options: Sequence[Any]) -> int:
-    """The index of the one option whose text is the gold answer. Raises DataError where none is, or two are."""
-    if not isinstance(answer, str) or not answer.strip():
-        raise DataError("no gold answer")
-    hits = [i for i, option in enumerate(options) if isinstance(option, str) and option.strip() == answer.strip()]
-    if len(hits) != 1:
-        found = "none" if not hits else str(len(hits))
-        raise DataError(f"gold answer '{answer}' equals {found} of the options {list(options)}")
-    return hits[0]
-
-
-def sole(index: int, options: Sequence[str]) -> int:
-    """The index of a gold option that was named by its letter. Raises DataError where another has the same text."""
-    if sum(str(option).strip() == str(options[index]).strip() for option in options) > 1:
-        raise DataError(f"gold answer '{options[index]}' equals more than one of the options {list(options)}")
-    return index
 
 
 def count_notes(notes: Iterable[str]) -> dict[str, int]:

@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 from threading import Timer
 from typing import Any
 
+from safemed_eval.data._images import Place
 from safemed_eval.errors import DataError, RunError
 
 LIMIT_S = 60.0
@@ -38,25 +39,25 @@ _SERVE = (
 )
 
 
-def guarded(work: str, files: Sequence[Path]) -> Iterator[Outcome]:
-    """Do `work` on each file in another process; outcomes come in the order of the files.
+def guarded(work: str, places: Sequence[Place]) -> Iterator[Outcome]:
+    """Do `work` on each image in another process; outcomes come in the order of the images.
 
     Args:
-        work: "module:function", from a Path to what JSON can hold. A DataError that it raises is the outcome.
+        work: "module:function", from a Place to what JSON can hold. A DataError that it raises is the outcome.
     Raises:
         RunError: no process can be started.
     """
-    workers = min(os.cpu_count() or 1, _MOST, 1 + len(files) // _WORTH_ONE)
+    workers = min(os.cpu_count() or 1, _MOST, 1 + len(places) // _WORTH_ONE)
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(partial(_done, work), files)
+        yield from pool.map(partial(_done, work), places)
 
 
-def _done(work: str, file: Path) -> Outcome:
+def _done(work: str, place: Place) -> Outcome:
     try:
         worker = _idle.get_nowait()
     except Empty:
         worker = _Worker()
-    outcome = worker.do(work, file)
+    outcome = worker.do(work, place)
     if worker.alive:
         _idle.put(worker)
     return outcome
@@ -81,12 +82,13 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def do(self, work: str, file: Path) -> Outcome:
+    def do(self, work: str, place: Place) -> Outcome:
+        file, frame = place
         timer = Timer(LIMIT_S, self._expire)
         timer.start()
         with suppress(OSError):  # it may be dead already
             assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps([work, str(file)]) + "\n")
+            self._process.stdin.write(json.dumps([work, str(file), frame]) + "\n")
             self._process.stdin.flush()
         answer = self._answer()
         timer.cancel()
@@ -136,10 +138,10 @@ def serve() -> None:
 def _outcomes(lines: Iterable[str]) -> Iterator[Outcome]:
     yield "ready", None
     for line in lines:
-        work, file = json.loads(line)
+        work, file, frame = json.loads(line)
         module, _, name = work.partition(":")
         try:
-            yield getattr(import_module(module), name)(Path(file)), None
+            yield getattr(import_module(module), name)(Place(Path(file), frame)), None
         except DataError as error:
             yield None, str(error)
         except MemoryError:

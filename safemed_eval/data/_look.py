@@ -16,12 +16,13 @@ import numpy.typing as npt
 from safemed_eval.core import Item
 from safemed_eval.data._dataset import inside_root
 from safemed_eval.data._guarded import guarded
-from safemed_eval.data._images import Pixels, decode
+from safemed_eval.data._images import Place, decode
+from safemed_eval.data._picture import Pixels
 from safemed_eval.errors import DataError
 
 Words = npt.NDArray[np.uint64]
 Key = tuple[Path, str]
-"""What tells images apart: the root, and the path below it."""
+"""What tells images apart: the root, and the path below it, with the frame where one is named."""
 
 HASH_SIDE = 16
 """A perceptual hash has the square of this in bits."""
@@ -74,14 +75,14 @@ def _looks(items: Sequence[Item], likeness: bool) -> Iterator[Look]:
     """One for each item's image: of a drawing here, of a file in another process."""
     places = [None if item.drawn else _place(item) for item in items]
     work = look_closely if likeness else look
-    read = guarded(f"{__name__}:{work.__name__}", [place for place in places if isinstance(place, Path)])
+    read = guarded(f"{__name__}:{work.__name__}", [place for place in places if isinstance(place, Place)])
     with ThreadPoolExecutor() as pool:
         drawn = pool.map(partial(_drawn, likeness), [item for item in items if item.drawn])
         for item, place in zip(items, places, strict=True):
             if item.drawn:
                 yield next(drawn)
-            elif isinstance(place, Path):
-                yield _of(place, *next(read))
+            elif isinstance(place, Place):
+                yield _of(place.path, *next(read))
             else:
                 yield Look(problem=place)
 
@@ -95,16 +96,17 @@ def _of(path: Path, found: Any, problem: str | None) -> Look:
     return Look(file=file, pixels=pixels, notes=tuple(notes), likeness=likeness)
 
 
-def look(file: Path, *, likeness: bool = False) -> tuple[str | None, str, tuple[str, ...], list[str] | None]:
+def look(place: Place, *, likeness: bool = False) -> tuple[str | None, str, tuple[str, ...], list[str] | None]:
     """The fields of the Look of an image file, as JSON can hold them. Raises DataError."""
-    picture = decode(file)
+    picture = decode(*place)
     words = _likeness(picture.pixels) if likeness else None
-    return _digest(file), _hash(picture.pixels), picture.notes, None if words is None else [str(word) for word in words]
+    said = None if words is None else [str(word) for word in words]
+    return _digest(place.path), _hash(picture.pixels), picture.notes, said
 
 
-def look_closely(file: Path) -> tuple[str | None, str, tuple[str, ...], list[str] | None]:
+def look_closely(place: Place) -> tuple[str | None, str, tuple[str, ...], list[str] | None]:
     """`look`, with a perceptual hash."""
-    return look(file, likeness=True)
+    return look(place, likeness=True)
 
 
 def _digest(file: Path) -> str | None:
@@ -123,8 +125,8 @@ def _drawn(likeness: bool, item: Item) -> Look:
     return Look(file=file, pixels=_hash(pixels), likeness=_likeness(pixels) if likeness else None)
 
 
-def _place(item: Item) -> Path | str:
-    """The item's file, or why it has none."""
+def _place(item: Item) -> Place | str:
+    """Where the item's image is, or why it has none."""
     try:
         return inside_root(item)
     except DataError as error:

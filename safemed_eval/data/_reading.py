@@ -70,17 +70,29 @@ def _jsonl_rows(file: Path) -> Iterator[tuple[int, Row]]:
 
 
 def lettered_options(record: Mapping[str, Any], prefix: str) -> list[Any]:
-    """option_A, option_B, ... in order. Empty ones at the end are absent; an empty one in between stays, as bad."""
-    options = [record.get(prefix + letter, record.get(prefix + letter.lower())) for letter in ascii_uppercase]
-    while options and (options[-1] is None or not str(options[-1]).strip()):
-        options.pop()
-    return options
+    """option_A, option_B, ... in order, as `without_empty_end` has them."""
+    return without_empty_end(
+        [record.get(prefix + letter, record.get(prefix + letter.lower())) for letter in ascii_uppercase]
+    )
+
+
+def without_empty_end(options: Iterable[Any]) -> list[Any]:
+    """Options of which empty ones at the end are absent; an empty one in between stays, as bad."""
+    kept = list(options)
+    while kept and is_empty(kept[-1]):
+        kept.pop()
+    return kept
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a field says nothing: null, NaN, which JSON written by Python may hold for it, or no text."""
+    return value is None or value != value or not str(value).strip()
 
 
 def fields_text(record: Mapping[str, Any], names: Iterable[str]) -> dict[str, str | None]:
     """These fields as text, stripped; missing and empty ones are None."""
     values = {name: record.get(name) for name in names}
-    return {name: None if v is None else str(v).strip() or None for name, v in values.items()}
+    return {name: None if is_empty(value) else str(value).strip() for name, value in values.items()}
 
 
 def _json(text: str, file: Path, lines_before: int) -> Any:

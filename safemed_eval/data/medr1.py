@@ -21,7 +21,8 @@ from string import ascii_uppercase
 
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item
 from safemed_eval.data import _names, omnimedvqa
-from safemed_eval.data._dataset import Builder, DataSet, image_path, make_question, sole
+from safemed_eval.data._dataset import Builder, DataSet, image_path
+from safemed_eval.data._questions import make_question, sole, unlettered
 from safemed_eval.data._reading import read_json_records
 from safemed_eval.errors import DataError
 from safemed_eval.seeds import seed_of
@@ -114,7 +115,7 @@ def _gold(solution: str, options: list[str]) -> int:
     index = ascii_uppercase.index(match[1])
     if index >= len(options):
         raise DataError(f"gold letter {match[1]} but only {len(options)} options")
-    return sole(index, options)
+    return sole(index, unlettered(options))
 
 
 def _slice(file: Path) -> tuple[str | None, str | None]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from safemed_eval.core import Item
 from safemed_eval.data import _names
-from safemed_eval.data._dataset import Builder, DataSet, gold_index, image_path, make_question
+from safemed_eval.data._dataset import Builder, DataSet, image_path
+from safemed_eval.data._questions import gold_index, make_question
 from safemed_eval.data._reading import Row, fields_text, lettered_options, read_json_records
 from safemed_eval.errors import DataError
 

@@ -23,7 +23,7 @@ from safemed_eval import grammar
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
 from safemed_eval.data._dataset import Canvas, DataSet
 from safemed_eval.data._drawing import SIDE, Case, draw
-from safemed_eval.data._images import Pixels
+from safemed_eval.data._picture import Pixels
 from safemed_eval.seeds import seed_of
 
 VERSION = 1

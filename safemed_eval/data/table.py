@@ -1,8 +1,9 @@
 """table:FILE.csv or table:FILE.jsonl: your own data.
 
-Columns: image (below the table's folder, or below --data-root), question, option_a, option_b, ... (or `options`, a
-list, in JSONL), answer (an option's letter or its text), and as far as you have them id, modality, question_type,
-source, patient_id. Any further column is kept with the item.
+Columns: image (below the table's folder, or below --data-root; `scan.dcm#7` is the seventh frame of a file), question,
+option_a, option_b, ... (or in JSONL `options`, a list, or an object of letters), answer (an option's letter or its
+text), and as far as you have them id, modality, question_type, source, patient_id. Any further column is kept with the
+item.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any
 
 from safemed_eval.core import Item
 from safemed_eval.data import _names
-from safemed_eval.data._dataset import Builder, DataSet, gold_index, image_path, make_question, sole
-from safemed_eval.data._reading import Row, fields_text, lettered_options, read_table
+from safemed_eval.data._dataset import Builder, DataSet, image_path
+from safemed_eval.data._questions import gold_index, make_question, sole, unlettered
+from safemed_eval.data._reading import Row, fields_text, is_empty, lettered_options, read_table, without_empty_end
 from safemed_eval.errors import DataError
 
 _NEEDED = ("image", "question", "answer")
@@ -57,7 +59,7 @@ def _missing(columns: Set[str]) -> str | None:
 
 
 def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | None]) -> Item:
-    options = row["options"] if isinstance(row.get("options"), list) else lettered_options(row, "option_")
+    options = _options(row)
     extra = {
         name: str(value)
         for name, value in row.items()
@@ -77,6 +79,24 @@ def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | N
     )
 
 
+def _options(row: Row) -> list[Any]:
+    """From `options` where that is a list, or an object {"A": ..., "B": ...}; else from option_a, option_b, ..."""
+    given = row.get("options")
+    if isinstance(given, list):
+        return without_empty_end(given)
+    if isinstance(given, dict):
+        by_letter = {str(key).strip().upper(): option for key, option in given.items()}
+        if len(by_letter) < len(given) or sorted(by_letter) != list(ascii_uppercase[: len(given)]):
+            raise DataError(f"the keys of options are {list(given)}; they must be the letters A, B, ... without a gap")
+        return without_empty_end(by_letter[letter] for letter in sorted(by_letter))
+    options = lettered_options(row, "option_")
+    if not options and not is_empty(given):
+        raise DataError(
+            f"options is {given!r}, not a list; write one in JSONL, or columns option_a, option_b, ... in CSV"
+        )
+    return options
+
+
 def _gold(answer: Any, options: Sequence[Any]) -> int:
     """The gold option from its letter or its text; refused where the two readings differ."""
     if not isinstance(answer, str):
@@ -85,6 +105,7 @@ def _gold(answer: Any, options: Sequence[Any]) -> int:
     by_letter = ascii_uppercase.find(letter) if len(letter) == 1 else -1
     if not 0 <= by_letter < len(options):
         return gold_index(answer, options)
+    options = unlettered(options)
     same_text = [i for i, option in enumerate(options) if str(option).strip() == answer.strip()]
     if same_text not in ([], [by_letter]):
         raise DataError(f"answer '{answer}' is the letter of one option and the text of another")

@@ -1,0 +1,82 @@
+"""What an image becomes, 8-bit RGB, which of its frames is taken, and how deep greys get to 8 bits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from safemed_eval.errors import DataError
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own warning limit: a larger image is refused as a decompression bomb."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """(H, W, 3) uint8, and notes on what was done to get there."""
+
+    pixels: Pixels
+    notes: tuple[str, ...] = ()
+
+
+def refuse_bomb(height: int, width: int) -> None:
+    """Raise DataError for an image that is too large to be decoded."""
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"{width} x {height} pixels is over the limit of {MAX_PIXELS:,}: refused as a decompression bomb"
+        )
+
+
+def chosen(frame: int | None, count: int) -> tuple[int, list[str]]:
+    """The index, from 0, of frame `frame`, from 1, of `count`, and a note; None is the middle one.
+
+    Raises:
+        DataError: there is no such frame.
+    """
+    if frame is None:
+        index = count // 2
+        return index, [f"frame {index + 1} of {count} (the middle one)"] if count > 1 else []
+    if not 1 <= frame <= count:
+        there = f"{count} frames, numbered from 1" if count > 1 else "1 frame"
+        raise DataError(f"there is no frame {frame}: the image has {there}")
+    return frame - 1, [f"frame {frame} of {count}"]
+
+
+def finite(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The values, refused where one is not finite: cast to 8 bits it would be black, or white."""
+    if not np.isfinite(values).all():
+        raise DataError("the image holds NaN or infinite values, or its window or rescale slope does")
+    return values
+
+
+def stretched(values: np.ndarray[Any, Any], seen: Mask | None = None) -> Pixels:
+    """(H, W) numbers to grey levels, the smallest to 0 and the largest to 255.
+
+    Args:
+        seen: (H, W) where there is an image; the rest takes no part, and is 0.
+    Raises:
+        DataError: they are not finite, or too far apart.
+    """
+    seen = np.ones(values.shape, bool) if seen is None else seen
+    shown = np.zeros(values.shape, np.uint8)
+    inside = finite(values[seen].astype(np.float64))
+    if not inside.size:
+        return shown
+    low, high = float(inside.min()), float(inside.max())
+    span = high - low
+    if not math.isfinite(span):
+        raise DataError(f"its values, from {low:g} to {high:g}, are too far apart")
+    if span > 0:
+        shown[seen] = ((inside - low) / span * 255).round()
+    return shown
+
+
+def grey_to_rgb(grey: Pixels) -> Pixels:
+    """(H, W) -> (H, W, 3)."""
+    return np.repeat(grey[..., None], 3, axis=2)
