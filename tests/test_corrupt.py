@@ -79,7 +79,7 @@ def test_severities_of_an_item_share_one_draw(table: Path, quantize: bool) -> No
     """In a run: what a severity changes points where the one below pointed. Of a new sign or noise it would not."""
     changes: dict[tuple[str, str], list[torch.Tensor]] = defaultdict(list)
 
-    def keep(item: Item, condition: str, clean: torch.Tensor, found: torch.Tensor) -> None:
+    def keep(item: Item, condition: str, clean: torch.Tensor, found: torch.Tensor, wrong: bool) -> None:
         changes[item.id, condition.split(",")[0]].append((found - clean).flatten())
 
     work = evaluation(Colors(), canvas=data.Canvas(size=(64, 64)), keep=keep, quantize=quantize)

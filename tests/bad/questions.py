@@ -83,7 +83,7 @@ ROWS: list[tuple[str, dict[str, Any], Sequence[str]]] = [
         {"option_a": "B", "option_b": "A", "answer": "A"},
         ["letter of one option and the text"],
     ),
-    ("no options", {"option_a": None, "option_b": None}, ["q1", "needs 2 to 26 options", "has 0"]),
+    ("no options", {"option_a": None, "option_b": None}, ["no column option_a", "it has answer"]),
     ("one option", {"option_a": "a liver", "option_b": None}, ["q1", "needs 2 to 26 options"]),
     ("thirty options", {"options": [f"no. {i}" for i in range(30)], "answer": "no. 3"}, ["needs 2 to 26", "has 30"]),
     ("an empty option between", {"option_b": "", "option_c": "a liver"}, ["q1", "an option is empty"]),
@@ -180,7 +180,7 @@ OMNI: list[tuple[str, Content, Sequence[str]]] = [
     ("absolute path", [raw(image_path="/etc/passwd")], ["is not inside"]),
     ("path is a list", [raw(image_path=["x.png"])], ["no image path"]),
     ("utf-16", json.dumps([raw()]).encode("utf-16"), ["not UTF-8"]),
-    ("not a number", '[{"question_id": NaN, "question": NaN}]', ["nan", "no gold answer"]),
+    ("not a number", '[{"question_id": NaN, "question": NaN}]', ["#0", "no gold answer"]),
 ]
 
 MEDR1: list[tuple[str, Content, Sequence[str]]] = [
