@@ -344,14 +344,13 @@ RGB = np.random.default_rng(1).integers(0, 256, (10, 12, 3), dtype=np.uint8)
 SMOOTH = np.stack([np.add.outer(np.arange(40), np.arange(40)) * k for k in (1, 2, 3)], 2).astype(np.uint8)
 
 
-@pytest.mark.parametrize("kind", ["RGB", "YBR_FULL", "YBR_FULL_422"])
-@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "planar"), [("RGB", 0), ("RGB", 1), ("YBR_FULL", 0), ("YBR_FULL", 1), ("YBR_FULL_422", 0)]
+)
 def test_colours_are_those_of_an_independent_decoder(tmp_path: Path, kind: str, planar: int) -> None:
     grid = RGB if kind != "YBR_FULL_422" else RGB[:, :8]
     raw = np.moveaxis(grid, 2, 0) if planar else grid
     if kind == "YBR_FULL_422":
-        if planar:
-            pytest.skip("its samples are always interleaved")
         pairs = grid.reshape(-1, 2, 3)
         raw = np.concatenate([pairs[:, :, 0], pairs[:, 0, 1:]], axis=1)
     path = file(tmp_path, grid, PhotometricInterpretation=kind, PlanarConfiguration=planar, PixelData=raw.tobytes())
@@ -386,7 +385,7 @@ def test_colours_that_would_be_shown_as_others_are_refused(tmp_path: Path, kind:
 
 def test_deep_ybr_is_refused(tmp_path: Path) -> None:
     grid = RGB.astype(np.uint16) * 257
-    with pytest.raises(DataError, match=r"must be .uint8"):
+    with pytest.raises(DataError, match="color space conversion, must be"):
         decode(file(tmp_path, grid, PhotometricInterpretation="YBR_FULL", PlanarConfiguration=0))
 
 
@@ -480,7 +479,5 @@ def test_compressed_colours(tmp_path: Path, syntax: str) -> None:
     dataset.save_as(tmp_path / "c.dcm")
     found = decode(tmp_path / "c.dcm").pixels.astype(int)
     assert np.abs(found - SMOOTH).max() <= (6 if syntax == JPEGBaseline8Bit else 0)
-    # Decoders of JPEG round between YCbCr and RGB in ways of their own.
-    assert np.abs(found - itk(tmp_path / "c.dcm").reshape(SMOOTH.shape)).max() <= (
-        3 if syntax == JPEGBaseline8Bit else 0
-    )
+    truth = itk(tmp_path / "c.dcm").reshape(SMOOTH.shape)
+    assert np.abs(found - truth).max() <= (4 if syntax == JPEGBaseline8Bit else 0)

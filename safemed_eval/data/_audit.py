@@ -181,7 +181,11 @@ def audit(
 
     def again(item: Item) -> bool:
         match = found.get(key_of(item))
-        return match is not None and match.distance is None and (_same(match.of, looks), _wording(item)) in asked
+        if match is None or match.distance is not None:
+            return False
+        # Of another frame of the same file, other questions are asked.
+        same = key_of(item) if match.how == ("file",) else match.of
+        return (_same(same, looks), _wording(item)) in asked
 
     def count(part: Sequence[Item]) -> Counts:
         images = _images(part)

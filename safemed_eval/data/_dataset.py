@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -172,6 +172,8 @@ class DataSet:
         return digest.hexdigest()
 
 
+_ALIKE = 3
+"""Notes that differ in numbers alone and are named."""
 _LONGEST_REASON = 600
 """In characters: a reason may quote what the file says."""
 
@@ -240,5 +242,16 @@ def image_path(value: Any, root: Path) -> str:
 
 
 def count_notes(notes: Iterable[str]) -> dict[str, int]:
-    """How often each note occurs, most frequent first."""
-    return dict(Counter(notes).most_common())
+    """How often each note occurs, most frequent first.
+
+    Of notes that differ in their numbers alone, such as windows, at most three are named; the rest are one.
+    """
+    alike: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for note, count in Counter(notes).most_common():
+        alike[re.sub(r"-?[0-9.]+(e[+-]?[0-9]+)?", "#", note)].append((note, count))
+    counts = Counter[str]()
+    for found in alike.values():
+        counts.update(dict(found[:_ALIKE]))
+        if rest := found[_ALIKE:]:
+            counts[f"{len(rest)} more like '{found[0][0]}'"] = sum(count for _, count in rest)
+    return dict(counts.most_common())

@@ -36,8 +36,8 @@ DICOM_TAGS = (
     *(f"Segmented{color}PaletteColorLookupTableData" for color in _PALETTES),
     *_GROUPS,
 )
-"""All that is read of a DICOM file: what the pixels need. Names, dates and the rest of its header never get here, and
-of the functional groups only `_MACROS` is kept."""
+"""All that is read of a DICOM file: what the pixels need. Names, dates and the rest of its header never get here;
+functional groups are read whole, and only `_MACROS` is kept of them."""
 
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
