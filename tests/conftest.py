@@ -33,6 +33,7 @@ settings.load_profile("same")
 importlib.import_module(
     "safemed_eval.cli._show"
 )._LINE_EVERY_S = math.inf  # a slow machine says no more than a fast one
+os.environ["OMP_NUM_THREADS"] = "1"  # of commands that tests start
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where other work shares the cores
 
 DEVICE = os.environ.get("SAFEMED_EVAL_TEST_DEVICE", "cpu")

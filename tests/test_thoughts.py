@@ -22,10 +22,10 @@ from safemed_eval.models.generate import Thinker, _Sampler
 from safemed_eval.models.prompts import CLOCK, TEMPLATES, render
 from safemed_eval.models.thoughts import canonical
 from safemed_eval.models.waist import Waist
+from safemed_eval.report.load import load as load_run
 from safemed_eval.runs import read_records
 from safemed_eval.seeds import generator
 
-CASES = Path(__file__).parents[1] / ".." / "shared" / "cases"
 ABC = Question(text="Which?", options=("a lung", "a liver", "an eye"))
 START, END = "<|think_start|>", "<|think_end|>"
 LAST = "{% if add_generation_prompt %}<|im_start|>assistant\n"
@@ -147,13 +147,6 @@ def test_no_letter_is_read_inside_an_open_thought(made: Callable[..., Path], can
     assert prompt.endswith(f"<|im_start|>assistant\n{START}\n\n{END}\n\nAnswer:")
     plain = loaded(made((START, END))).scorer.describe(ABC)["prompt"]
     assert plain.endswith("<|im_start|>assistant\nAnswer:")
-
-
-def test_case_12_is_read_behind_its_closed_thought() -> None:
-    if not (CASES / "12").is_dir():
-        pytest.skip("the folder of cases is not here")
-    prompt = loaded(CASES / "12" / "think").scorer.describe(ABC)["prompt"]
-    assert prompt.endswith("<think>\n\n</think>\n\nAnswer:")
 
 
 # --------------------------------------------------------------- ends of a turn
@@ -286,8 +279,7 @@ def test_think_choice_from_the_command_line(made: Callable[..., Path], table: Pa
             assert record["prediction"] == max(range(3), key=record["log_probs"].__getitem__)
     found = summary_of("certify", *asked, "--sigma", 0.25, "--n", 10, "--n0", 4, "--out", tmp_path / "b")
     assert found["items"] == 4
-    code, text = call("report", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "report")
-    assert code == 0, text
+    assert load_run(tmp_path / "a").failed == load_run(tmp_path / "b").failed == 0
 
 
 # ------------------------------------------------------- prompts depend on their item alone

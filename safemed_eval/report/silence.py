@@ -19,6 +19,8 @@ def silence(run: LoadedRun) -> Json | None:
         `none` of `n` are no answer; `what` these are, "texts", or "votes" of noisy copies; the first few of the
         `texts`, shortened, none where they are not kept; and whether `options` of the command decide how it is asked.
     """
+    if run.sequential:
+        return None  # it counts the gold answer alone
     rows = run.frame if run.kind == "certify" else run.under("clean")
     heard = rows if rows.empty else rows[rows["error"].isna()]
     none, n, what = _of_votes(heard) if "votes" in heard else _of_texts(heard)
@@ -46,7 +48,7 @@ def silence_sentences(found: Json | None) -> Iterator[str]:
 
 
 def _of_votes(heard: pd.DataFrame) -> tuple[int, int, str]:
-    """Both the votes that select a class and those that bound it; a sequential run keeps neither."""
+    """Both the votes that select a class and those that bound it."""
     columns = [heard[name] for name in ("votes0", "votes") if name in heard]
     counts = [votes for column in columns for votes in column if isinstance(votes, list | tuple)]
     return sum(votes[-1] for votes in counts), sum(map(sum, counts)), "votes"
