@@ -66,6 +66,7 @@ def test_an_attack_that_does_nothing_turns_the_gate_red(tmp_path: Path, monkeypa
     assert found.overall[-1].drop < -0.3, "accuracy under attack rose"
 
 
+@pytest.mark.slow
 def test_an_attack_with_half_its_budget_turns_the_gate_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     halved = property(lambda self: Threat(norm=self.norm, eps=self.eps / 2))
     monkeypatch.setattr(BallAttack, "threat", halved)
