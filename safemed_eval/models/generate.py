@@ -218,13 +218,14 @@ class _Stopped:
         self.start = start
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        writer, told, written = self.writer, self.writer.turn.told, input_ids[:, self.start :].tolist()
+        writer, told = self.writer, self.writer.turn.told
         window = max(map(len, (*writer.stops, writer.turn.thought.closing)))  # a token has at least one character
-        ended = (
-            any(stop in told(row[-window:]) for stop in writer.stops) and writer.has_stopped(told(row))
-            for row in written
-        )
-        return torch.tensor(list(ended), device=input_ids.device)
+
+        def ended(row: list[int]) -> bool:
+            latest = told(row[-window:])  # most rows are done with this: the whole text grows with every token
+            return any(stop in latest for stop in writer.stops) and writer.has_stopped(told(row))
+
+        return torch.tensor([ended(row) for row in input_ids[:, self.start :].tolist()], device=input_ids.device)
 
 
 class _Sampler:

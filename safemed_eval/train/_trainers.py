@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +162,13 @@ def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[
         image: Sequence[Any],
         **_: Any,
     ) -> list[float]:
+        ends = frozenset(vlm.turn.ends(vlm.model.generation_config))
         if groups.readout == "generate":
-            texts = [_told(vlm, tokens) for tokens in completion_ids]
+            texts = [_told(vlm, tokens, ends) for tokens in completion_ids]
             return [rewards.correct(*one) for one in zip(texts, question, label, strict=True)]
         asked = zip(completion_ids, question, label, image, strict=True)
         with torch.no_grad(), in_eval_mode(vlm.model):
-            return [_chosen(vlm, *one) for one in asked]
+            return [_chosen(vlm, ends, *one) for one in asked]
 
     def kept(completions: Sequence[Any], **_: Any) -> list[float]:
         return [rewards.kept(_text(one), vlm.template) for one in completions]
@@ -175,19 +176,18 @@ def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[
     return [correct, kept], [groups.correct, groups.kept]
 
 
-def _chosen(vlm: VLM, tokens: Sequence[int], question: Question, label: int, image: Any) -> float:
+def _chosen(vlm: VLM, ends: Set[int], tokens: Sequence[int], question: Question, label: int, image: Any) -> float:
     """1 if the gold letter is the likeliest after what the completion thinks of its image; 0 for a thought cut off."""
-    text = _told(vlm, tokens)
-    ended = bool(tokens) and tokens[-1] in vlm.turn.ends(vlm.model.generation_config)
+    text = _told(vlm, tokens, ends)
+    ended = bool(tokens) and tokens[-1] in ends
     if not ended and (is_open(text) or not (CLOSE in text or OPENING_TAG in text)):
         return 0.0
     canvas = to_canvas(image)[None].to(vlm.device)
     return float(vlm.scores_after(canvas, [question], [text])[0].argmax() == label)
 
 
-def _told(vlm: VLM, tokens: Sequence[int]) -> str:
+def _told(vlm: VLM, tokens: Sequence[int], ends: Set[int]) -> str:
     """What a completion says; TRL's own text of it lacks marks of a thought that are special tokens."""
-    ends = vlm.turn.ends(vlm.model.generation_config)
     return vlm.turn.told([token for token in tokens if token not in ends])
 
 
