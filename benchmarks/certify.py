@@ -28,9 +28,9 @@ from statsmodels.stats.proportion import proportion_confint
 from safemed_eval import stats
 from safemed_eval.core import Item, Question
 from safemed_eval.data import canvas_of
-from safemed_eval.models.processor import picture, pixel_inputs
+from safemed_eval.models.checkpoints.processor import picture, pixel_inputs
+from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.toy import brightness
-from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing

@@ -38,8 +38,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from safemed_eval import attacks
 from safemed_eval.data import canvas_of
 from safemed_eval.models import Asking, load, resolve, tiny
-from safemed_eval.models.shortcuts import PREFIX
-from safemed_eval.models.vlm import VLM
+from safemed_eval.models.checkpoints.shortcuts import PREFIX
+from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing

@@ -25,13 +25,13 @@ import torch
 from _common import machine, phantom, ratio
 from transformers.utils import logging
 
-from safemed_eval.certify import Certification
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas
 from safemed_eval.models import Asking, resolve
 from safemed_eval.models.loading import Loading
-from safemed_eval.runs.crew import AHEAD, crew
-from safemed_eval.runs.units import PART, Certificates
+from safemed_eval.runs.ray.crew import AHEAD, crew
+from safemed_eval.runs.work.certify import Certification
+from safemed_eval.runs.work.units import PART, Certificates
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.seeds import seed_of
 from safemed_eval.smoothing import Budget, Sequential, Smoothing

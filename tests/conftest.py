@@ -23,7 +23,7 @@ from PIL import Image
 
 from safemed_eval.core import Question
 from safemed_eval.models import load, resolve, tiny
-from safemed_eval.models.checkpoint import upstream_fault
+from safemed_eval.models.checkpoints.load import upstream_fault
 from safemed_eval.models.waist import Waist
 
 os.environ.pop("COLUMNS", None)  # of whoever runs the tests: tables are as wide as in a file

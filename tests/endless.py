@@ -5,8 +5,8 @@ from __future__ import annotations
 from threading import Event
 from typing import Any
 
-from safemed_eval.data import _look
-from safemed_eval.data._images import Place
+from safemed_eval.data.audit import look as _look
+from safemed_eval.data.images.files import Place
 
 
 def look(place: Place) -> Any:

@@ -15,11 +15,11 @@ ROOT = Path(safemed_eval.__file__).parent
 
 FLOORS = {
     0: ("errors", "version"),
-    1: ("core", "seeds", "stats", "rounding", "grammar", "faults", "files", "scale"),
+    1: ("core", "seeds", "stats", "rounding", "grammar", "faults", "files", "scale", "plugins"),
     2: ("threat", "paired"),
     3: ("attacks", "smoothing", "models", "data"),
-    4: ("evaluate", "certify", "falsify", "plan", "train"),
-    5: ("runs",),
+    4: ("runs",),
+    5: ("train",),
     6: ("report",),
     7: ("cli",),
     8: ("__main__", "__init__"),

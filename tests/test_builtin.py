@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from safemed_eval import attacks, data
 from safemed_eval.cli import app
-from safemed_eval.evaluate import Evaluation
 from safemed_eval.models import Asking, load, load_to_train, resolve
 from safemed_eval.models.check import check
-from safemed_eval.models.prompts import TEMPLATES
+from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs import read_records
+from safemed_eval.runs.work.evaluate import Evaluation
 
 NAMES = ("sft", "at-grpo")
 DATA = data.load("phantom:images=32")

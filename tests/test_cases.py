@@ -13,7 +13,7 @@ from test_cli import call, summary_of
 
 from safemed_eval import data
 from safemed_eval.core import Question
-from safemed_eval.data._images import decode
+from safemed_eval.data.images.files import decode
 from safemed_eval.models import Asking, load, resolve
 from safemed_eval.runs import read_records
 

@@ -18,7 +18,6 @@ from test_cli import call
 import safemed_eval
 from safemed_eval import paired
 from safemed_eval.errors import RunError
-from safemed_eval.report._aligned import AVERAGE_RADIUS, Pair
 from safemed_eval.report.compare import (
     Comparison,
     Rules,
@@ -26,6 +25,7 @@ from safemed_eval.report.compare import (
     judge,
     overall_verdict,
 )
+from safemed_eval.report.compare.aligned import AVERAGE_RADIUS, Pair
 from safemed_eval.smoothing import Smoothing
 
 N = 200

@@ -16,10 +16,10 @@ from PIL import Image
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models import Asking, check, load, resolve
-from safemed_eval.models.processor import official_inputs, pixel_inputs
-from safemed_eval.models.prompts import TEMPLATES
-from safemed_eval.models.shortcuts import LAST_LAYER, PACKED, PREFIX, SHORTCUTS
-from safemed_eval.models.vlm import VLM
+from safemed_eval.models.checkpoints.processor import official_inputs, pixel_inputs
+from safemed_eval.models.checkpoints.prompts import TEMPLATES
+from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, PREFIX, SHORTCUTS
+from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.waist import Waist
 
 pytestmark = pytest.mark.parametrize("family", FAMILIES)

@@ -19,11 +19,11 @@ from test_pipeline import CHOSEN, CPU, evaluation, items, without_seconds
 from torture.models import Quarters
 
 from safemed_eval import stats
-from safemed_eval.certify import Counted
 from safemed_eval.core import Item, Question
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import summarize
-from safemed_eval.runs.units import Certificates, Part
+from safemed_eval.runs.work.certify import Counted
+from safemed_eval.runs.work.units import Certificates, Part
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import (
     Falsification,

@@ -15,7 +15,7 @@ from PIL import Image
 
 from safemed_eval import data
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item
-from safemed_eval.data.medr1 import split_problem
+from safemed_eval.data.sources.medr1 import split_problem
 from safemed_eval.errors import DataError, SpecError
 
 Find = Callable[[str], Path]

@@ -11,7 +11,7 @@ from synthetic import SEQUENTIAL, certified, evaluated, failed, sequenced, write
 from test_cli import call
 
 from safemed_eval.core import GRADIENT_REPEATS, REPEATS
-from safemed_eval.report.degenerate import degenerate
+from safemed_eval.report.findings.degenerate import degenerate
 from safemed_eval.report.load import load
 from safemed_eval.report.page import write_page
 

@@ -25,7 +25,7 @@ from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, ModelOutputError, UserError
 from safemed_eval.models.check import check
 from safemed_eval.models.denoiser import ResidualDenoiser, Shape, load_denoiser, save_denoiser
-from safemed_eval.models.denoiser_source import resolve_denoiser
+from safemed_eval.models.files.denoiser_source import resolve_denoiser
 from safemed_eval.models.toy import Brightness, Linear
 from safemed_eval.models.waist import Denoise, Waist
 from safemed_eval.report import summarize

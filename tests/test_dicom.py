@@ -25,8 +25,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from safemed_eval.data import _dicom
-from safemed_eval.data._images import decode
+from safemed_eval.data.images import dicom as _dicom
+from safemed_eval.data.images.files import decode
 from safemed_eval.errors import DataError
 
 SIDE = 12

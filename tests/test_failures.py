@@ -20,8 +20,8 @@ from safemed_eval.report import summarize
 from safemed_eval.report.breakdown import breakdown
 from safemed_eval.report.figures._attacks import is_search
 from safemed_eval.report.figures.heatmap import _strongest
+from safemed_eval.report.findings.checklist import checklist
 from safemed_eval.report.load import load
-from safemed_eval.report.sanity import checklist
 from safemed_eval.report.tables import tables_of
 
 PGD = ATTACKS[2]

@@ -20,12 +20,12 @@ from test_cli import TOY, call
 from safemed_eval import data, stats
 from safemed_eval.core import Certificate, Question
 from safemed_eval.errors import RunError
-from safemed_eval.falsify import Falsifier
 from safemed_eval.models.toy import Brightness, Linear
 from safemed_eval.models.waist import Waist
-from safemed_eval.report.falsified import falsified_of
+from safemed_eval.report.findings.falsified import falsified_of
 from safemed_eval.report.load import load
 from safemed_eval.report.page import write_page
+from safemed_eval.runs.work.falsify import Falsifier
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Falsification, Smoothing, noise
 from safemed_eval.smoothing import certify as certification

@@ -24,12 +24,12 @@ from torture.models import Quarters
 
 import safemed_eval
 from safemed_eval import attacks, faults
-from safemed_eval.certify import Certification
 from safemed_eval.core import Question
 from safemed_eval.errors import RunError
 from safemed_eval.files import write_whole
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs import read_records
+from safemed_eval.runs.work.certify import Certification
 from safemed_eval.smoothing import Budget, Sequential, Smoothing, Voting
 from safemed_eval.train import _loop
 

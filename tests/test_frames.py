@@ -14,7 +14,7 @@ from test_cli import call
 
 from safemed_eval import data
 from safemed_eval.data._dataset import count_notes
-from safemed_eval.data._images import decode
+from safemed_eval.data.images.files import decode
 from safemed_eval.errors import DataError
 
 SHADES = [0, 40, 80, 120, 160]

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from safemed_eval import attacks, data, grammar
 from safemed_eval.core import Question
-from safemed_eval.data.medr1 import split_problem
+from safemed_eval.data.sources.medr1 import split_problem
 from safemed_eval.errors import DataError, RunError, SpecError, UserError
 from safemed_eval.models.answers import conclusion, parse, rationale, retell
-from safemed_eval.models.prompts import read_template
-from safemed_eval.report._page_data import studies_of
-from safemed_eval.report._page_items import Items, details, outcomes
+from safemed_eval.models.checkpoints.prompts import read_template
 from safemed_eval.report.load import load
+from safemed_eval.report.page.data import studies_of
+from safemed_eval.report.page.items import Items, details, outcomes
 from safemed_eval.report.tables import tables_of
 from safemed_eval.smoothing import Smoothing, Voting
 from safemed_eval.train import Lora

@@ -17,8 +17,8 @@ from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models import Asking, load, resolve
-from safemed_eval.models.generate import _Sampler
-from safemed_eval.models.prompts import TEMPLATES, read_template
+from safemed_eval.models.checkpoints.generate import _Sampler
+from safemed_eval.models.checkpoints.prompts import TEMPLATES, read_template
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs import read_records
 from safemed_eval.seeds import generator

@@ -16,10 +16,10 @@ import pydicom
 import pytest
 from PIL import Image
 
-from safemed_eval.data import _guarded
-from safemed_eval.data._dicom import DICOM_TAGS
-from safemed_eval.data._images import Place, decode, fit
-from safemed_eval.data._picture import MAX_PIXELS
+from safemed_eval.data.images import guarded as _guarded
+from safemed_eval.data.images.dicom import DICOM_TAGS
+from safemed_eval.data.images.files import Place, decode, fit
+from safemed_eval.data.images.picture import MAX_PIXELS
 from safemed_eval.errors import DataError, RunError
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -121,7 +121,7 @@ def test_what_the_system_does_not_let_read_is_not_said_to_be_damaged(tmp_path: P
 
 def test_images_above_the_limit_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
-    monkeypatch.setattr("safemed_eval.data._picture.MAX_PIXELS", 100)
+    monkeypatch.setattr("safemed_eval.data.images.picture.MAX_PIXELS", 100)
     with pytest.raises(DataError, match="decompression bomb"):
         decode(saved(tmp_path, Image.fromarray(RGB), "a.png"))
 
@@ -150,14 +150,14 @@ def test_dicom_fields_that_are_not_finite_are_refused(field: str, value: str, tm
 
 
 def test_files_above_the_limit_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("safemed_eval.data._images.MAX_BYTES", 100)
+    monkeypatch.setattr("safemed_eval.data.images.files.MAX_BYTES", 100)
     with pytest.raises(DataError, match="over the limit of 100"):
         decode(saved(tmp_path, Image.fromarray(RGB), "a.png"))
 
 
 # ---------------------------------------------------------- in other processes
 
-LOOK = "safemed_eval.data._look:look"
+LOOK = "safemed_eval.data.audit.look:look"
 
 
 def test_an_image_that_takes_too_long_is_named_and_the_others_are_read(

@@ -152,7 +152,7 @@ def test_html(runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(page, "_plotly", lambda: "var Plotly = {};")
     write_page(load_all(runs), tmp_path / "p.html", title=EVERY)
     found = seen((tmp_path / "p.html").read_text(encoding="utf-8"))
-    template = (Path(page.__file__).parent / "_page/page.html").read_text(encoding="utf-8")
+    template = (Path(page.__file__).parent / "assets/page.html").read_text(encoding="utf-8")
     assert set(found.tags) <= set(re.findall(r"<([a-z][a-z0-9]*)", template))
     assert found.tags["script"] == 5 and found.tags["style"] == 1 and not found.tags["img"]
     known = {*re.findall(r"[\s\"]([a-z-]+)(?==|>)", template), *re.findall(r"\s([a-z-]+)=", template)}

@@ -14,14 +14,14 @@ from test_pipeline import CANVAS, CPU, Colors, evaluation, items
 from toys import ABCD, WritingNet, generators, middle_canvases
 
 from safemed_eval import attacks
-from safemed_eval.certify import Certification
 from safemed_eval.cli import _show
 from safemed_eval.core import CIRCULAR
-from safemed_eval.falsify import Falsifier
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
-from safemed_eval.runs import units
 from safemed_eval.runs.meter import Meter, passes_of
+from safemed_eval.runs.work import units
+from safemed_eval.runs.work.certify import Certification
+from safemed_eval.runs.work.falsify import Falsifier
 from safemed_eval.smoothing import Falsification, Sequential, Smoothing, Voting
 
 

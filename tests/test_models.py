@@ -22,16 +22,17 @@ from test_cli import call
 
 from safemed_eval.core import PRECISION, Question
 from safemed_eval.errors import CheckpointError, DataError, ModelOutputError, SpecError, UserError
-from safemed_eval.models import Asking, letters, load, load_to_train, resolve, tiny, vlm
+from safemed_eval.models import Asking, load, load_to_train, resolve, tiny
 from safemed_eval.models import check as check_module
-from safemed_eval.models import checkpoint as checkpoint_module
 from safemed_eval.models.check import check, refuse_failures
+from safemed_eval.models.checkpoints import letters, vlm
+from safemed_eval.models.checkpoints import load as checkpoint_module
+from safemed_eval.models.checkpoints.letters import letter_tokens
+from safemed_eval.models.checkpoints.processor import official_inputs
+from safemed_eval.models.checkpoints.prompts import TEMPLATES, Template, render
+from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, _within_images
+from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.finite import refuse_not_finite
-from safemed_eval.models.letters import letter_tokens
-from safemed_eval.models.processor import official_inputs
-from safemed_eval.models.prompts import TEMPLATES, Template, render
-from safemed_eval.models.shortcuts import LAST_LAYER, PACKED, _within_images
-from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
 
 ABCD = Question(text="Which?", options=("a", "b", "c", "d"))
@@ -674,7 +675,7 @@ def test_a_processor_that_is_fed_wrongly_is_found(
     waist: Callable[[str], Waist], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The classic mistake: [0, 1] pixels into a processor that rescales from [0, 255]."""
-    from safemed_eval.models import processor as canvas
+    from safemed_eval.models.checkpoints import processor as canvas
 
     right = canvas.pixel_inputs
     monkeypatch.setattr(canvas, "pixel_inputs", lambda processor, x, call: right(processor, x / 255, call))

@@ -12,7 +12,7 @@ from safemed_eval import attacks, data, models
 from safemed_eval.cli import app
 from safemed_eval.cli._options import DataOptions
 from safemed_eval.errors import DataError, SpecError, canonical
-from safemed_eval.models.prompts import TEMPLATES, read_template
+from safemed_eval.models.checkpoints.prompts import TEMPLATES, read_template
 
 
 def test_one_match_is_taken_and_two_are_not() -> None:

@@ -25,8 +25,8 @@ from safemed_eval.core import Item, Question
 from safemed_eval.errors import RunError
 from safemed_eval.report import summarize
 from safemed_eval.report.figures._attacks import chosen
+from safemed_eval.report.findings.order import letters
 from safemed_eval.report.load import load
-from safemed_eval.report.order import letters
 from safemed_eval.runs import read_meta, read_records
 from safemed_eval.seeds import seed_of
 

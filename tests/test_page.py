@@ -18,11 +18,12 @@ from test_reasoning import run_of as written_run
 
 from safemed_eval import attacks
 from safemed_eval.core import Item, Question
-from safemed_eval.report import _page_items, page
+from safemed_eval.report import page
 from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.load import LoadedRun, load, load_all
+from safemed_eval.report.page import items as _page_items
 from safemed_eval.report.page import write_page
 from safemed_eval.rounding import floor_to
 from safemed_eval.runs.images import Keeper

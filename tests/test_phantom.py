@@ -80,8 +80,8 @@ def test_lesions_show() -> None:
     """The picture differs from the same one without its lesion, more for a higher grade."""
     from dataclasses import replace
 
-    from safemed_eval.data._drawing import draw
-    from safemed_eval.data.phantom import Phantom, case_of
+    from safemed_eval.data.sources._drawing import draw
+    from safemed_eval.data.sources.phantom import Phantom, case_of
 
     for index in range(32, 128):
         case = case_of(Phantom(), index)

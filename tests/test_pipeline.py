@@ -15,14 +15,14 @@ from conftest import draw_table
 from synthetic import certified, evaluated, failed, write_run
 
 from safemed_eval import attacks, data, faults
-from safemed_eval.certify import Certification
 from safemed_eval.core import Item, Question
-from safemed_eval.evaluate import Evaluation
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import summarize
 from safemed_eval.report.curves import MOST_POINTS, curve_of
 from safemed_eval.report.load import load
+from safemed_eval.runs.work.certify import Certification
+from safemed_eval.runs.work.evaluate import Evaluation
 from safemed_eval.smoothing import Smoothing
 
 CANVAS = data.Canvas(size=(24, 24))

@@ -20,7 +20,7 @@ from safemed_eval.cli import _show, app
 from safemed_eval.core import Question
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
-from safemed_eval.plan import BUDGET_S, Cost, Pilot, Rate
+from safemed_eval.runs.plan import BUDGET_S, Cost, Pilot, Rate
 from safemed_eval.smoothing import Sequential, Smoothing
 
 CANVAS = data.Canvas(size=(24, 24))

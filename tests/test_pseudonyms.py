@@ -15,8 +15,8 @@ from bad.images import dicom
 from PIL import Image
 
 from safemed_eval.report import figures
+from safemed_eval.report.findings.reasoning import reasoning
 from safemed_eval.report.load import load
-from safemed_eval.report.reasoning import reasoning
 from safemed_eval.runs import read_records
 from safemed_eval.runs.pseudonyms import WITHHELD, Pseudonyms
 

@@ -14,7 +14,7 @@ import tifffile
 from bad.images import chunk
 from PIL import Image
 
-from safemed_eval.data._images import decode
+from safemed_eval.data.images.files import decode
 from safemed_eval.errors import DataError
 
 HIGH, WIDE = 6, 7

@@ -10,7 +10,7 @@ import torch
 
 from safemed_eval import data
 from safemed_eval.data import Canvas, Reader, canvas_of
-from safemed_eval.data import _reader as module
+from safemed_eval.data.images import reader as module
 from safemed_eval.errors import DataError
 
 

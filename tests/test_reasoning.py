@@ -13,8 +13,15 @@ from test_cli import call
 
 from safemed_eval.core import Question
 from safemed_eval.models.answers import parse
+from safemed_eval.report.findings.reasoning import (
+    NOT_MEASURED,
+    distance,
+    reasoning,
+    reasoning_sentences,
+    shown,
+    shown_change,
+)
 from safemed_eval.report.load import load
-from safemed_eval.report.reasoning import NOT_MEASURED, distance, reasoning, reasoning_sentences, shown, shown_change
 from safemed_eval.report.tables import tables_of
 from safemed_eval.stats import clustered_proportion
 

@@ -16,8 +16,8 @@ from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.faults import BROKEN_GRADIENT
 from safemed_eval.models.toy import Linear
+from safemed_eval.report.findings.checklist import checklist
 from safemed_eval.report.load import load
-from safemed_eval.report.sanity import checklist
 
 PGD, FGSM, NOISE = "pgd:eps=4/255,steps=10", "fgsm:eps=4/255", "noise:eps=4/255"
 TRANSFER = "transfer:eps=4/255,from=other,steps=10"

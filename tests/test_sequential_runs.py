@@ -17,17 +17,17 @@ from test_figures import drawn, titles, words_of
 from test_page import Open, Write, browser, open_page, swift
 
 from safemed_eval import data
-from safemed_eval.certify import Certification
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
-from safemed_eval.report._aligned import AVERAGE_RADIUS
 from safemed_eval.report.breakdown import breakdown
 from safemed_eval.report.compare import compare
+from safemed_eval.report.compare.aligned import AVERAGE_RADIUS
 from safemed_eval.report.curves import curve_of
-from safemed_eval.report.falsified import falsified_of
+from safemed_eval.report.findings.falsified import falsified_of
 from safemed_eval.report.load import LoadedRun, load, load_all
 from safemed_eval.report.tables import cohen, tables_of
+from safemed_eval.runs.work.certify import Certification
 from safemed_eval.smoothing import Falsification, Ladder, Sequential, unpack
 
 __all__ = ["browser", "open_page", "shared", "swift"]  # fixtures

@@ -17,10 +17,10 @@ from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models import Asking, load, resolve, tiny
 from safemed_eval.models.check import check
+from safemed_eval.models.checkpoints.proof import FACTOR, limit
+from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, PREFIX
+from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.precision import in_float32, is_half
-from safemed_eval.models.proof import FACTOR, limit
-from safemed_eval.models.shortcuts import LAST_LAYER, PACKED, PREFIX
-from safemed_eval.models.vlm import VLM
 from safemed_eval.models.waist import Waist
 
 SHORT = Question(text="Which?", options=("CT", "MRI"))
@@ -121,7 +121,7 @@ def test_a_family_that_transformers_broke_is_refused_by_name(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = str(checkpoint("llama4"))
-    seen = importlib.import_module("safemed_eval.models.checkpoint").transformers
+    seen = importlib.import_module("safemed_eval.models.checkpoints.load").transformers
     monkeypatch.setattr(seen, "__version__", "5.24.0")
     with pytest.raises(CheckpointError, match=r"transformers 5\.24\.0 breaks llama4: .*; install another version"):
         load(resolve(folder), device="cpu")

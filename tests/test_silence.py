@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from safemed_eval.cli import app
 from safemed_eval.core import Question
+from safemed_eval.report.findings.silence import silence, silence_sentences
 from safemed_eval.report.load import load
 from safemed_eval.report.page import write_page
-from safemed_eval.report.silence import silence, silence_sentences
 
 MARK = "\x1b[31m<b>[bold]I cannot"
 

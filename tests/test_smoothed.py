@@ -16,7 +16,6 @@ from test_cli import call
 from test_pipeline import CANVAS, CPU, Colors, evaluation, items, without_seconds
 
 from safemed_eval import attacks
-from safemed_eval.attacks._eot import SmoothedClassify
 from safemed_eval.core import Question
 from safemed_eval.data import canvas_of
 from safemed_eval.errors import RunError
@@ -27,6 +26,7 @@ from safemed_eval.report.load import load
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.noise import noisy_copies
+from safemed_eval.smoothing.scores import SmoothedClassify
 
 AB = Question(text="Which?", options=("A", "B"))
 ABC = Question(text="Which?", options=("A", "B", "C"))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models import load, load_to_train, resolve
-from safemed_eval.models.checkpoint import _model
+from safemed_eval.models.checkpoints.load import _model
 
 ABCD = Question(text="Which?", options=("a", "b", "c", "d"))
 CPU = torch.device("cpu")

@@ -17,9 +17,9 @@ from safemed_eval.attacks._suite import NO_TARGET, targets_by_rank
 from safemed_eval.errors import SpecError
 from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
-from safemed_eval.report._page_data import slices_of
+from safemed_eval.report.findings.checklist import checklist
 from safemed_eval.report.load import load
-from safemed_eval.report.sanity import checklist
+from safemed_eval.report.page.data import slices_of
 
 MEASURED = Path(__file__).parents[1] / "reports" / "suite" / "evaluate-sft"
 

@@ -18,9 +18,9 @@ from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.models import Asking, load, load_to_train, resolve, tiny
 from safemed_eval.models.check import check
-from safemed_eval.models.generate import Thinker, _Sampler
-from safemed_eval.models.prompts import CLOCK, TEMPLATES, render
-from safemed_eval.models.thoughts import canonical
+from safemed_eval.models.checkpoints.generate import Thinker, _Sampler
+from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, render
+from safemed_eval.models.checkpoints.thoughts import canonical
 from safemed_eval.models.waist import Waist
 from safemed_eval.report.load import load as load_run
 from safemed_eval.runs import read_records

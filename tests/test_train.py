@@ -25,7 +25,7 @@ from safemed_eval.cli import app
 from safemed_eval.cli._fitting import complete
 from safemed_eval.core import Question
 from safemed_eval.errors import UserError
-from safemed_eval.models.prompts import TEMPLATES
+from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers, rewards
 from safemed_eval.train._rows import Rows, to_canvas
 from safemed_eval.train.adversary import Adversary

@@ -27,16 +27,18 @@ from test_pseudonyms import command as asked_of
 from test_pseudonyms import hospital, leaks, run
 from torture.kills import PATIENCE_S, wait_until
 
-from safemed_eval import attacks, certify, data, evaluate
+from safemed_eval import attacks, data
 from safemed_eval.cli import app
 from safemed_eval.core import CIRCULAR, Item
 from safemed_eval.errors import CheckpointError, RunError, UserError
 from safemed_eval.models import Asking, resolve
 from safemed_eval.models.loading import Loading
-from safemed_eval.runs import cluster, read_records, units
-from safemed_eval.runs._actor import Actor
-from safemed_eval.runs.crew import HOPELESS, TRIES, Crew, _cause, crew
+from safemed_eval.runs import read_records
 from safemed_eval.runs.pseudonyms import WITHHELD
+from safemed_eval.runs.ray import cluster
+from safemed_eval.runs.ray.actor import Actor
+from safemed_eval.runs.ray.crew import HOPELESS, TRIES, Crew, _cause, crew
+from safemed_eval.runs.work import certify, evaluate, units
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.smoothing import Smoothing
 from safemed_eval.smoothing.noise import CHUNK, noisy_copies

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from safemed_eval.report._aligned import AVERAGE_RADIUS
 from safemed_eval.report.compare import EXIT, Rules, judge, overall_verdict
+from safemed_eval.report.compare.aligned import AVERAGE_RADIUS
 from safemed_eval.stats import clustered_proportion
 
 Floats = npt.NDArray[np.float64]

@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
-from safemed_eval.data import phantom
+from safemed_eval.data.sources import phantom
 from safemed_eval.models import tiny
-from safemed_eval.models.checkpoint import patches_as_products
-from safemed_eval.models.prompts import TEMPLATES, render
+from safemed_eval.models.checkpoints.load import patches_as_products
+from safemed_eval.models.checkpoints.prompts import TEMPLATES, render
 from safemed_eval.train._rows import completion
 
 WORDS = sorted(

@@ -12,7 +12,7 @@ from safemed_eval import models
 from safemed_eval.cli._options import FileOptions, LoadOptions, ModelOptions
 from safemed_eval.cli._show import status, visible
 from safemed_eval.errors import SpecError
-from safemed_eval.models.prompts import Template, read_template
+from safemed_eval.models.checkpoints.prompts import Template, read_template
 
 if TYPE_CHECKING:
     from safemed_eval.models.waist import Waist

@@ -17,7 +17,7 @@ import typer
 
 from safemed_eval.data import Fit, spelled
 from safemed_eval.errors import SpecError
-from safemed_eval.models.prompts import Readout
+from safemed_eval.models.checkpoints.prompts import Readout
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 MAX_BATCH = 65536

@@ -25,10 +25,10 @@ from safemed_eval.core import Item, Need, Question, Record
 from safemed_eval.data import Canvas, DataSet
 from safemed_eval.errors import RunError, SpecError
 from safemed_eval.runs import Run, count_records, default_out, refuse_other_spec, session
-from safemed_eval.runs.cluster import refuse_without_ray
-from safemed_eval.runs.crew import crew
 from safemed_eval.runs.meter import Meter
 from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
+from safemed_eval.runs.ray.cluster import refuse_without_ray
+from safemed_eval.runs.ray.crew import crew
 
 if TYPE_CHECKING:
     from safemed_eval.models.loading import Loading

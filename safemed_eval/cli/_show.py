@@ -171,9 +171,9 @@ def listed(bad: Sequence[str], most: int) -> str:
 def show_run(folder: Path, *, json: bool, radii: Mapping[str, float] | None = None) -> Summary:
     """The summary of a run folder as tables, or as JSON; and the summary itself. On stderr where it hardly answered."""
     from safemed_eval.report.breakdown import breakdown
+    from safemed_eval.report.findings.reasoning import reasoning, reasoning_sentences
+    from safemed_eval.report.findings.silence import silence_sentences
     from safemed_eval.report.load import load
-    from safemed_eval.report.reasoning import reasoning, reasoning_sentences
-    from safemed_eval.report.silence import silence_sentences
 
     run = load(folder)
     summary, written = breakdown(run, radii), reasoning(run)
@@ -285,7 +285,7 @@ def _footer(summary: Summary) -> Iterator[str]:
 
 def _attack_footer(summary: Summary) -> Iterator[str]:
     from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
-    from safemed_eval.report.order import order_sentences
+    from safemed_eval.report.findings.order import order_sentences
 
     clusters = summary.overall["clean"]["clusters"]
     yield (
@@ -329,7 +329,7 @@ def _checklist(checks: Sequence[Mapping[str, str]]) -> Iterator[str]:
 
 
 def _certify_footer(summary: Summary) -> Iterator[str]:
-    from safemed_eval.report._sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence
+    from safemed_eval.report.findings.sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence
 
     ceiling, grey = summary.notes["ceiling"], summary.notes["grey_levels_per_radius"]
     draws, ended = summary.notes["draws"], summary.notes["ended_wrong"]

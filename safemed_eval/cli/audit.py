@@ -19,6 +19,7 @@ from safemed_eval.cli._cues import show_cues
 from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, progress, say
 from safemed_eval.core import UNKNOWN
 from safemed_eval.data import NEAR, Audit, Counts, DataSet, SharedImage, SharedPatient, Side
+from safemed_eval.data.audit.sets import audit as audit_sets
 from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.files import write_whole
 from safemed_eval.rounding import percent
@@ -92,7 +93,7 @@ def audit(
         with progress("reading images", transient=True) as tick:
             looks = datasets.look_at_all((*train.items, *test.items), tick, likeness=near)
     with progress("comparing", transient=True) as tick:
-        found = datasets.audit(train, test, looks, near=near, progress=tick)
+        found = audit_sets(train, test, looks, near=near, progress=tick)
     if names:
         found, a, b = names.audit(found), names.data(a), names.data(b)
     verdict = "shared" if found.leaks else "clean" if found.whole or paths_only else "not all compared"

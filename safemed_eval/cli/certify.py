@@ -18,8 +18,8 @@ from safemed_eval.errors import SpecError
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.certify import Certification
     from safemed_eval.data import Canvas
+    from safemed_eval.runs.work.certify import Certification
     from safemed_eval.runs.workers import Loaded
     from safemed_eval.smoothing import Budget, Falsification
 
@@ -83,10 +83,10 @@ def certify(
     label = f"sigma{budget.sigma:g}" + ("-sequential" if sequential else "")
     prepared = prepare("certify", model, data, run, asked, label=label)
     if not prepared.complete:
-        from safemed_eval.falsify import NEEDS
         from safemed_eval.runs.images import keep_refuting
         from safemed_eval.runs.meter import Meter
-        from safemed_eval.runs.units import Certificates
+        from safemed_eval.runs.work.falsify import NEEDS
+        from safemed_eval.runs.work.units import Certificates
 
         make = partial(
             _certification,
@@ -132,9 +132,9 @@ def _certification(
     stop_when_wrong: bool,
 ) -> Certification:
     """The work, in whichever process the model has been loaded."""
-    from safemed_eval.certify import Certification
-    from safemed_eval.falsify import Falsifier
     from safemed_eval.models.batch import batch_of
+    from safemed_eval.runs.work.certify import Certification
+    from safemed_eval.runs.work.falsify import Falsifier
 
     waist, falsifier = loaded.model, None
     default = _CPU_BATCH if waist.device.type == "cpu" else _BATCH

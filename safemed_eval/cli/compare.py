@@ -54,7 +54,8 @@ def compare(
     Items are paired by id and clustered by patient or image. Both runs must have been asked for the same, but for
     --across-prompts.
     """
-    from safemed_eval.report import compare, gate
+    from safemed_eval.report import compare
+    from safemed_eval.report.compare import output as gate
 
     try:
         rules = compare.Rules(level=level, min_drop=min_drop / 100, margin=margin / 100)
@@ -75,7 +76,7 @@ def compare(
 
 
 def _show(found: Comparison) -> None:
-    from safemed_eval.report import gate
+    from safemed_eval.report.compare import output as gate
 
     tables = {"all items": [(row["measure"], row) for row in gate.rows(found.overall, found.rules)]}
     changes, rest = gate.folded(found)

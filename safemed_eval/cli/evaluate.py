@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from safemed_eval.data import Canvas
-    from safemed_eval.evaluate import Evaluation
+    from safemed_eval.runs.work.evaluate import Evaluation
     from safemed_eval.runs.workers import Loaded
     from safemed_eval.smoothing import Voting
 
@@ -106,10 +106,11 @@ def evaluate(
     if keep_images and prepared.names:
         typer.echo("--keep-images: images are kept as they are; report --no-images leaves them out", err=True)
     if not prepared.complete:
-        from safemed_eval.evaluate import group_size
-        from safemed_eval.runs import read_records, units
+        from safemed_eval.runs import read_records
         from safemed_eval.runs.images import Keeper
         from safemed_eval.runs.meter import Meter, passes_of
+        from safemed_eval.runs.work import units
+        from safemed_eval.runs.work.evaluate import group_size
 
         items, gradients = prepared.data.items, "gradients" in needs
         keeper = Keeper(prepared.place, items, keep_images, quantized=quantize, called=prepared.called)
@@ -155,8 +156,8 @@ def _evaluation(
     **settings: Any,
 ) -> Evaluation:
     """The work, in whichever process the model has been loaded."""
-    from safemed_eval.evaluate import Evaluation
     from safemed_eval.models.batch import batch_of
+    from safemed_eval.runs.work.evaluate import Evaluation
 
     def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor, wrong: bool) -> None:
         if wants(item, condition, wrong):

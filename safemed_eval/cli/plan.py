@@ -17,7 +17,7 @@ from safemed_eval.cli._show import as_json, print_table, progress, say
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
-    from safemed_eval.plan import Cost
+    from safemed_eval.runs.plan import Cost
 
 EXAMPLE = "Example: safemed-eval plan --model ckpt --data omnimedvqa:DIR --sigma 0.25 --attack pgd:eps=4/255"
 _BATCH, _CPU_BATCH = 64, 16
@@ -74,7 +74,7 @@ def plan(
     few = load_usable(loaded, replace(data, per_group=None, limit=min(pilot, items), skip_bad=True), seed).items
     waist = load_model(source, model, seed)
     from safemed_eval.models.check import refuse_lacking
-    from safemed_eval.plan import Pilot
+    from safemed_eval.runs.plan import Pilot
 
     refuse_lacking(waist, attacks.needs_of(chosen), source.name)
 

@@ -28,7 +28,7 @@ from safemed_eval.cli._show import progress, status
 from safemed_eval.cli._training import AdversaryOptions, GroupOptions, TrainOptions, recipe_of
 from safemed_eval.cli.denoiser import EXAMPLE, denoiser
 from safemed_eval.errors import DataError, SpecError
-from safemed_eval.models.source import SEEN_BY_NAME
+from safemed_eval.models.files.source import SEEN_BY_NAME
 from safemed_eval.train import Method, Recipe
 from safemed_eval.train.log import WORK
 from safemed_eval.version import __version__

@@ -1,4 +1,4 @@
-"""Data sets: each module here that has a `load` or a `make` function is one kind of `--data`.
+"""Data sets: each module of `sources` that has a `load` or a `make` function is one kind of `--data`.
 
     >>> data = load("phantom")             # or "omnimedvqa:/data/OmniMedVQA"
     >>> data = select(data, per_group=3, seed=0)
@@ -13,17 +13,18 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-from safemed_eval.data._audit import Audit, Counts, SharedImage, SharedPatient, Side, audit
-from safemed_eval.data._cues import Cue, cues
+from safemed_eval.data import sources
 from safemed_eval.data._dataset import DEFAULT_CANVAS, Bad, Canvas, DataSet, Fit, canvas_of, parse_canvas, pixels_of
 from safemed_eval.data._export import export
-from safemed_eval.data._look import look_at_all
-from safemed_eval.data._near import NEAR
 from safemed_eval.data._order import reordered, rotation, shuffled
-from safemed_eval.data._reader import Canvases, Reader
-from safemed_eval.data._seen import Training, overlap, overlap_sentences, write_seen
 from safemed_eval.data._select import select
-from safemed_eval.data._verify import verify
+from safemed_eval.data.audit.cues import Cue, cues
+from safemed_eval.data.audit.look import look_at_all
+from safemed_eval.data.audit.near import NEAR
+from safemed_eval.data.audit.seen import Training, overlap, overlap_sentences, write_seen
+from safemed_eval.data.audit.sets import Audit, Counts, SharedImage, SharedPatient, Side
+from safemed_eval.data.images.reader import Canvases, Reader
+from safemed_eval.data.images.verify import verify
 from safemed_eval.errors import DataError, SpecError, canonical, did_you_mean
 
 __all__ = [
@@ -42,7 +43,6 @@ __all__ = [
     "SharedPatient",
     "Side",
     "Training",
-    "audit",
     "canvas_of",
     "cues",
     "export",
@@ -66,13 +66,13 @@ __all__ = [
 
 def kinds() -> list[str]:
     """The kinds of data that `--data` can name: KIND:PATH, or KIND alone for one that is made, not read."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return sorted(m.name for m in pkgutil.iter_modules(sources.__path__) if not m.name.startswith("_"))
 
 
 def is_made(kind: str) -> bool:
     """Whether this kind has no files: its module has `make(options)` instead of `load(place, root)`."""
     found = canonical(kind, kinds())
-    return found is not None and hasattr(import_module(f"{__name__}.{found}"), "make")
+    return found is not None and hasattr(import_module(f"{sources.__name__}.{found}"), "make")
 
 
 def spelled(spec: str) -> str:
@@ -98,7 +98,7 @@ def load(spec: str, root: Path | None = None) -> DataSet:
         raise SpecError(f"--data {spec}: say what it is, {known}")
     if kind not in kinds():
         raise SpecError(f"--data {spec}: unknown kind '{kind}'; {did_you_mean(kind, kinds())}")
-    module = import_module(f"{__name__}.{kind}")
+    module = import_module(f"{sources.__name__}.{kind}")
     if is_made(kind):
         if root is not None:
             raise SpecError(f"--data-root has no effect on --data {kind}")

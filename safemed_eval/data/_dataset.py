@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from safemed_eval.core import CANVAS_SIZE, Item, item_fields
-from safemed_eval.data._images import Place, decode, fit
-from safemed_eval.data._picture import Pixels
+from safemed_eval.data.images.files import Place, decode, fit
+from safemed_eval.data.images.picture import Pixels
 from safemed_eval.errors import DataError, SpecError, shortened
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from safemed_eval.core import Item
-from safemed_eval.data import _names
 from safemed_eval.data._dataset import DataSet
+from safemed_eval.data.sources import _names
 from safemed_eval.errors import DataError, SpecError, canonical, did_you_mean
 from safemed_eval.seeds import seed_of
 

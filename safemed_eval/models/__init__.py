@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from safemed_eval.models.prompts import Asking
-from safemed_eval.models.source import Source, resolve
+from safemed_eval.models.checkpoints.prompts import Asking
+from safemed_eval.models.files.source import Source, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def load(
 
         scorer = load_factory(source, place)
     else:
-        from safemed_eval.models.checkpoint import load_checkpoint
+        from safemed_eval.models.checkpoints.load import load_checkpoint
 
         asked = source.asked(asking)
         scorer = load_checkpoint(source, place, dtype=dtype, attn=attn, device_map=device_map, asking=asked)
@@ -78,7 +78,7 @@ def load_to_train(
     Returns:
         What is trained, the model or the adapter around it, and the same network behind the waist.
     """
-    from safemed_eval.models.checkpoint import load_trainable
+    from safemed_eval.models.checkpoints.load import load_trainable
     from safemed_eval.models.waist import Waist
 
     place = _device(device)

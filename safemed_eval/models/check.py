@@ -17,8 +17,8 @@ import torch
 from safemed_eval.core import GRADIENT_REPEATS, MODALITIES, PRECISION, REPEATS, Need, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
+from safemed_eval.models.checkpoints.proof import limit
 from safemed_eval.models.precision import is_half
-from safemed_eval.models.proof import limit
 from safemed_eval.models.waist import Waist
 
 Status = Literal["pass", "warn", "fail"]
@@ -123,8 +123,8 @@ def _images(size: tuple[int, int]) -> torch.Tensor:
 
 def _refuse_8_bit_only(model: Waist, images: torch.Tensor, question: Question) -> None:
     """Raise CheckpointError where noise does not pass the image processor."""
-    from safemed_eval.models.processor import official_inputs, picture, pixel_inputs
-    from safemed_eval.models.vlm import VLM
+    from safemed_eval.models.checkpoints.processor import official_inputs, picture, pixel_inputs
+    from safemed_eval.models.checkpoints.vlm import VLM
 
     if not isinstance(model.scorer, VLM):
         return
@@ -161,7 +161,7 @@ def _outputs(
 
 def _askable(model: Waist, questions: Sequence[Question]) -> Sequence[Question]:
     """Those that a checkpoint can be asked. Of a model from Python none: where it fails on one, that item fails."""
-    from safemed_eval.models.vlm import VLM
+    from safemed_eval.models.checkpoints.vlm import VLM
 
     return model.scorer.askable(questions) if isinstance(model.scorer, VLM) else ()
 
@@ -205,7 +205,7 @@ def _leak(model: Waist, images: torch.Tensor, ends: tuple[Question, Question]) -
 @contextmanager
 def _exact(model: Waist) -> Iterator[Waist]:
     """The model computing in float32, where it does not do so anyway. Raises CheckpointError as `in_float32`."""
-    from safemed_eval.models.vlm import VLM
+    from safemed_eval.models.checkpoints.vlm import VLM
 
     if not isinstance(model.scorer, VLM) or not is_half(model.scorer.model):
         yield model
@@ -216,7 +216,7 @@ def _exact(model: Waist) -> Iterator[Waist]:
 
 def _shortcuts(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     """Which shortcuts of the forward are taken, and why others are not."""
-    from safemed_eval.models.vlm import VLM
+    from safemed_eval.models.checkpoints.vlm import VLM
 
     if isinstance(model.scorer, VLM):
         taken = f"taken: {', '.join(model.scorer.shortcuts) or 'none'}"
@@ -226,7 +226,7 @@ def _shortcuts(model: Waist, images: torch.Tensor, question: Question) -> Iterat
 
 def _unthinking(model: Waist) -> Waist:
     """The model without the thought that it has before an answer: two thoughts are no two roundings of one number."""
-    from safemed_eval.models.generate import Thinker
+    from safemed_eval.models.checkpoints.generate import Thinker
 
     return Waist(model.scorer.unthinking, model.device, model.denoiser) if isinstance(model.scorer, Thinker) else model
 
@@ -313,8 +313,8 @@ def _turned(question: Question) -> Question:
 
 
 def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
-    from safemed_eval.models.processor import official_inputs, picture, pixel_inputs
-    from safemed_eval.models.vlm import VLM
+    from safemed_eval.models.checkpoints.processor import official_inputs, picture, pixel_inputs
+    from safemed_eval.models.checkpoints.vlm import VLM
 
     if not isinstance(model.scorer, VLM):
         return
@@ -380,7 +380,7 @@ def _gradient(model: Waist, images: torch.Tensor, question: Question) -> Iterato
 
 def _precision(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     """Gradients of a model in half precision against those of its own copy in float32."""
-    from safemed_eval.models.vlm import VLM
+    from safemed_eval.models.checkpoints.vlm import VLM
 
     if not isinstance(model.scorer, VLM) or not is_half(model.scorer.model):
         return

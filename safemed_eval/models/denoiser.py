@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from safemed_eval.errors import CheckpointError
-from safemed_eval.models._files import one_line, read_json
-from safemed_eval.models.denoiser_source import SETTINGS, WEIGHTS, DenoiserSource
 from safemed_eval.models.factory import call_factory
+from safemed_eval.models.files.contents import one_line, read_json
+from safemed_eval.models.files.denoiser_source import SETTINGS, WEIGHTS, DenoiserSource
 from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.waist import Denoise
 

@@ -11,9 +11,9 @@ import torch
 
 from safemed_eval.errors import CheckpointError, did_you_mean
 from safemed_eval.faults import place_of
-from safemed_eval.models._files import look_here_for_modules
+from safemed_eval.models.files.contents import look_here_for_modules
+from safemed_eval.models.files.source import Source
 from safemed_eval.models.finite import refuse_not_finite
-from safemed_eval.models.source import Source
 
 ANSWERING = ("scores", "vote", "write")
 """Methods that answer a question, each of them alone; see `waist.Scorer`."""

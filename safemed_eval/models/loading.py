@@ -10,8 +10,8 @@ import torch
 from safemed_eval import models
 from safemed_eval.core import Need, Question
 from safemed_eval.models.check import Finding, check, refuse_failures, refuse_lacking
-from safemed_eval.models.prompts import Asking
-from safemed_eval.models.source import Source
+from safemed_eval.models.checkpoints.prompts import Asking
+from safemed_eval.models.files.source import Source
 from safemed_eval.models.waist import Waist
 
 

@@ -14,15 +14,15 @@ import pandas as pd
 
 from safemed_eval import stats
 from safemed_eval.core import CIRCULAR, OFFICIAL
-from safemed_eval.report._duels import should_flip
-from safemed_eval.report._sampling import draws_of, ended_wrong
-from safemed_eval.report._shots import shots
-from safemed_eval.report.degenerate import degenerate
-from safemed_eval.report.falsified import falsified_of
+from safemed_eval.report.findings.attack_pairs import should_flip
+from safemed_eval.report.findings.attack_sizes import shots
+from safemed_eval.report.findings.checklist import checklist
+from safemed_eval.report.findings.degenerate import degenerate
+from safemed_eval.report.findings.falsified import falsified_of
+from safemed_eval.report.findings.order import order_notes
+from safemed_eval.report.findings.sampling import draws_of, ended_wrong
+from safemed_eval.report.findings.silence import silence
 from safemed_eval.report.load import Json, LoadedRun, load, nothing_measured
-from safemed_eval.report.order import order_notes
-from safemed_eval.report.sanity import checklist
-from safemed_eval.report.silence import silence
 from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, Sequential
 
 CANVAS_COST = 0.02

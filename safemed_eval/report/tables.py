@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import pandas as pd
 
 from safemed_eval import grammar
-from safemed_eval.report._sampling import SEQUENTIAL_BOUNDS
 from safemed_eval.report._text import latex, markdown, spreadsheet
 from safemed_eval.report.breakdown import Summary, breakdown
+from safemed_eval.report.findings.reasoning import CHANGES, MEANING, SHARES, reasoning, shown, shown_change
+from safemed_eval.report.findings.sampling import SEQUENTIAL_BOUNDS
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order, radii_of
-from safemed_eval.report.reasoning import CHANGES, MEANING, SHARES, reasoning, shown, shown_change
 from safemed_eval.rounding import (
     FAILED_ITEMS,
     accuracy,

@@ -12,8 +12,8 @@ from PIL import Image
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.models.answers import CLOSING_TAG
-from safemed_eval.models.processor import picture
-from safemed_eval.models.prompts import Template, opens_answer, thinks
+from safemed_eval.models.checkpoints.processor import picture
+from safemed_eval.models.checkpoints.prompts import Template, opens_answer, thinks
 
 Row = dict[str, Any]
 """prompt and completion (one message each), image (PIL, or a float tensor in [0, 255] where noise was added), and of

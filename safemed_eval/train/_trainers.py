@@ -14,8 +14,8 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from safemed_eval.core import Question
 from safemed_eval.models.answers import OPENING_TAG
-from safemed_eval.models.thoughts import CLOSE, is_open
-from safemed_eval.models.vlm import VLM
+from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
+from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.train import rewards
 from safemed_eval.train._recipe import Groups
 from safemed_eval.train._rows import Row, to_canvas

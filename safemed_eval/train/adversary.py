@@ -14,7 +14,7 @@ import torch
 
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.core import Classify
-from safemed_eval.models.processor import picture
+from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator, seed_of
 from safemed_eval.train._recipe import Threats

@@ -6,7 +6,7 @@ import re
 
 from safemed_eval.core import Question
 from safemed_eval.models.answers import CLOSING_TAG, parse
-from safemed_eval.models.prompts import Template, opens_answer, thinks
+from safemed_eval.models.checkpoints.prompts import Template, opens_answer, thinks
 
 _THOUGHT = r"<think>(?:(?!</?think>|</?answer>).)+</think>\s*"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from safemed_eval import grammar
 from safemed_eval.core import CIRCULAR, OFFICIAL, UNATTACKED
-from safemed_eval.report._shots import HUGE_EPS, Shot, shots
+from safemed_eval.report.findings.attack_sizes import HUGE_EPS, Shot, shots
 from safemed_eval.report.load import LoadedRun
 
 CLEAN, NOISE, CORRUPT = "clean", "noise", "corrupt"

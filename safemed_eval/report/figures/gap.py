@@ -8,13 +8,13 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from safemed_eval.report._shots import shots
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import CLEAN, is_noise, words
 from safemed_eval.report.figures._curves import line, plot
 from safemed_eval.report.figures._sheet import below, sheet
 from safemed_eval.report.figures._style import DAGGER, GREY, ONE_COLUMN, look
+from safemed_eval.report.findings.attack_sizes import shots
 from safemed_eval.report.load import Json, LoadedRun
 from safemed_eval.smoothing import UNCLEAR
 from safemed_eval.stats import clustered_proportion

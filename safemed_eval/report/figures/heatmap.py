@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
-from safemed_eval.report._shots import shots
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import CLEAN, is_search, words
 from safemed_eval.report.figures._cells import Cell, accuracy_cell, matrix, scale
 from safemed_eval.report.figures._sheet import below, sheet
 from safemed_eval.report.figures._style import TWO_COLUMNS, plain
+from safemed_eval.report.findings.attack_sizes import shots
 from safemed_eval.report.load import Json, LoadedRun
 from safemed_eval.rounding import floor_to
 from safemed_eval.smoothing import Sequential

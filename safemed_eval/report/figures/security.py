@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from safemed_eval.report._shots import Shot, shots
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import CLEAN, is_noise, union, words
 from safemed_eval.report.figures._curves import Points, line, plot
 from safemed_eval.report.figures._sheet import below, label_outer, letters, sheet, wrapped
 from safemed_eval.report.figures._style import DAGGER, GREY, ONE_COLUMN, TWO_COLUMNS, Look, look, looks
+from safemed_eval.report.findings.attack_sizes import Shot, shots
 from safemed_eval.report.load import Json, LoadedRun
 
 _DOTS = (0, (2, 1.5))

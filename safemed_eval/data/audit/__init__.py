@@ -1,0 +1,1 @@
+"""Does a data set give answers away: shared images and patients, cues in the text, images seen in training."""

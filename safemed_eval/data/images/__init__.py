@@ -1,0 +1,1 @@
+"""From image files to pixels: DICOM, TIFF, PNG and the rest."""

@@ -1,0 +1,211 @@
+"""A DICOM file as viewers show it: rescaled, through its window, inverted where it says so, padding black.
+
+pydicom decodes, rescales, windows and looks up. What is here chooses the frame, gathers what the file says of it, and
+refuses what pydicom would show in another way than the file means.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, pixel_array
+
+from safemed_eval.data.images.picture import Mask, Picture, Pixels, chosen, finite, grey_to_rgb, refuse_bomb, stretched
+from safemed_eval.errors import DataError
+
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_MACROS = {
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+}
+"""All that is taken from the functional groups of enhanced files: which parts, and which elements of these."""
+
+_PALETTES = ("Red", "Green", "Blue")
+
+DICOM_TAGS = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *(f"{kind}PixelPadding{part}" for kind in ("", "Float", "DoubleFloat") for part in ("Value", "RangeLimit")),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
+    *(f"{color}PaletteColorLookupTable{part}" for color in _PALETTES for part in ("Descriptor", "Data")),
+    *(f"Segmented{color}PaletteColorLookupTableData" for color in _PALETTES),
+    *_GROUPS,
+)
+"""All that is read of a DICOM file: what the pixels need. Names, dates and the rest of its header never get here;
+functional groups are read whole, and only `_MACROS` is kept of them."""
+
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+
+
+def read(path: Path, frame: int | None) -> Picture:
+    """Decode one frame; see `_images.decode`."""
+    dataset = pydicom.dcmread(path, specific_tags=list(DICOM_TAGS))
+    refuse_bomb(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
+    count = int(dataset.get("NumberOfFrames") or 1)
+    index, said = chosen(frame, count)
+    _gather(dataset, index)
+    native = not dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if native and "HighBit" in dataset and dataset.HighBit != dataset.BitsStored - 1:
+        raise DataError(f"HighBit {dataset.HighBit} with BitsStored {dataset.BitsStored}: it must be one less")
+    stored = pixel_array(dataset, index=index)
+    if dataset.get("PixelRepresentation") and "BitsStored" in dataset and stored.max() >= 2 ** (dataset.BitsStored - 1):
+        raise DataError(f"its values go up to {stored.max()}, which {dataset.BitsStored} signed bits cannot hold")
+    kind = dataset.PhotometricInterpretation
+    if kind == "PALETTE COLOR":
+        shown, how = _palette(stored, dataset)
+    elif stored.ndim == 3:
+        shown, how = _colour(stored, dataset)
+    elif kind in ("MONOCHROME1", "MONOCHROME2"):
+        grey, how = _grey(stored, dataset)
+        shown = grey_to_rgb(grey)
+    else:
+        raise DataError(f"one sample a pixel cannot be {kind}")
+    return Picture(shown, ("DICOM", *said, *how))
+
+
+def _gather(dataset: Any, index: int) -> None:
+    """Bring what the functional groups say of the frame to the root, where pydicom looks; drop the rest of them.
+
+    A group of the frame comes before a shared one, and either before the root. Empty elements are taken out.
+    """
+    shared, each = (dataset.get(name) or [] for name in _GROUPS)
+    if each and index >= len(each):
+        raise DataError(f"PerFrameFunctionalGroupsSequence describes {len(each)} frames, and not frame {index + 1}")
+    for macro, names in _MACROS.items():
+        for group in (*shared[:1], *each[index : index + 1]):
+            for item in (group.get(macro) or [])[:1]:
+                for name in names:
+                    dataset.pop(name, None)
+                    if name in item:
+                        dataset.add(item[name])
+    for name in (*_GROUPS, *DICOM_TAGS):
+        if name in _GROUPS or (name in dataset and dataset[name].is_empty):
+            dataset.pop(name, None)
+
+
+def _grey(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]]:
+    """(H, W) stored values -> (H, W) grey levels, and notes."""
+    seen = ~_padding(stored, dataset)
+    with np.errstate(all="ignore"):  # what does not fit is infinite, and refused
+        values, notes = _rescaled(stored, dataset)
+        finite(values[seen])
+        grey, how = _windowed(values, seen, dataset)
+    notes += how
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        grey = 255 - grey
+        notes.append("MONOCHROME1 inverted")
+    elif str(dataset.get("PresentationLUTShape")).strip().upper() == "INVERSE":
+        grey = 255 - grey
+        notes.append("presentation LUT INVERSE: inverted")
+    if not seen.all():
+        grey[~seen] = 0
+        notes.append("padding left out")
+    return grey, notes
+
+
+def _padding(stored: np.ndarray[Any, Any], dataset: Any) -> Mask:
+    """Where a stored value stands for no pixel: PixelPaddingValue, or the range from it to PixelPaddingRangeLimit."""
+    kind = next((kind for kind in ("Float", "DoubleFloat") if f"{kind}PixelData" in dataset), "")
+    value = dataset.get(f"{kind}PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, bool)
+    ends = np.array([value, dataset.get(f"{kind}PixelPaddingRangeLimit", value)])
+    if not kind:  # written unsigned where pixels are signed, or the other way round, it has the same bits
+        sign = "ui"[dataset.PixelRepresentation]
+        ends = ends.astype(np.int64).astype(f"{sign}{max(1, dataset.BitsAllocated // 8)}")
+    inside: Mask = (stored >= ends.min()) & (stored <= ends.max())
+    return inside | np.isnan(stored) if np.isnan(ends).any() else inside
+
+
+def _rescaled(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """(H, W) values in the unit that the window is in, such as HU."""
+    if "ModalityLUTSequence" in dataset:
+        found, _ = _looked_up(stored, dataset, "ModalityLUTSequence", apply_modality_lut)
+        return found.astype(np.float64), ["modality LUT"]
+    if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:  # pydicom needs both
+        dataset.RescaleSlope = dataset.get("RescaleSlope", 1)
+        dataset.RescaleIntercept = dataset.get("RescaleIntercept", 0)
+    return apply_modality_lut(stored, dataset).astype(np.float64), []
+
+
+def _windowed(values: np.ndarray[Any, Any], seen: Mask, dataset: Any) -> tuple[Pixels, list[str]]:
+    """Grey levels by the file's first VOI LUT, or else its first window; without either, from minimum to maximum."""
+    has_window = "WindowWidth" in dataset and "WindowCenter" in dataset
+    values = np.where(seen, values, 0)
+    if "VOILUTSequence" in dataset:
+        of = _first_of(len(dataset.VOILUTSequence)) + (", not the window" if has_window else "")
+        found, bits = _looked_up(values.round().astype(np.int64), dataset, "VOILUTSequence", apply_voi)
+        return _levels(found, 2**bits - 1), [f"VOI LUT{of}"]
+    if not has_window:
+        return stretched(values, seen), ["no window: stretched from min to max"]
+    window = pydicom.Dataset()
+    window.add(dataset["WindowCenter"])
+    window.add(dataset["WindowWidth"])
+    window.VOILUTFunction = function = str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper()
+    # The range of what comes out is that of pixels so stored.
+    window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 8, 0
+    center, width = (float(np.ravel(window[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
+    finite(np.array([center, width]))
+    if width < 1 if function == "LINEAR" else width <= 0:
+        raise DataError(f"its window {center:g}/{width:g} is too narrow to show anything; correct its WindowWidth")
+    by = "" if function == "LINEAR" else f" {function}"
+    note = f"window {center:g}/{width:g}{by}{_first_of(window['WindowWidth'].VM)}"
+    return _levels(apply_windowing(values, window), 255), [note]
+
+
+def _first_of(count: int) -> str:
+    return f" (first of {count})" if count > 1 else ""
+
+
+def _looked_up(values: np.ndarray[Any, Any], dataset: Any, sequence: str, apply: Any) -> tuple[Any, int]:
+    """What pydicom's `apply` finds for integers in the first table of a sequence, and how many bits that has.
+
+    pydicom casts places in the table to the type of its entries before it clips them, so that they wrap around: here
+    they are clipped before, and entries have 16 bits, whatever the table says.
+    """
+    table = dataset[sequence][0]
+    entries, first, bits = (int(one) for one in table.LUTDescriptor)
+    entries = entries % 2**16 or 2**16
+    table.LUTDescriptor = [entries % 2**16, first, 16]
+    return apply(values.astype(np.int64).clip(first, first + entries - 1), dataset), bits
+
+
+def _palette(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]]:
+    """(H, W) places in the palette -> (H, W, 3)."""
+    descriptors = [list(dataset[f"{color}PaletteColorLookupTableDescriptor"].value) for color in _PALETTES]
+    entries, first, bits = descriptors[0]
+    entries = entries % 2**16 or 2**16
+    if descriptors != [descriptors[0]] * 3:
+        raise DataError("the descriptors of its red, green and blue palettes differ")
+    if not dataset.file_meta.TransferSyntaxUID.is_little_endian:
+        raise DataError("a palette in big-endian order cannot be read; save it as Explicit VR Little Endian")
+    for name in (f"{color}PaletteColorLookupTableData" for color in _PALETTES):
+        if name in dataset:  # pydicom refuses an odd number of 8-bit entries, and misreads more than 256 of them
+            size = "u1" if len(dataset[name].value) <= entries + 1 else "<u2"
+            dataset[name].value = np.frombuffer(dataset[name].value, size)[:entries].astype(np.uint16).tobytes()
+        elif bits == 8 and entries > 256:
+            raise DataError(f"a segmented palette of {entries} 8-bit entries cannot be read")
+    table = apply_color_lut(np.arange(first, first + entries), dataset)
+    shown = table[(stored.astype(np.int64) - first).clip(0, entries - 1)]
+    return _levels(shown, 255 if bits == 8 and table.max() <= 255 else 65535), ["palette"]
+
+
+def _colour(values: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]]:
+    """(H, W, 3) as pydicom decodes them, which is RGB unless it does not know how -> (H, W, 3)."""
+    kind, bits, syntax = dataset.PhotometricInterpretation, dataset.BitsStored, dataset.file_meta.TransferSyntaxUID
+    converted = kind == "RGB" or (bits == 8 and (syntax.is_encapsulated or kind not in ("YBR_RCT", "YBR_ICT")))
+    if kind not in _COLOURS or values.shape[2] != 3 or dataset.PixelRepresentation or not converted:
+        raise DataError(f"{bits}-bit colours of the kind {kind} cannot be read; save it as RGB")
+    if values.max() >= 2**bits:
+        raise DataError(f"its values go up to {values.max()}, which BitsStored {bits} cannot hold")
+    return _levels(values, 2**bits - 1), [] if bits == 8 else [f"{bits}-bit colour scaled to 8 bits"]
+
+
+def _levels(values: np.ndarray[Any, Any], white: int) -> Pixels:
+    """Values from 0 to `white` as grey levels from 0 to 255."""
+    return (values.astype(np.float64) / white * 255).clip(0, 255).round().astype(np.uint8)

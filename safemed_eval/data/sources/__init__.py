@@ -1,0 +1,1 @@
+"""The formats that `--data` reads or makes, one module each."""

@@ -1,0 +1,163 @@
+"""phantom: a benchmark that is drawn, not read: eight modalities, five question types, nothing to download.
+
+    phantom                                       the test split, 384 images
+    phantom:split=train,images=20000,seed=1       more of it, for training
+
+It repeats exactly (same spec, same pixels, on every machine), and text alone gives chance. It exists so that every
+command has something real to chew on. It is not clinical evidence: names of organs and diseases stand for discs, rings
+and stripes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from safemed_eval import grammar
+from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
+from safemed_eval.data._dataset import Canvas, DataSet
+from safemed_eval.data.images.picture import Pixels
+from safemed_eval.data.sources._drawing import SIDE, Case, draw
+from safemed_eval.seeds import seed_of
+
+VERSION = 1
+"""Part of every seed: to change a picture or a question is to make another benchmark."""
+
+ANATOMIES = {
+    "CT": ("Brain", "Chest", "Abdomen", "Pelvis"),
+    "Dermoscopy": ("Trunk", "Scalp", "Palm", "Face"),
+    "Fundus Photography": ("Right eye", "Left eye", "Optic disc", "Peripheral retina"),
+    "MRI": ("Brain", "Spine", "Knee", "Heart"),
+    "Microscopy": ("Blood", "Liver", "Colon", "Bone marrow"),
+    "OCT": ("Macula", "Optic nerve head", "Retinal periphery", "Cornea"),
+    "Ultrasound": ("Fetus", "Kidney", "Heart", "Thyroid"),
+    "X-Ray": ("Chest", "Hand", "Skull", "Femur"),
+}
+FINDINGS = {
+    "CT": ("No finding", "Calcification", "Abscess", "Cyst"),
+    "Dermoscopy": ("No finding", "Melanoma", "Granuloma annulare", "Vitiligo"),
+    "Fundus Photography": ("No finding", "Exudate", "Chorioretinitis", "Hemorrhage"),
+    "MRI": ("No finding", "Tumor", "Cavitation", "Infarct"),
+    "Microscopy": ("No finding", "Inclusion", "Ring form", "Vacuole"),
+    "OCT": ("No finding", "Drusen", "Cystoid edema", "Subretinal fluid"),
+    "Ultrasound": ("No finding", "Fibroma", "Target lesion", "Cyst"),
+    "X-Ray": ("No finding", "Nodule", "Cavity", "Osteolysis"),
+}
+GRADES = ("Minimal", "Mild", "Moderate", "Severe")
+PLACES = ("Upper left", "Upper right", "Lower left", "Lower right")
+COUNTS = ("One", "Two", "Three", "Four")
+COUNTED = ("Dermoscopy", "Fundus Photography", "Microscopy", "OCT")
+"""Modalities whose lesions are counted; in the others there is one, and its place is asked for."""
+
+WORDINGS = {
+    "Modality Recognition": ("Which imaging modality was used?", "How was this image taken?"),
+    "Anatomy Identification": ("Which anatomy is shown?", "What does this image show?"),
+    "Disease Diagnosis": ("What is the finding?", "Which diagnosis fits this image?"),
+    "Lesion Grading": ("How severe is the lesion?", "What is the grade of the lesion?"),
+    "place": ("Where is the lesion?", "In which part is the lesion?"),
+    "count": ("How many lesions are there?", "What is the number of lesions?"),
+}
+MAX_IMAGES = 10**6
+"""Their questions are all made before the first is asked."""
+_FEW = 1 / 4
+"""Share of questions with two options; the others have four."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantom:
+    """What is drawn.
+
+    Args:
+        split: pictures of different splits never share a seed.
+        images: how many. Modality, anatomy and finding take turns: 128 hold each combination once.
+        seed: of pictures and questions.
+    """
+
+    split: Literal["train", "validation", "test"] = "test"
+    images: int = 384
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.images <= MAX_IMAGES:
+            raise ValueError(f"images must be at least 1, and at most {MAX_IMAGES:,}, got {self.images}")
+
+
+def make(options: str) -> DataSet:
+    """The items of this specification; pictures are drawn when they are needed."""
+    spec = grammar.build(Phantom, grammar.split(f"phantom:{options}")[1], "--data phantom")
+    return DataSet(items=tuple(_items(spec)), canvas=Canvas(size=(SIDE, SIDE)))
+
+
+def case_of(spec: Phantom, index: int) -> Case:
+    """What the picture with this index holds."""
+    rng = _rng(spec, index, "case")
+    modality = MODALITIES[index % 8]
+    return Case(
+        modality=modality,
+        anatomy=index // 8 % 4,
+        finding=index // 32 % 4,
+        grade=int(rng.integers(4)),
+        place=int(rng.integers(4)),
+        counted=modality in COUNTED,
+    )
+
+
+def _items(spec: Phantom) -> Iterator[Item]:
+    gold: dict[tuple[str, int], Iterator[int]] = defaultdict()
+    for index in range(spec.images):
+        case, rng = case_of(spec, index), _rng(spec, index, "questions")
+        image = f"{spec.split}/{spec.seed}/{index:06}.png"
+        for question_type, (wording, answer, values) in _asked(case).items():
+            count = 2 if rng.random() < _FEW else 4
+            slot = (question_type, count)
+            label = next(gold.setdefault(slot, _positions(spec, question_type, count)))
+            others = rng.permutation([value for value in values if value != answer])[: count - 1].tolist()
+            options = (*others[:label], answer, *others[label:])
+            text = WORDINGS[wording][int(rng.integers(len(WORDINGS[wording])))]
+            yield Item(
+                id=f"phantom-{spec.split}-{spec.seed}-{index:06}-{QUESTION_TYPES.index(question_type)}",
+                question=Question(text=text, options=options),
+                label=label,
+                image=image,
+                root=Path("phantom"),
+                modality=case.modality,
+                question_type=question_type,
+                source="phantom",
+                drawn=partial(_picture, spec, index),
+            )
+
+
+def _asked(case: Case) -> dict[str, tuple[str, str, tuple[str, ...]]]:
+    """Question type -> which wordings, the right answer, and all answers of its kind."""
+    anatomies, findings = ANATOMIES[case.modality], FINDINGS[case.modality]
+    asked = {
+        "Modality Recognition": ("Modality Recognition", case.modality, MODALITIES),
+        "Anatomy Identification": ("Anatomy Identification", anatomies[case.anatomy], anatomies),
+        "Disease Diagnosis": ("Disease Diagnosis", findings[case.finding], findings),
+    }
+    if case.finding:
+        values = COUNTS if case.counted else PLACES
+        asked["Lesion Grading"] = ("Lesion Grading", GRADES[case.grade], GRADES)
+        asked["Other Biological Attributes"] = ("count" if case.counted else "place", values[case.place], values)
+    return asked
+
+
+def _positions(spec: Phantom, question_type: str, count: int) -> Iterator[int]:
+    """Letters of the gold answers: every letter once in each run of `count`, in seeded order."""
+    rng = _rng(spec, question_type, "letters", count)
+    while True:
+        yield from rng.permutation(count).tolist()
+
+
+def _picture(spec: Phantom, index: int) -> Pixels:
+    return draw(case_of(spec, index), _rng(spec, index, "picture"))
+
+
+def _rng(spec: Phantom, *parts: str | int) -> np.random.Generator:
+    return np.random.default_rng(seed_of("phantom", VERSION, spec.split, spec.seed, *parts))

@@ -1,0 +1,119 @@
+"""table:FILE.csv or table:FILE.jsonl: your own data.
+
+Columns: image (below the table's folder, or below --data-root; `scan.dcm#7` is the seventh frame of a file), question,
+option_a, option_b, ... (or in JSONL `options`, a list, or an object of letters), answer (an option's letter or its
+text), and as far as you have them id, modality, question_type, source, patient_id. Any further column is kept with the
+item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from safemed_eval.core import Item
+from safemed_eval.data._dataset import Builder, DataSet, image_path
+from safemed_eval.data.sources import _names
+from safemed_eval.data.sources._questions import gold_index, make_question, sole, unlettered
+from safemed_eval.data.sources._reading import (
+    Row,
+    fields_text,
+    is_empty,
+    lettered_options,
+    read_table,
+    without_empty_end,
+)
+from safemed_eval.errors import DataError
+
+_NEEDED = ("image", "question", "answer")
+_KNOWN = ("id", "modality", "question_type", "source", "patient_id")
+
+
+def load(place: Path, root: Path | None) -> DataSet:
+    """Read every row of the table."""
+    rows = read_table(place)
+    columns = {name for row in rows for name in row}
+    if rows and (missing := _missing(columns)):
+        raise DataError(f"{place}: {missing}")
+    builder = Builder()
+    for number, row in enumerate(rows, start=1):
+        text = fields_text(row, _KNOWN)
+        slices = {
+            "modality": _names.modality(text["modality"]),
+            "question_type": _names.question_type(text["question_type"]),
+        }
+        key = text["id"] or f"row {number}"
+        builder.add(key, partial(_item, key, row, root or place.parent, text["source"] or place.stem, slices), **slices)
+    return builder.done()
+
+
+def _missing(columns: Set[str]) -> str | None:
+    """Which columns are missing, each with the one that may be meant for it; None where all are there."""
+    missing = [name for name in _NEEDED if name not in columns]
+    if not any(name == "options" or name.startswith("option_") for name in columns):
+        missing.append("option_a")
+    if not missing:
+        return None
+    free = sorted(columns - {*_NEEDED, *_KNOWN})
+    close = {name: get_close_matches(name, free, n=1) or [one for one in free if name in one] for name in missing}
+    guesses = [f"'{guess[0]}' for {name}" for name, guess in close.items() if guess]
+    meant = f"; did you mean {', '.join(guesses)}?" if guesses else ";"
+    return f"no column {', '.join(missing)}{meant} it has {', '.join(sorted(columns))}"
+
+
+def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | None]) -> Item:
+    options = _options(row)
+    extra = {
+        name: str(value)
+        for name, value in row.items()
+        if name not in (*_NEEDED, *_KNOWN, "options") and not name.startswith("option_")
+    }
+    return Item(
+        id=key,
+        question=make_question(row.get("question"), options),
+        label=_gold(row.get("answer"), options),
+        image=image_path(row.get("image"), root),
+        root=root,
+        source=source,
+        patient_id=fields_text(row, ("patient_id",))["patient_id"],
+        extra=extra,
+        modality=slices["modality"],
+        question_type=slices["question_type"],
+    )
+
+
+def _options(row: Row) -> list[Any]:
+    """From `options` where that is a list, or an object {"A": ..., "B": ...}; else from option_a, option_b, ..."""
+    given = row.get("options")
+    if isinstance(given, list):
+        return without_empty_end(given)
+    if isinstance(given, dict):
+        by_letter = {str(key).strip().upper(): option for key, option in given.items()}
+        if len(by_letter) < len(given) or sorted(by_letter) != list(ascii_uppercase[: len(given)]):
+            raise DataError(f"the keys of options are {list(given)}; they must be the letters A, B, ... without a gap")
+        return without_empty_end(by_letter[letter] for letter in sorted(by_letter))
+    options = lettered_options(row, "option_")
+    if not options and not is_empty(given):
+        raise DataError(
+            f"options is {given!r}, not a list; write one in JSONL, or columns option_a, option_b, ... in CSV"
+        )
+    return options
+
+
+def _gold(answer: Any, options: Sequence[Any]) -> int:
+    """The gold option from its letter or its text; refused where the two readings differ."""
+    if not isinstance(answer, str):
+        raise DataError(f"answer {answer!r} is not text; write an option's letter, such as B, or its text")
+    letter = answer.strip().upper()
+    by_letter = ascii_uppercase.find(letter) if len(letter) == 1 else -1
+    if not 0 <= by_letter < len(options):
+        return gold_index(answer, options)
+    options = unlettered(options)
+    same_text = [i for i, option in enumerate(options) if str(option).strip() == answer.strip()]
+    if same_text not in ([], [by_letter]):
+        raise DataError(f"answer '{answer}' is the letter of one option and the text of another")
+    return sole(by_letter, options)

@@ -1,0 +1,1 @@
+"""Transformers checkpoints behind the waist: how they are loaded, asked and read."""

@@ -1,0 +1,249 @@
+"""Checkpoints that write: their answer, or the thought before it; greedy, or sampled with noise of the row's own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from transformers import GenerationConfig
+
+from safemed_eval.core import Answers, Question
+from safemed_eval.errors import CheckpointError, ModelOutputError
+from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG
+from safemed_eval.models.checkpoints.processor import official_inputs
+from safemed_eval.models.checkpoints.prompts import Asking, opens_answer
+from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
+from safemed_eval.models.checkpoints.vlm import VLM
+from safemed_eval.seeds import generator
+
+_READS_AHEAD, _READS_AHEAD_HALF = 1e-3, 0.05
+"""Differences of log-probabilities that the precision does not explain; in half where float32 cannot be had."""
+
+
+class Writer(VLM):
+    """Writes an answer to a question; the option letters can still be scored, for attacks.
+
+    Decoding is ours: what the checkpoint's own generation settings prefer (sampling, penalties) is left out. Rows go
+    through the model together with a KV cache, and each ends at its closing answer tag, at `max_new_tokens`, or where
+    a turn ends; see `Turn` for that and for how texts mark a thought.
+
+    Sampling adds Gumbel noise to the logits divided by the temperature and takes the largest, which draws from their
+    softmax. The noise is seeded by the seed, the question and the pixels of the row: the same row is answered alike
+    in any batch, and every noisy copy of an image is an independent draw.
+    """
+
+    def __init__(self, model: Any, processor: Any, asking: Asking) -> None:
+        super().__init__(model, processor, asking)
+        self._causal = False
+        tokenizer = processor.tokenizer
+        self._ends_turn = self.turn.ends(model.generation_config)
+        model.generation_config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=asking.max_new_tokens,
+            bos_token_id=model.generation_config.bos_token_id,
+            eos_token_id=self._ends_turn,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+
+    @torch.no_grad()
+    def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
+        """(B, 3, H, W) pixels in [0, 1] units, noisy ones included, and one question per row -> B texts."""
+        return [text for text, _ in self._written(canvas, questions)]
+
+    def _written(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[tuple[str, bool]]:
+        """What each row writes, and whether it came to an end before `max_new_tokens`."""
+        inputs = self._inputs(canvas, [self.prompt(question, "") for question in questions], positions=False)
+        return self._generate(inputs, [self._rng(q, row) for q, row in zip(questions, canvas, strict=True)])
+
+    def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
+        """(B, 3, H, W), a question and a text per row -> (B,) mean log-probability of the text's tokens, forced."""
+        if not self._causal:
+            self._refuse_reading_ahead(canvas[:1], questions[0])
+        written = [self.turn.tokens(text) for text in texts]
+        logits = self._forced(canvas, questions, written)
+        rows = [
+            -F.cross_entropy(one[-len(tokens) - 1 : -1].float(), torch.tensor(tokens, device=one.device))
+            for one, tokens in zip(logits, written, strict=True)
+        ]
+        return torch.stack(rows)
+
+    def _forced(
+        self, canvas: torch.Tensor, questions: Sequence[Question], written: Sequence[tuple[int, ...]]
+    ) -> torch.Tensor:
+        """(B, at least L + 1, V) logits of one forward over prompts with these tokens, at most L, behind them."""
+        inputs = self._inputs(canvas, [self.prompt(q, "") for q in questions], positions=True, written=written)
+        last = {"logits_to_keep": max(map(len, written)) + 1} if "logits_to_keep" in self._forward else {}
+        logits: torch.Tensor = self.model(**inputs, use_cache=False, **last).logits
+        return logits
+
+    @torch.no_grad()
+    def _refuse_reading_ahead(self, canvas: torch.Tensor, question: Question) -> None:
+        """Raise CheckpointError where a token changes the logits of one before it: such a forward does not write."""
+        try:
+            with self.exact() as twin:
+                ahead = twin._change_of_earlier(canvas, question) > _READS_AHEAD
+        except CheckpointError:
+            ahead = self._change_of_earlier(canvas, question) > _READS_AHEAD_HALF
+        if ahead:
+            raise CheckpointError(
+                f"{type(self.model).__name__} reads a text as a whole, so that later words change how likely earlier "
+                "ones are: a text cannot be forced on it, as --attack adaptive does"
+            )
+        self._causal = True
+
+    def _change_of_earlier(self, canvas: torch.Tensor, question: Question) -> float:
+        """By how much log-probabilities change when a token behind them does."""
+        first, second = self.letters(2).tolist()
+        both = self._forced(canvas.expand(2, -1, -1, -1), [question] * 2, [(first, first), (first, second)])
+        earlier = both[:, -3:-1].float().log_softmax(-1)
+        return float((earlier[0] - earlier[1]).abs().max())
+
+    @torch.no_grad()
+    def official_write(self, image: Image.Image, question: Question) -> str:
+        """The text by the untouched path: 8-bit image at its own size, whole processor."""
+        return self._officially_written(image, question)[0]
+
+    def _officially_written(self, image: Image.Image, question: Question) -> tuple[str, bool]:
+        inputs, _ = official_inputs(self.processor, image, self.prompt(question, ""))
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        return self._generate(self._to_model(inputs), [self._rng(question, pixels)])[0]
+
+    def _rng(self, question: Question, pixels: torch.Tensor) -> torch.Generator:
+        if not self.asking.temperature:
+            return torch.Generator(self.device)
+        digest = hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest()
+        return generator(self.device, self.asking.seed, "write", question.text, *question.options, digest)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What a row stops at, outside of a thought."""
+        return (CLOSING_TAG,)
+
+    def has_stopped(self, text: str) -> bool:
+        """Whether a row that has written this is done."""
+        return any(stop in text and not is_open(text[: text.rindex(stop) + len(stop)]) for stop in self.stops)
+
+    def _generate(self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]) -> list[tuple[str, bool]]:
+        start = inputs["input_ids"].shape[1]
+        ids = self.model.generate(
+            **inputs,
+            logits_processor=[_Sampler(self.asking.temperature, generators)],
+            stopping_criteria=[_Stopped(self, start)],
+        )
+        found = []
+        for row in ids[:, start:].tolist():
+            end = next((place for place, token in enumerate(row) if token in self._ends_turn), None)
+            text = self.turn.told(row[:end])
+            found.append((text, end is not None or self.has_stopped(text)))
+        return found
+
+
+class Thinker(Writer):
+    """Writes its thought, and then has the option letters scored: every thought that comes to an end has an answer.
+
+    A thought ends at its closing mark, at an answer tag, or with the turn; one that `max_new_tokens` cuts off has
+    none. Scores are those of the letters after the thought that is written about this very canvas: differentiable with
+    the thought held.
+    """
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return CLOSE, OPENING_TAG
+
+    @property
+    def unthinking(self) -> VLM:
+        """The same checkpoint, asked for a letter at once."""
+        return VLM(self.model, self.processor, self.asking)
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        """(B, 3, H, W) and one question per row -> (B, K) letter logits after what each row thinks, cut off or not."""
+        return self.scores_after(canvas, questions, self.write(canvas, questions))
+
+    @torch.no_grad()
+    def decide(self, canvas: torch.Tensor, questions: Sequence[Question]) -> Answers:
+        """(B, 3, H, W) and one question per row -> answers, log-probabilities, and texts with the letter at their end.
+
+        A thought that was cut off has neither answer nor log-probabilities.
+        """
+        written = self._written(canvas, questions)
+        scores = self.scores_after(canvas, questions, [text for text, _ in written])
+        found = [self._decided(*row) for row in zip(written, scores, questions, strict=True)]
+        predictions, log_probs, texts = zip(*found, strict=True)
+        return Answers(predictions=list(predictions), log_probs=list(log_probs), texts=list(texts))
+
+    @torch.no_grad()
+    def official_decide(self, image: Image.Image, question: Question) -> Answers:
+        """The same by the untouched path: 8-bit image at its own size, whole processor, model with its full head."""
+        written = self._officially_written(image, question)
+        behind = self.turn.own(self.turn.before_letter(written[0], question))
+        inputs, _ = official_inputs(self.processor, image, self.prompt(question, "") + behind)
+        logits = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
+        scores = logits[self.letters(len(question.options)).to(logits.device)].float()
+        prediction, log_probs, text = self._decided(written, scores, question)
+        return Answers(predictions=[prediction], log_probs=[log_probs], texts=[text])
+
+    def _decided(
+        self, written: tuple[str, bool], scores: torch.Tensor, question: Question
+    ) -> tuple[int | None, list[float] | None, str]:
+        text, ended = written
+        if not ended:
+            return None, None, text
+        log_probs = scores[: len(question.options)].float().log_softmax(0)
+        best = int(log_probs.argmax())
+        closing = f" {CLOSING_TAG}" * opens_answer(self.template)
+        return best, log_probs.tolist(), f"{self.turn.before_letter(text, question)} {question.letters[best]}{closing}"
+
+    def read(self, text: str, question: Question) -> int | None:
+        """The option whose letter stands behind the cue at the end of a text of `decide`; None: its thought was cut."""
+        letter = re.search(rf"{re.escape(self.template.cue)} ([A-Z])(?: {CLOSING_TAG})?\Z", text)
+        return None if letter is None or is_open(text) else question.letters.find(letter[1])
+
+    def take_shortcuts(self, questions: Sequence[Question] = (), size: tuple[int, int] | None = None) -> None:
+        """Take none: they are proved for prompts, which a thought makes longer."""
+
+
+class _Stopped:
+    """Stops a row where its writer says so, whatever the tokenizer makes of the tags.
+
+    (transformers' `stop_strings` needs a vocabulary whose tokens join without blanks.)
+    """
+
+    def __init__(self, writer: Writer, start: int) -> None:
+        self.writer = writer
+        self.start = start
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        writer, told = self.writer, self.writer.turn.told
+        window = max(map(len, (*writer.stops, writer.turn.thought.closing)))  # a token has at least one character
+
+        def ended(row: list[int]) -> bool:
+            latest = told(row[-window:])  # most rows are done with this: the whole text grows with every token
+            return any(stop in latest for stop in writer.stops) and writer.has_stopped(told(row))
+
+        return torch.tensor([ended(row) for row in input_ids[:, self.start :].tolist()], device=input_ids.device)
+
+
+class _Sampler:
+    """Refuses NaN, and adds to the logits what makes their largest one a sample; nothing at temperature 0."""
+
+    def __init__(self, temperature: float, generators: list[torch.Generator]) -> None:
+        self.temperature = temperature
+        self.generators = generators
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        broken = scores.isnan().any(1) | scores.isposinf().any(1)
+        if bool(broken.any()):
+            raise ModelOutputError(
+                f"the model returned NaN or infinite scores for {int(broken.sum())} of {len(broken)} rows"
+            )
+        if not self.temperature:
+            return scores
+        draws = [
+            torch.empty(scores.shape[1], device=scores.device).exponential_(generator=rng) for rng in self.generators
+        ]
+        return scores.float() / self.temperature - torch.stack(draws).log()

@@ -1,0 +1,186 @@
+"""From a checkpoint's files to a VLM. Safetensors only and no remote code, unless the source allows them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import transformers
+from packaging.specifiers import SpecifierSet
+
+from safemed_eval.errors import CheckpointError
+from safemed_eval.models.checkpoints.generate import Thinker, Writer
+from safemed_eval.models.checkpoints.prompts import Asking
+from safemed_eval.models.checkpoints.vlm import VLM
+from safemed_eval.models.files.contents import one_line
+from safemed_eval.models.files.source import Source
+from safemed_eval.models.files.strays import refuse_adapter_strays, refuse_strays
+from safemed_eval.models.finite import refuse_not_finite
+
+BROKEN = {"llama4": (SpecifierSet("==5.24.0"), "its forward asks for outputs that are not there (image_outputs)")}
+"""Families that some versions of transformers broke, by model type: those versions, and the fault."""
+
+
+def load_checkpoint(
+    source: Source, device: torch.device, *, dtype: str, attn: str | None, device_map: str | None, asking: Asking
+) -> VLM:
+    """Load model and processor; an adapter is laid over its base, unmerged.
+
+    Raises:
+        CheckpointError: transformers or peft cannot load it, weights are missing, left over or not finite, or it
+            cannot be asked.
+    """
+    model = _model(source.base or source, device, dtype, attn, device_map)
+    if source.base:
+        model = _with_adapter(model, source).get_base_model()
+    refuse_not_finite(model, f"--model {source.name}")
+    kinds = {"choice": VLM, "generate": Writer, "think-choice": Thinker}
+    return kinds[asking.readout](model.eval().requires_grad_(False), _processor(source), asking)
+
+
+def load_trainable(
+    source: Source, device: torch.device, *, dtype: str, attn: str | None, asking: Asking
+) -> tuple[Any, VLM]:
+    """Load a checkpoint to go on with its training: all of its weights, or those of the adapter that `source` names.
+
+    Returns:
+        What a trainer trains, and the same network behind the waist.
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    model = _model(source.base or source, device, dtype, attn, device_map=None)
+    policy = _with_adapter(model, source, trainable=True) if source.base else model
+    refuse_not_finite(policy, f"--model {source.name}")
+    return policy, VLM(model.eval(), _processor(source), asking)
+
+
+def _model(source: Source, device: torch.device, dtype: str, attn: str | None, device_map: str | None) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    if fault := upstream_fault(_config(source).get("model_type")):
+        raise CheckpointError(f"--model {source.name}: {fault}")
+    quantized = "quantization_config" in _config(source)
+    settings: dict[str, Any] = {
+        "dtype": _dtype(dtype, device, quantized),
+        "trust_remote_code": source.trust_remote_code,
+        "use_safetensors": not source.allow_pickle or _safetensors(source),
+        "output_loading_info": True,
+        "local_files_only": True,
+    }
+    if attn:
+        settings["attn_implementation"] = attn
+    if device_map or quantized:
+        settings["device_map"] = device_map or {"": str(device)}
+    try:
+        model, info = AutoModelForImageTextToText.from_pretrained(str(source.folder), **settings)
+    except Exception as error:  # transformers raises every kind for a file that does not fit
+        raise CheckpointError(f"--model {source.name}: transformers cannot load it: {one_line(error)}") from error
+    absent = sorted({*info.get("missing_keys", ()), *map(str, info.get("mismatched_keys", ()))})
+    if absent:
+        raise CheckpointError(
+            f"--model {source.name}: {len(absent)} weights are missing or misshapen in its files, such as {absent[0]}; "
+            "they would be random"
+        )
+    refuse_strays(source, model, info.get("unexpected_keys", ()))
+    patches_as_products(model)
+    return model if "device_map" in settings else model.to(device)
+
+
+def patches_as_products(model: Any) -> None:
+    """Let convolutions that cut an image into patches be the matrix products that they are where a patch is all input.
+
+    Qwen's image encoders get their patches cut, one a row; their convolution's gradient takes a quarter of an attack's
+    time on a CPU. The weights and their names stay.
+    """
+    for module in model.modules():
+        plain = isinstance(module, torch.nn.Conv3d) and module.groups == 1 and module.padding == (0, 0, 0)
+        if plain and module.kernel_size == module.stride and module.dilation == (1, 1, 1):
+            module.forward = partial(_product, module, module.forward)
+
+
+def _product(
+    module: torch.nn.Conv3d, convolve: Callable[[torch.Tensor], torch.Tensor], patches: torch.Tensor
+) -> torch.Tensor:
+    if patches.ndim != 5 or tuple(patches.shape[-3:]) != module.kernel_size:
+        return convolve(patches)
+    return torch.nn.functional.linear(patches.flatten(1), module.weight.flatten(1), module.bias)[..., None, None, None]
+
+
+def _with_adapter(model: Any, source: Source, *, trainable: bool = False) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise CheckpointError(
+            f"--model {source.name}: a PEFT adapter needs peft; pip install 'safemed-eval[train]'"
+        ) from None
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            wrapped = PeftModel.from_pretrained(model, str(source.folder), is_trainable=trainable)
+    except Exception as error:
+        raise CheckpointError(f"--model {source.name}: peft cannot load the adapter: {one_line(error)}") from error
+    missing = [str(one.message) for one in said if "missing adapter keys" in str(one.message)]
+    if missing:
+        raise CheckpointError(f"--model {source.name}: weights are missing in the adapter: {missing[0][:200]}")
+    if wrapped.active_peft_config.is_prompt_learning:
+        raise CheckpointError(
+            f"--model {source.name}: a {wrapped.active_peft_config.peft_type.value} adapter changes the prompt; only "
+            "adapters of weights, such as LoRA, can be evaluated"
+        )
+    refuse_adapter_strays(source, wrapped)
+    return wrapped
+
+
+def _processor(source: Source) -> Any:
+    from transformers import AutoProcessor
+
+    place = source if source.has_processor or source.base is None else source.base
+    try:
+        processor = AutoProcessor.from_pretrained(
+            str(place.folder), trust_remote_code=source.trust_remote_code, local_files_only=True
+        )
+    except Exception as error:
+        raise CheckpointError(f"--model {source.name}: its processor cannot be loaded: {one_line(error)}") from error
+    for part in ("image_processor", "tokenizer"):
+        if getattr(processor, part, None) is None:
+            raise CheckpointError(f"--model {source.name}: its processor has no {part}; is it an image-text model?")
+    if getattr(processor.image_processor, "backend", None) == "pil":
+        raise CheckpointError(
+            f"--model {source.name}: {type(processor.image_processor).__name__} works on 8-bit images only: neither "
+            "noise nor gradients pass; for processors that resize with Lanczos, torchvision 0.27 brings another"
+        )
+    processor.tokenizer.init_kwargs.pop("local_files_only", None)  # ours, of this call: not to be saved with it
+    if processor.tokenizer.pad_token_id is None:
+        if processor.tokenizer.eos_token_id is None:
+            raise CheckpointError(f"--model {source.name}: its tokenizer has neither a padding nor an end token")
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return processor
+
+
+def _dtype(name: str, device: torch.device, quantized: bool) -> Any:
+    if name != "auto":
+        return getattr(torch, name)
+    return torch.float32 if device.type == "cpu" and not quantized else "auto"
+
+
+def _config(source: Source) -> dict[str, Any]:
+    assert source.folder is not None
+    config: dict[str, Any] = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def upstream_fault(model_type: str | None) -> str | None:
+    """Why this version of transformers cannot run a family of models; None: it can."""
+    versions, fault = BROKEN.get(str(model_type), (None, ""))
+    if versions is None or transformers.__version__ not in versions:
+        return None
+    return f"transformers {transformers.__version__} breaks {model_type}: {fault}; install another version"
+
+
+def _safetensors(source: Source) -> bool:
+    assert source.folder is not None
+    return any(source.folder.glob("*.safetensors"))

@@ -1,0 +1,189 @@
+"""Where a model's thought begins and ends in what it writes: one pair of marks for all families."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from safemed_eval.errors import CheckpointError, ModelOutputError
+from safemed_eval.models.checkpoints.prompts import conversation, render, user_turn
+
+OPEN, CLOSE = "<think>", "</think>"
+"""What every family's own marks are written as in texts that `models` returns."""
+
+MARKS = (
+    ("<think>", "</think>"),  # Qwen, GLM, DeepSeek, InternVL, MiniCPM, MiMo
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),  # EXAONE
+    ("<reasoning>", "</reasoning>"),  # LLaVA-CoT, Reka
+    ("<analysis>", "</analysis>"),
+    ("<rationale>", "</rationale>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("◁think▷", "◁/think▷"),  # Kimi-VL
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ("<unused94>thought", "<unused95>"),  # MedGemma 1.5
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+    ("<|channel|>analysis<|message|>", "<|end|>"),  # harmony
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
+    ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+)
+"""Opening and closing marks by family."""
+
+_HARMONY_END = "<|end|>"
+_OPENS = re.compile(
+    "|".join(re.escape(opening) for opening, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE
+)
+_CLOSES = re.compile("|".join(re.escape(closing) for _, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE)
+_PASSAGES = (
+    # harmony: <|end|> ends any message, also an answer; another message may follow without it
+    re.compile(r"<\|channel\|>analysis(?:<\|message\|>)?(.*?)(<\|end\|>|(?=<\|start\|>|<\|channel\|>)|\Z)", re.DOTALL),
+    # the same, decoded without its control tokens
+    re.compile(r"\Aanalysis(?=[A-Z])(.*?)(assistantfinal|\Z)", re.DOTALL),
+    # HuatuoGPT-o1
+    re.compile(r"\A\s*#+ *Thinking\b:?(.*?)(\n#+ *(?:Final )?(?:Response|Answer)\b:?|\Z)", re.DOTALL),
+    # Granite
+    re.compile(r"\A\s*Here(?: is|'s) my thought process:(.*?)(Here(?: is|'s) my response:|\Z)", re.DOTALL),
+)
+"""Thoughts that only the words around them mark off: the thought, and what ends it, where it is not cut off."""
+_HARMONY_HEAD = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>final(?: ?<\|constrain\|>\w+)?<\|message\|>")
+
+
+def canonical(text: str) -> str:
+    """The text with the thought's marks of any known family as `<think>` and `</think>`.
+
+    Only marks are replaced, and the header that harmony writes before an answer is left out.
+    """
+    for passage in _PASSAGES:
+        text = passage.sub(_as_thought, text)
+    return _CLOSES.sub(CLOSE, _OPENS.sub(OPEN, _HARMONY_HEAD.sub("", text)))
+
+
+def _as_thought(passage: re.Match[str]) -> str:
+    cut_off = not passage[2] and passage.end() == len(passage.string)
+    return f"{OPEN}{passage[1]}{'' if cut_off else CLOSE}"
+
+
+_MARK = re.compile(r"<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\]|◁[^◁▷\s]{1,40}▷")
+_THINKING = re.compile(r"think|thought|reason|rational|reflect|ponder|scratch|\bcot\b", re.IGNORECASE)
+_ENDS = re.compile(r"/|(?<![a-z])(?:end|close|stop|eo)(?![a-z])|suffix", re.IGNORECASE)
+_SIDES = re.compile(r"/|(?<![a-z])(?:begin|start|open|end|close|stop|bo|eo|of)(?![a-z])|[\W_]", re.IGNORECASE)
+_ASKED, _THOUGHT, _ANSWER = "Which of the two?", "Thinking of both.", "The second one."
+_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""Under which key chat templates look for the thought of a message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thought:
+    """How a checkpoint marks its thought off.
+
+    Attributes:
+        opening, closing: its own marks.
+        end: what stands between the last word of a thought and the answer, the closing mark within it.
+        opened: whether the prompt ends inside a thought, which the template has opened.
+    """
+
+    opening: str
+    closing: str
+    end: str
+    opened: bool
+
+    @property
+    def behind(self) -> str:
+        """What stands between the closing mark and the answer."""
+        return self.end.rpartition(self.closing)[2]
+
+    def told(self, text: str) -> str:
+        """A text of the checkpoint's with its own marks as `<think>` and `</think>`."""
+        return canonical(text.replace(self.opening, OPEN).replace(self.closing, CLOSE))
+
+    def own(self, text: str) -> str:
+        """A text with `<think>` and `</think>` as the checkpoint writes them."""
+        return text.replace(OPEN, self.opening).replace(CLOSE, self.closing)
+
+
+def is_open(text: str) -> bool:
+    """Whether a text ends inside a thought."""
+    return text.rfind(OPEN) > text.rfind(CLOSE)
+
+
+def find_thought(processor: Any) -> Thought:
+    """What the checkpoint's chat template and tokenizer say of its thoughts; `<think>` where they say nothing.
+
+    A template that is shown a message with a thought in it writes the marks and what stands around them. One that
+    leaves thoughts out may close one in the prompt for a model that must not think. Else the marks that occur in the
+    template, or among the tokens, are taken.
+
+    Raises:
+        CheckpointError: there is no template, or it fails.
+    """
+    try:
+        behind = render(processor, _ASKED).rpartition(_ASKED)[2]
+    except ModelOutputError as error:
+        raise CheckpointError(str(error)) from error
+    opening, closing, end = _by_the_template(processor) or _by_names(processor)
+    return Thought(opening=opening, closing=closing, end=end, opened=behind.rfind(opening) > behind.rfind(closing))
+
+
+def turn_end(processor: Any) -> str:
+    """What the chat template writes behind an answer, which begins with what ends a turn; empty where it shows none."""
+    return _answered(processor).rpartition(_ANSWER)[2].strip()
+
+
+def _answered(processor: Any, **thought: str) -> str:
+    """A conversation whose last turn is the model's; empty where the template does not take it."""
+    if not getattr(processor, "chat_template", None):
+        return ""
+    for content in ([{"type": "text", "text": _ANSWER}], _ANSWER):
+        try:
+            told = conversation(processor, [user_turn(_ASKED), {"role": "assistant", "content": content, **thought}])
+        except Exception:  # templates raise whatever they like for messages that they do not take
+            continue
+        if told.count(_ANSWER) == 1 and "type" not in told.rpartition(_ASKED)[2]:  # the list itself is no text
+            return told
+    return ""
+
+
+def _by_the_template(processor: Any) -> tuple[str, str, str] | None:
+    """Marks and end as the template writes them around the thought of a message."""
+    for key in _KEYS:
+        before, found, behind = _answered(processor, **{key: _THOUGHT}).partition(_THOUGHT)
+        end = behind.partition(_ANSWER)[0]
+        if not found or not end.strip() or _ANSWER not in behind:
+            continue
+        for opening, closing in MARKS:
+            if before.rstrip().endswith(opening) and end.strip().startswith(closing):
+                return opening, closing, end
+        opened, closed = [*_MARK.finditer(before.rstrip())], _MARK.match(end.strip())
+        if closed and opened and opened[-1].end() == len(before.rstrip()):
+            return opened[-1][0], closed[0], end
+    return None
+
+
+def _by_names(processor: Any) -> tuple[str, str, str]:
+    """Marks that occur in the template, or among the tokens."""
+    template = str(getattr(processor, "chat_template", None) or "")
+    tokens = " ".join(map(str, processor.tokenizer.added_tokens_decoder.values()))
+    opening, closing = next((pair for text in (template, tokens) for pair in _pairs(text)), MARKS[0])
+    end = f"\n{closing}\n\n"
+    if closing in template and "enable_thinking" in template:
+        try:
+            prompt = conversation(processor, [user_turn(_ASKED)], add_generation_prompt=True, enable_thinking=False)
+        except Exception:  # a template that takes no such message is refused where it is asked
+            return opening, closing, end
+        _, found, behind = prompt.rpartition(_ASKED)[2].rpartition(closing)
+        end = f"\n{closing}{behind}" if found else end
+    return opening, closing, end
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Pairs of marks that both occur in a text: of known families first, then by their names."""
+    yield from ((opening, closing) for opening, closing in MARKS if opening in text and closing in text)
+    named = [mark for mark in dict.fromkeys(_MARK.findall(text)) if _THINKING.search(mark)]
+    for closing in (mark for mark in named if _ENDS.search(mark)):
+        for opening in (mark for mark in named if not _ENDS.search(mark)):
+            if _SIDES.sub("", opening).lower() == _SIDES.sub("", closing).lower():
+                yield opening, closing

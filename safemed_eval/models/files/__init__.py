@@ -1,0 +1,1 @@
+"""What `--model` names, as files: found, checked and hashed without torch."""

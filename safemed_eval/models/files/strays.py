@@ -1,0 +1,81 @@
+"""Tensors in a checkpoint's or an adapter's files that land nowhere in the model: refused by name.
+
+What is left out silently may be what the model was trained for. Free to stay are tensors that transformers itself
+declares to be of no use (`_keys_to_ignore_on_load_unexpected`, buffers that it computes).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from safemed_eval.errors import CheckpointError
+from safemed_eval.models.files.contents import WEIGHTS, shards, tensor_names
+from safemed_eval.models.files.source import Source
+
+_ADAPTER = "default"
+"""What PEFT calls an adapter that has no name of its own."""
+
+
+def refuse_strays(source: Source, model: Any, unexpected: Collection[str]) -> None:
+    """Raise CheckpointError where a tensor of the checkpoint fits nowhere, or two of them are the same weight.
+
+    Args:
+        model: as transformers loaded it.
+        unexpected: names, as it reads them, of the tensors that it found no place for.
+    """
+    if unexpected:
+        raise CheckpointError(
+            f"--model {source.name}: {len(unexpected)} tensors in its files fit nowhere in {type(model).__name__}, "
+            f"such as {min(unexpected)}; they would be left out. Is config.json of another model? Else save it anew "
+            "without them"
+        )
+    assert source.folder is not None
+    one = source.folder / WEIGHTS
+    files = [one] if one.is_file() else shards(source.folder)
+    for weight, names in _places(model, (name for file in files for name in tensor_names(file))).items():
+        if len(names) > 1:
+            raise CheckpointError(
+                f"--model {source.name}: its files hold {weight} under two names, {names[0]} and {names[1]}, of which "
+                "one would be left out; save the checkpoint with the one that is meant"
+            )
+
+
+def _places(model: Any, names: Iterable[str]) -> dict[str, list[str]]:
+    """Which tensors of the files each weight is read from, as transformers renames them.
+
+    Weights that it makes of several tensors are left out: those are stacked, or do not fit together.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, dot_natural_key, rename_source_key
+
+    mapping = get_model_conversion_mapping(model, None, getattr(model, "hf_quantizer", None))
+    converters = [one for one in mapping if isinstance(one, WeightConverter)]
+    renamings = [one for one in mapping if not isinstance(one, WeightConverter)]
+    weights, prefix = model.state_dict(), model.base_model_prefix
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names, key=dot_natural_key):
+        weight, made = rename_source_key(name, renamings, converters, prefix, weights)
+        if weight not in weights and name in weights:
+            weight, made = rename_source_key(name, [], [], prefix, weights)
+        if weight in weights and made is None:
+            found[weight].append(name)
+    return found
+
+
+def refuse_adapter_strays(source: Source, wrapped: Any) -> None:
+    """Raise CheckpointError where a tensor of the adapter fits nowhere. PEFT leaves it out without a word.
+
+    Args:
+        wrapped: the model with the adapter, as PEFT loaded it; it is loaded into it once more, to be told.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    tensors = load_peft_weights(str(source.folder), device="cpu")
+    left = [name.replace(f".{_ADAPTER}", "") for name in set_peft_model_state_dict(wrapped, tensors).unexpected_keys]
+    if left:
+        raise CheckpointError(
+            f"--model {source.name}: {len(left)} tensors of the adapter fit nowhere in its base, such as {min(left)}; "
+            "they would be left out. Is the base that adapter_config.json names, or its target_modules, another one?"
+        )

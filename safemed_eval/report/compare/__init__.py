@@ -1,0 +1,334 @@
+"""Is the candidate less robust than the baseline? Two run folders in, verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from safemed_eval import paired, stats
+from safemed_eval.report.compare.aligned import (
+    ASKING,
+    AVERAGE_RADIUS,
+    Pair,
+    Values,
+    measures_of,
+    notes_of,
+    refuse_incomplete,
+    refuse_other_specs,
+    weights_of,
+)
+from safemed_eval.report.load import SLICES, Json, load
+
+Verdict = Literal["regression", "no regression", "inconclusive", "toolkit changed"]
+ALL = "all"
+EXIT = {"no regression": 0, "regression": 1, "toolkit changed": 1, "inconclusive": 3}
+"""Exit codes by verdict; 2 is for runs that cannot be compared."""
+
+_TIE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """When a drop counts.
+
+    Args:
+        level: probability of a false alarm, over all measures together.
+        min_drop: a smaller drop of the share is no regression, however significant; in [0, 1].
+        margin: a drop that is surely smaller than this is accepted; in [0, 1].
+        seed: of sign flips, where there is no exact sum.
+    """
+
+    level: float = 0.05
+    min_drop: float = 0.02
+    margin: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 0.5:
+            raise ValueError(f"level must lie between 0 and 0.5, got {self.level:g}")
+        for name, share in (("min-drop", self.min_drop), ("margin", self.margin)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} must lie between 0 and 100 points, got {100 * share:g}")
+        if self.min_drop > self.margin:
+            raise ValueError(
+                f"min-drop {100 * self.min_drop:g} is above margin {100 * self.margin:g}: a drop between them would be "
+                "neither a regression nor accepted"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One measure in one slice, baseline against candidate. Shares are in [0, 1], a drop is positive.
+
+    The average certified radius counts in units of the ceiling, the largest radius that the sample budget can certify:
+    so it is a share, too, that of certified accuracy averaged over all radii up to the ceiling.
+    """
+
+    slice: str
+    """ "all", or a modality or question type."""
+    measure: str
+    n: int
+    clusters: int
+    baseline: float
+    candidate: float
+    drop: float
+    lower: float
+    """The drop is at least this, at `level`."""
+    upper: float
+    """The drop is at most this, at `level`."""
+    needed: int | None
+    """Of an inconclusive one with too few items to pass even without a loss: how many such items would do."""
+    lost: int | None
+    """Items that only the baseline has right; None for the average radius."""
+    won: int | None
+    identical: bool
+    """Whether no item has another outcome."""
+    p_drop: float
+    """Of no drop, adjusted by Holm for all measures in all, or for all slices and measures."""
+    p_change: float
+    """Of no change in either direction, adjusted likewise."""
+    verdict: Verdict
+
+    @property
+    def too_few(self) -> str:
+        """How many items would do, in words; empty where there are as many."""
+        if self.needed is None:
+            return ""
+        kind = "independent ones" if self.clusters == self.n else "in clusters like these"
+        return f"{self.n} items are too few: {self.needed} {kind} would do, without a loss"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detectable:
+    """The smallest true drop that these items find in four of five cases."""
+
+    measure: str
+    drop: float | None
+    """None: not even the largest."""
+    effective_items: float
+    churn: float
+    """Assumed share of items that change besides, as many to the better as to the worse: what was seen here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The result of `compare`."""
+
+    baseline: str
+    candidate: str
+    verdict: Verdict
+    same_weights: bool
+    """And asked in the same way."""
+    items: int
+    rules: Rules
+    overall: list[Change]
+    """These decide."""
+    slices: list[Change]
+    detectable: list[Detectable]
+    notes: list[str]
+
+    def exit_code(self, *, allow_inconclusive: bool = False) -> int:
+        """0, 1 or 3; see `EXIT`."""
+        return 0 if allow_inconclusive and self.verdict == "inconclusive" else EXIT[self.verdict]
+
+    def to_json(self) -> Json:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """The verdict, and a line for each measure in all items."""
+        lines = [
+            f"  {one.measure}: {100 * one.baseline:.1f} -> {100 * one.candidate:.1f} %, p of a drop {one.p_drop:.4f}: "
+            f"{one.verdict}{f' ({one.too_few})' if one.too_few else ''}"
+            for one in self.overall
+        ]
+        return "\n".join([f"{self.verdict} ({self.baseline} -> {self.candidate})", *lines])
+
+
+def compare(
+    baseline: str | Path,
+    candidate: str | Path,
+    *,
+    radii: str | None = None,
+    rules: Rules | None = None,
+    across_prompts: bool = False,
+) -> Comparison:
+    """Whether the run `candidate` is significantly less robust than the run `baseline`.
+
+    Items are paired by id, and clustered by patient or image. Each measure (accuracy under each attack; certified
+    accuracy at `radii` and the average certified radius) is tested for a drop by an exact sign-flip permutation of
+    clusters, McNemar's test where a cluster is an item; for the average radius by random flips. Holm's correction holds
+    the rate of false alarms over all measures at `level` where the two are exchangeable. Where they are not, as where
+    small patients lose what large ones win, the lower bound of the drop does, which must be above 0.
+
+    Args:
+        radii: see `grammar.radii`; by default 0, 0.5 and 1 sigma, or all that sequential runs were asked for.
+        across_prompts: the models may have been asked in different ways, as one that reasons and one that does not.
+    Returns:
+        "regression": a significant drop of at least `min_drop`, in all items, of some measure.
+        "no regression": for every measure the drop is less than `margin` with confidence 1 - level, or outcomes of the
+        same weights are identical.
+        "toolkit changed": the same weights, but significantly other outcomes, to the better or worse.
+        "inconclusive": else.
+    Raises:
+        RunError: the runs cannot be compared: other data, prompts, canvas, attacks or smoothing; items missing, new or
+            failed; a run that is empty, unfinished or no run.
+        SpecError: a radius above what the sample budget can certify, or that sequential runs were not asked for.
+    """
+    rules = rules or Rules()
+    one, two = load(Path(baseline)), load(Path(candidate))
+    refuse_other_specs(one, two, across_prompts=across_prompts)
+    for run in (one, two):
+        refuse_incomplete(run)
+    measures, about = measures_of(one, two, radii)
+    same = bool(weights_of(one)) and weights_of(one) == weights_of(two) and one.spec.get(ASKING) == two.spec.get(ASKING)
+    clusters = stats.cluster_codes(about["cluster"].tolist())
+    everything = {ALL: np.ones(len(about), dtype=bool)}
+    groups = {
+        f"{title}: {name}": (about[column] == name).to_numpy()
+        for column, title in SLICES.items()
+        for name in sorted(about[column].unique())
+    }
+    overall, slices = (
+        _with_needed(judge(measures, clusters, rules, slices=some, same_weights=same), clusters, rules, some)
+        for some in (everything, groups)
+    )
+    return Comparison(
+        baseline=str(baseline),
+        candidate=str(candidate),
+        verdict=overall_verdict(overall, rules, same_weights=same),
+        same_weights=same,
+        items=len(about),
+        rules=rules,
+        overall=overall,
+        slices=slices,
+        detectable=[
+            _detectable(change, measures, clusters, rules, len(overall))
+            for change in overall
+            if change.lost is not None
+        ],
+        notes=notes_of(one, two),
+    )
+
+
+def judge(
+    measures: Mapping[str, Pair],
+    clusters: stats.Codes,
+    rules: Rules,
+    *,
+    slices: Mapping[str, npt.NDArray[np.bool_]],
+    same_weights: bool = False,
+) -> list[Change]:
+    """Every measure in every slice, as one family of tests."""
+    tests = len(slices) * len(measures)
+    found = [
+        _change(name, measure, base[rows], new[rows], clusters[rows], rules, tests=tests, same_weights=same_weights)
+        for name, rows in slices.items()
+        for measure, (base, new) in measures.items()
+    ]
+    drop, change = (paired.holm([getattr(one, key) for one, _ in found]) for key in ("p_drop", "p_change"))
+    return [
+        _judged(replace(one, p_drop=p, p_change=q), dropped, rules)
+        for (one, dropped), p, q in zip(found, drop, change, strict=True)
+    ]
+
+
+def overall_verdict(overall: Sequence[Change], rules: Rules, *, same_weights: bool) -> Verdict:
+    """What the measures in all say together."""
+    if same_weights and any(change.p_change <= rules.level for change in overall):
+        return "toolkit changed"
+    verdicts = {change.verdict for change in overall}
+    return next(verdict for verdict in ("regression", "inconclusive", "no regression") if verdict in verdicts)
+
+
+def _change(
+    name: str,
+    measure: str,
+    base: Values,
+    new: Values,
+    codes: stats.Codes,
+    rules: Rules,
+    *,
+    tests: int,
+    same_weights: bool,
+) -> tuple[Change, bool]:
+    """A change before any correction for the number of tests, and whether the share has surely dropped at all."""
+    difference = base - new
+    codes = stats.cluster_codes(codes)
+    sums, sizes = paired.cluster_sums(difference, codes), np.bincount(codes).astype(float)
+    whole = measure != AVERAGE_RADIUS
+    if whole:
+        p_drop, p_change = paired.sign_flip_test(sums)
+    else:
+        p_drop, p_change = paired.sign_flip_test_sampled(sums, seed=rules.seed)
+    lower, upper = paired.bounds_of_sums(sums, sizes, level=rules.level)
+    dropped, _ = paired.bounds_of_sums(sums, sizes, level=_bound_level(measure, sizes, rules, tests))
+    change = Change(
+        slice=name,
+        measure=measure,
+        n=len(base),
+        clusters=len(sums),
+        baseline=float(base.mean()),
+        candidate=float(new.mean()),
+        drop=float(difference.mean()),
+        lower=lower,
+        upper=upper,
+        needed=None,
+        lost=int((difference > 0).sum()) if whole else None,
+        won=int((difference < 0).sum()) if whole else None,
+        identical=not difference.any(),
+        p_drop=p_drop,
+        p_change=p_change,
+        verdict="no regression" if same_weights and not difference.any() else "inconclusive",
+    )
+    return change, dropped > 0
+
+
+def _bound_level(measure: str, sizes: stats.Floats, rules: Rules, tests: int) -> float:
+    """The level of the lower bound that a regression needs.
+
+    McNemar's test of independent items is one of the share itself. Other sign flips test whether anything changed,
+    which is no drop where small clusters lose what large ones win: there the bound answers for all tests together.
+    """
+    independent = measure != AVERAGE_RADIUS and sizes.max() == 1
+    return rules.level if independent else rules.level / tests
+
+
+def _judged(change: Change, dropped: bool, rules: Rules) -> Change:
+    """With the verdict, from bounds and adjusted p-values; identical outcomes of one model have theirs already."""
+    if change.verdict == "no regression":
+        return change
+    if dropped and change.p_drop <= rules.level and change.drop >= rules.min_drop - _TIE:
+        return replace(change, verdict="regression")
+    return replace(change, verdict="no regression" if change.upper < rules.margin else "inconclusive")
+
+
+def _with_needed(
+    changes: Sequence[Change], clusters: stats.Codes, rules: Rules, slices: Mapping[str, npt.NDArray[np.bool_]]
+) -> list[Change]:
+    """Inconclusive changes of too few items with how many would do."""
+    vague = {one.slice for one in changes if one.verdict == "inconclusive"}
+    needed = {
+        name: paired.items_needed(clusters[slices[name]], level=rules.level, margin=rules.margin) for name in vague
+    }
+    return [replace(one, needed=needed[one.slice]) if one.verdict == "inconclusive" else one for one in changes]
+
+
+def _detectable(
+    change: Change, measures: Mapping[str, Pair], clusters: stats.Codes, rules: Rules, tests: int
+) -> Detectable:
+    base, new = measures[change.measure]
+    items = paired.cautious_size(base - new, clusters, level=rules.level)
+    churn = 2 * min(change.lost or 0, change.won or 0) / change.n
+    drop = paired.smallest_drop(
+        items,
+        churn=churn,
+        level=rules.level / tests,
+        min_drop=rules.min_drop,
+        bound_level=_bound_level(change.measure, np.bincount(clusters).astype(float), rules, tests),
+    )
+    return Detectable(measure=change.measure, drop=drop, effective_items=items, churn=churn)

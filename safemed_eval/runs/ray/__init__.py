@@ -1,0 +1,1 @@
+"""The work of a run shared among Ray's workers."""

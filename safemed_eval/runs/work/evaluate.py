@@ -1,0 +1,322 @@
+"""Accuracy, clean and under attack: items in, records out."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+
+from safemed_eval.attacks import Attack, Attacked, needs_of
+from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, Record, item_fields
+from safemed_eval.data import Canvas, Reader, pixels_of, reordered, rotation
+from safemed_eval.errors import DataError
+from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
+from safemed_eval.models.check import refuse_lacking
+from safemed_eval.models.waist import Waist
+from safemed_eval.seeds import generator
+from safemed_eval.smoothing import Voting, read_prediction
+from safemed_eval.smoothing.certify import count_votes
+from safemed_eval.smoothing.scores import SmoothedClassify
+
+Keep = Callable[[Item, str, torch.Tensor, torch.Tensor, bool], None]
+"""Called with an item, the condition, its clean and its attacked (3, H, W) canvas, and whether the latter's answer is
+wrong."""
+
+Pair = tuple[Item, torch.Tensor]
+T = TypeVar("T")
+
+_BATCHES = 4
+"""Batches in a group: attacks that let new rows in as others are done go through a group without a pause."""
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    """How items are answered and attacked.
+
+    Args:
+        batch: rows that go through the model together; it shrinks when memory runs out.
+        quantize: keep attacked canvases on 8-bit grey levels.
+        keep: sees every attacked canvas, to store some.
+        voting: answer as the smoothed model does, and attack that one.
+        surrogates: the models that transfer attacks search, by name.
+    """
+
+    model: Waist
+    canvas: Canvas
+    seed: int
+    batch: int
+    quantize: bool = False
+    keep: Keep | None = None
+    voting: Voting | None = None
+    surrogates: Mapping[str, Waist] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._memory = ShrinkingBatch(self.batch)
+        self._reader = Reader(self.canvas)
+
+    def run(
+        self,
+        items: Sequence[Item],
+        attacks: Sequence[Attack],
+        *,
+        official: bool = False,
+        circular: bool = False,
+        done: Callable[[str, str], bool] = lambda item, condition: False,
+    ) -> Iterator[list[Record]]:
+        """Answer every item under every attack.
+
+        Items are cut into the same groups at every start and a group is attacked as a whole, so that a run that was
+        interrupted ends with the records of one that was not.
+
+        Args:
+            official: answer through the untouched 8-bit path, too.
+            circular: answer in every rotation of the options, too; an item is right that is right in all of them.
+            done: whether there is a record of (item id, condition) already.
+        Raises:
+            CheckpointError: an attack needs what the model lacks.
+        Yields:
+            The new records of one group under one condition. An item whose image or whose output is at fault has
+            `error` set and `correct` False: it stays in every denominator.
+        """
+        refuse_lacking(self.model, needs_of(attacks), "the model")
+        asked: list[Attack | str] = [*attacks, *[OFFICIAL] * official, *[CIRCULAR] * circular]
+        for condition, group, missing in groups(items, asked, group_size(self.batch, self.canvas), done):
+            yield [one for one in self.under(condition, group) if one["item"] in missing]
+
+    def expect(self, group: Sequence[Item]) -> None:
+        """Begin to read the images of this group, which is next."""
+        self._reader.expect(group)
+
+    def under(self, condition: Attack | str, group: Sequence[Item]) -> list[Record]:
+        """The records of these items under one attack, or under OFFICIAL or CIRCULAR."""
+        if isinstance(condition, Attack):
+            whole = condition.refills and not self.voting
+            return self._on_canvases(str(condition), group, partial(self._attack, condition), whole=whole)
+        return self._officially(group) if condition == OFFICIAL else self._circularly(group)
+
+    def _on_canvases(
+        self,
+        condition: str,
+        group: Sequence[Item],
+        work: Callable[[Sequence[Pair]], list[Record]],
+        *,
+        whole: bool = False,
+    ) -> list[Record]:
+        """Do the work on items whose canvases are of one size, and record those whose image is at fault."""
+        records: list[Record] = []
+        by_size: dict[torch.Size, list[Pair]] = defaultdict(list)
+        for item, canvas in self._reader.read(group):
+            if isinstance(canvas, DataError):
+                records.append(record(item, condition, error=str(canvas)))
+            else:
+                by_size[canvas.shape].append((item, canvas))
+        for pairs in by_size.values():
+            records += self._safely(condition, pairs, work, whole=whole)
+        return records
+
+    def _officially(self, group: Sequence[Item]) -> list[Record]:
+        pairs = [(item, None) for item in group]
+        return self._safely(OFFICIAL, pairs, lambda cut: [self._official(item) for item, _ in cut])
+
+    def _circularly(self, group: Sequence[Item]) -> list[Record]:
+        """The records of these items, each asked K times, its K options rotated by one place at a time.
+
+        An item is right if every rotation is answered rightly. `rotations` holds the K answers as options of the item
+        as it is, None for no answer; `prediction` is the gold option, or else the first of them that is wrong.
+
+        Source:
+            CircularEval of Liu et al. 2023, "MMBench: Is Your Multi-modal Model an All-around Player?"
+            (arXiv:2307.06281).
+        """
+        return self._on_canvases(CIRCULAR, group, self._rotate)
+
+    def _safely(
+        self,
+        condition: str,
+        rows: Sequence[tuple[Item, T]],
+        work: Callable[[Sequence[tuple[Item, T]]], list[Record]],
+        *,
+        whole: bool = False,
+    ) -> list[Record]:
+        """Do the work in batches that fit into memory; where one row breaks them, find it by doing each alone.
+
+        Args:
+            whole: the work sees to the batches itself.
+        """
+
+        def cut(size: int) -> list[Record]:
+            size = len(rows) if whole else size
+            return [record for i in range(0, len(rows), size) for record in work(rows[i : i + size])]
+
+        try:
+            return self._memory.run(cut)
+        except FAULTS as error:
+            if not is_fault(error):
+                raise
+            if len(rows) == 1:
+                return [record(rows[0][0], condition, error=str(error))]
+            return [record for row in rows for record in self._safely(condition, [row], work)]
+
+    def _attack(self, attack: Attack, pairs: Sequence[Pair]) -> list[Record]:
+        started = time.perf_counter()
+        items = [item for item, _ in pairs]
+        clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
+        found = self._search(attack, clean, items)
+        heard = self._votes(str(attack), found.canvas, items) if self.voting else self._answers(found.canvas, items)
+        rounded = self._rounded(attack, clean, found, items, [one["prediction"] for one in heard])
+        delta = (found.canvas.double() - clean.double()).flatten(1)
+        linf, l2 = delta.abs().amax(1).tolist(), delta.norm(dim=1).tolist()
+        seconds = (time.perf_counter() - started) / len(items)
+        records = []
+        for row, item in enumerate(items):
+            records.append(
+                record(
+                    item,
+                    str(attack),
+                    **heard[row],
+                    linf=linf[row],
+                    l2=l2[row],
+                    steps=found.steps[row],
+                    target=found.targets[row] if found.targets else None,
+                    climb=found.climb[row] if found.climb else None,
+                    dead=found.dead[row] if found.dead else None,
+                    rounded=rounded[row],
+                    **({"parts": found.parts[row]} if found.parts else {}),
+                    batch=min(len(items), self._memory.size),
+                    seconds=seconds,
+                )
+            )
+            if self.keep:
+                wrong = heard[row]["prediction"] != item.label
+                self.keep(item, str(attack), clean[row], found.canvas[row], wrong)
+        return records
+
+    def _search(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> Attacked:
+        """The attacked canvases; what is searched is the model, the smoothed model, or a surrogate."""
+        device = self.model.device
+        labels = torch.tensor([item.label for item in items], device=device)
+        streams = {
+            purpose: [generator(device, self.seed, purpose, attack.stream, item.id) for item in items]
+            for purpose in ("attack", "eot")
+        }
+        searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model
+        classify: Classify = searched.classify([item.question for item in items], at_once=self._memory.size)
+        if self.voting:
+            attack = attack.on_smoothed
+            if "gradients" in attack.needs and searched is self.model:
+                classify = SmoothedClassify(
+                    classify, sigma=self.voting.sigma, m=self.voting.m, generators=streams["eot"]
+                )
+        return attack(classify, clean, labels, streams["attack"], quantize=self.quantize)
+
+    def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
+        """What each row's record says of its answer."""
+        size = self._memory.size
+        parts = ((canvas[i : i + size], items[i : i + size]) for i in range(0, len(items), size))
+        answers = (self.model.answer(rows, [item.question for item in asked]) for rows, asked in parts)
+        return [row for found in answers for row in _heard(found)]
+
+    def _votes(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
+        """The same of the smoothed model's answer, by PREDICT."""
+        assert self.voting is not None
+        found = []
+        for row, item in zip(canvas, items, strict=True):
+            streams = partial(generator, self.model.device, self.seed, "predict", condition, item.id)
+            votes = count_votes(
+                self.model.vote(item.question), row, self.voting.sigma, self.voting.n, self._memory.size, streams
+            )
+            found.append({**asdict(read_prediction(votes, self.voting.alpha)), "votes": list(votes)})
+        return found
+
+    def _rounded(
+        self, attack: Attack, clean: torch.Tensor, found: Attacked, items: Sequence[Item], said: Sequence[int | None]
+    ) -> list[int | None]:
+        """What each row that a search made err is answered once it is on 8-bit grey levels; None where not asked."""
+        answers: list[int | None] = [None] * len(items)
+        erring = [
+            row
+            for row, item in enumerate(items)
+            if found.steps[row] and said[row] is not None and said[row] != item.label
+        ]
+        if not erring or self.quantize or self.voting or self.model.writes:
+            return answers
+        snapped = attack.threat.snap(clean[erring], found.canvas[erring])
+        for row, answer in zip(erring, self._answers(snapped, [items[row] for row in erring]), strict=True):
+            answers[row] = answer["prediction"]
+        return answers
+
+    def _rotate(self, pairs: Sequence[Pair]) -> list[Record]:
+        started = time.perf_counter()
+        clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
+        found: list[list[int | None]] = [[] for _ in pairs]
+        for by in range(max(len(item.question.options) for item, _ in pairs)):
+            rows = [row for row, (item, _) in enumerate(pairs) if by < len(item.question.options)]
+            orders = [rotation(len(pairs[row][0].question.options), by) for row in rows]
+            questions = [reordered(pairs[row][0], order).question for row, order in zip(rows, orders, strict=True)]
+            answers = self.model.answer(clean[rows], questions).predictions
+            for row, order, answer in zip(rows, orders, answers, strict=True):
+                found[row].append(None if answer is None else order[answer])
+        seconds = (time.perf_counter() - started) / len(pairs)
+        return [
+            record(
+                item,
+                CIRCULAR,
+                prediction=next((answer for answer in answers if answer != item.label), item.label),
+                rotations=answers,
+                batch=len(pairs),
+                seconds=seconds,
+            )
+            for (item, _), answers in zip(pairs, found, strict=True)
+        ]
+
+    def _official(self, item: Item) -> Record:
+        started = time.perf_counter()
+        answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
+        return record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
+
+
+def group_size(batch: int, canvas: Canvas) -> int:
+    """How many items are worked on together; of images at their own size, which may be huge, no more than a batch."""
+    return batch * _BATCHES if canvas.size else batch
+
+
+def groups(
+    items: Sequence[Item], asked: Sequence[Attack | str], size: int, done: Callable[[str, str], bool]
+) -> Iterator[tuple[Attack | str, Sequence[Item], frozenset[str]]]:
+    """Items in groups of this size, under each condition in turn, as far as records are missing.
+
+    Yields:
+        A condition, a group, and the ids of those of its items that have no record of it: a group is attacked whole
+        whatever is there already, since its rows share batches.
+    """
+    for start in range(0, len(items), size):
+        group = items[start : start + size]
+        for condition in asked:
+            missing = frozenset(item.id for item in group if not done(item.id, str(condition)))
+            if missing:
+                yield condition, group, missing
+
+
+def _heard(answers: Answers) -> list[Record]:
+    """From the answers of rows to each row's fields."""
+    unknown = [None] * len(answers.predictions)
+    columns = zip(answers.predictions, answers.log_probs or unknown, answers.texts or unknown, strict=True)
+    return [{"prediction": answer, "log_probs": scores, "text": text} for answer, scores, text in columns]
+
+
+_ANSWERED = ("prediction", "correct", "log_probs", "text")
+_SEARCHED = ("linf", "l2", "steps", "target", "climb", "dead", "rounded")
+
+
+def record(item: Item, condition: str, **values: Any) -> Record:
+    """One line of records.jsonl; what is not known is None."""
+    own = ["rotations"] if condition == CIRCULAR else []
+    values = dict.fromkeys((*_ANSWERED, *_SEARCHED, *own, "batch", "seconds", "error")) | values
+    correct = values["prediction"] == item.label
+    return {"kind": "evaluate", "attack": condition, **item_fields(item), **values, "correct": correct}

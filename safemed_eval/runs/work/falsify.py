@@ -1,0 +1,108 @@
+"""Certificates under attack: a search inside each certified radius for an image that proves the certificate false."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from safemed_eval import stats
+from safemed_eval.attacks._ascent import Goal, ascend
+from safemed_eval.attacks.pgd import PGD
+from safemed_eval.core import Certificate, Question, Record
+from safemed_eval.models.waist import Waist
+from safemed_eval.seeds import generator
+from safemed_eval.smoothing import Falsification
+from safemed_eval.smoothing.scores import SmoothedClassify
+from safemed_eval.threat import Threat
+
+_CHUNK = 64
+"""Noisy copies that are drawn, and shown to the model, together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Climb(PGD):
+    """PGD that may leave [0, 1]: a certificate holds for every canvas within its radius, images or not."""
+
+    norm: str = "l2"  # type: ignore[assignment]
+    early_stop: bool = False
+
+    @property
+    def threat(self) -> Threat:
+        return replace(super().threat, box=False)
+
+
+NEEDS = _Climb(eps=1.0).needs
+"""What the search asks of a model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Falsifier:
+    """Attacks the certificates of one model.
+
+    For each share of a certified radius: PGD against the certified class in the L2 ball of that radius, on the mean
+    probabilities of m noisy copies a step, neither clamped nor rounded; then n fresh noisy copies of the point that was
+    found are counted. A certificate says more than that the answer holds: with p_lower at the image, the class's
+    probability at a distance d is at least Phi(ppf(p_lower) - d / sigma). A count that refutes this refutes the
+    certificate, whether or not the answer changes. The share 0 asks for fresh votes on the image itself.
+
+    The noise is drawn here, not by the code that certifies: what is wrong there would be wrong here too.
+
+    Args:
+        batch: noisy copies that vote together; those of one gradient are in memory together in any case.
+        keep: is given the item, the share and the (3, H, W) canvas of a refuted certificate.
+    """
+
+    model: Waist
+    spec: Falsification
+    sigma: float
+    seed: int
+    batch: int
+    keep: Callable[[str, float, torch.Tensor], None]
+
+    def __call__(self, item: str, canvas: torch.Tensor, question: Question, certificate: Certificate) -> list[Record]:
+        """What was found at each share of the radius: its L2 length, and the votes for the certified class.
+
+        Args:
+            item: seeds the search.
+            canvas: (3, H, W) float32 in [0, 1].
+        Raises:
+            ModelOutputError: the model returned NaN or infinite scores, or such gradients.
+        """
+        assert certificate.radius is not None and certificate.prediction is not None and certificate.p_lower is not None
+        found = []
+        for share in self.spec.shares:
+            moved = self._search(item, canvas, question, certificate.prediction, share, share * certificate.radius)
+            votes = self._votes(item, moved, question, certificate.prediction, share)
+            length = float((moved.double() - canvas.double()).norm())
+            found.append({"share": share, "length": length, "votes": votes})
+            claimed = stats.certified_lower(certificate.p_lower, certificate.radius, self.sigma, length)
+            if stats.clopper_pearson_upper(votes, self.spec.n, self.spec.alpha) < claimed:
+                self.keep(item, share, moved)
+        return found
+
+    def _search(
+        self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float, length: float
+    ) -> torch.Tensor:
+        if not length:
+            return canvas
+        device = canvas.device
+        climb = _Climb(eps=length, steps=self.spec.steps)
+        rng = generator(device, self.seed, "falsify", "search", item, str(share))
+        classify = SmoothedClassify(self.model.classify([question]), sigma=self.sigma, m=self.spec.m, generators=[rng])
+        goal = Goal(loss="ce", gold=torch.tensor([chosen], device=device))
+        found = ascend(classify, canvas[None], goal, climb, [rng], quantize=False).canvas
+        climb.threat.check(canvas[None], found)
+        return found[0]
+
+    @torch.no_grad()
+    def _votes(self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float) -> int:
+        vote, count = self.model.vote(question), 0
+        for chunk, start in enumerate(range(0, self.spec.n, _CHUNK)):
+            rng = generator(canvas.device, self.seed, "falsify", "count", item, str(share), chunk)
+            shape = (min(_CHUNK, self.spec.n - start), *canvas.shape)
+            copies = canvas + self.sigma * torch.empty(shape, device=canvas.device).normal_(generator=rng)
+            for part in torch.split(copies, self.batch):
+                count += int((vote(part) == chosen).sum())
+        return count
