@@ -675,10 +675,8 @@ def test_a_processor_that_is_fed_wrongly_is_found(
     waist: Callable[[str], Waist], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The classic mistake: [0, 1] pixels into a processor that rescales from [0, 255]."""
-    from safemed_eval.models.checkpoints import processor as canvas
-
-    right = canvas.pixel_inputs
-    monkeypatch.setattr(canvas, "pixel_inputs", lambda processor, x, call: right(processor, x / 255, call))
+    right = vlm.pixel_inputs
+    monkeypatch.setattr(vlm, "pixel_inputs", lambda processor, x, call, **how: right(processor, x / 255, call, **how))
     found = {one.name: one.status for one in check(waist("qwen2_5_vl"), (56, 56))}
     assert found["float path against 8-bit path"] == "fail"
 

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from safemed_eval.core import Answers, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
-from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG
+from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG, parse
 from safemed_eval.models.checkpoints.processor import official_inputs
 from safemed_eval.models.checkpoints.prompts import Asking, opens_answer
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
@@ -104,9 +104,10 @@ class Writer(VLM):
         return float((earlier[0] - earlier[1]).abs().max())
 
     @torch.no_grad()
-    def official_write(self, image: Image.Image, question: Question) -> str:
-        """The text by the untouched path: 8-bit image at its own size, whole processor."""
-        return self._officially_written(image, question)[0]
+    def official_answer(self, image: Image.Image, question: Question) -> Answers:
+        """Write and parse an answer by the untouched path: 8-bit image at its own size, whole processor."""
+        text, _ = self._officially_written(image, question)
+        return Answers(predictions=[parse(text, question)], texts=[text])
 
     def _officially_written(self, image: Image.Image, question: Question) -> tuple[str, bool]:
         inputs, _ = official_inputs(self.processor, image, self.prompt(question, ""))
@@ -177,7 +178,7 @@ class Thinker(Writer):
         return Answers(predictions=list(predictions), log_probs=list(log_probs), texts=list(texts))
 
     @torch.no_grad()
-    def official_decide(self, image: Image.Image, question: Question) -> Answers:
+    def official_answer(self, image: Image.Image, question: Question) -> Answers:
         """The same by the untouched path: 8-bit image at its own size, whole processor, model with its full head."""
         written = self._officially_written(image, question)
         behind = self.turn.own(self.turn.before_letter(written[0], question))
