@@ -14,7 +14,7 @@ from safemed_eval.cli._options import DataOptions
 from safemed_eval.cli._show import Tick
 from safemed_eval.cli._training import FitOptions
 from safemed_eval.errors import RunError, SpecError
-from safemed_eval.models.files.source import ABOUT
+from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.runs import META, Folder, refuse_other_spec, session
 from safemed_eval.train.log import WORK
 

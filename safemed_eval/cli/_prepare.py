@@ -18,7 +18,7 @@ from rich.markup import escape
 from safemed_eval import data as datasets
 from safemed_eval import models
 from safemed_eval.cli._items import load_usable, select, selection
-from safemed_eval.cli._model import asking_for, asking_of, quiet_transformers, refuse_senseless, resolve_model
+from safemed_eval.cli._model import asking_for, asking_of, model_of, refuse_senseless, resolve_model
 from safemed_eval.cli._options import AskedOptions, LoadOptions, ModelOptions, RunOptions
 from safemed_eval.cli._show import err, on_one_line, progress, status, visible
 from safemed_eval.core import Item, Need, Question, Record
@@ -31,7 +31,6 @@ from safemed_eval.runs.ray.cluster import refuse_without_ray
 from safemed_eval.runs.ray.crew import crew
 
 if TYPE_CHECKING:
-    from safemed_eval.models.loading import Loading
     from safemed_eval.runs.workers import Loaded, Store, Team, Work
 
 RunFolder = Run | Veiled
@@ -94,7 +93,7 @@ def prepare(
         "command": command,
         "model": source.identity,
         "load": {"dtype": model.dtype, "attn": model.attn, "device_map": model.device_map},
-        "asking": None if source.kind == "python" else asking_for(source, asking_of(model, run.seed)).describe(),
+        "asking": asking_for(source, asking_of(model, run.seed)).describe() if source.takes_prompts else None,
         "select": selection(data),
         "skipped": len(chosen.bad),
         "data": names.digest(chosen.sha256) if names else chosen.sha256,
@@ -134,7 +133,7 @@ def started(
     make: Callable[[Loaded], Work],
     *,
     needs: Mapping[Need, str],
-    surrogates: Mapping[str, Loading] | None = None,
+    surrogates: Mapping[str, models.Loading] | None = None,
     store: Store | None = None,
 ) -> Iterator[tuple[Team, RunFolder]]:
     """Load and check the model, here or in workers, lock the run folder. Ctrl-C leaves it resumable, exit code 130.
@@ -170,7 +169,7 @@ def _team(
     run: RunOptions,
     make: Callable[[Loaded], Work],
     needs: Mapping[Need, str],
-    surrogates: Mapping[str, Loading],
+    surrogates: Mapping[str, models.Loading],
     store: Store | None,
 ) -> Iterator[Team]:
     """Those who do the work, with their models loaded."""
@@ -181,7 +180,7 @@ def _team(
     shown = prepared.names.asked(first) if prepared.names else first
     setup = Setup(model=model, make=make, first=shown, surrogates=surrogates)
     store = store or (lambda *what: None)
-    quiet_transformers()
+    models.quiet_transformers()
     with ExitStack() as stack:
         with status(f"loading and checking {prepared.source.name}"):
             if run.ray is None:
@@ -195,19 +194,14 @@ def _tell(line: str) -> None:
     typer.echo(visible(line), err=True)
 
 
-def loading_of(source: models.Source, options: LoadOptions, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:
+def loading_of(
+    source: models.Source, options: LoadOptions, prepared: Prepared, needs: Mapping[Need, str]
+) -> models.Loading:
     """What it takes to load a model for this run, and to check it."""
-    from safemed_eval.models.loading import Loading
-
     items = prepared.data.items
     _, height, width = datasets.canvas_of(items[0], prepared.canvas).shape
-    return Loading(
-        source=source,
-        device=options.device,
-        dtype=options.dtype,
-        attn=options.attn,
-        device_map=options.device_map,
-        asking=source.asked(asking_of(options, prepared.spec["seed"])),
+    return models.Loading(
+        model=model_of(source, options, source.asked(asking_of(options, prepared.spec["seed"]))),
         size=(height, width),
         options=max(len(item.question.options) for item in items),
         questions=_extremes(items),
@@ -226,9 +220,9 @@ def _extremes(items: Sequence[Item]) -> tuple[Question, ...]:
 
 def surrogate_loading(
     source: models.Source, options: ModelOptions, prepared: Prepared, needs: Mapping[Need, str]
-) -> Loading:
+) -> models.Loading:
     """It is loaded as the judged model is, but asked for a letter, in its own words where it was trained here."""
-    template = None if source.template or source.kind == "python" else options.template
+    template = options.template if source.takes_prompts and not source.template else None
     asked = replace(options, readout="choice", temperature=0.0, template=template)
     return loading_of(source, asked, prepared, needs)
 

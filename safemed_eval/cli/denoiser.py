@@ -21,12 +21,13 @@ from safemed_eval.cli._fitting import (
     training_folder,
 )
 from safemed_eval.cli._items import load_usable, select, selection
-from safemed_eval.cli._model import asking_for, quiet_transformers, refuse_no_effect, resolve_model, template_of
+from safemed_eval.cli._model import asking_for, resolve_model
 from safemed_eval.cli._options import DataOptions, grouped
 from safemed_eval.cli._prepare import about_of, refuse_unwritable
 from safemed_eval.cli._show import progress, status
 from safemed_eval.cli._training import DenoiserOptions, denoiser_recipe_of
 from safemed_eval.errors import SpecError
+from safemed_eval.models.model import asking_of, refuse_no_effect
 from safemed_eval.train.log import WORK
 from safemed_eval.version import __version__
 
@@ -52,13 +53,13 @@ def denoiser(train: DenoiserOptions, data: DataOptions) -> None:
         raise SpecError("--canvas native: the images of a batch must have one size; write HxW")
     select(loaded, data, train.seed)
     source = resolve_model(train.model, train)
-    asking = asking_for(source, models.Asking(template=template_of(train.template)))
+    asking = asking_for(source, asking_of(template=train.template))
     chosen = load_usable(loaded, data, train.seed)
     spec = {
         "command": "train",
         "model": source.identity,
         "load": {"dtype": train.dtype, "attn": train.attn},
-        "template": None if source.kind == "python" else asking.describe()["template"],
+        "template": asking.describe()["template"] if source.takes_prompts else None,
         "select": selection(data),
         "skipped": len(chosen.bad),
         "data": chosen.sha256,
@@ -102,7 +103,7 @@ def _load(
 
     device = str(training_device(options.device))
     with status(f"loading {source.name}"):
-        quiet_transformers()
+        models.quiet_transformers()
         waist = models.load(source, device=device, dtype=options.dtype, attn=options.attn, asking=asking)
     with status("checking the model"):
         most = max(len(item.question.options) for item in data.items)

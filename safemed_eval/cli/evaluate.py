@@ -17,6 +17,7 @@ from safemed_eval.cli._prepare import prepare, started, surrogate_loading, write
 from safemed_eval.cli._show import end_where_nothing_was_measured, show_run
 from safemed_eval.core import CIRCULAR, OFFICIAL, Item
 from safemed_eval.errors import SpecError
+from safemed_eval.models.kinds import kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -83,11 +84,11 @@ def evaluate(
     """Accuracy, clean and under attack, by imaging modality and question type."""
     chosen = {str(one): one for one in attacks.parse_all(["clean", *(attack or [])])}
     conditions = [*chosen, *[OFFICIAL] * official, *[CIRCULAR] * circular]
-    if official and model.model.startswith("python:"):
+    if official and not kind_of(model.model).has_official_path:
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
     surrogates = {one.surrogate: surrogate_of(one.surrogate, model) for one in chosen.values() if one.surrogate}
     needs = attacks.needs_of(chosen.values())
-    if "texts" in needs and model.readout == "choice" and not model.model.startswith("python:"):
+    if "texts" in needs and model.readout == "choice" and kind_of(model.model).takes_prompts:
         raise SpecError(f"{needs['texts']}: is for models that write; add --readout generate, or use pgd")
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
     spec = {

@@ -21,14 +21,15 @@ from safemed_eval.cli._fitting import (
     training_folder,
 )
 from safemed_eval.cli._items import load_usable, select, selection
-from safemed_eval.cli._model import asking_for, quiet_transformers, resolve_model, template_of
+from safemed_eval.cli._model import asking_for, resolve_model
 from safemed_eval.cli._options import DataOptions, grouped
 from safemed_eval.cli._prepare import about_of, refuse_unwritable
 from safemed_eval.cli._show import progress, status
 from safemed_eval.cli._training import AdversaryOptions, GroupOptions, TrainOptions, recipe_of
 from safemed_eval.cli.denoiser import EXAMPLE, denoiser
 from safemed_eval.errors import DataError, SpecError
-from safemed_eval.models.files.source import SEEN_BY_NAME
+from safemed_eval.models.files.notes import SEEN_BY_NAME
+from safemed_eval.models.model import asking_of
 from safemed_eval.train import Method, Recipe
 from safemed_eval.train.log import WORK
 from safemed_eval.version import __version__
@@ -98,8 +99,8 @@ def _train(
     select(loaded, data, train.seed)
     source = resolve_model(train.model, train)
     _refuse_unfit(source, train)
-    recipe = recipe_of(method, train, adversary, groups, adapter=source.base is not None)
-    asking = asking_for(source, models.Asking(template=template_of(train.template)), to_train=True)
+    recipe = recipe_of(method, train, adversary, groups, adapter=source.is_adapter)
+    asking = asking_for(source, asking_of(template=train.template), to_train=True)
     chosen = load_usable(loaded, data, train.seed)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     _refuse_too_few(len(chosen.items), recipe, processes)
@@ -128,7 +129,7 @@ def _train(
 
         how = {"safemed_eval": __version__, "arguments": sys.argv[1:], "names": about["names"], **spec}
         how[SEEN_BY_NAME] = sorted({named for _, _, data in source.trainings for named in data})
-        shown, base = shown_progress(), (source.base or source).reference
+        shown, base = shown_progress(), source.reference
         try:
             with progress(f"training {method}", unit="steps", note=lambda: shown.text) as shown.tick:
                 fit(
@@ -153,11 +154,11 @@ def _train(
 
 def _refuse_unfit(source: models.Source, train: TrainOptions) -> None:
     """A model that cannot be trained, or not like this."""
-    if source.kind == "python":
+    if not source.trainable:
         raise SpecError(f"--model {train.model}: only a transformers checkpoint can be trained")
-    if source.base and train.lora:
+    if source.is_adapter and train.lora:
         raise SpecError(f"--model {train.model}: is an adapter, which is trained on as it is; leave --lora out")
-    if train.dtype in ("bfloat16", "float16") and not (source.base or train.lora):
+    if train.dtype in ("bfloat16", "float16") and not (source.is_adapter or train.lora):
         raise SpecError(
             f"--dtype {train.dtype}: small steps would round away; train in float32, with --bf16 to compute faster, or "
             "an adapter with --lora"
@@ -180,10 +181,10 @@ def _load(
 
     device = training_device(options.device)
     dtype = options.dtype
-    if dtype == "auto" and not (source.base or options.lora):
+    if dtype == "auto" and not (source.is_adapter or options.lora):
         dtype = "float32"
     with status(f"loading {source.name}"):
-        quiet_transformers()
+        models.quiet_transformers()
         policy, waist = models.load_to_train(source, device=str(device), dtype=dtype, attn=options.attn, asking=asking)
     with status("checking the model and the questions"):
         for item in data.items:

@@ -42,7 +42,7 @@ class Writer(VLM):
         self._causal = False
         tokenizer = processor.tokenizer
         self._ends_turn = self.turn.ends(model.generation_config)
-        model.generation_config = GenerationConfig(
+        self._decoding = GenerationConfig(
             do_sample=False,
             max_new_tokens=asking.max_new_tokens,
             bos_token_id=model.generation_config.bos_token_id,
@@ -131,11 +131,15 @@ class Writer(VLM):
 
     def _generate(self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]) -> list[tuple[str, bool]]:
         start = inputs["input_ids"].shape[1]
-        ids = self.model.generate(
-            **inputs,
-            logits_processor=[_Sampler(self.asking.temperature, generators)],
-            stopping_criteria=[_Stopped(self, start)],
-        )
+        own, self.model.generation_config = self.model.generation_config, self._decoding
+        try:  # as an argument, transformers would complete our settings with the checkpoint's own
+            ids = self.model.generate(
+                **inputs,
+                logits_processor=[_Sampler(self.asking.temperature, generators)],
+                stopping_criteria=[_Stopped(self, start)],
+            )
+        finally:
+            self.model.generation_config = own
         found = []
         for row in ids[:, start:].tolist():
             end = next((place for place, token in enumerate(row) if token in self._ends_turn), None)

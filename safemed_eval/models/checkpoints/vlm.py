@@ -248,7 +248,7 @@ class VLM:
         return names
 
     def refuse_8_bit_only(self, clean: torch.Tensor, noisy: torch.Tensor, question: Question) -> None:
-        """Raise CheckpointError if a (3, H, W) image passes the image processor as 8 bits, but (1, 3, H, W) noise fails."""
+        """Raise CheckpointError if an image (3, H, W) passes the processor as 8 bits, but noise (1, 3, H, W) fails."""
         with faults_of_the_model():
             _, call = official_inputs(self.processor, picture(clean), self.prompt(question, self.template.cue))
         try:
@@ -261,7 +261,7 @@ class VLM:
             ) from error
 
     def image_inputs(self, canvas: torch.Tensor, question: Question) -> tuple[str, torch.Tensor, torch.Tensor]:
-        """The name of the model's image input, and its values for a (3, H, W) canvas by the 8-bit and the float path."""
+        """The name of the image input, and its values for a (3, H, W) canvas by the 8-bit and by the float path."""
         official, call = official_inputs(self.processor, picture(canvas), self.prompt(question, self.template.cue))
         ours = pixel_inputs(self.processor, canvas[None], call)
         name = next(key for key in call.outputs if official[key].is_floating_point())
