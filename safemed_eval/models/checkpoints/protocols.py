@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-Tensors = Mapping[str, torch.Tensor]
+Tensors: TypeAlias = "Mapping[str, torch.Tensor]"
 
 
 class Output(Protocol):
@@ -39,11 +40,24 @@ class Network(Protocol):
     def generate(self, **inputs: object) -> torch.Tensor: ...
     def get_output_embeddings(self) -> torch.nn.Module | None: ...
     def get_decoder(self) -> Any: ...
-    def eval(self) -> object: ...
+    def eval(self) -> Self: ...
+    def requires_grad_(self, requires_grad: bool = ...) -> Self: ...
+    def to(self, device: torch.device) -> Self: ...
+    def state_dict(self) -> Mapping[str, torch.Tensor]: ...
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
+    def named_buffers(self) -> Iterator[tuple[str, torch.Tensor]]: ...
     def train(self, mode: bool = ...) -> object: ...
     def modules(self) -> Iterator[torch.nn.Module]: ...
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
     def buffers(self) -> Iterator[torch.Tensor]: ...
+
+
+class AdaptedNetwork(Network, Protocol):
+    """A network with a PEFT adapter on it."""
+
+    active_peft_config: Any
+
+    def get_base_model(self) -> Network: ...
 
 
 class Tokenizer(Protocol):
@@ -54,7 +68,10 @@ class Tokenizer(Protocol):
     bos_token: str | None
     bos_token_id: int | None
     eos_token_id: int | None
-    pad_token_id: int
+    pad_token: str | None
+    pad_token_id: int | None
+    eos_token: str | None
+    init_kwargs: dict[str, object]
     unk_token_id: int | None
 
     def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]: ...
