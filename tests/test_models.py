@@ -37,7 +37,6 @@ from safemed_eval.models import (
     resolve,
     tiny,
 )
-from safemed_eval.models import check as check_module
 from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.checkpoints import letters, vlm
 from safemed_eval.models.checkpoints import load as checkpoint_module
@@ -46,6 +45,7 @@ from safemed_eval.models.checkpoints.processor import official_inputs
 from safemed_eval.models.checkpoints.prompts import TEMPLATES, Template, render
 from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, _within_images
 from safemed_eval.models.checkpoints.vlm import VLM
+from safemed_eval.models.checks import gradients
 from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.waist import Waist
 
@@ -875,7 +875,7 @@ def test_gradients_in_half_precision_are_compared_with_float32(
     ((status, detail),) = found("bfloat16")
     assert status == "pass" and detail.startswith(("cosine 0.99", "cosine 1.0"))
     slopes = iter([torch.ones(1, 3, 56, 56), torch.tensor([1.0, -1.0]).repeat(1, 3, 56, 28)])
-    monkeypatch.setattr(check_module, "_slope", lambda *_: next(slopes))
+    monkeypatch.setattr(gradients, "_slope", lambda *_: next(slopes))
     ((status, detail),) = found("bfloat16")
     assert status == "warn" and detail.startswith("cosine 0.000 with float32, 50.0 % of its length")
 
