@@ -49,7 +49,9 @@ OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 CIRCULAR = "circular"
 """The condition of `--circular`: the clean image, asked with the options in each of their rotations."""
-UNATTACKED = ("clean", OFFICIAL, CIRCULAR)
+CLEAN = "clean"
+"""The condition of the images as they are."""
+UNATTACKED = (CLEAN, OFFICIAL, CIRCULAR)
 """The conditions that leave the image as it is."""
 
 
@@ -202,11 +204,8 @@ Need = Literal["scores", "gradients", "texts"]
 """What an attack may ask of a model beside its answers: the scores of the options, their gradients at the pixels, and
 what it writes and how likely it is to write a given text (see `Reasons`)."""
 
-Record = dict[str, Any]
-"""One line of records.jsonl: plain JSON values."""
 
-
-def item_fields(item: Item) -> Record:
+def item_fields(item: Item) -> dict[str, Any]:
     """What every record says of its item."""
     return {
         "item": item.id,

@@ -10,8 +10,9 @@ import torch
 from safemed_eval import stats
 from safemed_eval.attacks._ascent import Goal, ascend
 from safemed_eval.attacks.pgd import PGD
-from safemed_eval.core import Certificate, Question, Record
+from safemed_eval.core import Certificate, Question
 from safemed_eval.models.waist import Waist
+from safemed_eval.runs.record import Shot
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Falsification
 from safemed_eval.smoothing.scores import SmoothedClassify
@@ -61,7 +62,9 @@ class Falsifier:
     batch: int
     keep: Callable[[str, float, torch.Tensor], None]
 
-    def __call__(self, item: str, canvas: torch.Tensor, question: Question, certificate: Certificate) -> list[Record]:
+    def __call__(
+        self, item: str, canvas: torch.Tensor, question: Question, certificate: Certificate
+    ) -> tuple[Shot, ...]:
         """What was found at each share of the radius: its L2 length, and the votes for the certified class.
 
         Args:
@@ -76,11 +79,11 @@ class Falsifier:
             moved = self._search(item, canvas, question, certificate.prediction, share, share * certificate.radius)
             votes = self._votes(item, moved, question, certificate.prediction, share)
             length = float((moved.double() - canvas.double()).norm())
-            found.append({"share": share, "length": length, "votes": votes})
+            found.append(Shot(share=share, length=length, votes=votes))
             claimed = stats.certified_lower(certificate.p_lower, certificate.radius, self.sigma, length)
             if stats.clopper_pearson_upper(votes, self.spec.n, self.spec.alpha) < claimed:
                 self.keep(item, share, moved)
-        return found
+        return tuple(found)
 
     def _search(
         self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float, length: float

@@ -1,4 +1,4 @@
-"""One run folder: opened once, appended to, resumed by the same command."""
+"""One run folder: opened once, appended to, resumed by the same command. Or the same in memory."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from safemed_eval.core import Record
+from safemed_eval.codec import Json, decode, decode_line, joined
 from safemed_eval.errors import RunError
 from safemed_eval.files import NEW, write_whole
+from safemed_eval.runs.meta import SCHEMA, RunMeta, meta_of
+from safemed_eval.runs.record import CertifyRecord, EvaluateRecord, Record
+from safemed_eval.runs.spec import EvaluateSpec
 
-SCHEMA = 1
 META = "run.json"
 RECORDS = "records.jsonl"
 LOCK = ".lock"
-_META_KEYS = ("spec", "model", "sessions", "names", "items", "skipped", "conditions", "sampled", "image_notes")
 _TINY = 60
 
 
@@ -51,7 +52,7 @@ class Folder:
             try:
                 out.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_lock(out / LOCK))
-                meta: dict[str, Any] = {"schema": SCHEMA, "spec": _plain(spec), "model": _plain(model), "sessions": []}
+                meta: Json = {"schema": SCHEMA, "spec": _plain(spec), "model": _plain(model), "sessions": []}
                 refuse_other_spec(out, spec)
                 if (out / META).exists():
                     meta = read_meta(out)
@@ -76,7 +77,7 @@ class Folder:
             self._open.close()
 
 
-class Run(Folder):
+class RunFolder(Folder):
     """A run folder that this process appends records to.
 
     Attributes:
@@ -97,7 +98,11 @@ class Run(Folder):
     def __len__(self) -> int:
         return len(self._done)
 
-    def append(self, records: Iterable[Record]) -> None:
+    def contents(self) -> tuple[Json, list[Json]]:
+        """What run.json holds, and all records."""
+        return read_meta(self.out), read_lines(self.out)
+
+    def append(self, records: Iterable[Json]) -> None:
         """Write records and force them to the disk before going on."""
         keys, lines = [], []
         for record in records:
@@ -116,7 +121,7 @@ class Run(Folder):
             ) from None
         self._done.update(keys)
 
-    def _repair(self) -> list[Record]:
+    def _repair(self) -> list[Json]:
         raw = self._records.read_bytes() if self._records.exists() else b""
         whole, newline, torn = raw.rpartition(b"\n")
         if torn:
@@ -124,7 +129,106 @@ class Run(Folder):
                 file.truncate(len(whole) + len(newline))
                 os.fsync(file.fileno())
             self.repaired = True
-        return read_records(self.out)
+        return read_lines(self.out)
+
+
+class Memory:
+    """A run that is kept in memory: what `RunFolder` is on a disk, for as long as this process lives."""
+
+    repaired = False
+
+    def __init__(
+        self,
+        out: None,
+        spec: Mapping[str, Any],
+        *,
+        model: Mapping[str, Any],
+        about: Mapping[str, Any],
+        session: Mapping[str, Any],
+    ) -> None:
+        meta = {"schema": SCHEMA, "spec": spec, "model": model, "sessions": [session], **about}
+        self._meta, self._records = _plain(meta), dict[tuple[str, str], Json]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is open."""
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def done(self, item: str, condition: str = "") -> bool:
+        return (item, condition) in self._records
+
+    def append(self, records: Iterable[Json]) -> None:
+        self._records.update({record_key(record): record for record in records})
+
+    def contents(self) -> tuple[Json, list[Json]]:
+        return self._meta, list(self._records.values())
+
+
+def read_run(out: Path) -> tuple[RunMeta, list[Record]]:
+    """Read a run folder of evaluate or certify, and check it.
+
+    Raises:
+        RunError: not such a folder, or a record does not fit, contradicts itself or what was asked.
+    """
+    return checked(read_meta(out), _lines(out), str(out))
+
+
+def checked(meta: Json, lines: Iterable[bytes], where: str) -> tuple[RunMeta, list[Record]]:
+    """Check what run.json holds, and the lines of records.jsonl."""
+    told, records, seen = meta_of(meta, where), list[Record](), set[tuple[str, str]]()
+    for number, line in enumerate(lines, start=1):
+        record = _record(line, told, where, number)
+        key = (record.item, record.attack if isinstance(record, EvaluateRecord) else "")
+        if key in seen:
+            raise RunError(f"{where}/{RECORDS}: line {number} repeats item '{record.item}'")
+        seen.add(key)
+        records.append(record)
+    return told, records
+
+
+def _record(line: bytes, meta: RunMeta, where: str, number: int) -> Record:
+    spec, place = meta.spec, f"{where}/{RECORDS}: line {number}"
+    try:
+        if isinstance(spec, EvaluateSpec):
+            answer = decode_line(EvaluateRecord, line)
+            answer.check(spec)
+            return answer
+        certificate = decode_line(CertifyRecord, line)
+        certificate.check(spec)
+        return certificate
+    except ValueError as error:
+        raw = _parsed(line, place)
+        place = f"{where}: the record of item {raw['item']!r}"
+        if spec.conditions and raw.get("attack") not in spec.conditions:
+            raise RunError(f"{place} is of attack {raw.get('attack')!r}, which was not asked for") from None
+        decode(EvaluateRecord if spec.conditions else CertifyRecord, raw, place)
+        raise RunError(joined(place, str(error))) from None
+
+
+def _lines(out: Path) -> Iterator[bytes]:
+    file = out / RECORDS
+    if file.exists():
+        with file.open("rb") as lines:
+            yield from lines
+
+
+def read_lines(out: Path) -> list[Json]:
+    """Read the records of a run folder as JSON; none where it has only just begun."""
+    return [_parsed(line, f"{out / RECORDS}: line {number}") for number, line in enumerate(_lines(out), start=1)]
+
+
+def _parsed(line: bytes, place: str) -> Json:
+    """A line as JSON that has the key of a record."""
+    try:
+        record: Json = json.loads(line, parse_constant=_refuse_constant)
+        hash(record_key(record))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RunError(f"{place} is not a record") from None
+    return record
 
 
 def refuse_other_spec(out: Path, spec: Mapping[str, Any]) -> None:
@@ -140,43 +244,18 @@ def _is_of_a_start(file: Path) -> bool:
     return file.name in (LOCK, META + NEW) or (file.name == RECORDS and not file.stat().st_size)
 
 
-def read_meta(out: Path) -> dict[str, Any]:
+def read_meta(out: Path) -> Json:
     """`run.json` of a run folder."""
     if not out.is_dir():
         raise RunError(f"{out}: {'is a file; name the run folder that it is in' if out.exists() else 'no such folder'}")
     try:
-        meta: dict[str, Any] = json.loads((out / META).read_text(encoding="utf-8"))
+        meta: Json = json.loads((out / META).read_text(encoding="utf-8"))
         schema = meta["schema"]
-        lacking = [key for key in _META_KEYS if key not in meta]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{out}: not a run folder, {META} cannot be read: {error}") from None
     if schema != SCHEMA:
         raise RunError(f"{out}: written with schema {schema}, this version reads schema {SCHEMA}")
-    if lacking:
-        raise RunError(f"{out}: {META} has no {', '.join(lacking)}; was it edited?")
     return meta
-
-
-def read_records(out: Path) -> list[Record]:
-    """The records of a run folder, each (item, attack) once; none where it has only just begun."""
-    file = out / RECORDS
-    records: list[Record] = []
-    seen: set[tuple[str, str]] = set()
-    if not file.exists():
-        return records
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line, parse_constant=_refuse_constant)
-                key = record_key(record)
-                again = key in seen
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise RunError(f"{file}: line {number} is not a record; was it edited?") from None
-            if again:
-                raise RunError(f"{file}: line {number} repeats item '{key[0]}'; was it edited?")
-            seen.add(key)
-            records.append(record)
-    return records
 
 
 def _refuse_constant(name: str) -> None:
@@ -197,7 +276,7 @@ def default_out(command: str, names: Iterable[str], spec: Mapping[str, Any]) -> 
     return Path("runs") / "-".join([command, *filter(None, words), tag])
 
 
-def record_key(record: Record) -> tuple[str, str]:
+def record_key(record: Json) -> tuple[str, str]:
     """What a record is about: (item id, attack); the attack of a certificate is ""."""
     return record["item"], record.get("attack", "")
 
@@ -221,9 +300,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= _TINY else text[:_TINY] + "..."
 
 
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(value: Mapping[str, Any]) -> Json:
     """The value as it comes back from JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(value))
+    plain: Json = json.loads(json.dumps(value))
     return plain
 
 
