@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from safemed_eval import grammar
-from safemed_eval.attacks._base import Attack, Attacked
+from safemed_eval.attacks._base import Attack, Attacked, Problem
 from safemed_eval.core import Need
 from safemed_eval.errors import SpecError, canonical, did_you_mean, shortened
 
-__all__ = ["Attack", "Attacked", "names", "needs_of", "parse", "parse_all"]
+__all__ = ["Attack", "Attacked", "Problem", "names", "needs_of", "parse", "parse_all"]
 
 
 def names() -> list[str]:

@@ -1,4 +1,4 @@
-"""What every attack is: a frozen spec, a threat model, and a search inside its ball."""
+"""The base of every attack: a frozen spec, a threat model, and a search inside its ball."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Loss = Literal["ce", "margin", "dlr"]
 Start = Literal["random", "zero"]
 Target = Literal["none", "runner-up", "least-likely", "random"]
+Value = bool | int | float | str
+"""An option that a spec can write."""
 
 DEFAULT_LINF_EPS = 4 / 255
 TRAVEL: Mapping[Norm, float] = {"linf": 2.5, "l2": 4.0}
@@ -35,9 +37,45 @@ def refuse_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be at least 1, and at most {MAX_COUNT:,}, got {count}")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """A batch to attack: B images with their questions and gold answers.
+
+    Args:
+        classify: bound to the B questions.
+        canvas: (B, 3, H, W) float32 in [0, 1].
+        labels: (B,) int64, the gold options.
+        generators: one per row, so that a row's result does not depend on its batch mates.
+        quantize: search among images on 8-bit grey levels only.
+    """
+
+    classify: Classify
+    canvas: torch.Tensor
+    labels: torch.Tensor
+    generators: Sequence[torch.Generator]
+    quantize: bool = False
+
+    def __len__(self) -> int:
+        return len(self.canvas)
+
+    def take(self, rows: Sequence[int]) -> Problem:
+        """The same problem for these rows only."""
+        return Problem(
+            classify=self.classify.take(rows),
+            canvas=self.canvas[list(rows)],
+            labels=self.labels[list(rows)],
+            generators=[self.generators[row] for row in rows],
+            quantize=self.quantize,
+        )
+
+    def on_grid(self, canvas: torch.Tensor, threat: Threat) -> torch.Tensor:
+        """The canvases moved to 8-bit grey levels inside the ball if `quantize` is set, else as they are."""
+        return threat.snap(self.canvas, canvas) if self.quantize else canvas
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attacked:
-    """What a search returns."""
+    """Result of a search."""
 
     canvas: torch.Tensor
     """(B, 3, H, W) float32 in [0, 1]."""
@@ -137,20 +175,18 @@ class Attack:
         Raises:
             RuntimeError: the search left its ball, [0, 1], or the grey levels.
         """
-        found = self.search(classify, canvas, labels, generators, quantize)
-        inside = found.canvas if quantize else self.threat.project(canvas, found.canvas)
+        problem = Problem(classify=classify, canvas=canvas, labels=labels, generators=generators, quantize=quantize)
+        attacked = self.search(problem)
+        inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
         self.threat.check(canvas, inside, on_grid=quantize)
-        return replace(found, canvas=inside.detach())
+        return replace(attacked, canvas=inside.detach())
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        """The search itself; see `__call__` for the arguments."""
+    def search(self, problem: Problem) -> Attacked:
+        """Search for canvases that change the answers; this is what a new attack implements.
+
+        Import torch inside it, since specs are parsed without torch. `__call__` projects the result into the ball
+        afterwards, unless `problem.quantize` is set.
+        """
         raise NotImplementedError
 
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss, Problem
 from safemed_eval.attacks.pgd import PGD
-
-if TYPE_CHECKING:
-    import torch
-
-    from safemed_eval.core import Classify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +44,8 @@ class FGSM(BallAttack):
             early_stop=self.early_stop,
         )
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        return self._one_step.search(classify, canvas, labels, generators, quantize)
+    def search(self, problem: Problem) -> Attacked:
+        return self._one_step.search(problem)
 
 
 ATTACK = FGSM

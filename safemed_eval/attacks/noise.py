@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack
-
-if TYPE_CHECKING:
-    import torch
-
-    from safemed_eval.core import Classify, Need
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Problem
+from safemed_eval.core import Need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +23,9 @@ class Noise(BallAttack):
     def on_smoothed(self) -> Attack:
         return self
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        drawn = self.threat.sample(canvas, generators)
-        if quantize:
-            drawn = self.threat.snap(canvas, drawn)
-        return Attacked(canvas=drawn, steps=[0] * len(canvas))
+    def search(self, problem: Problem) -> Attacked:
+        drawn = self.threat.sample(problem.canvas, problem.generators)
+        return Attacked(canvas=problem.on_grid(drawn, self.threat), steps=[0] * len(problem))
 
 
 ATTACK = Noise

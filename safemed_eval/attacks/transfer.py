@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, refuse_counts
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Problem, refuse_counts
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.grammar import ALWAYS
-
-if TYPE_CHECKING:
-    import torch
-
-    from safemed_eval.core import Classify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +37,11 @@ class Transfer(BallAttack):
         return self
 
     @property
-    def _search(self) -> PGD:
+    def _surrogate_search(self) -> PGD:
         return PGD(eps=self.eps, norm=self.norm, steps=self.steps, early_stop=False)
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        return self._search.search(classify, canvas, labels, generators, quantize)
+    def search(self, problem: Problem) -> Attacked:
+        return self._surrogate_search.search(problem)
 
 
 ATTACK = Transfer

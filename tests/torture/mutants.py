@@ -71,7 +71,7 @@ TARGETS: Mapping[str, Sequence[str]] = {
     **{f"smoothing.{name}": _SMOOTHING for name in ("_evidence", "_sequential", "_spec", "_votes", "certify", "noise")},
     **{
         f"attacks.{name}": _ATTACKS
-        for name in ("_base", "_ascent", "_auto", "_suite", "apgd", "fgsm", "noise", "pgd", "suite")
+        for name in ("_base", "_ascent", "apgd", "fgsm", "noise", "pgd", "suite")
     },
     **{f"report.{name}": _REPORT for name in ("breakdown", "curves", "_certificates")},
 }
