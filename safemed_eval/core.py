@@ -45,11 +45,13 @@ GRADIENT_REPEATS = "same input, same gradient"
 """Checks of a model at its load that reports ask for: against float32, and against itself."""
 TRAINED_ON = "trained_on.npy"
 """Beside a checkpoint that was trained here: digests of the images that it has seen."""
+CLEAN = "clean"
+"""The condition without an attack; every run has it."""
 OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 CIRCULAR = "circular"
 """The condition of `--circular`: the clean image, asked with the options in each of their rotations."""
-UNATTACKED = ("clean", OFFICIAL, CIRCULAR)
+UNATTACKED = (CLEAN, OFFICIAL, CIRCULAR)
 """The conditions that leave the image as it is."""
 
 

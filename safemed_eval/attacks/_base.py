@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from safemed_eval import grammar
+from safemed_eval import grammar, plugins
 from safemed_eval.threat import Norm, Threat
 
 if TYPE_CHECKING:
@@ -20,10 +20,15 @@ Target = Literal["none", "runner-up", "least-likely", "random"]
 Value = bool | int | float | str
 """An option that a spec can write."""
 
+Role = Literal["clean", "control", "attack", "corruption"]
+"""A control changes images without a search, a corruption as it happens in practice."""
+
 DEFAULT_LINF_EPS = 4 / 255
 TRAVEL: Mapping[Norm, float] = {"linf": 2.5, "l2": 4.0}
 """How long all steps are together by default, in eps. In L2 a random start lies across the gradient, and turns towards
 it only step by step: after 2.5 eps an attack on a linear model would be 2.5 % short of the optimum."""
+_MANY_STEPS = 2
+"""From this strength on an attack takes as many gradient steps as it is allowed."""
 MAX_EPS = 10**5
 """Longer than any change of a canvas of 8192 x 8192 pixels."""
 MAX_COUNT = 10**6
@@ -92,12 +97,69 @@ class Attacked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Facts about an attack for reports, checks and help texts.
+
+    A class declares those of the first group; `attacks.facts_of` adds the others for one attack of a run.
+
+    Args:
+        strength: place in the order of untargeted attacks in one ball: 0 random noise, 1 one step, 2 many steps,
+            3 several attacks. None: no place in it.
+        black_box: the search uses no gradient of the judged model.
+        on_surrogate: it searches another model, and only tries the result on the judged one.
+        aims_at: a "text" attack changes what the model writes, a "letter" attack the scores of the options alone.
+        black_box_part: the name, in `Attacked.parts`, of the part of an attack that uses no gradient.
+        example: a spec string, for help and advice.
+        summary: a few words beside it.
+
+        family: the spec without eps and norm: attacks of one family and norm are points of one curve.
+        eps: None for an attack that has no ball.
+        targeted: whether it aims at one wrong option.
+        kind: of a corruption, and its severity.
+    """
+
+    role: Role = "attack"
+    strength: int | None = None
+    black_box: bool = False
+    on_surrogate: bool = False
+    aims_at: Literal["letter", "text"] | None = "letter"
+    black_box_part: str | None = None
+    example: str = ""
+    summary: str = ""
+
+    family: str = ""
+    norm: Norm = "linf"
+    eps: float | None = None
+    targeted: bool = False
+    kind: str | None = None
+    severity: int | None = None
+
+    @property
+    def climbs(self) -> bool:
+        """Whether it follows the judged model's own gradient in many steps, to any wrong answer."""
+        return self.strength is not None and self.strength >= _MANY_STEPS
+
+    @property
+    def should_flip(self) -> bool:
+        """Whether it looks for any wrong answer of the judged model: with all images in its ball it must find one."""
+        return self.role == "attack" and not (self.targeted or self.on_surrogate)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attack:
-    """An attack with its options. Call it; a subclass implements `search`."""
+    """An attack with its options. Call it; a subclass implements `search` and declares its `facts`."""
+
+    facts: ClassVar[Facts] = Facts()
 
     @property
     def name(self) -> str:
-        return type(self).__module__.rpartition(".")[2]
+        """The name in spec strings: the entry point's for a plug-in, else the module's."""
+        cls = type(self)
+        if not cls.__module__.startswith(f"{__package__}."):
+            for name in plugins.plugins("attacks"):
+                if plugins.load_plugin("attacks", name) is cls:
+                    return name
+        return cls.__module__.rpartition(".")[2]
 
     @property
     def threat(self) -> Threat:

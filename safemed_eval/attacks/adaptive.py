@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from safemed_eval.attacks._base import Attacked, Problem, SteppedAttack, refuse_counts
+from safemed_eval.attacks._base import Attacked, Facts, Problem, SteppedAttack, refuse_counts
 from safemed_eval.core import Need, Reasons
 from safemed_eval.faults import faults_of_the_model, refuse_broken_gradient
 
@@ -35,6 +35,8 @@ class Adaptive(SteppedAttack):
     `restarts` begin at random points. The records say which goals left an item right. An attack on the letter alone
     misses a model whose answer depends on its rationale, so that reasoning looks more robust than it is.
     """
+
+    facts = Facts(aims_at="text", example="adaptive", summary="for models that write")
 
     refresh: int = 5
     restarts: int = 1

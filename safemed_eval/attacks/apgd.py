@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attacked, BallAttack, Loss, Problem, Target, refuse_counts
+from safemed_eval.attacks._base import Attacked, BallAttack, Facts, Loss, Problem, Target, refuse_counts
 from safemed_eval.grammar import ALWAYS
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class APGD(BallAttack):
         row stops at the first point that succeeds; a start is uniform in the ball; `steps` counts gradients, of which
         the source takes one more.
     """
+
+    facts = Facts(strength=2, example="apgd")
 
     steps: int = field(default=100, metadata=ALWAYS)
     restarts: int = 1

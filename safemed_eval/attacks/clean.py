@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safemed_eval.attacks._base import Attack, Attacked, Problem
+from safemed_eval.attacks._base import Attack, Attacked, Facts, Problem
 from safemed_eval.core import Need
 from safemed_eval.threat import Threat
 
@@ -12,6 +12,8 @@ from safemed_eval.threat import Threat
 @dataclass(frozen=True, kw_only=True)
 class Clean(Attack):
     """Returns the canvases unchanged."""
+
+    facts = Facts(role="clean", aims_at=None)
 
     @property
     def threat(self) -> Threat:

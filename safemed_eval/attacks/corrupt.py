@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Literal, get_args
 
-from safemed_eval.attacks._base import Attack, Attacked, Problem
+from safemed_eval.attacks._base import Attack, Attacked, Facts, Problem
 from safemed_eval.core import Need
 from safemed_eval.threat import Threat
 
@@ -59,6 +59,13 @@ class Corrupt(Attack):
         Kinds, and five severities, after Hendrycks and Dietterich 2019 (arXiv:1903.12261). Differs: what happens to
         medical images, with strengths of our own; lengths grow with the canvas; one draw for all severities.
     """
+
+    facts = Facts(
+        role="corruption",
+        aims_at=None,
+        example="corrupt:kind=jpeg,severity=3",
+        summary="without them all kinds, all five",
+    )
 
     kind: Kind
     severity: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss, Problem
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Loss, Problem
 from safemed_eval.attacks.pgd import PGD
 
 
@@ -17,6 +17,8 @@ class FGSM(BallAttack):
         whose loss would fall is not moved; `early_stop=no` is the plain step for every image. For L2 the step is scaled
         to eps and then clamped to [0, 1], so that it is shorter where pixels are saturated.
     """
+
+    facts = Facts(strength=1, example="fgsm:eps=4/255")
 
     loss: Loss = "ce"
     early_stop: bool = True

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Problem
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Problem
 from safemed_eval.core import Need
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(BallAttack):
     """Uniform noise in the ball; the model is never asked."""
+
+    facts = Facts(role="control", strength=0, aims_at=None, example="noise", summary="the random control")
 
     @property
     def needs(self) -> tuple[Need, ...]:

@@ -6,7 +6,17 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, Loss, Problem, Start, SteppedAttack, Target, refuse_counts
+from safemed_eval.attacks._base import (
+    Attack,
+    Attacked,
+    Facts,
+    Loss,
+    Problem,
+    Start,
+    SteppedAttack,
+    Target,
+    refuse_counts,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +34,12 @@ class PGD(SteppedAttack):
         is tried first, a row stops at the first point that succeeds, and a row that never does returns its point of
         largest loss, not its last one. `early_stop=no` is the plain algorithm.
     """
+
+    facts = Facts(
+        strength=2,
+        example="pgd:eps=4/255,steps=10",
+        summary="further keys: norm=l2, loss=margin, restarts=5, target=random, ...",
+    )
 
     start: Start = "random"
     restarts: int = 1

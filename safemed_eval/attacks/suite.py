@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Problem, refuse_counts
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Problem, refuse_counts
 from safemed_eval.attacks.apgd import APGD
 from safemed_eval.attacks.art import ART
 from safemed_eval.grammar import ALWAYS
@@ -33,6 +33,8 @@ class Suite(BallAttack):
         options are targets; where a question has fewer than four, the margin stands for the targeted DLR loss, which is
         undefined there; FAB is left out; Square is that of the adversarial robustness toolbox.
     """
+
+    facts = Facts(strength=3, black_box_part="square", example="suite", summary="several, for a paper")
 
     steps: int = field(default=100, metadata=ALWAYS)
     queries: int = 600

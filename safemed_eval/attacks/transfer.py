@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Problem, refuse_counts
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Problem, refuse_counts
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.grammar import ALWAYS
 
@@ -20,6 +20,8 @@ class Transfer(BallAttack):
     Source:
         Papernot et al. 2016 (arXiv:1605.07277); as a test of defences, Athalye et al. 2018 (arXiv:1802.00420).
     """
+
+    facts = Facts(black_box=True, on_surrogate=True, example="transfer:from=CKPT")
 
     model: str = field(metadata={"key": "from"})
     steps: int = field(default=10, metadata=ALWAYS)

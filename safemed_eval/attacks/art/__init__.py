@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from safemed_eval.attacks._base import Attacked, BallAttack, Problem, Value
+from safemed_eval.attacks._base import Attacked, BallAttack, Facts, Problem, Value
 from safemed_eval.core import CANVAS_SIZE, Classify, Need, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.grammar import FIRST, REST
@@ -33,6 +33,8 @@ class ART(BallAttack):
         Nicolae et al. 2018 (arXiv:1807.01069). Differs: the first squares of Square are made to fit into the canvas,
         and in L2 one that is higher than wide lies on its side for it; ART fails there.
     """
+
+    facts = Facts(example="art:SquareAttack", summary="or any other of ART's")
 
     method: str = field(metadata=FIRST)
     options: Mapping[str, Value] = field(default_factory=dict, metadata=REST, hash=False)
