@@ -15,7 +15,7 @@ from safemed_eval.cli._model import surrogate_of
 from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
 from safemed_eval.cli._prepare import prepare, started, surrogate_loading, write_all
 from safemed_eval.cli._show import end_where_nothing_was_measured, show_run
-from safemed_eval.core import CIRCULAR, OFFICIAL, Item
+from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, Item
 from safemed_eval.errors import SpecError
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from safemed_eval.smoothing import Voting
 
 EXAMPLE = (
-    "Example: safemed-eval evaluate --model ckpt --data omnimedvqa:DIR --attack fgsm:eps=4/255 "
-    "--attack pgd:eps=4/255,steps=10 --out runs/a"
+    "Example: safemed-eval evaluate --model ckpt --data omnimedvqa:DIR "
+    f"--attack {attacks.example_of(strength=1)} --attack {attacks.example_of(strength=2)} --out runs/a"
 )
 _BATCH = 16
 
@@ -41,10 +41,7 @@ def evaluate(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help="fgsm:eps=4/255; pgd:eps=4/255,steps=10 (further keys: norm=l2, loss=margin, restarts=5, "
-            "target=random, ...); apgd; suite (several, for a paper); adaptive (for models that write); "
-            "transfer:from=CKPT; art:SquareAttack or any other of ART's; noise, the random control; "
-            "corrupt:kind=jpeg,severity=3 (without them all kinds, all five). May be repeated; clean is always there.",
+            help=f"{attacks.help_text()}. May be repeated; clean is always there.",
         ),
     ] = None,
     quantize: Annotated[
@@ -81,14 +78,16 @@ def evaluate(
     ] = False,
 ) -> None:
     """Accuracy, clean and under attack, by imaging modality and question type."""
-    chosen = {str(one): one for one in attacks.parse_all(["clean", *(attack or [])])}
+    chosen = {str(one): one for one in attacks.parse_all([CLEAN, *(attack or [])])}
     conditions = [*chosen, *[OFFICIAL] * official, *[CIRCULAR] * circular]
     if official and model.model.startswith("python:"):
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
     surrogates = {one.surrogate: surrogate_of(one.surrogate, model) for one in chosen.values() if one.surrogate}
     needs = attacks.needs_of(chosen.values())
     if "texts" in needs and model.readout == "choice" and not model.model.startswith("python:"):
-        raise SpecError(f"{needs['texts']}: is for models that write; add --readout generate, or use pgd")
+        raise SpecError(
+            f"{needs['texts']}: is for models that write; add --readout generate, or use {attacks.name_of(strength=2)}"
+        )
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
     spec = {
         "attacks": {
