@@ -1,7 +1,1 @@
-"""Reading run folders: breakdowns, tables, figures. No model is loaded here, and no torch."""
-
-from __future__ import annotations
-
-from safemed_eval.report.breakdown import Summary, summarize
-
-__all__ = ["Summary", "summarize"]
+"""Reading runs: numbers, findings, tables, figures, pages, comparisons. No model is loaded here, and no torch."""

@@ -134,16 +134,16 @@ class LoadedRun:
         assert isinstance(self.spec, CertifySpec)
         return self.spec.budget
 
-    @property
+    @cached_property
     def budget(self) -> Budget:
         """Of a `certify` run, with the alpha at which it is read."""
         assert self.alpha is not None
         return replace(self.own_budget, alpha=self.alpha)
 
-    @property
+    @cached_property
     def ceiling(self) -> float:
         """The largest radius that the sample budget of a `certify` run certifies."""
-        ceiling = self.own_budget.ceiling if self.alpha == self.own_budget.alpha else self.budget.ceiling
+        ceiling = self.budget.ceiling
         assert ceiling is not None
         return ceiling
 
