@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 
 from safemed_eval.core import Certificate
 from safemed_eval.errors import RunError
@@ -62,7 +62,7 @@ def recomputed(records: Sequence[CertifyRecord], own: Budget, alpha: float, wher
 def _fixed(own: Smoothing, alpha: float) -> Reader:
     pair = (own, replace(own, alpha=alpha))
 
-    @lru_cache(maxsize=None)
+    @cache
     def read(votes0: tuple[int, ...], votes: tuple[int, ...]) -> tuple[Certificate, Certificate]:
         made, wanted = (read_votes(votes0, votes, budget) for budget in pair)
         return made, wanted
@@ -82,7 +82,7 @@ def _fixed(own: Smoothing, alpha: float) -> Reader:
 def _sequential(own: Sequential, alpha: float) -> Reader:
     ladder, other = Ladder(own), Ladder(replace(own, alpha=alpha))
 
-    @lru_cache(maxsize=None)
+    @cache
     def follow(hits: str, draws: int, gold: int) -> SequentialCertificate:
         return ladder.follow([unpack(hits, draws)], gold)
 

@@ -28,7 +28,7 @@ _ORDER = {name: place for place, name in enumerate((*MODALITIES, *QUESTION_TYPES
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Sort slices as tables and figures list them: the eight and the five in their fixed order, others, then unknown."""
+    """Sort slices as reports list them: the eight and the five in their fixed order, others, then unknown."""
     return sorted(names, key=lambda name: (name == UNKNOWN, _ORDER.get(name, len(_ORDER)), name))
 
 
@@ -229,7 +229,7 @@ def _model_of(meta: RunMeta) -> str:
 
 
 def radii_of(runs: Iterable[LoadedRun], radii: str | None) -> str:
-    """The radii at which these runs are shown together: the given ones, or the usual ones and those of sequential runs."""
+    """The radii at which these runs are shown together: these, or else the usual ones and those of sequential runs."""
     if radii is not None:
         return radii
     known: dict[str, float] = {}

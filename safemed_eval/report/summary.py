@@ -31,6 +31,14 @@ from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, Sequential
 
 FAILED = "failed"
 """In place of a figure that nobody knows, since every item failed."""
+FAILED_ITEMS = (
+    "Where some items failed, the figure without them stands beside the one that counts them as wrong; where all did, "
+    "nothing was measured."
+)
+DAGGER = "\u2020"
+"""The mark of an interval of few clusters."""
+FEW = "few clusters (effectively fewer than ten patients or images): do not trust the interval."
+"""`Share.few` in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +136,7 @@ class Answered(Share):
             "abstained": self.abstained,
             "median_steps": self.median_steps,
             "image_blind": self.image_blind,
-            "parts": self.parts and {name: share.to_json() for name, share in self.parts.items()},
+            "parts": {name: share.to_json() for name, share in self.parts.items()} if self.parts else None,
         }
 
 
@@ -350,8 +358,14 @@ class Summary(Generic[Numbers, Noted]):
         }
 
 
-EvaluateSummary = Summary[AnsweredBy, EvaluateNotes]
-CertifySummary = Summary[Certified, CertifyNotes]
+class EvaluateSummary(Summary[AnsweredBy, EvaluateNotes]):
+    """The numbers of an evaluate run: by condition."""
+
+
+class CertifySummary(Summary[Certified, CertifyNotes]):
+    """The numbers of a certify run."""
+
+
 AnySummary = EvaluateSummary | CertifySummary
 
 
@@ -378,7 +392,7 @@ def evaluate_summary(run: LoadedRun) -> EvaluateSummary:
         circular=circular(run),
         canvas_cost=canvas_cost(run),
     )
-    return _summary(run, run.answers, answers_measure(run), notes)
+    return EvaluateSummary(**vars(_summary(run, run.answers, answers_measure(run), notes)))
 
 
 def certify_summary(run: LoadedRun, radii: Mapping[str, float] | None = None) -> CertifySummary:
@@ -394,7 +408,7 @@ def certify_summary(run: LoadedRun, radii: Mapping[str, float] | None = None) ->
         draws=draws_of(run),
         ended_wrong=ended_wrong(run),
     )
-    return _summary(run, run.certificates, certificates_measure(run, radii), notes)
+    return CertifySummary(**vars(_summary(run, run.certificates, certificates_measure(run, radii), notes)))
 
 
 def _notes(run: LoadedRun) -> Notes:
@@ -412,9 +426,7 @@ def _notes(run: LoadedRun) -> Notes:
 Part = TypeVar("Part", Answers, Certificates)
 
 
-def _summary(
-    run: LoadedRun, rows: Part, measure: Callable[[Part], Numbers], notes: Noted
-) -> Summary[Numbers, Noted]:
+def _summary(run: LoadedRun, rows: Part, measure: Callable[[Part], Numbers], notes: Noted) -> Summary[Numbers, Noted]:
     each, counts = max(1, len(run.conditions)), Counter(rows.items)
     return Summary(
         kind=run.kind,

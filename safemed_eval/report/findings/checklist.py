@@ -167,11 +167,10 @@ def _gradients_win(pairs: Pairs) -> Answer:
 def _black_box_parts(run: LoadedRun) -> Iterator[tuple[str, str, list[bool]]]:
     """Of attacks made of several: the part without gradients, and whether it left right what the others had left."""
     for name, facts in facts_by_condition(run).items():
-        part = facts.black_box_part
-        if part:
-            met = [record.parts[part] for record in run.answers.under(name) if record.parts and part in record.parts]
-            if met:
-                yield name, part, met
+        part, records = facts.black_box_part, run.answers.under(name)
+        met = [record.parts[part] for record in records if part and record.parts and part in record.parts]
+        if part and met:
+            yield name, part, met
 
 
 def _precision(pairs: Pairs) -> Answer:
@@ -199,7 +198,8 @@ def _rounding(pairs: Pairs) -> Answer:
 def _randomness(pairs: Pairs) -> Answer:
     if pairs.run.voting:
         return "pass", f"each gradient is the mean over {pairs.run.voting.m} noisy copies"
-    if (pairs.run.spec.asking or {}).get("temperature"):
+    asking = pairs.run.spec.asking
+    if asking and asking.get("temperature"):
         return "warn", "answers are sampled and the attack sees one sample: decode greedily, --temperature 0"
     status, detail = _at_load(pairs, REPEATS) or ("n/a", "not measured: the run is of an older version")
     return status, f"the same image twice: {detail}"

@@ -33,7 +33,10 @@ SHARES: dict[ShareName, str] = {
     "answer_alone": "answer alone changed",
 }
 """The shares that are measured, and what tables call them."""
-CHANGES: dict[ChangeName, str] = {"rationale_changed": "rationale changed", "rationale_alone": "rationale alone changed"}
+CHANGES: dict[ChangeName, str] = {
+    "rationale_changed": "rationale changed",
+    "rationale_alone": "rationale alone changed",
+}
 """The changes of a rationale that are measured as a distance, and what tables call them."""
 NOT_MEASURED = (
     "Not measured is the quality of a rationale: whether it is medically right, complete, or why the model answered as "
@@ -54,7 +57,7 @@ MEANING = (
 
 @dataclass(frozen=True, kw_only=True)
 class TextShare:
-    """A share of texts with its interval, see `stats.clustered_proportion`; `n` is the number of texts it is taken of."""
+    """A share of `n` texts with its interval, see `stats.clustered_proportion`."""
 
     share: float | None
     lower: float | None
@@ -79,7 +82,7 @@ class Change(TextShare):
     distance: float | None
 
     def __str__(self) -> str:
-        """The mean distance, and how many changed at all: "0.31 (12/20)"; "n/a" where there is nothing to take it of."""
+        """The mean distance, and how many changed at all: "0.31 (12/20)"; "n/a" where there is none."""
         return f"{self.distance_words} ({self.count}/{self.n})" if self.n else "n/a"
 
     @property
