@@ -99,8 +99,8 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         )
         yield (
             f"{least.measure}: with {comparison.items} items ({floor_to(least.effective_items, 0):.0f} independent "
-            f"ones say as much) {size} would be found in four of five cases, if {100 * least.churn:.1f} % of answers change "
-            "beyond the drop, as many for the better as for the worse."
+            f"ones say as much) {size} would be found in four of five cases, if {100 * least.churn:.1f} % of answers "
+            "change beyond the drop, as many for the better as for the worse."
         )
     for note in comparison.notes:
         yield f"Note: {note}."

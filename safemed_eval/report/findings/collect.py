@@ -91,7 +91,7 @@ def _evaluate_findings(summary: EvaluateSummary) -> Iterator[Finding]:
     for check in checks:
         if check.status in ("warn", "fail"):
             make = failure if check.status == "fail" else warning
-            yield make("check", f"{check.status} {check.name}: {check.detail}")
+            yield make("check", f"{check.name}: {check.detail}")
     if checks:
         yield note("checks", f"can these attacks be believed? {count_words(checks)}; `safemed-eval report` lists them.")
 
@@ -149,3 +149,6 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
             yield note("at-ceiling", attacked.remark)
         for refuted in attacked.refuted:
             yield warning("refuted", str(refuted))
+        if attacked.refuted and run.out:
+            folder = f"{run.out}/falsified"
+            yield note("refuted", f"the canvases where these votes were counted: {folder}, (3, H, W) float32.")
