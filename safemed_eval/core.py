@@ -36,6 +36,9 @@ QUESTION_TYPES = (
     "Other Biological Attributes",
 )
 MAX_OPTIONS = len(ascii_uppercase)
+BatchSize = int | Literal["auto"] | None
+"""Rows that go through a model together; None is the command's default."""
+MAX_BATCH = 65536
 CANVAS_SIZE = (384, 384)
 """Height and width of the canvas where neither the data nor the user says otherwise."""
 UNKNOWN = "unknown"

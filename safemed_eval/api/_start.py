@@ -6,33 +6,30 @@ Cheap checks come first, then images, then the model's files, and torch last.
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safemed_eval.codec import Json
-from safemed_eval.core import Item, Need, Question
+from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
 from safemed_eval.data import Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
-from safemed_eval.errors import RunError, SpecError, Stopped
+from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import Model, find_model
-from safemed_eval.progress import err, progress, status
+from safemed_eval.progress import progress, status
 from safemed_eval.runs import Memory, RunFolder, count_records, default_out, refuse_other_spec, session
 from safemed_eval.runs.meter import Meter
 from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 from safemed_eval.runs.ray.cluster import refuse_without_ray
 from safemed_eval.runs.ray.crew import crew
 from safemed_eval.runs.record import Record
-from safemed_eval.runs.spec import BatchSize, Load, Spec
-from safemed_eval.text import on_one_line, visible
+from safemed_eval.runs.spec import Load, Spec
 
 if TYPE_CHECKING:
-    from safemed_eval.report import Run
     from safemed_eval.models.loading import Loading
+    from safemed_eval.report import Run
     from safemed_eval.runs.workers import Loaded, Store, Team, Work
 
 AnyModel = Model | str | Path | object
@@ -43,7 +40,6 @@ Out = str | Path | None
 """A run folder; "auto": a name below runs/ that the same call finds again; None: the run is kept in memory."""
 S = TypeVar("S", bound=Spec)
 
-MAX_BATCH = 65536
 _EXTREMES = 8
 _log = logging.getLogger("safemed_eval")
 
@@ -119,8 +115,8 @@ def prepare(
         load=Load(dtype=found.dtype, attn=found.attn, device_map=found.device_map),
         asking=found.asking.describe() if source.takes_prompts else None,
         select=choice.selection,
-        skipped=len(choice.bad),
-        data=names.digest(choice.sha256) if names else choice.sha256,
+        skipped=len(choice.set.bad),
+        data=names.digest(choice.set.sha256) if names else choice.set.sha256,
         canvas=str(choice.canvas),
         seed=options.seed,
         batch_size=options.batch_size,
@@ -293,7 +289,7 @@ def about_of(model: Model, data: Data, conditions: Sequence[str] = ()) -> Json:
         "sampled": data.set.sampled,
         "image_notes": dict(data.set.notes),
         "items": len(data.items),
-        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in data.bad],
+        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in data.set.bad],
         "conditions": list(conditions),
     }
 

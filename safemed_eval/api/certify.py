@@ -20,9 +20,9 @@ from safemed_eval.api._start import (
     started,
     write_all,
 )
-from safemed_eval.core import Need
+from safemed_eval.core import BatchSize, Need
 from safemed_eval.errors import SpecError
-from safemed_eval.runs.spec import BatchSize, CertifySpec
+from safemed_eval.runs.spec import CertifySpec
 from safemed_eval.smoothing import SEQUENTIAL, Budget, Falsification, Sequential, Smoothing
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def certify(
     model: AnyModel,
     data: AnyData,
     *,
-    sigma: float,
+    sigma: float | str,
     sampling: Literal["fixed", "sequential"] = "fixed",
     n0: int | None = None,
     n: int = 1000,
@@ -64,7 +64,7 @@ def certify(
 
     Args:
         model, data: as in `evaluate`.
-        sigma: standard deviation of the noise, in [0, 1] pixel units on the canvas.
+        sigma: standard deviation of the noise, in [0, 1] pixel units on the canvas: 0.25, or a fraction "64/255".
         sampling: "fixed": n0 noisy copies select an answer, n more bound it. "sequential": copies are drawn until it is
             decided which of `radii` are certified for the gold answer, n at most.
         n0: noisy copies that select the class, 100 by default; fixed only.
@@ -72,7 +72,8 @@ def certify(
         alpha: probability that one certificate is false.
         radii: where certified accuracy is shown, and what sequential draws decide; the suffix s counts in sigma.
         stop_when_wrong: draw no more where the selected answer is wrong: it is certified at no radius.
-        falsify: attack every certificate within its radius; `run.sound` is False if more prove false than chance allows.
+        falsify: attack every certificate within its radius; `run.sound` is False if more prove false than chance
+            allows.
         batch_size, seed, ray, workers, out, pseudonymize: as in `evaluate`.
     Returns:
         The run: `run.curve()`, `run.frame()`, `run.plot()`, `run.summary`.
@@ -89,7 +90,8 @@ def certify(
         out=out,
         pseudonymize=None if pseudonymize is None else Path(pseudonymize),
     )
-    budget = budget_from(sigma, sampling, n0, n, alpha, radii)
+    std = grammar.number(sigma, "--sigma") if isinstance(sigma, str) else sigma
+    budget = budget_from(std, sampling, n0, n, alpha, radii)
     if stop_when_wrong and isinstance(budget, Sequential):
         raise SpecError("--stop-when-wrong: has no effect with --sampling sequential, which asks for gold only")
     prepared = prepare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,10 @@ from safemed_eval.api._start import (
     write_all,
 )
 from safemed_eval.attacks import Attack
-from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, Item
+from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
 from safemed_eval.errors import SpecError
-from safemed_eval.models import Asking, Model, find_model
-from safemed_eval.runs.spec import BatchSize, EvaluateSpec
+from safemed_eval.models import Model, find_model
+from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import Voting
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def evaluate(
     Args:
         model: from `load_model`, or what that takes.
         data: from `load_data`, or what that takes.
-        attacks: specs such as "pgd:eps=4/255,steps=10"; `safemed-eval evaluate --help` lists them. Clean is always there.
+        attacks: specs such as "pgd:eps=4/255,steps=10"; `safemed-eval evaluate --help` lists them. Clean is always
+            there.
         quantize: keep attacked canvases on 8-bit grey levels, which a file of the canvas's size can hold.
         keep_images: store so many items per attack, lossless, in the run folder, first those that turned wrong.
         smooth: answer, and be attacked, as the smoothed model does: "sigma=0.25,n=100".
@@ -198,7 +200,19 @@ def _surrogate(name: str, judged: Model) -> Model:
     """The model that a transfer attack searches: loaded as the judged one, but asked for a letter."""
     if name == judged.source.name:
         raise SpecError(f"--attack transfer:from={name}: is the model that is judged; name another, or use pgd")
-    return judged.sibling(name)
+    source, asks = judged.source, judged.given.template if judged.source.takes_prompts else None
+    found = find_model(
+        name,
+        device=judged.device,
+        dtype=judged.dtype,
+        attn=judged.attn,
+        device_map=judged.device_map,
+        trust_remote_code=source.trust_remote_code,
+        allow_pickle=source.allow_pickle,
+    )
+    if asks and found.source.takes_prompts and not found.source.template:  # else in its own words
+        return replace(found, asking=replace(found.asking, template=asks))
+    return found
 
 
 def _voting(

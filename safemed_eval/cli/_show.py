@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from safemed_eval.report import Summary
 
 _STYLES = {"warn": "yellow", "fail": "red"}
-_LINE_EVERY_S = 30.0
 _FILE_WIDTH = 160
 _NARROWEST = 60
 JSON_SCHEMA = 1
@@ -48,90 +47,6 @@ _LONGEST_NAME = 40
 _measured = sys.stdout.isatty() or "COLUMNS" in os.environ
 out = Console(width=None if _measured else _FILE_WIDTH, highlight=False)
 out.width = max(out.width, _NARROWEST)
-err = Console(stderr=True, highlight=False)
-
-Tick = Callable[[float, float], None]
-
-
-@contextmanager
-def status(text: str) -> Iterator[None]:
-    """A spinner while something without a length goes on."""
-    with err.status(escape(visible(text))):
-        yield
-
-
-class _Speed(ProgressColumn):
-    """Items/s and forward passes/s since the start, and the time left at that speed; alive between two items."""
-
-    def __init__(
-        self,
-        forwards: Callable[[], int] | None,
-        unit: str,
-        note: Callable[[], str] | None,
-        share: Callable[[], float | None] | None,
-    ) -> None:
-        super().__init__()
-        self._forwards, self._share = forwards, share
-        self._unit, self._note = unit, note
-        self._passes_before = forwards() if forwards else 0
-        self._began = time.monotonic()
-        self.first: float | None = None
-        """What was done before this start: not counted into the speed."""
-
-    def render(self, task: Task) -> Text:
-        return Text(self.text(task.completed, task.total))
-
-    def text(self, done: float, total: float | None) -> str:
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        fresh = done - (self.first or 0.0)
-        words = [f"{fresh / seconds:.3g} {self._unit}/s"] if fresh else []
-        if self._forwards:
-            words.append(f"{(self._forwards() - self._passes_before) / seconds:.4g} forward passes/s")
-        share = self._share() if self._share else None
-        if share:
-            words.append(f"{'' if fresh else 'at most '}{timedelta(seconds=round(seconds * (1 - share) / share))} left")
-        elif fresh and total is not None:
-            words.append(f"{timedelta(seconds=round((total - done) * seconds / fresh))} left")
-        if self._note:
-            words.append(self._note())
-        return ", ".join(words)
-
-
-@contextmanager
-def progress(
-    text: str,
-    *,
-    unit: str = "items",
-    forwards: Callable[[], int] | None = None,
-    note: Callable[[], str] | None = None,
-    share: Callable[[], float | None] | None = None,
-    transient: bool = False,
-) -> Iterator[Tick]:
-    """A bar with items/s, forward passes/s and time left; a line now and then where there is no terminal.
-
-    Args:
-        note: what else to say at the end of it.
-        share: how much of the work of this start is done, in [0, 1], where that is known better than from items.
-    Yields:
-        A function to call with (items done, of how many).
-    """
-    speed, last = _Speed(forwards, unit, note, share), time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed)
-    bar = Progress(*columns, console=err, transient=transient)
-    with bar if err.is_terminal else nullcontext():
-        task = bar.add_task(text, total=None)
-
-        def tick(done: float, total: float) -> None:
-            nonlocal last
-            if speed.first is None:
-                speed.first = done
-            bar.update(task, completed=done, total=total)
-            if not err.is_terminal and time.monotonic() - last > _LINE_EVERY_S:
-                last = time.monotonic()
-                typer.echo(f"{text}: {done:.0f} of {total:.0f}, {speed.text(done, total)}", err=True)
-
-        yield tick
-
 
 def as_json(facts: Mapping[str, Any]) -> str:
     """What --json says: these facts below the version of their schema, in ASCII, which every terminal can show."""
@@ -141,15 +56,6 @@ def as_json(facts: Mapping[str, Any]) -> str:
 def say(line: str, style: str | None = None) -> None:
     """Text with rich's markup, wrapped by words in a terminal and whole in a file."""
     out.print(visible(line), style=style, soft_wrap=not out.is_terminal)
-
-
-def visible(text: str) -> str:
-    """Text of data, models and paths with its control characters spelled out: a terminal must not obey them."""
-    return "".join(c if c.isprintable() or c in "\n\u00a0\u3000" else repr(c)[1:-1] for c in text)
-
-
-def on_one_line(text: str) -> str:
-    return visible(text).replace("\n", "\\n")
 
 
 def name_cell(name: str) -> str:

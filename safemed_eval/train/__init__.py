@@ -9,6 +9,15 @@ And denoisers for models that stay as they are, in `denoise`.
 The module `fit` imports torch, TRL and what they need; the recipe and its parts do not.
 """
 
-from safemed_eval.train._recipe import LEARNING_RATES, DenoiserRecipe, Groups, Lora, Method, Recipe, Threats
+from safemed_eval.train._recipe import (
+    DenoiserRecipe,
+    Groups,
+    Lora,
+    Method,
+    Recipe,
+    Threats,
+    TrainOptions,
+    recipe_of,
+)
 
-__all__ = ["LEARNING_RATES", "DenoiserRecipe", "Groups", "Lora", "Method", "Recipe", "Threats"]
+__all__ = ["DenoiserRecipe", "Groups", "Lora", "Method", "Recipe", "Threats", "TrainOptions", "recipe_of"]
