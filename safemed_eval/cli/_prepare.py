@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from safemed_eval import data as datasets
 from safemed_eval import models
-from safemed_eval.cli._items import load_usable, select, selection
+from safemed_eval.cli._items import choose, verified
 from safemed_eval.cli._model import asking_for, asking_of, quiet_transformers, refuse_senseless, resolve_model
 from safemed_eval.cli._options import AskedOptions, LoadOptions, ModelOptions, RunOptions
 from safemed_eval.cli._show import err, on_one_line, progress, status, visible
@@ -83,19 +83,19 @@ def prepare(
     refuse_senseless(model)
     _refuse_senseless_workers(model, run)
     names = Pseudonyms(read_key(run.pseudonymize)) if run.pseudonymize else None
-    loaded = datasets.load(data.data, data.data_root)
-    canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
+    choice = choose(data, run.seed)  # before anything is downloaded or decoded
+    canvas = choice.canvas
     if run.batch == "auto" and not canvas.size:
         raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
-    select(loaded, data, run.seed)  # a filter that names nothing is told before anything is downloaded or decoded
     source = resolve_model(model.model, model, model.denoiser)
-    chosen = load_usable(loaded, data, run.seed)
+    items = verified(choice)
+    chosen = items.set
     spec = {
         "command": command,
         "model": source.identity,
         "load": {"dtype": model.dtype, "attn": model.attn, "device_map": model.device_map},
         "asking": None if source.kind == "python" else asking_for(source, asking_of(model, run.seed)).describe(),
-        "select": selection(data),
+        "select": items.selection.to_json(),
         "skipped": len(chosen.bad),
         "data": names.digest(chosen.sha256) if names else chosen.sha256,
         "canvas": str(canvas),
@@ -115,7 +115,7 @@ def prepare(
     refuse_other_spec(place, spec)
     about = about_of(source, data.data, chosen, conditions) | {"overlap": _overlap(source, chosen)}
     return Prepared(
-        data=chosen if data.shuffle_options is None else datasets.shuffled(chosen, data.shuffle_options),
+        data=replace(chosen, items=items.items),
         canvas=canvas,
         source=source,
         spec=spec,

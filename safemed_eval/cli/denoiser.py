@@ -20,7 +20,7 @@ from safemed_eval.cli._fitting import (
     training_device,
     training_folder,
 )
-from safemed_eval.cli._items import load_usable, select, selection
+from safemed_eval.cli._items import choose, verified
 from safemed_eval.cli._model import asking_for, quiet_transformers, refuse_no_effect, resolve_model, template_of
 from safemed_eval.cli._options import DataOptions, grouped
 from safemed_eval.cli._prepare import about_of, refuse_unwritable
@@ -46,20 +46,19 @@ def denoiser(train: DenoiserOptions, data: DataOptions) -> None:
     refuse_senseless(train, data)
     given = {"--dtype": train.dtype != "auto", "--attn": train.attn, "--template": train.template}
     refuse_no_effect(train.model, given)
-    loaded = datasets.load(data.data, data.data_root)
-    canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
+    choice = choose(data, train.seed)
+    canvas = choice.canvas
     if canvas.size is None:
         raise SpecError("--canvas native: the images of a batch must have one size; write HxW")
-    select(loaded, data, train.seed)
     source = resolve_model(train.model, train)
     asking = asking_for(source, models.Asking(template=template_of(train.template)))
-    chosen = load_usable(loaded, data, train.seed)
+    chosen = verified(choice).set
     spec = {
         "command": "train",
         "model": source.identity,
         "load": {"dtype": train.dtype, "attn": train.attn},
         "template": None if source.kind == "python" else asking.describe()["template"],
-        "select": selection(data),
+        "select": choice.selection.to_json(),
         "skipped": len(chosen.bad),
         "data": chosen.sha256,
         "canvas": str(canvas),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from safemed_eval import attacks, grammar
-from safemed_eval import data as datasets
-from safemed_eval.cli._items import load_usable, select
+from safemed_eval.cli._items import choose, verified
 from safemed_eval.cli._model import load_model, refuse_senseless, resolve_model
 from safemed_eval.cli._options import DataOptions, ModelOptions, grouped
 from safemed_eval.cli._show import as_json, print_table, progress, say
@@ -65,13 +64,13 @@ def plan(
         except ValueError as error:
             raise SpecError(f"plan: {error}") from None
     refuse_senseless(model)
-    loaded = datasets.load(data.data, data.data_root)
-    canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
+    choice = choose(data, seed)
+    canvas = choice.canvas
     if canvas.size is None:
         raise SpecError("--canvas native: images of different sizes cost differently; name a size")
-    items = len(select(loaded, data, seed).items)
+    items = len(choice)
     source = resolve_model(model.model, model, model.denoiser)
-    few = load_usable(loaded, replace(data, per_group=None, limit=min(pilot, items), skip_bad=True), seed).items
+    few = verified(choice.pilot(min(pilot, items))).items
     waist = load_model(source, model, seed)
     from safemed_eval.models.check import refuse_lacking
     from safemed_eval.runs.plan import Pilot

@@ -20,7 +20,7 @@ from safemed_eval.cli._fitting import (
     training_device,
     training_folder,
 )
-from safemed_eval.cli._items import load_usable, select, selection
+from safemed_eval.cli._items import choose, verified
 from safemed_eval.cli._model import asking_for, quiet_transformers, resolve_model, template_of
 from safemed_eval.cli._options import DataOptions, grouped
 from safemed_eval.cli._prepare import about_of, refuse_unwritable
@@ -93,14 +93,13 @@ def _train(
 ) -> None:
     recipe_of(method, train, adversary, groups)
     refuse_senseless(train, data)
-    loaded = datasets.load(data.data, data.data_root)
-    canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
-    select(loaded, data, train.seed)
+    choice = choose(data, train.seed)
+    canvas = choice.canvas
     source = resolve_model(train.model, train)
     _refuse_unfit(source, train)
     recipe = recipe_of(method, train, adversary, groups, adapter=source.base is not None)
     asking = asking_for(source, models.Asking(template=template_of(train.template)), to_train=True)
-    chosen = load_usable(loaded, data, train.seed)
+    chosen = verified(choice).set
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     _refuse_too_few(len(chosen.items), recipe, processes)
     spec = {
@@ -108,7 +107,7 @@ def _train(
         "model": source.identity,
         "load": {"dtype": train.dtype, "attn": train.attn},
         "template": asking.describe()["template"],
-        "select": selection(data),
+        "select": choice.selection.to_json(),
         "skipped": len(chosen.bad),
         "data": chosen.sha256,
         "canvas": str(canvas),
