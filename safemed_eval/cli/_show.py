@@ -64,16 +64,6 @@ def name_cell(name: str) -> str:
     return on_one_line(short)
 
 
-def listed(bad: Sequence[str], most: int) -> str:
-    """The items that cannot be used, a line each, and what to do where their images are not found."""
-    lines = [f"  {on_one_line(one)}" for one in bad[:most]]
-    if len(bad) > most:
-        lines.append(f"  ... and {len(bad) - most} more (`safemed-eval data describe ... --json` lists all)")
-    if any("image not found" in one for one in bad):
-        lines.append("  (--data-root names the folder that image paths are relative to)")
-    return "\n".join(lines)
-
-
 def show_run(folder: Path, *, json: bool, radii: Mapping[str, float] | None = None) -> Summary:
     """The summary of a run folder as tables, or as JSON; and the summary itself. On stderr where it hardly answered."""
     from safemed_eval.report.breakdown import breakdown

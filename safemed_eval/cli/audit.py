@@ -19,7 +19,7 @@ from safemed_eval.cli._cues import show_cues
 from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, progress, say
 from safemed_eval.core import UNKNOWN
 from safemed_eval.data import NEAR, Audit, Counts, DataSet, SharedImage, SharedPatient, Side
-from safemed_eval.data.audit.sets import audit as audit_sets
+from safemed_eval.data.audit.leakage import audit as audit_sets
 from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.files import write_whole
 from safemed_eval.rounding import percent
@@ -91,7 +91,7 @@ def audit(
     looks = {}
     if not paths_only:
         with progress("reading images", transient=True) as tick:
-            looks = datasets.look_at_all((*train.items, *test.items), tick, likeness=near)
+            looks = datasets.fingerprints((*train.items, *test.items), tick, likeness=near)
     with progress("comparing", transient=True) as tick:
         found = audit_sets(train, test, looks, near=near, progress=tick)
     if names:

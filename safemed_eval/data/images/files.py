@@ -6,7 +6,7 @@ Whatever is not plain 8-bit RGB or grey leaves a note that says what was done.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,13 +17,6 @@ from safemed_eval.errors import DataError
 
 MAX_BYTES = 2**30
 """A larger file is refused unread."""
-
-
-class Place(NamedTuple):
-    """An image file, and which of its frames, counted from 1; None: the middle one."""
-
-    path: Path
-    frame: int | None = None
 
 
 def decode(path: Path, frame: int | None = None) -> Picture:

@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from threading import Timer
 from typing import Any
 
-from safemed_eval.data.images.files import Place
+from safemed_eval.data.images.paths import Place
 from safemed_eval.errors import DataError, RunError
 
 LIMIT_S = 60.0

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from safemed_eval.core import Item
-from safemed_eval.data._dataset import Canvas, canvas_of
+from safemed_eval.data.canvas import Canvas, canvas_of
 from safemed_eval.errors import DataError
 
 if TYPE_CHECKING:

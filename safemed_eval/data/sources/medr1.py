@@ -20,10 +20,13 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item
-from safemed_eval.data._dataset import Builder, DataSet, image_path
-from safemed_eval.data.sources import _names, omnimedvqa
-from safemed_eval.data.sources._questions import make_question, sole, unlettered
-from safemed_eval.data.sources._reading import read_json_records
+from safemed_eval.data.dataset import DataSet
+from safemed_eval.data.images.paths import image_path
+from safemed_eval.data.records import names
+from safemed_eval.data.records.builder import Builder
+from safemed_eval.data.records.files import read_json_records
+from safemed_eval.data.records.questions import make_question, sole, unlettered
+from safemed_eval.data.sources import omnimedvqa
 from safemed_eval.errors import DataError
 from safemed_eval.seeds import seed_of
 
@@ -121,9 +124,9 @@ def _gold(solution: str, options: list[str]) -> int:
 def _slice(file: Path) -> tuple[str | None, str | None]:
     """("modality", "X-Ray") from "X-Ray_test.json"; a file that names neither slice gives (None, None)."""
     name = file.stem.rpartition("_")[0]
-    if (modality := _names.modality(name)) in MODALITIES:
+    if (modality := names.modality(name)) in MODALITIES:
         return "modality", modality
-    if (question_type := _names.question_type(name)) in QUESTION_TYPES:
+    if (question_type := names.question_type(name)) in QUESTION_TYPES:
         return "question_type", question_type
     return None, None
 

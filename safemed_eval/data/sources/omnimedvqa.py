@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from safemed_eval.core import Item
-from safemed_eval.data._dataset import Builder, DataSet, image_path
-from safemed_eval.data.sources import _names
-from safemed_eval.data.sources._questions import gold_index, make_question
-from safemed_eval.data.sources._reading import Row, fields_text, lettered_options, read_json_records
+from safemed_eval.data.dataset import DataSet
+from safemed_eval.data.images.paths import image_path
+from safemed_eval.data.records import names
+from safemed_eval.data.records.builder import Builder
+from safemed_eval.data.records.files import Row, fields_text, lettered_options, read_json_records
+from safemed_eval.data.records.questions import gold_index, make_question
 from safemed_eval.errors import DataError
 
 
@@ -28,8 +30,8 @@ def load(place: Path, root: Path | None) -> DataSet:
         for index, record in enumerate(read_json_records(file)):
             text = fields_text(record, ("dataset", "question_id", "question_type", "modality_type", "modality"))
             slices = {
-                "modality": _names.modality(text["modality_type"] or text["modality"]),
-                "question_type": _names.question_type(text["question_type"]),
+                "modality": names.modality(text["modality_type"] or text["modality"]),
+                "question_type": names.question_type(text["question_type"]),
             }
             key = text["question_id"] or f"{file.stem}#{index}"
             source = text["dataset"] or file.stem

@@ -21,7 +21,8 @@ import numpy as np
 
 from safemed_eval import grammar
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
-from safemed_eval.data._dataset import Canvas, DataSet
+from safemed_eval.data.canvas import Canvas
+from safemed_eval.data.dataset import DataSet
 from safemed_eval.data.images.picture import Pixels
 from safemed_eval.data.sources._drawing import SIDE, Case, draw
 from safemed_eval.seeds import seed_of

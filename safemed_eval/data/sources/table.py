@@ -16,10 +16,11 @@ from string import ascii_uppercase
 from typing import Any
 
 from safemed_eval.core import Item
-from safemed_eval.data._dataset import Builder, DataSet, image_path
-from safemed_eval.data.sources import _names
-from safemed_eval.data.sources._questions import gold_index, make_question, sole, unlettered
-from safemed_eval.data.sources._reading import (
+from safemed_eval.data.dataset import DataSet
+from safemed_eval.data.images.paths import image_path
+from safemed_eval.data.records import names
+from safemed_eval.data.records.builder import Builder
+from safemed_eval.data.records.files import (
     Row,
     fields_text,
     is_empty,
@@ -27,6 +28,7 @@ from safemed_eval.data.sources._reading import (
     read_table,
     without_empty_end,
 )
+from safemed_eval.data.records.questions import gold_index, make_question, sole, unlettered
 from safemed_eval.errors import DataError
 
 _NEEDED = ("image", "question", "answer")
@@ -43,8 +45,8 @@ def load(place: Path, root: Path | None) -> DataSet:
     for number, row in enumerate(rows, start=1):
         text = fields_text(row, _KNOWN)
         slices = {
-            "modality": _names.modality(text["modality"]),
-            "question_type": _names.question_type(text["question_type"]),
+            "modality": names.modality(text["modality"]),
+            "question_type": names.question_type(text["question_type"]),
         }
         key = text["id"] or f"row {number}"
         builder.add(key, partial(_item, key, row, root or place.parent, text["source"] or place.stem, slices), **slices)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from safemed_eval.core import Item
-from safemed_eval.data._dataset import DataSet
+from safemed_eval.data.dataset import DataSet
 from safemed_eval.seeds import seed_of
 
 

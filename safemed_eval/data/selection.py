@@ -1,16 +1,46 @@
-"""Which items a run takes: filters, a stratified sample, a limit. All seeded by item id, none by position."""
+"""The items that a run takes: filters, a stratified sample, a limit. All are seeded by item id, none by position."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from safemed_eval.core import Item
-from safemed_eval.data._dataset import DataSet
-from safemed_eval.data.sources import _names
+from safemed_eval.data.dataset import DataSet
+from safemed_eval.data.records import names
 from safemed_eval.errors import DataError, SpecError, canonical, did_you_mean
 from safemed_eval.seeds import seed_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The filters and counts that items were chosen by, as a run's spec records them.
+
+    Attributes:
+        modality: names in lower case, sorted; empty: all.
+        question_type: the same for question types.
+        per_group: items of each modality x question type.
+        limit: items in all.
+    """
+
+    modality: tuple[str, ...] = ()
+    question_type: tuple[str, ...] = ()
+    per_group: int | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("modality", "question_type"):
+            object.__setattr__(self, name, tuple(sorted({str(each).casefold() for each in getattr(self, name)})))
+
+    def to_json(self) -> dict[str, list[str] | int | None]:
+        """The "select" part of a run's spec."""
+        return {
+            "modality": list(self.modality),
+            "question_type": list(self.question_type),
+            "per_group": self.per_group,
+            "limit": self.limit,
+        }
 
 
 def select(
@@ -30,21 +60,21 @@ def select(
         per_group: this many of each modality x question type, drawn at random; a smaller group is taken whole.
         limit: at most this many, drawn at random from what is left.
     Raises:
-        SpecError: a filter names nothing that is there, or a count below 1.
+        SpecError: a filter names nothing that the data has, or a count is below 1.
     """
     items, bad = list(data.items), list(data.bad)
-    for option, chosen, canon, field in (
-        ("--modality", modalities, _names.modality, "modality"),
-        ("--question-type", question_types, _names.question_type, "question_type"),
+    for option, asked, spelling, field in (
+        ("--modality", modalities, names.modality, "modality"),
+        ("--question-type", question_types, names.question_type, "question_type"),
     ):
-        if chosen:
-            there = {value for item in (*items, *bad) if (value := getattr(item, field))}
-            named = {name: canonical(name, there) for name in map(str, map(canon, chosen))}
-            for name in (name for name, found in named.items() if found is None):
-                raise SpecError(f"{option} '{name}': the data has none; {did_you_mean(name, there)}")
-            wanted = set(named.values())
+        if asked:
+            known = {value for item in (*items, *bad) if (value := getattr(item, field))}
+            matches = {name: canonical(name, known) for name in map(str, map(spelling, asked))}
+            for name in (name for name, match in matches.items() if match is None):
+                raise SpecError(f"{option} '{name}': the data has none; {did_you_mean(name, known)}")
+            wanted = set(matches.values())
             items = [item for item in items if getattr(item, field) in wanted]
-            bad = [one for one in bad if getattr(one, field) in (None, *wanted)]
+            bad = [item for item in bad if getattr(item, field) in (None, *wanted)]
     words = []
     if per_group is not None:
         if per_group < 1:

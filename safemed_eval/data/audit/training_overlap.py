@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from safemed_eval import grammar
 from safemed_eval.core import Item
-from safemed_eval.data.audit.look import Key, key_of
+from safemed_eval.data.images.fingerprints import Key, key_of
 from safemed_eval.errors import DataError
 
 Digests = npt.NDArray[np.uint64]

@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from safemed_eval.core import Item
-from safemed_eval.data._dataset import DataSet, pixels_of
+from safemed_eval.data.canvas import pixels_of
+from safemed_eval.data.dataset import DataSet
 from safemed_eval.errors import DataError
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
 from safemed_eval.core import UNKNOWN, Item
-from safemed_eval.data._dataset import DataSet
-from safemed_eval.data.audit.look import Key, Look, key_of
-from safemed_eval.data.audit.near import nearest
+from safemed_eval.data.audit.near_duplicates import nearest
+from safemed_eval.data.dataset import DataSet
+from safemed_eval.data.images.fingerprints import Fingerprint, Key, key_of
 
 How = Literal["path", "file", "pixels", "near"]
 """How an image is one of the other set: by its path below the root, its file's bytes, its pixels; or it is alike."""
@@ -133,22 +133,22 @@ class _Index:
 
     by: dict[How, dict[str, Key]] = field(default_factory=lambda: defaultdict(dict))
 
-    def add(self, key: Key, look: Look) -> None:
+    def add(self, key: Key, look: Fingerprint) -> None:
         for how, mark in _marks(key, look).items():
             self.by[how].setdefault(mark, key)
 
-    def find(self, key: Key, look: Look) -> dict[How, Key]:
+    def find(self, key: Key, look: Fingerprint) -> dict[How, Key]:
         """The image that this one is, in each of the ways."""
         return {how: self.by[how][mark] for how, mark in _marks(key, look).items() if mark in self.by[how]}
 
 
-def _marks(key: Key, look: Look) -> dict[How, str]:
+def _marks(key: Key, look: Fingerprint) -> dict[How, str]:
     marks: dict[How, str | None] = {"path": posixpath.normpath(key[1]), "file": look.file, "pixels": look.pixels}
     return {how: mark for how, mark in marks.items() if mark is not None}
 
 
 def audit(
-    train: DataSet, test: DataSet, looks: Mapping[Key, Look], *, near: bool = False, progress: Tick | None = None
+    train: DataSet, test: DataSet, looks: Mapping[Key, Fingerprint], *, near: bool = False, progress: Tick | None = None
 ) -> Audit:
     """Find what `test` shares with `train`.
 
@@ -159,7 +159,7 @@ def audit(
         near: also find images that look alike, among those that are not the same; needs their likenesses.
         progress: of that search, called with (images done, images in all).
     """
-    index, unseen = _Index(), Look()
+    index, unseen = _Index(), Fingerprint()
     ours, theirs = _images(test.items), _images(train.items)
     for key in theirs:
         index.add(key, looks.get(key, unseen))
@@ -240,7 +240,7 @@ def _images(items: Iterable[Item]) -> list[Key]:
     return list(dict.fromkeys(map(key_of, items)))
 
 
-def _differ(one: Look, other: Look) -> bool:
+def _differ(one: Fingerprint, other: Fingerprint) -> bool:
     """Whether two images are known to be different ones."""
     if one.pixels and other.pixels:
         return one.pixels != other.pixels
@@ -248,7 +248,7 @@ def _differ(one: Look, other: Look) -> bool:
 
 
 def _alike(
-    ours: Sequence[Key], theirs: Sequence[Key], looks: Mapping[Key, Look], progress: Tick | None
+    ours: Sequence[Key], theirs: Sequence[Key], looks: Mapping[Key, Fingerprint], progress: Tick | None
 ) -> dict[Key, _Match]:
     mine, other = (
         {key: look.likeness for key in keys if (look := looks.get(key)) and look.likeness is not None}
@@ -258,9 +258,9 @@ def _alike(
     return {key: _Match(names[pair[0]], ("near",), pair[1]) for key, pair in zip(mine, pairs, strict=True) if pair}
 
 
-def _same(key: Key, looks: Mapping[Key, Look]) -> str:
+def _same(key: Key, looks: Mapping[Key, Fingerprint]) -> str:
     """Equal for images that are the same, under whatever path."""
-    look = looks.get(key, Look())
+    look = looks.get(key, Fingerprint())
     return look.pixels or look.file or posixpath.normpath(key[1])
 
 
@@ -268,7 +268,7 @@ def _wording(item: Item) -> str:
     return " ".join(item.question.text.casefold().split())
 
 
-def _side(data: DataSet, looks: Mapping[Key, Look]) -> Side:
+def _side(data: DataSet, looks: Mapping[Key, Fingerprint]) -> Side:
     images = _images(data.items)
     read = [key for key in images if key in looks and looks[key].pixels]
     unread = [key for key in images if key in looks and not looks[key].pixels]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from safemed_eval.data.audit.look import Words
+from safemed_eval.data.images.fingerprints import Words
 
 NEAR = 16
 """Bits, of 256, in which the hashes of two copies of one image may differ.

@@ -1,0 +1,1 @@
+"""From a record of a data file to an item: tools that the formats in `sources` share."""
