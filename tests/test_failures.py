@@ -110,7 +110,7 @@ def half(): return M(lambda number, gradient: number % 2)
 @pytest.fixture
 def broken(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call a command on a model that passes its checks at load, which are left out here, and then raises."""
-    monkeypatch.setattr("safemed_eval.models.loading.check", lambda *_, **__: [])
+    monkeypatch.setattr("safemed_eval.models.check.check", lambda *_, **__: [])
     (tmp_path / "failing_for_test.py").write_text(FAILING)
     monkeypatch.syspath_prepend(str(tmp_path))
 

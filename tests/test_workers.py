@@ -31,8 +31,7 @@ from safemed_eval import attacks, data
 from safemed_eval.cli import app
 from safemed_eval.core import CIRCULAR, Item
 from safemed_eval.errors import CheckpointError, RunError, UserError
-from safemed_eval.models import Asking, resolve
-from safemed_eval.models.loading import Loading
+from safemed_eval.models import Asking, Loading, Model, resolve
 from safemed_eval.runs import read_records
 from safemed_eval.runs.pseudonyms import WITHHELD
 from safemed_eval.runs.ray import cluster
@@ -96,12 +95,7 @@ class Both:
 
 def setup_of(items: Sequence[Item], model: str = TOY) -> Setup:
     loading = Loading(
-        source=resolve(model),
-        device="cpu",
-        dtype="auto",
-        attn=None,
-        device_map=None,
-        asking=Asking(),
+        model=Model(source=resolve(model), device="cpu", asking=Asking()),
         size=(16, 16),
         options=3,
         needs={"scores": "x", "gradients": "x"},

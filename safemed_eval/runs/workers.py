@@ -13,7 +13,7 @@ from safemed_eval.errors import RunError
 
 if TYPE_CHECKING:
     from safemed_eval.core import Item
-    from safemed_eval.models.loading import Loading
+    from safemed_eval.models import Loading
     from safemed_eval.models.waist import Waist
 
 Store = Callable[..., None]
@@ -79,7 +79,7 @@ class Setup:
     @property
     def identity(self) -> dict[str, Any]:
         """Of the files of all models, by the names that they were called by; reads them once through."""
-        sources = [loading.source for loading in (self.model, *self.surrogates.values())]
+        sources = [loading.model.source for loading in (self.model, *self.surrogates.values())]
         return {source.name: source.identity for source in sources}
 
 

@@ -3,7 +3,7 @@
 And denoisers for models that stay as they are, in `denoise`.
 
     >>> policy, model = models.load_to_train(source)
-    >>> base = (source.base or source).reference
+    >>> base = source.reference
     >>> fit.fit(policy, model, items, canvas, recipe, out, base=base, about={})
 
 The module `fit` imports torch, TRL and what they need; the recipe and its parts do not.

@@ -18,7 +18,7 @@ from safemed_eval.data import Canvas, canvas_of, write_seen
 from safemed_eval.errors import ModelOutputError, RunError
 from safemed_eval.files import write_whole
 from safemed_eval.models.denoiser import ResidualDenoiser, Shape, save_denoiser
-from safemed_eval.models.files.source import ABOUT
+from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.train import _loop

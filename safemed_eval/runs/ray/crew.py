@@ -50,7 +50,7 @@ def crew(setup: Setup, store: Store, *, address: str, workers: int | None, tell:
         UserError: Ray cannot be had, or the first worker that came up could not load its model, or no other could.
     """
     with connected(address) as ray:
-        room = places(address, workers, setup.model.device, ray.cluster_resources())
+        room = places(address, workers, setup.model.model.device, ray.cluster_resources())
         team = Crew(setup, store, room, tell)
         try:
             team.start()
@@ -343,8 +343,8 @@ _DIED = f"the worker died {TRIES} times on this item"
 
 def _on(setup: Setup, device: str, threads: int | None) -> Setup:
     """The setup for workers that see one GPU, or none."""
-    surrogates = {name: replace(loading, device=device) for name, loading in setup.surrogates.items()}
-    return replace(setup, model=replace(setup.model, device=device, threads=threads), surrogates=surrogates)
+    surrogates = {name: loading.on(device, None) for name, loading in setup.surrogates.items()}
+    return replace(setup, model=setup.model.on(device, threads), surrogates=surrogates)
 
 
 def _cause(error: Exception) -> str:
