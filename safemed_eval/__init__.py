@@ -19,44 +19,59 @@ from typing import TYPE_CHECKING, Any
 from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
-    from safemed_eval.api import certify as certify
-    from safemed_eval.api import check_model as check_model
-    from safemed_eval.api import evaluate as evaluate
-    from safemed_eval.api import plan as plan
-    from safemed_eval.api import report as report
-    from safemed_eval.api import train as train
-    from safemed_eval.attacks.art import to_art as to_art
-    from safemed_eval.data import Data as Data
-    from safemed_eval.data import load_data as load_data
-    from safemed_eval.errors import SafemedError as SafemedError
-    from safemed_eval.models import Model as Model
-    from safemed_eval.models import load_model as load_model
-    from safemed_eval.report.compare import compare as compare
-    from safemed_eval.report.run import Run as Run
+    from safemed_eval.api._certify import certify
+    from safemed_eval.api._check import check_model
+    from safemed_eval.api._evaluate import evaluate
+    from safemed_eval.api._plan import plan
+    from safemed_eval.attacks.art import to_art
+    from safemed_eval.data import Data, load_data
+    from safemed_eval.errors import SafemedError
+    from safemed_eval.models import Model, load_model
+    from safemed_eval.report.compare import compare
+    from safemed_eval.report.make import report
+    from safemed_eval.report.run import Run
+    from safemed_eval.train.make import train
+
+__all__ = [
+    "Data",
+    "Model",
+    "Run",
+    "SafemedError",
+    "__version__",
+    "certify",
+    "check_model",
+    "compare",
+    "evaluate",
+    "load_data",
+    "load_model",
+    "plan",
+    "report",
+    "to_art",
+    "train",
+]
 
 _HOMES = {
-    "certify": "api.certify",
-    "check_model": "api.check",
+    "certify": "api",
+    "check_model": "api",
     "compare": "report.compare",
     "Data": "data",
-    "evaluate": "api.evaluate",
+    "evaluate": "api",
     "load_data": "data",
     "load_model": "models",
     "Model": "models",
-    "plan": "api.plan",
-    "report": "api.report",
+    "plan": "api",
     "Run": "report.run",
     "SafemedError": "errors",
     "to_art": "attacks.art",
-    "train": "api.train",
 }
-
-__all__ = ["__version__", *_HOMES]
+"""Where each name is; `report` and `train` are folders that can be called."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"safemed_eval.{_HOMES[name]}"), name)
+    if name in __all__:
+        return import_module(f"safemed_eval.{name}")
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 

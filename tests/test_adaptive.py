@@ -13,7 +13,7 @@ from test_pipeline import CPU
 from toys import Writes
 
 from safemed_eval import attacks
-from safemed_eval.attacks._adaptive import GOALS
+from safemed_eval.attacks.adaptive import GOALS
 from safemed_eval.core import Question, Reasons
 from safemed_eval.models.answers import curtail, parse, retell
 from safemed_eval.models.toy import Brightness

@@ -23,7 +23,7 @@ from toys import (
 
 from safemed_eval import attacks
 from safemed_eval.attacks._ascent import Goal
-from safemed_eval.attacks._auto import checkpoints
+from safemed_eval.attacks.apgd import checkpoints
 from safemed_eval.core import Question
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models.toy import Linear

@@ -13,7 +13,7 @@ from test_sanity import masked
 from toys import AB, ABCD, generators, linear, middle_canvases, run
 
 from safemed_eval import attacks
-from safemed_eval.attacks._suite import NO_TARGET, targets_by_rank
+from safemed_eval.attacks.suite import NO_TARGET, targets_by_rank
 from safemed_eval.errors import SpecError
 from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist

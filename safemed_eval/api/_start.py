@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safemed_eval.codec import Json
 from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
-from safemed_eval.data import Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
+from safemed_eval.data import AnyData, Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
 from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
-from safemed_eval.models import Model, find_model
+from safemed_eval.models import AnyModel, Loading, Model, find_model
 from safemed_eval.progress import progress, status
 from safemed_eval.runs import Memory, RunFolder, count_records, default_out, refuse_other_spec, session
+from safemed_eval.runs.meta import about_of
 from safemed_eval.runs.meter import Meter
 from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 from safemed_eval.runs.ray.cluster import refuse_without_ray
@@ -28,14 +29,9 @@ from safemed_eval.runs.record import Record
 from safemed_eval.runs.spec import Load, Spec
 
 if TYPE_CHECKING:
-    from safemed_eval.models.loading import Loading
-    from safemed_eval.report import Run
+    from safemed_eval.report.run import Run
     from safemed_eval.runs.workers import Loaded, Store, Team, Work
 
-AnyModel = Model | str | Path | object
-"""A model that is loaded or found, or what `load_model` takes."""
-AnyData = Data | Choice | str
-"""Chosen data, or what `load_data` takes."""
 Out = str | Path | None
 """A run folder; "auto": a name below runs/ that the same call finds again; None: the run is kept in memory."""
 S = TypeVar("S", bound=Spec)
@@ -141,7 +137,7 @@ Written = RunFolder | Memory | Veiled
 
 def finished(prepared: Prepared, work: Callable[[Prepared], Written]) -> Run:
     """Do what is missing of a run, and read it."""
-    from safemed_eval.report import Run
+    from safemed_eval.report.run import Run
 
     place = prepared.place
     if place and count_records(place) == prepared.total:
@@ -231,7 +227,6 @@ def _team(
 
 def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:
     """What it takes to load a model for this run, and to check it."""
-    from safemed_eval.models.loading import Loading
 
     items = prepared.data.items
     _, height, width = canvas_of(items[0], prepared.data.canvas).shape
@@ -273,25 +268,6 @@ def write_all(
                 if record.error is not None:  # the folder does not say it
                     _log.warning("%s failed: %s", record.item, record.error)
             tick(len(folder) / each, items)
-
-
-def about_of(model: Model, data: Data, conditions: Sequence[str] = ()) -> Json:
-    """What run.json keeps beside the spec."""
-    source = model.source
-    return {
-        "names": {
-            "model": source.name,
-            "denoiser": source.denoiser.name if source.denoiser else None,
-            "commits": source.commits,
-            "data": data.name,
-            "trained": source.trained,
-        },
-        "sampled": data.set.sampled,
-        "image_notes": dict(data.set.notes),
-        "items": len(data.items),
-        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in data.set.bad],
-        "conditions": list(conditions),
-    }
 
 
 def _overlap(model: Model, data: Data) -> Json | None:

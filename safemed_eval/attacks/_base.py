@@ -1,12 +1,12 @@
-"""What every attack is: a frozen spec, a threat model, and a search inside its ball."""
+"""The base of every attack: a frozen spec, a threat model, and a search inside its ball."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from safemed_eval import grammar
+from safemed_eval import grammar, plugins
 from safemed_eval.threat import Norm, Threat
 
 if TYPE_CHECKING:
@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 Loss = Literal["ce", "margin", "dlr"]
 Start = Literal["random", "zero"]
 Target = Literal["none", "runner-up", "least-likely", "random"]
+Value = bool | int | float | str
+"""An option that a spec can write."""
+
+Role = Literal["clean", "control", "attack", "corruption"]
+"""A control changes images without a search, a corruption as it happens in practice."""
 
 DEFAULT_LINF_EPS = 4 / 255
 TRAVEL: Mapping[Norm, float] = {"linf": 2.5, "l2": 4.0}
 """How long all steps are together by default, in eps. In L2 a random start lies across the gradient, and turns towards
 it only step by step: after 2.5 eps an attack on a linear model would be 2.5 % short of the optimum."""
+_MANY_STEPS = 2
+"""From this strength on an attack takes as many gradient steps as it is allowed."""
 MAX_EPS = 10**5
 """Longer than any change of a canvas of 8192 x 8192 pixels."""
 MAX_COUNT = 10**6
@@ -35,9 +42,45 @@ def refuse_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be at least 1, and at most {MAX_COUNT:,}, got {count}")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """A batch to attack: B images with their questions and gold answers.
+
+    Args:
+        classify: bound to the B questions.
+        canvas: (B, 3, H, W) float32 in [0, 1].
+        labels: (B,) int64, the gold options.
+        generators: one per row, so that a row's result does not depend on its batch mates.
+        quantize: search among images on 8-bit grey levels only.
+    """
+
+    classify: Classify
+    canvas: torch.Tensor
+    labels: torch.Tensor
+    generators: Sequence[torch.Generator]
+    quantize: bool = False
+
+    def __len__(self) -> int:
+        return len(self.canvas)
+
+    def take(self, rows: Sequence[int]) -> Problem:
+        """The same problem for these rows only."""
+        return Problem(
+            classify=self.classify.take(rows),
+            canvas=self.canvas[list(rows)],
+            labels=self.labels[list(rows)],
+            generators=[self.generators[row] for row in rows],
+            quantize=self.quantize,
+        )
+
+    def on_grid(self, canvas: torch.Tensor, threat: Threat) -> torch.Tensor:
+        """The canvases moved to 8-bit grey levels inside the ball if `quantize` is set, else as they are."""
+        return threat.snap(self.canvas, canvas) if self.quantize else canvas
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attacked:
-    """What a search returns."""
+    """Result of a search."""
 
     canvas: torch.Tensor
     """(B, 3, H, W) float32 in [0, 1]."""
@@ -54,12 +97,69 @@ class Attacked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Facts about an attack for reports, checks and help texts.
+
+    A class declares those of the first group; `attacks.facts_of` adds the others for one attack of a run.
+
+    Args:
+        strength: place in the order of untargeted attacks in one ball: 0 random noise, 1 one step, 2 many steps,
+            3 several attacks. None: no place in it.
+        black_box: the search uses no gradient of the judged model.
+        on_surrogate: it searches another model, and only tries the result on the judged one.
+        aims_at: a "text" attack changes what the model writes, a "letter" attack the scores of the options alone.
+        black_box_part: the name, in `Attacked.parts`, of the part of an attack that uses no gradient.
+        example: a spec string, for help and advice.
+        summary: a few words beside it.
+
+        family: the spec without eps and norm: attacks of one family and norm are points of one curve.
+        eps: None for an attack that has no ball.
+        targeted: whether it aims at one wrong option.
+        kind: of a corruption, and its severity.
+    """
+
+    role: Role = "attack"
+    strength: int | None = None
+    black_box: bool = False
+    on_surrogate: bool = False
+    aims_at: Literal["letter", "text"] | None = "letter"
+    black_box_part: str | None = None
+    example: str = ""
+    summary: str = ""
+
+    family: str = ""
+    norm: Norm = "linf"
+    eps: float | None = None
+    targeted: bool = False
+    kind: str | None = None
+    severity: int | None = None
+
+    @property
+    def climbs(self) -> bool:
+        """Whether it follows the judged model's own gradient in many steps, to any wrong answer."""
+        return self.strength is not None and self.strength >= _MANY_STEPS
+
+    @property
+    def should_flip(self) -> bool:
+        """Whether it looks for any wrong answer of the judged model: with all images in its ball it must find one."""
+        return self.role == "attack" and not (self.targeted or self.on_surrogate)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attack:
-    """An attack with its options. Call it; a subclass implements `search`."""
+    """An attack with its options. Call it; a subclass implements `search` and declares its `facts`."""
+
+    facts: ClassVar[Facts] = Facts()
 
     @property
     def name(self) -> str:
-        return type(self).__module__.rpartition(".")[2]
+        """The name in spec strings: the entry point's for a plug-in, else the module's."""
+        cls = type(self)
+        if not cls.__module__.startswith(f"{__package__}."):
+            for name in plugins.plugins("attacks"):
+                if plugins.load_plugin("attacks", name) is cls:
+                    return name
+        return cls.__module__.rpartition(".")[2]
 
     @property
     def threat(self) -> Threat:
@@ -137,20 +237,18 @@ class Attack:
         Raises:
             RuntimeError: the search left its ball, [0, 1], or the grey levels.
         """
-        found = self.search(classify, canvas, labels, generators, quantize)
-        inside = found.canvas if quantize else self.threat.project(canvas, found.canvas)
+        problem = Problem(classify=classify, canvas=canvas, labels=labels, generators=generators, quantize=quantize)
+        attacked = self.search(problem)
+        inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
         self.threat.check(canvas, inside, on_grid=quantize)
-        return replace(found, canvas=inside.detach())
+        return replace(attacked, canvas=inside.detach())
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        """The search itself; see `__call__` for the arguments."""
+    def search(self, problem: Problem) -> Attacked:
+        """Search for canvases that change the answers; this is what a new attack implements.
+
+        Import torch inside it, since specs are parsed without torch. `__call__` projects the result into the ball
+        afterwards, unless `problem.quantize` is set.
+        """
         raise NotImplementedError
 
 

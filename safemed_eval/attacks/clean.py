@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked
+from safemed_eval.attacks._base import Attack, Attacked, Facts, Problem
+from safemed_eval.core import Need
 from safemed_eval.threat import Threat
-
-if TYPE_CHECKING:
-    import torch
-
-    from safemed_eval.core import Classify, Need
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clean(Attack):
     """Returns the canvases unchanged."""
+
+    facts = Facts(role="clean", aims_at=None)
 
     @property
     def threat(self) -> Threat:
@@ -34,15 +30,8 @@ class Clean(Attack):
     def on_smoothed(self) -> Attack:
         return self
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        return Attacked(canvas=canvas, steps=[0] * len(canvas))
+    def search(self, problem: Problem) -> Attacked:
+        return Attacked(canvas=problem.canvas, steps=[0] * len(problem))
 
 
 ATTACK = Clean

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Loss, Problem
 from safemed_eval.attacks.pgd import PGD
-
-if TYPE_CHECKING:
-    import torch
-
-    from safemed_eval.core import Classify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +17,8 @@ class FGSM(BallAttack):
         whose loss would fall is not moved; `early_stop=no` is the plain step for every image. For L2 the step is scaled
         to eps and then clamped to [0, 1], so that it is shorter where pixels are saturated.
     """
+
+    facts = Facts(strength=1, example="fgsm:eps=4/255")
 
     loss: Loss = "ce"
     early_stop: bool = True
@@ -51,15 +46,8 @@ class FGSM(BallAttack):
             early_stop=self.early_stop,
         )
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        return self._one_step.search(classify, canvas, labels, generators, quantize)
+    def search(self, problem: Problem) -> Attacked:
+        return self._one_step.search(problem)
 
 
 ATTACK = FGSM

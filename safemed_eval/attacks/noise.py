@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack
-
-if TYPE_CHECKING:
-    import torch
-
-    from safemed_eval.core import Classify, Need
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Problem
+from safemed_eval.core import Need
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(BallAttack):
     """Uniform noise in the ball; the model is never asked."""
+
+    facts = Facts(role="control", strength=0, aims_at=None, example="noise", summary="the random control")
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -29,18 +25,9 @@ class Noise(BallAttack):
     def on_smoothed(self) -> Attack:
         return self
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        drawn = self.threat.sample(canvas, generators)
-        if quantize:
-            drawn = self.threat.snap(canvas, drawn)
-        return Attacked(canvas=drawn, steps=[0] * len(canvas))
+    def search(self, problem: Problem) -> Attacked:
+        drawn = self.threat.sample(problem.canvas, problem.generators)
+        return Attacked(canvas=problem.on_grid(drawn, self.threat), steps=[0] * len(problem))
 
 
 ATTACK = Noise

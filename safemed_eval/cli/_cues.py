@@ -9,9 +9,11 @@ import typer
 from rich.markup import escape
 
 from safemed_eval import data as datasets
-from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, say, status
+from safemed_eval.cli._show import as_json, name_cell, print_table, say
 from safemed_eval.data import Cue, DataSet
+from safemed_eval.progress import status
 from safemed_eval.rounding import percent
+from safemed_eval.text import on_one_line
 
 _ODD = {
     "lower case": "one option alone begins with a small letter",

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
-from rich.text import Text
 
 from safemed_eval.data import overlap_sentences
+from safemed_eval.progress import err
 from safemed_eval.rounding import (
     FAILED_ITEMS,
     accuracy,
@@ -33,6 +29,7 @@ from safemed_eval.rounding import (
     radius_at_least,
     without_failed,
 )
+from safemed_eval.text import on_one_line, visible
 
 if TYPE_CHECKING:
     from safemed_eval.report import Summary
@@ -47,6 +44,7 @@ _LONGEST_NAME = 40
 _measured = sys.stdout.isatty() or "COLUMNS" in os.environ
 out = Console(width=None if _measured else _FILE_WIDTH, highlight=False)
 out.width = max(out.width, _NARROWEST)
+
 
 def as_json(facts: Mapping[str, Any]) -> str:
     """What --json says: these facts below the version of their schema, in ASCII, which every terminal can show."""

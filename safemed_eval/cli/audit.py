@@ -16,14 +16,16 @@ from rich.markup import escape
 
 from safemed_eval import data as datasets
 from safemed_eval.cli._cues import show_cues
-from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, progress, say
+from safemed_eval.cli._show import as_json, name_cell, print_table, say
 from safemed_eval.core import UNKNOWN
 from safemed_eval.data import NEAR, Audit, Counts, DataSet, SharedImage, SharedPatient, Side
 from safemed_eval.data.audit.leakage import audit as audit_sets
 from safemed_eval.errors import DataError, RunError, SpecError
 from safemed_eval.files import write_whole
+from safemed_eval.progress import progress
 from safemed_eval.rounding import percent
 from safemed_eval.runs.pseudonyms import Pseudonyms, read_key
+from safemed_eval.text import on_one_line
 
 EXAMPLE = (
     "Example: safemed-eval data audit medr1:Splits/modality/train medr1:Splits/modality/test --data-root OmniMedVQA "

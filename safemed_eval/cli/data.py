@@ -11,11 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from safemed_eval import data as datasets
-from safemed_eval.cli._show import as_json, name_cell, out, progress, say
+from safemed_eval.cli._show import as_json, name_cell, out, say
 from safemed_eval.cli.audit import EXAMPLE, audit
 from safemed_eval.data import Description
 from safemed_eval.data.dataset import listed
 from safemed_eval.errors import SpecError
+from safemed_eval.progress import progress
 
 app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
 _BAD_SHOWN = 20

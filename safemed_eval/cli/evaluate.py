@@ -11,8 +11,8 @@ from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, gr
 from safemed_eval.cli._show import end_where_nothing_was_measured, show_run
 
 EXAMPLE = (
-    "Example: safemed-eval evaluate --model ckpt --data omnimedvqa:DIR --attack fgsm:eps=4/255 "
-    "--attack pgd:eps=4/255,steps=10 --out runs/a"
+    "Example: safemed-eval evaluate --model ckpt --data omnimedvqa:DIR "
+    f"--attack {attacks.example_of(strength=1)} --attack {attacks.example_of(strength=2)} --out runs/a"
 )
 
 
@@ -24,10 +24,7 @@ def evaluate(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help="fgsm:eps=4/255; pgd:eps=4/255,steps=10 (further keys: norm=l2, loss=margin, restarts=5, "
-            "target=random, ...); apgd; suite (several, for a paper); adaptive (for models that write); "
-            "transfer:from=CKPT; art:SquareAttack or any other of ART's; noise, the random control; "
-            "corrupt:kind=jpeg,severity=3 (without them all kinds, all five). May be repeated; clean is always there.",
+            help=f"{attacks.help_text()}. May be repeated; clean is always there.",
         ),
     ] = None,
     quantize: Annotated[

@@ -86,8 +86,8 @@ def _show(planned: Plan, *, json: bool) -> None:
         say("Stopped: what is n/a was not timed.", "yellow")
     say(
         escape(
-            f"{planned.items:,} items, on {planned.device}, in batches of {planned.batch}. Calls an item are noisy copies, or forward "
-            "passes of an attack, with 95 % intervals where they differ between items. Hours are by the clock if items "
+            f"{planned.items:,} items, on {planned.device}, in batches of {planned.batch}. Calls an item are noisy "
+            "copies, or forward passes of an attack, with 95 % intervals where they differ between items. Hours are by the clock if items "
             "share out evenly, and as rough as a pilot of a few seconds is."
         )
     )

@@ -75,4 +75,6 @@ def _train(
 
     options: Any = train.recipe | {name: value for group in groups for name, value in vars(group).items()}
     trained = api.train(method, train.found(), data.chosen(train.seed), out=train.out, **options)
-    typer.echo(f"{trained}: done{', for --denoiser' * (method == 'denoiser')}; its log and figure are in {trained}/training")
+    typer.echo(
+        f"{trained}: done{', for --denoiser' * (method == 'denoiser')}; its log and figure are in {trained}/training"
+    )

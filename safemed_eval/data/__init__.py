@@ -18,7 +18,7 @@ from safemed_eval.data.audit.near_duplicates import NEAR
 from safemed_eval.data.audit.text_cues import Cue, cues
 from safemed_eval.data.audit.training_overlap import Training, overlap, overlap_sentences, write_seen
 from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, canvas_of, parse_canvas, pixels_of
-from safemed_eval.data.choose import Choice, Data, choose_data, load_data
+from safemed_eval.data.choose import AnyData, Choice, Data, choose_data, load_data
 from safemed_eval.data.dataset import Bad, DataSet
 from safemed_eval.data.description import Description, describe
 from safemed_eval.data.export import export
@@ -33,6 +33,7 @@ from safemed_eval.data.verification import verify
 __all__ = [
     "DEFAULT_CANVAS",
     "NEAR",
+    "AnyData",
     "Audit",
     "Bad",
     "Canvas",

@@ -267,3 +267,7 @@ def _bad_items(chosen: DataSet, name: str) -> str:
         f"--data {name}: {len(chosen.bad)} of {len(chosen.bad) + len(chosen.items)} items cannot be used; fix them, "
         "or pass --skip-bad to run without them and have them counted:\n" + listed(chosen.bad, _BAD_SHOWN)
     )
+
+
+AnyData = Data | Choice | str
+"""Chosen data, or what `load_data` takes."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safemed_eval.core import Need, Question
@@ -32,7 +33,7 @@ class Model:
     Args:
         source: what the model is and where it comes from.
         device, dtype, attn, device_map: see `find_model`.
-        asking: how it is asked, completed by `Source.asked`.
+        asking: how it is asked, completed by `Source.asked`; `given` is what the caller said of that.
     """
 
     source: Source
@@ -41,6 +42,7 @@ class Model:
     attn: str | None = None
     device_map: str | None = None
     asking: Asking
+    given: Asking = field(default_factory=Asking)
 
     @property
     def name(self) -> str:
@@ -196,7 +198,9 @@ def find_model(
         offline=offline,
     )
     asked = asking_for(source, asking)
-    return Model(source=source, device=device, dtype=dtype, attn=attn, device_map=device_map, asking=asked)
+    return Model(
+        source=source, device=device, dtype=dtype, attn=attn, device_map=device_map, asking=asked, given=asking
+    )
 
 
 def load_model(
@@ -307,3 +311,7 @@ def refuse_no_effect(model: object, given: Mapping[str, object]) -> None:
         effective = kind.takes_prompts if option in ("--readout", "--template") else kind.takes_loading_options
         if value and not effective:
             raise SpecError(f"{option} has no effect on {kind.disregards}")
+
+
+AnyModel = Model | str | Path | object
+"""A model that is loaded or found, or what `load_model` takes."""

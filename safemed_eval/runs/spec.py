@@ -15,9 +15,9 @@ from typing_extensions import TypedDict
 
 from safemed_eval.codec import Json, decode, encode
 from safemed_eval.core import CIRCULAR, OFFICIAL, BatchSize
+from safemed_eval.data import Selection
 from safemed_eval.errors import RunError
 from safemed_eval.smoothing import Budget, Falsification, Voting, budget_of
-
 
 LATER: Mapping[str, bool] = {"later": True}
 """Metadata of a field that the JSON leaves out at its default."""
@@ -54,16 +54,6 @@ class Described(TypedDict, total=False):
     eps: float | None
     norm: str
     needs_gradients: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which items were asked for."""
-
-    modality: tuple[str, ...] = ()
-    question_type: tuple[str, ...] = ()
-    per_group: int | None = None
-    limit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,4 +216,4 @@ class TrainSpec:
 
     def to_json(self) -> Json:
         """The spec as run.json holds it."""
-        return {"command": "train"} | encode(self)
+        return {"command": "train", **encode(self)}

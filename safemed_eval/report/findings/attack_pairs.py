@@ -14,10 +14,6 @@ from safemed_eval.report.load import LoadedRun
 LEVEL = 0.01
 """Probability that chance alone makes the stronger of two attacks look weaker."""
 
-_STRENGTH = {"noise": 0, "fgsm": 1, "pgd": 2, "apgd": 2, "suite": 3}
-_SEARCH = 2
-"""From this strength on an attack searches with gradients for as long as it takes."""
-
 
 class Duels:
     """The outcomes of a run's attacks, aligned by item. What failed is no outcome: nothing was flipped there.
@@ -66,17 +62,17 @@ class Duels:
 
 def strength(shot: Shot) -> int:
     """How strong an untargeted attack is for its kind; -1 for one that has no place in the order."""
-    return -1 if "target=" in shot.family else _STRENGTH.get(_kind(shot), -1)
+    return -1 if shot.facts.strength is None else shot.facts.strength
 
 
 def should_flip(shot: Shot) -> bool:
     """Whether it looks for any wrong answer of the model itself: in a huge ball what it leaves right is image-blind."""
-    return "target=" not in shot.family and _kind(shot) not in ("noise", "transfer")
+    return shot.facts.should_flip
 
 
 def searches(shot: Shot) -> bool:
     """Whether it climbs the model's own gradient in many steps, wherever that leads."""
-    return strength(shot) >= _SEARCH
+    return shot.facts.climbs
 
 
 def in_one_ball(one: Shot, two: Shot) -> bool:
@@ -91,7 +87,3 @@ def takes_more(less: Shot, more: Shot) -> bool:
         return False
     counts = [[int(pairs.get(key, 1)) for key in effort] for pairs in (own, further)]
     return counts[0] != counts[1] and all(np.array(counts[0]) <= np.array(counts[1]))
-
-
-def _kind(shot: Shot) -> str:
-    return shot.family.partition(":")[0]

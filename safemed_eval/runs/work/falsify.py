@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from safemed_eval import stats
-from safemed_eval.attacks._ascent import Goal, ascend
+from safemed_eval.attacks import Problem
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.core import Certificate, Question
 from safemed_eval.models.waist import Waist
@@ -94,10 +94,11 @@ class Falsifier:
         climb = _Climb(eps=length, steps=self.spec.steps)
         rng = generator(device, self.seed, "falsify", "search", item, str(share))
         classify = SmoothedClassify(self.model.classify([question]), sigma=self.sigma, m=self.spec.m, generators=[rng])
-        goal = Goal(loss="ce", gold=torch.tensor([chosen], device=device))
-        found = ascend(classify, canvas[None], goal, climb, [rng], quantize=False).canvas
-        climb.threat.check(canvas[None], found)
-        return found[0]
+        labels = torch.tensor([chosen], device=device)
+        problem = Problem(classify=classify, canvas=canvas[None], labels=labels, generators=[rng])
+        moved = climb.search(problem).canvas
+        climb.threat.check(canvas[None], moved)
+        return moved[0]
 
     @torch.no_grad()
     def _votes(self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float) -> int:

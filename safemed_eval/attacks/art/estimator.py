@@ -1,37 +1,28 @@
-"""The bridge to ART: our classifiers as its estimators, its attacks under our seeds."""
+"""The bridge to ART: wraps our classifiers as its estimators, and runs its attacks under our seeds."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from safemed_eval.attacks._art_methods import attack_of
-from safemed_eval.core import Classify, Question
+from safemed_eval.attacks._base import Problem, Value
+from safemed_eval.attacks.art.methods import attack_of
+from safemed_eval.core import Classify
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.faults import ShrinkingBatch, faults_of_the_model, refuse_broken_gradient
-
-if TYPE_CHECKING:
-    from safemed_eval.attacks.art import ART
+from safemed_eval.threat import Threat
 
 MOST_ROWS = 16
 """Rows that go through the model together, however many ART asks for: results do not depend on the run's batch."""
 
 _WIDE = ("SquareAttack", "AutoAttack")
-"""Attacks that fail in L2 on a canvas that is higher than wide, and so are shown it lying on its side."""
-
-
-class Bindable(Protocol):
-    """A loaded model: `safemed_eval.models.waist.Waist`, or whatever binds questions as it does."""
-
-    device: torch.device
-
-    def classify(self, questions: Sequence[Question]) -> Classify: ...
+"""Attacks that fail in L2 on a canvas that is higher than wide, and so are shown its transpose."""
 
 
 def estimator(classify: Classify, options: int, size: tuple[int, int], device: torch.device) -> PyTorchClassifier:
@@ -56,11 +47,11 @@ def estimator(classify: Classify, options: int, size: tuple[int, int], device: t
 class Logits(torch.nn.Module):
     """(B, 3, H, W) pixels -> (B, K) log-probabilities of one question's options, on the device of the pixels.
 
-    The model is no submodule of it: train(), eval() and to(), which ART calls, do not reach the model. Nor is it asked
-    about a row with NaN, whose log-probabilities are NaN: ART's Square tries such rows, and then drops them.
+    The model is no submodule of it: train(), eval() and to(), which ART calls, do not reach the model. A row with NaN
+    has log-probabilities of NaN, and is not shown to the model: ART's Square tries such rows, and then drops them.
 
     Attributes:
-        rows: images that the model was asked about so far.
+        rows: number of images that the model was asked about so far.
     """
 
     def __init__(self, classify: Classify, options: int, size: tuple[int, int], device: torch.device) -> None:
@@ -123,7 +114,7 @@ class _Graph(torch.autograd.Function):
 
 
 class _Turned:
-    """A classifier of canvases that lie on their side."""
+    """A classifier of transposed canvases."""
 
     def __init__(self, classify: Classify) -> None:
         self._classify = classify
@@ -136,47 +127,42 @@ class _Turned:
 
 
 def search_rows(
-    spec: ART,
-    classify: Classify,
-    canvas: torch.Tensor,
-    labels: torch.Tensor,
-    generators: Sequence[torch.Generator],
+    problem: Problem, method: str, options: Mapping[str, Value], threat: Threat
 ) -> tuple[torch.Tensor, list[int]]:
-    """What ART finds for each row, in the ball or not, and how many images it showed to the model for that."""
+    """Run an ART attack on each row in turn.
+
+    Returns:
+        (B, 3, H, W) canvases, in the ball or not, and the number of images that were shown to the model for each.
+    """
     with torch.no_grad():
-        log_probs = classify(canvas)
-    found, queries = canvas.clone(), [0] * len(canvas)
-    _, _, height, width = canvas.shape
-    turn = spec.method in _WIDE and spec.norm == "l2" and height > width
-    for row in (log_probs.argmax(1) == labels).nonzero().flatten().tolist():
-        one, image = classify.take([row]), canvas[row]
+        log_probs = problem.classify(problem.canvas)
+    attacked, queries = problem.canvas.clone(), [0] * len(problem)
+    _, _, height, width = problem.canvas.shape
+    turn = method in _WIDE and threat.norm == "l2" and height > width
+    for row in (log_probs.argmax(1) == problem.labels).nonzero().flatten().tolist():
+        classify, image = problem.classify.take([row]), problem.canvas[row]
         if turn:
-            one, image = _Turned(one), image.mT
-        options = int(log_probs[row].isfinite().sum())
-        classifier = estimator(one, options, (image.shape[1], image.shape[2]), canvas.device)
-        pixels = _generate(spec, classifier, image, int(labels[row]), generators[row])
-        found[row] = pixels.mT if turn else pixels
+            classify, image = _Turned(classify), image.mT
+        count = int(log_probs[row].isfinite().sum())
+        classifier = estimator(classify, count, (image.shape[1], image.shape[2]), image.device)
+        gold = np.eye(count, dtype=np.float32)[[int(problem.labels[row])]]
+        with seeded(problem.generators[row]), np.errstate(all="ignore"), faults_of_the_model(f"ART's {method}"):
+            try:
+                attack = attack_of(method, options, threat, classifier)
+                pixels = attack.generate(image[None].cpu().numpy().copy(), gold)
+            except ImportError as error:
+                raise SpecError(f"--attack art:{method}: {error}; install it") from None
+        if not np.isfinite(pixels).all():
+            raise ModelOutputError(f"ART's {method} returned NaN or infinite pixels")
+        found = torch.from_numpy(pixels[0]).to(image)
+        attacked[row] = found.mT if turn else found
         queries[row] = classifier.model.rows
-    return found, queries
-
-
-def _generate(
-    spec: ART, classifier: PyTorchClassifier, image: torch.Tensor, label: int, generator: torch.Generator
-) -> torch.Tensor:
-    gold = np.eye(classifier.nb_classes, dtype=np.float32)[[label]]
-    with seeded(generator), np.errstate(all="ignore"), faults_of_the_model(f"ART's {spec.method}"):
-        try:
-            pixels = attack_of(spec, classifier).generate(image[None].cpu().numpy().copy(), gold)
-        except ImportError as error:
-            raise SpecError(f"--attack art:{spec.method}: {error}; install it") from None
-    if not np.isfinite(pixels).all():
-        raise ModelOutputError(f"ART's {spec.method} returned NaN or infinite pixels")
-    return torch.from_numpy(pixels[0]).to(image)
+    return attacked, queries
 
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Seed the global generators of Python, numpy and torch's CPU, which ART draws from; their state comes back.
+    """Seed the global generators of Python, numpy and torch's CPU, which ART draws from, and restore them at the end.
 
     Some attacks draw from a numpy RandomState that they make without a seed: here it gets one.
     """
@@ -196,7 +182,7 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
 
 
 class _Seeded(np.random.RandomState):
-    """Without a seed, seeded by the global generator."""
+    """A RandomState that draws its seed from the global generator where it is given none."""
 
     def __init__(self, seed: Any = None) -> None:
         super().__init__(np.random.randint(2**32, dtype=np.uint32) if seed is None else seed)

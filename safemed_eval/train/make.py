@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from safemed_eval import grammar
-from safemed_eval.api._start import AnyData, AnyModel, about_of
 from safemed_eval.codec import Json
-from safemed_eval.data import Choice, Data, canvas_of, choose_data
+from safemed_eval.data import AnyData, Choice, Data, canvas_of, choose_data
 from safemed_eval.errors import DataError, RunError, SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
-from safemed_eval.models import Asking, Model, find_model
-from safemed_eval.models.files.source import ABOUT, SEEN_BY_NAME
+from safemed_eval.models import AnyModel, Asking, Model, find_model
+from safemed_eval.models.files.notes import ABOUT, SEEN_BY_NAME
 from safemed_eval.progress import Tick, progress, status
 from safemed_eval.runs import META, Folder, refuse_other_spec, session
+from safemed_eval.runs.meta import about_of
 from safemed_eval.runs.spec import TrainSpec
-from safemed_eval.train import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
+from safemed_eval.train._recipe import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
 from safemed_eval.train.log import WORK
 from safemed_eval.version import __version__
 
@@ -69,7 +69,7 @@ def train(
     chosen = choose_data(data) if isinstance(data, str) else data
     _refuse_senseless(found, chosen.name)
     _refuse_unfit(method, found, chosen, options.get("lora"))
-    recipe = recipe_of(method, adapter=found.source.base is not None, **options)
+    recipe = recipe_of(method, adapter=found.source.is_adapter, **options)
     asking = found.source.asked(Asking(template=found.given.template), to_train=method != "denoiser")
     if isinstance(chosen, Choice):
         with progress("reading images", transient=True) as tick:
@@ -91,7 +91,7 @@ def train(
         refuse_unwritable(place)
         _fit(method, found, chosen, recipe, asking, place, spec, first=first)
     if first:
-        from safemed_eval.report.training import figure
+        from safemed_eval.train.figure import figure
 
         figure(place / WORK)
     return place
@@ -131,7 +131,7 @@ def _fit(
                 data.canvas,
                 recipe,
                 out,
-                base=(source.base or source).reference,
+                base=source.reference,
                 about=how,
                 seen=[digests for _, digests, _ in source.trainings if digests],
                 callbacks=[shown],
@@ -164,9 +164,9 @@ def _refuse_unfit(method: str, model: Model, data: Data | Choice, lora: str | No
         return
     if not source.trainable:
         raise SpecError(f"--model {source.name}: only a transformers checkpoint can be trained")
-    if source.base and lora:
+    if source.is_adapter and lora:
         raise SpecError(f"--model {source.name}: is an adapter, which is trained on as it is; leave --lora out")
-    if model.dtype in ("bfloat16", "float16") and not (source.base or lora):
+    if model.dtype in ("bfloat16", "float16") and not (source.is_adapter or lora):
         raise SpecError(
             f"--dtype {model.dtype}: small steps would round away; train in float32, with --bf16 to compute faster, or "
             "an adapter with --lora"
@@ -205,7 +205,7 @@ def _loaded(model: Model, data: Data, recipe: Recipe | DenoiserRecipe, asking: A
         if isinstance(recipe, DenoiserRecipe):
             waist = models.load(source, device=device, dtype=model.dtype, attn=model.attn, asking=asking)
         else:
-            full = model.dtype == "auto" and not (source.base or recipe.lora)
+            full = model.dtype == "auto" and not (source.is_adapter or recipe.lora)
             dtype = "float32" if full else model.dtype
             policy, waist = models.load_to_train(source, device=device, dtype=dtype, attn=model.attn, asking=asking)
     with status("checking the model and the questions"):

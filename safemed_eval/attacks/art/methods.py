@@ -1,11 +1,12 @@
-"""Which attacks of ART fit here, what each of them takes, and how a spec fills that."""
+"""The attacks of ART that fit here, their options, and their construction from a spec."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,9 @@ from art.estimators.classification.classifier import ClassGradientsMixin
 from art.estimators.estimator import LossGradientsMixin
 
 from safemed_eval import grammar
+from safemed_eval.attacks._base import Value
 from safemed_eval.errors import SpecError, canonical, did_you_mean
-
-if TYPE_CHECKING:
-    from safemed_eval.attacks.art import ART, Value
+from safemed_eval.threat import Threat
 
 _UNFIT = {
     *("AdversarialPatch", "AdversarialPatchNumpy", "AdversarialPatchPyTorch"),  # find a patch, not an image
@@ -43,22 +43,22 @@ _TYPES = {"int": int, "float": float, "str": str}
 @lru_cache(maxsize=1)
 def methods() -> dict[str, type[EvasionAttack]]:
     """ART's evasion attacks that can be given one image and this estimator, and nothing else."""
-    found, dummy = {}, _dummy()
-    every: dict[str, Any] = dict(inspect.getmembers(evasion, inspect.isclass))
+    fitting, probe = {}, _probe()
+    every: dict[str, type] = dict(inspect.getmembers(evasion, inspect.isclass))
     for name, cls in every.items():
         fits = issubclass(cls, EvasionAttack) and name not in _UNFIT and "TensorFlow" not in name
-        if fits and _needs(cls) and EvasionAttack.is_estimator_valid(dummy, _needs(cls)):
+        if fits and _needs(cls) and EvasionAttack.is_estimator_valid(probe, _needs(cls)):
             _, *others = _parameters(cls)
-            if all(one.default is not inspect.Parameter.empty for one in others):
-                found[name] = cls
-    return found
+            if all(parameter.default is not inspect.Parameter.empty for parameter in others):
+                fitting[name] = cls
+    return fitting
 
 
 def method_of(name: str) -> str:
     """ART's own spelling of an attack's name.
 
     Raises:
-        SpecError: there is none such.
+        SpecError: there is no such attack.
     """
     stems = {known.removesuffix("Attack").removesuffix("Method"): known for known in methods()}
     for stem, known in stems.items():
@@ -69,51 +69,53 @@ def method_of(name: str) -> str:
     )
 
 
-def options_of(spec: ART) -> dict[str, Value]:
-    """The options of a spec as values, in ART's order, without those that it has anyway.
+def options_of(method: str, options: Mapping[str, Value], threat: Threat) -> dict[str, Value]:
+    """The options as values, in ART's order, without those that equal their defaults.
 
     Raises:
         SpecError: an unknown option, or a value of another type than its default.
     """
-    where, kinds, usual = f"--attack art:{spec.method}", {}, _usual(spec)
-    for one in _parameters(methods()[spec.method]):
-        if one.name not in _OURS and (kind := _kind(one)):
-            kinds[one.name] = kind
+    where, kinds, defaults = f"--attack art:{method}", {}, _defaults(method, threat)
+    for parameter in _parameters(methods()[method]):
+        if parameter.name not in _OURS and (kind := _kind(parameter)):
+            kinds[parameter.name] = kind
     given: dict[str, Value] = {}
-    for written, value in spec.options.items():
+    for written, value in options.items():
         key = canonical(written, kinds)
         if key is None:
             raise SpecError(f"{where}: unknown option '{written}'; {did_you_mean(written, ['eps', 'norm', *kinds])}")
         if key in given:
             raise SpecError(f"{where}: '{key}' is given twice")
         given[key] = grammar.read(kinds[key], value, f"{where}: {key}") if isinstance(value, str) else value
-    return {key: given[key] for key in kinds if key in given and given[key] != usual[key]}
+    return {key: given[key] for key in kinds if key in given and given[key] != defaults[key]}
 
 
-def refuse_unfit(spec: ART) -> None:
+def refuse_unfit(method: str, options: Mapping[str, Value], threat: Threat) -> None:
     """Raise SpecError where ART refuses these options, or measures its eps in another norm."""
-    names = {one.name for one in _parameters(methods()[spec.method])}
-    if spec.norm != "linf" and "eps" in names and "norm" not in names:
-        raise SpecError(f"--attack art:{spec.method}: has an eps for norm=linf only, got norm={spec.norm}")
+    parameters = {parameter.name for parameter in _parameters(methods()[method])}
+    if threat.norm != "linf" and "eps" in parameters and "norm" not in parameters:
+        raise SpecError(f"--attack art:{method}: has an eps for norm=linf only, got norm={threat.norm}")
     try:
-        attack_of(spec, _dummy())
+        attack_of(method, options, threat, _probe())
     except (ValueError, TypeError) as error:
-        raise SpecError(f"--attack art:{spec.method}: {' '.join(str(error).split())}") from None
+        raise SpecError(f"--attack art:{method}: {' '.join(str(error).split())}") from None
 
 
 def uses_gradients(method: str) -> bool:
     """Whether the attack asks its estimator for gradients."""
-    asked = [one for need in _needs(methods()[method]) for one in (need if isinstance(need, tuple) else (need,))]
+    asked = [mixin for need in _needs(methods()[method]) for mixin in (need if isinstance(need, tuple) else (need,))]
     return LossGradientsMixin in asked or ClassGradientsMixin in asked or method in _BY_GRADIENT
 
 
-def attack_of(spec: ART, classifier: PyTorchClassifier) -> EvasionAttack:
+def attack_of(
+    method: str, options: Mapping[str, Value], threat: Threat, classifier: PyTorchClassifier
+) -> EvasionAttack:
     """ART's own object, for this classifier.
 
     Raises:
         ValueError, TypeError: ART refuses an option.
     """
-    attack = methods()[spec.method](classifier, **{**_usual(spec), **spec.options})
+    attack = methods()[method](classifier, **{**_defaults(method, threat), **options})
     for part in getattr(attack, "attacks", [attack]):
         part.verbose = False
         if isinstance(part, evasion.SquareAttack):
@@ -126,25 +128,26 @@ def _needs(cls: type[EvasionAttack]) -> tuple[Any, ...]:
 
 
 def _parameters(cls: type[EvasionAttack]) -> list[inspect.Parameter]:
-    """Of the constructor, the estimator first."""
+    """The constructor's parameters, the estimator first."""
     return list(inspect.signature(cls).parameters.values())
 
 
 def _kind(parameter: inspect.Parameter) -> type | None:
     """The type of a parameter that a spec can write: its default's, or the annotated one where that is None."""
     if parameter.default is None:
-        found = _OPTIONAL.fullmatch(str(parameter.annotation))
-        return _TYPES[found[1]] if found else None
+        annotated = _OPTIONAL.fullmatch(str(parameter.annotation))
+        return _TYPES[annotated[1]] if annotated else None
     return type(parameter.default) if isinstance(parameter.default, (bool, int, float, str)) else None
 
 
-def _usual(spec: ART) -> dict[str, Any]:
-    """What each parameter is unless a spec sets it as an option."""
-    usual = {one.name: one.default for one in _parameters(methods()[spec.method])[1:]}
-    if "eps" in usual and "eps_step" in usual:
-        usual["eps_step"] *= spec.threat.eps / usual["eps"]
-    ours = {"eps": spec.threat.eps, "norm": np.inf if spec.norm == "linf" else 2, "targeted": False, "verbose": False}
-    return usual | {key: value for key, value in ours.items() if key in usual}
+def _defaults(method: str, threat: Threat) -> dict[str, Any]:
+    """The value of each parameter that a spec does not set as an option."""
+    defaults = {parameter.name: parameter.default for parameter in _parameters(methods()[method])[1:]}
+    if "eps" in defaults and "eps_step" in defaults:
+        defaults["eps_step"] *= threat.eps / defaults["eps"]
+    norm = np.inf if threat.norm == "linf" else 2
+    ours = {"eps": threat.eps, "norm": norm, "targeted": False, "verbose": False}
+    return defaults | {key: value for key, value in ours.items() if key in defaults}
 
 
 def _largest_square(size: tuple[int, int]) -> float:
@@ -153,8 +156,8 @@ def _largest_square(size: tuple[int, int]) -> float:
     return max(0, min(height, width) - 2) ** 2 / (height * width)
 
 
-def _dummy() -> PyTorchClassifier:
-    """A classifier by the mean colour, to ask ART what it takes."""
+def _probe() -> PyTorchClassifier:
+    """A classifier by the mean colour, to try ART's attacks on."""
     colour = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     loss = torch.nn.CrossEntropyLoss()
     return PyTorchClassifier(colour, loss, (3, 8, 8), 3, clip_values=(0.0, 1.0), device_type="cpu")

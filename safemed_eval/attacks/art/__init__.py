@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from safemed_eval.attacks._base import Attacked, BallAttack
-from safemed_eval.core import CANVAS_SIZE
+from safemed_eval.attacks._base import Attacked, BallAttack, Facts, Problem, Value
+from safemed_eval.core import CANVAS_SIZE, Classify, Need, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.grammar import FIRST, REST
 
 if TYPE_CHECKING:
     import torch
     from art.estimators.classification import PyTorchClassifier
-
-    from safemed_eval.attacks._art import Bindable
-    from safemed_eval.core import Classify, Need, Question
-
-Value = bool | int | float | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +34,24 @@ class ART(BallAttack):
         and in L2 one that is higher than wide lies on its side for it; ART fails there.
     """
 
+    facts = Facts(example="art:SquareAttack", summary="or any other of ART's")
+
     method: str = field(metadata=FIRST)
     options: Mapping[str, Value] = field(default_factory=dict, metadata=REST, hash=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_without_art()
-        from safemed_eval.attacks import _art_methods as known
+        from safemed_eval.attacks.art.methods import method_of, options_of, refuse_unfit
 
-        object.__setattr__(self, "method", known.method_of(self.method))
-        object.__setattr__(self, "options", known.options_of(self))
-        known.refuse_unfit(self)
+        object.__setattr__(self, "method", method_of(self.method))
+        object.__setattr__(self, "options", options_of(self.method, self.options, self.threat))
+        refuse_unfit(self.method, self.options, self.threat)
 
     @property
     def needs(self) -> tuple[Need, ...]:
         """Scores in any case: ART does not say which of its attacks are content with answers."""
-        from safemed_eval.attacks._art_methods import uses_gradients
+        from safemed_eval.attacks.art.methods import uses_gradients
 
         return super().needs if uses_gradients(self.method) else ("scores",)
 
@@ -62,20 +59,21 @@ class ART(BallAttack):
     def described(self) -> dict[str, Any]:
         return {**super().described, "needs_gradients": "gradients" in self.needs}
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        from safemed_eval.attacks._art import search_rows
+    def search(self, problem: Problem) -> Attacked:
+        from safemed_eval.attacks.art.estimator import search_rows
 
-        found, queries = search_rows(self, classify, canvas, labels, generators)
-        if quantize:
-            found = self.threat.snap(canvas, self.threat.project(canvas, found))
-        return Attacked(canvas=found, steps=queries)
+        attacked, queries = search_rows(problem, self.method, self.options, self.threat)
+        if problem.quantize:
+            attacked = self.threat.snap(problem.canvas, self.threat.project(problem.canvas, attacked))
+        return Attacked(canvas=attacked, steps=queries)
+
+
+class Bindable(Protocol):
+    """A loaded model: `safemed_eval.models.waist.Waist`, or another object that binds questions in the same way."""
+
+    device: torch.device
+
+    def classify(self, questions: Sequence[Question]) -> Classify: ...
 
 
 def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int] = CANVAS_SIZE) -> PyTorchClassifier:
@@ -111,7 +109,7 @@ def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int] 
         SpecError: ART is not installed.
     """
     _refuse_without_art()
-    from safemed_eval.attacks._art import estimator
+    from safemed_eval.attacks.art.estimator import estimator
 
     return estimator(model.classify([question]), len(question.options), canvas_size, model.device)
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
 from safemed_eval.api._start import (
-    AnyData,
-    AnyModel,
     Options,
     Out,
     Prepared,
@@ -26,8 +24,9 @@ from safemed_eval.api._start import (
 )
 from safemed_eval.attacks import Attack
 from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
+from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
-from safemed_eval.models import Model, find_model
+from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import Voting
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from safemed_eval.data import Canvas
-    from safemed_eval.report import Run
+    from safemed_eval.report.run import Run
     from safemed_eval.runs.work.evaluate import Evaluation
     from safemed_eval.runs.workers import Loaded
 

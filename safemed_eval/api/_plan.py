@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
-from safemed_eval.api._start import AnyData, AnyModel
 from safemed_eval.data import Choice, choose_data
 from safemed_eval.errors import SpecError
-from safemed_eval.models import Model, find_model
+from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.progress import progress
 from safemed_eval.smoothing import Sequential, Smoothing
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safemed_eval.api._start import AnyModel
 from safemed_eval.core import Question
 from safemed_eval.data import DEFAULT_CANVAS, parse_canvas
 from safemed_eval.errors import CheckpointError, SpecError
-from safemed_eval.models import Model, find_model
+from safemed_eval.models import AnyModel, Model, find_model
 
 if TYPE_CHECKING:
     from safemed_eval.models.check import Finding

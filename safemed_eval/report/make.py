@@ -59,4 +59,3 @@ def report(
             _log.warning("%s: %s", run.name, sentence)
     with status("writing the report"):
         return write(loaded, place, title=title, radii=radii)
-

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from safemed_eval import grammar
 from safemed_eval.api._start import (
-    AnyData,
-    AnyModel,
     Options,
     Out,
     Prepared,
@@ -21,7 +19,9 @@ from safemed_eval.api._start import (
     write_all,
 )
 from safemed_eval.core import BatchSize, Need
+from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
+from safemed_eval.models import AnyModel
 from safemed_eval.runs.spec import CertifySpec
 from safemed_eval.smoothing import SEQUENTIAL, Budget, Falsification, Sequential, Smoothing
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from safemed_eval.data import Canvas
-    from safemed_eval.report import Run
+    from safemed_eval.report.run import Run
     from safemed_eval.runs.work.certify import Certification
     from safemed_eval.runs.workers import Loaded
 
