@@ -250,7 +250,7 @@ def write_all(
             tick(len(folder) / each, items)
 
 
-def _overlap(source: models.Source, data: DataSet) -> dict[str, Any] | None:
+def _overlap(source: models.Source, data: DataSet) -> datasets.Overlap | None:
     """What is tested and was trained on, told at once; None where the model was not trained here."""
     found = datasets.overlap(data.items, [datasets.Training(*training) for training in source.trainings])
     for sentence in datasets.overlap_sentences(found):
