@@ -13,18 +13,18 @@ No torch here: a wrong path or a broken image is reported before anything heavy 
 
 from __future__ import annotations
 
-from safemed_eval.data.audit.leakage import Audit, Counts, SharedImage, SharedPatient, Side
+from safemed_eval.data.audit.leakage import Comparison
 from safemed_eval.data.audit.near_duplicates import NEAR
+from safemed_eval.data.audit.shared import Audit, Counts, Side
 from safemed_eval.data.audit.text_cues import Cue, cues
-from safemed_eval.data.audit.training_overlap import Training, overlap, overlap_sentences, write_seen
+from safemed_eval.data.audit.training_overlap import Overlap, Training, overlap, overlap_sentences, write_seen
 from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, canvas_of, parse_canvas, pixels_of
 from safemed_eval.data.choose import AnyData, Choice, Data, choose_data, load_data
 from safemed_eval.data.dataset import Bad, DataSet
 from safemed_eval.data.description import Description, describe
 from safemed_eval.data.export import export
-from safemed_eval.data.images.fingerprints import fingerprints
 from safemed_eval.data.images.reader import Canvases, Reader
-from safemed_eval.data.kinds import is_made, kinds, load, spelled
+from safemed_eval.data.kinds import is_made, kinds, load, load_readable, spelled
 from safemed_eval.data.option_order import reordered, rotation, shuffled
 from safemed_eval.data.progress import Progress, no_progress
 from safemed_eval.data.selection import Selection, select
@@ -39,17 +39,17 @@ __all__ = [
     "Canvas",
     "Canvases",
     "Choice",
+    "Comparison",
     "Counts",
     "Cue",
     "Data",
     "DataSet",
     "Description",
     "Fit",
+    "Overlap",
     "Progress",
     "Reader",
     "Selection",
-    "SharedImage",
-    "SharedPatient",
     "Side",
     "Training",
     "canvas_of",
@@ -57,11 +57,11 @@ __all__ = [
     "cues",
     "describe",
     "export",
-    "fingerprints",
     "is_made",
     "kinds",
     "load",
     "load_data",
+    "load_readable",
     "no_progress",
     "overlap",
     "overlap_sentences",

@@ -98,6 +98,14 @@ def load(spec: str, root: Path | None = None) -> DataSet:
     return data
 
 
+def load_readable(spec: str, root: Path | None = None) -> DataSet:
+    """Load the data set as `load` does, and raise DataError if no question of it can be read."""
+    data = load(spec, root)
+    if not data.items:
+        raise DataError(f"{spec}: none of its {len(data.bad)} questions can be read: {data.bad[0]}")
+    return data
+
+
 def _built_in() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(sources.__path__) if not module.name.startswith("_")]
 

@@ -1,4 +1,4 @@
-"""What a test set shares with a training set: images, questions, patients."""
+"""Search for images, questions and patients that a test set shares with a training set."""
 
 from __future__ import annotations
 
@@ -6,121 +6,139 @@ import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeVar
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from safemed_eval.core import UNKNOWN, Item
 from safemed_eval.data.audit.near_duplicates import nearest
+from safemed_eval.data.audit.shared import Audit, Counts, How, SharedImage, SharedPatient, Side
 from safemed_eval.data.dataset import DataSet
-from safemed_eval.data.images.fingerprints import Fingerprint, Key, key_of
+from safemed_eval.data.images.fingerprints import Fingerprint, Key, fingerprints, key_of
+from safemed_eval.data.kinds import is_made, load_readable
+from safemed_eval.data.progress import Progress, no_progress
+from safemed_eval.errors import SpecError
 
-How = Literal["path", "file", "pixels", "near"]
-"""How an image is one of the other set: by its path below the root, its file's bytes, its pixels; or it is alike."""
-
-Tick = Callable[[int, int], None]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedImage:
-    """An image of the test set, and the one of the training set that it is, or looks like."""
-
-    image: str
-    of: str
-    how: tuple[How, ...]
-    distance: int | None = None
-    """Bits in which perceptual hashes differ, where it is near."""
-    items: tuple[str, ...]
-    """Ids of the test set's questions about it."""
-    of_items: tuple[str, ...]
-    """Ids of the training set's questions about `of`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SharedPatient:
-    """A patient whom both sets name."""
-
-    patient: str
-    items: tuple[str, ...]
-    """Ids of the test set's questions about them."""
-    of_items: tuple[str, ...]
-    """Ids of the training set's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Of one slice of the test set. `path`, `file`, `pixels` and `near` count images, `question` and `patient` items.
+class Comparison:
+    """Two sets that are to be compared; no image has been opened.
 
     Attributes:
-        images_shared: images that are in the training set in any of the ways.
-        items_shared: items about such an image, or about a patient of the training set.
-        question: items that the training set asks about the same image in the same words.
-        patient: items whose patient_id the training set has.
+        near: also find images that look alike, among those that are not the same.
+        paths_only: open no image.
     """
 
-    images: int
-    images_shared: int
-    items: int
-    items_shared: int
-    path: int
-    file: int
-    pixels: int
-    near: int
-    question: int
-    patient: int
+    train: DataSet
+    test: DataSet
+    near: bool = False
+    paths_only: bool = False
 
+    @classmethod
+    def load(
+        cls,
+        train: str,
+        test: str,
+        *,
+        root: Path | None = None,
+        test_root: Path | None = None,
+        near: bool = False,
+        paths_only: bool = False,
+    ) -> Comparison:
+        """Read the questions of both sets.
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """What could be compared of one of the two sets.
+        Args:
+            train, test: KIND:PATH.
+            root: folder that image paths are relative to, where it is not the data's own.
+            test_root: the same of the test set, where it has another.
+        Raises:
+            SpecError: options that exclude each other, or an unknown kind.
+            DataError: no question of a set can be read.
+        """
+        if near and paths_only:
+            raise SpecError("--near looks at pixels, which --paths-only leaves out; choose one")
+        first = load_readable(train, root)
+        second = load_readable(test, test_root or (None if is_made(test.partition(":")[0]) else root))
+        return cls(train=first, test=second, near=near, paths_only=paths_only)
 
-    Attributes:
-        read: images whose pixels were compared.
-        missing: images that are not there, or broken: their path alone was compared, and the file where it could be.
-        reason: what is wrong with the first of these.
-        bad: questions that could not be read, and are in no count.
-    """
+    def open_images(self, progress: Progress = no_progress) -> dict[Key, Fingerprint]:
+        """Open the images of both sets, unless `paths_only`, and take their fingerprints."""
+        if self.paths_only:
+            return {}
+        return fingerprints((*self.train.items, *self.test.items), progress, likeness=self.near)
 
-    items: int
-    bad: int
-    images: int
-    read: int
-    missing: int
-    reason: str | None = None
+    def audit(self, seen: Mapping[Key, Fingerprint], progress: Progress = no_progress) -> Audit:
+        """Find what the test set shares with the training set.
 
+        Two images of one path are the same, unless their pixels could be compared and differ.
 
-@dataclass(frozen=True, kw_only=True)
-class Audit:
-    """What `audit` has found.
+        Args:
+            seen: what `open_images` returned; of images that are not in it only the paths are compared.
+            progress: of the search for images that look alike: (images done, images in all).
+        """
+        train, test = self.train, self.test
+        matches, other_content = _matches(self, seen, progress)
+        asked = {(_identity(key_of(item), seen), _wording(item)) for item in train.items}
+        test_ids, train_ids = _ids_by(test.items, key_of), _ids_by(train.items, key_of)
+        test_patients, train_patients = (_ids_by(data.items, lambda item: item.patient_id) for data in (test, train))
 
-    Attributes:
-        other_content: images that have the path of one in the training set, but other pixels: not shared.
-        near: whether images that look alike were searched for.
-        patients: whether both sets name patients; else those were not compared.
-    """
+        def asked_again(item: Item) -> bool:
+            match = matches.get(key_of(item))
+            if match is None or match.distance is not None:
+                return False
+            # Other frames of the same file are asked other questions.
+            same = key_of(item) if match.how == ("file",) else match.of
+            return (_identity(same, seen), _wording(item)) in asked
 
-    train: Side
-    test: Side
-    overall: Counts
-    by_modality: dict[str, Counts]
-    by_question_type: dict[str, Counts]
-    shared: tuple[SharedImage, ...]
-    shared_patients: tuple[SharedPatient, ...]
-    other_content: int
-    near: bool
-    patients: bool
+        def count(items: Sequence[Item]) -> Counts:
+            images = _images(items)
+            ways = Counter(how for key in images if key in matches for how in matches[key].how)
+            known = [item.patient_id in train_patients for item in items]
+            return Counts(
+                images=len(images),
+                images_shared=sum(key in matches for key in images),
+                items=len(items),
+                items_shared=sum(key_of(item) in matches or same for item, same in zip(items, known, strict=True)),
+                path=ways["path"],
+                file=ways["file"],
+                pixels=ways["pixels"],
+                near=ways["near"],
+                question=sum(map(asked_again, items)),
+                patient=sum(known),
+            )
 
-    @property
-    def leaks(self) -> bool:
-        return self.overall.items_shared > 0
-
-    @property
-    def whole(self) -> bool:
-        """Whether the pixels of all images were compared."""
-        return not self.train.missing and not self.test.missing
+        return Audit(
+            train=_side(train, seen),
+            test=_side(test, seen),
+            overall=count(test.items),
+            by_modality=_by(test.items, lambda item: item.modality, count),
+            by_question_type=_by(test.items, lambda item: item.question_type, count),
+            shared=tuple(
+                SharedImage(
+                    image=key[1],
+                    of=match.of[1],
+                    how=match.how,
+                    distance=match.distance,
+                    items=tuple(test_ids[key]),
+                    of_items=tuple(train_ids[match.of]),
+                )
+                for key, match in matches.items()
+            ),
+            shared_patients=tuple(
+                SharedPatient(patient=patient, items=tuple(ids), of_items=tuple(train_patients[patient]))
+                for patient, ids in test_patients.items()
+                if patient in train_patients
+            ),
+            other_content=other_content,
+            near=self.near,
+            patients=bool(train_patients) and bool(test_patients),
+            paths_only=self.paths_only,
+        )
 
 
 class _Match(NamedTuple):
-    """Which image of the training set one is, how that is known, and where they are alike the distance in bits."""
+    """The image of the training set that an image matches, in which ways, and their distance if they look alike."""
 
     of: Key
     how: tuple[How, ...]
@@ -129,156 +147,97 @@ class _Match(NamedTuple):
 
 @dataclass(kw_only=True)
 class _Index:
-    """The images of the training set, by all that may tell that one is another."""
+    """The images of the training set by path, by hash of the file and by hash of the pixels."""
 
     by: dict[How, dict[str, Key]] = field(default_factory=lambda: defaultdict(dict))
 
-    def add(self, key: Key, look: Fingerprint) -> None:
-        for how, mark in _marks(key, look).items():
+    def add(self, key: Key, image: Fingerprint) -> None:
+        for how, mark in _marks(key, image).items():
             self.by[how].setdefault(mark, key)
 
-    def find(self, key: Key, look: Fingerprint) -> dict[How, Key]:
-        """The image that this one is, in each of the ways."""
-        return {how: self.by[how][mark] for how, mark in _marks(key, look).items() if mark in self.by[how]}
+    def find(self, key: Key, image: Fingerprint) -> dict[How, Key]:
+        """The training image that equals this one in each of the ways."""
+        return {how: self.by[how][mark] for how, mark in _marks(key, image).items() if mark in self.by[how]}
 
 
-def _marks(key: Key, look: Fingerprint) -> dict[How, str]:
-    marks: dict[How, str | None] = {"path": posixpath.normpath(key[1]), "file": look.file, "pixels": look.pixels}
+def _marks(key: Key, image: Fingerprint) -> dict[How, str]:
+    marks: dict[How, str | None] = {"path": posixpath.normpath(key[1]), "file": image.file, "pixels": image.pixels}
     return {how: mark for how, mark in marks.items() if mark is not None}
 
 
-def audit(
-    train: DataSet, test: DataSet, looks: Mapping[Key, Fingerprint], *, near: bool = False, progress: Tick | None = None
-) -> Audit:
-    """Find what `test` shares with `train`.
-
-    Two images of one path are the same, unless their pixels could be compared and differ.
-
-    Args:
-        looks: of every image that could be looked at; of others the paths are compared.
-        near: also find images that look alike, among those that are not the same; needs their likenesses.
-        progress: of that search, called with (images done, images in all).
-    """
+def _matches(pair: Comparison, seen: Mapping[Key, Fingerprint], progress: Progress) -> tuple[dict[Key, _Match], int]:
+    """Test image -> the training image that it matches; and how many share a path only, with other pixels."""
     index, unseen = _Index(), Fingerprint()
-    ours, theirs = _images(test.items), _images(train.items)
-    for key in theirs:
-        index.add(key, looks.get(key, unseen))
-    found: dict[Key, _Match] = {}
+    test_images, train_images = _images(pair.test.items), _images(pair.train.items)
+    for key in train_images:
+        index.add(key, seen.get(key, unseen))
+    matches: dict[Key, _Match] = {}
     other_content = 0
-    for key in ours:
-        look = looks.get(key, unseen)
-        ways = index.find(key, look)
-        if "path" in ways and _differ(look, looks.get(ways["path"], unseen)):
+    for key in test_images:
+        image = seen.get(key, unseen)
+        ways = index.find(key, image)
+        if "path" in ways and _differ(image, seen.get(ways["path"], unseen)):
             del ways["path"]
             other_content += not ways
         if ways:
-            found[key] = _Match(list(ways.values())[-1], tuple(ways))
-    if near:
-        found |= _alike([key for key in ours if key not in found], theirs, looks, progress)
-    asked = {(_same(key_of(item), looks), _wording(item)) for item in train.items}
-    ids, their_ids = _ids_by(test.items, key_of), _ids_by(train.items, key_of)
-    of_patients, patients = (_ids_by(some, lambda item: item.patient_id) for some in (test.items, train.items))
-
-    def again(item: Item) -> bool:
-        match = found.get(key_of(item))
-        if match is None or match.distance is not None:
-            return False
-        # Of another frame of the same file, other questions are asked.
-        same = key_of(item) if match.how == ("file",) else match.of
-        return (_same(same, looks), _wording(item)) in asked
-
-    def count(part: Sequence[Item]) -> Counts:
-        images = _images(part)
-        ways = Counter(how for key in images if key in found for how in found[key].how)
-        known = [item.patient_id in patients for item in part]
-        return Counts(
-            images=len(images),
-            images_shared=sum(key in found for key in images),
-            items=len(part),
-            items_shared=sum(key_of(item) in found or same for item, same in zip(part, known, strict=True)),
-            path=ways["path"],
-            file=ways["file"],
-            pixels=ways["pixels"],
-            near=ways["near"],
-            question=sum(map(again, part)),
-            patient=sum(known),
-        )
-
-    return Audit(
-        train=_side(train, looks),
-        test=_side(test, looks),
-        overall=count(test.items),
-        by_modality=_by(test.items, lambda item: item.modality, count),
-        by_question_type=_by(test.items, lambda item: item.question_type, count),
-        shared=tuple(
-            SharedImage(
-                image=key[1], of=of[1], how=how, distance=distance, items=tuple(ids[key]), of_items=tuple(their_ids[of])
-            )
-            for key, (of, how, distance) in found.items()
-        ),
-        shared_patients=tuple(
-            SharedPatient(patient=patient, items=tuple(some), of_items=tuple(patients[patient]))
-            for patient, some in of_patients.items()
-            if patient in patients
-        ),
-        other_content=other_content,
-        near=near,
-        patients=bool(patients) and bool(of_patients),
-    )
+            matches[key] = _Match(list(ways.values())[-1], tuple(ways))
+    if pair.near:
+        matches |= _alike([key for key in test_images if key not in matches], train_images, seen, progress)
+    return matches, other_content
 
 
-def _ids_by(items: Iterable[Item], what: Callable[[Item], T | None]) -> dict[T, list[str]]:
-    """Ids of the items about each image, or each patient; those that name none are left out."""
-    found: dict[T, list[str]] = {}
+def _ids_by(items: Iterable[Item], about: Callable[[Item], T | None]) -> dict[T, list[str]]:
+    """Ids of the items about each image, or each patient; items that name none are left out."""
+    ids: dict[T, list[str]] = {}
     for item in items:
-        if (about := what(item)) is not None:
-            found.setdefault(about, []).append(item.id)
-    return found
+        if (subject := about(item)) is not None:
+            ids.setdefault(subject, []).append(item.id)
+    return ids
 
 
 def _images(items: Iterable[Item]) -> list[Key]:
     return list(dict.fromkeys(map(key_of, items)))
 
 
-def _differ(one: Fingerprint, other: Fingerprint) -> bool:
-    """Whether two images are known to be different ones."""
-    if one.pixels and other.pixels:
-        return one.pixels != other.pixels
-    return bool(one.file and other.file and one.file != other.file)
+def _differ(first: Fingerprint, second: Fingerprint) -> bool:
+    """True if the two images are known to be different ones."""
+    if first.pixels and second.pixels:
+        return first.pixels != second.pixels
+    return bool(first.file and second.file and first.file != second.file)
 
 
 def _alike(
-    ours: Sequence[Key], theirs: Sequence[Key], looks: Mapping[Key, Fingerprint], progress: Tick | None
+    test_images: Sequence[Key], train_images: Sequence[Key], seen: Mapping[Key, Fingerprint], progress: Progress
 ) -> dict[Key, _Match]:
-    mine, other = (
-        {key: look.likeness for key in keys if (look := looks.get(key)) and look.likeness is not None}
-        for keys in (ours, theirs)
+    ours, theirs = (
+        {key: image.likeness for key in keys if (image := seen.get(key)) and image.likeness is not None}
+        for keys in (test_images, train_images)
     )
-    names, pairs = list(other), nearest(list(mine.values()), list(other.values()), progress)
-    return {key: _Match(names[pair[0]], ("near",), pair[1]) for key, pair in zip(mine, pairs, strict=True) if pair}
+    names, pairs = list(theirs), nearest(list(ours.values()), list(theirs.values()), progress)
+    return {key: _Match(names[pair[0]], ("near",), pair[1]) for key, pair in zip(ours, pairs, strict=True) if pair}
 
 
-def _same(key: Key, looks: Mapping[Key, Fingerprint]) -> str:
+def _identity(key: Key, seen: Mapping[Key, Fingerprint]) -> str:
     """Equal for images that are the same, under whatever path."""
-    look = looks.get(key, Fingerprint())
-    return look.pixels or look.file or posixpath.normpath(key[1])
+    image = seen.get(key, Fingerprint())
+    return image.pixels or image.file or posixpath.normpath(key[1])
 
 
 def _wording(item: Item) -> str:
     return " ".join(item.question.text.casefold().split())
 
 
-def _side(data: DataSet, looks: Mapping[Key, Fingerprint]) -> Side:
+def _side(data: DataSet, seen: Mapping[Key, Fingerprint]) -> Side:
     images = _images(data.items)
-    read = [key for key in images if key in looks and looks[key].pixels]
-    unread = [key for key in images if key in looks and not looks[key].pixels]
+    read = [key for key in images if key in seen and seen[key].pixels]
+    unread = [key for key in images if key in seen and not seen[key].pixels]
     return Side(
         items=len(data.items),
         bad=len(data.bad),
         images=len(images),
         read=len(read),
         missing=len(images) - len(read),
-        reason=looks[unread[0]].problem if unread else None,
+        reason=seen[unread[0]].problem if unread else None,
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,22 @@ from safemed_eval.errors import DataError
 Digests = npt.NDArray[np.uint64]
 _DRAWN = re.compile(r"(?:Images/)?(train|validation|test)/(\d+)/(\d{6})\.png")
 """The name of an image of phantom, also where `data export` has written it."""
+
+
+class Overlap(TypedDict):
+    """What tested items have in common with the training, as run.json records it.
+
+    Attributes:
+        images: tested images that the model was trained on.
+        of: tested images.
+        items: tested items about such an image.
+        unknown: names of checkpoints that do not say which images they were trained on.
+    """
+
+    images: int
+    of: int
+    items: int
+    unknown: list[str]
 
 
 class Training(NamedTuple):
@@ -71,7 +87,7 @@ def read_seen(file: Path) -> Digests:
     return found
 
 
-def overlap(items: Sequence[Item], trainings: Sequence[Training]) -> dict[str, Any] | None:
+def overlap(items: Sequence[Item], trainings: Sequence[Training]) -> Overlap | None:
     """What verified items have in common with what was trained on.
 
     Returns:
@@ -101,7 +117,7 @@ def overlap(items: Sequence[Item], trainings: Sequence[Training]) -> dict[str, A
     }
 
 
-def overlap_sentences(found: Mapping[str, Any] | None) -> list[str]:
+def overlap_sentences(found: Overlap | None) -> list[str]:
     """What a person must know of it."""
     told = []
     if found and found["images"]:

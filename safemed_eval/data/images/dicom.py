@@ -6,14 +6,24 @@ refuses what pydicom would show in another way than the file means.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, pixel_array
 
-from safemed_eval.data.images.picture import Mask, Picture, Pixels, chosen, finite, grey_to_rgb, refuse_bomb, stretched
+from safemed_eval.data.images.picture import (
+    Mask,
+    Picture,
+    Pixels,
+    Values,
+    chosen,
+    finite,
+    grey_to_rgb,
+    refuse_bomb,
+    stretched,
+)
 from safemed_eval.errors import DataError
 
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -68,7 +78,7 @@ def read(path: Path, frame: int | None) -> Picture:
     return Picture(shown, ("DICOM", *said, *how))
 
 
-def _gather(dataset: Any, index: int) -> None:
+def _gather(dataset: pydicom.Dataset, index: int) -> None:
     """Bring what the functional groups say of the frame to the root, where pydicom looks; drop the rest of them.
 
     A group of the frame comes before a shared one, and either before the root. Empty elements are taken out.
@@ -88,7 +98,7 @@ def _gather(dataset: Any, index: int) -> None:
             dataset.pop(name, None)
 
 
-def _grey(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]]:
+def _grey(stored: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
     """(H, W) stored values -> (H, W) grey levels, and notes."""
     seen = ~_padding(stored, dataset)
     with np.errstate(all="ignore"):  # what does not fit is infinite, and refused
@@ -108,7 +118,7 @@ def _grey(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]
     return grey, notes
 
 
-def _padding(stored: np.ndarray[Any, Any], dataset: Any) -> Mask:
+def _padding(stored: Values, dataset: pydicom.Dataset) -> Mask:
     """Where a stored value stands for no pixel: PixelPaddingValue, or the range from it to PixelPaddingRangeLimit."""
     kind = next((kind for kind in ("Float", "DoubleFloat") if f"{kind}PixelData" in dataset), "")
     value = dataset.get(f"{kind}PixelPaddingValue")
@@ -122,7 +132,7 @@ def _padding(stored: np.ndarray[Any, Any], dataset: Any) -> Mask:
     return inside | np.isnan(stored) if np.isnan(ends).any() else inside
 
 
-def _rescaled(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[np.ndarray[Any, Any], list[str]]:
+def _rescaled(stored: Values, dataset: pydicom.Dataset) -> tuple[Values, list[str]]:
     """(H, W) values in the unit that the window is in, such as HU."""
     if "ModalityLUTSequence" in dataset:
         found, _ = _looked_up(stored, dataset, "ModalityLUTSequence", apply_modality_lut)
@@ -133,7 +143,7 @@ def _rescaled(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[np.ndarray[An
     return apply_modality_lut(stored, dataset).astype(np.float64), []
 
 
-def _windowed(values: np.ndarray[Any, Any], seen: Mask, dataset: Any) -> tuple[Pixels, list[str]]:
+def _windowed(values: Values, seen: Mask, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
     """Grey levels by the file's first VOI LUT, or else its first window; without either, from minimum to maximum."""
     has_window = "WindowWidth" in dataset and "WindowCenter" in dataset
     values = np.where(seen, values, 0)
@@ -162,7 +172,9 @@ def _first_of(count: int) -> str:
     return f" (first of {count})" if count > 1 else ""
 
 
-def _looked_up(values: np.ndarray[Any, Any], dataset: Any, sequence: str, apply: Any) -> tuple[Any, int]:
+def _looked_up(
+    values: Values, dataset: pydicom.Dataset, sequence: str, apply: Callable[[Values, pydicom.Dataset], Values]
+) -> tuple[Values, int]:
     """What pydicom's `apply` finds for integers in the first table of a sequence, and how many bits that has.
 
     pydicom casts places in the table to the type of its entries before it clips them, so that they wrap around: here
@@ -175,7 +187,7 @@ def _looked_up(values: np.ndarray[Any, Any], dataset: Any, sequence: str, apply:
     return apply(values.astype(np.int64).clip(first, first + entries - 1), dataset), bits
 
 
-def _palette(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]]:
+def _palette(stored: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
     """(H, W) places in the palette -> (H, W, 3)."""
     descriptors = [list(dataset[f"{color}PaletteColorLookupTableDescriptor"].value) for color in _PALETTES]
     entries, first, bits = descriptors[0]
@@ -195,7 +207,7 @@ def _palette(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[s
     return _levels(shown, 255 if bits == 8 and table.max() <= 255 else 65535), ["palette"]
 
 
-def _colour(values: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]]:
+def _colour(values: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
     """(H, W, 3) as pydicom decodes them, which is RGB unless it does not know how -> (H, W, 3)."""
     kind, bits, syntax = dataset.PhotometricInterpretation, dataset.BitsStored, dataset.file_meta.TransferSyntaxUID
     converted = kind == "RGB" or (bits == 8 and (syntax.is_encapsulated or kind not in ("YBR_RCT", "YBR_ICT")))
@@ -206,6 +218,6 @@ def _colour(values: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[st
     return _levels(values, 2**bits - 1), [] if bits == 8 else [f"{bits}-bit colour scaled to 8 bits"]
 
 
-def _levels(values: np.ndarray[Any, Any], white: int) -> Pixels:
+def _levels(values: Values, white: int) -> Pixels:
     """Values from 0 to `white` as grey levels from 0 to 255."""
     return (values.astype(np.float64) / white * 255).clip(0, 255).round().astype(np.uint8)

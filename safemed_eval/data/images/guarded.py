@@ -20,7 +20,6 @@ from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Timer
-from typing import Any
 
 from safemed_eval.data.images.paths import Place
 from safemed_eval.errors import DataError, RunError
@@ -28,7 +27,7 @@ from safemed_eval.errors import DataError, RunError
 LIMIT_S = 60.0
 """For one file, however large; an ordinary image takes milliseconds."""
 
-Outcome = tuple[Any, str | None]
+Outcome = tuple[object, str | None]
 """What came of a file, and None; or None, and what is wrong with it."""
 
 _MOST = 16

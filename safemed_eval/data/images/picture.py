@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from safemed_eval.errors import DataError
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[Any]
+"""Numbers of any type, as a file stores them."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own warning limit: a larger image is refused as a decompression bomb."""
@@ -48,14 +51,14 @@ def chosen(frame: int | None, count: int) -> tuple[int, list[str]]:
     return frame - 1, [f"frame {frame} of {count}"]
 
 
-def finite(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def finite(values: Values) -> Values:
     """The values, refused where one is not finite: cast to 8 bits it would be black, or white."""
     if not np.isfinite(values).all():
         raise DataError("the image holds NaN or infinite values, or its window or rescale slope does")
     return values
 
 
-def stretched(values: np.ndarray[Any, Any], seen: Mask | None = None) -> Pixels:
+def stretched(values: Values, seen: Mask | None = None) -> Pixels:
     """(H, W) numbers to grey levels, the smallest to 0 and the largest to 255.
 
     Args:

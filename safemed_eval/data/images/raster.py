@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,9 @@ from safemed_eval.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 """What Pillow may open. Its other readers are code that a file could be made for; that of EPS starts a program."""
+
+Tags = Mapping[int, Any]
+"""TIFF tag -> its value."""
 
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -86,7 +90,7 @@ def _go_to(image: Image.Image, frame: int | None) -> list[str]:
     return notes
 
 
-def _refuse_misread(image: Image.Image, tags: dict[int, Any], raw: list[str]) -> None:
+def _refuse_misread(image: Image.Image, tags: Tags, raw: list[str]) -> None:
     """Raise DataError for what Pillow opens and shows otherwise than it is meant."""
     kind, packed = tags.get(_PHOTOMETRIC), tags.get(_COMPRESSION) not in (None, 1)
     if kind in _NOT_RGB and not (kind == 6 and tags[_COMPRESSION] in _JPEG):
@@ -97,7 +101,7 @@ def _refuse_misread(image: Image.Image, tags: dict[int, Any], raw: list[str]) ->
         raise DataError("a transparent colour in a PNG of this depth cannot be read; save it with an alpha channel")
 
 
-def _deep(image: Image.Image, tags: dict[int, Any], notes: list[str]) -> Picture:
+def _deep(image: Image.Image, tags: Tags, notes: list[str]) -> Picture:
     values = np.asarray(image)
     bits, form = tags.get(_BITS, (0,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0]
     if (bits, form) == (8, 2):

@@ -8,11 +8,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
 
 from safemed_eval.errors import DataError
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 def read_json_records(file: Path) -> list[Row]:
@@ -69,14 +68,14 @@ def _jsonl_rows(file: Path) -> Iterator[tuple[int, Row]]:
         yield line, row
 
 
-def lettered_options(record: Mapping[str, Any], prefix: str) -> list[Any]:
+def lettered_options(record: Mapping[str, object], prefix: str) -> list[object]:
     """option_A, option_B, ... in order, as `without_empty_end` has them."""
     return without_empty_end(
         [record.get(prefix + letter, record.get(prefix + letter.lower())) for letter in ascii_uppercase]
     )
 
 
-def without_empty_end(options: Iterable[Any]) -> list[Any]:
+def without_empty_end(options: Iterable[object]) -> list[object]:
     """Options of which empty ones at the end are absent; an empty one in between stays, as bad."""
     kept = list(options)
     while kept and is_empty(kept[-1]):
@@ -84,18 +83,18 @@ def without_empty_end(options: Iterable[Any]) -> list[Any]:
     return kept
 
 
-def is_empty(value: Any) -> bool:
+def is_empty(value: object) -> bool:
     """Whether a field says nothing: null, NaN, which JSON written by Python may hold for it, or no text."""
     return value is None or value != value or not str(value).strip()
 
 
-def fields_text(record: Mapping[str, Any], names: Iterable[str]) -> dict[str, str | None]:
+def fields_text(record: Mapping[str, object], names: Iterable[str]) -> dict[str, str | None]:
     """These fields as text, stripped; missing and empty ones are None."""
     values = {name: record.get(name) for name in names}
     return {name: None if is_empty(value) else str(value).strip() for name, value in values.items()}
 
 
-def _json(text: str, file: Path, lines_before: int) -> Any:
+def _json(text: str, file: Path, lines_before: int) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from string import ascii_uppercase
-from typing import Any
 
 from safemed_eval.core import MAX_OPTIONS, Question
 from safemed_eval.errors import DataError
@@ -14,19 +13,20 @@ _LETTER = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])(?:\)|[.:](?=\s)))\s*(\S.*)",
 """"(A) CT", "A) CT", "A. CT" and "A: CT"."""
 
 
-def make_question(text: Any, options: Sequence[Any]) -> Question:
+def make_question(text: object, options: Sequence[object]) -> Question:
     """A question from a record's fields, its options `unlettered`. Raises DataError where one is empty, or not text."""
     options = unlettered(options)
     if not (isinstance(text, str) and text.strip()):
         raise DataError("the question is empty")
-    if not all(isinstance(option, str) and option.strip() for option in options):
+    texts = [option.strip() for option in options if isinstance(option, str) and option.strip()]
+    if len(texts) < len(options):
         raise DataError(f"an option is empty, or not text: {list(options)}")
     if not 2 <= len(options) <= MAX_OPTIONS:
         raise DataError(f"needs 2 to {MAX_OPTIONS} options (option_a, option_b, ...), has {len(options)}")
-    return Question(text=text.strip(), options=tuple(option.strip() for option in options))
+    return Question(text=text.strip(), options=tuple(texts))
 
 
-def unlettered(options: Sequence[Any]) -> list[Any]:
+def unlettered(options: Sequence[object]) -> list[object]:
     """["A) CT", "B) MRI"] -> ["CT", "MRI"], where every option carries its own letter; otherwise the options as given.
 
     A prompt puts letters in front itself.
@@ -38,7 +38,7 @@ def unlettered(options: Sequence[Any]) -> list[Any]:
     return [match[3] for match in found if match]
 
 
-def gold_index(answer: Any, options: Sequence[Any]) -> int:
+def gold_index(answer: object, options: Sequence[object]) -> int:
     """The index of the one option whose text is the gold answer, with its letter in front where it carries one or not.
 
     Raises:
@@ -58,7 +58,7 @@ def gold_index(answer: Any, options: Sequence[Any]) -> int:
     return sole(hits[0], bare)
 
 
-def sole(index: int, options: Sequence[str]) -> int:
+def sole(index: int, options: Sequence[object]) -> int:
     """The index of a gold option that was named by its letter. Raises DataError where another has the same text."""
     if sum(str(option).strip() == str(options[index]).strip() for option in options) > 1:
         raise DataError(f"gold answer '{options[index]}' equals more than one of the options {list(options)}")

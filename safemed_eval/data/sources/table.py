@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
 
 from safemed_eval.core import Item
 from safemed_eval.data.dataset import DataSet
@@ -88,7 +87,7 @@ def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | N
     )
 
 
-def _options(row: Row) -> list[Any]:
+def _options(row: Row) -> list[object]:
     """From `options` where that is a list, or an object {"A": ..., "B": ...}; else from option_a, option_b, ..."""
     given = row.get("options")
     if isinstance(given, list):
@@ -106,7 +105,7 @@ def _options(row: Row) -> list[Any]:
     return options
 
 
-def _gold(answer: Any, options: Sequence[Any]) -> int:
+def _gold(answer: object, options: Sequence[object]) -> int:
     """The gold option from its letter or its text; refused where the two readings differ."""
     if not isinstance(answer, str):
         raise DataError(f"answer {answer!r} is not text; write an option's letter, such as B, or its text")
