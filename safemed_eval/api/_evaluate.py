@@ -27,6 +27,7 @@ from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
+from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import Voting
 
@@ -107,13 +108,13 @@ def evaluate(
         for name, one in chosen.items()
     }
     extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular]
-    smooth_words = f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"
+    smoothed = [f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"] if voting else []
     prepared = prepare(
         EvaluateSpec,
         judged,
         data,
         options,
-        label="-".join([*[*chosen][1:], *extra, *[smooth_words] * bool(voting)]),
+        label="-".join([*[*chosen][1:], *extra, *smoothed]),
         attacks=described,
         quantize=quantize,
         official=official,
@@ -152,7 +153,8 @@ def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Map
         for name, one in surrogates.items()
     }
     with started(prepared, make, needs=needs, surrogates=loadings, store=keeper) as (team, folder):
-        keeper.resume(folder.records() if spec.keep_images else ())
+        if spec.keep_images:
+            keeper.resume(checked(*folder.contents(), str(prepared.place))[1])
         conditions: list[Attack | str] = [chosen.get(name, name) for name in spec.conditions]
         size = group_size(team.ready.batch, prepared.data.canvas)
         groups = list(units.groups(items, conditions, size, folder.done, spec.smooth))
@@ -199,15 +201,16 @@ def _surrogate(name: str, judged: Model) -> Model:
     """The model that a transfer attack searches: loaded as the judged one, but asked for a letter."""
     if name == judged.source.name:
         raise SpecError(f"--attack transfer:from={name}: is the model that is judged; name another, or use pgd")
-    source, asks = judged.source, judged.given.template if judged.source.takes_prompts else None
+    asks = judged.given.template if judged.source.takes_prompts else None
     found = find_model(
         name,
         device=judged.device,
         dtype=judged.dtype,
         attn=judged.attn,
         device_map=judged.device_map,
-        trust_remote_code=source.trust_remote_code,
-        allow_pickle=source.allow_pickle,
+        trust_remote_code=judged.allowed.trust_remote_code,
+        allow_pickle=judged.allowed.allow_pickle,
+        offline=judged.allowed.offline,
     )
     if asks and found.source.takes_prompts and not found.source.template:  # else in its own words
         return replace(found, asking=replace(found.asking, template=asks))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from safemed_eval.codec import Json
+from safemed_eval.codec import Json, decode
 from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
 from safemed_eval.data import AnyData, Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
 from safemed_eval.errors import SpecError, Stopped
@@ -26,7 +26,7 @@ from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 from safemed_eval.runs.ray.cluster import refuse_without_ray
 from safemed_eval.runs.ray.crew import crew
 from safemed_eval.runs.record import Record
-from safemed_eval.runs.spec import Load, Spec
+from safemed_eval.runs.spec import Asked, Load, Spec
 
 if TYPE_CHECKING:
     from safemed_eval.report.run import Run
@@ -109,7 +109,7 @@ def prepare(
     spec = kind(
         model=source.identity,
         load=Load(dtype=found.dtype, attn=found.attn, device_map=found.device_map),
-        asking=found.asking.describe() if source.takes_prompts else None,
+        asking=decode(Asked, found.asking.describe(), "asking") if source.takes_prompts else None,
         select=choice.selection,
         skipped=len(choice.set.bad),
         data=names.digest(choice.set.sha256) if names else choice.set.sha256,
@@ -182,8 +182,12 @@ def started(
         if prepared.names:
             about = prepared.names.about(about)
             here["argv"] = prepared.names.arguments(here["argv"])
-        opened = Memory if place is None else RunFolder
-        with opened(place, prepared.spec.to_json(), model=ready.model, about=about, session=here) as folder:
+        spec = prepared.spec.to_json()
+        with (
+            Memory(spec, model=ready.model, about=about, session=here)
+            if place is None
+            else RunFolder(place, spec, model=ready.model, about=about, session=here)
+        ) as folder:
             if folder.repaired:
                 _log.warning("%s: cut off a torn last line, left by a process that was killed", place)
             if len(folder):
@@ -275,7 +279,7 @@ def _overlap(model: Model, data: Data) -> Json | None:
     shared = overlap(data.items, [Training(*training) for training in model.source.trainings])
     for sentence in overlap_sentences(shared):
         _log.warning(sentence)
-    return shared
+    return None if shared is None else dict(shared)
 
 
 def _refuse_senseless_workers(model: Model, options: Options) -> None:

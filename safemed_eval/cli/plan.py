@@ -13,7 +13,7 @@ from safemed_eval.cli._options import DataOptions, ModelOptions, grouped
 from safemed_eval.cli._show import as_json, print_table, say
 
 if TYPE_CHECKING:
-    from safemed_eval.api.plan import Plan
+    from safemed_eval.api import Plan
     from safemed_eval.runs.plan import Cost
 
 EXAMPLE = "Example: safemed-eval plan --model ckpt --data omnimedvqa:DIR --sigma 0.25 --attack pgd:eps=4/255"
@@ -87,8 +87,8 @@ def _show(planned: Plan, *, json: bool) -> None:
     say(
         escape(
             f"{planned.items:,} items, on {planned.device}, in batches of {planned.batch}. Calls an item are noisy "
-            "copies, or forward passes of an attack, with 95 % intervals where they differ between items. Hours are by the clock if items "
-            "share out evenly, and as rough as a pilot of a few seconds is."
+            "copies, or forward passes of an attack, with 95 % intervals where they differ between items. Hours are by "
+            "the clock if items share out evenly, and as rough as a pilot of a few seconds is."
         )
     )
 

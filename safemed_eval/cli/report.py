@@ -45,8 +45,8 @@ def report(
 
     Runs of several models stand side by side; those of evaluate and of certify may be mixed.
     """
-    from safemed_eval import api
+    from safemed_eval.report.make import report as make_report
 
-    written = api.report(runs, out, alpha=alpha, radii=radii, images=not no_images, title=title)
+    written = make_report(runs, out, alpha=alpha, radii=radii, images=not no_images, title=title)
     say(f"{len(written.figures)} figures, {len(written.tables)} tables. Open:")
     say(escape(str(written.page)))

@@ -71,10 +71,10 @@ def _train(
     data: DataOptions,
     *groups: AdversaryOptions | GroupOptions,
 ) -> None:
-    from safemed_eval import api
+    from safemed_eval.train.make import train as make
 
     options: Any = train.recipe | {name: value for group in groups for name, value in vars(group).items()}
-    trained = api.train(method, train.found(), data.chosen(train.seed), out=train.out, **options)
+    trained = make(method, train.found(), data.chosen(train.seed), out=train.out, **options)
     typer.echo(
         f"{trained}: done{', for --denoiser' * (method == 'denoiser')}; its log and figure are in {trained}/training"
     )

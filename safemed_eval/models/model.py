@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safemed_eval.core import Need, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.models.checkpoints.prompts import Asking, Readout, Template, read_template
+from safemed_eval.models.files.contents import Allowed
 from safemed_eval.models.kinds import kind_of, resolve
 from safemed_eval.models.loading import load_plain, prove_shortcuts, quiet_transformers
 from safemed_eval.models.source import Source
@@ -34,6 +35,7 @@ class Model:
         source: what the model is and where it comes from.
         device, dtype, attn, device_map: see `find_model`.
         asking: how it is asked, completed by `Source.asked`; `given` is what the caller said of that.
+        allowed: what may be done to load it, and further models beside it.
     """
 
     source: Source
@@ -43,6 +45,7 @@ class Model:
     device_map: str | None = None
     asking: Asking
     given: Asking = field(default_factory=Asking)
+    allowed: Allowed = field(default_factory=Allowed)
 
     @property
     def name(self) -> str:
@@ -199,7 +202,14 @@ def find_model(
     )
     asked = asking_for(source, asking)
     return Model(
-        source=source, device=device, dtype=dtype, attn=attn, device_map=device_map, asking=asked, given=asking
+        source=source,
+        device=device,
+        dtype=dtype,
+        attn=attn,
+        device_map=device_map,
+        asking=asked,
+        given=asking,
+        allowed=Allowed(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, offline=offline),
     )
 
 

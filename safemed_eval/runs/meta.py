@@ -10,6 +10,7 @@ from annotated_types import Ge
 
 from safemed_eval.codec import Json, decode
 from safemed_eval.data import Data
+from safemed_eval.data.audit.training_overlap import Overlap
 from safemed_eval.errors import RunError
 from safemed_eval.models import Model
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec, spec_of
@@ -70,20 +71,6 @@ class Check:
     name: str
     status: str
     detail: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overlap:
-    """What is tested and was trained on; see `data.overlap`."""
-
-    images: Count
-    of: Count
-    items: Count
-    unknown: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.images > min(self.of, self.items):
-            raise ValueError(f"{self.images} images in {self.items} items on {self.of}")
 
 
 @dataclass(frozen=True, kw_only=True)

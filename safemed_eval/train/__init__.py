@@ -1,7 +1,7 @@
 """Training: supervised and group relative policy optimization, on clean and on adversarial images, with TRL.
 
-And denoisers for models that stay as they are, in `denoise`. The folder can be called: `safemed_eval.train("at-grpo", ...)`
-is `train.make.train`. Importing it imports neither torch nor TRL.
+And denoisers for models that stay as they are, in `denoise`. The folder can be called:
+`safemed_eval.train("at-grpo", ...)` is `train.make.train`. Importing it imports neither torch nor TRL.
 """
 
 import sys

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
-from safemed_eval.core import Item, Record, item_fields
+from safemed_eval.core import Item, item_fields
 from safemed_eval.data.dataset import Bad, DataSet
 from safemed_eval.errors import DataError, shortened
 
@@ -53,7 +54,7 @@ class Builder:
         return DataSet(items=tuple(self._items), bad=tuple(self._bad))
 
 
-def _refuse_endless(fields: Record) -> None:
+def _refuse_endless(fields: dict[str, Any]) -> None:
     """Raise DataError where a field is, or holds, a text over MAX_TEXT characters."""
     for name, value in fields.items():
         texts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
