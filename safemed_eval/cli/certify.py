@@ -141,7 +141,7 @@ def _certification(
     batch = batch_of(wanted, default, waist, canvas.size, gradients=False)
     if attacked:
         falsifier = Falsifier(
-            model=waist, spec=attacked, sigma=smoothing.sigma, seed=seed, batch=batch, keep=loaded.keep
+            model=waist, spec=attacked, noise=smoothing.noise, seed=seed, batch=batch, keep=loaded.keep
         )
     return Certification(
         model=waist,
