@@ -37,6 +37,7 @@ from safemed_eval.smoothing import (
     unpack,
 )
 from safemed_eval.smoothing.certify import count_votes
+from safemed_eval.smoothing.noise import Gaussian
 
 # ------------------------------------------------------------------------------------------------- other people's code
 
@@ -190,7 +191,7 @@ def test_certified_radii_nest_and_do_not_depend_on_how_draws_come(p: float, seed
 @given(n=st.integers(1, 80), batch=st.integers(1, 40), first=st.integers(0, 3), seed=st.integers(0, 9))
 def test_votes_sum_to_the_draws_and_parts_to_the_whole(n: int, batch: int, first: int, seed: int) -> None:
     vote = Waist(Quarters(), CPU).vote(Question(text="?", options=("A", "B", "C")))
-    count = functools.partial(count_votes, vote, torch.full((3, 4, 4), 0.5), 0.3)
+    count = functools.partial(count_votes, vote, torch.full((3, 4, 4), 0.5), Gaussian(0.3))
     streams = functools.partial(generator, "cpu", seed)
     skipped = 16 * first
     whole, start = count(skipped + n, batch, streams), count(skipped, 16, streams) if skipped else (0, 0, 0, 0)

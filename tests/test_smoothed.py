@@ -25,7 +25,7 @@ from safemed_eval.report import summarize
 from safemed_eval.report.load import load
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
-from safemed_eval.smoothing.noise import noisy_copies
+from safemed_eval.smoothing.noise import Gaussian, noisy_copies
 from safemed_eval.smoothing.scores import SmoothedClassify
 
 AB = Question(text="Which?", options=("A", "B"))
@@ -65,7 +65,7 @@ def test_a_false_answer_is_rarer_than_alpha() -> None:
 
 def smoothed(model: object, questions: Sequence[Question], sigma: float = 0.3, m: int = 64) -> SmoothedClassify:
     rngs = [generator("cpu", 0, "eot", row) for row in range(len(questions))]
-    return SmoothedClassify(Waist(model, CPU).classify(questions), sigma=sigma, m=m, generators=rngs)
+    return SmoothedClassify(Waist(model, CPU).classify(questions), noise=Gaussian(sigma), m=m, generators=rngs)
 
 
 def linear() -> Linear:
@@ -115,7 +115,7 @@ def test_a_row_is_attacked_alike_in_any_batch() -> None:
 
     def run(rows: list[int]) -> torch.Tensor:
         bound = Waist(linear(), CPU).classify([AB] * len(rows))
-        classify = SmoothedClassify(bound, sigma=0.3, m=4, generators=rngs(rows, "eot"))
+        classify = SmoothedClassify(bound, noise=Gaussian(0.3), m=4, generators=rngs(rows, "eot"))
         return attack(classify, x[rows], labels[rows], rngs(rows, "start")).canvas
 
     torch.testing.assert_close(run([0, 1, 2, 3])[2], run([2])[0], atol=1e-6, rtol=0)
@@ -178,7 +178,7 @@ def test_generated_answers_vote(table: Path) -> None:
     model, silent = Waist(Scribe(), CPU), 0
     for record, item in zip(records, asked, strict=True):
         streams = partial(generator, "cpu", 0, "predict", "clean", item.id)
-        copies = next(noisy_copies(canvas_of(item, CANVAS), 0.2, 40, 40, streams))
+        copies = next(noisy_copies(canvas_of(item, CANVAS), Gaussian(0.2), 40, 40, streams))
         said = model.answer(copies, [item.question] * 40).predictions
         votes = [said.count(option) for option in (*range(len(item.question.options)), None)]
         assert record["votes"] == votes and sum(votes) == 40

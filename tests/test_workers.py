@@ -40,7 +40,7 @@ from safemed_eval.runs.ray.crew import HOPELESS, TRIES, Crew, _cause, crew
 from safemed_eval.runs.work import certify, evaluate, units
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.smoothing import Smoothing
-from safemed_eval.smoothing.noise import CHUNK, noisy_copies
+from safemed_eval.smoothing.noise import CHUNK, Gaussian, noisy_copies
 
 __all__ = ["hospital"]  # a fixture
 CANVAS = data.Canvas(size=(16, 16))
@@ -153,7 +153,7 @@ def test_skipping_ahead_draws_the_same_noise() -> None:
 
     def copies(n: int, batch: int, first: int = 0) -> torch.Tensor:
         streams = lambda chunk: torch.Generator().manual_seed(chunk)  # noqa: E731
-        return torch.cat([batch.clone() for batch in noisy_copies(canvas, 0.5, n, batch, streams, first)])
+        return torch.cat([batch.clone() for batch in noisy_copies(canvas, Gaussian(0.5), n, batch, streams, first)])
 
     whole = copies(100, 24)
     assert bool((copies(36, 10, 64) == whole[64:]).all()) and not bool((copies(36, 10) == whole[64:]).all())

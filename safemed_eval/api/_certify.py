@@ -163,7 +163,7 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec) -> Cert
     batch = batch_of(spec.batch_size, default, waist, canvas.size, gradients=False)
     if spec.falsify:
         falsifier = Falsifier(
-            model=waist, spec=spec.falsify, sigma=spec.budget.sigma, seed=spec.seed, batch=batch, keep=loaded.keep
+            model=waist, spec=spec.falsify, noise=spec.budget.noise, seed=spec.seed, batch=batch, keep=loaded.keep
         )
     return Certification(
         model=waist,

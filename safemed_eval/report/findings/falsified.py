@@ -61,7 +61,7 @@ def _remark(highest: int, attacked: int) -> str | None:
 def _refuted(run: LoadedRun, spec: Falsification) -> Iterator[Json]:
     for record in run.frame[run.frame["falsified"].notna()].to_dict("records"):
         for found in record["falsified"]:
-            claimed = stats.certified_lower(record["p_lower"], record["radius"], run.smoothing.sigma, found["length"])
+            claimed = run.smoothing.noise.probability_left(record["p_lower"], record["radius"], found["length"])
             upper = stats.clopper_pearson_upper(found["votes"], spec.n, spec.alpha)
             if upper < claimed:
                 known = {key: record[key] for key in ("item", "prediction", "p_lower", "radius")}

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from safemed_eval.core import Certificate
-from safemed_eval.smoothing._evidence import Boundary, Floats, Ints, log_mixture
-from safemed_eval.smoothing._spec import Sequential
+from safemed_eval.smoothing.evidence import Boundary, Floats, Ints, log_mixture
+from safemed_eval.smoothing.options import Sequential
 
 UNPROVED = "no radius certified"
 CERTIFIED, FUTILE, CAP = "certified", "futile", "cap"

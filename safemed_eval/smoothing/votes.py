@@ -1,4 +1,4 @@
-"""From votes to a certificate. No torch here: reports read stored votes again."""
+"""Certificates and predictions from counted votes. No torch here: reports read stored votes again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from safemed_eval import stats
 from safemed_eval.core import Certificate
-from safemed_eval.smoothing._spec import Smoothing
+from safemed_eval.smoothing.options import Smoothing
 
 NO_ANSWER = "no answer won"
 UNCLEAR = "p_value > alpha"
@@ -14,12 +14,12 @@ WRONG = "wrong answer selected"
 
 
 def selected(votes0: tuple[int, ...]) -> int:
-    """The class with most selection votes, the first of those that tie."""
+    """The class with most selection votes; the first of those that tie."""
     return max(range(len(votes0)), key=lambda c: (votes0[c], -c))
 
 
 def read_wrong(votes0: tuple[int, ...], gold: int) -> Certificate | None:
-    """What is known of an item whose draws end because its selected class is not gold; None where it is gold."""
+    """The certificate of an item that is not sampled further, since its selected class is not gold; None if it is."""
     chosen = selected(votes0)
     if chosen == gold:
         return None
@@ -28,7 +28,7 @@ def read_wrong(votes0: tuple[int, ...], gold: int) -> Certificate | None:
 
 
 def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoothing) -> Certificate:
-    """The certificate that these votes give; needs no model, so that alpha can be changed later.
+    """Compute the certificate that these votes give. It needs no model, so that alpha can be changed later.
 
     Args:
         votes0: selection votes for classes 0 .. K.
@@ -36,7 +36,7 @@ def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoot
     """
     chosen = selected(votes0)
     p_lower = stats.clopper_pearson_lower(votes[chosen], sum(votes), smoothing.alpha)
-    radius, abstained = stats.certified_radius(p_lower, smoothing.sigma), None
+    radius, abstained = smoothing.noise.radius(p_lower), None
     if chosen == len(votes0) - 1:
         radius, abstained = None, NO_ANSWER
     elif radius is None:
@@ -53,18 +53,18 @@ def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoot
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a smoothed model answers."""
+    """The answer of a smoothed model."""
 
     prediction: int | None
     """The class that won, or None: abstained."""
     p_value: float
-    """Of the best two classes' votes, if both were equally likely."""
+    """p-value of the two-sided binomial test between the two most frequent classes."""
     abstained: str | None
     """None, UNCLEAR, or NO_ANSWER."""
 
 
 def read_prediction(votes: tuple[int, ...], alpha: float) -> Prediction:
-    """The answer that these votes for the classes 0 .. K give.
+    """Compute the answer that these votes for the classes 0 .. K give.
 
     Unless it abstains, the answer is that of the smoothed model with probability at least 1 - alpha.
 

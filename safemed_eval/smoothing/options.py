@@ -1,4 +1,4 @@
-"""What is asked of a certificate. No torch here: the command line checks it first."""
+"""Options of certificates, of attacks on them, and of smoothed models. No torch here: the command line parses them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import ndtr
 
 from safemed_eval import stats
-from safemed_eval.scale import refuse_sigma
-from safemed_eval.smoothing._evidence import Evidence, evidence_of
+from safemed_eval.smoothing.evidence import Evidence, evidence_of
+from safemed_eval.smoothing.noise import Gaussian, Noise
 
 MAX_DRAWS = 10**8
 MAX_COPIES = 10**4
 MAX_RADIUS = 8
-"""In sigmas; beyond it the probability that would have to be shown rounds to 1."""
+"""Largest radius in sigmas; beyond it the probability that it needs rounds to 1."""
 FIXED, SEQUENTIAL = "fixed", "sequential"
-"""How noisy copies are drawn: a number that is set in advance, or until the radii that were asked are decided."""
+"""Kinds of sampling: a number of noisy copies that is set in advance, or as many as it takes to decide the radii."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class Smoothing:
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        _check_budget(self.sigma, self.alpha)
+        _check(self.noise, self.alpha)
         if not (1 <= self.n0 <= MAX_DRAWS and 1 <= self.n <= MAX_DRAWS):
             raise ValueError(f"n0 and n must lie between 1 and {MAX_DRAWS:,}, got n0={self.n0}, n={self.n}")
         if self.ceiling is None:
@@ -50,9 +49,13 @@ class Smoothing:
             )
 
     @property
+    def noise(self) -> Noise:
+        return Gaussian(self.sigma)
+
+    @property
     def ceiling(self) -> float | None:
         """The largest radius that n unanimous votes certify."""
-        return stats.radius_ceiling(self.sigma, self.n, self.alpha)
+        return self.noise.ceiling(self.n, self.alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class Sequential:
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        _check_budget(self.sigma, self.alpha)
+        _check(self.noise, self.alpha)
         if not 1 <= self.n <= MAX_DRAWS:
             raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, got n={self.n}")
         for name, radius in self.radii.items():
@@ -89,6 +92,10 @@ class Sequential:
             )
 
     @property
+    def noise(self) -> Noise:
+        return Gaussian(self.sigma)
+
+    @property
     def ladder(self) -> dict[str, float]:
         """The radii from small to large."""
         return dict(sorted(self.radii.items(), key=lambda pair: pair[1]))
@@ -96,30 +103,34 @@ class Sequential:
     @property
     def ceiling(self) -> float | None:
         """The largest of the radii that n unanimous votes certify."""
-        unanimous, found = np.array([self.n]), None
+        unanimous, largest = np.array([self.n]), None
         for radius, evidence in zip(self.ladder.values(), self.evidence(), strict=True):
             if evidence.log_e(unanimous, unanimous)[0] < -math.log(self.alpha):
                 break
-            found = radius
-        return found
+            largest = radius
+        return largest
 
     def evidence(self) -> list[Evidence]:
-        """Against p <= Phi(radius / sigma), for the radii from small to large."""
-        return [evidence_of(float(ndtr(radius / self.sigma)), self.n, self.alpha) for radius in self.ladder.values()]
+        """The evidence that each radius needs, from small to large: against p <= p0."""
+        needed = map(self.noise.probability_needed, self.ladder.values())
+        return [evidence_of(p0, self.n, self.alpha) for p0 in needed]
 
     def asked(self, radius: float) -> float | None:
-        """The radius as it was asked for, up to rounding; None where it was not. Nothing is known in between."""
-        return next((one for one in self.radii.values() if math.isclose(one, radius, rel_tol=1e-9)), None)
+        """The radius of the spec that equals this one up to rounding; None where there is none.
+
+        A sequential certificate says nothing about radii in between.
+        """
+        return next((asked for asked in self.radii.values() if math.isclose(asked, radius, rel_tol=1e-9)), None)
 
 
 Budget = Smoothing | Sequential
 
 
 def budget_of(spec: Mapping[str, Any]) -> Budget:
-    """What the spec of a certify run has asked for.
+    """Read the budget from the spec of a certify run.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: the spec holds no valid budget.
     """
     kinds: dict[Any, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential)}
     if spec.get("sampling") not in kinds:
@@ -127,18 +138,18 @@ def budget_of(spec: Mapping[str, Any]) -> Budget:
     return kinds[spec["sampling"]](**spec["smoothing"])
 
 
-def _check_budget(sigma: float, alpha: float) -> None:
-    refuse_sigma(sigma)
+def _check(noise: Noise, alpha: float) -> None:
+    noise.check()
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Falsification:
-    """How certificates are attacked; see `falsify`.
+    """Options of the attack on certificates; see `falsify`.
 
     Args:
-        shares: of the certified radius, at which a search is made.
+        shares: shares of the certified radius at which a search is made.
         steps: gradient steps of each search.
         m: noisy copies in each gradient.
         n: noisy copies that are counted where the search ends.
@@ -160,12 +171,12 @@ class Falsification:
 
 @dataclass(frozen=True, kw_only=True)
 class Voting:
-    """A smoothed model at work: it answers by a vote over noisy copies, or abstains.
+    """Options of a smoothed model, which answers by a vote over noisy copies, or abstains.
 
     Args:
         sigma: standard deviation of the Gaussian noise, in [0, 1] pixel units on the canvas.
         n: copies that vote.
-        alpha: probability that an answer is given which is not that of the smoothed model.
+        alpha: probability of an answer that is not the smoothed model's.
         m: copies over which an attack averages its gradient, at each step.
     """
 
@@ -175,8 +186,12 @@ class Voting:
     m: int = 8
 
     def __post_init__(self) -> None:
-        _check_budget(self.sigma, self.alpha)
+        _check(self.noise, self.alpha)
         if not (1 <= self.n <= MAX_DRAWS and 1 <= self.m <= MAX_COPIES):
             raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, m between 1 and {MAX_COPIES:,}")
         if stats.binomial_test(self.n, self.n) > self.alpha:
             raise ValueError(f"n={self.n} unanimous votes decide nothing at alpha={self.alpha:g}; raise n or alpha")
+
+    @property
+    def noise(self) -> Noise:
+        return Gaussian(self.sigma)
