@@ -21,7 +21,7 @@ from safemed_eval.errors import DataError
 
 
 def load(place: Path, root: Path | None) -> DataSet:
-    """Read every record; images are relative to DIR, or to `root` where it is given."""
+    """Read every record; image paths are relative to DIR, or to `root` where it is given."""
     files = sorted(place.glob("QA_information/*/*.json")) if place.is_dir() else []
     if not files:
         raise DataError(f"{place}: not OmniMedVQA's raw layout, there is no QA_information/*/*.json in it")
