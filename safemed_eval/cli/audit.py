@@ -190,7 +190,7 @@ def _sentences(result: Audit) -> Iterator[str]:
             f"near: not the same, but alike: of the 256 bits of their perceptual hashes (pHash) at most {NEAR} differ. "
             "Copies that were saved again, resized or made brighter are as close, and so are a few different images, "
             "such as neighbouring slices of one scan: look at the pairs. Copies that are mirrored, turned or cropped "
-            "are not result."
+            "are not found."
         )
 
 

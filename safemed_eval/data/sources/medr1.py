@@ -21,11 +21,16 @@ from string import ascii_uppercase
 
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item
 from safemed_eval.data.dataset import DataSet
-from safemed_eval.data.images.paths import image_path
-from safemed_eval.data.records import names
-from safemed_eval.data.records.builder import Builder
-from safemed_eval.data.records.files import read_json_records
-from safemed_eval.data.records.questions import make_question, sole, unlettered
+from safemed_eval.data.records import (
+    Builder,
+    canonical_modality,
+    canonical_question_type,
+    image_path,
+    make_question,
+    read_json_records,
+    sole,
+    unlettered,
+)
 from safemed_eval.data.sources import omnimedvqa
 from safemed_eval.errors import DataError
 from safemed_eval.seeds import seed_of
@@ -126,9 +131,9 @@ def _gold(solution: str, options: list[str]) -> int:
 def _slice(file: Path) -> tuple[str | None, str | None]:
     """Return ("modality", "X-Ray") for "X-Ray_test.json"; (None, None) for a file named after neither."""
     name = file.stem.rpartition("_")[0]
-    if (modality := names.modality(name)) in MODALITIES:
+    if (modality := canonical_modality(name)) in MODALITIES:
         return "modality", modality
-    if (question_type := names.question_type(name)) in QUESTION_TYPES:
+    if (question_type := canonical_question_type(name)) in QUESTION_TYPES:
         return "question_type", question_type
     return None, None
 

@@ -16,18 +16,22 @@ from string import ascii_uppercase
 
 from safemed_eval.core import Item
 from safemed_eval.data.dataset import DataSet
-from safemed_eval.data.images.paths import image_path
-from safemed_eval.data.records import names
-from safemed_eval.data.records.builder import Builder
-from safemed_eval.data.records.files import (
+from safemed_eval.data.records import (
+    Builder,
     Row,
+    canonical_modality,
+    canonical_question_type,
     fields_text,
+    gold_index,
+    image_path,
     is_empty,
     lettered_options,
+    make_question,
     read_table,
+    sole,
+    unlettered,
     without_empty_end,
 )
-from safemed_eval.data.records.questions import gold_index, make_question, sole, unlettered
 from safemed_eval.errors import DataError
 
 _NEEDED = ("image", "question", "answer")
@@ -44,8 +48,8 @@ def load(place: Path, root: Path | None) -> DataSet:
     for number, row in enumerate(rows, start=1):
         text = fields_text(row, _KNOWN)
         slices = {
-            "modality": names.modality(text["modality"]),
-            "question_type": names.question_type(text["question_type"]),
+            "modality": canonical_modality(text["modality"]),
+            "question_type": canonical_question_type(text["question_type"]),
         }
         key = text["id"] or f"row {number}"
         builder.add(key, partial(_item, key, row, root or place.parent, text["source"] or place.stem, slices), **slices)
