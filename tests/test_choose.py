@@ -95,8 +95,7 @@ READS = """
 from functools import partial
 from safemed_eval.core import Item
 from safemed_eval.data.dataset import DataSet
-from safemed_eval.data.records.builder import Builder
-from safemed_eval.data.records.questions import gold_index, make_question
+from safemed_eval.data.records import Builder, gold_index, make_question
 
 def load(place, root):
     builder = Builder()

@@ -37,7 +37,7 @@ _WAYS = {"path": "same path", "file": "same file", "pixels": "same pixels", "nea
 def audit(
     a: Annotated[str, typer.Argument(metavar="A", help="The training set, as --data of evaluate and certify.")],
     b: Annotated[
-        str | None, typer.Argument(metavar="B", help="The test set. Without it: what gives answers away in A.")
+        str | None, typer.Argument(metavar="B", help="The test set. Without it: cues that give answers away in A.")
     ] = None,
     data_root: Annotated[Path | None, typer.Option(help="As --data-root of evaluate and certify, for both.")] = None,
     data_root_b: Annotated[Path | None, typer.Option(help="For B, where it has another.")] = None,
@@ -58,20 +58,20 @@ def audit(
         Path | None,
         typer.Option(
             metavar="KEYFILE",
-            help="Say pseudonyms for items, images and patients, those that runs have under this key.",
+            help="Print pseudonyms of items, images and patients, the same as runs have under this key.",
         ),
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON, with every shared image and patient, instead of tables.")
     ] = False,
 ) -> None:
-    """Does a test set share images, questions or patients with a training set? And what gives answers away?
+    """List images, questions and patients that a test set shares with a training set, or cues that give answers away.
 
     Exit code 0: nothing is shared; 1: something is; 2: wrong input; 3: nothing is as far as was compared, but not all
     images could be read.
 
-    With one data set: how often the gold option alone begins with a small letter, ends with a period or is the longest,
-    and what else answers questions without their image, against what chance gives.
+    With one data set: how often only the gold option begins with a small letter, ends with a period or is the longest,
+    and other cues that answer questions without their image, against chance.
     """
     a, b = datasets.spelled(a), b and datasets.spelled(b)
     if b is None:
@@ -137,7 +137,7 @@ def _print(result: Audit) -> None:
 
 
 def _few(items: Sequence[str]) -> str:
-    """The first of the ids, and how many more there are."""
+    """The first ids, and the number of the others."""
     more = len(items) - _SHOWN
     return ", ".join(map(on_one_line, items[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
@@ -192,7 +192,7 @@ def _sentences(result: Audit) -> Iterator[str]:
             f"near: not the same, but alike: of the 256 bits of their perceptual hashes (pHash) at most {NEAR} differ. "
             "Copies that were saved again, resized or made brighter are as close, and so are a few different images, "
             "such as neighbouring slices of one scan: look at the pairs. Copies that are mirrored, turned or cropped "
-            "are not result."
+            "are not found."
         )
 
 

@@ -1,8 +1,6 @@
 """Data sets: each kind of `--data` is one module of `sources`, or a plug-in.
 
-    >>> data = load_data("phantom", limit=192)      # chooses items, and opens every image: what a run takes
-
-Or step by step:
+`load_data` chooses items and opens every image: a run takes what it returns. Step by step:
 
     >>> data = load("phantom")                      # or "omnimedvqa:/data/OmniMedVQA"
     >>> data = select(data, per_group=3, seed=0)

@@ -1,7 +1,7 @@
 """The data of a run: items that were chosen from a data set and verified, and how they were chosen.
 
->>> data = load_data("phantom", limit=192)
->>> mine = load_data("table:ward.csv", modality="CT", canvas="512x512")
+>>> load_data("phantom", limit=192, modality=["CT", "MRI"])
+<Data phantom: 192 items, canvas 64x64 stretch, 192 drawn at random from 432>
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safemed_eval.data.description import count_groups
 from safemed_eval.data.kinds import load, spelled
 from safemed_eval.data.option_order import shuffled
 from safemed_eval.data.progress import Progress, no_progress
-from safemed_eval.data.records.builder import Builder
+from safemed_eval.data.records import Builder
 from safemed_eval.data.selection import Selection, select
 from safemed_eval.data.verification import verify
 from safemed_eval.errors import DataError

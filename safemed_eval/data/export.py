@@ -1,9 +1,8 @@
-"""Writing a data set that is made in memory as files, in OmniMedVQA's raw layout."""
+"""Writes a data set that is made in memory as files, in OmniMedVQA's raw layout."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -11,10 +10,11 @@ from PIL import Image
 from safemed_eval.core import Item
 from safemed_eval.data.canvas import pixels_of
 from safemed_eval.data.dataset import DataSet
+from safemed_eval.data.progress import Progress, no_progress
 from safemed_eval.errors import DataError
 
 
-def export(data: DataSet, folder: Path, progress: Callable[[int, int], None] | None = None) -> None:
+def export(data: DataSet, folder: Path, progress: Progress = no_progress) -> None:
     """Write `Images/` as PNG and `QA_information/`; `omnimedvqa:FOLDER` reads the same questions and pixels back.
 
     Args:
@@ -31,8 +31,7 @@ def export(data: DataSet, folder: Path, progress: Callable[[int, int], None] | N
             file = folder / _image(name)
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels_of(item)).save(file)
-            if progress:
-                progress(done, len(pictures))
+            progress(done, len(pictures))
         records = folder / "QA_information" / "Open-access" / "questions.json"
         records.parent.mkdir(parents=True)
         records.write_text(json.dumps([_record(item) for item in data.items], indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""In which order the options of a question are asked: a preferred letter must not look like sight."""
+"""Orders of a question's options: a model that prefers a letter must not look like one that sees the image."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from safemed_eval.seeds import seed_of
 
 
 def shuffled(data: DataSet, seed: int) -> DataSet:
-    """Every item with its options in an order drawn by `seed` and its id, whatever other items there are.
+    """Put the options of every item in an order drawn by `seed` and the item's id, independent of other items.
 
-    All orders of an item's options are equally likely. An option that speaks of its neighbours, such as "all of the
+    All orders of an item's options are equally likely. An option that refers to its neighbours, such as "all of the
     above", is moved like any other.
     """
     return replace(data, items=tuple(reordered(item, _drawn(item, seed)) for item in data.items))
 
 
 def reordered(item: Item, order: Sequence[int]) -> Item:
-    """The item with option `order[i]` in place i; its gold label follows the gold option.
+    """Return the item with option `order[i]` in place i; its gold label follows the gold option.
 
     Args:
         order: each of the item's K places, 0 .. K - 1, once.
@@ -36,6 +36,6 @@ def rotation(count: int, by: int) -> list[int]:
 
 
 def _drawn(item: Item, seed: int) -> list[int]:
-    """An order that no version of a random generator can change."""
+    """Draw an order from hashes, which do not depend on the version of a random generator."""
     places = range(len(item.question.options))
     return sorted(places, key=lambda place: seed_of(seed, "options", item.id, place))

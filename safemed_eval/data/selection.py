@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from safemed_eval.core import Item
 from safemed_eval.data.dataset import DataSet
-from safemed_eval.data.records import names
+from safemed_eval.data.records import canonical_modality, canonical_question_type
 from safemed_eval.errors import DataError, SpecError, canonical, did_you_mean
 from safemed_eval.seeds import seed_of
 
@@ -64,8 +64,8 @@ def select(
     """
     items, bad = list(data.items), list(data.bad)
     for option, asked, spelling, field in (
-        ("--modality", modalities, names.modality, "modality"),
-        ("--question-type", question_types, names.question_type, "question_type"),
+        ("--modality", modalities, canonical_modality, "modality"),
+        ("--question-type", question_types, canonical_question_type, "question_type"),
     ):
         if asked:
             known = {value for item in (*items, *bad) if (value := getattr(item, field))}

@@ -1,12 +1,13 @@
-"""Images that look alike, by the distance of their perceptual hashes."""
+"""Near duplicates: images that look alike, by the distance of their perceptual hashes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from safemed_eval.data.images.fingerprints import Words
+from safemed_eval.data.progress import Progress, no_progress
 
 NEAR = 16
 """Bits, of 256, in which the hashes of two copies of one image may differ.
@@ -20,21 +21,20 @@ _ROWS, _COLUMNS = 64, 4096
 
 
 def nearest(
-    ours: Sequence[Words], theirs: Sequence[Words], progress: Callable[[int, int], None] | None = None
+    ours: Sequence[Words], theirs: Sequence[Words], progress: Progress = no_progress
 ) -> list[tuple[int, int] | None]:
-    """For each of our hashes the place of the nearest of theirs, and its distance in bits; None where none is NEAR.
+    """Find the nearest of `theirs` for each of our hashes: its index and its distance in bits; None beyond NEAR.
 
-    Of several that are equally near, the first.
-
-    Compares all with all, in blocks that stay in the processor's cache: a first 64 of the bits decide most pairs.
+    Of several at the same distance, the first counts. Compares all pairs, in blocks that stay in the processor's cache:
+    the first 64 bits rule most pairs out.
 
     Args:
         ours, theirs: (W,) words each.
-        progress: called with (our hashes done, how many there are).
+        progress: called with (our hashes done, our hashes in all).
     """
-    found: list[tuple[int, int] | None] = [None] * len(ours)
+    pairs: list[tuple[int, int] | None] = [None] * len(ours)
     if not len(ours) or not len(theirs):
-        return found
+        return pairs
     mine, other = np.stack(ours), np.stack(theirs)
     least, place = np.full(len(mine), NEAR + 1), np.zeros(len(mine), dtype=np.int64)
     first, of_first = np.ascontiguousarray(mine[:, 0]), np.ascontiguousarray(other[:, 0])
@@ -45,12 +45,11 @@ def nearest(
             row, column = np.divmod(np.flatnonzero(bits <= NEAR), len(columns))
             row, column = row + top, column + left
             distance = np.bitwise_count(mine[row] ^ other[column]).sum(1, dtype=np.int64)
-            # Of several writes to one row numpy keeps the last: the nearest, and of these the first.
+            # When a row is written several times, numpy keeps the last value: the nearest, and of these the first.
             order = np.lexsort((-column, -distance))
             order = order[distance[order] < least[row[order]]]
             least[row[order]], place[row[order]] = distance[order], column[order]
-        if progress:
-            progress(min(top + _ROWS, len(mine)), len(mine))
+        progress(min(top + _ROWS, len(mine)), len(mine))
     for here in np.flatnonzero(least <= NEAR).tolist():
-        found[here] = int(place[here]), int(least[here])
-    return found
+        pairs[here] = int(place[here]), int(least[here])
+    return pairs

@@ -1,7 +1,7 @@
-"""What gives an answer away without the image: how the gold option is written, where it stands, what is usual.
+"""Cues that give an answer away without the image: spelling and position of the gold option, and usual answers.
 
-Everything here is a count over the data, with what chance would give beside it. Whether a model uses a cue is another
-question; that it could is one here.
+Everything here is a count over the data, beside the count that is expected by chance. It shows that a model could use a
+cue, not that one does.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 from safemed_eval.core import UNKNOWN, Item
 from safemed_eval.seeds import seed_of
 
 NOTABLE = 0.1
-"""By how much a cue's share must differ from what chance gives, and more than chance explains, to be spoken of."""
+"""A cue is reported if its share differs from chance by this much, and significantly."""
 USUAL = 0.5
-"""Share of the questions of one type with one and the same answer, from which that is spoken of."""
+"""An answer that is gold in this share of the questions of a type is reported."""
 _LEVEL = 0.001
 _FOLDS = 10
 
@@ -28,13 +28,13 @@ class Cue:
     """One cue in the questions of one type.
 
     Attributes:
-        name: "lower case", "period", "longest", "in the question" (one option alone is so), "letter", "twins" (two
+        name: "lower case", "period", "longest", "in the question" (only one option is so), "letter", "twins" (two
             options say the same), "one answer", "text alone".
-        question_type: None: of all types together.
-        questions: how many there are.
-        marked: those that have the cue.
-        gold: those of them in which it points to the gold option; a guess between equals counts its chance.
-        expected: how many that would be by chance; None for "twins", of which any is notable.
+        question_type: None: all types together.
+        questions: number of questions.
+        marked: number of questions that have the cue.
+        gold: number of these in which it points to the gold option; a guess between equal options counts its chance.
+        expected: the same by chance; None for "twins", which are always notable.
         value: the letter, or the answer, where the cue is one.
     """
 
@@ -52,7 +52,7 @@ class Cue:
 
     @property
     def notable(self) -> bool:
-        """Whether it differs from chance by NOTABLE, either way, at a level of 0.001; "one answer" from USUAL on."""
+        """True if it differs from chance by NOTABLE either way, at level 0.001; "one answer" only from USUAL on."""
         if self.share is None or self.expected is None:
             return bool(self.marked)
         if self.name == "one answer" and self.share < USUAL:
@@ -64,9 +64,13 @@ class Cue:
         upper = stats.clopper_pearson_upper(self.gold, self.marked, _LEVEL)
         return abs(self.share - chance) >= NOTABLE and not lower <= chance <= upper
 
+    def to_json(self) -> dict[str, object]:
+        """The cue as `data audit --json` prints it."""
+        return asdict(self) | {"share": self.share, "notable": self.notable}
+
 
 def cues(items: Sequence[Item]) -> list[Cue]:
-    """Every cue of these items, at least one: first in all, then by question type where there is more than one."""
+    """Count every cue in one item or more: first in all of them, then by question type if there are several."""
     parts: dict[str | None, list[Item]] = defaultdict(list)
     for item in items:
         parts[item.question_type or UNKNOWN].append(item)
@@ -87,7 +91,7 @@ def _of(kind: str | None, part: Sequence[Item], parts: dict[str | None, list[Ite
         )
 
     for name, stands_out in _ODD_ONES.items():
-        alone = [(item, found[0]) for item in part if len(found := list(stands_out(item))) == 1]
+        alone = [(item, places[0]) for item in part if len(places := list(stands_out(item))) == 1]
         gold = sum(place == item.label for item, place in alone)
         yield cue(name, len(alone), gold, sum(map(_chance, (item for item, _ in alone))))
     yield _letter(part, cue)
@@ -102,7 +106,7 @@ def _of(kind: str | None, part: Sequence[Item], parts: dict[str | None, list[Ite
 
 
 def _letter(part: Sequence[Item], cue: Callable[..., Cue]) -> Cue:
-    """The letter that is gold most above, or below, its chance; only questions that have it are counted."""
+    """The letter that is gold most above or below chance; only questions that have the letter are counted."""
     best = cue("letter", 0, 0, 0.0)
     for place in range(max(len(item.question.options) for item in part)):
         having = [item for item in part if place < len(item.question.options)]
@@ -113,11 +117,12 @@ def _letter(part: Sequence[Item], cue: Callable[..., Cue]) -> Cue:
 
 
 def _usual(part: Sequence[Item]) -> float:
-    """How many a reader of the text alone gets right, who picks the option that is most often gold when offered.
+    """Number of questions that are right without the image, by picking the option that is most often gold when offered.
 
-    What is usual is learned from nine tenths of the images and tried on the last, ten times over. Options whose shares
-    differ by less than two standard errors are equally usual; a guess between them counts its chance. Without that,
-    data in which every answer is gold equally often would come out below chance: what was left out makes itself rare.
+    Ten-fold cross-validation over images: frequencies are learned on nine tenths and tried on the last. Options whose
+    shares differ by less than two standard errors count as equally frequent, and a guess between them counts its
+    chance. Otherwise data in which all answers are equally frequent would come out below chance, since leaving out a
+    fold makes its own answers rarer.
     """
     folds: dict[int, list[Item]] = defaultdict(list)
     for item in part:
@@ -141,7 +146,7 @@ def _usual(part: Sequence[Item]) -> float:
 
 
 def _tally(items: Iterable[Item]) -> dict[str, tuple[int, int]]:
-    """Option -> in how many questions it is gold, and in how many offered."""
+    """Option -> the number of questions in which it is gold, and in which it is offered."""
     gold, offered = Counter[str](), Counter[str]()
     for item in items:
         texts = _texts(item)
@@ -160,15 +165,15 @@ def _texts(item: Item) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def plain(text: str) -> str:
-    """An option without case, white space and final period."""
+    """The option in lower case, without final period and extra white space."""
     return " ".join(text.casefold().split()).removesuffix(".").strip()
 
 
 def _lower_case(item: Item) -> Iterator[int]:
-    """The options that begin with a small letter, where all begin with a letter that has a case."""
-    first = [option[:1] for option in item.question.options]
-    if all(one.isupper() or one.islower() for one in first):
-        yield from (place for place, one in enumerate(first) if one.islower())
+    """The options that begin with a small letter, if all options begin with a letter that has a case."""
+    initials = [option[:1] for option in item.question.options]
+    if all(letter.isupper() or letter.islower() for letter in initials):
+        yield from (place for place, letter in enumerate(initials) if letter.islower())
 
 
 def _period(item: Item) -> Iterator[int]:
@@ -181,7 +186,7 @@ def _longest(item: Item) -> Iterator[int]:
 
 
 def _in_the_question(item: Item) -> Iterator[int]:
-    """The options whose words stand in the question."""
+    """The options whose words occur in the question."""
     question = plain(item.question.text)
     for place, option in enumerate(_texts(item)):
         if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", question):
@@ -194,4 +199,4 @@ _ODD_ONES: dict[str, Callable[[Item], Iterator[int]]] = {
     "longest": _longest,
     "in the question": _in_the_question,
 }
-"""Cue -> the options of an item that have it; it gives away where that is one alone."""
+"""Cue -> the options of an item that have it; it gives the answer away if only one does."""

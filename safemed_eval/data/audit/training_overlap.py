@@ -1,4 +1,4 @@
-"""Which images a checkpoint was trained on: a set of digests beside it, and what a test set has in common with it."""
+"""Digests of the images that a checkpoint was trained on, and their overlap with a test set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safemed_eval.errors import DataError
 
 Digests = npt.NDArray[np.uint64]
 _DRAWN = re.compile(r"(?:Images/)?(train|validation|test)/(\d+)/(\d{6})\.png")
-"""The name of an image of phantom, also where `data export` has written it."""
+"""Name of a phantom image, in memory or as `data export` writes it."""
 
 
 class Overlap(TypedDict):
@@ -38,12 +38,12 @@ class Overlap(TypedDict):
 
 
 class Training(NamedTuple):
-    """What made a checkpoint.
+    """The training of a checkpoint.
 
     Attributes:
         name: of the checkpoint.
-        digests: the file that `write_seen` left; None: there is none.
-        data: what --data said of trainings that it does not cover. The images of phantom are known by name.
+        digests: the file that `write_seen` wrote; None: there is none.
+        data: what --data said of trainings that the file does not cover. The images of phantom are known by name.
     """
 
     name: str
@@ -52,48 +52,45 @@ class Training(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether it can be told of every image whether it was seen."""
+        """True if it is known of every image whether the checkpoint was trained on it."""
         return bool(self.digests or self.data) and all(map(_is_drawn, self.data))
 
 
 def write_seen(file: Path, items: Iterable[Item], earlier: Iterable[Path] = ()) -> None:
-    """Write the digests of the images of these items, and those in earlier files; nothing where an image is not known.
+    """Write the digests of the images of these items, and those in earlier files; nothing if an image was not read.
 
-    A digest is 64 bits of the sha256 of the file's bytes, or of the decoded pixels: 16 bytes an image, from which it
-    cannot be restored, but by which someone who has it can tell that it was there.
+    An image has two digests, 64 bits each of the sha256 of its file's bytes and of its decoded pixels. The image cannot
+    be restored from these 16 bytes, but whoever has the image can tell that it was used.
     """
-    found = digests_of(items)
-    if found is not None:
-        np.save(file, np.unique(np.concatenate([found, *map(read_seen, earlier)])), allow_pickle=False)
+    digests = digests_of(items)
+    if digests is not None:
+        np.save(file, np.unique(np.concatenate([digests, *map(read_seen, earlier)])), allow_pickle=False)
 
 
 def digests_of(items: Iterable[Item]) -> Digests | None:
-    """(D,) of all their images; None where one has not been read."""
+    """(D,) digests of the images of these items; None if one has not been read."""
     known = {sha256 for item in items for sha256 in (item.image_sha256, item.pixels_sha256)}
-    return None if None in known else np.array([_short(str(sha256)) for sha256 in known], dtype=np.uint64)
+    return None if None in known else np.array([_digest(str(sha256)) for sha256 in known], dtype=np.uint64)
 
 
 def read_seen(file: Path) -> Digests:
-    """What `write_seen` has written.
+    """Read a file that `write_seen` has written.
 
     Raises:
-        DataError: it is something else.
+        DataError: the file holds something else.
     """
     try:
-        found = np.load(file, allow_pickle=False)
+        digests = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from None
-    if not isinstance(found, np.ndarray) or found.dtype != np.uint64 or found.ndim != 1:
+    if not isinstance(digests, np.ndarray) or digests.dtype != np.uint64 or digests.ndim != 1:
         raise DataError(f"{file}: is no set of image digests")
-    return found
+    return digests
 
 
 def overlap(items: Sequence[Item], trainings: Sequence[Training]) -> Overlap | None:
-    """What verified items have in common with what was trained on.
+    """Count the verified items and images that the model was trained on; None if no training is known.
 
-    Returns:
-        `images` of the `of` tested images that were seen, and the `items` about them; `unknown`, the names of
-        checkpoints that do not say which images they saw. None where nothing was trained.
     Raises:
         DataError: a file of digests cannot be read.
     """
@@ -104,47 +101,48 @@ def overlap(items: Sequence[Item], trainings: Sequence[Training]) -> Overlap | N
     drawn = [_phantom(spec) for training in trainings for spec in filter(_is_drawn, training.data)]
 
     def was_seen(item: Item) -> bool:
-        known = (item.image_sha256, item.pixels_sha256)
-        return any(one and _short(one) in seen for one in known) or any(_drawn_by(item, *one) for one in drawn)
+        hashes = (item.image_sha256, item.pixels_sha256)
+        in_files = any(sha256 and _digest(sha256) in seen for sha256 in hashes)
+        return in_files or any(_drawn_by(item, *phantom) for phantom in drawn)
 
-    met: dict[Key, bool] = {}
+    seen_images: dict[Key, bool] = {}
     for item in items:
-        met.setdefault(key_of(item), was_seen(item))
+        seen_images.setdefault(key_of(item), was_seen(item))
     return {
-        "images": sum(met.values()),
-        "of": len(met),
-        "items": sum(met[key_of(item)] for item in items),
+        "images": sum(seen_images.values()),
+        "of": len(seen_images),
+        "items": sum(seen_images[key_of(item)] for item in items),
         "unknown": [training.name for training in trainings if not training.is_known],
     }
 
 
-def overlap_sentences(found: Overlap | None) -> list[str]:
-    """What a person must know of it."""
-    told = []
-    if found and found["images"]:
-        share = 100 * found["images"] / found["of"]
-        told.append(
-            f"{found['images']} of {found['of']} tested images ({share:.1f} %), with {found['items']} questions, are "
-            "among those that the model was trained on; what is measured on these says nothing about new images."
+def overlap_sentences(overlap: Overlap | None) -> list[str]:
+    """Say in words what was tested and trained on, and what is not known of it; empty if there is nothing to say."""
+    sentences = []
+    if overlap and overlap["images"]:
+        share = 100 * overlap["images"] / overlap["of"]
+        sentences.append(
+            f"{overlap['images']} of {overlap['of']} tested images ({share:.1f} %), with {overlap['items']} questions, "
+            "are among those that the model was trained on; what is measured on these says nothing about new images."
         )
-    if found and found["unknown"]:
-        told.append(
-            f"Which images {', '.join(found['unknown'])} was trained on is not recorded: whether tested ones are among "
-            "them is not known."
+    if overlap and overlap["unknown"]:
+        sentences.append(
+            f"Which images {', '.join(overlap['unknown'])} was trained on is not recorded: whether tested ones are "
+            "among them is not known."
         )
-    return told
+    return sentences
 
 
 def _is_drawn(spec: str) -> bool:
     return spec.partition(":")[0] == "phantom"
 
 
-def _short(sha256: str) -> int:
+def _digest(sha256: str) -> int:
     return int(sha256[:16], 16)
 
 
 def _phantom(spec: str) -> tuple[str, int, int]:
-    """Split, seed and number of images."""
+    """Return (split, seed, number of images)."""
     from safemed_eval.data.sources.phantom import Phantom
 
     made = grammar.build(Phantom, grammar.split(spec)[1], spec)

@@ -1,4 +1,4 @@
-"""Reading records from JSON, JSONL and CSV files with errors that name the file and the line."""
+"""Reads records from JSON, JSONL and CSV files, with errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = dict[str, object]
 
 
 def read_json_records(file: Path) -> list[Row]:
-    """The list of objects in a JSON file."""
+    """Read a JSON file that holds a list of objects."""
     records = _json(_text(file), file, 0)
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise DataError(f"{file}: expected a list of objects")
@@ -23,9 +23,9 @@ def read_json_records(file: Path) -> list[Row]:
 
 
 def read_table(file: Path) -> list[Row]:
-    """The rows of a CSV file (delimited by comma, semicolon or tab), or the objects of a JSONL file.
+    """Read the rows of a CSV file (delimited by comma, semicolon or tab), or the objects of a JSONL file.
 
-    Column names come in lower case.
+    Column names are turned to lower case.
     """
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _jsonl_rows}
     if file.suffix.lower() not in readers:
@@ -69,14 +69,14 @@ def _jsonl_rows(file: Path) -> Iterator[tuple[int, Row]]:
 
 
 def lettered_options(record: Mapping[str, object], prefix: str) -> list[object]:
-    """option_A, option_B, ... in order, as `without_empty_end` has them."""
+    """Collect option_A, option_B, ... in order, without empty ones at the end."""
     return without_empty_end(
         [record.get(prefix + letter, record.get(prefix + letter.lower())) for letter in ascii_uppercase]
     )
 
 
 def without_empty_end(options: Iterable[object]) -> list[object]:
-    """Options of which empty ones at the end are absent; an empty one in between stays, as bad."""
+    """Drop empty options at the end; an empty one in between stays, and makes the item bad."""
     kept = list(options)
     while kept and is_empty(kept[-1]):
         kept.pop()
@@ -84,12 +84,12 @@ def without_empty_end(options: Iterable[object]) -> list[object]:
 
 
 def is_empty(value: object) -> bool:
-    """Whether a field says nothing: null, NaN, which JSON written by Python may hold for it, or no text."""
+    """True for a field without content: null, no text, or NaN, which Python may write for null in JSON."""
     return value is None or value != value or not str(value).strip()
 
 
 def fields_text(record: Mapping[str, object], names: Iterable[str]) -> dict[str, str | None]:
-    """These fields as text, stripped; missing and empty ones are None."""
+    """Return these fields as text, stripped; missing and empty ones are None."""
     values = {name: record.get(name) for name in names}
     return {name: None if is_empty(value) else str(value).strip() for name, value in values.items()}
 

@@ -1,4 +1,4 @@
-"""Canonical names of modalities and question types, and their other spellings, in raw data sets and in DICOM."""
+"""Canonical names of modalities and question types, by their other spellings in raw data sets and in DICOM."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _MODALITY_SPELLINGS = {
 _CANONICAL = {name.casefold(): name for name in (*MODALITIES, *QUESTION_TYPES)}
 
 
-def modality(raw: str | None) -> str | None:
-    """The canonical modality of a raw spelling; an unknown one is kept as written, an empty one is None."""
+def canonical_modality(raw: str | None) -> str | None:
+    """Return the canonical modality of a raw spelling; an unknown one is kept as written, an empty one becomes None."""
     return _canonical(raw, _MODALITY_SPELLINGS)
 
 
-def question_type(raw: str | None) -> str | None:
-    """The canonical question type of a raw spelling; an unknown one is kept as written, an empty one is None."""
+def canonical_question_type(raw: str | None) -> str | None:
+    """Return the canonical question type of a raw spelling; see `canonical_modality`."""
     return _canonical(raw, {})
 
 

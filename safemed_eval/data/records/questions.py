@@ -1,4 +1,4 @@
-"""A question and its gold answer, from the fields of a record."""
+"""Makes a question and its gold answer from the fields of a record, and refuses what is ambiguous."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ _LETTER = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])(?:\)|[.:](?=\s)))\s*(\S.*)",
 
 
 def make_question(text: object, options: Sequence[object]) -> Question:
-    """A question from a record's fields, its options `unlettered`. Raises DataError where one is empty, or not text."""
+    """Make a question from a record's fields; options lose letters of their own, see `unlettered`.
+
+    Raises:
+        DataError: a text is empty or not text, or there are too few or too many options.
+    """
     options = unlettered(options)
     if not (isinstance(text, str) and text.strip()):
         raise DataError("the question is empty")
@@ -27,22 +31,22 @@ def make_question(text: object, options: Sequence[object]) -> Question:
 
 
 def unlettered(options: Sequence[object]) -> list[object]:
-    """["A) CT", "B) MRI"] -> ["CT", "MRI"], where every option carries its own letter; otherwise the options as given.
+    """Turn ["A) CT", "B) MRI"] into ["CT", "MRI"] if every option carries its own letter; prompts add letters anyway.
 
-    A prompt puts letters in front itself.
+    Other options are returned as they are.
     """
-    found = [_LETTER.fullmatch(option.strip()) if isinstance(option, str) else None for option in options]
-    letters = "".join((match[1] or match[2]).upper() if match else "-" for match in found)
+    matches = [_LETTER.fullmatch(option.strip()) if isinstance(option, str) else None for option in options]
+    letters = "".join((match[1] or match[2]).upper() if match else "-" for match in matches)
     if letters != ascii_uppercase[: len(options)]:
         return list(options)
-    return [match[3] for match in found if match]
+    return [match[3] for match in matches if match]
 
 
 def gold_index(answer: object, options: Sequence[object]) -> int:
-    """The index of the one option whose text is the gold answer, with its letter in front where it carries one or not.
+    """Find the option whose text is the gold answer, compared with and without the option's own letter.
 
     Raises:
-        DataError: none is, or two are.
+        DataError: no option equals it, or more than one does.
     """
     if not isinstance(answer, str) or not answer.strip():
         raise DataError("no gold answer")
@@ -53,13 +57,13 @@ def gold_index(answer: object, options: Sequence[object]) -> int:
         if any(isinstance(text, str) and text.strip() == answer.strip() for text in texts)
     ]
     if len(hits) != 1:
-        found = "none" if not hits else str(len(hits))
-        raise DataError(f"gold answer '{answer}' equals {found} of the options {list(options)}")
+        number = "none" if not hits else str(len(hits))
+        raise DataError(f"gold answer '{answer}' equals {number} of the options {list(options)}")
     return sole(hits[0], bare)
 
 
 def sole(index: int, options: Sequence[object]) -> int:
-    """The index of a gold option that was named by its letter. Raises DataError where another has the same text."""
+    """Return the index of the gold option. Raises DataError if another option has the same text."""
     if sum(str(option).strip() == str(options[index]).strip() for option in options) > 1:
         raise DataError(f"gold answer '{options[index]}' equals more than one of the options {list(options)}")
     return index
