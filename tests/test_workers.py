@@ -300,6 +300,9 @@ class Light:
     threads: int | None = None
     source: Any = None
 
+    def on(self, device: str, threads: int | None) -> Light:
+        return replace(self, device=device, threads=threads)
+
     def __call__(self) -> tuple[Any, list[Any]]:
         if self.refusal == "die":
             os._exit(1)

@@ -1,7 +1,7 @@
 """Models: anything that answers a question about an image.
 
-    >>> model = find_model("builtin:sft")         # found and checked by its files; no torch yet
-    >>> model.waist.classify(questions)(canvas)   # loaded on first use
+    >>> model = find_model("builtin:sft")   # found and checked by its files; no torch yet
+    >>> waist = model.waist                 # loaded on first use: waist.classify(questions), waist.vote(question)
 
 Everything that knows transformers, tokens or a model family is inside this folder.
 """

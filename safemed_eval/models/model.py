@@ -143,6 +143,16 @@ class Loading:
             torch.set_num_threads(self.threads)
         return self.model.prepared(size=self.size, options=self.options, questions=self.questions, needs=self.needs)
 
+    @property
+    def source(self) -> Source:
+        """Where the model comes from."""
+        return self.model.source
+
+    @property
+    def device(self) -> str:
+        """The device that the model is loaded onto."""
+        return self.model.device
+
     def on(self, device: str, threads: int | None) -> Loading:
         """The same call for a process with this device and so many threads."""
         return replace(self, model=replace(self.model, device=device), threads=threads)

@@ -1,8 +1,4 @@
-"""What a model has to provide, as protocols: the methods of a user's own object, and those of a checkpoint.
-
->>> offers = capabilities(model)     # looks once which methods the object has
->>> offers.scores, offers.writes     # the object itself under each protocol that it fulfils, or None
-"""
+"""The methods that a model may have, as protocols: those of a user's own object, and those of a checkpoint."""
 
 from __future__ import annotations
 

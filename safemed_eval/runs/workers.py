@@ -79,7 +79,7 @@ class Setup:
     @property
     def identity(self) -> dict[str, Any]:
         """Of the files of all models, by the names that they were called by; reads them once through."""
-        sources = [loading.model.source for loading in (self.model, *self.surrogates.values())]
+        sources = [loading.source for loading in (self.model, *self.surrogates.values())]
         return {source.name: source.identity for source in sources}
 
 

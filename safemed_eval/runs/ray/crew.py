@@ -50,7 +50,7 @@ def crew(setup: Setup, store: Store, *, address: str, workers: int | None, tell:
         UserError: Ray cannot be had, or the first worker that came up could not load its model, or no other could.
     """
     with connected(address) as ray:
-        room = places(address, workers, setup.model.model.device, ray.cluster_resources())
+        room = places(address, workers, setup.model.device, ray.cluster_resources())
         team = Crew(setup, store, room, tell)
         try:
             team.start()
