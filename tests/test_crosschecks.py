@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import answers
 from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
 from synthetic import certified, failed, write_run
@@ -227,11 +228,11 @@ def test_parts_may_come_in_any_order(order: Random, lost: int | None) -> None:
 
 def test_a_run_may_be_cut_anywhere(table: Path) -> None:
     """Any set of records may be there already: the rest completes them to those of a whole run."""
-    whole = [one for group in evaluation(Quarters()).run(items(table), CHOSEN) for one in group]
+    whole = [one for group in answers(evaluation(Quarters()), items(table), CHOSEN) for one in group]
     key = {(one["item"], one["attack"]): one for one in without_seconds(whole)}
     shuffler = Random(0)
     for _ in range(5):
         there = set(shuffler.sample(sorted(key), shuffler.randrange(1, len(key))))
-        rest = evaluation(Quarters()).run(items(table), CHOSEN, done=lambda i, c, there=there: (i, c) in there)
+        rest = answers(evaluation(Quarters()), items(table), CHOSEN, done=lambda i, c, there=there: (i, c) in there)
         found = {(one["item"], one["attack"]): one for group in rest for one in without_seconds(group)}
         assert found == {name: one for name, one in key.items() if name not in there}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from running import answers
 from scipy import stats as sps
 from synthetic import evaluated, write_run
 from test_cli import call
@@ -127,7 +128,7 @@ def test_votes_do_not_depend_on_the_batch_or_on_restarts(table: Path) -> None:
 
     def run(batch: int, done: Sequence[tuple[str, str]] = ()) -> dict[tuple[str, str], dict[str, object]]:
         work = evaluation(Colors(), batch=batch, voting=voting)
-        groups = work.run(items(table), chosen, done=lambda *key: key in done)
+        groups = answers(work, items(table), chosen, done=lambda *key: key in done)
         return {(str(r["item"]), str(r["attack"])): r for r in without_seconds([r for g in groups for r in g])}
 
     whole = run(3)
@@ -154,7 +155,7 @@ def test_the_smoothed_model_itself_is_attacked(table: Path) -> None:
 
     spied = Spied()
     work = evaluation(spied, batch=2, voting=Voting(sigma=0.1, n=33, m=5))
-    (records,) = work.run(items(table)[:2], [attacks.parse("pgd:eps=64/255,steps=3,step=1")])
+    (records,) = answers(work, items(table)[:2], [attacks.parse("pgd:eps=64/255,steps=3,step=1")])
     assert [record["steps"] for record in records] == [3, 3]
     assert [len(rows) for rows in spied.slopes] == [2 * 5] * 3
     for rows in spied.slopes:
@@ -174,7 +175,7 @@ class Scribe(Colors):
 def test_generated_answers_vote(table: Path) -> None:
     """The votes are those of each noisy copy's text, read; unreadable ones are a class of their own."""
     asked, voting = items(table), Voting(sigma=0.2, n=40)
-    (records,) = evaluation(Scribe(), batch=8, voting=voting).run(asked, [attacks.parse("clean")])
+    (records,) = answers(evaluation(Scribe(), batch=8, voting=voting), asked, [attacks.parse("clean")])
     model, silent = Waist(Scribe(), CPU), 0
     for record, item in zip(records, asked, strict=True):
         streams = partial(generator, "cpu", 0, "predict", "clean", item.id)
