@@ -19,7 +19,7 @@ from safemed_eval.runs import RunFolder, count_records, default_out, read_lines,
 SPEC = {"command": "certify", "data": "abc", "smoothing": {"sigma": 0.25, "n": 1000}}
 
 
-def open_run(out: Path, spec: dict[str, Any] = SPEC, model: dict[str, Any] | None = None) -> Run:
+def open_run(out: Path, spec: dict[str, Any] = SPEC, model: dict[str, Any] | None = None) -> RunFolder:
     about = {"items": 3, "skipped": [], "sampled": None, "conditions": [], "names": {}, "image_notes": {}}
     return RunFolder(out, spec, model=model or {"dtype": "float32"}, about=about, session=session("cpu"))
 

@@ -12,8 +12,8 @@ HUGE_EPS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
-    """One attack of a run. Those of one family and norm differ in eps only."""
+class SizedAttack:
+    """One attack of a run that has an eps. Those of one family and norm differ in eps only."""
 
     condition: str
     facts: Facts
@@ -28,20 +28,20 @@ class Shot:
         return self.facts.norm
 
     @property
-    def black_box(self) -> bool:
-        return self.facts.black_box
-
-    @property
     def is_huge(self) -> bool:
         """Whether the balls of all images meet: this tests the attack, not the model."""
         return self.norm == "linf" and self.eps >= HUGE_EPS
 
 
-def shots(run: LoadedRun) -> list[Shot]:
+def facts_by_condition(run: LoadedRun) -> dict[str, Facts]:
+    """Facts about each condition of a run; none for a certify run."""
+    return {condition: facts_of(condition, run.attacks.get(condition, {})) for condition in run.conditions}
+
+
+def sized_attacks(run: LoadedRun) -> list[SizedAttack]:
     """The attacks of a run that have an eps."""
-    known = {condition: facts_of(condition, run.spec["attacks"].get(condition, {})) for condition in run.conditions}
     return [
-        Shot(condition=condition, facts=facts, eps=facts.eps)
-        for condition, facts in known.items()
+        SizedAttack(condition=condition, facts=facts, eps=facts.eps)
+        for condition, facts in facts_by_condition(run).items()
         if facts.eps is not None
     ]
