@@ -5,6 +5,7 @@ Cheap checks come first, then images, then the model's files, and torch last.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -143,7 +144,10 @@ def finished(prepared: Prepared, work: Callable[[Prepared], Written]) -> Run:
     if place and count_records(place) == prepared.total:
         return Run.read(place)
     written = work(prepared)
-    return Run.read(place) if place else Run.of(*written.contents())
+    if place:
+        return Run.read(place)
+    meta, lines = written.contents()
+    return Run.of(meta, map(json.loads, lines))
 
 
 def _place(

@@ -149,6 +149,7 @@ class DataOptions:
     def chosen(self, seed: int) -> Choice:
         """The items that these options choose, whose images are not read yet."""
         options = {name: value for name, value in vars(self).items() if name not in ("data", "data_root")}
+        options |= {name: options[name] or () for name in ("modality", "question_type")}
         return choose_data(self.data, root=self.data_root, seed=seed, **options)
 
 
