@@ -27,8 +27,7 @@ from transformers.utils import logging
 
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas
-from safemed_eval.models import Asking, resolve
-from safemed_eval.models.loading import Loading
+from safemed_eval.models import Asking, Loading, Model, resolve
 from safemed_eval.runs.ray.crew import AHEAD, crew
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.runs.work.units import PART, Certificates
@@ -49,12 +48,7 @@ def certification(loaded: Loaded, spec: Budget, canvas: Canvas) -> Certification
 def setup(items: Sequence[Item], canvas: Canvas, spec: Budget) -> Setup:
     assert canvas.size
     loading = Loading(
-        source=resolve("builtin:sft"),
-        device="cpu",
-        dtype="auto",
-        attn=None,
-        device_map=None,
-        asking=Asking(),
+        model=Model(source=resolve("builtin:sft"), device="cpu", asking=Asking()),
         size=canvas.size,
         options=4,
         needs={},

@@ -36,6 +36,9 @@ QUESTION_TYPES = (
     "Other Biological Attributes",
 )
 MAX_OPTIONS = len(ascii_uppercase)
+BatchSize = int | Literal["auto"] | None
+"""Rows that go through a model together; None is the command's default."""
+MAX_BATCH = 65536
 CANVAS_SIZE = (384, 384)
 """Height and width of the canvas where neither the data nor the user says otherwise."""
 UNKNOWN = "unknown"
@@ -51,6 +54,8 @@ OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 CIRCULAR = "circular"
 """The condition of `--circular`: the clean image, asked with the options in each of their rotations."""
+CLEAN = "clean"
+"""The condition of the images as they are."""
 UNATTACKED = (CLEAN, OFFICIAL, CIRCULAR)
 """The conditions that leave the image as it is."""
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from safemed_eval import data as datasets
 from safemed_eval.cli import _show, app
 from safemed_eval.errors import UserError
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 
 TOY = "python:safemed_eval.models.toy:brightness"
 MAIN = [sys.executable, "-c", "from safemed_eval.cli import main; main()"]
@@ -49,11 +49,11 @@ def shared(table: Path) -> list[object]:
 
 
 def _records(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    return read_records(Path(summary["out"]))
+    return read_lines(Path(summary["out"]))
 
 
 def seconds_aside(out: Path) -> list[dict[str, Any]]:
-    records = [{k: v for k, v in r.items() if k != "seconds"} for r in read_records(out)]
+    records = [{k: v for k, v in r.items() if k != "seconds"} for r in read_lines(out)]
     return sorted(records, key=lambda r: (r["item"], r.get("attack", "")))
 
 
@@ -94,7 +94,7 @@ def test_certify_from_checkpoint_to_table(checkpoint: Callable[[str], Path], tab
     assert list(found["overall"]["certified"]) == ["0", "0.5s", "0.05", "2s"]
     assert found["overall"]["certified"]["0.5s"]["radius"] == 0.125
     assert found["overall"]["certified"]["2s"]["above_ceiling"]
-    for record in read_records(out):
+    for record in read_lines(out):
         assert (sum(record["votes0"]), sum(record["votes"])) == (10, 60)
         assert len(record["votes"]) == len(record["options"]) + 1
     code, text = call(*arguments)
@@ -344,10 +344,10 @@ def test_ctrl_c_leaves_a_clean_resumable_run(
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert "the same command goes on" in err and "Traceback" not in err
-    assert len(read_records(Path("run"))) == 4
+    assert len(read_lines(Path("run"))) == 4
     code, text = call(*command)
     assert code == 0 and "going on, 4 records are there" in text
-    assert len(read_records(Path("run"))) == 8
+    assert len(read_lines(Path("run"))) == 8
 
 
 # ---------------------------------------------------------------- wrong input

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import answers
 from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
 from synthetic import certified, failed, write_run
@@ -37,6 +38,7 @@ from safemed_eval.smoothing import (
     unpack,
 )
 from safemed_eval.smoothing.certify import count_votes
+from safemed_eval.smoothing.noise import Gaussian
 
 # ------------------------------------------------------------------------------------------------- other people's code
 
@@ -190,7 +192,7 @@ def test_certified_radii_nest_and_do_not_depend_on_how_draws_come(p: float, seed
 @given(n=st.integers(1, 80), batch=st.integers(1, 40), first=st.integers(0, 3), seed=st.integers(0, 9))
 def test_votes_sum_to_the_draws_and_parts_to_the_whole(n: int, batch: int, first: int, seed: int) -> None:
     vote = Waist(Quarters(), CPU).vote(Question(text="?", options=("A", "B", "C")))
-    count = functools.partial(count_votes, vote, torch.full((3, 4, 4), 0.5), 0.3)
+    count = functools.partial(count_votes, vote, torch.full((3, 4, 4), 0.5), Gaussian(0.3))
     streams = functools.partial(generator, "cpu", seed)
     skipped = 16 * first
     whole, start = count(skipped + n, batch, streams), count(skipped, 16, streams) if skipped else (0, 0, 0, 0)
@@ -226,11 +228,11 @@ def test_parts_may_come_in_any_order(order: Random, lost: int | None) -> None:
 
 def test_a_run_may_be_cut_anywhere(table: Path) -> None:
     """Any set of records may be there already: the rest completes them to those of a whole run."""
-    whole = [one for group in evaluation(Quarters()).run(items(table), CHOSEN) for one in group]
+    whole = [one for group in answers(evaluation(Quarters()), items(table), CHOSEN) for one in group]
     key = {(one["item"], one["attack"]): one for one in without_seconds(whole)}
     shuffler = Random(0)
     for _ in range(5):
         there = set(shuffler.sample(sorted(key), shuffler.randrange(1, len(key))))
-        rest = evaluation(Quarters()).run(items(table), CHOSEN, done=lambda i, c, there=there: (i, c) in there)
+        rest = answers(evaluation(Quarters()), items(table), CHOSEN, done=lambda i, c, there=there: (i, c) in there)
         found = {(one["item"], one["attack"]): one for group in rest for one in without_seconds(group)}
         assert found == {name: one for name, one in key.items() if name not in there}

@@ -32,7 +32,7 @@ from safemed_eval.report import summarize
 from safemed_eval.report.compare import compare
 from safemed_eval.report.load import load
 from safemed_eval.report.page import write_page
-from safemed_eval.runs import read_meta, read_records
+from safemed_eval.runs import read_lines, read_meta
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing
 from safemed_eval.smoothing.certify import certify
@@ -464,9 +464,7 @@ def test_from_the_command_to_certificates_and_a_comparison(tmp_path: Path) -> No
     assert "denoiser" not in specs[0] and specs[1] == specs[0] | {"denoiser": resolve_denoiser(str(out)).identity}
     code, text = call(*shared, "--out", tmp_path / "behind")
     assert code == 2 and "holds another run; what was asked differs: model.denoiser was" in text
-    assert [r["votes"] for r in read_records(tmp_path / "bare")] != [
-        r["votes"] for r in read_records(tmp_path / "behind")
-    ]
+    assert [r["votes"] for r in read_lines(tmp_path / "bare")] != [r["votes"] for r in read_lines(tmp_path / "behind")]
     assert load(tmp_path / "behind").name == "builtin:sft + denoiser"
     other = compare(tmp_path / "bare", tmp_path / "behind", radii="0")
     assert not other.same_weights and f"the denoisers differ: none, now {out}" in other.notes
@@ -548,7 +546,7 @@ def test_default_folders_name_the_denoiser_and_stay_as_they_were_without(
     bare, behind = (summary_of(*shared, *more) for more in ([], ["--denoiser", "quiet"]))
     assert "brightness-quiet-images-8" in behind["out"] and "brightness-images-8" in bare["out"]
     records = [
-        [{key: value for key, value in record.items() if key != "seconds"} for record in read_records(Path(run["out"]))]
+        [{key: value for key, value in record.items() if key != "seconds"} for record in read_lines(Path(run["out"]))]
         for run in (bare, behind)
     ]
     assert records[0] == records[1], "the untrained denoiser is the identity"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from running import answers
 from synthetic import ATTACKS, certified, evaluated, failed, write_run
 from test_cli import call
 from test_pipeline import Colors, evaluation, items
@@ -67,13 +68,13 @@ def test_every_attack_needs_what_it_says_and_no_more(name: str, table: Path) -> 
     attack, voting = attacks.parse(WHOLE_SPECS.get(name, name)), Voting()
     if attack.needs in ((), ("scores",)):
         model = Sparing() if attack.needs else voting
-        records = [one for group in evaluation(model).run(items(table), [attack]) for one in group]
+        records = [one for group in answers(evaluation(model), items(table), [attack]) for one in group]
         assert len(records) == 8 and not any(one["error"] for one in records)
         assert model.asked
     if attack.needs and attack.surrogate is None:
         asked = voting.asked
         with pytest.raises(CheckpointError, match=f"--attack {name}.*: needs .* and the model (only votes|does not)"):
-            next(evaluation(voting).run(items(table), [attacks.parse("clean"), attack]))
+            next(answers(evaluation(voting), items(table), [attacks.parse("clean"), attack]))
         assert voting.asked == asked
 
 
@@ -110,7 +111,7 @@ def half(): return M(lambda number, gradient: number % 2)
 @pytest.fixture
 def broken(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call a command on a model that passes its checks at load, which are left out here, and then raises."""
-    monkeypatch.setattr("safemed_eval.models.loading.check", lambda *_, **__: [])
+    monkeypatch.setattr("safemed_eval.models.check.check", lambda *_, **__: [])
     (tmp_path / "failing_for_test.py").write_text(FAILING)
     monkeypatch.syspath_prepend(str(tmp_path))
 

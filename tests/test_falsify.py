@@ -53,7 +53,14 @@ def certified_at(model: Waist, canvas: torch.Tensor, seed: int = 0) -> Certifica
 
 def falsifier_of(model: Waist, *, seed: int = 0, batch: int = 64, kept: list[Any] | None = None) -> Falsifier:
     seen: list[Any] = [] if kept is None else kept
-    return Falsifier(model=model, spec=SPEC, sigma=SIGMA, seed=seed, batch=batch, keep=lambda *what: seen.append(what))
+    return Falsifier(
+        model=model,
+        spec=SPEC,
+        noise=noise.Gaussian(SIGMA),
+        seed=seed,
+        batch=batch,
+        keep=lambda *what: seen.append(what),
+    )
 
 
 def refuted(distances: list[float]) -> list[Any]:
@@ -87,8 +94,8 @@ def broadcast(*arguments: Any) -> Iterator[torch.Tensor]:
         yield copies[:1].expand_as(copies)
 
 
-def half_of_sigma(canvas: torch.Tensor, sigma: float, *rest: Any) -> Iterator[torch.Tensor]:
-    return noise.noisy_copies(canvas, sigma / 2, *rest)
+def half_of_sigma(canvas: torch.Tensor, full: noise.Gaussian, *rest: Any) -> Iterator[torch.Tensor]:
+    return noise.noisy_copies(canvas, noise.Gaussian(full.sigma / 2), *rest)
 
 
 @pytest.mark.parametrize("planted", [after_normalisation, broadcast, half_of_sigma])
@@ -193,7 +200,7 @@ def test_the_command_fails_where_certificates_are_false_and_each_can_be_replayed
     found = Falsifier(
         model=Waist(Brightness(), torch.device("cpu")),
         spec=Falsification(shares=(one["share"],)),
-        sigma=3.0,
+        noise=noise.Gaussian(3.0),
         seed=0,
         batch=16,
         keep=lambda *_: None,

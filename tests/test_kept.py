@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from running import answers
 from test_cli import call
 from test_pipeline import CANVAS, CHOSEN, Colors, evaluation, items
 
 from safemed_eval import data
 from safemed_eval.core import Item, Question
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 from safemed_eval.runs.images import Keeper, kept
 
 ATTACKS = ("pgd:eps=4/255,steps=10", "fgsm:eps=4/255")
@@ -105,7 +106,7 @@ def test_the_command_keeps_the_same_images_in_any_batch_and_after_a_stop(table: 
     for name, more in (("one", ["--batch-size", "1"]), ("eight", ["--batch-size", "8"])):
         assert call(*asked, *more, "--out", tmp_path / name)[0] == 0
         found[name] = sorted(file.name for file in (tmp_path / name / "images").rglob("*"))
-    records = read_records(tmp_path / "one")
+    records = read_lines(tmp_path / "one")
     right = {(one["item"], one["attack"]): one["correct"] for one in records}
     attack = next(one["attack"] for one in records if one["attack"] != "clean")
     turned = [item for item, name in right if name == "clean" and right[item, name] and not right[item, attack]]
@@ -139,7 +140,7 @@ def test_kept_images_are_lossless(table: Path, tmp_path: Path) -> None:
             if keeper.wants(item, condition, wrong):
                 keeper(item, condition, clean, attacked)
 
-        list(keeper.following(evaluation(Colors(), quantize=quantize, keep=keep).run(items(table), CHOSEN)))
+        list(keeper.following(answers(evaluation(Colors(), quantize=quantize, keep=keep), items(table), CHOSEN)))
         folder = out / "images" / "pgd_eps=8_255,steps=3"
         clean = sorted(folder.glob("*.clean.png"))
         assert len(clean) == 2 and not (out / "images/clean").exists()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +23,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_cli import call
 
+from safemed_eval import plugins
 from safemed_eval.core import PRECISION, Question
 from safemed_eval.errors import CheckpointError, DataError, ModelOutputError, SpecError, UserError
-from safemed_eval.models import Asking, load, load_to_train, resolve, tiny
+from safemed_eval.models import (
+    Asking,
+    Loading,
+    find_model,
+    kinds,
+    load,
+    load_model,
+    load_to_train,
+    resolve,
+    tiny,
+)
 from safemed_eval.models import check as check_module
 from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.checkpoints import letters, vlm
@@ -675,10 +689,8 @@ def test_a_processor_that_is_fed_wrongly_is_found(
     waist: Callable[[str], Waist], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The classic mistake: [0, 1] pixels into a processor that rescales from [0, 255]."""
-    from safemed_eval.models.checkpoints import processor as canvas
-
-    right = canvas.pixel_inputs
-    monkeypatch.setattr(canvas, "pixel_inputs", lambda processor, x, call: right(processor, x / 255, call))
+    right = vlm.pixel_inputs
+    monkeypatch.setattr(vlm, "pixel_inputs", lambda processor, x, call, **how: right(processor, x / 255, call, **how))
     found = {one.name: one.status for one in check(waist("qwen2_5_vl"), (56, 56))}
     assert found["float path against 8-bit path"] == "fail"
 
@@ -864,3 +876,148 @@ def test_gradients_in_half_precision_are_compared_with_float32(
     monkeypatch.setattr(check_module, "_slope", lambda *_: next(slopes))
     ((status, detail),) = found("bfloat16")
     assert status == "warn" and detail.startswith("cosine 0.000 with float32, 50.0 % of its length")
+
+
+# ------------------------------------------------------------- kinds of models, and the model that users hold
+
+
+class Voter:
+    """An object of one's own that only votes."""
+
+    def vote(self, canvas: torch.Tensor, question: Question) -> torch.Tensor:
+        return (canvas.mean((1, 2, 3)) > 0.5).long()
+
+
+class Sees:
+    """An object of one's own that passes every check."""
+
+    def scores(self, canvas: torch.Tensor, questions: list[Question]) -> torch.Tensor:
+        options = max(len(question.options) for question in questions)
+        return canvas.mean((1, 2, 3))[:, None] * 9 * torch.arange(float(options)) - torch.arange(options) ** 2
+
+
+def loaded_pair(family: str = "qwen2_5_vl") -> tuple[Any, Any]:
+    """A tiny network in eval mode and its processor."""
+    network, processor = tiny.make(FAMILIES[family])
+    return network.eval(), processor
+
+
+def test_an_object_of_ones_own_is_a_model() -> None:
+    model = find_model(Sees(), device="cpu")
+    assert model.name == "Sees" and "not loaded" in repr(model)
+    assert model.source.identity == {"object": f"{__name__}.Sees"}, "no hash that could make two runs the same weights"
+    waist, findings = model.prepared(size=(32, 32), options=4, needs={"gradients": "--attack pgd"})
+    assert waist.scorer is model.waist.scorer and {finding.status for finding in findings} == {"pass"}
+    assert waist.forwards > 0 == model.waist.forwards and "loaded on cpu" in repr(model)
+    with pytest.raises(CheckpointError, match=r"--attack pgd: needs gradients .* only votes"):
+        find_model(Voter()).prepared(size=(32, 32), options=4, needs={"gradients": "--attack pgd"})
+
+
+def test_objects_that_are_no_models_are_refused() -> None:
+    with pytest.raises(SpecError, match="at least one of 'scores', 'vote', 'write', and int has none"):
+        find_model(3)
+    network, _ = loaded_pair()
+    with pytest.raises(SpecError, match=r"pass a network of transformers with its processor, \(network, processor\)"):
+        find_model(network)
+    with pytest.raises(SpecError, match=r"a pair \(network, processor\) of transformers, got \(int, int\)"):
+        find_model((1, 2))
+    for given in ({"dtype": "float16"}, {"readout": "generate"}, {"template": "think"}):
+        with pytest.raises(SpecError, match="has no effect on an object of your own"):
+            find_model(Sees(), **given)
+    with pytest.raises(SpecError, match="--dtype has no effect on a network that is loaded already"):
+        find_model(loaded_pair(), dtype="float16")
+
+
+def test_a_loaded_network_answers_as_its_files_do(copy: Path, waist: Callable[[str], Waist]) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    pair = AutoModelForImageTextToText.from_pretrained(copy).eval(), AutoProcessor.from_pretrained(copy)
+    before = {name: value.clone() for name, value in pair[0].state_dict().items()}
+    settings, trains = pair[0].generation_config.to_dict(), [p.requires_grad for p in pair[0].parameters()]
+    model, x = find_model(pair), torch.rand(2, 3, 56, 56)
+    torch.testing.assert_close(model.waist.classify([ABCD] * 2)(x), waist("qwen2_5_vl").classify([ABCD] * 2)(x))
+    writing = Asking(readout="generate", max_new_tokens=4)
+    written = find_model(pair, readout="generate", max_new_tokens=4).waist.answer(x, [ABCD] * 2)
+    assert written == load(resolve(str(copy)), device="cpu", asking=writing).answer(x, [ABCD] * 2)
+    _, findings = model.prepared(size=(56, 56), options=4, needs={"gradients": "--attack pgd"})
+    assert "float path against 8-bit path" in {finding.name for finding in findings}
+    assert pair[0].generation_config.to_dict() == settings and not pair[0].training
+    assert [p.requires_grad for p in pair[0].parameters()] == trains and all(
+        p.grad is None for p in pair[0].parameters()
+    )
+    assert all(torch.equal(value, before[name]) for name, value in pair[0].state_dict().items())
+
+
+def test_a_loaded_network_is_known_by_its_weights() -> None:
+    first, second = loaded_pair(), loaded_pair()
+    identity = find_model(first).source.identity
+    assert identity == find_model(second).source.identity and set(identity) == {"weights_sha256", "settings_sha256"}
+    with torch.no_grad():
+        next(second[0].parameters()).view(-1)[0] += 1
+    second[1].image_processor.image_std = [0.4, 0.4, 0.4]
+    changed = find_model(second).source.identity
+    assert not set(identity.values()) & set(changed.values())
+
+
+def test_a_network_in_training_mode_or_elsewhere_is_refused() -> None:
+    network, processor = loaded_pair()
+    with pytest.raises(CheckpointError, match=r"is in training mode, .* call its eval\(\) before"):
+        load_model((network.train(), processor))
+    processor.tokenizer.pad_token = None
+    with pytest.raises(CheckpointError, match="has no padding token"):
+        load_model((network.eval(), processor))
+
+
+def test_a_plug_in_adds_a_kind_of_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "kind_for_test.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from safemed_eval.models import Source\n"
+        "from safemed_eval.models.toy import brightness\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Remote(Source):\n"
+        "    disregards = 'a model behind a URL'\n"
+        "    @classmethod\n"
+        "    def resolve(cls, name, allowed): return cls(name=name)\n"
+        "    @property\n"
+        "    def fingerprint(self): return {'url': self.name}\n"
+        "    def load(self, device, **how): return brightness()\n"
+        "wrong = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = {
+        name: EntryPoint(name, f"kind_for_test:{value}", "safemed_eval.models")
+        for name, value in (("remote", "Remote"), ("wrong", "wrong"))
+    }
+    monkeypatch.setattr(kinds, "plugins", lambda group: points)
+    monkeypatch.setattr(plugins, "plugins", lambda group: points)
+    model = load_model("remote:host/model", device="cpu")
+    assert model.source.identity == {"url": "remote:host/model"}
+    assert model.waist.classify([ABCD])(torch.rand(1, 3, 8, 8)).shape == (1, 4)
+    with pytest.raises(SpecError, match="--readout has no effect on a model behind a URL"):
+        find_model("remote:host/model", readout="generate")
+    with pytest.raises(SpecError, match=r"the plug-in wrong .* is not a subclass"):
+        find_model("wrong:x")
+    with pytest.raises(SpecError, match="no such folder"):
+        find_model("remot:x")
+
+
+def test_a_model_is_sent_without_its_weights() -> None:
+    model = find_model("builtin:sft", device="cpu")
+    unloaded = pickle.dumps(model)
+    _ = model.waist
+    again = pickle.loads(pickle.dumps(model))
+    assert again == model and len(pickle.dumps(model)) == len(unloaded) and "not loaded" in repr(again)
+    call = Loading(model=model, size=(64, 64), options=4, needs={})
+    assert pickle.loads(pickle.dumps(call)) == call
+    for here in (find_model(Sees()), find_model(loaded_pair())):
+        with pytest.raises(SpecError, match="cannot be sent to another"):
+            pickle.dumps(here)
+
+
+def test_other_words_than_those_of_the_training_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    find_model("builtin:sft", template="letter")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.getMessage().startswith("--template: builtin:sft was trained on")
+    caplog.clear()
+    find_model("builtin:sft")
+    assert not caplog.records

@@ -15,6 +15,7 @@ import torch
 from conftest import draw_table
 from hypothesis import given
 from hypothesis import strategies as st
+from running import answers
 from scipy.stats import chisquare
 from synthetic import ATTACKS, evaluated, write_run
 from test_cli import TOY, call, seconds_aside, summary_of
@@ -27,7 +28,7 @@ from safemed_eval.report import summarize
 from safemed_eval.report.figures._attacks import chosen
 from safemed_eval.report.findings.order import letters
 from safemed_eval.report.load import load
-from safemed_eval.runs import read_meta, read_records
+from safemed_eval.runs import read_lines, read_meta
 from safemed_eval.seeds import seed_of
 
 CLEAN = [attacks.parse("clean")]
@@ -108,7 +109,7 @@ def balanced(folder: Path, rows: int = 24) -> tuple[Item, ...]:
 
 
 def accuracies(model: object, asked: Sequence[Item]) -> dict[str, float]:
-    records = [r for group in evaluation(model, batch=8).run(asked, CLEAN, circular=True) for r in group]
+    records = [r for group in answers(evaluation(model, batch=8), asked, CLEAN, circular=True) for r in group]
     return {
         name: float(np.mean([r["correct"] for r in records if r["attack"] == name])) for name in ("clean", "circular")
     }
@@ -145,7 +146,7 @@ def test_answers_to_rotations_are_told_as_options_of_the_item(tmp_path: Path) ->
     asked = [replace(item, label=label) for item, label in zip(balanced(tmp_path, 4), (0, 1, 2, 3), strict=True)]
     short = replace(asked[0], id="short", label=1, question=replace(asked[0].question, options=("an eye", "a hand")))
     for model in (Writer(), Voter()):
-        groups = evaluation(model).run([*asked, short], CLEAN, circular=True)
+        groups = answers(evaluation(model), [*asked, short], CLEAN, circular=True)
         records = [r for group in groups for r in group if r["attack"] == "circular"]
         assert [r["rotations"] for r in records] == [[1, 2, None, 0]] * 4 + [[None, 0]]
         assert [r["prediction"] for r in records] == [1, 2, 1, 1, None]
@@ -155,7 +156,7 @@ def test_answers_to_rotations_are_told_as_options_of_the_item(tmp_path: Path) ->
 
 def test_the_first_rotation_is_the_clean_answer_and_batches_do_not_matter(table: Path) -> None:
     def run(batch: int, **settings: Any) -> list[Json]:
-        groups = evaluation(Colors(), batch=batch).run(items(table), CLEAN, circular=True, **settings)
+        groups = answers(evaluation(Colors(), batch=batch), items(table), CLEAN, circular=True, **settings)
         return sorted(
             without_seconds([r for group in groups for r in group]), key=lambda r: (str(r["attack"]), str(r["item"]))
         )
@@ -179,7 +180,7 @@ def test_a_fault_in_one_rotation_is_the_items_alone(table: Path) -> None:
 
     asked = items(table)
     (table.parent / "2.png").write_bytes(b"gone")
-    records = [r for group in evaluation(Fragile()).run(asked, CLEAN, circular=True) for r in group]
+    records = [r for group in answers(evaluation(Fragile()), asked, CLEAN, circular=True) for r in group]
     circular = {r["item"]: r for r in records if r["attack"] == "circular"}
     assert len(circular) == 8 and {item for item, r in circular.items() if r["error"]} == {"q2", "q5"}
     assert circular["q5"]["rotations"] is None and not circular["q5"]["correct"]
@@ -220,7 +221,7 @@ def test_chance_does_not_prefer_a_letter(favour: float, right: float, together: 
 
 
 def run_of(folder: Path, model: object, asked: Sequence[Item]) -> Path:
-    groups = evaluation(model).run(asked, CLEAN, circular=True)
+    groups = answers(evaluation(model), asked, CLEAN, circular=True)
     return write_run(folder, [r for g in groups for r in g], "evaluate", conditions=("clean", "circular"))
 
 
@@ -286,7 +287,7 @@ def test_shuffled_runs_say_so_and_keep_to_themselves(shared: list[object], table
     )
     own = {item.id: item for item in items(table)}
     drawn = {item.id: item for item in data.shuffled(data.DataSet(items=items(table)), 0).items}
-    records = read_records(mixed)
+    records = read_lines(mixed)
     assert any(tuple(r["options"]) != own[r["item"]].question.options for r in records)
     for record in records:
         asked = drawn[record["item"]]
@@ -298,14 +299,14 @@ def test_shuffled_runs_say_so_and_keep_to_themselves(shared: list[object], table
     code, text = call("evaluate", *shared, "--shuffle-options", 1, "--out", mixed)
     assert code == 2 and "shuffle_options was 0, now 1" in text
     summary_of("evaluate", *shared, "--shuffle-options", 0, "--seed", 5, "--out", tmp_path / "again")
-    options = [{r["item"]: r["options"] for r in read_records(out)} for out in (mixed, tmp_path / "again")]
+    options = [{r["item"]: r["options"] for r in read_lines(out)} for out in (mixed, tmp_path / "again")]
     assert options[0] == options[1], "--seed is of other things"
 
 
 def test_certificates_of_shuffled_options(shared: list[object], tmp_path: Path) -> None:
     command = ["certify", *shared, "--sigma", 0.5, "--n", 50, "--n0", 5, "--shuffle-options", 4]
     assert summary_of(*command, "--out", tmp_path / "a")["asked"]["shuffle_options"] == 4
-    for record in read_records(tmp_path / "a"):
+    for record in read_lines(tmp_path / "a"):
         assert record["options"][record["label"]] == "a liver"
         assert len(record["votes"]) == len(record["options"]) + 1
 

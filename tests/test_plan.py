@@ -21,7 +21,7 @@ from safemed_eval.core import Question
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.plan import BUDGET_S, Cost, Pilot, Rate
-from safemed_eval.smoothing import Sequential, Smoothing
+from safemed_eval.smoothing import Gaussian, Sequential, Smoothing
 
 CANVAS = data.Canvas(size=(24, 24))
 
@@ -86,7 +86,7 @@ def test_an_attack_costs_the_passes_it_makes(table: Path) -> None:
 
 def test_copies_are_timed_for_long_enough(table: Path) -> None:
     slow = Slow(0.01)
-    rate = pilot(table, slow, clock=lambda: slow.now).copies(0.25)
+    rate = pilot(table, slow, clock=lambda: slow.now).copies(Gaussian(0.25))
     assert rate is not None and rate.copies / rate.seconds == pytest.approx(100)
     assert rate.copies > 100 and rate.rows == 8
 

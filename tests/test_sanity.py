@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from running import answers
 from synthetic import certified, evaluated, write_run
 from test_cli import call
 from test_pipeline import Colors, evaluation, items
@@ -119,7 +120,7 @@ class Rooted(Colors):
 
 @pytest.mark.parametrize("spec", ["pgd", "apgd:steps=3", "art:FastGradientMethod"])
 def test_an_item_whose_gradient_is_broken_says_so_as_the_checklist_reads_it(spec: str, table: Path) -> None:
-    (records,) = evaluation(Rooted(), batch=8).run(items(table), [attacks.parse(spec)])
+    (records,) = answers(evaluation(Rooted(), batch=8), items(table), [attacks.parse(spec)])
     broken = [record["error"].startswith(BROKEN_GRADIENT) for record in records if record["error"]]
     assert broken and all(broken)
 

@@ -18,7 +18,7 @@ from safemed_eval.cli import app
 from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError, DataError, RunError
 from safemed_eval.models import resolve
-from safemed_eval.models.files.source import ABOUT
+from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.report.load import load
 from safemed_eval.report.page import write_page
 

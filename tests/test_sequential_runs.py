@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_table
+from running import certificates
 from synthetic import SEQUENTIAL, certified, failed, sequenced, write_run
 from test_cli import _records, call, seconds_aside, shared, summary_of
 from test_figures import drawn, titles, words_of
@@ -309,7 +310,7 @@ def test_records_do_not_depend_on_batch_order_or_restart(table: Path) -> None:
     items = data.verify(data.load(f"table:{table}", None)).items
 
     def made(batch: int, order: slice = slice(None)) -> dict[str, Json]:
-        records = certification(batch=batch).run(items[order])
+        records = certificates(certification(batch=batch), items[order])
         return {r["item"]: {k: v for k, v in r.items() if k not in ("seconds", "batch")} for r in records}
 
     base = made(32)

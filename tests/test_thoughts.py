@@ -23,7 +23,7 @@ from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, render
 from safemed_eval.models.checkpoints.thoughts import canonical
 from safemed_eval.models.waist import Waist
 from safemed_eval.report.load import load as load_run
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 from safemed_eval.seeds import generator
 
 ABC = Question(text="Which?", options=("a lung", "a liver", "an eye"))
@@ -272,7 +272,7 @@ def test_think_choice_from_the_command_line(made: Callable[..., Path], table: Pa
     asked = ["--model", made(), "--data", f"table:{table}", "--canvas", "56x56", "--readout", "think-choice"]
     asked += ["--max-new-tokens", 5, "--limit", 4]
     summary_of("evaluate", *asked, "--attack", "fgsm:eps=8/255", "--out", tmp_path / "a")
-    records = read_records(tmp_path / "a")
+    records = read_lines(tmp_path / "a")
     for record in records:
         assert (record["prediction"] is None) == (record["log_probs"] is None)
         if record["prediction"] is not None:

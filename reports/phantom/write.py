@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 from safemed_eval import grammar
-from safemed_eval.models.files.source import ABOUT
+from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.report import summarize
 from safemed_eval.rounding import percent, percent_down, radius
 from safemed_eval.runs import read_meta

@@ -5,45 +5,38 @@ Cheap checks come first, then images, then the model's files, and torch last.
 
 from __future__ import annotations
 
+import json
 import logging
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from safemed_eval.codec import Json
-from safemed_eval.core import Item, Need, Question
-from safemed_eval.data import Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
-from safemed_eval.errors import RunError, SpecError, Stopped
+from safemed_eval.codec import Json, decode
+from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
+from safemed_eval.data import AnyData, Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
+from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
-from safemed_eval.models import Model, find_model
-from safemed_eval.progress import err, progress, status
+from safemed_eval.models import AnyModel, Loading, Model, find_model
+from safemed_eval.progress import progress, status
 from safemed_eval.runs import Memory, RunFolder, count_records, default_out, refuse_other_spec, session
+from safemed_eval.runs.meta import about_of
 from safemed_eval.runs.meter import Meter
 from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 from safemed_eval.runs.ray.cluster import refuse_without_ray
 from safemed_eval.runs.ray.crew import crew
 from safemed_eval.runs.record import Record
-from safemed_eval.runs.spec import BatchSize, Load, Spec
-from safemed_eval.text import on_one_line, visible
+from safemed_eval.runs.spec import Asked, Load, Spec
 
 if TYPE_CHECKING:
-    from safemed_eval.report import Run
-    from safemed_eval.models.loading import Loading
+    from safemed_eval.report.run import Run
     from safemed_eval.runs.workers import Loaded, Store, Team, Work
 
-AnyModel = Model | str | Path | object
-"""A model that is loaded or found, or what `load_model` takes."""
-AnyData = Data | Choice | str
-"""Chosen data, or what `load_data` takes."""
 Out = str | Path | None
 """A run folder; "auto": a name below runs/ that the same call finds again; None: the run is kept in memory."""
 S = TypeVar("S", bound=Spec)
 
-MAX_BATCH = 65536
 _EXTREMES = 8
 _log = logging.getLogger("safemed_eval")
 
@@ -117,10 +110,10 @@ def prepare(
     spec = kind(
         model=source.identity,
         load=Load(dtype=found.dtype, attn=found.attn, device_map=found.device_map),
-        asking=found.asking.describe() if source.takes_prompts else None,
+        asking=decode(Asked, found.asking.describe(), "asking") if source.takes_prompts else None,
         select=choice.selection,
-        skipped=len(choice.bad),
-        data=names.digest(choice.sha256) if names else choice.sha256,
+        skipped=len(choice.set.bad),
+        data=names.digest(choice.set.sha256) if names else choice.set.sha256,
         canvas=str(choice.canvas),
         seed=options.seed,
         batch_size=options.batch_size,
@@ -145,13 +138,16 @@ Written = RunFolder | Memory | Veiled
 
 def finished(prepared: Prepared, work: Callable[[Prepared], Written]) -> Run:
     """Do what is missing of a run, and read it."""
-    from safemed_eval.report import Run
+    from safemed_eval.report.run import Run
 
     place = prepared.place
     if place and count_records(place) == prepared.total:
         return Run.read(place)
     written = work(prepared)
-    return Run.read(place) if place else Run.of(*written.contents())
+    if place:
+        return Run.read(place)
+    meta, lines = written.contents()
+    return Run.of(meta, map(json.loads, lines))
 
 
 def _place(
@@ -190,8 +186,12 @@ def started(
         if prepared.names:
             about = prepared.names.about(about)
             here["argv"] = prepared.names.arguments(here["argv"])
-        opened = Memory if place is None else RunFolder
-        with opened(place, prepared.spec.to_json(), model=ready.model, about=about, session=here) as folder:
+        spec = prepared.spec.to_json()
+        with (
+            Memory(spec, model=ready.model, about=about, session=here)
+            if place is None
+            else RunFolder(place, spec, model=ready.model, about=about, session=here)
+        ) as folder:
             if folder.repaired:
                 _log.warning("%s: cut off a torn last line, left by a process that was killed", place)
             if len(folder):
@@ -235,7 +235,6 @@ def _team(
 
 def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:
     """What it takes to load a model for this run, and to check it."""
-    from safemed_eval.models.loading import Loading
 
     items = prepared.data.items
     _, height, width = canvas_of(items[0], prepared.data.canvas).shape
@@ -279,31 +278,12 @@ def write_all(
             tick(len(folder) / each, items)
 
 
-def about_of(model: Model, data: Data, conditions: Sequence[str] = ()) -> Json:
-    """What run.json keeps beside the spec."""
-    source = model.source
-    return {
-        "names": {
-            "model": source.name,
-            "denoiser": source.denoiser.name if source.denoiser else None,
-            "commits": source.commits,
-            "data": data.name,
-            "trained": source.trained,
-        },
-        "sampled": data.set.sampled,
-        "image_notes": dict(data.set.notes),
-        "items": len(data.items),
-        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in data.bad],
-        "conditions": list(conditions),
-    }
-
-
 def _overlap(model: Model, data: Data) -> Json | None:
     """What is tested and was trained on, told at once; None where the model was not trained here."""
     shared = overlap(data.items, [Training(*training) for training in model.source.trainings])
     for sentence in overlap_sentences(shared):
         _log.warning(sentence)
-    return shared
+    return None if shared is None else dict(shared)
 
 
 def _refuse_senseless_workers(model: Model, options: Options) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import warnings
@@ -12,8 +13,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from safemed_eval.cli import certify, compare, data, demo, evaluate, models, plan, report, train
-from safemed_eval.cli._show import on_one_line, visible
 from safemed_eval.errors import UserError, shortened
+from safemed_eval.text import on_one_line, visible
 from safemed_eval.version import __version__
 
 _LONGEST_LINE = 1000
@@ -58,6 +59,7 @@ def main() -> NoReturn:
     """Entry point. An error that the user can mend is told on stderr, exit code 2; any other keeps its traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", module=r"PIL\.|pydicom\.")
+    _log_to_stderr()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -88,6 +90,19 @@ def _usage(error: Any) -> str:
     """What typer has to say of a command line, and where the options are explained."""
     command = error.ctx.command_path if getattr(error, "ctx", None) else "safemed-eval"
     return f"{on_one_line(error.format_message().rstrip('.'))}; `{command} --help` explains the options"
+
+
+def _log_to_stderr() -> None:
+    """Show what the package logs: warnings with that word before them, the rest as it is."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            word = "warning: " if record.levelno >= logging.WARNING else ""
+            typer.echo(visible(f"{word}{record.getMessage()}"), err=True)
+
+    log = logging.getLogger("safemed_eval")
+    log.addHandler(Lines())
+    log.setLevel(logging.INFO)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -10,8 +10,9 @@ from rich.markup import escape
 
 from safemed_eval import grammar
 from safemed_eval.cli._options import option
-from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, say
+from safemed_eval.cli._show import as_json, name_cell, print_table, say
 from safemed_eval.errors import SpecError
+from safemed_eval.text import on_one_line
 
 if TYPE_CHECKING:
     from safemed_eval.report.compare import Comparison

@@ -17,8 +17,8 @@ import torch
 from safemed_eval.core import GRADIENT_REPEATS, MODALITIES, PRECISION, REPEATS, Need, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
+from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.checkpoints.proof import limit
-from safemed_eval.models.precision import is_half
 from safemed_eval.models.waist import Waist
 
 Status = Literal["pass", "warn", "fail"]
@@ -122,21 +122,9 @@ def _images(size: tuple[int, int]) -> torch.Tensor:
 
 
 def _refuse_8_bit_only(model: Waist, images: torch.Tensor, question: Question) -> None:
-    """Raise CheckpointError where noise does not pass the image processor."""
-    from safemed_eval.models.checkpoints.processor import official_inputs, picture, pixel_inputs
-    from safemed_eval.models.checkpoints.vlm import VLM
-
-    if not isinstance(model.scorer, VLM):
-        return
-    vlm = model.scorer
-    with faults_of_the_model():
-        _, call = official_inputs(vlm.processor, picture(images[0]), vlm.prompt(question, vlm.template.cue))
-    try:
-        with faults_of_the_model():
-            pixel_inputs(vlm.processor, images[:1] + 2 * (images[2:] - 0.5), call)
-    except ModelOutputError as error:
-        name = type(vlm.processor.image_processor).__name__
-        raise CheckpointError(f"{name} takes 8-bit images only: neither noise nor gradients pass; {error}") from error
+    """Raise CheckpointError if noise does not pass a checkpoint's image processor."""
+    if model.offers.checkpoint is not None:
+        model.offers.checkpoint.refuse_8_bit_only(images[0], images[:1] + 2 * (images[2:] - 0.5), question)
 
 
 def _outputs(
@@ -160,10 +148,8 @@ def _outputs(
 
 
 def _askable(model: Waist, questions: Sequence[Question]) -> Sequence[Question]:
-    """Those that a checkpoint can be asked. Of a model from Python none: where it fails on one, that item fails."""
-    from safemed_eval.models.checkpoints.vlm import VLM
-
-    return model.scorer.askable(questions) if isinstance(model.scorer, VLM) else ()
+    """Return those that a checkpoint can be asked; of a model of the user's own none: an item that it refuses fails."""
+    return () if model.offers.checkpoint is None else model.offers.checkpoint.askable(questions)
 
 
 def _ends(questions: Sequence[Question]) -> tuple[Question, Question]:
@@ -205,30 +191,28 @@ def _leak(model: Waist, images: torch.Tensor, ends: tuple[Question, Question]) -
 @contextmanager
 def _exact(model: Waist) -> Iterator[Waist]:
     """The model computing in float32, where it does not do so anyway. Raises CheckpointError as `in_float32`."""
-    from safemed_eval.models.checkpoints.vlm import VLM
-
-    if not isinstance(model.scorer, VLM) or not is_half(model.scorer.model):
+    checkpoint = model.offers.checkpoint
+    if checkpoint is None or not checkpoint.is_half:
         yield model
         return
-    with model.scorer.exact() as twin:
+    with checkpoint.exact() as twin:
         yield Waist(twin, model.device, model.denoiser)
 
 
 def _shortcuts(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
-    """Which shortcuts of the forward are taken, and why others are not."""
-    from safemed_eval.models.checkpoints.vlm import VLM
-
-    if isinstance(model.scorer, VLM):
-        taken = f"taken: {', '.join(model.scorer.shortcuts) or 'none'}"
-        refused = (f"{name} not: {reason}" for name, reason in model.scorer.refused.items())
+    """Report which shortcuts the forward takes, and why it does not take the others."""
+    if (checkpoint := model.offers.checkpoint) is not None:
+        taken = f"taken: {', '.join(checkpoint.shortcuts) or 'none'}"
+        refused = (f"{name} not: {reason}" for name, reason in checkpoint.refused.items())
         yield Finding("shortcuts", "pass", "; ".join((taken, *refused)))
 
 
 def _unthinking(model: Waist) -> Waist:
-    """The model without the thought that it has before an answer: two thoughts are no two roundings of one number."""
-    from safemed_eval.models.checkpoints.generate import Thinker
-
-    return Waist(model.scorer.unthinking, model.device, model.denoiser) if isinstance(model.scorer, Thinker) else model
+    """The model without the thought that it writes before an answer: two thoughts differ by more than rounding."""
+    checkpoint = model.offers.checkpoint
+    if checkpoint is None or checkpoint.unthinking is checkpoint:
+        return model
+    return Waist(checkpoint.unthinking, model.device, model.denoiser)
 
 
 def _texts(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
@@ -313,27 +297,22 @@ def _turned(question: Question) -> Question:
 
 
 def _official(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
-    from safemed_eval.models.checkpoints.processor import official_inputs, picture, pixel_inputs
-    from safemed_eval.models.checkpoints.vlm import VLM
-
-    if not isinstance(model.scorer, VLM):
+    checkpoint = model.offers.checkpoint
+    if checkpoint is None:
         return
-    vlm, scene, last = model.scorer, images[:1], ascii_uppercase[len(question.options) - 1]
-    tokens = vlm.processor.tokenizer.convert_ids_to_tokens(vlm.letters(len(question.options)).tolist())
+    scene, last = images[:1], ascii_uppercase[len(question.options) - 1]
+    tokens = checkpoint.letter_names(len(question.options))
     yield Finding("option letters", "pass", f"A to {last} are the tokens {' '.join(map(repr, tokens))}")
-    image = picture(scene[0])
-    inputs, call = official_inputs(vlm.processor, image, vlm.prompt(question, vlm.template.cue))
-    ours = pixel_inputs(vlm.processor, scene, call)
-    name = next(key for key in call.outputs if inputs[key].is_floating_point())
-    if inputs[name].shape != ours[name].shape:
-        shapes = f"{tuple(ours[name].shape)}, not {tuple(inputs[name].shape)}"
+    name, inputs, ours = checkpoint.image_inputs(scene[0], question)
+    if inputs.shape != ours.shape:
+        shapes = f"{tuple(ours.shape)}, not {tuple(inputs.shape)}"
         yield Finding("float path against 8-bit path", "fail", f"{name} has shape {shapes}")
         return
-    off = inputs[name].double() - ours[name].double().cpu()
-    relative = float(off.square().mean().sqrt() / inputs[name].double().std().clamp_min(1e-12))
+    off = inputs.double() - ours.double().cpu()
+    relative = float(off.square().mean().sqrt() / inputs.double().std().clamp_min(1e-12))
     with torch.no_grad():
-        official = vlm.official_scores(image, question).log_softmax(0)
-        undenoised = Waist(vlm, model.device)  # no denoiser stands before the 8-bit path either
+        official = checkpoint.official_scores(picture(scene[0]), question).log_softmax(0)
+        undenoised = Waist(checkpoint, model.device)  # the 8-bit path has no denoiser either
         shift = _largest(undenoised.classify([question])(scene)[0] - official.to(scene.device))
     fits = relative <= PIXEL_TOLERANCE and shift <= LOG_PROB_TOLERANCE
     yield Finding(
@@ -380,9 +359,8 @@ def _gradient(model: Waist, images: torch.Tensor, question: Question) -> Iterato
 
 def _precision(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     """Gradients of a model in half precision against those of its own copy in float32."""
-    from safemed_eval.models.checkpoints.vlm import VLM
-
-    if not isinstance(model.scorer, VLM) or not is_half(model.scorer.model):
+    checkpoint = model.offers.checkpoint
+    if checkpoint is None or not checkpoint.is_half:
         return
     try:
         with _exact(model) as exact:

@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from safemed_eval.errors import CheckpointError
-from safemed_eval.models.factory import call_factory
 from safemed_eval.models.files.contents import one_line, read_json
 from safemed_eval.models.files.denoiser_source import SETTINGS, WEIGHTS, DenoiserSource
 from safemed_eval.models.finite import refuse_not_finite
+from safemed_eval.models.kinds.python import call_factory
 from safemed_eval.models.waist import Denoise
 
 
@@ -106,10 +106,10 @@ def load_denoiser(source: DenoiserSource, device: torch.device) -> Denoise:
         CheckpointError: it cannot be read, its weights are not finite, or it is no function.
     """
     if source.kind == "python":
-        found = call_factory(source.name, device, option="--denoiser")
-        if not callable(found):
+        denoise = call_factory(source.name, device, option="--denoiser")
+        if not callable(denoise):
             raise CheckpointError(f"--denoiser {source.name}: what the factory returned cannot be called")
-        return found  # type: ignore[no-any-return]
+        return denoise  # type: ignore[no-any-return]
     assert source.path is not None
     load = _load_program if source.kind == "program" else _load_trained
     denoise = load(source.path, device)

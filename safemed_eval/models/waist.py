@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NoReturn, Protocol, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, Self
 
 import torch
 from PIL import Image
@@ -15,45 +14,34 @@ from safemed_eval.core import Answers, Classify, Need, Question, Vote
 from safemed_eval.errors import CheckpointError, ModelOutputError, SafemedError
 from safemed_eval.faults import faults_of_the_model, place_of
 from safemed_eval.models.answers import curtail, parse, retell
+from safemed_eval.models.outputs import (
+    NOT_FINITE,
+    as_tensor,
+    guarded,
+    likeliest,
+    parsed,
+    refuse_other_kind,
+    refuse_rows,
+)
+from safemed_eval.models.scorer import Scores, TextLogProbs, capabilities
 
 Denoise = Callable[[torch.Tensor], torch.Tensor]
 """(B, 3, H, W) float32 -> the same shape and type: row by row, differentiable, and not written into its input."""
 
-_NOT_FINITE = "the model returned NaN or infinite scores"
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
-
-
-class Scorer(Protocol):
-    """What a model family, or your own factory (`--model python:module:factory`), has to provide.
-
-    A model that only votes leaves `scores` out and has `vote(canvas, question)` instead, (B, 3, H, W) -> (B,) int64 in
-    [0, K], K for "no answer": it can be answered with and certified, but not attacked. One that writes has
-    `write(canvas, questions)` -> B texts; they are its answers and votes, and alone they are enough for both; `scores`,
-    if it has that too, is attacked, and `text_log_probs(canvas, questions, texts)` -> (B,), the mean log-probability of
-    each text's tokens, by the adaptive attack. One that decides on an option after it has written has
-    `decide(canvas, questions)` -> Answers with texts, too, and `read(text, question)`, which finds the option in such a
-    text.
-    """
-
-    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor | Sequence[torch.Tensor]:
-        """(B, 3, H, W) float32 pixels and one question per row -> (B, >= K) float scores, the higher the likelier.
-
-        Or B rows, each (K_i,), where questions have different numbers of options.
-
-        Pixels are in [0, 1], or beyond it under noise. Must be differentiable in `canvas` to be attacked. A softmax
-        over the row's own K options follows, so log-probabilities and logits both serve.
-        """
-        ...
 
 
 class Waist:
     """A loaded model, seen through its two functions.
 
+    Args:
+        scorer: the model; see `scorer.Scorer` for the methods that it may have. They are looked up here, once.
+
     Attributes:
-        scorer: the model behind the waist.
         device: where canvases must be.
-        denoiser: what every canvas goes through before the scorer is shown it, in all but `official`; None: nothing.
+        denoiser: transforms every canvas before the scorer gets it, except in `official`; None leaves it as it is.
         forwards: images that have gone through the model so far.
+        offers: the scorer under each of the protocols that it fulfils.
     """
 
     def __init__(self, scorer: Any, device: torch.device, denoiser: Denoise | None = None) -> None:
@@ -61,6 +49,7 @@ class Waist:
         self.device = device
         self.denoiser = denoiser
         self.forwards = 0
+        self.offers = capabilities(scorer)
 
     @property
     def device_name(self) -> str:
@@ -69,23 +58,23 @@ class Waist:
 
     @property
     def differentiable(self) -> bool:
-        """False for a model that only votes."""
-        return hasattr(self.scorer, "scores")
+        """True for a model that scores options; False for one that only votes or writes."""
+        return self.offers.scores is not None
 
     @property
     def writes(self) -> bool:
         """True for a model that answers with a text."""
-        return hasattr(self.scorer, "write")
+        return self.offers.writes is not None
 
     @property
     def reasons(self) -> bool:
-        """True for a model that writes, and says how likely a given text is."""
-        return self.writes and self.differentiable and hasattr(self.scorer, "text_log_probs")
+        """True for a model that writes, scores options, and tells how likely a given text is."""
+        return self.writes and self.differentiable and self.offers.text_log_probs is not None
 
     def lacks(self, need: Need) -> str | None:
-        """Why this cannot be had of the model, as the end of "the model ..."; None where it can.
+        """Say why the model cannot serve a need, as the end of "the model ..."; None if it can.
 
-        Of gradients this says no more than of scores: whether they reach the pixels is seen when one is taken.
+        For gradients only the presence of scores is checked: whether they reach the pixels shows when one is taken.
         """
         if need == "texts":
             if not self.writes:
@@ -104,78 +93,75 @@ class Waist:
         return (_BoundReasons if self.reasons else _BoundClassify)(self, tuple(questions), at_once)
 
     def vote(self, question: Question) -> Vote:
-        """Answers to one question: what the model writes, its own `vote`, or the likeliest option."""
+        """Answers to one question: from the model's texts, its own `vote`, or its likeliest option."""
         return _BoundVote(self, question)
 
     @torch.no_grad()
     def answer(self, canvas: torch.Tensor, questions: Sequence[Question]) -> Answers:
-        """The answer to each row's own question, with log-probabilities where the model has them."""
-        if self.writes:
+        """Answer one question per row, with log-probabilities where the model has them."""
+        if (writer := self.offers.writes) is not None:
             shown = self.denoised(canvas)
-            with _asked(shown):
-                if hasattr(self.scorer, "decide"):
-                    answers: Answers = self.scorer.decide(shown, questions)
+            with guarded(shown):
+                if self.offers.decides is not None:
+                    answers = self.offers.decides.decide(shown, questions)
                 else:
-                    answers = _read(self.scorer.write(shown, questions), questions)
+                    answers = parsed(writer.write(shown, questions), questions)
             self.forwards += len(canvas)
             return answers
         if self.differentiable:
-            return _likeliest(self.classify(questions)(canvas), questions)
+            return likeliest(self.classify(questions)(canvas), questions)
         votes = [int(self.vote(q)(row[None])) for row, q in zip(canvas, questions, strict=True)]
         counts = [len(q.options) for q in questions]
         return Answers(predictions=[v if v < k else None for v, k in zip(votes, counts, strict=True)])
 
     def denoised(self, canvas: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) float32 -> what the scorer is shown of it, the same shape and type.
+        """Apply the denoiser: (B, 3, H, W) float32 -> the same shape and type.
 
         Raises:
-            ModelOutputError: the denoiser raised, wrote into the canvas, or gave something else, NaN or infinity.
+            ModelOutputError: the denoiser raised, wrote into the canvas, or returned something else, NaN or infinity.
         """
         if self.denoiser is None:
             return canvas
-        with _asked(canvas, "denoiser"):
-            found = _tensor(self.denoiser(canvas), "pixels", "denoiser")
-        if (found.shape, found.dtype, found.device) != (canvas.shape, canvas.dtype, canvas.device):
-            raise ModelOutputError(f"the denoiser returned {_kind(found)}, expected {_kind(canvas)}")
-        _refuse(~found.isfinite().flatten(1).all(1), "the denoiser returned NaN or infinite pixels")
-        return found
+        with guarded(canvas, "denoiser"):
+            pixels = as_tensor(self.denoiser(canvas), "pixels", "denoiser")
+        refuse_other_kind(pixels, canvas, "denoiser")
+        refuse_rows(~pixels.isfinite().flatten(1).all(1), "the denoiser returned NaN or infinite pixels")
+        return pixels
 
     def refuse_scores(self, canvas: torch.Tensor, question: Question, broken: int, rows: int) -> NoReturn:
         """Raise ModelOutputError: scores are not finite. Names the image processor where that is at fault."""
-        if hasattr(self.scorer, "refuse_pixels"):
-            self.scorer.refuse_pixels(self.denoised(canvas), question)
-        raise ModelOutputError(f"{_NOT_FINITE} for {broken} of {rows} rows")
+        if self.offers.checkpoint is not None:
+            self.offers.checkpoint.refuse_pixels(self.denoised(canvas), question)
+        raise ModelOutputError(f"{NOT_FINITE} for {broken} of {rows} rows")
 
     @torch.no_grad()
     def official(self, image: Image.Image, question: Question) -> Answers:
-        """The answer through the checkpoint's untouched path: 8-bit image at its own size, model with its full head.
+        """Answer through the checkpoint's untouched path: 8-bit image at its own size, model with its full head.
 
-        No denoiser stands before it.
+        No denoiser is applied.
         """
         self.forwards += 1
         with faults_of_the_model():
-            if hasattr(self.scorer, "official_decide"):
-                decided: Answers = self.scorer.official_decide(image, question)
-                return decided
-            if self.writes:
-                return _read([self.scorer.official_write(image, question)], [question])
-            scores: torch.Tensor = self.scorer.official_scores(image, question)
-        _refuse(~scores.isfinite().all(keepdim=True), _NOT_FINITE)
-        return _likeliest(scores.log_softmax(0)[None], [question])
+            if self.offers.official_answer is not None:
+                return self.offers.official_answer.official_answer(image, question)
+            if self.offers.official_scores is None:
+                raise CheckpointError("the model has no official 8-bit path")
+            scores = self.offers.official_scores.official_scores(image, question)
+        refuse_rows(~scores.isfinite().all(keepdim=True), NOT_FINITE)
+        return likeliest(scores.log_softmax(0)[None], [question])
 
     def describe(self, question: Question) -> dict[str, Any]:
-        """What the model says of itself for `run.json`, with this question as an example of its prompt."""
-        found: dict[str, Any] = {"device": self.device_name}
-        if hasattr(self.scorer, "describe"):
-            try:
-                found |= json.loads(json.dumps(self.scorer.describe(question)))
-            except SafemedError:
-                raise
-            except Exception as error:
-                raise CheckpointError(
-                    f"the model's describe(question) gives no JSON object: {place_of(error)}"
-                ) from error
-        return found
+        """Describe the model for `run.json`, with this question as an example of its prompt."""
+        device = {"device": self.device_name}
+        if self.offers.describes is None:
+            return device
+        try:
+            about: dict[str, Any] = json.loads(json.dumps(self.offers.describes.describe(question)))
+            return device | about
+        except SafemedError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"the model's describe(question) gives no JSON object: {place_of(error)}") from error
 
 
 class _BoundClassify:
@@ -194,15 +180,24 @@ class _BoundClassify:
         return log_probs
 
     def unchecked(self, canvas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities, and (B,) which rows are not finite; not refused yet: nobody waits for a device."""
+        """Compute log-probabilities, and (B,) which rows are not finite.
+
+        Broken rows are not refused yet: that would wait for the device.
+        """
         if len(canvas) != len(self._questions):
             raise ValueError(f"{len(canvas)} canvases for {len(self._questions)} questions")
         shown = self._waist.denoised(canvas)
-        with _asked(shown):
-            scores = self._waist.scorer.scores(shown, self._questions)
-            scores = self._padded(scores) if isinstance(scores, (list, tuple)) else _tensor(scores, "scores")
+        with guarded(shown):
+            returned = self._scorer.scores(shown, self._questions)
+            scores = self._padded(returned) if isinstance(returned, (list, tuple)) else as_tensor(returned, "scores")
         self._waist.forwards += len(canvas)
         return self._log_probs(canvas, scores)
+
+    @property
+    def _scorer(self) -> Scores:
+        if self._waist.offers.scores is None:
+            raise CheckpointError("the model has no 'scores'")
+        return self._waist.offers.scores
 
     def _log_probs(self, canvas: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if scores.ndim != 2 or len(scores) != len(canvas) or scores.shape[1] < self._width:
@@ -212,19 +207,22 @@ class _BoundClassify:
         log_probs = scores[:, : self._width].float().masked_fill(self._padding, -torch.inf).log_softmax(1)
         return log_probs, ~(log_probs.isfinite() | self._padding).all(1)
 
-    def _padded(self, rows: Sequence[Any]) -> torch.Tensor:
-        """Rows of scores as one tensor, (B, K): a row may end at its own question's last option."""
+    def _padded(self, rows: Sequence[object]) -> torch.Tensor:
+        """Join rows of scores to one tensor, (B, K): a row may end at its own question's last option."""
         if len(rows) != len(self._questions):
             raise ModelOutputError(
                 f"the model returned {len(rows)} rows of scores for {len(self._questions)} questions"
             )
-        for number, (row, question) in enumerate(zip(rows, self._questions, strict=True)):
-            if _tensor(row, "a row of scores").ndim != 1 or len(row) < len(question.options):
+        tensors = []
+        for number, (returned, question) in enumerate(zip(rows, self._questions, strict=True)):
+            row = as_tensor(returned, "a row of scores")
+            if row.ndim != 1 or len(row) < len(question.options):
                 raise ModelOutputError(
                     f"the model returned a row {number} of scores of shape {tuple(row.shape)}, expected "
                     f"({len(question.options)},)"
                 )
-        return pad_sequence([row[: self._width].float() for row in rows], batch_first=True, padding_value=-torch.inf)
+            tensors.append(row[: self._width].float())
+        return pad_sequence(tensors, batch_first=True, padding_value=-torch.inf)
 
     def __len__(self) -> int:
         return len(self._questions)
@@ -240,7 +238,7 @@ class _BoundReasons(_BoundClassify):
         return texts
 
     def read(self, texts: Sequence[str]) -> list[int | None]:
-        read = getattr(self._waist.scorer, "read", parse)
+        read = parse if self._waist.offers.reads is None else self._waist.offers.reads.read
         return [read(text, question) for text, question in zip(texts, self._questions, strict=True)]
 
     def retell(self, texts: Sequence[str], options: Sequence[int]) -> list[str]:
@@ -252,32 +250,36 @@ class _BoundReasons(_BoundClassify):
         return [curtail(text, question, option) for text, question, option in rows]
 
     def after(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
-        scorer = self._waist.scorer
-        if hasattr(scorer, "scores_after"):
+        if (scorer := self._waist.offers.scores_after) is not None:
             shown = self._waist.denoised(canvas)
-            with _asked(shown):
-                scores = _tensor(scorer.scores_after(shown, self._questions, texts), "scores")
+            with guarded(shown):
+                scores = as_tensor(scorer.scores_after(shown, self._questions, texts), "scores")
             self._waist.forwards += len(canvas)
-        else:  # the text with each letter in turn: what they have in common cancels out
+        else:  # each text with each letter in turn: what the texts share cancels out in the softmax
             scores = torch.stack([self.likelihood(canvas, self._lettered(texts, i)) for i in range(self._width)], 1)
         log_probs, broken = self._log_probs(canvas, scores)
-        _refuse(broken, _NOT_FINITE)
+        refuse_rows(broken, NOT_FINITE)
         return log_probs
 
     def _lettered(self, texts: Sequence[str], option: int) -> list[str]:
-        """Each text with the letter of this option as its answer; of the row's last one where it has fewer."""
+        """Give each text the letter of this option as its answer, or of its last option where it has fewer."""
         rows = zip(texts, self._questions, strict=True)
         return [retell(text, q, min(option, len(q.options) - 1), bent=False) for text, q in rows]
 
     def likelihood(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         shown = self._waist.denoised(canvas)
-        with _asked(shown):
-            found = _tensor(self._waist.scorer.text_log_probs(shown, self._questions, texts), "log-probabilities")
+        with guarded(shown):
+            log_probs = as_tensor(self._forced.text_log_probs(shown, self._questions, texts), "log-probabilities")
         self._waist.forwards += len(canvas)
-        if found.shape != (len(canvas),):
-            raise ModelOutputError(f"the model returned log-probabilities of texts of shape {tuple(found.shape)}")
-        _refuse(~found.isfinite(), "the model returned NaN or infinite log-probabilities of texts")
-        return found.float()
+        if log_probs.shape != (len(canvas),):
+            raise ModelOutputError(f"the model returned log-probabilities of texts of shape {tuple(log_probs.shape)}")
+        refuse_rows(~log_probs.isfinite(), "the model returned NaN or infinite log-probabilities of texts")
+        return log_probs.float()
+
+    @property
+    def _forced(self) -> TextLogProbs:
+        assert self._waist.offers.text_log_probs is not None
+        return self._waist.offers.text_log_probs
 
 
 class _BoundVote:
@@ -289,27 +291,27 @@ class _BoundVote:
 
     @torch.no_grad()
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
-        return self._scored(canvas)(canvas).argmax(1) if self._scores else self._voted(canvas)
+        return self._scored(canvas)(canvas).argmax(1) if self._by_scores else self._voted(canvas)
 
     @torch.no_grad()
     def count(self, batches: Iterable[torch.Tensor]) -> tuple[int, ...]:
-        bad = self.classes  # one place more, for rows that are NaN: to refuse them at once is to wait for the device
+        bad = self.classes  # one further place for rows that are NaN: refusing them at once would wait for the device
         counts = torch.zeros(bad + 1, dtype=torch.int64, device=self._waist.device)
         for canvas in batches:
-            if self._scores:
+            if self._by_scores:
                 log_probs, broken = self._scored(canvas).unchecked(canvas)
                 votes = log_probs.argmax(1).masked_fill(broken, bad)
             else:
                 votes = self._voted(canvas)
             counts.index_add_(0, votes, torch.ones_like(votes))  # bincount would wait, too
-        *found, lost = counts.tolist()
+        *by_class, lost = counts.tolist()
         if lost:
-            self._waist.refuse_scores(canvas, self._question, lost, sum(found) + lost)
-        return tuple(found)
+            self._waist.refuse_scores(canvas, self._question, lost, sum(by_class) + lost)
+        return tuple(by_class)
 
     @property
-    def _scores(self) -> bool:
-        return not self._waist.writes and not hasattr(self._waist.scorer, "vote")
+    def _by_scores(self) -> bool:
+        return self._waist.offers.writes is None and self._waist.offers.votes is None
 
     def _scored(self, canvas: torch.Tensor) -> _BoundClassify:
         if self._bound is None or len(self._bound) != len(canvas):
@@ -317,53 +319,16 @@ class _BoundVote:
         return self._bound
 
     def _voted(self, canvas: torch.Tensor) -> torch.Tensor:
-        if self._waist.writes:
-            found = self._waist.answer(canvas, [self._question] * len(canvas)).predictions
+        voter = self._waist.offers.votes
+        if self._waist.writes or voter is None:
+            predictions = self._waist.answer(canvas, [self._question] * len(canvas)).predictions
             none = self.classes - 1
-            return torch.tensor([none if one is None else one for one in found], device=canvas.device)
+            return torch.tensor([none if option is None else option for option in predictions], device=canvas.device)
         shown = self._waist.denoised(canvas)
-        with _asked(shown):
-            votes = _tensor(self._waist.scorer.vote(shown, self._question), "votes")
+        with guarded(shown):
+            votes = as_tensor(voter.vote(shown, self._question), "votes")
         self._waist.forwards += len(canvas)
         if votes.shape != (len(canvas),) or votes.dtype not in _INTEGERS:
             raise ModelOutputError(f"the model returned votes of shape {tuple(votes.shape)} and type {votes.dtype}")
-        _refuse((votes < 0) | (votes >= self.classes), f"the model voted outside [0, {self.classes - 1}]")
+        refuse_rows((votes < 0) | (votes >= self.classes), f"the model voted outside [0, {self.classes - 1}]")
         return votes.long()
-
-
-@contextmanager
-def _asked(canvas: torch.Tensor, who: str = "model") -> Iterator[None]:
-    """What the model raises is its rows' fault, and so is writing into the canvas, which others still need."""
-    version = canvas._version
-    with faults_of_the_model(f"the {who}"):
-        yield
-    if canvas._version != version:
-        raise ModelOutputError(f"the {who} writes into its input; let it work on a copy")
-
-
-def _tensor(found: Any, what: str, who: str = "model") -> torch.Tensor:
-    if not isinstance(found, torch.Tensor) or found.is_complex() or found.layout != torch.strided or found.is_meta:
-        kind = f"{found.dtype} {found.layout}" if isinstance(found, torch.Tensor) else type(found).__name__
-        raise ModelOutputError(f"the {who} returned {what} of type {kind}, expected a dense real tensor")
-    return found
-
-
-def _kind(tensor: torch.Tensor) -> str:
-    return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
-
-
-def _read(texts: Sequence[str], questions: Sequence[Question]) -> Answers:
-    if len(texts) != len(questions) or not all(isinstance(text, str) for text in texts):
-        raise ModelOutputError(f"the model wrote {len(texts)} answers to {len(questions)} questions, or not texts")
-    found = [parse(text, question) for text, question in zip(texts, questions, strict=True)]
-    return Answers(predictions=found, texts=list(texts))
-
-
-def _likeliest(log_probs: torch.Tensor, questions: Sequence[Question]) -> Answers:
-    rows = [row[: len(q.options)] for row, q in zip(log_probs.cpu(), questions, strict=True)]
-    return Answers(predictions=[int(row.argmax()) for row in rows], log_probs=[row.tolist() for row in rows])
-
-
-def _refuse(broken: torch.Tensor, what: str) -> None:
-    if bool(broken.any()):
-        raise ModelOutputError(f"{what} for {int(broken.sum())} of {len(broken)} rows")

@@ -98,9 +98,9 @@ class RunFolder(Folder):
     def __len__(self) -> int:
         return len(self._done)
 
-    def contents(self) -> tuple[Json, list[Json]]:
-        """What run.json holds, and all records."""
-        return read_meta(self.out), read_lines(self.out)
+    def contents(self) -> tuple[Json, list[bytes]]:
+        """What run.json holds, and the lines of records.jsonl."""
+        return read_meta(self.out), list(_lines(self.out))
 
     def append(self, records: Iterable[Json]) -> None:
         """Write records and force them to the disk before going on."""
@@ -139,7 +139,6 @@ class Memory:
 
     def __init__(
         self,
-        out: None,
         spec: Mapping[str, Any],
         *,
         model: Mapping[str, Any],
@@ -164,8 +163,8 @@ class Memory:
     def append(self, records: Iterable[Json]) -> None:
         self._records.update({record_key(record): record for record in records})
 
-    def contents(self) -> tuple[Json, list[Json]]:
-        return self._meta, list(self._records.values())
+    def contents(self) -> tuple[Json, list[bytes]]:
+        return self._meta, [json.dumps(record, allow_nan=False).encode() for record in self._records.values()]
 
 
 def read_run(out: Path) -> tuple[RunMeta, list[Record]]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from safemed_eval.core import CLEAN, Item
 from safemed_eval.errors import RunError
-from safemed_eval.runs.record import EvaluateRecord
+from safemed_eval.runs.record import EvaluateRecord, Record
 
 Pixels = npt.NDArray[np.float32]
 
@@ -75,10 +75,10 @@ class Keeper:
             else:
                 np.save(f"{stem}.adv.npy", attacked.cpu().numpy())
 
-    def resume(self, records: Iterable[EvaluateRecord]) -> None:
+    def resume(self, records: Iterable[Record]) -> None:
         """Learn what an earlier start left, from the records of the run folder."""
         items = {name: item for item, name in self._names.items()}
-        known = [replace(record, item=items[record.item]) for record in records]
+        known = [replace(one, item=items[one.item]) for one in records if isinstance(one, EvaluateRecord)]
         for record in known:
             if Path(f"{_stem(self._folder, self._names[record.item], record.attack)}.{_ENDS[0]}").exists():
                 self._held[record.attack].add(record.item)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from annotated_types import Ge
 
 from safemed_eval.codec import Json, decode
+from safemed_eval.data import Data
+from safemed_eval.data.audit.training_overlap import Overlap
 from safemed_eval.errors import RunError
+from safemed_eval.models import Model
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec, spec_of
 
 SCHEMA = 1
@@ -71,20 +74,6 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlap:
-    """What is tested and was trained on; see `data.overlap`."""
-
-    images: Count
-    of: Count
-    items: Count
-    unknown: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.images > min(self.of, self.items):
-            raise ValueError(f"{self.images} images in {self.items} items on {self.of}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Beside:
     """What run.json holds beside the spec."""
 
@@ -132,3 +121,22 @@ def meta_of(value: Json, where: str) -> RunMeta:
     if beside.conditions != spec.conditions:
         raise RunError(f"{where}: run.json: its conditions are not the attacks of its spec")
     return RunMeta(spec=spec, **vars(beside))
+
+
+def about_of(model: Model, data: Data, conditions: Sequence[str] = ()) -> Json:
+    """What run.json keeps beside the spec."""
+    source = model.source
+    return {
+        "names": {
+            "model": source.name,
+            "denoiser": source.denoiser.name if source.denoiser else None,
+            "commits": source.commits,
+            "data": data.name,
+            "trained": source.trained,
+        },
+        "sampled": data.set.sampled,
+        "image_notes": dict(data.set.notes),
+        "items": len(data.items),
+        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in data.set.bad],
+        "conditions": list(conditions),
+    }

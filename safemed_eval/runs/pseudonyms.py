@@ -201,5 +201,5 @@ class Veiled:
     def append(self, records: Iterable[Json]) -> None:
         self._run.append([self._names.record(record) for record in records])
 
-    def contents(self) -> tuple[Json, list[Json]]:
+    def contents(self) -> tuple[Json, list[bytes]]:
         return self._run.contents()

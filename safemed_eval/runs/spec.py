@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Required
+from typing import Any, ClassVar, Required
 
 from typing_extensions import TypedDict
 
 from safemed_eval.codec import Json, decode, encode
-from safemed_eval.core import CIRCULAR, OFFICIAL
+from safemed_eval.core import CIRCULAR, OFFICIAL, BatchSize
+from safemed_eval.data import Selection
 from safemed_eval.errors import RunError
 from safemed_eval.smoothing import Budget, Falsification, Voting, budget_of
-
-BatchSize = int | Literal["auto"] | None
 
 LATER: Mapping[str, bool] = {"later": True}
 """Metadata of a field that the JSON leaves out at its default."""
@@ -55,16 +54,6 @@ class Described(TypedDict, total=False):
     eps: float | None
     norm: str
     needs_gradients: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which items were asked for."""
-
-    modality: tuple[str, ...] = ()
-    question_type: tuple[str, ...] = ()
-    per_group: int | None = None
-    limit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,3 +191,29 @@ def _unknown(value: object, known: object, place: str = "") -> Iterator[str]:
                 yield from _unknown(part, known[key], f"{place}{key}: ")
             elif part not in (None, False):
                 yield f"{place}{key}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """What a training was asked: the identity of its folder.
+
+    Args:
+        load: dtype and attn.
+        template: how the model is asked; None for a model that asks by itself.
+        recipe: the fields of a `train.Recipe` or `train.DenoiserRecipe`, without how often it is saved.
+        processes: of `accelerate launch`; they decide which rows share a batch.
+    """
+
+    model: Mapping[str, Any]
+    load: Mapping[str, str | None]
+    template: Mapping[str, str] | None
+    select: Selection
+    skipped: int
+    data: str
+    canvas: str
+    recipe: Mapping[str, Any]
+    processes: int
+
+    def to_json(self) -> Json:
+        """The spec as run.json holds it."""
+        return {"command": "train", **encode(self)}

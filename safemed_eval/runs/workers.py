@@ -13,7 +13,7 @@ from safemed_eval.errors import RunError
 
 if TYPE_CHECKING:
     from safemed_eval.core import Item
-    from safemed_eval.models.loading import Loading
+    from safemed_eval.models import Loading
     from safemed_eval.models.waist import Waist
 
 Store = Callable[..., None]

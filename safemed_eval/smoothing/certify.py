@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 
 from safemed_eval.core import Certificate, Vote
-from safemed_eval.smoothing._sequential import Hits, Ladder, SequentialCertificate
-from safemed_eval.smoothing._spec import Smoothing
-from safemed_eval.smoothing._votes import read_votes, read_wrong
-from safemed_eval.smoothing.noise import Streams, noisy_copies
+from safemed_eval.smoothing.noise import Noise, Streams, noisy_copies
+from safemed_eval.smoothing.options import Smoothing
+from safemed_eval.smoothing.sequential import Hits, Ladder, SequentialCertificate
+from safemed_eval.smoothing.votes import read_votes, read_wrong
 
 Rng = Callable[[str, int], torch.Generator]
 """From a purpose ("select", "estimate") and a chunk's index to a generator."""
@@ -39,10 +39,10 @@ def certify(
         Cohen et al. 2019 (arXiv:1902.02918), CERTIFY. Differs: abstains at p_lower == 1/2 too, and where class K is
         chosen; a class K exists at all; a tie of the selection goes to the first class.
     """
-    votes0 = count_votes(vote, canvas, smoothing.sigma, smoothing.n0, batch, lambda chunk: rng("select", chunk))
+    votes0 = count_votes(vote, canvas, smoothing.noise, smoothing.n0, batch, lambda chunk: rng("select", chunk))
     if gold is not None and (wrong := read_wrong(votes0, gold)):
         return wrong
-    votes = count_votes(vote, canvas, smoothing.sigma, smoothing.n, batch, lambda chunk: rng("estimate", chunk))
+    votes = count_votes(vote, canvas, smoothing.noise, smoothing.n, batch, lambda chunk: rng("estimate", chunk))
     return read_votes(votes0, votes, smoothing)
 
 
@@ -60,17 +60,17 @@ def certify_gold(
     Raises:
         ModelOutputError: the model returned NaN or infinite scores.
     """
-    sigma, n = ladder.spec.sigma, ladder.spec.n
+    noise, n = ladder.spec.noise, ladder.spec.n
 
     def hits() -> Iterator[Hits]:
-        for copies in noisy_copies(canvas, sigma, n, batch, lambda chunk: rng("estimate", chunk)):
+        for copies in noisy_copies(canvas, noise, n, batch, lambda chunk: rng("estimate", chunk)):
             yield (vote(copies) == gold).cpu().numpy()
 
     return ladder.follow(hits(), gold)
 
 
 def count_votes(
-    vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams, first: int = 0
+    vote: Vote, canvas: torch.Tensor, noise: Noise, n: int, batch: int, streams: Streams, first: int = 0
 ) -> tuple[int, ...]:
-    """How many of n noisy copies, from `first` on, vote for each class 0 .. K."""
-    return vote.count(noisy_copies(canvas, sigma, n, batch, streams, first))
+    """Count the votes of n noisy copies, from `first` on, for each class 0 .. K."""
+    return vote.count(noisy_copies(canvas, noise, n, batch, streams, first))

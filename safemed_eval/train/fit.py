@@ -19,7 +19,7 @@ from safemed_eval.data import Canvas, write_seen
 from safemed_eval.errors import DataError, SpecError
 from safemed_eval.files import write_whole
 from safemed_eval.models.checkpoints.prompts import stopped_clock
-from safemed_eval.models.files.source import ABOUT
+from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.train import _loop
 from safemed_eval.train._log import Log

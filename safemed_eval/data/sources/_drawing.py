@@ -24,7 +24,7 @@ Y: Field = X.T
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is in a picture: indices into the tables of `phantom`."""
+    """The contents of a picture: indices into the tables of `phantom`."""
 
     modality: str
     anatomy: int
@@ -38,7 +38,7 @@ class Case:
 
 
 def draw(case: Case, rng: Rng) -> npt.NDArray[np.uint8]:
-    """(SIDE, SIDE, 3) uint8. Position, size, brightness, background and noise vary with the generator."""
+    """Draw (SIDE, SIDE, 3) uint8. Position, size, brightness, background and noise vary with the generator."""
     ground, depth = _GROUNDS[case.modality](case.anatomy, rng)
     picture = ground * _between(rng, 0.93, 1.07)
     if case.finding:
@@ -318,7 +318,7 @@ _WEAVES = (np.sin(np.pi * SIDE * X / 2 * 0.5), np.sin(np.pi * SIDE * Y / 2 * 0.5
 
 
 def _lesions(case: Case, depth: Field | None, rng: Rng) -> Field:
-    """What the lesions add to the picture."""
+    """The contribution of the lesions to the picture."""
     places = np.array(_OTHER_PLACES.get(case.modality, _PLACES))
     chosen = np.argsort(rng.random(4))[: case.place + 1] if case.counted else [case.place]
     size = _SIZES[case.grade] * _between(rng, 0.96, 1.04) * (1 if depth is None else 0.62)

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from safemed_eval.core import Answers, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
-from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG
+from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG, parse
 from safemed_eval.models.checkpoints.processor import official_inputs
 from safemed_eval.models.checkpoints.prompts import Asking, opens_answer
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
@@ -42,7 +42,7 @@ class Writer(VLM):
         self._causal = False
         tokenizer = processor.tokenizer
         self._ends_turn = self.turn.ends(model.generation_config)
-        model.generation_config = GenerationConfig(
+        self._decoding = GenerationConfig(
             do_sample=False,
             max_new_tokens=asking.max_new_tokens,
             bos_token_id=model.generation_config.bos_token_id,
@@ -104,9 +104,10 @@ class Writer(VLM):
         return float((earlier[0] - earlier[1]).abs().max())
 
     @torch.no_grad()
-    def official_write(self, image: Image.Image, question: Question) -> str:
-        """The text by the untouched path: 8-bit image at its own size, whole processor."""
-        return self._officially_written(image, question)[0]
+    def official_answer(self, image: Image.Image, question: Question) -> Answers:
+        """Write and parse an answer by the untouched path: 8-bit image at its own size, whole processor."""
+        text, _ = self._officially_written(image, question)
+        return Answers(predictions=[parse(text, question)], texts=[text])
 
     def _officially_written(self, image: Image.Image, question: Question) -> tuple[str, bool]:
         inputs, _ = official_inputs(self.processor, image, self.prompt(question, ""))
@@ -130,11 +131,15 @@ class Writer(VLM):
 
     def _generate(self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]) -> list[tuple[str, bool]]:
         start = inputs["input_ids"].shape[1]
-        ids = self.model.generate(
-            **inputs,
-            logits_processor=[_Sampler(self.asking.temperature, generators)],
-            stopping_criteria=[_Stopped(self, start)],
-        )
+        own, self.model.generation_config = self.model.generation_config, self._decoding
+        try:  # as an argument, transformers would complete our settings with the checkpoint's own
+            ids = self.model.generate(
+                **inputs,
+                logits_processor=[_Sampler(self.asking.temperature, generators)],
+                stopping_criteria=[_Stopped(self, start)],
+            )
+        finally:
+            self.model.generation_config = own
         found = []
         for row in ids[:, start:].tolist():
             end = next((place for place, token in enumerate(row) if token in self._ends_turn), None)
@@ -177,7 +182,7 @@ class Thinker(Writer):
         return Answers(predictions=list(predictions), log_probs=list(log_probs), texts=list(texts))
 
     @torch.no_grad()
-    def official_decide(self, image: Image.Image, question: Question) -> Answers:
+    def official_answer(self, image: Image.Image, question: Question) -> Answers:
         """The same by the untouched path: 8-bit image at its own size, whole processor, model with its full head."""
         written = self._officially_written(image, question)
         behind = self.turn.own(self.turn.before_letter(written[0], question))

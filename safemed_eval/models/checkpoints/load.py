@@ -14,19 +14,27 @@ from packaging.specifiers import SpecifierSet
 
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models.checkpoints.generate import Thinker, Writer
-from safemed_eval.models.checkpoints.prompts import Asking
+from safemed_eval.models.checkpoints.prompts import Asking, Readout
 from safemed_eval.models.checkpoints.vlm import VLM
+from safemed_eval.models.files.checkpoint import CheckpointFiles
 from safemed_eval.models.files.contents import one_line
-from safemed_eval.models.files.source import Source
 from safemed_eval.models.files.strays import refuse_adapter_strays, refuse_strays
 from safemed_eval.models.finite import refuse_not_finite
 
+READOUTS: dict[Readout, type[VLM]] = {"choice": VLM, "generate": Writer, "think-choice": Thinker}
+"""The class that reads answers, by readout."""
 BROKEN = {"llama4": (SpecifierSet("==5.24.0"), "its forward asks for outputs that are not there (image_outputs)")}
 """Families that some versions of transformers broke, by model type: those versions, and the fault."""
 
 
 def load_checkpoint(
-    source: Source, device: torch.device, *, dtype: str, attn: str | None, device_map: str | None, asking: Asking
+    files: CheckpointFiles,
+    device: torch.device,
+    *,
+    dtype: str,
+    attn: str | None,
+    device_map: str | None,
+    asking: Asking,
 ) -> VLM:
     """Load model and processor; an adapter is laid over its base, unmerged.
 
@@ -34,16 +42,15 @@ def load_checkpoint(
         CheckpointError: transformers or peft cannot load it, weights are missing, left over or not finite, or it
             cannot be asked.
     """
-    model = _model(source.base or source, device, dtype, attn, device_map)
-    if source.base:
-        model = _with_adapter(model, source).get_base_model()
-    refuse_not_finite(model, f"--model {source.name}")
-    kinds = {"choice": VLM, "generate": Writer, "think-choice": Thinker}
-    return kinds[asking.readout](model.eval().requires_grad_(False), _processor(source), asking)
+    model = _model(files.base or files, device, dtype, attn, device_map)
+    if files.base:
+        model = _with_adapter(model, files).get_base_model()
+    refuse_not_finite(model, f"--model {files.name}")
+    return READOUTS[asking.readout](model.eval().requires_grad_(False), _processor(files), asking)
 
 
 def load_trainable(
-    source: Source, device: torch.device, *, dtype: str, attn: str | None, asking: Asking
+    files: CheckpointFiles, device: torch.device, *, dtype: str, attn: str | None, asking: Asking
 ) -> tuple[Any, VLM]:
     """Load a checkpoint to go on with its training: all of its weights, or those of the adapter that `source` names.
 
@@ -52,22 +59,22 @@ def load_trainable(
     Raises:
         CheckpointError: as `load_checkpoint`.
     """
-    model = _model(source.base or source, device, dtype, attn, device_map=None)
-    policy = _with_adapter(model, source, trainable=True) if source.base else model
-    refuse_not_finite(policy, f"--model {source.name}")
-    return policy, VLM(model.eval(), _processor(source), asking)
+    model = _model(files.base or files, device, dtype, attn, device_map=None)
+    policy = _with_adapter(model, files, trainable=True) if files.base else model
+    refuse_not_finite(policy, f"--model {files.name}")
+    return policy, VLM(model.eval(), _processor(files), asking)
 
 
-def _model(source: Source, device: torch.device, dtype: str, attn: str | None, device_map: str | None) -> Any:
+def _model(files: CheckpointFiles, device: torch.device, dtype: str, attn: str | None, device_map: str | None) -> Any:
     from transformers import AutoModelForImageTextToText
 
-    if fault := upstream_fault(_config(source).get("model_type")):
-        raise CheckpointError(f"--model {source.name}: {fault}")
-    quantized = "quantization_config" in _config(source)
+    if fault := upstream_fault(_config(files).get("model_type")):
+        raise CheckpointError(f"--model {files.name}: {fault}")
+    quantized = "quantization_config" in _config(files)
     settings: dict[str, Any] = {
         "dtype": _dtype(dtype, device, quantized),
-        "trust_remote_code": source.trust_remote_code,
-        "use_safetensors": not source.allow_pickle or _safetensors(source),
+        "trust_remote_code": files.trust_remote_code,
+        "use_safetensors": not files.allow_pickle or _safetensors(files),
         "output_loading_info": True,
         "local_files_only": True,
     }
@@ -76,16 +83,16 @@ def _model(source: Source, device: torch.device, dtype: str, attn: str | None, d
     if device_map or quantized:
         settings["device_map"] = device_map or {"": str(device)}
     try:
-        model, info = AutoModelForImageTextToText.from_pretrained(str(source.folder), **settings)
+        model, info = AutoModelForImageTextToText.from_pretrained(str(files.folder), **settings)
     except Exception as error:  # transformers raises every kind for a file that does not fit
-        raise CheckpointError(f"--model {source.name}: transformers cannot load it: {one_line(error)}") from error
+        raise CheckpointError(f"--model {files.name}: transformers cannot load it: {one_line(error)}") from error
     absent = sorted({*info.get("missing_keys", ()), *map(str, info.get("mismatched_keys", ()))})
     if absent:
         raise CheckpointError(
-            f"--model {source.name}: {len(absent)} weights are missing or misshapen in its files, such as {absent[0]}; "
+            f"--model {files.name}: {len(absent)} weights are missing or misshapen in its files, such as {absent[0]}; "
             "they would be random"
         )
-    refuse_strays(source, model, info.get("unexpected_keys", ()))
+    refuse_strays(files, model, info.get("unexpected_keys", ()))
     patches_as_products(model)
     return model if "device_map" in settings else model.to(device)
 
@@ -110,55 +117,60 @@ def _product(
     return torch.nn.functional.linear(patches.flatten(1), module.weight.flatten(1), module.bias)[..., None, None, None]
 
 
-def _with_adapter(model: Any, source: Source, *, trainable: bool = False) -> Any:
+def _with_adapter(model: Any, files: CheckpointFiles, *, trainable: bool = False) -> Any:
     try:
         from peft import PeftModel
     except ImportError:
         raise CheckpointError(
-            f"--model {source.name}: a PEFT adapter needs peft; pip install 'safemed-eval[train]'"
+            f"--model {files.name}: a PEFT adapter needs peft; pip install 'safemed-eval[train]'"
         ) from None
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            wrapped = PeftModel.from_pretrained(model, str(source.folder), is_trainable=trainable)
+            wrapped = PeftModel.from_pretrained(model, str(files.folder), is_trainable=trainable)
     except Exception as error:
-        raise CheckpointError(f"--model {source.name}: peft cannot load the adapter: {one_line(error)}") from error
+        raise CheckpointError(f"--model {files.name}: peft cannot load the adapter: {one_line(error)}") from error
     missing = [str(one.message) for one in said if "missing adapter keys" in str(one.message)]
     if missing:
-        raise CheckpointError(f"--model {source.name}: weights are missing in the adapter: {missing[0][:200]}")
+        raise CheckpointError(f"--model {files.name}: weights are missing in the adapter: {missing[0][:200]}")
     if wrapped.active_peft_config.is_prompt_learning:
         raise CheckpointError(
-            f"--model {source.name}: a {wrapped.active_peft_config.peft_type.value} adapter changes the prompt; only "
+            f"--model {files.name}: a {wrapped.active_peft_config.peft_type.value} adapter changes the prompt; only "
             "adapters of weights, such as LoRA, can be evaluated"
         )
-    refuse_adapter_strays(source, wrapped)
+    refuse_adapter_strays(files, wrapped)
     return wrapped
 
 
-def _processor(source: Source) -> Any:
+def _processor(files: CheckpointFiles) -> Any:
     from transformers import AutoProcessor
 
-    place = source if source.has_processor or source.base is None else source.base
+    place = files if files.has_processor or files.base is None else files.base
     try:
         processor = AutoProcessor.from_pretrained(
-            str(place.folder), trust_remote_code=source.trust_remote_code, local_files_only=True
+            str(place.folder), trust_remote_code=files.trust_remote_code, local_files_only=True
         )
     except Exception as error:
-        raise CheckpointError(f"--model {source.name}: its processor cannot be loaded: {one_line(error)}") from error
-    for part in ("image_processor", "tokenizer"):
-        if getattr(processor, part, None) is None:
-            raise CheckpointError(f"--model {source.name}: its processor has no {part}; is it an image-text model?")
-    if getattr(processor.image_processor, "backend", None) == "pil":
-        raise CheckpointError(
-            f"--model {source.name}: {type(processor.image_processor).__name__} works on 8-bit images only: neither "
-            "noise nor gradients pass; for processors that resize with Lanczos, torchvision 0.27 brings another"
-        )
+        raise CheckpointError(f"--model {files.name}: its processor cannot be loaded: {one_line(error)}") from error
+    refuse_unusable_processor(processor, files.name)
     processor.tokenizer.init_kwargs.pop("local_files_only", None)  # ours, of this call: not to be saved with it
     if processor.tokenizer.pad_token_id is None:
         if processor.tokenizer.eos_token_id is None:
-            raise CheckpointError(f"--model {source.name}: its tokenizer has neither a padding nor an end token")
+            raise CheckpointError(f"--model {files.name}: its tokenizer has neither a padding nor an end token")
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return processor
+
+
+def refuse_unusable_processor(processor: Any, name: str) -> None:
+    """Raise CheckpointError if a processor lacks a part, or works on 8-bit images only; `name` is the model's."""
+    for part in ("image_processor", "tokenizer"):
+        if getattr(processor, part, None) is None:
+            raise CheckpointError(f"--model {name}: its processor has no {part}; is it an image-text model?")
+    if getattr(processor.image_processor, "backend", None) == "pil":
+        raise CheckpointError(
+            f"--model {name}: {type(processor.image_processor).__name__} works on 8-bit images only: neither "
+            "noise nor gradients pass; for processors that resize with Lanczos, torchvision 0.27 brings another"
+        )
 
 
 def _dtype(name: str, device: torch.device, quantized: bool) -> Any:
@@ -167,9 +179,8 @@ def _dtype(name: str, device: torch.device, quantized: bool) -> Any:
     return torch.float32 if device.type == "cpu" and not quantized else "auto"
 
 
-def _config(source: Source) -> dict[str, Any]:
-    assert source.folder is not None
-    config: dict[str, Any] = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+def _config(files: CheckpointFiles) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((files.folder / "config.json").read_text(encoding="utf-8"))
     return config
 
 
@@ -181,6 +192,5 @@ def upstream_fault(model_type: str | None) -> str | None:
     return f"transformers {transformers.__version__} breaks {model_type}: {fault}; install another version"
 
 
-def _safetensors(source: Source) -> bool:
-    assert source.folder is not None
-    return any(source.folder.glob("*.safetensors"))
+def _safetensors(files: CheckpointFiles) -> bool:
+    return any(files.folder.glob("*.safetensors"))

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from safemed_eval.core import Question
-from safemed_eval.errors import CheckpointError, DataError
-from safemed_eval.faults import place_of
+from safemed_eval.errors import CheckpointError, DataError, ModelOutputError
+from safemed_eval.faults import faults_of_the_model, place_of
 from safemed_eval.models.checkpoints.letters import find_head, letter_tokens, letters_only
-from safemed_eval.models.checkpoints.processor import ImageCall, official_inputs, pixel_inputs
+from safemed_eval.models.checkpoints.processor import ImageCall, official_inputs, picture, pixel_inputs
 from safemed_eval.models.checkpoints.prompts import Asking, default_template, render, template_sha256
 from safemed_eval.models.checkpoints.proof import Plain, refuted
 from safemed_eval.models.checkpoints.shortcuts import (
@@ -231,6 +231,41 @@ class VLM:
             twin = type(self)(self.model, self.processor, self.asking)
             twin.shortcuts, twin._proved = self.shortcuts, _ANY_LENGTH
             yield twin
+
+    @property
+    def is_half(self) -> bool:
+        """True if any weight is a 16-bit float."""
+        return is_half(self.model)
+
+    @property
+    def unthinking(self) -> VLM:
+        """This very checkpoint: it writes no thought."""
+        return self
+
+    def letter_names(self, count: int) -> list[str]:
+        """The tokens of the first option letters as the tokenizer writes them."""
+        names: list[str] = self.processor.tokenizer.convert_ids_to_tokens(self.letters(count).tolist())
+        return names
+
+    def refuse_8_bit_only(self, clean: torch.Tensor, noisy: torch.Tensor, question: Question) -> None:
+        """Raise CheckpointError if an image (3, H, W) passes the processor as 8 bits, but noise (1, 3, H, W) fails."""
+        with faults_of_the_model():
+            _, call = official_inputs(self.processor, picture(clean), self.prompt(question, self.template.cue))
+        try:
+            with faults_of_the_model():
+                pixel_inputs(self.processor, noisy, call)
+        except ModelOutputError as error:
+            name = type(self.processor.image_processor).__name__
+            raise CheckpointError(
+                f"{name} takes 8-bit images only: neither noise nor gradients pass; {error}"
+            ) from error
+
+    def image_inputs(self, canvas: torch.Tensor, question: Question) -> tuple[str, torch.Tensor, torch.Tensor]:
+        """The name of the image input, and its values for a (3, H, W) canvas by the 8-bit and by the float path."""
+        official, call = official_inputs(self.processor, picture(canvas), self.prompt(question, self.template.cue))
+        ours = pixel_inputs(self.processor, canvas[None], call)
+        name = next(key for key in call.outputs if official[key].is_floating_point())
+        return name, official[name], ours[name]
 
     def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""

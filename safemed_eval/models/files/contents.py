@@ -6,11 +6,28 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from safemed_eval.errors import CheckpointError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """What the user allows when files are looked for and read.
+
+    Args:
+        trust_remote_code: run Python code that comes with a checkpoint.
+        allow_pickle: read pickled files, which can run code.
+        offline: download nothing.
+    """
+
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    offline: bool = False
+
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 """Of a checkpoint: all weights in one file, or which file holds which. Of both transformers reads the first."""

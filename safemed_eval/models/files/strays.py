@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from safemed_eval.errors import CheckpointError
+from safemed_eval.models.files.checkpoint import CheckpointFiles
 from safemed_eval.models.files.contents import WEIGHTS, shards, tensor_names
-from safemed_eval.models.files.source import Source
 
 _ADAPTER = "default"
 """What PEFT calls an adapter that has no name of its own."""
 
 
-def refuse_strays(source: Source, model: Any, unexpected: Collection[str]) -> None:
+def refuse_strays(files: CheckpointFiles, model: Any, unexpected: Collection[str]) -> None:
     """Raise CheckpointError where a tensor of the checkpoint fits nowhere, or two of them are the same weight.
 
     Args:
@@ -27,17 +27,16 @@ def refuse_strays(source: Source, model: Any, unexpected: Collection[str]) -> No
     """
     if unexpected:
         raise CheckpointError(
-            f"--model {source.name}: {len(unexpected)} tensors in its files fit nowhere in {type(model).__name__}, "
+            f"--model {files.name}: {len(unexpected)} tensors in its files fit nowhere in {type(model).__name__}, "
             f"such as {min(unexpected)}; they would be left out. Is config.json of another model? Else save it anew "
             "without them"
         )
-    assert source.folder is not None
-    one = source.folder / WEIGHTS
-    files = [one] if one.is_file() else shards(source.folder)
-    for weight, names in _places(model, (name for file in files for name in tensor_names(file))).items():
+    single = files.folder / WEIGHTS
+    parts = [single] if single.is_file() else shards(files.folder)
+    for weight, names in _places(model, (name for file in parts for name in tensor_names(file))).items():
         if len(names) > 1:
             raise CheckpointError(
-                f"--model {source.name}: its files hold {weight} under two names, {names[0]} and {names[1]}, of which "
+                f"--model {files.name}: its files hold {weight} under two names, {names[0]} and {names[1]}, of which "
                 "one would be left out; save the checkpoint with the one that is meant"
             )
 
@@ -64,7 +63,7 @@ def _places(model: Any, names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def refuse_adapter_strays(source: Source, wrapped: Any) -> None:
+def refuse_adapter_strays(files: CheckpointFiles, wrapped: Any) -> None:
     """Raise CheckpointError where a tensor of the adapter fits nowhere. PEFT leaves it out without a word.
 
     Args:
@@ -72,10 +71,10 @@ def refuse_adapter_strays(source: Source, wrapped: Any) -> None:
     """
     from peft import load_peft_weights, set_peft_model_state_dict
 
-    tensors = load_peft_weights(str(source.folder), device="cpu")
+    tensors = load_peft_weights(str(files.folder), device="cpu")
     left = [name.replace(f".{_ADAPTER}", "") for name in set_peft_model_state_dict(wrapped, tensors).unexpected_keys]
     if left:
         raise CheckpointError(
-            f"--model {source.name}: {len(left)} tensors of the adapter fit nowhere in its base, such as {min(left)}; "
+            f"--model {files.name}: {len(left)} tensors of the adapter fit nowhere in its base, such as {min(left)}; "
             "they would be left out. Is the base that adapter_config.json names, or its target_modules, another one?"
         )

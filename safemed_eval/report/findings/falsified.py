@@ -106,13 +106,12 @@ def _remark(highest: int, attacked: int) -> str | None:
 
 
 def _refuted(run: LoadedRun, asked: Falsification) -> Iterator[Refuted]:
-    sigma = run.budget.sigma
     for record in run.certificates:
         prediction, p_lower, radius = record.prediction, record.p_lower, record.radius
         if prediction is None or p_lower is None or radius is None:
             continue  # read at a smaller alpha there is no certificate left to refute
         for shot in record.falsified or ():
-            claimed = stats.certified_lower(p_lower, radius, sigma, shot.length)
+            claimed = run.budget.noise.probability_left(p_lower, radius, shot.length)
             upper = stats.clopper_pearson_upper(shot.votes, asked.n, asked.alpha)
             if upper < claimed:
                 yield Refuted(

@@ -343,8 +343,8 @@ _DIED = f"the worker died {TRIES} times on this item"
 
 def _on(setup: Setup, device: str, threads: int | None) -> Setup:
     """The setup for workers that see one GPU, or none."""
-    surrogates = {name: replace(loading, device=device) for name, loading in setup.surrogates.items()}
-    return replace(setup, model=replace(setup.model, device=device, threads=threads), surrogates=surrogates)
+    surrogates = {name: loading.on(device, None) for name, loading in setup.surrogates.items()}
+    return replace(setup, model=setup.model.on(device, threads), surrogates=surrogates)
 
 
 def _cause(error: Exception) -> str:

@@ -82,8 +82,8 @@ class Certification:
 
         def work(canvas: torch.Tensor, vote: Vote) -> tuple[int, ...]:
             streams = partial(_rng, canvas.device, self.seed, item.id, purpose)
-            sigma = self.smoothing.sigma
-            return self._memory.run(lambda size: count_votes(vote, canvas, sigma, n, size, streams, first=first))
+            noise = self.smoothing.noise
+            return self._memory.run(lambda size: count_votes(vote, canvas, noise, n, size, streams, first=first))
 
         votes, error = self._safely(item, work)
         return Counted(votes=votes, error=error, batch=self._memory.size, seconds=time.perf_counter() - started)

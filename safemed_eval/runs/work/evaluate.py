@@ -184,7 +184,7 @@ class Evaluation:
             attack = attack.on_smoothed
             if "gradients" in attack.needs and searched is self.model:
                 classify = SmoothedClassify(
-                    classify, sigma=self.voting.sigma, m=self.voting.m, generators=streams["eot"]
+                    classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
                 )
         return attack(classify, clean, labels, streams["attack"], quantize=self.quantize)
 
@@ -202,7 +202,7 @@ class Evaluation:
         for row, item in zip(canvas, items, strict=True):
             streams = partial(generator, self.model.device, self.seed, "predict", condition, item.id)
             votes = count_votes(
-                self.model.vote(item.question), row, self.voting.sigma, self.voting.n, self._memory.size, streams
+                self.model.vote(item.question), row, self.voting.noise, self.voting.n, self._memory.size, streams
             )
             found.append({**asdict(read_prediction(votes, self.voting.alpha)), "votes": list(votes)})
         return found
