@@ -91,7 +91,7 @@ def _evaluate_findings(summary: EvaluateSummary) -> Iterator[Finding]:
     for check in checks:
         if check.status in ("warn", "fail"):
             make = failure if check.status == "fail" else warning
-            yield make("check", f"{check.name}: {check.detail}")
+            yield make("check", f"attack check: {check.status} {check.name}: {check.detail}")
     if checks:
         yield note("checks", f"can these attacks be believed? {count_words(checks)}; `safemed-eval report` lists them.")
 
