@@ -280,7 +280,7 @@ def test_a_curve_of_many_radii_is_thinned_out_from_below(tmp_path: Path) -> None
     assert curve is not None and len(np.unique(radius)) == 150
     assert curve.share == pytest.approx([(radius >= at).mean() for at in curve.radii])
     assert len(curve.radii) <= MOST_POINTS + 2 and {0.0, radius.min(), radius.max()} < set(curve.radii)
-    assert set(curve.radii) - {0.0, run.smoothing.ceiling} < set(radius)
+    assert set(curve.radii) - {0.0, run.budget.ceiling} < set(radius)
 
 
 # ------------------------------------------------ what a referee's mutants asked for
