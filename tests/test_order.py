@@ -15,7 +15,7 @@ import torch
 from conftest import draw_table
 from hypothesis import given
 from hypothesis import strategies as st
-from running import answers
+from running import answers, summarize
 from scipy.stats import chisquare
 from synthetic import ATTACKS, evaluated, write_run
 from test_cli import TOY, call, seconds_aside, summary_of
@@ -24,10 +24,9 @@ from test_pipeline import Colors, evaluation, items, without_seconds
 from safemed_eval import attacks, data
 from safemed_eval.core import Item, Question
 from safemed_eval.errors import RunError
-from safemed_eval.report import summarize
 from safemed_eval.report.figures._attacks import chosen
 from safemed_eval.report.findings.order import letters
-from safemed_eval.report.load import load
+from safemed_eval.report.run import Run
 from safemed_eval.runs import read_lines, read_meta
 from safemed_eval.seeds import seed_of
 
@@ -256,16 +255,16 @@ def test_a_preferred_letter_is_told(tmp_path: Path) -> None:
 def test_rotations_that_contradict_the_record_are_refused(tmp_path: Path, changes: Json, message: str) -> None:
     fine = evaluated(0, "circular", True, rotations=[1, 1, 1])
     conditions = ("clean", "circular")
-    assert len(load(write_run(tmp_path / "a", [fine], "evaluate", conditions=conditions)).frame) == 1
+    assert len(Run.read(write_run(tmp_path / "a", [fine], "evaluate", conditions=conditions)).frame()) == 1
     forged = write_run(tmp_path / "b", [fine | changes], "evaluate", conditions=conditions)
     with pytest.raises(RunError, match=message):
-        load(forged)
+        Run.read(forged)
 
 
 def test_circular_is_no_attack(tmp_path: Path) -> None:
     conditions = (*ATTACKS[:2], "circular")
     records = [evaluated(i, name, True, rotations=[1, 1, 1]) for i in range(3) for name in conditions]
-    run = load(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
+    run = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
     assert chosen(run) == (list(ATTACKS[:2]), [])
 
 

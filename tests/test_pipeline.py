@@ -12,16 +12,15 @@ import pandas as pd
 import pytest
 import torch
 from conftest import draw_table
-from running import answers, certificates
+from running import answers, certificates, summarize
 from synthetic import certified, evaluated, failed, write_run
 
 from safemed_eval import attacks, data, faults
 from safemed_eval.core import Item, Question
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
-from safemed_eval.report import summarize
 from safemed_eval.report.curves import MOST_POINTS, curve_of
-from safemed_eval.report.load import load
+from safemed_eval.report.run import Run
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.runs.work.evaluate import Evaluation
 from safemed_eval.smoothing import Smoothing
@@ -276,8 +275,8 @@ def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
 def test_a_curve_of_many_radii_is_thinned_out_from_below(tmp_path: Path) -> None:
     """Of 150 radii at most 120 are drawn, the smallest and the largest too; each with its own share."""
     votes = range(700, 1000, 2)
-    run = load(write_run(tmp_path / "run", [certified(i, k) for i, k in enumerate(votes)], "certify"))
-    curve, radius = curve_of(run), run.frame["radius"].to_numpy()
+    run = Run.read(write_run(tmp_path / "run", [certified(i, k) for i, k in enumerate(votes)], "certify"))
+    curve, radius = curve_of(run), run.frame()["radius"].to_numpy()
     assert curve is not None and len(np.unique(radius)) == 150
     assert curve.share == pytest.approx([(radius >= at).mean() for at in curve.radii])
     assert len(curve.radii) <= MOST_POINTS + 2 and {0.0, radius.min(), radius.max()} < set(curve.radii)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import answers
+from running import answers, summarize
 from scipy import stats as sps
 from synthetic import evaluated, write_run
 from test_cli import call
@@ -22,8 +22,7 @@ from safemed_eval.data import canvas_of
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
-from safemed_eval.report import summarize
-from safemed_eval.report.load import load
+from safemed_eval.report.run import Run
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.noise import Gaussian, noisy_copies
@@ -241,8 +240,8 @@ def test_an_answer_that_its_votes_do_not_give_is_refused(change: dict[str, objec
     spec = {"smooth": vars(Voting(sigma=0.25))}
     voted = {"votes": [0, 100, 0, 0], "p_value": 0.0, "abstained": None}
     record = evaluated(0, "clean", True, **voted)
-    whole = load(write_run(tmp_path / "whole", [record], "evaluate", conditions=["clean"], spec=spec))
+    whole = Run.read(write_run(tmp_path / "whole", [record], "evaluate", conditions=["clean"], spec=spec))
     assert whole.name == "toy, smoothed at sigma 0.25"
     out = write_run(tmp_path / "edited", [record | change], "evaluate", conditions=["clean"], spec=spec)
     with pytest.raises(RunError, match="was it edited"):
-        load(out)
+        Run.read(out)
