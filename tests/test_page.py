@@ -19,7 +19,7 @@ from test_reasoning import run_of as written_run
 from safemed_eval import attacks
 from safemed_eval.core import Item, Question
 from safemed_eval.report import page
-from safemed_eval.report._text import visible
+from safemed_eval.text import visible
 from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.load import LoadedRun, load, load_all

@@ -16,7 +16,7 @@ from safemed_eval.errors import SpecError
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.collect import findings_of
 from safemed_eval.report.findings.finding import Finding
-from safemed_eval.report.load import SLICES, LoadedRun, in_order
+from safemed_eval.report.load import SLICES, LoadedRun, in_order, radii_of
 from safemed_eval.report.rows import Certificates, Slicing
 from safemed_eval.report.summary import AnsweredBy, AnySummary, Certified, CertifySummary, summarize
 from safemed_eval.report.text_cells import text_cells
@@ -200,6 +200,16 @@ def read_all(runs: Sequence[str | Path | Run], *, alpha: float | None = None, im
             for run in loaded
         ]
     return loaded
+
+
+def at_common_radii(runs: Sequence[Run], radii: str | None) -> list[Run]:
+    """Show the certified accuracy of these runs at the same radii; see `radii_of`.
+
+    Raises:
+        SpecError: `radii` cannot be read.
+    """
+    common = radii_of(runs, radii)
+    return [run if run.kind == "evaluate" or run.radii == common else run.at(common) for run in runs]
 
 
 _TELLING: tuple[Callable[[Run], str], ...] = (

@@ -54,8 +54,25 @@ def _of_any_run(run: LoadedRun, summary: AnySummary) -> Iterator[Finding]:
         yield failure("first-error", f"{condition}: failed, nothing was measured; the first error: {error}")
     if summary.skipped:
         yield note("skipped", f"without {counted(summary.skipped, 'item')} that could not be used.")
-    if summary.sampled:
-        yield note("sample", f"not all items, but a sample: {summary.sampled}.")
+    yield from sampled(run)
+
+
+def sampled(run: LoadedRun) -> Iterator[Finding]:
+    """Say how the items were drawn, where not all are taken."""
+    if run.meta.sampled:
+        yield note("sample", f"a sample of the items: {run.meta.sampled}.")
+
+
+def sequential_bounds(run: LoadedRun) -> Iterator[Finding]:
+    """Say what sequential certificates do not know."""
+    if run.sequential:
+        budget = run.budget
+        assert isinstance(budget, Sequential)
+        yield note(
+            "sequential",
+            f"sequential certificates, of the gold answer and at the radii {', '.join(budget.radii)} only: in "
+            "between, and for the average and median radius, lower bounds (>=) are shown.",
+        )
 
 
 def _evaluate_findings(summary: EvaluateSummary) -> Iterator[Finding]:
@@ -74,13 +91,13 @@ def _evaluate_findings(summary: EvaluateSummary) -> Iterator[Finding]:
     for check in checks:
         if check.status in ("warn", "fail"):
             make = failure if check.status == "fail" else warning
-            yield make("check", f"{check.status} {check.name}: {check.detail}")
+            yield make("check", f"{check.name}: {check.detail}")
     if checks:
         yield note("checks", f"can these attacks be believed? {count_words(checks)}; `safemed-eval report` lists them.")
 
 
 def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Finding]:
-    notes, budget, own = summary.notes, run.budget, run.own_budget.alpha
+    notes, own = summary.notes, run.own_budget.alpha
     attacked = notes.falsified
     if run.alpha is not None and run.alpha != own:
         yield warning(
@@ -98,12 +115,7 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
         yield note(
             "no-answer", f"'No answer' won the vote for {summary.overall.no_answer} items; they are abstentions."
         )
-    if isinstance(budget, Sequential):
-        yield note(
-            "sequential",
-            f"sequential certificates, of the gold answer and at the radii {', '.join(budget.radii)} only: in "
-            "between, and for the average and median radius, lower bounds (>=) are shown.",
-        )
+    yield from sequential_bounds(run)
     if notes.draws:
         yield note("draws", str(notes.draws))
     if notes.ended_wrong:
@@ -137,3 +149,6 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
             yield note("at-ceiling", attacked.remark)
         for refuted in attacked.refuted:
             yield warning("refuted", str(refuted))
+        if attacked.refuted and run.out:
+            folder = f"{run.out}/falsified"
+            yield note("refuted", f"the canvases where these votes were counted: {folder}, (3, H, W) float32.")

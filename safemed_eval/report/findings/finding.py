@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 Severity = Literal["note", "warn", "fail"]
 Key = Literal[
@@ -49,6 +49,8 @@ Key = Literal[
     "different-canvas",
 ]
 
+Run = TypeVar("Run")
+
 ABOVE: frozenset[Key] = frozenset(
     {
         "made-images",
@@ -86,7 +88,7 @@ BELOW: frozenset[Key] = frozenset(
     }
 )
 """Findings that belong below a table of the run's numbers."""
-BESIDE: frozenset[Key] = frozenset({"failed", "unfinished", "sample", "sequential"})
+BESIDE: frozenset[Key] = frozenset({"failed", "unfinished", "sample", "alpha", "sequential"})
 """Findings without which a table or figure must not be pasted elsewhere."""
 
 
@@ -127,6 +129,14 @@ def failure(key: Key, sentence: str) -> Finding:
 def of_keys(findings: Iterable[Finding], keys: Collection[Key]) -> list[Finding]:
     """The findings with one of these keys, in their order."""
     return [finding for finding in findings if finding.key in keys]
+
+
+def shared(findings: Iterable[tuple[Run, Finding]]) -> dict[Finding, list[Run]]:
+    """The runs of which each finding holds: reports name these together, and say it once."""
+    runs: dict[Finding, list[Run]] = {}
+    for run, finding in findings:
+        runs.setdefault(finding, []).append(run)
+    return runs
 
 
 def counted(count: int, noun: str) -> str:
