@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safemed_eval.report.breakdown import measure_of
 from synthetic import certified, evaluated, failed, write_run
 from test_reasoning import run_of as written_run
 
 from safemed_eval import attacks
 from safemed_eval.core import Item, Question
 from safemed_eval.report import page
-from safemed_eval.text import visible
-from safemed_eval.report.breakdown import measure_of
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.load import LoadedRun, load, load_all
 from safemed_eval.report.page import items as _page_items
 from safemed_eval.report.page import write_page
 from safemed_eval.rounding import floor_to
 from safemed_eval.runs.images import Keeper
+from safemed_eval.text import visible
 
 EVIL = "<script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
 NAME = f"<b>bold</b> &lt; {EVIL} \udcff"
