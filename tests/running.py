@@ -1,16 +1,13 @@
-"""The product's loop over units, in this process, and what --json says of a run."""
+"""The product's loop over units, in this process: what an Evaluation or a Certification makes of some items."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from safemed_eval.attacks import Attack, needs_of
 from safemed_eval.core import CIRCULAR, OFFICIAL, Item
 from safemed_eval.models.check import refuse_lacking
-from safemed_eval.report.run import Run
 from safemed_eval.runs.record import EvaluateRecord
 from safemed_eval.runs.work import units
 from safemed_eval.runs.work.certify import Certification
@@ -48,14 +45,3 @@ def certificates(
     todo = units.Certificates(items=items, smoothing=work.smoothing, batch=work.batch, done=done, split=False)
     for unit in todo.units():
         yield unit.do(work).to_json()
-
-
-def summarize(out: Path | Run, radii: Mapping[str, float] | None = None) -> SimpleNamespace:
-    """The summary of a run as --json has it; certified accuracy at these radii, under these names."""
-    run = out if isinstance(out, Run) else Run.read(out)
-    names = {f"{float(radius)!r}": name for name, radius in (radii or {}).items()}
-    facts = (run.at(",".join(names)) if names else run).summary.to_json()
-    parts = [facts["overall"], *facts["by_modality"].values(), *facts["by_question_type"].values()]
-    for part in parts if names else ():
-        part["certified"] = {names[key]: point for key, point in part["certified"].items()}
-    return SimpleNamespace(**facts)

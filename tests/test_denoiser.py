@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running import summarize
 from safetensors.torch import load_file
 from scipy import stats as sps
-from synthetic import evaluated, write_run
+from synthetic import evaluated, numbers, write_run
 from test_cli import TOY, call, summary_of
 from transformers import TrainerCallback
 
@@ -29,6 +28,7 @@ from safemed_eval.models.denoiser import ResidualDenoiser, Shape, load_denoiser,
 from safemed_eval.models.files.denoiser_source import resolve_denoiser
 from safemed_eval.models.toy import Brightness, Linear
 from safemed_eval.models.waist import Denoise, Waist
+from safemed_eval.report import Run
 from safemed_eval.report.compare import compare
 from safemed_eval.report.page import write_page
 from safemed_eval.report.run import Run
@@ -534,7 +534,7 @@ def test_the_price_of_the_canvas_is_not_that_of_a_denoiser(tmp_path: Path) -> No
             conditions=("clean", "official"),
             names={"denoiser": denoiser},
         )
-        assert summarize(out).notes.get("canvas_cost") == cost
+        assert numbers(out).notes.get("canvas_cost") == cost
 
 
 def test_default_folders_name_the_denoiser_and_stay_as_they_were_without(

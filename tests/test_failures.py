@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from running import answers, summarize
-from synthetic import ATTACKS, certified, evaluated, failed, write_run
+from running import answers
+from synthetic import ATTACKS, certified, evaluated, failed, numbers, write_run
 from test_cli import call
 from test_pipeline import Colors, evaluation, items
 
 from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError
+from safemed_eval.report import Run
 from safemed_eval.report.figures._attacks import is_search
 from safemed_eval.report.figures.heatmap import _strongest
 from safemed_eval.report.findings.checklist import checklist
-from safemed_eval.report.run import Run
 from safemed_eval.report.tables import tables_of
 
 PGD = ATTACKS[2]
@@ -127,7 +127,7 @@ def test_an_attack_that_failed_on_every_item_has_no_accuracy_and_an_exit_code(br
     assert f"{PGD}: failed, nothing was measured; the first error: the model raised ValueError" in text
     assert "failed" in {line.split()[-1] for line in text.splitlines() if line.startswith("all")}
     assert broken(*command)[0] == 3, "again, from the records"
-    summary = summarize(tmp_path / "run")
+    summary = numbers(tmp_path / "run")
     clean, cell = (json.loads(json.dumps(summary.to_json()))["overall"][name] for name in ("clean", PGD))
     assert [cell[key] for key in ("accuracy", "lower", "upper", "correct", "without_failed")] == [None] * 5
     assert cell["all_failed"] and 0 < clean["correct"] <= cell["failed"] <= cell["n"]
@@ -144,7 +144,7 @@ def test_a_certify_run_that_failed_on_every_item_certifies_neither_0_nor_anythin
     code, text = broken("certify", "always", *options)
     assert code == 3, text
     assert "certify: failed, nothing was measured" in text
-    overall = summarize(tmp_path / "run").overall
+    overall = numbers(tmp_path / "run").overall
     assert overall["certified"]["0"]["certified_accuracy"] is overall["average_radius"] is overall["wrong"] is None
     assert overall["failed"] == overall["n"] == 8
     code, text = broken("certify", "always", *options, "--json")
@@ -156,7 +156,7 @@ def test_a_certify_run_that_failed_on_every_item_certifies_neither_0_nor_anythin
 def test_where_some_items_failed_the_figure_without_them_stands_beside_the_other(broken: Any, tmp_path: Path) -> None:
     code, text = broken("evaluate", "half", "--attack", "noise", "--out", tmp_path / "run")
     assert code == 0 and "(4 failed, else " in text and "4 of 8 items failed and count as wrong." in text
-    cell = summarize(tmp_path / "run").overall["noise:eps=4/255"]
+    cell = numbers(tmp_path / "run").overall["noise:eps=4/255"]
     assert cell["n"] == 8 and cell["without_failed"]["n"] == 4
     assert cell["correct"] == cell["without_failed"]["count"]
 
@@ -172,7 +172,7 @@ def test_shares_with_and_without_failed_items_by_hand(tmp_path: Path) -> None:
             evaluated(i, PGD, i < 4, **slices) if i < 10 else lost(i, PGD, **slices),
         ]
     run = Run.read(write_run(tmp_path / "run", records, "evaluate"))
-    summary = summarize(run)
+    summary = numbers(run)
     clean, fgsm, pgd = (summary.overall[name] for name in ATTACKS)
     assert (clean["accuracy"], clean["failed"], clean["without_failed"]) == (1.0, 0, None)
     assert (fgsm["accuracy"], fgsm["without_failed"]["share"]) == (0.5, 10 / 15)
@@ -193,18 +193,18 @@ def test_items_that_were_wrong_when_clean_do_not_stand_for_an_attack_that_failed
     rows = [evaluated(i, "clean", i < 4) for i in range(10)]
     rows += [lost(i, PGD) if i < 4 else evaluated(i, PGD, False, steps=0) for i in range(10)]
     run = Run.read(write_run(tmp_path / "run", rows, "evaluate", conditions=["clean", PGD]))
-    assert run.all_failed == {PGD: "broken"} and summarize(run).overall[PGD]["accuracy"] is None
+    assert run.all_failed == {PGD: "broken"} and numbers(run).overall[PGD]["accuracy"] is None
     assert run.failures == [f"every item that was right when clean failed under {PGD}, and nothing was measured."]
     rows[10] = evaluated(0, PGD, False)
     one_fell = Run.read(write_run(tmp_path / "fell", rows, "evaluate", conditions=["clean", PGD]))
-    assert not one_fell.all_failed and summarize(one_fell).overall[PGD]["accuracy"] == 0.0
+    assert not one_fell.all_failed and numbers(one_fell).overall[PGD]["accuracy"] == 0.0
 
 
 def test_certified_shares_with_and_without_failed_items(tmp_path: Path) -> None:
     """Three of four certified at 0.3; six failed: 30 % with, 75 % without, rounded down."""
     records = [*(certified(i, 1000 if i < 3 else 500) for i in range(4)), *(failed(i) for i in range(4, 10))]
     run = Run.read(write_run(tmp_path / "run", records, "certify"))
-    point = summarize(run, {"0.3": 0.3}).overall["certified"]["0.3"]
+    point = numbers(run, {"0.3": 0.3}).overall["certified"]["0.3"]
     assert (point["certified_accuracy"], point["without_failed"]["share"], point["failed"]) == (0.3, 0.75, 6)
     (table,) = (table for table in tables_of([run], radii="0.3") if table.name == "certified")
     assert "(6 failed, else 75.0 " in table.shown["r>=0.3"][0]
@@ -237,7 +237,7 @@ def test_failures_do_not_make_the_canvas_cost_anything(tmp_path: Path) -> None:
     rows = [evaluated(i, "official", True) for i in range(10)]
     rows += [lost(i, "clean") if i < 5 else evaluated(i, "clean", i < 9) for i in range(10)]
     run = Run.read(write_run(tmp_path / "run", rows, "evaluate", conditions=names))
-    assert summarize(run).notes["canvas_cost"] == pytest.approx(0.2)
+    assert numbers(run).notes["canvas_cost"] == pytest.approx(0.2)
 
 
 def test_a_model_that_works_has_no_failures(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from safemed_eval.core import Certificate, Question
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Brightness, Linear
 from safemed_eval.models.waist import Waist
+from safemed_eval.report import Run
 from safemed_eval.report.findings.falsified import falsified_of
 from safemed_eval.report.page import write_page
 from safemed_eval.report.run import Run

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import draw_table
-from running import certificates
+from running import answers, certificates
 from safetensors.torch import save_file
 from test_cli import TOY, call, seconds_aside
 from test_pipeline import CANVAS, CPU, Hungry, evaluation, items

@@ -20,6 +20,7 @@ from safemed_eval.data.sources.medr1 import split_problem
 from safemed_eval.errors import DataError, RunError, SpecError, UserError
 from safemed_eval.models.answers import conclusion, parse, rationale, retell
 from safemed_eval.models.checkpoints.prompts import read_template
+from safemed_eval.report import Run
 from safemed_eval.report.page.data import studies_of
 from safemed_eval.report.page.items import Items, details, outcomes
 from safemed_eval.report.run import Run

@@ -15,18 +15,18 @@ import torch
 from conftest import draw_table
 from hypothesis import given
 from hypothesis import strategies as st
-from running import answers, summarize
+from running import answers
 from scipy.stats import chisquare
-from synthetic import ATTACKS, evaluated, write_run
+from synthetic import ATTACKS, evaluated, numbers, write_run
 from test_cli import TOY, call, seconds_aside, summary_of
 from test_pipeline import Colors, evaluation, items, without_seconds
 
 from safemed_eval import attacks, data
 from safemed_eval.core import Item, Question
 from safemed_eval.errors import RunError
+from safemed_eval.report import Run
 from safemed_eval.report.figures._attacks import chosen
 from safemed_eval.report.findings.order import letters
-from safemed_eval.report.run import Run
 from safemed_eval.runs import read_lines, read_meta
 from safemed_eval.seeds import seed_of
 
@@ -226,14 +226,14 @@ def run_of(folder: Path, model: object, asked: Sequence[Item]) -> Path:
 
 def test_a_preferred_letter_is_told(tmp_path: Path) -> None:
     asked = balanced(tmp_path / "d", rows=32)
-    summary = summarize(run_of(tmp_path / "a", Always(1), asked))
+    summary = numbers(run_of(tmp_path / "a", Always(1), asked))
     notes = summary.notes
     assert notes["circular"] == {"n": 32, "order_dependent": 8}, "eight are gold B"
     for condition, n in (("clean", 32), ("circular", 128)):
         found = notes["letters"][condition]
         assert (found["n"], found["letter"], found["answered"]["B"], found["gold"]["B"]) == (n, "B", 1.0, 0.25)
         assert found["total_variation"] == 0.75 and found["notable"]
-    notes = summarize(run_of(tmp_path / "b", Reader(), asked)).notes
+    notes = numbers(run_of(tmp_path / "b", Reader(), asked)).notes
     assert notes["circular"] == {"n": 32, "order_dependent": 0}
     assert notes["letters"]["circular"]["answered"] == dict.fromkeys("ABCD", 0.25), "each place once"
     assert not notes["letters"]["circular"]["notable"]

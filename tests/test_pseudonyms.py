@@ -14,9 +14,8 @@ from bad.case import called
 from bad.images import dicom
 from PIL import Image
 
-from safemed_eval.report import figures
+from safemed_eval.report import Run, figures
 from safemed_eval.report.findings.reasoning import reasoning
-from safemed_eval.report.run import Run
 from safemed_eval.runs import read_lines
 from safemed_eval.runs.pseudonyms import WITHHELD, Pseudonyms
 

@@ -13,6 +13,7 @@ from test_cli import call
 
 from safemed_eval.core import Question
 from safemed_eval.models.answers import parse
+from safemed_eval.report import Run
 from safemed_eval.report.findings.reasoning import (
     NOT_MEASURED,
     distance,
@@ -21,7 +22,6 @@ from safemed_eval.report.findings.reasoning import (
     shown,
     shown_change,
 )
-from safemed_eval.report.load import load
 from safemed_eval.report.tables import tables_of
 from safemed_eval.stats import clustered_proportion
 
@@ -59,7 +59,7 @@ def run_of(out: Path, copies: int = 1, **meta: Any) -> Path:
 
 
 def test_what_was_written_by_hand(tmp_path: Path) -> None:
-    found = reasoning(load(run_of(tmp_path / "a")))
+    found = reasoning(Run.read(run_of(tmp_path / "a")))
     assert found is not None and list(found.overall) == ["clean", PGD]
     clean, attacked = found.overall["clean"], found.overall[PGD]
     assert [(cell["n"], cell["texts"], cell["words"]) for cell in (clean, attacked)] == [(8, 7, 5), (8, 7, 5)]
@@ -88,11 +88,11 @@ def test_what_was_written_by_hand(tmp_path: Path) -> None:
 def test_what_there_is_not_is_not_known(tmp_path: Path) -> None:
     """No texts, no figures; no rationales, nothing to agree with."""
     records = [evaluated(i, name, True) for i in range(3) for name in ("clean", PGD)]
-    assert reasoning(load(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD)))) is None
-    assert reasoning(load(write_run(tmp_path / "b", [certified(0, 900)], "certify"))) is None
-    assert reasoning(load(write_run(tmp_path / "c", [], "evaluate", items=3))) is None
+    assert reasoning(Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD)))) is None
+    assert reasoning(Run.read(write_run(tmp_path / "b", [certified(0, 900)], "certify"))) is None
+    assert reasoning(Run.read(write_run(tmp_path / "c", [], "evaluate", items=3))) is None
     bare = [written(i, name, "<answer>B</answer>") for i in range(3) for name in ("clean", PGD)]
-    found = reasoning(load(write_run(tmp_path / "d", bare, "evaluate", conditions=("clean", PGD))))
+    found = reasoning(Run.read(write_run(tmp_path / "d", bare, "evaluate", conditions=("clean", PGD))))
     assert found is not None
     attacked = found.overall[PGD]
     unknown = ("self_consistency", "gold_agreement", "answer_alone", "rationale_changed", "rationale_alone")
@@ -101,14 +101,14 @@ def test_what_there_is_not_is_not_known(tmp_path: Path) -> None:
     assert shown(attacked["rationale"]) == "0.0 (0/3)"
     assert len(list(reasoning_sentences(found))) == 2
     half = [record for record in bare if record["attack"] == PGD]
-    found = reasoning(load(write_run(tmp_path / "e", half, "evaluate", conditions=("clean", PGD))))
+    found = reasoning(Run.read(write_run(tmp_path / "e", half, "evaluate", conditions=("clean", PGD))))
     assert found is not None and list(found.overall) == [PGD]
 
 
 def test_tables_of_what_was_written(tmp_path: Path) -> None:
     runs = [
-        load(run_of(tmp_path / "a", sampled="8 of 80")),
-        load(write_run(tmp_path / "b", [certified(0, 9)], "certify")),
+        Run.read(run_of(tmp_path / "a", sampled="8 of 80")),
+        Run.read(write_run(tmp_path / "b", [certified(0, 9)], "certify")),
     ]
     tables = {table.name: table for table in tables_of(runs, radii="0")}
     assert [name for name in tables if name.startswith("reasoning")] == [
@@ -145,5 +145,5 @@ def test_rationales_whose_words_are_withheld_have_no_distance(tmp_path: Path) ->
         for i in range(4)
         for name, said in (("clean", "rationale-0"), (PGD, f"rationale-{i % 2}"))
     ]
-    found = reasoning(load(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD))))
+    found = reasoning(Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD))))
     assert found is not None and shown_change(found.overall[PGD]["rationale_changed"]) == "n/a (2/4)"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_table
-from running import certificates, summarize
-from synthetic import SEQUENTIAL, certified, failed, sequenced, write_run
+from running import certificates
+from synthetic import SEQUENTIAL, certified, failed, numbers, sequenced, write_run
 from test_cli import _records, call, seconds_aside, shared, summary_of
 from test_figures import drawn, titles, words_of
 from test_page import Open, Write, browser, open_page, swift
@@ -21,11 +21,11 @@ from safemed_eval import data
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
+from safemed_eval.report import Run, read_all
 from safemed_eval.report.compare import compare
 from safemed_eval.report.compare.aligned import AVERAGE_RADIUS
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.falsified import falsified_of
-from safemed_eval.report.run import Run, read_all
 from safemed_eval.report.tables import cohen, tables_of
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.smoothing import Falsification, Ladder, Sequential, unpack
@@ -64,7 +64,7 @@ def run(out: Path, records: list[Json] | None = None, **settings: Any) -> Run:
 
 
 def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
-    found = summarize(run(tmp_path / "a"))
+    found = numbers(run(tmp_path / "a"))
     curve = found.overall["certified"]
     assert {name: point["certified"] for name, point in curve.items()} == {"0": 3, "1s": 2, "2s": 1}
     assert curve["1s"]["certified_accuracy"] == 0.4 and curve["1s"]["asked"]
@@ -76,12 +76,12 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
     assert (draws["certified"], draws["futile"], draws["cap"]) == (1, 3, 0)
     assert found.notes["ceiling"] == 0.5
     assert found.asked["sampling"] == "sequential" and found.asked["radii"] == "0,1s,2s"
-    empty = summarize(run(tmp_path / "b", [], items=5))
+    empty = numbers(run(tmp_path / "b", [], items=5))
     assert empty.overall["certified"]["1s"]["certified_accuracy"] is None and empty.notes["draws"] is None
 
 
 def test_radii_that_were_not_asked_for_are_not_known(tmp_path: Path) -> None:
-    found = summarize(run(tmp_path / "a"), {"0.5s": 0.125, "0.25": 0.25, "3s": 0.75}).overall["certified"]
+    found = numbers(run(tmp_path / "a"), {"0.5s": 0.125, "0.25": 0.25, "3s": 0.75}).overall["certified"]
     assert [(point["certified_accuracy"], point["asked"]) for point in found.values()] == [
         (None, False),
         (0.4, True),
@@ -90,7 +90,7 @@ def test_radii_that_were_not_asked_for_are_not_known(tmp_path: Path) -> None:
     beyond = Sequential(sigma=0.25, radii={"1s": 0.25, "2s": 0.5}, n=100)
     made = Run.read(write_run(tmp_path / "b", [sequenced(0, None, budget=beyond)], "certify", smoothing=beyond))
     assert made.frame()["stopped"][0] == "certified" and made.frame()["radius"][0] == 0.25 == made.smoothing.ceiling
-    point = summarize(made).overall["certified"]["2s"]
+    point = numbers(made).overall["certified"]["2s"]
     assert point["above_ceiling"] and point["asked"] and point["certified_accuracy"] is None
 
 

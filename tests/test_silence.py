@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from safemed_eval.cli import app
 from safemed_eval.core import Question
+from safemed_eval.report import Run
 from safemed_eval.report.findings.silence import silence, silence_sentences
-from safemed_eval.report.load import load
 from safemed_eval.report.page import write_page
 
 MARK = "\x1b[31m<b>[bold]I cannot"
@@ -36,7 +36,7 @@ def written(number: int, text: str | None, answer: int | None = None, **changes:
 
 def found(out: Path, records: list[dict[str, Any]], command: str = "evaluate", **meta: Any) -> dict[str, Any] | None:
     meta.setdefault("conditions", ["clean"])
-    return silence(load(write_run(out, records, command, **meta)))
+    return silence(Run.read(write_run(out, records, command, **meta)))
 
 
 def test_most_is_more_than_half_of_the_clean_texts(tmp_path: Path) -> None:
@@ -110,6 +110,6 @@ def test_the_commands_say_so_on_stderr(
     noted = json.loads(result.stdout)["notes"]["silence"]
     assert noted["none"] * 2 > noted["n"] and len(noted["texts"]) == (3 if command == "evaluate" else 0)
     page = tmp_path / "report.html"
-    write_page([load(tmp_path / "run")], page, title="t")
+    write_page([Run.read(tmp_path / "run")], page, title="t")
     text = page.read_text()
     assert "Most of what the model said is no answer" in text and "<b>[bold]I" not in text.partition("<script")[0]

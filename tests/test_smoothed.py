@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import answers, summarize
+from running import answers
 from scipy import stats as sps
-from synthetic import evaluated, write_run
+from synthetic import evaluated, numbers, write_run
 from test_cli import call
 from test_pipeline import CANVAS, CPU, Colors, evaluation, items, without_seconds
 
@@ -22,7 +22,7 @@ from safemed_eval.data import canvas_of
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
-from safemed_eval.report.run import Run
+from safemed_eval.report import Run
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.noise import Gaussian, noisy_copies
@@ -207,7 +207,7 @@ def test_evaluate_smooth_counts_abstentions_as_wrong(table: Path, tmp_path: Path
     assert code == 0 and "smooth sigma=0.3,n=40,alpha=0.001,m=8" in text and "Abstained, counted as wrong" in text
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert all(record["correct"] == (record["prediction"] == record["label"]) for record in records)
-    clean = summarize(out).overall["clean"]
+    clean = numbers(out).overall["clean"]
     unclear = [record for record in records if record["attack"] == "clean" and record["abstained"]]
     assert clean["abstained"] == len(unclear) and clean["no_answer"] == 0
     assert clean["correct"] == sum(record["correct"] for record in records if record["attack"] == "clean")

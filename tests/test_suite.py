@@ -17,6 +17,7 @@ from safemed_eval.attacks.suite import NO_TARGET, targets_by_rank
 from safemed_eval.errors import SpecError
 from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
+from safemed_eval.report import Run
 from safemed_eval.report.findings.checklist import checklist
 from safemed_eval.report.page.data import slices_of
 from safemed_eval.report.run import Run

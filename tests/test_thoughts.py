@@ -22,7 +22,7 @@ from safemed_eval.models.checkpoints.generate import Thinker, _Sampler
 from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, render
 from safemed_eval.models.checkpoints.thoughts import canonical
 from safemed_eval.models.waist import Waist
-from safemed_eval.report.run import Run
+from safemed_eval.report import Run
 from safemed_eval.runs import read_lines
 from safemed_eval.seeds import generator
 
