@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG, parse
 from safemed_eval.models.checkpoints.processor import official_inputs
 from safemed_eval.models.checkpoints.prompts import Asking, opens_answer
+from safemed_eval.models.checkpoints.protocols import Network, Processor, Tensors
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.seeds import generator
@@ -37,7 +37,7 @@ class Writer(VLM):
     in any batch, and every noisy copy of an image is an independent draw.
     """
 
-    def __init__(self, model: Any, processor: Any, asking: Asking) -> None:
+    def __init__(self, model: Network, processor: Processor, asking: Asking) -> None:
         super().__init__(model, processor, asking)
         self._causal = False
         tokenizer = processor.tokenizer
@@ -77,9 +77,8 @@ class Writer(VLM):
     ) -> torch.Tensor:
         """(B, at least L + 1, V) logits of one forward over prompts with these tokens, at most L, behind them."""
         inputs = self._inputs(canvas, [self.prompt(q, "") for q in questions], positions=True, written=written)
-        last = {"logits_to_keep": max(map(len, written)) + 1} if "logits_to_keep" in self._forward else {}
-        logits: torch.Tensor = self.model(**inputs, use_cache=False, **last).logits
-        return logits
+        last = {"logits_to_keep": max(map(len, written)) + 1} if self._trims_logits else {}
+        return self.model(**inputs, use_cache=False, **last).logits
 
     @torch.no_grad()
     def _refuse_reading_ahead(self, canvas: torch.Tensor, question: Question) -> None:
@@ -129,7 +128,7 @@ class Writer(VLM):
         """Whether a row that has written this is done."""
         return any(stop in text and not is_open(text[: text.rindex(stop) + len(stop)]) for stop in self.stops)
 
-    def _generate(self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]) -> list[tuple[str, bool]]:
+    def _generate(self, inputs: Tensors, generators: list[torch.Generator]) -> list[tuple[str, bool]]:
         start = inputs["input_ids"].shape[1]
         own, self.model.generation_config = self.model.generation_config, self._decoding
         try:  # as an argument, transformers would complete our settings with the checkpoint's own
@@ -222,7 +221,7 @@ class _Stopped:
         self.writer = writer
         self.start = start
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
         writer, told = self.writer, self.writer.turn.told
         window = max(map(len, (*writer.stops, writer.turn.thought.closing)))  # a token has at least one character
 
