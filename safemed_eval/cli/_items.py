@@ -1,4 +1,4 @@
-"""From options to the items of a run."""
+"""Turns options into the items of a run."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class Choice:
     canvas: Canvas
     selection: Selection
     whole: DataSet
-    """What the items are chosen from."""
+    """The data set that the items are chosen from."""
     chosen: DataSet
     draw: partial[DataSet]
     """`select` with its arguments."""
