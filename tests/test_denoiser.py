@@ -31,7 +31,6 @@ from safemed_eval.models.waist import Denoise, Waist
 from safemed_eval.report import Run
 from safemed_eval.report.compare import compare
 from safemed_eval.report.page import write_page
-from safemed_eval.report.run import Run
 from safemed_eval.runs import read_lines, read_meta
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing

@@ -25,7 +25,6 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
 from safemed_eval.report.findings.falsified import falsified_of
 from safemed_eval.report.page import write_page
-from safemed_eval.report.run import Run
 from safemed_eval.runs.work.falsify import Falsifier
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Falsification, Smoothing, noise

@@ -23,7 +23,6 @@ from safemed_eval.models.checkpoints.prompts import read_template
 from safemed_eval.report import Run
 from safemed_eval.report.page.data import studies_of
 from safemed_eval.report.page.items import Items, details, outcomes
-from safemed_eval.report.run import Run
 from safemed_eval.report.tables import tables_of
 from safemed_eval.smoothing import Smoothing, Voting
 from safemed_eval.train import Lora

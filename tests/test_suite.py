@@ -20,7 +20,6 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
 from safemed_eval.report.findings.checklist import checklist
 from safemed_eval.report.page.data import slices_of
-from safemed_eval.report.run import Run
 
 MEASURED = Path(__file__).parents[1] / "reports" / "suite" / "evaluate-sft"
 
