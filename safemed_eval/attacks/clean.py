@@ -1,4 +1,4 @@
-"""clean: no attack. The images as they are."""
+"""clean: no attack; the images stay as they are."""
 
 from __future__ import annotations
 

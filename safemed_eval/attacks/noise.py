@@ -1,4 +1,4 @@
-"""noise: one uniform draw from the ball, the random control that every real attack must beat."""
+"""noise: one uniform draw from the ball, the random control that every attack must beat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safemed_eval.core import Need
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(BallAttack):
-    """Uniform noise in the ball; the model is never asked."""
+    """Uniform noise in the ball; the model is not used."""
 
     facts = Facts(role="control", strength=0, aims_at=None, example="noise", summary="the random control")
 

@@ -65,7 +65,7 @@ class Sequential:
     Args:
         sigma: standard deviation of the Gaussian noise, in [0, 1] pixel units on the canvas.
         radii: by name, in the same unit; at least one above 0.
-        n: most draws.
+        n: largest number of draws.
         alpha: probability that a certificate is false, at whatever radius.
     """
 
@@ -132,7 +132,7 @@ def budget_of(spec: Mapping[str, Any]) -> Budget:
     Raises:
         TypeError, ValueError: the spec holds no valid budget.
     """
-    kinds: dict[Any, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential)}
+    kinds: dict[object, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential)}
     if spec.get("sampling") not in kinds:
         raise ValueError(f"sampling cannot be {spec.get('sampling')!r:.60}")
     return kinds[spec["sampling"]](**spec["smoothing"])
@@ -177,7 +177,7 @@ class Voting:
         sigma: standard deviation of the Gaussian noise, in [0, 1] pixel units on the canvas.
         n: copies that vote.
         alpha: probability of an answer that is not the smoothed model's.
-        m: copies over which an attack averages its gradient, at each step.
+        m: copies over which each gradient of an attack is averaged.
     """
 
     sigma: float
