@@ -150,6 +150,8 @@ class Attack:
     """An attack with its options. Call it; a subclass implements `search` and declares its `facts`."""
 
     facts: ClassVar[Facts] = Facts()
+    refills: ClassVar[bool] = False
+    """Whether the search takes more rows than fit into a batch (`classify.at_once`), and refills it itself."""
 
     @property
     def name(self) -> str:
@@ -169,12 +171,7 @@ class Attack:
     @property
     def needs(self) -> tuple[Need, ...]:
         """The capabilities of the searched model that the search uses; a model without them is refused before a run."""
-        return ("scores", "gradients")
-
-    @property
-    def refills(self) -> bool:
-        """Whether the search takes more rows than fit into a batch (`classify.at_once`), and refills it itself."""
-        return False
+        return ("scores", "gradients") if self.facts.role == "attack" else ()
 
     def looks(self, options: int) -> int | None:
         """Largest number of times that the search shows a row to the judged model, roughly; None where unknown.
@@ -182,7 +179,7 @@ class Attack:
         Args:
             options: number of options of the row's question.
         """
-        return None
+        return None if self.needs else 0
 
     @property
     def surrogate(self) -> str | None:
@@ -201,6 +198,8 @@ class Attack:
         Raises:
             ValueError: the attack stops at the first wrong prediction, which may be noise.
         """
+        if not self.needs:
+            return self
         raise ValueError(
             f"{self.name} stops at the first wrong prediction, which may be noise; on a smoothed model use pgd or fgsm"
         )

@@ -10,7 +10,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Literal, get_args
 
 from safemed_eval.attacks._base import Attack, Attacked, Facts, Problem
-from safemed_eval.core import Need
 from safemed_eval.threat import Threat
 
 if TYPE_CHECKING:
@@ -87,19 +86,8 @@ class Corrupt(Attack):
         return Threat(norm="linf", eps=1.0)
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return ()
-
-    def looks(self, options: int) -> int:
-        return 0
-
-    @property
     def stream(self) -> str:
         return f"{self.name}:kind={self.kind}"
-
-    @property
-    def on_smoothed(self) -> Attack:
-        return self
 
     def search(self, problem: Problem) -> Attacked:
         import torch

@@ -20,12 +20,10 @@ class FGSM(BallAttack):
 
     facts = Facts(strength=1, example="fgsm:eps=4/255")
 
+    refills = True
+
     loss: Loss = "ce"
     early_stop: bool = True
-
-    @property
-    def refills(self) -> bool:
-        return True
 
     def looks(self, options: int) -> int:
         return self._one_step.looks(options)
