@@ -21,6 +21,7 @@ from safemed_eval.report import Run
 from safemed_eval.report.figures._attacks import is_search
 from safemed_eval.report.figures.heatmap import _strongest
 from safemed_eval.report.findings.checklist import checklist
+from safemed_eval.report.findings.failures import failures
 from safemed_eval.report.tables import tables_of
 
 PGD = ATTACKS[2]
@@ -128,7 +129,7 @@ def test_an_attack_that_failed_on_every_item_has_no_accuracy_and_an_exit_code(br
     assert "failed" in {line.split()[-1] for line in text.splitlines() if line.startswith("all")}
     assert broken(*command)[0] == 3, "again, from the records"
     summary = numbers(tmp_path / "run")
-    clean, cell = (json.loads(json.dumps(summary.to_json()))["overall"][name] for name in ("clean", PGD))
+    clean, cell = (json.loads(json.dumps(summary.overall))[name] for name in ("clean", PGD))
     assert [cell[key] for key in ("accuracy", "lower", "upper", "correct", "without_failed")] == [None] * 5
     assert cell["all_failed"] and 0 < clean["correct"] <= cell["failed"] <= cell["n"]
     assert list(summary.all_failed) == [PGD]
@@ -194,7 +195,7 @@ def test_items_that_were_wrong_when_clean_do_not_stand_for_an_attack_that_failed
     rows += [lost(i, PGD) if i < 4 else evaluated(i, PGD, False, steps=0) for i in range(10)]
     run = Run.read(write_run(tmp_path / "run", rows, "evaluate", conditions=["clean", PGD]))
     assert run.all_failed == {PGD: "broken"} and numbers(run).overall[PGD]["accuracy"] is None
-    assert run.failures == [f"every item that was right when clean failed under {PGD}, and nothing was measured."]
+    assert failures(run) == [f"every item that was right when clean failed under {PGD}, and nothing was measured."]
     rows[10] = evaluated(0, PGD, False)
     one_fell = Run.read(write_run(tmp_path / "fell", rows, "evaluate", conditions=["clean", PGD]))
     assert not one_fell.all_failed and numbers(one_fell).overall[PGD]["accuracy"] == 0.0
@@ -242,4 +243,4 @@ def test_failures_do_not_make_the_canvas_cost_anything(tmp_path: Path) -> None:
 
 def test_a_model_that_works_has_no_failures(tmp_path: Path) -> None:
     run = Run.read(write_run(tmp_path / "run", [evaluated(i, a, True) for i in range(3) for a in ATTACKS], "evaluate"))
-    assert run.failures == [] and run.all_failed == {}
+    assert failures(run) == [] and run.all_failed == {}

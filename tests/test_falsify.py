@@ -220,14 +220,14 @@ def test_a_report_refutes_what_the_votes_refute(tmp_path: Path) -> None:
     records[4] = certified(4, 500) | {"falsified": None}
     found = falsified_of(Run.read(write_run(tmp_path / "a", records, "certify", spec=spec)))
     assert found is not None
-    assert (found["certificates"], found["items"], found["allowed"], found["sound"]) == (29, 1, 1, True)
-    (one,) = found["refuted"]
-    assert (one["item"], one["share"], one["votes"], one["n"]) == ("i3", 0.5, 500, 1000)
-    assert one["upper"] < one["claimed"] < one["p_lower"]
+    assert (found.certificates, found.items, found.allowed, found.sound) == (29, 1, 1, True)
+    (one,) = found.refuted
+    assert (one.item, one.share, one.votes, one.n) == ("i3", 0.5, 500, 1000)
+    assert one.upper < one.claimed < one.p_lower
     for number in (7, 8):
         records[number] |= {"falsified": falsified([500])}
     two = falsified_of(Run.read(write_run(tmp_path / "b", records, "certify", spec=spec)))
-    assert two is not None and (two["items"], two["sound"]) == (3, False)
+    assert two is not None and (two.items, two.sound) == (3, False)
     assert falsified_of(Run.read(write_run(tmp_path / "c", [certified(0, 970)], "certify"))) is None
     assert SMOOTHING.alpha == 0.001
 
@@ -239,8 +239,8 @@ def test_what_cannot_be_refuted_is_told(tmp_path: Path) -> None:
         records = [certified(i, 1000 if i < unanimous else 999) | {"falsified": falsified([990])} for i in range(5)]
         run = Run.read(write_run(tmp_path / str(unanimous), records, "certify", spec=spec))
         found = falsified_of(run)
-        assert found is not None and (found["certificates"], found["at_ceiling"]) == (5, unanimous)
-        assert (found["remark"] is None) if words is None else found["remark"].startswith(words)
+        assert found is not None and (found.certificates, found.at_ceiling) == (5, unanimous)
+        assert (found.remark is None) if words is None else found.remark is not None and found.remark.startswith(words)
         write_page([run], tmp_path / "page.html", title="x")
         assert ("their survival does not show" in (tmp_path / "page.html").read_text()) == bool(unanimous)
 

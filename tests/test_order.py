@@ -191,11 +191,11 @@ def test_a_fault_in_one_rotation_is_the_items_alone(table: Path) -> None:
 def test_letters_by_hand() -> None:
     """Eight answers to three options: A 6, B 2, C 0; gold A 4, B 2, C 2; six right, so 3/4 and 1/8 are expected."""
     found = letters([0, 0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1, 2, 2], [3] * 8, list("abcdefgh"))
-    assert found["n"] == 8
-    assert found["answered"] == {"A": 0.75, "B": 0.25, "C": 0.0}
-    assert found["gold"] == {"A": 0.5, "B": 0.25, "C": 0.25}
-    assert found["expected"] == pytest.approx({"A": 0.4375, "B": 0.28125, "C": 0.28125})
-    assert (found["total_variation"], found["letter"], found["notable"]) == (0.25, "A", False), "eight are too few"
+    assert found.n == 8
+    assert found.answered == {"A": 0.75, "B": 0.25, "C": 0.0}
+    assert found.gold == {"A": 0.5, "B": 0.25, "C": 0.25}
+    assert found.expected == pytest.approx({"A": 0.4375, "B": 0.28125, "C": 0.28125})
+    assert (found.total_variation, found.letter, found.notable) == (0.25, "A", False), "eight are too few"
 
 
 def blind(rng: np.random.Generator, n: int, favour: float, right: float, together: int) -> tuple[Any, ...]:
@@ -212,11 +212,11 @@ def blind(rng: np.random.Generator, n: int, favour: float, right: float, togethe
 def test_chance_does_not_prefer_a_letter(favour: float, right: float, together: int) -> None:
     """Nor does an attack: where most gold answers are A, a model that errs must answer something else."""
     rng = np.random.default_rng(0)
-    alarms = [letters(*blind(rng, n, favour, right, together))["notable"] for n in (12, 60) for _ in range(150)]
+    alarms = [letters(*blind(rng, n, favour, right, together)).notable for n in (12, 60) for _ in range(150)]
     assert not any(alarms)
     _, gold, counts, clusters = blind(rng, 60, favour, right, together)
     always = letters([1] * 60, gold, counts, clusters)
-    assert (always["letter"], always["notable"]) == ("B", True)
+    assert (always.letter, always.notable) == ("B", True)
 
 
 def run_of(folder: Path, model: object, asked: Sequence[Item]) -> Path:
