@@ -86,7 +86,7 @@ def _model(
         settings["device_map"] = device_map or {"": str(device)}
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(str(files.folder), **settings)
-    except Exception as error:  # transformers raises every kind for a file that does not fit
+    except Exception as error:  # transformers raises exceptions of every kind for an unfit file
         raise CheckpointError(f"--model {files.name}: transformers cannot load it: {one_line(error)}") from error
     absent = sorted({*info.get("missing_keys", ()), *map(str, info.get("mismatched_keys", ()))})
     if absent:
