@@ -35,6 +35,7 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing
 from safemed_eval.smoothing.certify import certify, count_votes
+from safemed_eval.smoothing.noise import Gaussian
 
 SIGMA, ALPHA = 0.25, 0.001
 
@@ -172,7 +173,7 @@ def agreement(model: Waist, chosen: tuple[Item, ...], canvases: list[torch.Tenso
         for shortcuts in (taken, ()):
             vlm.shortcuts = shortcuts
             streams = partial(generator, model.device, 0, "certify", item.id, "estimate")
-            counts.append(count_votes(model.vote(item.question), canvas, SIGMA, n, batch, streams))
+            counts.append(count_votes(model.vote(item.question), canvas, Gaussian(SIGMA), n, batch, streams))
         differ += sum(abs(a - b) for a, b in zip(*counts, strict=True)) // 2
     vlm.shortcuts = taken
     print(f"\nvotes that the shortcuts change: {differ} of {n * len(chosen):,}, over {len(chosen)} items")

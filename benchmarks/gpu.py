@@ -44,7 +44,7 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing
 from safemed_eval.smoothing.certify import certify
-from safemed_eval.smoothing.noise import noisy_copies
+from safemed_eval.smoothing.noise import Gaussian, noisy_copies
 
 _SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 SIDE = 392
@@ -126,7 +126,7 @@ def step_votes(device: torch.device, *, dry: bool, name: str) -> None:
             for item in items:
                 image, vote = canvas_of(item, canvas).to(device), model.vote(item.question)
                 streams = partial(generator, device, 0, "certify", item.id, "estimate")
-                rows.append(torch.cat([vote(x) for x in noisy_copies(image, 0.25, n, batch, streams)]).cpu())
+                rows.append(torch.cat([vote(x) for x in noisy_copies(image, Gaussian(0.25), n, batch, streams)]).cpu())
             drawn[f"{batch}, again" if turn == len(sizes) else str(batch)] = rows
         first = drawn[str(sizes[0])]
         for label, rows in drawn.items():

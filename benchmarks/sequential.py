@@ -27,7 +27,7 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.rounding import percent_down
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Ladder, Sequential, Smoothing, read_votes
-from safemed_eval.smoothing.noise import noisy_copies
+from safemed_eval.smoothing.noise import Gaussian, noisy_copies
 
 MODELS, SIGMAS = ("builtin:sft", "builtin:at-grpo"), (0.25, 0.1)
 N0, N, ALPHA = 100, 2048, 0.001
@@ -54,7 +54,7 @@ def draw(model: Waist, sigma: float) -> Votes:
         votes = []
         for purpose, count in (("select", N0), ("estimate", N)):
             streams = partial(generator, model.device, 0, "certify", item.id, purpose)
-            votes += [vote(copies).cpu() for copies in noisy_copies(image, sigma, count, BATCH, streams)]
+            votes += [vote(copies).cpu() for copies in noisy_copies(image, Gaussian(sigma), count, BATCH, streams)]
         rows.append(torch.cat(votes).numpy().astype(np.int8))
     return np.stack(rows)
 

@@ -1,4 +1,15 @@
-"""safemed_eval: how robust is a medical vision-language model?"""
+"""safemed_eval: how robust is a medical vision-language model?
+
+    import safemed_eval as se
+
+    model = se.load_model("builtin:at-grpo")
+    data = se.load_data("phantom", limit=192)
+    run = se.evaluate(model, data, attacks=["pgd:eps=4/255,steps=10"], out="runs/a")
+    cert = se.certify(model, data, sigma=0.25, n=200)
+    se.report([run, cert], out="report")
+
+Each function is imported when it is first asked for, so that importing the package costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +19,61 @@ from typing import TYPE_CHECKING, Any
 from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
-    from safemed_eval.attacks.art import to_art as to_art
-    from safemed_eval.report.compare import compare as compare
+    from safemed_eval.api._certify import certify
+    from safemed_eval.api._check import check_model
+    from safemed_eval.api._evaluate import evaluate
+    from safemed_eval.api._plan import plan
+    from safemed_eval.attacks.art import to_art
+    from safemed_eval.data import Data, load_data
+    from safemed_eval.errors import SafemedError
+    from safemed_eval.models import Model, load_model
+    from safemed_eval.report.compare import compare
+    from safemed_eval.report.make import report
+    from safemed_eval.report.run import Run
+    from safemed_eval.train.make import train
 
-__all__ = ["__version__", "compare", "to_art"]
+__all__ = [
+    "Data",
+    "Model",
+    "Run",
+    "SafemedError",
+    "__version__",
+    "certify",
+    "check_model",
+    "compare",
+    "evaluate",
+    "load_data",
+    "load_model",
+    "plan",
+    "report",
+    "to_art",
+    "train",
+]
 
-_HOME = {"compare": "safemed_eval.report.compare", "to_art": "safemed_eval.attacks.art"}
+_HOMES = {
+    "certify": "api",
+    "check_model": "api",
+    "compare": "report.compare",
+    "Data": "data",
+    "evaluate": "api",
+    "load_data": "data",
+    "load_model": "models",
+    "Model": "models",
+    "plan": "api",
+    "Run": "report.run",
+    "SafemedError": "errors",
+    "to_art": "attacks.art",
+}
+"""Where each name is; `report` and `train` are folders that can be called."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is heavy when it is asked for."""
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in _HOMES:
+        return getattr(import_module(f"safemed_eval.{_HOMES[name]}"), name)
+    if name in __all__:
+        return import_module(f"safemed_eval.{name}")
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

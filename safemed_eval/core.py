@@ -36,6 +36,9 @@ QUESTION_TYPES = (
     "Other Biological Attributes",
 )
 MAX_OPTIONS = len(ascii_uppercase)
+BatchSize = int | Literal["auto"] | None
+"""Rows that go through a model together; None is the command's default."""
+MAX_BATCH = 65536
 CANVAS_SIZE = (384, 384)
 """Height and width of the canvas where neither the data nor the user says otherwise."""
 UNKNOWN = "unknown"
@@ -45,11 +48,15 @@ GRADIENT_REPEATS = "same input, same gradient"
 """Checks of a model at its load that reports ask for: against float32, and against itself."""
 TRAINED_ON = "trained_on.npy"
 """Beside a checkpoint that was trained here: digests of the images that it has seen."""
+CLEAN = "clean"
+"""The condition without an attack; every run has it."""
 OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 CIRCULAR = "circular"
 """The condition of `--circular`: the clean image, asked with the options in each of their rotations."""
-UNATTACKED = ("clean", OFFICIAL, CIRCULAR)
+CLEAN = "clean"
+"""The condition of the images as they are."""
+UNATTACKED = (CLEAN, OFFICIAL, CIRCULAR)
 """The conditions that leave the image as it is."""
 
 
@@ -202,11 +209,8 @@ Need = Literal["scores", "gradients", "texts"]
 """What an attack may ask of a model beside its answers: the scores of the options, their gradients at the pixels, and
 what it writes and how likely it is to write a given text (see `Reasons`)."""
 
-Record = dict[str, Any]
-"""One line of records.jsonl: plain JSON values."""
 
-
-def item_fields(item: Item) -> Record:
+def item_fields(item: Item) -> dict[str, Any]:
     """What every record says of its item."""
     return {
         "item": item.id,

@@ -8,6 +8,9 @@
     │   └── RunError         a run folder is locked, torn, or belongs to another spec
     └── ModelOutputError     the model raised, or returned NaN, infinite or misshapen output, for some rows
 
+    KeyboardInterrupt
+    └── Stopped              Ctrl-C, with what is safe in its message
+
 A message says what is wrong, where, what was found, and what to do. Everything else keeps its traceback.
 """
 
@@ -43,6 +46,10 @@ class RunError(UserError):
 
 class ModelOutputError(SafemedError):
     """The model broke the contract of the waist: it raised, or gave non-finite or misshapen output."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C ended a run; the message says what is safe and how to go on."""
 
 
 def shortened(text: str, most: int = 300) -> str:

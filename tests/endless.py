@@ -5,8 +5,8 @@ from __future__ import annotations
 from threading import Event
 from typing import Any
 
-from safemed_eval.data.audit import look as _look
-from safemed_eval.data.images.files import Place
+from safemed_eval.data.images.fingerprints import fingerprint
+from safemed_eval.data.images.paths import Place
 
 
 def look(place: Place) -> Any:
@@ -14,4 +14,4 @@ def look(place: Place) -> Any:
     if file.stem == "bomb":
         file.with_suffix(".begun").touch()
         Event().wait()
-    return _look.look(place)
+    return fingerprint(place)

@@ -13,12 +13,12 @@ from test_pipeline import CPU
 from toys import Writes
 
 from safemed_eval import attacks
-from safemed_eval.attacks._adaptive import GOALS
+from safemed_eval.attacks.adaptive import GOALS
 from safemed_eval.core import Question, Reasons
 from safemed_eval.models.answers import curtail, parse, retell
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 from safemed_eval.seeds import generator
 
 ASKED = Question(text="What is shown?", options=("a cyst", "a scar", "nothing"))
@@ -265,7 +265,7 @@ def test_the_command_shows_all_six_and_counts_the_worst(tmp_path: Path) -> None:
     spec = "adaptive:eps=6/255,steps=2,refresh=1"
     asked = ["--model", "builtin:sft", "--data", "phantom:images=16", "--limit", 6, "--readout", "generate"]
     found = summary_of("evaluate", *asked, "--attack", spec, "--out", tmp_path / "run")["overall"]
-    records = [one for one in read_records(tmp_path / "run") if one["attack"] == spec]
+    records = [one for one in read_lines(tmp_path / "run") if one["attack"] == spec]
     assert list(found[spec]["parts"]) == list(GOALS)
     for name, part in found[spec]["parts"].items():
         assert part["correct"] == sum(one["parts"].get(name, False) for one in records)
@@ -304,11 +304,11 @@ def test_a_model_that_only_writes_is_answered_and_certified(
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     shared = ["--model", "python:test_adaptive:Scribe", "--data", f"table:{table}", "--canvas", "16x16"]
     found = summary_of("evaluate", *shared, "--attack", "corrupt:kind=brightness,severity=5", "--out", tmp_path / "a")
-    records = read_records(tmp_path / "a")
+    records = read_lines(tmp_path / "a")
     assert found["failed"] == 0 and {one["text"] for one in records} == {"The answer is A.", "The answer is B."}
     assert all((one["prediction"] == 0) == one["text"].endswith("A.") for one in records)
     summary_of("certify", *shared, "--sigma", 0.25, "--n0", 10, "--n", 40, "--out", tmp_path / "c")
-    assert {sum(one["votes"][:2]) for one in read_records(tmp_path / "c")} == {40}
+    assert {sum(one["votes"][:2]) for one in read_lines(tmp_path / "c")} == {40}
     code, text = call("evaluate", *shared, "--attack", "fgsm", "--out", tmp_path / "b")
     assert code == 2 and "only writes" in text
     code, text = call("models", "check", "python:test_adaptive:Scribe")

@@ -219,7 +219,7 @@ class Padded:
 
 def test_padded_options_are_hidden_from_art() -> None:
     """DeepFool looks for the nearest of all other options: one at -inf would lead it astray."""
-    from safemed_eval.attacks._art import estimator
+    from safemed_eval.attacks.art.estimator import estimator
 
     net, x = Net(), middle_canvases(4)
     classify = Waist(net, CPU).classify([ABCD, AB, ABCD, AB])
@@ -308,7 +308,7 @@ FEW = {
 
 def test_every_attack_that_is_offered_runs_and_is_judged_inside_its_ball_and_box() -> None:
     """NewtonFool and ShadowAttack look for it outside of [0, 1]."""
-    from safemed_eval.attacks._art_methods import methods
+    from safemed_eval.attacks.art.methods import methods
 
     x = grid_canvases(1)[..., :8]
     toy = Linear(linear().weight[..., :8], bias=0.1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -21,9 +23,9 @@ from toys import (
     run,
 )
 
-from safemed_eval import attacks
+from safemed_eval import attacks, plugins
 from safemed_eval.attacks._ascent import Goal
-from safemed_eval.attacks._auto import checkpoints
+from safemed_eval.attacks.apgd import checkpoints
 from safemed_eval.core import Question
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models.toy import Linear
@@ -717,3 +719,77 @@ def test_targets_of_many_rows_are_those_of_few(target: str) -> None:
     assert found[0] == found[1]
     for question, option in zip(questions, found[0], strict=True):
         assert 0 < option < len(question.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shade(attacks.BallAttack):
+    """Darkens every pixel by eps: an attack of another package."""
+
+    facts = attacks.Facts(strength=1, aims_at=None, example="shade:eps=4/255")
+    times: int = 1
+
+    def search(self, problem: attacks.Problem) -> attacks.Attacked:
+        darker = (problem.canvas - self.threat.eps).clamp(0, 1)
+        return attacks.Attacked(canvas=problem.on_grid(darker, self.threat), steps=[self.times] * len(problem))
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    points = {name: EntryPoint(name, value, "safemed_eval.attacks") for name, value in values.items()}
+    monkeypatch.setattr(plugins, "plugins", lambda group: points if group == "attacks" else {})
+
+
+def test_an_attack_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, dusk="test_attacks:Shade")
+    assert "dusk" in attacks.names() and "dusk (a plug-in)" in attacks.help_text()
+    (attack,) = attacks.parse_all(["Dusk:EPS=8/255"])
+    assert isinstance(attack, Shade) and str(attack) == "dusk:eps=8/255" == attack.stream
+    assert attack.described == {"attack": "dusk", "eps": 8 / 255, "norm": "linf", "times": 1}
+    x = grid_canvases(3)
+    found = run("dusk:eps=8/255", Net(), x, torch.zeros(3, dtype=torch.int64), quantize=True)
+    assert torch.allclose(found.canvas, (x - 8 / 255).clamp(0, 1), atol=1e-6)
+    facts = attacks.facts_of(str(attack), attack.described)
+    assert (facts.strength, facts.aims_at, facts.eps, facts.family) == (1, None, 8 / 255, "dusk")
+    with pytest.raises(SpecError, match="unknown option 'time'; did you mean 'times'"):
+        attacks.parse("dusk:time=2")
+
+
+def test_an_entry_point_that_is_no_attack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, path="pathlib:Path", gone="no_such_module:Attack")
+    with pytest.raises(SpecError, match="plug-in path is not a subclass"):
+        attacks.parse("path")
+    with pytest.raises(SpecError, match=r"plug-in gone .*cannot be imported: ModuleNotFoundError"):
+        attacks.parse("gone")
+    assert attacks.facts_of("gone:eps=1/255", {"eps": 1 / 255}).strength is None
+
+
+def test_facts_come_from_what_a_run_folder_stores() -> None:
+    def of(spec: str) -> attacks.Facts:
+        return attacks.facts_of(spec, attacks.parse(spec).described)
+
+    roles = {
+        spec: of(spec).role for spec in ("clean", "noise", "pgd", "transfer:from=x", "corrupt:kind=blur,severity=2")
+    }
+    assert list(roles.values()) == ["clean", "control", "attack", "attack", "corruption"]
+    assert attacks.facts_of("official", {}).role == attacks.facts_of("circular", {}).role == "clean"
+    strengths = [
+        of(spec).strength for spec in ("noise", "fgsm", "pgd", "apgd", "suite", "adaptive", "pgd:target=random")
+    ]
+    assert strengths == [0, 1, 2, 2, 3, None, None]
+    small, large = of("pgd:eps=1/255,steps=3"), of("pgd:eps=0.5,norm=l2,steps=3")
+    assert small.family == large.family == "pgd:steps=3" and (small.norm, large.norm) == ("linf", "l2")
+    assert (small.eps, large.eps, of("clean").eps) == (1 / 255, 0.5, None)
+    assert of("corrupt:kind=blur,severity=2").kind == "blur" and of("corrupt:kind=blur,severity=2").severity == 2
+    assert of("transfer:from=x").black_box and not of("transfer:from=x").should_flip and not of("pgd").black_box
+    assert of("art:SquareAttack").black_box and not of("art:FastGradientMethod").black_box
+    assert of("adaptive").aims_at == "text" and of("pgd").aims_at == "letter" and of("noise").aims_at is None
+    unknown = attacks.facts_of("uninstalled:eps=1/255", {"attack": "uninstalled", "eps": 1 / 255})
+    assert (unknown.role, unknown.strength, unknown.black_box, unknown.aims_at) == ("attack", None, False, "letter")
+
+
+def test_every_attack_has_an_example_that_parses() -> None:
+    for name in attacks.names():
+        example = attacks.facts_of(name, {}).example
+        assert name == "clean" or (attacks.parse_all([example]) and example.partition(":")[0] == name)
+        assert example in attacks.help_text()
+    assert [attacks.name_of(strength=strength) for strength in (1, 2, 3)] == ["fgsm", "pgd", "suite"]
+    assert attacks.name_of(role="control") == "noise" and attacks.example_of(on_surrogate=True).startswith("transfer:")

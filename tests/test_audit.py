@@ -17,8 +17,8 @@ from test_cli import call
 
 from safemed_eval import data
 from safemed_eval.core import Item, Question
-from safemed_eval.data.audit import near as _near
-from safemed_eval.data.audit.cues import cues
+from safemed_eval.data.audit import near_duplicates as _near
+from safemed_eval.data.audit.text_cues import cues
 from safemed_eval.runs.pseudonyms import WITHHELD, Pseudonyms, read_key
 
 Find = Callable[[str], Path]

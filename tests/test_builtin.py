@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import answers
 from typer.testing import CliRunner
 
 from safemed_eval import attacks, data
@@ -16,7 +17,7 @@ from safemed_eval.models import Asking, load, load_to_train, resolve
 from safemed_eval.models.check import check
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.models.waist import Waist
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 from safemed_eval.runs.work.evaluate import Evaluation
 
 NAMES = ("sft", "at-grpo")
@@ -31,7 +32,7 @@ def builtin(name: str, readout: str = "choice") -> Waist:
 @cache
 def accuracy(name: str, attack: str, readout: str = "choice") -> float:
     work = Evaluation(model=builtin(name, readout), canvas=DATA.canvas, seed=0, batch=64)
-    records = [record for group in work.run(DATA.items, [attacks.parse(attack)]) for record in group]
+    records = [record for group in answers(work, DATA.items, [attacks.parse(attack)]) for record in group]
     assert not any(record["error"] for record in records)
     return sum(record["correct"] for record in records) / len(DATA.items)
 
@@ -74,7 +75,7 @@ def test_python_asks_as_the_command_line_does(name: str, tmp_path: Path) -> None
     command = ["evaluate", "--model", f"builtin:{name}", "--data", "phantom:images=3", "--batch-size", "8"]
     outcome = CliRunner().invoke(app, [*command, "--limit", "8", "--out", str(tmp_path / "run")])
     assert outcome.exit_code == 0 and "warning" not in outcome.stderr, outcome.output
-    records = {record["item"]: record for record in read_records(tmp_path / "run")}
+    records = {record["item"]: record for record in read_lines(tmp_path / "run")}
     items = [item for item in data.load("phantom:images=3").items if item.id in records]
     canvas = torch.stack([data.canvas_of(item, DATA.canvas) for item in items])
     model = load(resolve(f"builtin:{name}"))

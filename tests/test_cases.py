@@ -15,7 +15,7 @@ from safemed_eval import data
 from safemed_eval.core import Question
 from safemed_eval.data.images.files import decode
 from safemed_eval.models import Asking, load, resolve
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 
 CASES = Path(__file__).parents[1] / ".." / "shared" / "cases"
 SOME = Question(text="Which?", options=("CT", "MRI", "X-Ray", "Ultrasound"))
@@ -39,7 +39,7 @@ def test_1_an_enhanced_file_is_shown_as_the_classic_one(case: Path) -> None:
 def test_6_and_7_what_a_checkpoint_writes_is_read(case: Path, name: str, tmp_path: Path) -> None:
     asked = ["--model", case / name, "--data", "phantom:images=8", "--limit", 2, "--attack", "clean"]
     summary_of("evaluate", *asked, "--readout", "generate", "--max-new-tokens", 24, "--out", tmp_path / "run")
-    assert {record["prediction"] for record in read_records(tmp_path / "run")} == {1}
+    assert {record["prediction"] for record in read_lines(tmp_path / "run")} == {1}
 
 
 def test_12_no_letter_is_read_inside_an_open_thought(case: Path) -> None:

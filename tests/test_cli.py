@@ -18,9 +18,10 @@ from torture.kills import CERTIFY, PATIENCE_S, wait_until
 from typer.testing import CliRunner
 
 from safemed_eval import data as datasets
+from safemed_eval import progress
 from safemed_eval.cli import _show, app
 from safemed_eval.errors import UserError
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 
 TOY = "python:safemed_eval.models.toy:brightness"
 MAIN = [sys.executable, "-c", "from safemed_eval.cli import main; main()"]
@@ -49,11 +50,11 @@ def shared(table: Path) -> list[object]:
 
 
 def _records(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    return read_records(Path(summary["out"]))
+    return read_lines(Path(summary["out"]))
 
 
 def seconds_aside(out: Path) -> list[dict[str, Any]]:
-    records = [{k: v for k, v in r.items() if k != "seconds"} for r in read_records(out)]
+    records = [{k: v for k, v in r.items() if k != "seconds"} for r in read_lines(out)]
     return sorted(records, key=lambda r: (r["item"], r.get("attack", "")))
 
 
@@ -94,7 +95,7 @@ def test_certify_from_checkpoint_to_table(checkpoint: Callable[[str], Path], tab
     assert list(found["overall"]["certified"]) == ["0", "0.5s", "0.05", "2s"]
     assert found["overall"]["certified"]["0.5s"]["radius"] == 0.125
     assert found["overall"]["certified"]["2s"]["above_ceiling"]
-    for record in read_records(out):
+    for record in read_lines(out):
         assert (sum(record["votes0"]), sum(record["votes"])) == (10, 60)
         assert len(record["votes"]) == len(record["options"]) + 1
     code, text = call(*arguments)
@@ -181,9 +182,9 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock, passes = [0.0], [0]
-    monkeypatch.setattr(_show, "_LINE_EVERY_S", 30.0)
-    monkeypatch.setattr(_show, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    with _show.progress("certifying", forwards=lambda: passes[0]) as tick:
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 30.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with progress.progress("certifying", forwards=lambda: passes[0]) as tick:
         tick(10, 100)  # of an earlier start
         clock[0], passes[0] = 40.0, 4000
         tick(30, 100)
@@ -344,10 +345,10 @@ def test_ctrl_c_leaves_a_clean_resumable_run(
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert "the same command goes on" in err and "Traceback" not in err
-    assert len(read_records(Path("run"))) == 4
+    assert len(read_lines(Path("run"))) == 4
     code, text = call(*command)
     assert code == 0 and "going on, 4 records are there" in text
-    assert len(read_records(Path("run"))) == 8
+    assert len(read_lines(Path("run"))) == 8
 
 
 # ---------------------------------------------------------------- wrong input

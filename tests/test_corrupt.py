@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from running import answers
 from test_pipeline import Colors, evaluation, items
 
 from safemed_eval import attacks, data
@@ -83,7 +84,7 @@ def test_severities_of_an_item_share_one_draw(table: Path, quantize: bool) -> No
         changes[item.id, condition.split(",")[0]].append((found - clean).flatten())
 
     work = evaluation(Colors(), canvas=data.Canvas(size=(64, 64)), keep=keep, quantize=quantize)
-    records = [one for group in work.run(items(table), attacks.parse_all(["corrupt"])) for one in group]
+    records = [one for group in answers(work, items(table), attacks.parse_all(["corrupt"])) for one in group]
     assert len(records) == 8 * 45 and {one["error"] for one in records} == {None}
     assert len(changes) == 8 * len(KINDS) and {len(some) for some in changes.values()} == {5}
     for (_, kind), some in changes.items():

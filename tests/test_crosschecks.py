@@ -12,16 +12,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import answers
 from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
-from synthetic import certified, failed, write_run
+from synthetic import certified, failed, numbers, write_run
 from test_pipeline import CHOSEN, CPU, evaluation, items, without_seconds
 from torture.models import Quarters
 
 from safemed_eval import stats
 from safemed_eval.core import Item, Question
 from safemed_eval.models.waist import Waist
-from safemed_eval.report import summarize
 from safemed_eval.runs.work.certify import Counted
 from safemed_eval.runs.work.units import Certificates, Part
 from safemed_eval.seeds import generator
@@ -37,6 +37,7 @@ from safemed_eval.smoothing import (
     unpack,
 )
 from safemed_eval.smoothing.certify import count_votes
+from safemed_eval.smoothing.noise import Gaussian
 
 # ------------------------------------------------------------------------------------------------- other people's code
 
@@ -92,7 +93,7 @@ def test_certified_accuracy_is_a_line_of_pandas(tmp_path_factory: pytest.TempPat
     ] + [failed(60, modality="A")]
     out = write_run(tmp_path_factory.mktemp("run") / "run", records, "certify")
     points = {"0": 0.0, "0.1": 0.1, "0.4": 0.4, "0.6": 0.6}
-    summary, frame = summarize(out, points), pd.read_json(out / "records.jsonl", lines=True)
+    summary, frame = numbers(out, points), pd.read_json(out / "records.jsonl", lines=True)
     for name, radius in points.items():
         holds = frame["correct"] & (frame["radius"] >= radius)
         assert summary.overall["certified"][name]["certified_accuracy"] == pytest.approx(holds.mean())
@@ -190,7 +191,7 @@ def test_certified_radii_nest_and_do_not_depend_on_how_draws_come(p: float, seed
 @given(n=st.integers(1, 80), batch=st.integers(1, 40), first=st.integers(0, 3), seed=st.integers(0, 9))
 def test_votes_sum_to_the_draws_and_parts_to_the_whole(n: int, batch: int, first: int, seed: int) -> None:
     vote = Waist(Quarters(), CPU).vote(Question(text="?", options=("A", "B", "C")))
-    count = functools.partial(count_votes, vote, torch.full((3, 4, 4), 0.5), 0.3)
+    count = functools.partial(count_votes, vote, torch.full((3, 4, 4), 0.5), Gaussian(0.3))
     streams = functools.partial(generator, "cpu", seed)
     skipped = 16 * first
     whole, start = count(skipped + n, batch, streams), count(skipped, 16, streams) if skipped else (0, 0, 0, 0)
@@ -226,11 +227,11 @@ def test_parts_may_come_in_any_order(order: Random, lost: int | None) -> None:
 
 def test_a_run_may_be_cut_anywhere(table: Path) -> None:
     """Any set of records may be there already: the rest completes them to those of a whole run."""
-    whole = [one for group in evaluation(Quarters()).run(items(table), CHOSEN) for one in group]
+    whole = [one for group in answers(evaluation(Quarters()), items(table), CHOSEN) for one in group]
     key = {(one["item"], one["attack"]): one for one in without_seconds(whole)}
     shuffler = Random(0)
     for _ in range(5):
         there = set(shuffler.sample(sorted(key), shuffler.randrange(1, len(key))))
-        rest = evaluation(Quarters()).run(items(table), CHOSEN, done=lambda i, c, there=there: (i, c) in there)
+        rest = answers(evaluation(Quarters()), items(table), CHOSEN, done=lambda i, c, there=there: (i, c) in there)
         found = {(one["item"], one["attack"]): one for group in rest for one in without_seconds(group)}
         assert found == {name: one for name, one in key.items() if name not in there}

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import draw_table
+from running import answers, certificates
 from safetensors.torch import save_file
 from test_cli import TOY, call, seconds_aside
 from test_pipeline import CANVAS, CPU, Hungry, evaluation, items
@@ -28,7 +29,7 @@ from safemed_eval.core import Question
 from safemed_eval.errors import RunError
 from safemed_eval.files import write_whole
 from safemed_eval.models.waist import Waist
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.smoothing import Budget, Sequential, Smoothing, Voting
 from safemed_eval.train import _loop
@@ -88,7 +89,7 @@ def test_a_disk_with_no_room_at_all_leaves_nothing_that_looks_like_a_run(
     assert code == 2 and text.endswith("cannot be written: No space left on device") and "\n" not in text
     disk("size=1m")
     assert call(*CERTIFIED, "--data", f"table:{table}", "--out", small / "run")[0] == 0
-    assert len(read_records(small / "run")) == 8
+    assert len(read_lines(small / "run")) == 8
 
 
 def test_kept_images_that_do_not_fit_are_one_line_and_come_later(disk: Callable[[str], Path], table: Path) -> None:
@@ -192,7 +193,7 @@ BUDGETS = {
 
 def certified(model: object, table: Path, budget: Budget) -> list[dict[str, Any]]:
     work = Certification(model=Waist(model, CPU), canvas=CANVAS, smoothing=budget, seed=0, batch=32)
-    return [{k: v for k, v in one.items() if k not in ("seconds", "batch")} for one in work.run(items(table))]
+    return [{k: v for k, v in one.items() if k not in ("seconds", "batch")} for one in certificates(work, items(table))]
 
 
 @pytest.mark.usefixtures("at_once")
@@ -214,15 +215,15 @@ def test_certificates_do_not_depend_on_where_memory_ran_out(table: Path, budget:
 def test_answers_do_not_depend_on_where_memory_ran_out(table: Path, voting: Voting | None) -> None:
     chosen = [attacks.parse(spec) for spec in ("clean", "pgd:eps=1/255,steps=3,early_stop=no", "noise:eps=2/255")]
 
-    def answers(model: object) -> dict[tuple[str, str], Any]:
-        run = evaluation(model, batch=4, voting=voting).run(items(table), chosen)
+    def outcomes(model: object) -> dict[tuple[str, str], Any]:
+        run = answers(evaluation(model, batch=4, voting=voting), items(table), chosen)
         records = [one for group in run for one in group]
         assert not any(one["error"] for one in records) and len(records) == 24
         return {(one["item"], one["attack"]): (one["prediction"], one["steps"], one["linf"]) for one in records}
 
-    whole = answers(Quarters())
+    whole = outcomes(Quarters())
     for seed in range(3):
-        found = answers(Moody(seed, fits=voting.m if voting else 1))  # the copies of one gradient stay together
+        found = outcomes(Moody(seed, fits=voting.m if voting else 1))  # the copies of one gradient stay together
         assert found.keys() == whole.keys()
         for key, (prediction, steps, linf) in found.items():
             assert (prediction, steps) == whole[key][:2] and linf == pytest.approx(whole[key][2], abs=1e-6)

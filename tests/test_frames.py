@@ -13,8 +13,8 @@ from test_audit import facts, write_table
 from test_cli import call
 
 from safemed_eval import data
-from safemed_eval.data._dataset import count_notes
 from safemed_eval.data.images.files import decode
+from safemed_eval.data.verification import count_notes
 from safemed_eval.errors import DataError
 
 SHADES = [0, 40, 80, 120, 160]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from running import answers
 from test_cli import call, summary_of
 from test_pipeline import evaluation, items
 
@@ -20,7 +21,7 @@ from safemed_eval.models import Asking, load, resolve
 from safemed_eval.models.checkpoints.generate import _Sampler
 from safemed_eval.models.checkpoints.prompts import TEMPLATES, read_template
 from safemed_eval.models.waist import Waist
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 from safemed_eval.seeds import generator
 
 CPU = torch.device("cpu")
@@ -146,7 +147,7 @@ def test_records_keep_the_text_and_no_answer_is_wrong(table: Path) -> None:
         def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
             return ["<answer> B </answer>" if "image 1" not in q.text else "I cannot say." for q in questions]
 
-    groups = evaluation(Odd()).run(items(table), [attacks.parse("clean")])
+    groups = answers(evaluation(Odd()), items(table), [attacks.parse("clean")])
     by_item = {record["item"]: record for group in groups for record in group}
     assert by_item["q0"]["text"] == "<answer> B </answer>" and by_item["q0"]["correct"]
     assert by_item["q1"]["text"] == "I cannot say."
@@ -160,7 +161,7 @@ def test_generated_answers_from_the_command_line(
     written = [*shared, "--readout", "generate", "--max-new-tokens", 4, "--template", "think"]
     run = ["evaluate", *written, "--attack", "fgsm:eps=8/255", "--out", tmp_path / "a"]
     found = summary_of(*run)
-    records = read_records(tmp_path / "a")
+    records = read_lines(tmp_path / "a")
     assert all(isinstance(record["text"], str) for record in records)
     silent = Counter(record["attack"] for record in records if record["prediction"] is None)
     assert {name: cell["no_answer"] for name, cell in found["overall"].items()} == {
@@ -179,7 +180,7 @@ def test_generated_answers_from_the_command_line(
     assert code == 2 and "asking.max_new_tokens was 4, now 5" in text
     hot = ["--temperature", 1, "--sigma", 0.25, "--n", 20, "--n0", 5, "--limit", 2, "--out", tmp_path / "b"]
     assert summary_of("certify", *written, *hot)["items"] == 2
-    assert all(sum(record["votes"]) == 20 for record in read_records(tmp_path / "b"))
+    assert all(sum(record["votes"]) == 20 for record in read_lines(tmp_path / "b"))
 
 
 # ------------------------------------------------------------------ templates

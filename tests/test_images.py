@@ -18,7 +18,8 @@ from PIL import Image
 
 from safemed_eval.data.images import guarded as _guarded
 from safemed_eval.data.images.dicom import DICOM_TAGS
-from safemed_eval.data.images.files import Place, decode, fit
+from safemed_eval.data.images.files import decode, fit
+from safemed_eval.data.images.paths import Place
 from safemed_eval.data.images.picture import MAX_PIXELS
 from safemed_eval.errors import DataError, RunError
 
@@ -157,7 +158,7 @@ def test_files_above_the_limit_are_refused_unread(tmp_path: Path, monkeypatch: p
 
 # ---------------------------------------------------------- in other processes
 
-LOOK = "safemed_eval.data.audit.look:look"
+LOOK = "safemed_eval.data.images.fingerprints:fingerprint"
 
 
 def test_an_image_that_takes_too_long_is_named_and_the_others_are_read(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torture.kills import PATIENCE_S
 
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 
 NETWORK = 99
 """Exit code of a process that has tried."""
@@ -75,8 +75,8 @@ def test_the_main_job_asks_the_network_for_nothing(tmp_path: Path) -> None:
         ["compare", "a", "a"],
     )
     assert "is compared with itself" in done.stderr, done.stderr[-2000:]  # the last command: all others are done
-    assert [len(read_records(tmp_path / name)) for name in "abc"] == [4, 2, 2]
-    assert not [record for name in "abc" for record in read_records(tmp_path / name) if record["error"]]
+    assert [len(read_lines(tmp_path / name)) for name in "abc"] == [4, 2, 2]
+    assert not [record for name in "abc" for record in read_lines(tmp_path / name) if record["error"]]
     assert (tmp_path / "r/report.html").is_file() and not (tmp_path / "cache/hub").exists()
 
 

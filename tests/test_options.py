@@ -10,7 +10,7 @@ import pytest
 
 from safemed_eval import data
 from safemed_eval.core import Item
-from safemed_eval.data.sources._questions import unlettered
+from safemed_eval.data.records.questions import unlettered
 
 NAN = float("nan")
 ROW = {"image": "x.png", "question": "Which?", "answer": "B"}

@@ -15,19 +15,19 @@ import torch
 from conftest import draw_table
 from hypothesis import given
 from hypothesis import strategies as st
+from running import answers
 from scipy.stats import chisquare
-from synthetic import ATTACKS, evaluated, write_run
+from synthetic import ATTACKS, evaluated, numbers, write_run
 from test_cli import TOY, call, seconds_aside, summary_of
 from test_pipeline import Colors, evaluation, items, without_seconds
 
 from safemed_eval import attacks, data
 from safemed_eval.core import Item, Question
 from safemed_eval.errors import RunError
-from safemed_eval.report import summarize
+from safemed_eval.report import Run
 from safemed_eval.report.figures._attacks import chosen
 from safemed_eval.report.findings.order import letters
-from safemed_eval.report.load import load
-from safemed_eval.runs import read_meta, read_records
+from safemed_eval.runs import read_lines, read_meta
 from safemed_eval.seeds import seed_of
 
 CLEAN = [attacks.parse("clean")]
@@ -108,7 +108,7 @@ def balanced(folder: Path, rows: int = 24) -> tuple[Item, ...]:
 
 
 def accuracies(model: object, asked: Sequence[Item]) -> dict[str, float]:
-    records = [r for group in evaluation(model, batch=8).run(asked, CLEAN, circular=True) for r in group]
+    records = [r for group in answers(evaluation(model, batch=8), asked, CLEAN, circular=True) for r in group]
     return {
         name: float(np.mean([r["correct"] for r in records if r["attack"] == name])) for name in ("clean", "circular")
     }
@@ -145,7 +145,7 @@ def test_answers_to_rotations_are_told_as_options_of_the_item(tmp_path: Path) ->
     asked = [replace(item, label=label) for item, label in zip(balanced(tmp_path, 4), (0, 1, 2, 3), strict=True)]
     short = replace(asked[0], id="short", label=1, question=replace(asked[0].question, options=("an eye", "a hand")))
     for model in (Writer(), Voter()):
-        groups = evaluation(model).run([*asked, short], CLEAN, circular=True)
+        groups = answers(evaluation(model), [*asked, short], CLEAN, circular=True)
         records = [r for group in groups for r in group if r["attack"] == "circular"]
         assert [r["rotations"] for r in records] == [[1, 2, None, 0]] * 4 + [[None, 0]]
         assert [r["prediction"] for r in records] == [1, 2, 1, 1, None]
@@ -155,7 +155,7 @@ def test_answers_to_rotations_are_told_as_options_of_the_item(tmp_path: Path) ->
 
 def test_the_first_rotation_is_the_clean_answer_and_batches_do_not_matter(table: Path) -> None:
     def run(batch: int, **settings: Any) -> list[Json]:
-        groups = evaluation(Colors(), batch=batch).run(items(table), CLEAN, circular=True, **settings)
+        groups = answers(evaluation(Colors(), batch=batch), items(table), CLEAN, circular=True, **settings)
         return sorted(
             without_seconds([r for group in groups for r in group]), key=lambda r: (str(r["attack"]), str(r["item"]))
         )
@@ -179,7 +179,7 @@ def test_a_fault_in_one_rotation_is_the_items_alone(table: Path) -> None:
 
     asked = items(table)
     (table.parent / "2.png").write_bytes(b"gone")
-    records = [r for group in evaluation(Fragile()).run(asked, CLEAN, circular=True) for r in group]
+    records = [r for group in answers(evaluation(Fragile()), asked, CLEAN, circular=True) for r in group]
     circular = {r["item"]: r for r in records if r["attack"] == "circular"}
     assert len(circular) == 8 and {item for item, r in circular.items() if r["error"]} == {"q2", "q5"}
     assert circular["q5"]["rotations"] is None and not circular["q5"]["correct"]
@@ -191,11 +191,11 @@ def test_a_fault_in_one_rotation_is_the_items_alone(table: Path) -> None:
 def test_letters_by_hand() -> None:
     """Eight answers to three options: A 6, B 2, C 0; gold A 4, B 2, C 2; six right, so 3/4 and 1/8 are expected."""
     found = letters([0, 0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1, 2, 2], [3] * 8, list("abcdefgh"))
-    assert found["n"] == 8
-    assert found["answered"] == {"A": 0.75, "B": 0.25, "C": 0.0}
-    assert found["gold"] == {"A": 0.5, "B": 0.25, "C": 0.25}
-    assert found["expected"] == pytest.approx({"A": 0.4375, "B": 0.28125, "C": 0.28125})
-    assert (found["total_variation"], found["letter"], found["notable"]) == (0.25, "A", False), "eight are too few"
+    assert found.n == 8
+    assert found.answered == {"A": 0.75, "B": 0.25, "C": 0.0}
+    assert found.gold == {"A": 0.5, "B": 0.25, "C": 0.25}
+    assert found.expected == pytest.approx({"A": 0.4375, "B": 0.28125, "C": 0.28125})
+    assert (found.total_variation, found.letter, found.notable) == (0.25, "A", False), "eight are too few"
 
 
 def blind(rng: np.random.Generator, n: int, favour: float, right: float, together: int) -> tuple[Any, ...]:
@@ -212,28 +212,28 @@ def blind(rng: np.random.Generator, n: int, favour: float, right: float, togethe
 def test_chance_does_not_prefer_a_letter(favour: float, right: float, together: int) -> None:
     """Nor does an attack: where most gold answers are A, a model that errs must answer something else."""
     rng = np.random.default_rng(0)
-    alarms = [letters(*blind(rng, n, favour, right, together))["notable"] for n in (12, 60) for _ in range(150)]
+    alarms = [letters(*blind(rng, n, favour, right, together)).notable for n in (12, 60) for _ in range(150)]
     assert not any(alarms)
     _, gold, counts, clusters = blind(rng, 60, favour, right, together)
     always = letters([1] * 60, gold, counts, clusters)
-    assert (always["letter"], always["notable"]) == ("B", True)
+    assert (always.letter, always.notable) == ("B", True)
 
 
 def run_of(folder: Path, model: object, asked: Sequence[Item]) -> Path:
-    groups = evaluation(model).run(asked, CLEAN, circular=True)
+    groups = answers(evaluation(model), asked, CLEAN, circular=True)
     return write_run(folder, [r for g in groups for r in g], "evaluate", conditions=("clean", "circular"))
 
 
 def test_a_preferred_letter_is_told(tmp_path: Path) -> None:
     asked = balanced(tmp_path / "d", rows=32)
-    summary = summarize(run_of(tmp_path / "a", Always(1), asked))
+    summary = numbers(run_of(tmp_path / "a", Always(1), asked))
     notes = summary.notes
     assert notes["circular"] == {"n": 32, "order_dependent": 8}, "eight are gold B"
     for condition, n in (("clean", 32), ("circular", 128)):
         found = notes["letters"][condition]
         assert (found["n"], found["letter"], found["answered"]["B"], found["gold"]["B"]) == (n, "B", 1.0, 0.25)
         assert found["total_variation"] == 0.75 and found["notable"]
-    notes = summarize(run_of(tmp_path / "b", Reader(), asked)).notes
+    notes = numbers(run_of(tmp_path / "b", Reader(), asked)).notes
     assert notes["circular"] == {"n": 32, "order_dependent": 0}
     assert notes["letters"]["circular"]["answered"] == dict.fromkeys("ABCD", 0.25), "each place once"
     assert not notes["letters"]["circular"]["notable"]
@@ -255,16 +255,16 @@ def test_a_preferred_letter_is_told(tmp_path: Path) -> None:
 def test_rotations_that_contradict_the_record_are_refused(tmp_path: Path, changes: Json, message: str) -> None:
     fine = evaluated(0, "circular", True, rotations=[1, 1, 1])
     conditions = ("clean", "circular")
-    assert len(load(write_run(tmp_path / "a", [fine], "evaluate", conditions=conditions)).frame) == 1
+    assert len(Run.read(write_run(tmp_path / "a", [fine], "evaluate", conditions=conditions)).frame()) == 1
     forged = write_run(tmp_path / "b", [fine | changes], "evaluate", conditions=conditions)
     with pytest.raises(RunError, match=message):
-        load(forged)
+        Run.read(forged)
 
 
 def test_circular_is_no_attack(tmp_path: Path) -> None:
     conditions = (*ATTACKS[:2], "circular")
     records = [evaluated(i, name, True, rotations=[1, 1, 1]) for i in range(3) for name in conditions]
-    run = load(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
+    run = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
     assert chosen(run) == (list(ATTACKS[:2]), [])
 
 
@@ -286,7 +286,7 @@ def test_shuffled_runs_say_so_and_keep_to_themselves(shared: list[object], table
     )
     own = {item.id: item for item in items(table)}
     drawn = {item.id: item for item in data.shuffled(data.DataSet(items=items(table)), 0).items}
-    records = read_records(mixed)
+    records = read_lines(mixed)
     assert any(tuple(r["options"]) != own[r["item"]].question.options for r in records)
     for record in records:
         asked = drawn[record["item"]]
@@ -298,14 +298,14 @@ def test_shuffled_runs_say_so_and_keep_to_themselves(shared: list[object], table
     code, text = call("evaluate", *shared, "--shuffle-options", 1, "--out", mixed)
     assert code == 2 and "shuffle_options was 0, now 1" in text
     summary_of("evaluate", *shared, "--shuffle-options", 0, "--seed", 5, "--out", tmp_path / "again")
-    options = [{r["item"]: r["options"] for r in read_records(out)} for out in (mixed, tmp_path / "again")]
+    options = [{r["item"]: r["options"] for r in read_lines(out)} for out in (mixed, tmp_path / "again")]
     assert options[0] == options[1], "--seed is of other things"
 
 
 def test_certificates_of_shuffled_options(shared: list[object], tmp_path: Path) -> None:
     command = ["certify", *shared, "--sigma", 0.5, "--n", 50, "--n0", 5, "--shuffle-options", 4]
     assert summary_of(*command, "--out", tmp_path / "a")["asked"]["shuffle_options"] == 4
-    for record in read_records(tmp_path / "a"):
+    for record in read_lines(tmp_path / "a"):
         assert record["options"][record["label"]] == "a liver"
         assert len(record["votes"]) == len(record["options"]) + 1
 

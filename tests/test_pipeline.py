@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 import torch
 from conftest import draw_table
-from synthetic import certified, evaluated, failed, write_run
+from running import answers, certificates
+from synthetic import certified, evaluated, failed, numbers, write_run
 
 from safemed_eval import attacks, data, faults
 from safemed_eval.core import Item, Question
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
-from safemed_eval.report import summarize
+from safemed_eval.report import Run
 from safemed_eval.report.curves import MOST_POINTS, curve_of
-from safemed_eval.report.load import load
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.runs.work.evaluate import Evaluation
 from safemed_eval.smoothing import Smoothing
@@ -54,7 +54,7 @@ def without_seconds(records: list[dict[str, object]]) -> list[dict[str, object]]
 
 
 def test_every_item_has_one_record_per_attack(table: Path) -> None:
-    records = [r for group in evaluation(Colors()).run(items(table), CHOSEN) for r in group]
+    records = [r for group in answers(evaluation(Colors()), items(table), CHOSEN) for r in group]
     assert len(records) == 8 * 3
     for record in records:
         assert record["error"] is None and record["correct"] == (record["prediction"] == record["label"])
@@ -68,12 +68,12 @@ def test_every_item_has_one_record_per_attack(table: Path) -> None:
 
 def test_an_interrupted_run_ends_with_the_same_records(table: Path) -> None:
     """Stopped after any number of records, even in the middle of a group: the rest fills in exactly what is missing."""
-    whole = [r for group in evaluation(Colors()).run(items(table), CHOSEN) for r in group]
+    whole = [r for group in answers(evaluation(Colors()), items(table), CHOSEN) for r in group]
     key = {(r["item"], r["attack"]): r for r in without_seconds(whole)}
     for stop in (1, 4, 10, 23):
         kept = whole[:stop]
         done = {(r["item"], r["attack"]) for r in kept}
-        again = evaluation(Colors()).run(items(table), CHOSEN, done=lambda i, c, done=done: (i, c) in done)
+        again = answers(evaluation(Colors()), items(table), CHOSEN, done=lambda i, c, done=done: (i, c) in done)
         rest = [r for group in again for r in group]
         assert len(kept) + len(rest) == len(whole)
         assert {(r["item"], r["attack"]): r for r in without_seconds(kept + rest)} == key
@@ -84,7 +84,7 @@ def test_certify_does_not_depend_on_batch_order_or_restart(table: Path) -> None:
         work = Certification(
             model=Waist(Colors(), CPU), canvas=CANVAS, smoothing=Smoothing(sigma=0.3, n0=10, n=90), seed=3, batch=batch
         )
-        records = list(work.run(items(table)[order], done=lambda item: item in done))
+        records = list(certificates(work, items(table)[order], done=lambda item: item in done))
         return {str(r["item"]): r for r in without_seconds(records)}
 
     base = run(32)
@@ -102,18 +102,18 @@ def test_a_broken_image_and_a_broken_answer_are_errors_that_count(table: Path) -
 
     chosen = items(table)
     (table.parent / "2.png").write_bytes(b"gone")
-    records = [r for group in evaluation(Fragile()).run(chosen, CHOSEN) for r in group]
+    records = [r for group in answers(evaluation(Fragile()), chosen, CHOSEN) for r in group]
     failed = {r["item"]: r["error"] for r in records if r["error"]}
     assert set(failed) == {"q2", "q5"} and len(records) == 24
     assert "has changed" in failed["q2"] and "NaN" in failed["q5"]
     healthy = [r for r in without_seconds(records) if r["item"] not in failed]
-    whole = [r for group in evaluation(Colors()).run(items(draw_table(table.parent)), CHOSEN) for r in group]
+    whole = [r for group in answers(evaluation(Colors()), items(draw_table(table.parent)), CHOSEN) for r in group]
     expected = {(r["item"], r["attack"]): r["prediction"] for r in whole}
     assert all(r["prediction"] == expected[r["item"], r["attack"]] for r in healthy)
     work = Certification(
         model=Waist(Fragile(), CPU), canvas=CANVAS, smoothing=Smoothing(sigma=0.3, n0=5, n=50), seed=0, batch=16
     )
-    found = {r["item"]: r for r in work.run(chosen)}
+    found = {r["item"]: r for r in certificates(work, chosen)}
     assert "NaN" in found["q5"]["error"] and found["q5"]["radius"] is None and found["q5"]["correct"] is False
 
 
@@ -130,16 +130,16 @@ class Hungry(Colors):
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(table: Path) -> None:
-    whole = [r for group in evaluation(Colors(), batch=8).run(items(table), CHOSEN) for r in group]
-    small = [r for group in evaluation(Hungry(2), batch=8).run(items(table), CHOSEN) for r in group]
+    whole = [r for group in answers(evaluation(Colors(), batch=8), items(table), CHOSEN) for r in group]
+    small = [r for group in answers(evaluation(Hungry(2), batch=8), items(table), CHOSEN) for r in group]
     assert [r["prediction"] for r in small] == [r["prediction"] for r in whole]
     smoothing = Smoothing(sigma=0.3, n0=10, n=90)
     votes = []
     for model in (Colors(), Hungry(5)):
         work = Certification(model=Waist(model, CPU), canvas=CANVAS, smoothing=smoothing, seed=0, batch=64)
-        votes.append([(r["votes0"], r["votes"]) for r in work.run(items(table))])
+        votes.append([(r["votes0"], r["votes"]) for r in certificates(work, items(table))])
     assert votes[0] == votes[1]
-    starved = [r for group in evaluation(Hungry(0)).run(items(table), CHOSEN[:1]) for r in group]
+    starved = [r for group in answers(evaluation(Hungry(0)), items(table), CHOSEN[:1]) for r in group]
     assert len(starved) == 8 and all("out of memory" in r["error"] for r in starved)
 
 
@@ -150,7 +150,7 @@ def test_what_a_model_raises_is_the_items_fault_and_names_its_place(table: Path)
                 raise ValueError("cannot do\nimage 6")
             return super().scores(canvas, questions)
 
-    records = [r for group in evaluation(Buggy()).run(items(table), CHOSEN) for r in group]
+    records = [r for group in answers(evaluation(Buggy()), items(table), CHOSEN) for r in group]
     assert {r["item"] for r in records if r["error"]} == {"q6"}
     errors = {r["error"] for r in records if r["error"]}
     assert len(errors) == 1 and "raised ValueError at test_pipeline.py:" in next(iter(errors))
@@ -161,7 +161,7 @@ def test_our_own_bugs_are_not_swallowed(table: Path) -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        list(evaluation(Colors(), keep=keep).run(items(table), CHOSEN))
+        list(answers(evaluation(Colors(), keep=keep), items(table), CHOSEN))
     assert faults.out_of_memory(RuntimeError("[enforce fail at alloc_cpu.cpp:116] can't allocate memory"))
     assert not faults.out_of_memory(RuntimeError("shape mismatch"))
 
@@ -171,7 +171,7 @@ def test_native_canvases_of_different_sizes(table: Path) -> None:
 
     Image.new("RGB", (30, 20), (200, 9, 9)).save(table.parent / "1.png")
     work = evaluation(Colors(), canvas=data.Canvas(size=None), batch=8)
-    records = [r for group in work.run(items(table), CHOSEN[:1]) for r in group]
+    records = [r for group in answers(work, items(table), CHOSEN[:1]) for r in group]
     assert {r["item"] for r in records} == {f"q{i}" for i in range(8)} and not any(r["error"] for r in records)
 
 
@@ -181,7 +181,7 @@ def test_a_model_that_only_votes_is_answered_with(table: Path) -> None:
             return torch.where(canvas.mean((1, 2, 3)) > 0.5, 1, len(question.options))
 
     chosen = [attacks.parse(spec) for spec in ("clean", "noise:eps=1/255")]
-    records = [r for group in evaluation(Voter()).run(items(table), chosen) for r in group]
+    records = [r for group in answers(evaluation(Voter()), items(table), chosen) for r in group]
     assert len(records) == 16 and not any(r["error"] or r["log_probs"] for r in records)
     assert {r["prediction"] for r in records} == {1, None}
     assert all(r["correct"] == (r["prediction"] == r["label"]) for r in records)
@@ -192,9 +192,9 @@ def test_the_official_path_has_the_same_guards(table: Path) -> None:
         def official_scores(self, image: object, question: Question) -> torch.Tensor:
             if "image 4" in question.text:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return torch.tensor([torch.nan if "image 2" in question.text else 0.0, 1.0])
+            return torch.tensor([torch.nan if "image 2" in question.text else 0.0, 1.0, -9.0][: len(question.options)])
 
-    records = [r for group in evaluation(Official()).run(items(table), CHOSEN[:1], official=True) for r in group]
+    records = [r for group in answers(evaluation(Official()), items(table), CHOSEN[:1], official=True) for r in group]
     official = {r["item"]: r for r in records if r["attack"] == "official"}
     assert len(official) == 8
     assert {item for item, r in official.items() if r["error"]} == {"q2", "q4"}
@@ -215,7 +215,7 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
     ]
     assert [r["radius"] and round(r["radius"], 3) for r in records] == [0.307, 0.616, 0.495, None, None]
     out = write_run(tmp_path / "run", records, "certify")
-    summary = summarize(out, {"0": 0.0, "0.3": 0.3, "0.31": 0.31, "2": 2.0})
+    summary = numbers(out, {"0": 0.0, "0.3": 0.3, "0.31": 0.31, "2": 2.0})
     curve = summary.overall["certified"]
     assert [curve[r]["certified_accuracy"] for r in ("0", "0.3", "0.31", "2")] == [0.4, 0.4, 0.2, None]
     assert curve["2"]["above_ceiling"] and not curve["0.31"]["above_ceiling"]
@@ -225,15 +225,15 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
     assert summary.by_modality["MRI"]["median_radius"] == pytest.approx(0.61582, abs=1e-5)
     assert [summary.by_modality[m]["n"] for m in ("CT", "MRI")] == [4, 1]
     assert list(summary.by_question_type) == ["unknown"]
-    two = summarize(write_run(tmp_path / "two", [certified(0, 920), certified(1, 500)], "certify")).overall
+    two = numbers(write_run(tmp_path / "two", [certified(0, 920), certified(1, 500)], "certify")).overall
     assert two["median_radius"] == pytest.approx(0.30677, abs=1e-5), "half are enough"
     assert summary.notes["ceiling"] == pytest.approx(0.6158, abs=1e-3)
 
 
 def test_breakdown_agrees_with_a_pandas_one_liner(table: Path, tmp_path: Path) -> None:
-    records = [r for group in evaluation(Colors()).run(items(table), CHOSEN) for r in group]
+    records = [r for group in answers(evaluation(Colors()), items(table), CHOSEN) for r in group]
     out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(one) for one in CHOSEN])
-    summary = summarize(out)
+    summary = numbers(out)
     frame = pd.DataFrame(records)
     for (modality, attack), share in frame.groupby(["modality", "attack"])["correct"].mean().items():
         assert summary.by_modality[modality][attack]["accuracy"] == pytest.approx(share)
@@ -252,9 +252,9 @@ def test_image_blind_items_are_counted(table: Path, tmp_path: Path) -> None:
             return torch.where(torch.tensor(["image 1" in q.text for q in questions])[:, None], blind + 0 * seen, seen)
 
     huge = [attacks.parse(spec) for spec in ("clean", "pgd:eps=1", "noise:eps=1", "pgd:eps=8/255")]
-    records = [r for group in evaluation(Blind()).run(items(table), huge) for r in group]
+    records = [r for group in answers(evaluation(Blind()), items(table), huge) for r in group]
     out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(one) for one in huge])
-    summary = summarize(out)
+    summary = numbers(out)
     blind = {name: cell["image_blind"] for name, cell in summary.overall.items()}
     assert blind == {
         "clean": None,
@@ -266,7 +266,7 @@ def test_image_blind_items_are_counted(table: Path, tmp_path: Path) -> None:
 
 
 def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
-    summary = summarize(write_run(tmp_path / "run", [], "certify", items=5))
+    summary = numbers(write_run(tmp_path / "run", [], "certify", items=5))
     assert (summary.items, summary.expected, summary.overall["n"]) == (0, 5, 0)
     assert summary.overall["certified"]["0"]["certified_accuracy"] is None
     assert summary.overall["average_radius"] is None and summary.overall["median_radius"] is None
@@ -275,12 +275,12 @@ def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
 def test_a_curve_of_many_radii_is_thinned_out_from_below(tmp_path: Path) -> None:
     """Of 150 radii at most 120 are drawn, the smallest and the largest too; each with its own share."""
     votes = range(700, 1000, 2)
-    run = load(write_run(tmp_path / "run", [certified(i, k) for i, k in enumerate(votes)], "certify"))
-    curve, radius = curve_of(run), run.frame["radius"].to_numpy()
+    run = Run.read(write_run(tmp_path / "run", [certified(i, k) for i, k in enumerate(votes)], "certify"))
+    curve, radius = curve_of(run), run.frame()["radius"].to_numpy()
     assert curve is not None and len(np.unique(radius)) == 150
     assert curve.share == pytest.approx([(radius >= at).mean() for at in curve.radii])
     assert len(curve.radii) <= MOST_POINTS + 2 and {0.0, radius.min(), radius.max()} < set(curve.radii)
-    assert set(curve.radii) - {0.0, run.smoothing.ceiling} < set(radius)
+    assert set(curve.radii) - {0.0, run.ceiling} < set(radius)
 
 
 # ------------------------------------------------ what a referee's mutants asked for
@@ -321,7 +321,7 @@ def test_random_starts_differ_between_items_attacks_and_seeds(table: Path) -> No
 
     chosen = [attacks.parse(spec) for spec in ("noise:eps=4/255", "noise:eps=8/255")]
     for seed in (0, 1):
-        list(evaluation(Colors(), seed=seed, keep=keep).run(same_image, chosen))
+        list(answers(evaluation(Colors(), seed=seed, keep=keep), same_image, chosen))
     assert len(kept) == 2 * 2 * 4
     alike = torch.corrcoef(torch.stack(kept)) - torch.eye(len(kept))
     assert alike.abs().max() < 0.2, "another eps is another draw, not the same one scaled"
@@ -335,7 +335,7 @@ def test_the_judged_canvas_is_the_attacked_one(table: Path) -> None:
         kept[item.id] = attacked
 
     waist = Waist(Colors(), CPU)
-    groups = evaluation(Colors(), keep=keep).run(items(table), CHOSEN[2:])
+    groups = answers(evaluation(Colors(), keep=keep), items(table), CHOSEN[2:])
     by_id = {item.id: item for item in items(table)}
     for record in (record for group in groups for record in group):
         again = waist.classify([by_id[record["item"]].question])(kept[record["item"]][None])[0]
@@ -353,7 +353,7 @@ def test_an_abstention_with_a_majority_for_gold_is_not_correct(table: Path) -> N
     work = Certification(
         model=Waist(Torn(), CPU), canvas=CANVAS, smoothing=Smoothing(sigma=0.25, n0=50, n=50), seed=0, batch=50
     )
-    record = work.certify(items(table)[0])
+    record = work.certify(items(table)[0]).to_json()
     assert record["votes"][record["label"]] > 25 and record["abstained"] == "p_lower <= 1/2"
     assert record["prediction"] is None and not record["correct"] and record["radius"] is None
 
@@ -366,15 +366,15 @@ def test_notes_by_hand(tmp_path: Path) -> None:
     records += [evaluated(i, "official", i < 8, steps=None) for i in range(10)]
     records += [evaluated(i, str(pgd), i < 2, steps=steps) for i, steps in enumerate([10, 10, 2, 4, 9, 0, 0, 0, 0, 0])]
     conditions = ["clean", str(pgd), "official"]
-    summary = summarize(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
+    summary = numbers(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
     assert summary.notes["canvas_cost"] == pytest.approx(0.3)
     assert summary.overall[str(pgd)]["median_steps"] == 4
-    certified_run = summarize(write_run(tmp_path / "b", [certified(0, 920)], "certify"), {"at": 0.6158, "over": 0.6159})
+    certified_run = numbers(write_run(tmp_path / "b", [certified(0, 920)], "certify"), {"at": 0.6158, "over": 0.6159})
     assert certified_run.notes["grey_levels_per_radius"] == pytest.approx(255 / np.sqrt(3 * 384 * 384))
-    wide = summarize(write_run(tmp_path / "c", [certified(0, 920)], "certify", spec={"canvas": "20x40 pad"}))
+    wide = numbers(write_run(tmp_path / "c", [certified(0, 920)], "certify", spec={"canvas": "20x40 pad"}))
     assert wide.notes["grey_levels_per_radius"] == pytest.approx(255 / np.sqrt(3 * 20 * 40))
     ceiling = certified_run.notes["ceiling"]
-    exactly = summarize(tmp_path / "b", {"top": ceiling, "over": np.nextafter(ceiling, 1)}).overall["certified"]
+    exactly = numbers(tmp_path / "b", {"top": ceiling, "over": np.nextafter(ceiling, 1)}).overall["certified"]
     assert not exactly["top"]["above_ceiling"] and exactly["over"]["above_ceiling"]
 
 
@@ -382,6 +382,5 @@ def test_notes_by_hand(tmp_path: Path) -> None:
 def test_a_summary_says_whether_draws_ended_with_a_wrong_selection(stop: bool | None, tmp_path: Path) -> None:
     spec = {"stop_when_wrong": stop} if stop else {}
     assert (
-        summarize(write_run(tmp_path / "run", [certified(0, 920)], "certify", spec=spec)).asked["stop_when_wrong"]
-        is stop
+        numbers(write_run(tmp_path / "run", [certified(0, 920)], "certify", spec=spec)).asked["stop_when_wrong"] is stop
     )

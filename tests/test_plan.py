@@ -15,13 +15,13 @@ from rich.console import Console
 from test_cli import call
 from typer.testing import CliRunner
 
-from safemed_eval import attacks, data
-from safemed_eval.cli import _show, app
+from safemed_eval import attacks, data, progress
+from safemed_eval.cli import app
 from safemed_eval.core import Question
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.plan import BUDGET_S, Cost, Pilot, Rate
-from safemed_eval.smoothing import Sequential, Smoothing
+from safemed_eval.smoothing import Gaussian, Sequential, Smoothing
 
 CANVAS = data.Canvas(size=(24, 24))
 
@@ -86,7 +86,7 @@ def test_an_attack_costs_the_passes_it_makes(table: Path) -> None:
 
 def test_copies_are_timed_for_long_enough(table: Path) -> None:
     slow = Slow(0.01)
-    rate = pilot(table, slow, clock=lambda: slow.now).copies(0.25)
+    rate = pilot(table, slow, clock=lambda: slow.now).copies(Gaussian(0.25))
     assert rate is not None and rate.copies / rate.seconds == pytest.approx(100)
     assert rate.copies > 100 and rate.rows == 8
 
@@ -155,7 +155,7 @@ def test_ctrl_c_in_the_command_prints_and_ends_with_130(
 ) -> None:
     """And the bar on stderr says what is being timed."""
     shown = StringIO()
-    monkeypatch.setattr(_show, "err", Console(file=shown, force_terminal=True, width=200))
+    monkeypatch.setattr(progress, "err", Console(file=shown, force_terminal=True, width=200))
     (tmp_path / "pressing.py").write_text(
         "from safemed_eval.models.toy import Brightness\n"
         "class Pressing(Brightness):\n"

@@ -14,10 +14,9 @@ from bad.case import called
 from bad.images import dicom
 from PIL import Image
 
-from safemed_eval.report import figures
+from safemed_eval.report import Run, figures
 from safemed_eval.report.findings.reasoning import reasoning
-from safemed_eval.report.load import load
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 from safemed_eval.runs.pseudonyms import WITHHELD, Pseudonyms
 
 SECRET = "SECRET"
@@ -114,9 +113,9 @@ def test_nothing_of_the_data_is_in_a_run_nor_in_its_report(hospital: Path, monke
         *("--data", WITHHELD, f"--data-root={WITHHELD}", "--skip-bad"),
     ]
     assert meta["names"]["data"].startswith("table:data-") and "question-" in meta["model"]["prompt"]
-    failed = [record for record in read_records(hospital / "c") if record["error"]]
+    failed = [record for record in read_lines(hospital / "c") if record["error"]]
     assert not failed, "certify asks for texts only"
-    failed = [record for record in read_records(hospital / "a") if record["error"]]
+    failed = [record for record in read_lines(hospital / "a") if record["error"]]
     assert {record["error"] for record in failed} == {WITHHELD}
     assert f"{SECRET}-q5 failed: the model raised ValueError" in told, "the terminal is the user's own"
 
@@ -137,7 +136,7 @@ def key_of(hospital: Path) -> bytes:
 def test_numbers_and_clusters_are_those_of_the_plain_run(hospital: Path, name: str, more: tuple[str, ...]) -> None:
     run(hospital, *command(name, "plain", *more, key=None))
     run(hospital, *command(name, "veiled", *more))
-    plain, veiled = (read_records(hospital / out) for out in ("plain", "veiled"))
+    plain, veiled = (read_lines(hospital / out) for out in ("plain", "veiled"))
     assert len(plain) == (14 if name == "evaluate" else 7)
     assert list(map(numbers, plain)) == list(map(numbers, veiled))
     for field in ("item", "image", "patient_id", "image_sha256", "source"):
@@ -147,8 +146,8 @@ def test_numbers_and_clusters_are_those_of_the_plain_run(hospital: Path, name: s
     assert {tuple(one["options"]) for one in plain} == {(f"{SECRET} a lung", f"{SECRET} a liver")}
     assert len({option for one in veiled for option in one["options"]}) == 14, "not even how often one occurs"
     if name == "evaluate" and not more:
-        assert reasoning(load(hospital / "plain")) is not None
-        assert reasoning(load(hospital / "plain")) == reasoning(load(hospital / "veiled"))
+        assert reasoning(Run.read(hospital / "plain")) is not None
+        assert reasoning(Run.read(hospital / "plain")) == reasoning(Run.read(hospital / "veiled"))
         assert all(record["text"] is None for record in veiled) and veiled[0]["told"]["words"] > 5
 
 
@@ -159,8 +158,8 @@ def test_a_run_goes_on_under_its_key_only(hospital: Path) -> None:
     whole = records.read_text()
     records.write_text("".join(whole.splitlines(keepends=True)[:3]))
     assert "going on, 3 records are there" in run(hospital, *command("certify", "cut"))
-    strip = [{k: v for k, v in record.items() if k != "seconds"} for record in read_records(hospital / "cut")]
-    assert strip == [{k: v for k, v in record.items() if k != "seconds"} for record in read_records(hospital / "whole")]
+    strip = [{k: v for k, v in record.items() if k != "seconds"} for record in read_lines(hospital / "cut")]
+    assert strip == [{k: v for k, v in record.items() if k != "seconds"} for record in read_lines(hospital / "whole")]
     for key in ("key2", None):
         refused = called(command("certify", "cut", key=key), hospital)
         assert refused.code == 2 and "pseudonyms was" in refused.err

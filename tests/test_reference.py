@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from test_cli import call
 
 import safemed_eval
-from safemed_eval.attacks import Attacked, fgsm, pgd
+from safemed_eval.attacks import Attacked, Problem, fgsm, pgd
 from safemed_eval.attacks._base import BallAttack
 from safemed_eval.models import resolve
 from safemed_eval.runs import read_meta
@@ -54,10 +54,8 @@ def test_the_denoiser_is_measured_before_the_shipped_checkpoint_and_buys_what_is
 
 
 def test_an_attack_that_does_nothing_turns_the_gate_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(
-        self: object, classify: object, canvas: torch.Tensor, labels: object, generators: object, quantize: bool
-    ) -> Attacked:
-        return Attacked(canvas=canvas, steps=[0] * len(canvas))
+    def nothing(self: object, problem: Problem) -> Attacked:
+        return Attacked(canvas=problem.canvas, steps=[0] * len(problem))
 
     for attack in (fgsm, pgd):
         monkeypatch.setattr(attack.ATTACK, "search", nothing)

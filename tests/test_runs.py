@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from safemed_eval.errors import RunError
-from safemed_eval.runs import Run, count_records, default_out, read_records, refuse_other_spec, session
+from safemed_eval.runs import RunFolder, count_records, default_out, read_lines, refuse_other_spec, session
 
 SPEC = {"command": "certify", "data": "abc", "smoothing": {"sigma": 0.25, "n": 1000}}
 
 
-def open_run(out: Path, spec: dict[str, Any] = SPEC, model: dict[str, Any] | None = None) -> Run:
+def open_run(out: Path, spec: dict[str, Any] = SPEC, model: dict[str, Any] | None = None) -> RunFolder:
     about = {"items": 3, "skipped": [], "sampled": None, "conditions": [], "names": {}, "image_notes": {}}
-    return Run(out, spec, model=model or {"dtype": "float32"}, about=about, session=session("cpu"))
+    return RunFolder(out, spec, model=model or {"dtype": "float32"}, about=about, session=session("cpu"))
 
 
 def test_records_are_kept_and_found_again(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_records_are_kept_and_found_again(tmp_path: Path) -> None:
     with open_run(tmp_path / "a") as run:
         assert len(run) == 2 and run.done("x") and not run.done("y") and not run.done("x", "clean")
         run.append([{"item": "y", "attack": "clean"}])
-    assert [record["item"] for record in read_records(tmp_path / "a")] == ["x", "ä \u2028 <b>", "y"]
+    assert [record["item"] for record in read_lines(tmp_path / "a")] == ["x", "ä \u2028 <b>", "y"]
     meta = json.loads((tmp_path / "a/run.json").read_text())
     assert meta["schema"] == 1 and meta["spec"] == SPEC and len(meta["sessions"]) == 2
     assert {"torch", "transformers"} <= set(meta["sessions"][0]["versions"])
@@ -57,7 +57,7 @@ def test_a_torn_last_line_is_cut_off_and_said(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         assert run.repaired and len(run) == 1
         run.append([{"item": "y"}])
-    assert len(read_records(tmp_path)) == 2
+    assert len(read_lines(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("line", ["not json\n", '{"no": "item"}\n', '{"item": "x"}\n'])
@@ -87,7 +87,7 @@ def test_a_start_that_ended_before_it_was_noted_is_begun_again(tmp_path: Path) -
     refuse_other_spec(tmp_path, SPEC)
     with open_run(tmp_path) as run:
         run.append([{"item": "x"}])
-    assert not (tmp_path / "run.json.new").exists() and len(read_records(tmp_path)) == 1
+    assert not (tmp_path / "run.json.new").exists() and len(read_lines(tmp_path)) == 1
     (tmp_path / "run.json").unlink()
     with pytest.raises(RunError, match=r"not a run folder, it holds records\.jsonl"):
         open_run(tmp_path)

@@ -21,9 +21,9 @@ from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Ladder, Sequential, SequentialCertificate, Smoothing, unpack
-from safemed_eval.smoothing._evidence import HORIZON, Boundary, Evidence, log_mixture
-from safemed_eval.smoothing._sequential import GIVE_UP, pack
 from safemed_eval.smoothing.certify import certify, certify_gold
+from safemed_eval.smoothing.evidence import HORIZON, Boundary, Evidence, log_mixture
+from safemed_eval.smoothing.sequential import GIVE_UP, pack
 
 AB = Question(text="Which?", options=("A", "B"))
 SHAPE = (3, 4, 4)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from running import answers
 from scipy import stats as sps
-from synthetic import evaluated, write_run
+from synthetic import evaluated, numbers, write_run
 from test_cli import call
 from test_pipeline import CANVAS, CPU, Colors, evaluation, items, without_seconds
 
@@ -21,11 +22,10 @@ from safemed_eval.data import canvas_of
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
-from safemed_eval.report import summarize
-from safemed_eval.report.load import load
+from safemed_eval.report import Run
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
-from safemed_eval.smoothing.noise import noisy_copies
+from safemed_eval.smoothing.noise import Gaussian, noisy_copies
 from safemed_eval.smoothing.scores import SmoothedClassify
 
 AB = Question(text="Which?", options=("A", "B"))
@@ -65,7 +65,7 @@ def test_a_false_answer_is_rarer_than_alpha() -> None:
 
 def smoothed(model: object, questions: Sequence[Question], sigma: float = 0.3, m: int = 64) -> SmoothedClassify:
     rngs = [generator("cpu", 0, "eot", row) for row in range(len(questions))]
-    return SmoothedClassify(Waist(model, CPU).classify(questions), sigma=sigma, m=m, generators=rngs)
+    return SmoothedClassify(Waist(model, CPU).classify(questions), noise=Gaussian(sigma), m=m, generators=rngs)
 
 
 def linear() -> Linear:
@@ -115,7 +115,7 @@ def test_a_row_is_attacked_alike_in_any_batch() -> None:
 
     def run(rows: list[int]) -> torch.Tensor:
         bound = Waist(linear(), CPU).classify([AB] * len(rows))
-        classify = SmoothedClassify(bound, sigma=0.3, m=4, generators=rngs(rows, "eot"))
+        classify = SmoothedClassify(bound, noise=Gaussian(0.3), m=4, generators=rngs(rows, "eot"))
         return attack(classify, x[rows], labels[rows], rngs(rows, "start")).canvas
 
     torch.testing.assert_close(run([0, 1, 2, 3])[2], run([2])[0], atol=1e-6, rtol=0)
@@ -127,7 +127,7 @@ def test_votes_do_not_depend_on_the_batch_or_on_restarts(table: Path) -> None:
 
     def run(batch: int, done: Sequence[tuple[str, str]] = ()) -> dict[tuple[str, str], dict[str, object]]:
         work = evaluation(Colors(), batch=batch, voting=voting)
-        groups = work.run(items(table), chosen, done=lambda *key: key in done)
+        groups = answers(work, items(table), chosen, done=lambda *key: key in done)
         return {(str(r["item"]), str(r["attack"])): r for r in without_seconds([r for g in groups for r in g])}
 
     whole = run(3)
@@ -154,7 +154,7 @@ def test_the_smoothed_model_itself_is_attacked(table: Path) -> None:
 
     spied = Spied()
     work = evaluation(spied, batch=2, voting=Voting(sigma=0.1, n=33, m=5))
-    (records,) = work.run(items(table)[:2], [attacks.parse("pgd:eps=64/255,steps=3,step=1")])
+    (records,) = answers(work, items(table)[:2], [attacks.parse("pgd:eps=64/255,steps=3,step=1")])
     assert [record["steps"] for record in records] == [3, 3]
     assert [len(rows) for rows in spied.slopes] == [2 * 5] * 3
     for rows in spied.slopes:
@@ -174,11 +174,11 @@ class Scribe(Colors):
 def test_generated_answers_vote(table: Path) -> None:
     """The votes are those of each noisy copy's text, read; unreadable ones are a class of their own."""
     asked, voting = items(table), Voting(sigma=0.2, n=40)
-    (records,) = evaluation(Scribe(), batch=8, voting=voting).run(asked, [attacks.parse("clean")])
+    (records,) = answers(evaluation(Scribe(), batch=8, voting=voting), asked, [attacks.parse("clean")])
     model, silent = Waist(Scribe(), CPU), 0
     for record, item in zip(records, asked, strict=True):
         streams = partial(generator, "cpu", 0, "predict", "clean", item.id)
-        copies = next(noisy_copies(canvas_of(item, CANVAS), 0.2, 40, 40, streams))
+        copies = next(noisy_copies(canvas_of(item, CANVAS), Gaussian(0.2), 40, 40, streams))
         said = model.answer(copies, [item.question] * 40).predictions
         votes = [said.count(option) for option in (*range(len(item.question.options)), None)]
         assert record["votes"] == votes and sum(votes) == 40
@@ -207,7 +207,7 @@ def test_evaluate_smooth_counts_abstentions_as_wrong(table: Path, tmp_path: Path
     assert code == 0 and "smooth sigma=0.3,n=40,alpha=0.001,m=8" in text and "Abstained, counted as wrong" in text
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert all(record["correct"] == (record["prediction"] == record["label"]) for record in records)
-    clean = summarize(out).overall["clean"]
+    clean = numbers(out).overall["clean"]
     unclear = [record for record in records if record["attack"] == "clean" and record["abstained"]]
     assert clean["abstained"] == len(unclear) and clean["no_answer"] == 0
     assert clean["correct"] == sum(record["correct"] for record in records if record["attack"] == "clean")
@@ -240,8 +240,8 @@ def test_an_answer_that_its_votes_do_not_give_is_refused(change: dict[str, objec
     spec = {"smooth": vars(Voting(sigma=0.25))}
     voted = {"votes": [0, 100, 0, 0], "p_value": 0.0, "abstained": None}
     record = evaluated(0, "clean", True, **voted)
-    whole = load(write_run(tmp_path / "whole", [record], "evaluate", conditions=["clean"], spec=spec))
+    whole = Run.read(write_run(tmp_path / "whole", [record], "evaluate", conditions=["clean"], spec=spec))
     assert whole.name == "toy, smoothed at sigma 0.25"
     out = write_run(tmp_path / "edited", [record | change], "evaluate", conditions=["clean"], spec=spec)
-    with pytest.raises(RunError, match="was it edited"):
-        load(out)
+    with pytest.raises(RunError, match="does not follow from its votes|are not 100 votes"):
+        Run.read(out)

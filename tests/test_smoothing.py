@@ -18,7 +18,7 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing, read_votes
 from safemed_eval.smoothing.certify import certify, count_votes
-from safemed_eval.smoothing.noise import CHUNK, noisy_copies
+from safemed_eval.smoothing.noise import CHUNK, Gaussian, noisy_copies
 
 AB = Question(text="Which?", options=("A", "B"))
 SHAPE = (3, 4, 4)
@@ -30,7 +30,7 @@ def rng(seed: int, purpose: str, chunk: int) -> torch.Generator:
 
 def all_copies(n: int, batch: int, seed: int = 0) -> torch.Tensor:
     source = functools.partial(rng, seed, "test")
-    copies = noisy_copies(torch.full(SHAPE, 0.5), 0.25, n, batch, source)
+    copies = noisy_copies(torch.full(SHAPE, 0.5), Gaussian(0.25), n, batch, source)
     return torch.cat([batch_of_copies.clone() for batch_of_copies in copies])
 
 
@@ -41,7 +41,7 @@ def test_noise_does_not_depend_on_the_batch(batch: int) -> None:
 
 def test_memory_does_not_grow_with_the_number_of_draws() -> None:
     source = functools.partial(rng, 0, "test")
-    places = {copies.data_ptr() for copies in noisy_copies(torch.zeros(SHAPE), 0.25, 5000, 10, source)}
+    places = {copies.data_ptr() for copies in noisy_copies(torch.zeros(SHAPE), Gaussian(0.25), 5000, 10, source)}
     assert len(places) == 1
 
 
@@ -133,7 +133,7 @@ def test_votes_agree_with_cohens_loop() -> None:
     """The counts of a plain transcription of the sampling loop, on the same noise."""
     model, canvas, _ = toy(0.2)
     source = functools.partial(rng, 5, "estimate")
-    counts = count_votes(model.vote(AB), canvas, 0.3, 64, 16, source)
+    counts = count_votes(model.vote(AB), canvas, Gaussian(0.3), 64, 16, source)
     plain = [0, 0, 0]
     for chunk in range(4):
         for noise in torch.randn((CHUNK, *SHAPE), generator=source(chunk)):
@@ -179,7 +179,7 @@ def test_counting_votes_waits_for_the_device_no_more_for_more_of_them() -> None:
     found = []
     for n in (64, 640):
         with _Waits() as waits:
-            count_votes(model.vote(AB), canvas, 0.3, n, 16, functools.partial(rng, 5, "estimate"))
+            count_votes(model.vote(AB), canvas, Gaussian(0.3), n, 16, functools.partial(rng, 5, "estimate"))
         found.append(waits.count)
     with _Waits() as waits:
         model.vote(AB)(canvas[None])
@@ -205,3 +205,18 @@ def test_options_are_checked() -> None:
     for bad in ({"sigma": 0.0}, {"sigma": float("nan")}, {"n": 0}, {"n0": 0}, {"alpha": 1.0}, {"n": 5, "alpha": 0.001}):
         with pytest.raises(ValueError):
             Smoothing(**{"sigma": 0.25, **bad})
+
+
+def test_a_noise_knows_its_radius_and_what_a_radius_takes() -> None:
+    noise = Gaussian(0.25)
+    for radius in (0.1, 0.25, 0.6):
+        assert noise.radius(noise.probability_needed(radius)) == pytest.approx(radius)
+        left = noise.probability_left(noise.probability_needed(radius), radius, 2 * radius)
+        assert left == pytest.approx(1 - noise.probability_needed(radius))
+    assert noise.radius(0.5) is None and noise.probability_needed(0.0) == 0.5
+    assert noise.ceiling(1000, 0.001) == Smoothing(sigma=0.25, n=1000, alpha=0.001).ceiling
+    drawn = noise.draw(torch.empty(100_000), torch.Generator().manual_seed(0))
+    assert float(drawn.std()) == pytest.approx(0.25, rel=0.02)
+    for sigma in (0.0, 1e-3, 25.0):
+        with pytest.raises(ValueError, match="sigma"):
+            Gaussian(sigma).check()

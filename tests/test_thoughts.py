@@ -22,8 +22,8 @@ from safemed_eval.models.checkpoints.generate import Thinker, _Sampler
 from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, render
 from safemed_eval.models.checkpoints.thoughts import canonical
 from safemed_eval.models.waist import Waist
-from safemed_eval.report.load import load as load_run
-from safemed_eval.runs import read_records
+from safemed_eval.report import Run
+from safemed_eval.runs import read_lines
 from safemed_eval.seeds import generator
 
 ABC = Question(text="Which?", options=("a lung", "a liver", "an eye"))
@@ -272,14 +272,14 @@ def test_think_choice_from_the_command_line(made: Callable[..., Path], table: Pa
     asked = ["--model", made(), "--data", f"table:{table}", "--canvas", "56x56", "--readout", "think-choice"]
     asked += ["--max-new-tokens", 5, "--limit", 4]
     summary_of("evaluate", *asked, "--attack", "fgsm:eps=8/255", "--out", tmp_path / "a")
-    records = read_records(tmp_path / "a")
+    records = read_lines(tmp_path / "a")
     for record in records:
         assert (record["prediction"] is None) == (record["log_probs"] is None)
         if record["prediction"] is not None:
             assert record["prediction"] == max(range(3), key=record["log_probs"].__getitem__)
     found = summary_of("certify", *asked, "--sigma", 0.25, "--n", 10, "--n0", 4, "--out", tmp_path / "b")
     assert found["items"] == 4
-    assert load_run(tmp_path / "a").failed == load_run(tmp_path / "b").failed == 0
+    assert Run.read(tmp_path / "a").failed == Run.read(tmp_path / "b").failed == 0
 
 
 # ------------------------------------------------------- prompts depend on their item alone

@@ -32,7 +32,7 @@ from safemed_eval.cli import app
 from safemed_eval.core import CIRCULAR, Item
 from safemed_eval.errors import CheckpointError, RunError, UserError
 from safemed_eval.models import Asking, Loading, Model, resolve
-from safemed_eval.runs import read_records
+from safemed_eval.runs import read_lines
 from safemed_eval.runs.pseudonyms import WITHHELD
 from safemed_eval.runs.ray import cluster
 from safemed_eval.runs.ray.actor import Actor
@@ -40,7 +40,7 @@ from safemed_eval.runs.ray.crew import HOPELESS, TRIES, Crew, _cause, crew
 from safemed_eval.runs.work import certify, evaluate, units
 from safemed_eval.runs.workers import Alone, Loaded, Setup
 from safemed_eval.smoothing import Smoothing
-from safemed_eval.smoothing.noise import CHUNK, noisy_copies
+from safemed_eval.smoothing.noise import CHUNK, Gaussian, noisy_copies
 
 __all__ = ["hospital"]  # a fixture
 CANVAS = data.Canvas(size=(16, 16))
@@ -153,7 +153,7 @@ def test_skipping_ahead_draws_the_same_noise() -> None:
 
     def copies(n: int, batch: int, first: int = 0) -> torch.Tensor:
         streams = lambda chunk: torch.Generator().manual_seed(chunk)  # noqa: E731
-        return torch.cat([batch.clone() for batch in noisy_copies(canvas, 0.5, n, batch, streams, first)])
+        return torch.cat([batch.clone() for batch in noisy_copies(canvas, Gaussian(0.5), n, batch, streams, first)])
 
     whole = copies(100, 24)
     assert bool((copies(36, 10, 64) == whole[64:]).all()) and not bool((copies(36, 10) == whole[64:]).all())
@@ -231,14 +231,14 @@ def test_a_killed_worker_loses_nothing_and_a_poison_item_ends_as_an_error(
     assert code == 0 and "8 of 8 items; 3 failed" in text
     assert "died on item q0 and 3 more items under clean, the first time" in text
     assert "died on item q5 under clean, the third time" in text
-    records = read_records(Path("run"))
+    records = read_lines(Path("run"))
     assert sorted(one["item"] for one in records) == [f"q{number}" for number in range(8)]
     errors = {one["item"]: one["error"] for one in records if one["error"]}
     assert errors.keys() == {"q4", "q5", "q6"} and "cannot do image 6" in errors["q6"]
     assert "can't allocate memory" in errors["q4"], "one that does not fit even alone"
     assert errors["q5"] == "the worker died 3 times on this item"
     assert call("evaluate", "--model", TOY, *shared, "--out", "healthy")[0] == 0
-    healthy = {one["item"]: one["prediction"] for one in read_records(Path("healthy"))}
+    healthy = {one["item"]: one["prediction"] for one in read_lines(Path("healthy"))}
     assert all(one["prediction"] == healthy[one["item"]] for one in records if not one["error"])
     before = seconds_aside(Path("run"))
     assert call(*run)[0] == 0 and seconds_aside(Path("run")) == before, "complete, with workers or without"

@@ -1,12 +1,12 @@
-"""What every attack is: a frozen spec, a threat model, and a search inside its ball."""
+"""The base of every attack: a frozen spec, a threat model, and a search inside its ball."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from safemed_eval import grammar
+from safemed_eval import grammar, plugins
 from safemed_eval.threat import Norm, Threat
 
 if TYPE_CHECKING:
@@ -17,49 +17,151 @@ if TYPE_CHECKING:
 Loss = Literal["ce", "margin", "dlr"]
 Start = Literal["random", "zero"]
 Target = Literal["none", "runner-up", "least-likely", "random"]
+Value = bool | int | float | str
+"""An option that a spec can write."""
+
+Role = Literal["clean", "control", "attack", "corruption"]
+"""A control changes images without a search, a corruption as it happens in practice."""
 
 DEFAULT_LINF_EPS = 4 / 255
 TRAVEL: Mapping[Norm, float] = {"linf": 2.5, "l2": 4.0}
-"""How long all steps are together by default, in eps. In L2 a random start lies across the gradient, and turns towards
-it only step by step: after 2.5 eps an attack on a linear model would be 2.5 % short of the optimum."""
+"""Default total length of all steps, in eps. In L2 a random start is nearly orthogonal to the gradient, and the search
+turns towards it step by step: after 2.5 eps an attack on a linear model would be 2.5 % short of the optimum."""
+_MANY_STEPS = 2
+"""From this strength on an attack takes as many gradient steps as it is allowed."""
 MAX_EPS = 10**5
-"""Longer than any change of a canvas of 8192 x 8192 pixels."""
+"""Larger than any change of a canvas of 8192 x 8192 pixels."""
 MAX_COUNT = 10**6
-"""More steps, restarts or queries are a slip of the hand."""
+"""Largest number of steps, restarts or queries; a larger one is taken for a typing error."""
 
 
 def refuse_counts(**counts: int) -> None:
-    """Raise ValueError where one of the counts is below 1, or beyond reason."""
+    """Raise ValueError where one of the counts is below 1, or above MAX_COUNT."""
     for name, count in counts.items():
         if not 1 <= count <= MAX_COUNT:
             raise ValueError(f"{name} must be at least 1, and at most {MAX_COUNT:,}, got {count}")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """A batch to attack: B images with their questions and gold answers.
+
+    Args:
+        classify: bound to the B questions.
+        canvas: (B, 3, H, W) float32 in [0, 1].
+        labels: (B,) int64, the gold options.
+        generators: one per row, so that a row's result does not depend on its batch mates.
+        quantize: search among images on 8-bit grey levels only.
+    """
+
+    classify: Classify
+    canvas: torch.Tensor
+    labels: torch.Tensor
+    generators: Sequence[torch.Generator]
+    quantize: bool = False
+
+    def __len__(self) -> int:
+        return len(self.canvas)
+
+    def take(self, rows: Sequence[int]) -> Problem:
+        """The same problem for these rows only."""
+        return Problem(
+            classify=self.classify.take(rows),
+            canvas=self.canvas[list(rows)],
+            labels=self.labels[list(rows)],
+            generators=[self.generators[row] for row in rows],
+            quantize=self.quantize,
+        )
+
+    def on_grid(self, canvas: torch.Tensor, threat: Threat) -> torch.Tensor:
+        """The canvases moved to 8-bit grey levels inside the ball if `quantize` is set, else as they are."""
+        return threat.snap(self.canvas, canvas) if self.quantize else canvas
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attacked:
-    """What a search returns."""
+    """Result of a search."""
 
     canvas: torch.Tensor
     """(B, 3, H, W) float32 in [0, 1]."""
     steps: list[int]
-    """Gradient steps that each row took, up to the point that is returned or to the end; queries, for ART's attacks."""
+    """Gradient steps that each row took until it stopped; for ART's attacks, images shown to the model."""
     targets: list[int] | None = None
-    """The option that each row was pushed to, for a targeted attack."""
+    """The option that each row was to be answered with, for a targeted attack."""
     climb: list[list[float] | None] | None = None
-    """How high each row's goal had come at its first gradient and after each quarter of them: five figures."""
+    """Highest value of each row's goal at its first gradient and after each quarter of them: five numbers."""
     dead: list[float | None] | None = None
-    """Which share of each row's gradients was zero at every pixel; None, as `climb`, for a row that took none."""
+    """Share of each row's gradients that were zero at every pixel; None, as in `climb`, for a row that took none."""
     parts: list[dict[str, bool]] | None = None
-    """Of an attack made of several: whether each of those that a row met left its answer right."""
+    """For an attack made of several: whether a row's answer was right after each of those that it reached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Facts about an attack for reports, checks and help texts.
+
+    A class declares those of the first group; `attacks.facts_of` adds the others for one attack of a run.
+
+    Args:
+        strength: place in the order of untargeted attacks in one ball: 0 random noise, 1 one step, 2 many steps,
+            3 several attacks. None: no place in it.
+        black_box: the search uses no gradient of the judged model.
+        on_surrogate: it searches another model, and only tries the result on the judged one.
+        aims_at: a "text" attack changes what the model writes, a "letter" attack the scores of the options alone.
+        black_box_part: the name, in `Attacked.parts`, of the part of an attack that uses no gradient.
+        example: a spec string, for help and advice.
+        summary: a few words beside it.
+
+        family: the spec without eps and norm: attacks of one family and norm are points of one curve.
+        eps: None for an attack that has no ball.
+        targeted: whether it aims at one wrong option.
+        kind: of a corruption, and its severity.
+    """
+
+    role: Role = "attack"
+    strength: int | None = None
+    black_box: bool = False
+    on_surrogate: bool = False
+    aims_at: Literal["letter", "text"] | None = "letter"
+    black_box_part: str | None = None
+    example: str = ""
+    summary: str = ""
+
+    family: str = ""
+    norm: Norm = "linf"
+    eps: float | None = None
+    targeted: bool = False
+    kind: str | None = None
+    severity: int | None = None
+
+    @property
+    def climbs(self) -> bool:
+        """Whether it follows the judged model's own gradient in many steps, to any wrong answer."""
+        return self.strength is not None and self.strength >= _MANY_STEPS
+
+    @property
+    def should_flip(self) -> bool:
+        """Whether it looks for any wrong answer of the judged model: with all images in its ball it must find one."""
+        return self.role == "attack" and not (self.targeted or self.on_surrogate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """An attack with its options. Call it; a subclass implements `search`."""
+    """An attack with its options. Call it; a subclass implements `search` and declares its `facts`."""
+
+    facts: ClassVar[Facts] = Facts()
+    refills: ClassVar[bool] = False
+    """Whether the search takes more rows than fit into a batch (`classify.at_once`), and refills it itself."""
 
     @property
     def name(self) -> str:
-        return type(self).__module__.rpartition(".")[2]
+        """The name in spec strings: the entry point's for a plug-in, else the module's."""
+        cls = type(self)
+        if not cls.__module__.startswith(f"{__package__}."):
+            for name in plugins.plugins("attacks"):
+                if plugins.load_plugin("attacks", name) is cls:
+                    return name
+        return cls.__module__.rpartition(".")[2]
 
     @property
     def threat(self) -> Threat:
@@ -68,50 +170,48 @@ class Attack:
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What the search asks of the model that it searches; a model that lacks some of it is refused before a run."""
-        return ("scores", "gradients")
-
-    @property
-    def refills(self) -> bool:
-        """Whether the search takes more rows than may be shown together (`classify.at_once`), and lets new ones in as
-        others are done."""
-        return False
+        """The capabilities of the searched model that the search uses; a model without them is refused before a run."""
+        return ("scores", "gradients") if self.facts.role == "attack" else ()
 
     def looks(self, options: int) -> int | None:
-        """About how often the search shows a row to the model that is judged, at most; None where that is not known.
+        """Largest number of times that the search shows a row to the judged model, roughly; None where unknown.
 
         Args:
-            options: of the row's question.
+            options: number of options of the row's question.
         """
-        return None
+        return None if self.needs else 0
 
     @property
     def surrogate(self) -> str | None:
-        """The model that is searched instead of the one that is judged; None: it is searched itself."""
+        """The model that is searched instead of the judged one; None: the judged model itself."""
         return None
 
     @property
     def stream(self) -> str:
-        """Names the random numbers that an item is given: attacks of one stream draw the same ones for it."""
+        """Name of the random stream: attacks with the same stream draw the same numbers for an item."""
         return str(self)
 
     @property
     def on_smoothed(self) -> Attack:
-        """This attack as it is used on a smoothed model, whose scores are estimates that differ from call to call.
+        """The variant of this attack for a smoothed model, whose scores are estimates that differ from call to call.
 
         Raises:
-            ValueError: it believes single estimates, and would stop too early.
+            ValueError: the attack stops at the first wrong prediction, which may be noise.
         """
-        raise ValueError(f"{self.name} believes the first flip that it sees; on a smoothed model use pgd or fgsm")
+        if not self.needs:
+            return self
+        raise ValueError(
+            f"{self.name} stops at the first wrong prediction, which may be noise; on a smoothed model use pgd or fgsm"
+        )
 
     @classmethod
     def spread(cls, pairs: Mapping[str, str]) -> list[Mapping[str, str]]:
-        """The options of each attack that a spec with these stands for: one, unless a subclass leaves some open."""
+        """Expand the options of a spec into those of each attack that it stands for; by default a single one."""
         return [pairs]
 
     @property
-    def described(self) -> dict[str, Any]:
-        """What a run's spec says of it."""
+    def described(self) -> dict[str, object]:
+        """The entry of this attack in a run's spec."""
         return {"attack": self.name, **asdict(self)}
 
     def __str__(self) -> str:
@@ -126,7 +226,7 @@ class Attack:
         *,
         quantize: bool = False,
     ) -> Attacked:
-        """Search for canvases that change the answers. Success is for the caller to judge, on the result.
+        """Search for canvases that change the answers. The caller judges success, on the result.
 
         Args:
             classify: bound to the B questions of the canvases.
@@ -137,20 +237,18 @@ class Attack:
         Raises:
             RuntimeError: the search left its ball, [0, 1], or the grey levels.
         """
-        found = self.search(classify, canvas, labels, generators, quantize)
-        inside = found.canvas if quantize else self.threat.project(canvas, found.canvas)
+        problem = Problem(classify=classify, canvas=canvas, labels=labels, generators=generators, quantize=quantize)
+        attacked = self.search(problem)
+        inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
         self.threat.check(canvas, inside, on_grid=quantize)
-        return replace(found, canvas=inside.detach())
+        return replace(attacked, canvas=inside.detach())
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        """The search itself; see `__call__` for the arguments."""
+    def search(self, problem: Problem) -> Attacked:
+        """Search for canvases that change the answers; this is what a new attack implements.
+
+        Import torch inside it, since specs are parsed without torch. `__call__` projects the result into the ball
+        afterwards, unless `problem.quantize` is set.
+        """
         raise NotImplementedError
 
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Loss
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Loss, Problem
 from safemed_eval.attacks.pgd import PGD
-
-if TYPE_CHECKING:
-    import torch
-
-    from safemed_eval.core import Classify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,17 +13,17 @@ class FGSM(BallAttack):
     """PGD with one step of size eps from the clean image.
 
     Source:
-        Goodfellow et al. 2015 (arXiv:1412.6572). Differs: an image that is answered wrongly is left as it is, and one
-        whose loss would fall is not moved; `early_stop=no` is the plain step for every image. For L2 the step is scaled
+        Goodfellow et al. 2015 (arXiv:1412.6572). Differs: an image that is answered wrongly is left as it is, and so
+        is one whose loss would fall; `early_stop=no` is the plain step for every image. For L2 the step is scaled
         to eps and then clamped to [0, 1], so that it is shorter where pixels are saturated.
     """
 
+    facts = Facts(strength=1, example="fgsm:eps=4/255")
+
+    refills = True
+
     loss: Loss = "ce"
     early_stop: bool = True
-
-    @property
-    def refills(self) -> bool:
-        return True
 
     def looks(self, options: int) -> int:
         return self._one_step.looks(options)
@@ -51,15 +44,8 @@ class FGSM(BallAttack):
             early_stop=self.early_stop,
         )
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        return self._one_step.search(classify, canvas, labels, generators, quantize)
+    def search(self, problem: Problem) -> Attacked:
+        return self._one_step.search(problem)
 
 
 ATTACK = FGSM

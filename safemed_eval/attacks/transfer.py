@@ -1,32 +1,27 @@
-"""transfer: found on another model, tried on this one."""
+"""transfer: adversarial images of another model, tried on this one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, refuse_counts
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Problem, refuse_counts
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.grammar import ALWAYS
-
-if TYPE_CHECKING:
-    import torch
-
-    from safemed_eval.core import Classify
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(BallAttack):
-    """PGD on a surrogate, all steps of it; the model that is judged gives no gradient and is never asked.
+    """PGD on a surrogate model, without early stopping; the search does not use the judged model.
 
-    A model whose own gradients mislead falls to it further than to pgd: then its robustness is an appearance.
+    A model with masked gradients loses more accuracy under it than under pgd: its robustness is then only apparent.
 
     Args:
-        model: the surrogate, as --model names one (`from=` in a spec).
+        model: the surrogate, written as for --model (`from=` in a spec).
     Source:
         Papernot et al. 2016 (arXiv:1605.07277); as a test of defences, Athalye et al. 2018 (arXiv:1802.00420).
     """
+
+    facts = Facts(black_box=True, on_surrogate=True, example="transfer:from=CKPT")
 
     model: str = field(metadata={"key": "from"})
     steps: int = field(default=10, metadata=ALWAYS)
@@ -44,18 +39,11 @@ class Transfer(BallAttack):
         return self
 
     @property
-    def _search(self) -> PGD:
+    def _surrogate_search(self) -> PGD:
         return PGD(eps=self.eps, norm=self.norm, steps=self.steps, early_stop=False)
 
-    def search(
-        self,
-        classify: Classify,
-        canvas: torch.Tensor,
-        labels: torch.Tensor,
-        generators: Sequence[torch.Generator],
-        quantize: bool,
-    ) -> Attacked:
-        return self._search.search(classify, canvas, labels, generators, quantize)
+    def search(self, problem: Problem) -> Attacked:
+        return self._surrogate_search.search(problem)
 
 
 ATTACK = Transfer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import warnings
@@ -12,8 +13,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from safemed_eval.cli import certify, compare, data, demo, evaluate, models, plan, report, train
-from safemed_eval.cli._show import on_one_line, visible
 from safemed_eval.errors import UserError, shortened
+from safemed_eval.text import on_one_line, visible
 from safemed_eval.version import __version__
 
 _LONGEST_LINE = 1000
@@ -51,7 +52,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    _log_to_stderr()
 
 
 def main() -> NoReturn:
@@ -88,6 +89,21 @@ def _usage(error: Any) -> str:
     """What typer has to say of a command line, and where the options are explained."""
     command = error.ctx.command_path if getattr(error, "ctx", None) else "safemed-eval"
     return f"{on_one_line(error.format_message().rstrip('.'))}; `{command} --help` explains the options"
+
+
+def _log_to_stderr() -> None:
+    """Show what the package logs: warnings with that word before them, the rest as it is."""
+
+    log = logging.getLogger("safemed_eval")
+    if not any(isinstance(handler, _Lines) for handler in log.handlers):
+        log.addHandler(_Lines())
+        log.setLevel(logging.INFO)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        word = "warning: " if record.levelno >= logging.WARNING else ""
+        typer.echo(visible(f"{word}{record.getMessage()}"), err=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -1,17 +1,18 @@
-"""What gives answers away without the image, as a table and in sentences."""
+"""Prints the cues that give answers away without the image, as a table and in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import typer
 from rich.markup import escape
 
 from safemed_eval import data as datasets
-from safemed_eval.cli._show import as_json, name_cell, on_one_line, print_table, say, status
+from safemed_eval.cli._show import as_json, name_cell, print_table, say
 from safemed_eval.data import Cue, DataSet
+from safemed_eval.progress import status
 from safemed_eval.rounding import percent
+from safemed_eval.text import on_one_line
 
 _ODD = {
     "lower case": "one option alone begins with a small letter",
@@ -22,16 +23,15 @@ _ODD = {
 
 
 def show_cues(spec: str, data: DataSet, *, json: bool) -> None:
-    """Print every cue of this data, against what chance gives."""
+    """Count and print every cue of this data, beside what is expected by chance."""
     with status("counting"):
-        found = datasets.cues(data.items)
+        cues = datasets.cues(data.items)
     if json:
-        each = [asdict(cue) | {"share": cue.share, "notable": cue.notable} for cue in found]
-        facts = {"a": spec, "questions": len(data.items), "bad": len(data.bad), "cues": each}
-        typer.echo(as_json(facts))
+        counts = {"a": spec, "questions": len(data.items), "bad": len(data.bad)}
+        typer.echo(as_json({**counts, "cues": [cue.to_json() for cue in cues]}))
         return
     rows: dict[str, dict[str, str]] = {}
-    for cue in found:
+    for cue in cues:
         rows.setdefault(cue.question_type or "all", {"n": str(cue.questions)})[cue.name] = _cell(cue)
     longest = max(len(name) for name in ("question type", *map(name_cell, rows)))
     print_table(f"{'question type':<{longest}}", list(rows.items()))
@@ -43,15 +43,15 @@ def show_cues(spec: str, data: DataSet, *, json: bool) -> None:
     )
     if data.bad:
         say(f"{len(data.bad)} more questions cannot be read, and are not counted.")
-    _tell(found, by_type=len(rows) > 1)
+    _say_notable(cues, by_type=len(rows) > 1)
 
 
-def _tell(found: Sequence[Cue], *, by_type: bool) -> None:
-    told = [cue for cue in found if cue.notable and bool(cue.question_type) == by_type]
-    for cue in told:
+def _say_notable(cues: Sequence[Cue], *, by_type: bool) -> None:
+    notable = [cue for cue in cues if cue.notable and bool(cue.question_type) == by_type]
+    for cue in notable:
         where = f"{cue.question_type}: " if cue.question_type else ""
         say(escape(on_one_line(f"{where}{_sentence(cue)}")))
-    if not told:
+    if not notable:
         say("No cue is further from chance than 10 points, and than chance explains.")
 
 

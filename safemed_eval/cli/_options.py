@@ -11,16 +11,18 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import typer
 
-from safemed_eval.data import Fit, spelled
-from safemed_eval.errors import SpecError
+from safemed_eval.core import MAX_BATCH, BatchSize
+from safemed_eval.data import Choice, Fit, choose_data
+from safemed_eval.errors import SpecError, Stopped
+from safemed_eval.models import Model, find_model
 from safemed_eval.models.checkpoints.prompts import Readout
+from safemed_eval.text import visible
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-MAX_BATCH = 65536
 
 
 def option(*names: str, panel: str, help: str, **settings: Any) -> Any:
@@ -89,6 +91,10 @@ class LoadOptions(FileOptions):
         float, _model(help="Of generated answers: 0 decodes greedily, above it each row is sampled with its own seed.")
     ] = 0.0
 
+    def find(self, model: str, seed: int = 0) -> Model:
+        """Find the model of this name; it is not loaded."""
+        return find_model(**{"seed": seed, **vars(self), "model": model})
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(LoadOptions):
@@ -140,8 +146,11 @@ class DataOptions:
         bool, _data("--skip-bad", help="Run without the items that cannot be used, and count them.")
     ] = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "data", spelled(self.data))
+    def chosen(self, seed: int) -> Choice:
+        """The items that these options choose, whose images are not read yet."""
+        options = {name: value for name, value in vars(self).items() if name not in ("data", "data_root")}
+        options |= {name: options[name] or () for name in ("modality", "question_type")}
+        return choose_data(self.data, root=self.data_root, seed=seed, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,17 +208,34 @@ class RunOptions:
     json: Annotated[bool, _run("--json", help="Print the summary as JSON instead of tables.")] = False
 
     @property
-    def batch(self) -> int | Literal["auto"] | None:
-        """What --batch-size says; None: the default of the command.
+    def passed(self) -> Passed:
+        """The options as `api.evaluate` and `api.certify` take them.
 
         Raises:
-            SpecError: neither a number within bounds nor auto.
+            SpecError: --batch-size is neither a number within bounds nor auto.
         """
-        if self.batch_size is None or self.batch_size == "auto":
-            return self.batch_size  # type: ignore[return-value]
-        if not re.fullmatch(r"[0-9]{1,9}", self.batch_size) or not 1 <= int(self.batch_size) <= MAX_BATCH:
-            raise SpecError(f"--batch-size {self.batch_size}: write a number from 1 to {MAX_BATCH}, or auto")
-        return int(self.batch_size)
+        size = self.batch_size
+        if size not in (None, "auto") and not re.fullmatch(r"[0-9]{1,9}", size or ""):
+            raise SpecError(f"--batch-size {size}: write a number from 1 to {MAX_BATCH}, or auto")
+        return Passed(
+            batch_size=int(size) if size and size != "auto" else size,  # type: ignore[typeddict-item]
+            seed=self.seed,
+            ray=self.ray,
+            workers=self.workers,
+            out=self.out or "auto",
+            pseudonymize=self.pseudonymize,
+        )
+
+
+class Passed(TypedDict):
+    """How a run goes, and where to."""
+
+    batch_size: BatchSize
+    seed: int
+    ray: str | None
+    workers: int | None
+    out: str | Path
+    pseudonymize: Path | None
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -235,7 +261,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
-        command(**values)
+        try:
+            command(**values)
+        except Stopped as stopped:
+            typer.echo(f"\n{visible(stopped)}", err=True)
+            raise typer.Exit(130) from None
 
     required_first = sorted(flat.values(), key=lambda p: p.default is not inspect.Parameter.empty)
     run.__signature__ = inspect.Signature(required_first)  # type: ignore[attr-defined]

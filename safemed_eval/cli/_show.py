@@ -5,40 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from datetime import timedelta
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
-from rich.text import Text
 
-from safemed_eval.data import overlap_sentences
-from safemed_eval.rounding import (
-    FAILED_ITEMS,
-    accuracy,
-    certified,
-    floor_to,
-    interval,
-    percent,
-    radius,
-    radius_at_least,
-    without_failed,
-)
+from safemed_eval.progress import err
+from safemed_eval.text import on_one_line, visible
 
 if TYPE_CHECKING:
-    from safemed_eval.report import Summary
+    from safemed_eval.report.run import Run
+    from safemed_eval.report.summary import AnySummary
 
 _STYLES = {"warn": "yellow", "fail": "red"}
-_LINE_EVERY_S = 30.0
 _FILE_WIDTH = 160
 _NARROWEST = 60
 JSON_SCHEMA = 1
@@ -48,89 +30,6 @@ _LONGEST_NAME = 40
 _measured = sys.stdout.isatty() or "COLUMNS" in os.environ
 out = Console(width=None if _measured else _FILE_WIDTH, highlight=False)
 out.width = max(out.width, _NARROWEST)
-err = Console(stderr=True, highlight=False)
-
-Tick = Callable[[float, float], None]
-
-
-@contextmanager
-def status(text: str) -> Iterator[None]:
-    """A spinner while something without a length goes on."""
-    with err.status(escape(visible(text))):
-        yield
-
-
-class _Speed(ProgressColumn):
-    """Items/s and forward passes/s since the start, and the time left at that speed; alive between two items."""
-
-    def __init__(
-        self,
-        forwards: Callable[[], int] | None,
-        unit: str,
-        note: Callable[[], str] | None,
-        share: Callable[[], float | None] | None,
-    ) -> None:
-        super().__init__()
-        self._forwards, self._share = forwards, share
-        self._unit, self._note = unit, note
-        self._passes_before = forwards() if forwards else 0
-        self._began = time.monotonic()
-        self.first: float | None = None
-        """What was done before this start: not counted into the speed."""
-
-    def render(self, task: Task) -> Text:
-        return Text(self.text(task.completed, task.total))
-
-    def text(self, done: float, total: float | None) -> str:
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        fresh = done - (self.first or 0.0)
-        words = [f"{fresh / seconds:.3g} {self._unit}/s"] if fresh else []
-        if self._forwards:
-            words.append(f"{(self._forwards() - self._passes_before) / seconds:.4g} forward passes/s")
-        share = self._share() if self._share else None
-        if share:
-            words.append(f"{'' if fresh else 'at most '}{timedelta(seconds=round(seconds * (1 - share) / share))} left")
-        elif fresh and total is not None:
-            words.append(f"{timedelta(seconds=round((total - done) * seconds / fresh))} left")
-        if self._note:
-            words.append(self._note())
-        return ", ".join(words)
-
-
-@contextmanager
-def progress(
-    text: str,
-    *,
-    unit: str = "items",
-    forwards: Callable[[], int] | None = None,
-    note: Callable[[], str] | None = None,
-    share: Callable[[], float | None] | None = None,
-    transient: bool = False,
-) -> Iterator[Tick]:
-    """A bar with items/s, forward passes/s and time left; a line now and then where there is no terminal.
-
-    Args:
-        note: what else to say at the end of it.
-        share: how much of the work of this start is done, in [0, 1], where that is known better than from items.
-    Yields:
-        A function to call with (items done, of how many).
-    """
-    speed, last = _Speed(forwards, unit, note, share), time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed)
-    bar = Progress(*columns, console=err, transient=transient)
-    with bar if err.is_terminal else nullcontext():
-        task = bar.add_task(text, total=None)
-
-        def tick(done: float, total: float) -> None:
-            nonlocal last
-            if speed.first is None:
-                speed.first = done
-            bar.update(task, completed=done, total=total)
-            if not err.is_terminal and time.monotonic() - last > _LINE_EVERY_S:
-                last = time.monotonic()
-                typer.echo(f"{text}: {done:.0f} of {total:.0f}, {speed.text(done, total)}", err=True)
-
-        yield tick
 
 
 def as_json(facts: Mapping[str, Any]) -> str:
@@ -143,60 +42,71 @@ def say(line: str, style: str | None = None) -> None:
     out.print(visible(line), style=style, soft_wrap=not out.is_terminal)
 
 
-def visible(text: str) -> str:
-    """Text of data, models and paths with its control characters spelled out: a terminal must not obey them."""
-    return "".join(c if c.isprintable() or c in "\n\u00a0\u3000" else repr(c)[1:-1] for c in text)
-
-
-def on_one_line(text: str) -> str:
-    return visible(text).replace("\n", "\\n")
-
-
 def name_cell(name: str) -> str:
     """A name of a slice as a table shows it: on one line, not too long, without markup."""
     short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
     return on_one_line(short)
 
 
-def listed(bad: Sequence[str], most: int) -> str:
-    """The items that cannot be used, a line each, and what to do where their images are not found."""
-    lines = [f"  {on_one_line(one)}" for one in bad[:most]]
-    if len(bad) > most:
-        lines.append(f"  ... and {len(bad) - most} more (`safemed-eval data describe ... --json` lists all)")
-    if any("image not found" in one for one in bad):
-        lines.append("  (--data-root names the folder that image paths are relative to)")
-    return "\n".join(lines)
-
-
-def show_run(folder: Path, *, json: bool, radii: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run folder as tables, or as JSON; and the summary itself. On stderr where it hardly answered."""
-    from safemed_eval.report.breakdown import breakdown
+def show_run(run: Run, *, json: bool) -> None:
+    """Print the numbers of a run as tables with its findings below, or as JSON; on stderr where it hardly answered."""
     from safemed_eval.report.findings.reasoning import reasoning, reasoning_sentences
-    from safemed_eval.report.findings.silence import silence_sentences
-    from safemed_eval.report.load import load
+    from safemed_eval.report.load import SLICES
+    from safemed_eval.report.text_cells import text_cells
 
-    run = load(folder)
-    summary, written = breakdown(run, radii), reasoning(run)
-    for sentence in silence_sentences(summary.notes["silence"]):
-        err.print(f"[yellow]warning: {escape(on_one_line(sentence))}[/]", soft_wrap=True)
+    summary, written = run.summary, reasoning(run)
+    for finding in run.findings:
+        if finding.key == "silence":
+            err.print(f"[yellow]warning: {escape(on_one_line(finding.text))}[/]", soft_wrap=True)
     if json:
         typer.echo(as_json(summary.to_json() | ({"reasoning": written.to_json()} if written else {})))
-        return summary
-    columns: Callable[[Mapping[str, Any]], Cells] = _attack_columns
-    if summary.kind == "certify":
-        columns = partial(_certify_columns, sequential=run.sequential)
-    tables = {"modality": summary.by_modality, "question type": summary.by_question_type}
+        return
+    tables = {title: summary.by(column) for column, title in SLICES.items()}
     longest = max(len(name) for heading, groups in tables.items() for name in (heading, *map(name_cell, groups)))
     for heading, groups in tables.items():
-        rows = [("all", columns(summary.overall)), *((name, columns(row)) for name, row in groups.items())]
+        rows = [("all", text_cells(summary.overall)), *((name, text_cells(row)) for name, row in groups.items())]
         print_table(f"{heading:<{longest}}", rows)
-    for line in (*_footer(summary), *map(escape, reasoning_sentences(written) if written else ())):
-        say(line)
+    for line in _about(summary):
+        say(escape(line))
+    for finding in run.findings:
+        if finding.key not in ("silence", "first-error"):
+            say(escape(on_one_line(finding.text)), _STYLES.get(finding.severity))
+    for sentence in reasoning_sentences(written) if written else ():
+        say(escape(sentence))
     say(escape(summary.out), "dim")
-    return summary
 
 
-_FEW = "\u2020"
+def _about(summary: AnySummary) -> Iterator[str]:
+    """What was measured, and how to read the table."""
+    from safemed_eval.report.summary import DAGGER
+
+    line = f"{summary.items} of {summary.expected} items"
+    line += f" (sample: {summary.sampled})" if summary.sampled else ""
+    line += f"; {summary.skipped} bad left out" if summary.skipped else ""
+    yield line + (f"; {summary.failed} failed and count as wrong" if summary.failed else "")
+    asked = {name: value for name, value in summary.asked.items() if value is not None and value is not False}
+    yield "; ".join(f"{name} {value}" for name, value in asked.items())
+    if summary.notes.images:
+        yield "Images: " + "; ".join(f"{note}: {count}" for note, count in summary.notes.images.items())
+    if isinstance(summary.overall, Mapping):
+        clusters = next(iter(summary.overall.values())).clusters
+        yield (
+            "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size (clusters: patient or image, "
+            f"here {clusters}; {DAGGER} effectively fewer than ten: do not trust it)."
+        )
+    else:
+        yield (
+            "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
+            "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
+            f"{summary.overall.clusters}; {DAGGER} effectively fewer than ten: do not trust it). Radii are L2 in "
+            "[0, 1] pixel units over the whole canvas; s is sigma."
+        )
+        yield (
+            "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: "
+            "the largest radius at which half are still certified and right."
+        )
+
+
 Cells = Mapping[str, str]
 """Column heading -> figure with its interval."""
 
@@ -232,149 +142,10 @@ def _blocks(titles: Sequence[str], widths: Mapping[str, int], room: int) -> Iter
     yield block
 
 
-def _attack_columns(row: Mapping[str, Any]) -> Cells:
-    return {"n": str(next(iter(row.values()))["n"])} | {
-        condition: _share_cell(accuracy(cell), cell) for condition, cell in row.items()
-    }
-
-
-def _certify_columns(row: Mapping[str, Any], *, sequential: bool) -> Cells:
-    cells = {"n": str(row["n"])}
-    for name, point in row["certified"].items():
-        cells[f"r>={name}"] = _share_cell(certified(point), point)
-    shown = radius_at_least if sequential else radius
-    return cells | {
-        "abstain": percent(row["abstention"]),
-        "ACR": shown(row["average_radius"]),
-        "median r": shown(row["median_radius"]),
-    }
-
-
-def _share_cell(share: str, cell: Mapping[str, Any]) -> str:
-    rest = without_failed(cell)
-    few = _FEW * bool(cell["few"])
-    return f"{share} {interval(cell['lower'], cell['upper'])}{few}{f' ({rest})' if rest else ''}".strip()
-
-
-def end_where_nothing_was_measured(summary: Summary) -> None:
+def end_where_nothing_was_measured(run: Run) -> None:
     """Exit code 3 where every item failed under a condition, each named on stderr with its first error."""
-    for condition, error in summary.all_failed.items():
-        line = on_one_line(f"{condition}: failed, nothing was measured; the first error: {error}")
-        err.print(f"[red]{escape(line)}[/]", soft_wrap=True)
-    if summary.all_failed:
+    lost = [finding for finding in run.findings if finding.key == "first-error"]
+    for finding in lost:
+        err.print(f"[red]{escape(on_one_line(finding.sentence))}[/]", soft_wrap=True)
+    if lost:
         raise typer.Exit(3)
-
-
-def _footer(summary: Summary) -> Iterator[str]:
-    line = f"{summary.items} of {summary.expected} items"
-    if summary.sampled:
-        line += f" (sample: {summary.sampled})"
-    line += f"; {summary.skipped} bad left out" if summary.skipped else ""
-    line += f"; {summary.failed} failed and count as wrong" if summary.failed else ""
-    yield line
-    if summary.failed:
-        yield f"[yellow]Failed: {escape(' '.join(summary.notes['failures']))} {FAILED_ITEMS}[/]"
-    asked = {name: value for name, value in summary.asked.items() if value is not None and value is not False}
-    yield escape("; ".join(f"{name} {value}" for name, value in asked.items()))
-    if summary.notes["images"]:
-        yield "Images: " + "; ".join(f"{note}: {count}" for note, count in summary.notes["images"].items())
-    for sentence in (*overlap_sentences(summary.notes["overlap"]), *summary.notes["degenerate"]):
-        yield f"[yellow]{escape(sentence)}[/]"
-    yield from _certify_footer(summary) if summary.kind == "certify" else _attack_footer(summary)
-
-
-def _attack_footer(summary: Summary) -> Iterator[str]:
-    from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
-    from safemed_eval.report.findings.order import order_sentences
-
-    clusters = summary.overall["clean"]["clusters"]
-    yield (
-        "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size "
-        f"(clusters: patient or image, here {clusters}; {_FEW} effectively fewer than ten: do not trust it)."
-    )
-    if summary.asked["smooth"]:
-        abstained = ", ".join(f"{cell['abstained']} ({name})" for name, cell in summary.overall.items())
-        yield f"Answers of the smoothed model, by vote: {summary.asked['smooth']}."
-        yield f"Abstained, counted as wrong: {abstained}"
-    silent = {name: cell["no_answer"] for name, cell in summary.overall.items() if cell["no_answer"]}
-    if silent:
-        yield "No answer, counted as wrong: " + ", ".join(f"{count} ({name})" for name, count in silent.items())
-    steps = {name: cell["median_steps"] for name, cell in summary.overall.items() if cell["median_steps"]}
-    if steps:
-        yield "Median steps to a flip: " + ", ".join(f"{count:g} ({name})" for name, count in steps.items())
-    for name, cell in summary.overall.items():
-        if cell["parts"]:
-            left = ", ".join(f"{part} {accuracy(one)}" for part, one in cell["parts"].items())
-            yield f"{name}: left right by each part, in %: {escape(left)}; its own figure is what all leave right"
-        if cell["image_blind"]:
-            yield f"{name}: {cell['image_blind']} of {cell['n']} never flipped: image-blind, or the attack is broken"
-    if summary.notes["letter_only"]:
-        yield f"{LETTER_ONLY[0].upper()}{LETTER_ONLY[1:]}."
-    yield from map(escape, order_sentences(summary.notes, summary.overall))
-    yield from _checklist(summary.notes["checklist"])
-    cost = summary.notes.get("canvas_cost")
-    if cost is not None and cost > CANVAS_COST:
-        yield f"[yellow]The canvas costs {100 * cost:.1f} points of accuracy against the official path.[/]"
-
-
-def _checklist(checks: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """What speaks against the attacks; the rest is counted, and the page lists all."""
-    for check in checks:
-        if check["status"] in _STYLES:
-            yield f"[{_STYLES[check['status']]}]{check['status']}[/] {check['name']}: {escape(check['detail'])}"
-    counts = Counter(check["status"] for check in checks)
-    if counts:
-        rest = ", ".join(f"{counts[status]} {status}" for status in ("pass", "warn", "fail", "n/a") if counts[status])
-        yield f"Can these attacks be believed? Of {len(checks)} checks {rest}; `safemed-eval report` lists them."
-
-
-def _certify_footer(summary: Summary) -> Iterator[str]:
-    from safemed_eval.report.findings.sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence
-
-    ceiling, grey = summary.notes["ceiling"], summary.notes["grey_levels_per_radius"]
-    draws, ended = summary.notes["draws"], summary.notes["ended_wrong"]
-    yield (
-        "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
-        "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
-        f"{summary.overall['clusters']}; {_FEW} effectively fewer than ten: do not trust it). Radii are L2 in \\[0, 1] "
-        "pixel units over the whole canvas; s is sigma."
-    )
-    if summary.asked["readout"] in ("generate", "think-choice") and not draws:
-        yield f"'No answer' won the vote for {summary.overall['no_answer']} items; they are abstentions."
-    yield (
-        "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: the "
-        "largest radius at which half are still certified and right."
-    )
-    if draws:
-        yield f"{SEQUENTIAL_BOUNDS[0].upper()}{SEQUENTIAL_BOUNDS[1:]} (>=). {draws_sentence(draws)}"
-    if ended:
-        yield f"{ended} of the items without a certificate: {ENDED_WRONG}."
-    levels = f" ({floor_to(ceiling * grey, 3)} grey levels RMS)" if grey else ""
-    yield f"Ceiling: this sample budget certifies no radius above {floor_to(ceiling, 4)}{levels}, whatever the model."
-    at_most = summary.notes["false_certificates_at_most_95"]
-    yield (
-        f"A certificate may be false by chance: with 95 % confidence at most {at_most} of these {summary.items} are."
-        if summary.items
-        else "No certificate yet."
-    )
-    if summary.notes["falsified"]:
-        yield from _falsified(summary.notes["falsified"], summary.out)
-
-
-def _falsified(found: Mapping[str, Any], folder: str) -> Iterator[str]:
-    yield (
-        f"{found['certificates']} certificates were attacked within their radius: {found['items']} proved false; "
-        f"chance gives a sound tool at most {found['allowed']}."
-    )
-    if found["remark"]:
-        yield found["remark"]
-    for one in found["refuted"]:
-        yield escape(
-            f"  {on_one_line(one['item'])}: at {one['share']:g} of its radius (L2 {one['length']:.6g}) option "
-            f"{one['prediction']} gets {one['votes']} of {one['n']} votes, a probability of at most "
-            f"{one['upper']:.4g}; the certificate says at least {one['claimed']:.4g}"
-        )
-    if found["refuted"]:
-        yield escape(f"  The canvases where these votes were counted: {folder}/falsified, (3, H, W) float32.")
-    if not found["sound"]:
-        yield "[red]More certificates are false than chance explains: do not trust this run, and report it.[/]"

@@ -1,16 +1,14 @@
-"""The options of `train`, and the recipes that they make."""
+"""The options of `train`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from safemed_eval import grammar
 from safemed_eval.cli._options import Dtype, FileOptions, option
-from safemed_eval.errors import SpecError
+from safemed_eval.models import Model, find_model
 from safemed_eval.threat import Norm
-from safemed_eval.train import LEARNING_RATES, DenoiserRecipe, Groups, Lora, Method, Recipe, Threats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +22,23 @@ class FitOptions(FileOptions):
             help="auto or cpu. Choose a GPU with CUDA_VISIBLE_DEVICES, several with accelerate launch.",
         ),
     ] = "auto"
+    model: str
+    template: str | None = None
     save_every: Annotated[int, option(panel="Run", help="Steps between checkpoints to go on from.")] = 200
     seed: Annotated[int, option(panel="Run", help="Seed of the order, of samples, of the adversary and of noise.")] = 0
+    out: Path
+
+    def found(self) -> Model:
+        """The model that these options name, found but not loaded."""
+        return find_model(**{name: getattr(self, name) for name in _OF_MODEL})
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The options of the training itself."""
+        return {name: value for name, value in vars(self).items() if name not in (*_OF_MODEL, "out")}
+
+
+_OF_MODEL = ("model", "template", *(one.name for one in fields(FileOptions)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,65 +182,3 @@ class GroupOptions:
         Literal["server", "colocate"] | None,
         option(panel="GRPO", help="Have completions written by vLLM, as TRL does it (see TRL's documentation)."),
     ] = None
-
-
-def recipe_of(
-    method: Method,
-    train: TrainOptions,
-    adversary: AdversaryOptions | None,
-    groups: GroupOptions | None,
-    *,
-    adapter: bool = False,
-) -> Recipe:
-    """The options as one recipe, or SpecError. `adapter`: what is trained is one already."""
-    lora = None if train.lora is None else grammar.build(Lora, grammar.split(f"lora:{train.lora}")[1], "--lora")
-    usual = LEARNING_RATES[groups is not None, adapter or lora is not None]
-    try:
-        return Recipe(
-            method=method,
-            threats=None
-            if adversary is None
-            else Threats(
-                eps=None if adversary.eps is None else grammar.number(adversary.eps, "--eps"),
-                steps=adversary.attack_steps,
-                step=adversary.attack_step,
-                norm=adversary.norm,
-                share=adversary.attack_share,
-                warm_up=adversary.eps_warm_up,
-            ),
-            groups=None
-            if groups is None
-            else Groups(
-                size=groups.group_size,
-                beta=groups.beta,
-                temperature=groups.temperature,
-                max_new_tokens=groups.max_new_tokens,
-                correct=groups.reward_correct,
-                kept=groups.reward_kept,
-                readout=groups.readout,
-                vllm=groups.vllm,
-            ),
-            noise_sigma=grammar.number(train.noise_sigma, "--noise-sigma"),
-            lora=lora,
-            steps=train.steps,
-            epochs=train.epochs,
-            batch_size=train.batch_size,
-            accumulate=train.accumulate,
-            learning_rate=usual if train.learning_rate is None else train.learning_rate,
-            weight_decay=train.weight_decay,
-            bf16=train.bf16,
-            gradient_checkpointing=train.gradient_checkpointing,
-            save_every=train.save_every,
-            seed=train.seed,
-        )
-    except ValueError as error:
-        raise SpecError(f"train {method}: {error}") from None
-
-
-def denoiser_recipe_of(options: DenoiserOptions) -> DenoiserRecipe:
-    """The options as a recipe, or SpecError."""
-    own = {field.name: getattr(options, field.name) for field in fields(DenoiserRecipe)}
-    try:
-        return DenoiserRecipe(**own | {"sigma": grammar.number(options.sigma, "--sigma")})
-    except ValueError as error:
-        raise SpecError(f"train denoiser: {error}") from None

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from safemed_eval import grammar
 from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
-from safemed_eval.cli._prepare import prepare, started, write_all
 from safemed_eval.cli._show import end_where_nothing_was_measured, show_run
-from safemed_eval.core import Need
-from safemed_eval.errors import SpecError
-
-if TYPE_CHECKING:
-    import torch
-
-    from safemed_eval.data import Canvas
-    from safemed_eval.runs.work.certify import Certification
-    from safemed_eval.runs.workers import Loaded
-    from safemed_eval.smoothing import Budget, Falsification
 
 EXAMPLE = "Example: safemed-eval certify --model ckpt --data omnimedvqa:DIR --sigma 0.25 --out runs/b"
-_BATCH = 64
-_CPU_BATCH = 16
 
 
 @grouped
@@ -70,100 +55,22 @@ def certify(
     ] = False,
 ) -> None:
     """Certified L2 radii by randomized smoothing, by imaging modality and question type."""
-    from safemed_eval.smoothing import Falsification, Sequential
+    from safemed_eval import api
 
-    budget = _budget(grammar.number(sigma, "--sigma"), sampling, n0, n, alpha, radii)
-    sequential = isinstance(budget, Sequential)
-    if stop_when_wrong and sequential:
-        raise SpecError("--stop-when-wrong: has no effect with --sampling sequential, which asks for gold only")
-    attacked = Falsification() if falsify else None
-    asked: dict[str, Any] = {"smoothing": asdict(budget), "sampling": budget.sampling}
-    asked |= {"stop_when_wrong": True} if stop_when_wrong else {}
-    asked |= {"falsify": asdict(attacked)} if attacked else {}
-    label = f"sigma{budget.sigma:g}" + ("-sequential" if sequential else "")
-    prepared = prepare("certify", model, data, run, asked, label=label)
-    if not prepared.complete:
-        from safemed_eval.runs.images import keep_refuting
-        from safemed_eval.runs.meter import Meter
-        from safemed_eval.runs.work.falsify import NEEDS
-        from safemed_eval.runs.work.units import Certificates
-
-        make = partial(
-            _certification,
-            canvas=prepared.canvas,
-            smoothing=budget,
-            seed=run.seed,
-            wanted=run.batch,
-            attacked=attacked,
-            stop_when_wrong=stop_when_wrong,
-        )
-
-        needs: dict[Need, str] = dict.fromkeys(NEEDS, "--falsify") if falsify else {}
-
-        def store(item: str, share: float, canvas: torch.Tensor) -> None:
-            keep_refuting(prepared.place, prepared.called(item), share, canvas)
-
-        with started(prepared, model, run, make, needs=needs, store=store) as (team, folder):
-            certificates = Certificates(
-                items=prepared.data.items,
-                smoothing=budget,
-                batch=team.ready.batch,
-                done=folder.done,
-                split=run.ray is not None and not stop_when_wrong,
-                falsify=attacked,
-            )
-            meter = Meter(certificates.passes, lambda: team.forwards)
-            found = certificates.records(meter.following(team.do(certificates.units())))
-            write_all("certifying", team, folder, prepared, meter, found)
-    summary = show_run(prepared.place, json=run.json, radii=grammar.radii(radii, budget.sigma))
-    if falsify and not summary.notes["falsified"]["sound"]:
-        raise typer.Exit(1)
-    end_where_nothing_was_measured(summary)
-
-
-def _certification(
-    loaded: Loaded,
-    *,
-    canvas: Canvas,
-    smoothing: Budget,
-    seed: int,
-    wanted: int | Literal["auto"] | None,
-    attacked: Falsification | None,
-    stop_when_wrong: bool,
-) -> Certification:
-    """The work, in whichever process the model has been loaded."""
-    from safemed_eval.models.batch import batch_of
-    from safemed_eval.runs.work.certify import Certification
-    from safemed_eval.runs.work.falsify import Falsifier
-
-    waist, falsifier = loaded.model, None
-    default = _CPU_BATCH if waist.device.type == "cpu" else _BATCH
-    batch = batch_of(wanted, default, waist, canvas.size, gradients=False)
-    if attacked:
-        falsifier = Falsifier(
-            model=waist, spec=attacked, sigma=smoothing.sigma, seed=seed, batch=batch, keep=loaded.keep
-        )
-    return Certification(
-        model=waist,
-        canvas=canvas,
-        smoothing=smoothing,
-        seed=seed,
-        batch=batch,
-        falsify=falsifier,
+    measured = api.certify(
+        model.find(model.model, run.seed),
+        data.chosen(run.seed),
+        sigma=sigma,
+        sampling=sampling,
+        n0=n0,
+        n=n,
+        alpha=alpha,
+        radii=radii,
         stop_when_wrong=stop_when_wrong,
+        falsify=falsify,
+        **run.passed,
     )
-
-
-def _budget(sigma: float, sampling: str, n0: int | None, n: int, alpha: float, radii: str) -> Budget:
-    """What the options ask for, or SpecError."""
-    from safemed_eval.smoothing import SEQUENTIAL, Sequential, Smoothing
-
-    points = grammar.radii(radii, sigma)
-    try:
-        if sampling != SEQUENTIAL:
-            return Smoothing(sigma=sigma, n0=100 if n0 is None else n0, n=n, alpha=alpha)
-        if n0 is not None:
-            raise SpecError("--n0: has no effect with --sampling sequential, which selects no class")
-        return Sequential(sigma=sigma, radii=points, n=n, alpha=alpha)
-    except ValueError as error:
-        raise SpecError(f"certify: {error}") from None
+    show_run(measured, json=run.json)
+    if not measured.sound:
+        raise typer.Exit(1)
+    end_where_nothing_was_measured(measured)

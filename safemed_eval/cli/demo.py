@@ -19,7 +19,7 @@ def demo(
     take three minutes on two CPU cores; `reports/phantom` has the whole table.
     """
     from safemed_eval.cli import app
-    from safemed_eval.cli._prepare import refuse_unwritable
+    from safemed_eval.files import refuse_unwritable
 
     refuse_unwritable(out)
     drawn = ["--data", DRAWN]

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from safemed_eval import attacks, grammar
-from safemed_eval import data as datasets
-from safemed_eval.cli._items import load_usable, select
-from safemed_eval.cli._model import load_model, refuse_senseless, resolve_model
+from safemed_eval import grammar
 from safemed_eval.cli._options import DataOptions, ModelOptions, grouped
-from safemed_eval.cli._show import as_json, print_table, progress, say
-from safemed_eval.errors import SpecError
+from safemed_eval.cli._show import as_json, print_table, say
 
 if TYPE_CHECKING:
+    from safemed_eval.api import Plan
     from safemed_eval.runs.plan import Cost
 
 EXAMPLE = "Example: safemed-eval plan --model ckpt --data omnimedvqa:DIR --sigma 0.25 --attack pgd:eps=4/255"
-_BATCH, _CPU_BATCH = 64, 16
 _DEVICES = (1, 8, 64)
 _AT_LEAST = "\u2265 "
 
@@ -46,65 +42,34 @@ def plan(
 
     Ctrl-C ends the timings, and shows what is known by then.
     """
-    from safemed_eval.smoothing import Sequential, Smoothing
+    from safemed_eval import api
 
-    chosen = attacks.parse_all(attack or [])
-    if sigma is None and not chosen:
-        raise SpecError("plan: name what is to be planned, --sigma 0.25 or --attack pgd, or both")
-    for one in chosen:
-        if one.surrogate or "texts" in one.needs:
-            raise SpecError(f"--attack {one}: cannot be timed here; plan pgd with as many steps")
-    budgets: tuple[Smoothing, Sequential] | None = None
-    if sigma is not None:
-        value = grammar.number(sigma, "--sigma")
-        try:
-            budgets = (
-                Smoothing(sigma=value, n0=n0, n=n, alpha=alpha),
-                Sequential(sigma=value, radii=grammar.radii(radii, value), n=n, alpha=alpha),
-            )
-        except ValueError as error:
-            raise SpecError(f"plan: {error}") from None
-    refuse_senseless(model)
-    loaded = datasets.load(data.data, data.data_root)
-    canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
-    if canvas.size is None:
-        raise SpecError("--canvas native: images of different sizes cost differently; name a size")
-    items = len(select(loaded, data, seed).items)
-    source = resolve_model(model.model, model, model.denoiser)
-    few = load_usable(loaded, replace(data, per_group=None, limit=min(pilot, items), skip_bad=True), seed).items
-    waist = load_model(source, model, seed)
-    from safemed_eval.models.check import refuse_lacking
-    from safemed_eval.runs.plan import Pilot
-
-    refuse_lacking(waist, attacks.needs_of(chosen), source.name)
-
-    batch = batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
-    timed = Pilot(waist, few, canvas, items=items, batch=batch, seed=seed)
-    fixed, sequential = budgets or (None, None)
-    costs: list[Cost] = []
-    shown = progress(
-        "timing",
-        unit="timings",
-        forwards=lambda: timed.model.forwards,
-        note=lambda: timed.now,
-        share=lambda: timed.share,
+    planned = api.plan(
+        model.find(model.model, seed),
+        data.chosen(seed),
+        sigma=sigma,
+        n0=n0,
+        n=n,
+        alpha=alpha,
+        radii=radii,
+        attacks=attack or (),
+        pilot=pilot,
+        batch_size=batch_size,
+        seed=seed,
     )
-    with shown as tick:
-        tick(0, total := 2 * bool(budgets) + len(chosen))
-        for cost in timed.costs(fixed, sequential, chosen):
-            costs.append(cost)
-            tick(len(costs), total)
-    _show(costs, batch, len(few), waist.device_name, stopped=timed.stopped, json=json)
-    if timed.stopped:
+    _show(planned, json=json)
+    if planned.stopped:
         raise typer.Exit(130)
 
 
-def _show(costs: list[Cost], batch: int, pilot: int, device: str, *, stopped: bool, json: bool) -> None:
+def _show(planned: Plan, *, json: bool) -> None:
+    costs = planned.costs
     if json:
         rows: list[dict[str, Any]] = [
             asdict(cost) | {"calls": cost.calls, "hours": {str(k): cost.hours(k) for k in _DEVICES}} for cost in costs
         ]
-        facts = {"device": device, "batch": batch, "pilot": pilot, "stopped": stopped, "costs": rows}
+        facts = {"device": planned.device, "batch": planned.batch, "pilot": planned.pilot}
+        facts |= {"stopped": planned.stopped, "costs": rows}
         typer.echo(as_json(facts))
         return
     print_table("", [(cost.what, _cells(cost)) for cost in costs])
@@ -117,13 +82,13 @@ def _show(costs: list[Cost], batch: int, pilot: int, device: str, *, stopped: bo
                 "estimate. A faster device, or fewer --n or steps, will tell more."
             )
         )
-    if stopped:
+    if planned.stopped:
         say("Stopped: what is n/a was not timed.", "yellow")
     say(
         escape(
-            f"{costs[0].items:,} items, on {device}, in batches of {batch}. Calls an item are noisy copies, or forward "
-            "passes of an attack, with 95 % intervals where they differ between items. Hours are by the clock if items "
-            "share out evenly, and as rough as a pilot of a few seconds is."
+            f"{planned.items:,} items, on {planned.device}, in batches of {planned.batch}. Calls an item are noisy "
+            "copies, or forward passes of an attack, with 95 % intervals where they differ between items. Hours are by "
+            "the clock if items share out evenly, and as rough as a pilot of a few seconds is."
         )
     )
 

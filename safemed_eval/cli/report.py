@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from safemed_eval import grammar
-from safemed_eval.cli._show import say, status
+from safemed_eval.cli._show import say
 
 EXAMPLE = "Example: safemed-eval report SFT=runs/a AT-GRPO=runs/b runs/c --out report"
 
@@ -45,26 +45,8 @@ def report(
 
     Runs of several models stand side by side; those of evaluate and of certify may be mixed.
     """
-    from safemed_eval.report.load import load_all
-    from safemed_eval.report.write import refuse_foreign, write
+    from safemed_eval.report.make import report as make_report
 
-    grammar.radii(radii or grammar.RADII, 1.0)  # what is wrong with them is told before anything is read or written
-    refuse_foreign(out)
-    loaded = load_all(runs, alpha=alpha, images=not no_images)
-    if alpha is not None and all(run.kind != "certify" for run in loaded):
-        say("--alpha: has no effect, none of these runs is of certify", "yellow")
-    for run in loaded:
-        if run.spec.get("keep_images") and not (run.has_images or no_images):
-            say(escape(f"{run.name}: its kept images are not there and are left out"), "yellow")
-        own = run.spec["smoothing"]["alpha"] if run.kind == "certify" else None
-        if run.alpha != own:
-            say(
-                escape(f"{run.name}: certificates are read at alpha {run.alpha:g}; the run was made for {own:g}"),
-                "yellow",
-            )
-        if run.unfinished:
-            say(escape(f"{run.name}: lacks {run.unfinished} records; it is not finished"), "yellow")
-    with status("writing the report"):
-        written = write(loaded, out, title=title, radii=radii)
+    written = make_report(runs, out, alpha=alpha, radii=radii, images=not no_images, title=title)
     say(f"{len(written.figures)} figures, {len(written.tables)} tables. Open:")
     say(escape(str(written.page)))

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from contextlib import nullcontext
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import typer
 
-from safemed_eval import data as datasets
-from safemed_eval import models
-from safemed_eval.cli._fitting import (
-    complete,
-    draw,
-    refuse_senseless,
-    shown_progress,
-    training_device,
-    training_folder,
-)
-from safemed_eval.cli._items import load_usable, select, selection
-from safemed_eval.cli._model import asking_for, resolve_model
 from safemed_eval.cli._options import DataOptions, grouped
-from safemed_eval.cli._prepare import about_of, refuse_unwritable
-from safemed_eval.cli._show import progress, status
-from safemed_eval.cli._training import AdversaryOptions, GroupOptions, TrainOptions, recipe_of
-from safemed_eval.cli.denoiser import EXAMPLE, denoiser
-from safemed_eval.errors import DataError, SpecError
-from safemed_eval.models.files.notes import SEEN_BY_NAME
-from safemed_eval.models.model import asking_of
-from safemed_eval.train import Method, Recipe
-from safemed_eval.train.log import WORK
-from safemed_eval.version import __version__
-
-if TYPE_CHECKING:
-    from safemed_eval.models.waist import Waist
+from safemed_eval.cli._training import AdversaryOptions, DenoiserOptions, FitOptions, GroupOptions, TrainOptions
+from safemed_eval.train import Method
 
 app = typer.Typer(
     help="Make a checkpoint robust, one to compare it with, or a denoiser before one. Needs pip install "
@@ -45,6 +18,10 @@ app = typer.Typer(
 _EXAMPLE = (
     "Example: safemed-eval train {} --model org/name --data medr1:Splits/modality/train --data-root OmniMedVQA "
     "--lora r=16 --out ckpt-{}"
+)
+_DENOISER_EXAMPLE = (
+    "Example: safemed-eval train denoiser --model ckpt --data medr1:Splits/modality/train --data-root OmniMedVQA "
+    "--sigma 0.25 --out denoiser; then certify --model ckpt --denoiser denoiser --sigma 0.25"
 )
 
 
@@ -64,132 +41,40 @@ def sft(train: TrainOptions, data: DataOptions) -> None:
 @grouped
 def at_sft(train: TrainOptions, data: DataOptions, adversary: AdversaryOptions) -> None:
     """Supervised fine-tuning on images that PGD attacks before each step."""
-    _train("at-sft", train, data, adversary=adversary)
+    _train("at-sft", train, data, adversary)
 
 
 @app.command("grpo", epilog=_EXAMPLE.format("grpo", "grpo"))
 @grouped
 def grpo(train: TrainOptions, data: DataOptions, groups: GroupOptions) -> None:
     """Group relative policy optimization: sampled answers, rewarded where right and well-formed."""
-    _train("grpo", train, data, groups=groups)
+    _train("grpo", train, data, groups)
 
 
 @app.command("at-grpo", epilog=_EXAMPLE.format("at-grpo", "at-grpo"))
 @grouped
 def at_grpo(train: TrainOptions, data: DataOptions, adversary: AdversaryOptions, groups: GroupOptions) -> None:
     """GRPO on images that PGD attacks before the answers are sampled."""
-    _train("at-grpo", train, data, adversary=adversary, groups=groups)
+    _train("at-grpo", train, data, adversary, groups)
 
 
-app.command("denoiser", epilog=EXAMPLE)(denoiser)
+@app.command("denoiser", epilog=_DENOISER_EXAMPLE)
+@grouped
+def denoiser(train: DenoiserOptions, data: DataOptions) -> None:
+    """A small network that removes noise before a model, which stays as it is, sees the image: denoised smoothing."""
+    _train("denoiser", train, data)
 
 
 def _train(
-    method: Method,
-    train: TrainOptions,
+    method: Method | Literal["denoiser"],
+    train: FitOptions,
     data: DataOptions,
-    *,
-    adversary: AdversaryOptions | None = None,
-    groups: GroupOptions | None = None,
+    *groups: AdversaryOptions | GroupOptions,
 ) -> None:
-    recipe_of(method, train, adversary, groups)
-    refuse_senseless(train, data)
-    loaded = datasets.load(data.data, data.data_root)
-    canvas = datasets.parse_canvas(data.canvas, data.fit, loaded.canvas)
-    select(loaded, data, train.seed)
-    source = resolve_model(train.model, train)
-    _refuse_unfit(source, train)
-    recipe = recipe_of(method, train, adversary, groups, adapter=source.is_adapter)
-    asking = asking_for(source, asking_of(template=train.template), to_train=True)
-    chosen = load_usable(loaded, data, train.seed)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    _refuse_too_few(len(chosen.items), recipe, processes)
-    spec = {
-        "command": "train",
-        "model": source.identity,
-        "load": {"dtype": train.dtype, "attn": train.attn},
-        "template": asking.describe()["template"],
-        "select": selection(data),
-        "skipped": len(chosen.bad),
-        "data": chosen.sha256,
-        "canvas": str(canvas),
-        "recipe": {key: value for key, value in asdict(recipe).items() if key != "save_every"},
-        "processes": processes,
-    }
-    if complete(train.out, spec):
-        draw(train.out / WORK)
-        typer.echo(f"{train.out}: is complete")
-        return
-    refuse_unwritable(train.out)
-    about = about_of(source, data.data, chosen)
-    work, first = train.out / WORK, int(os.environ.get("RANK", "0")) == 0
-    policy, waist = _load(source, train, asking, chosen, canvas)
-    with training_folder(work, spec, waist, chosen, about) if first else nullcontext():
-        from safemed_eval.train.fit import fit
+    from safemed_eval.train.make import train as make
 
-        how = {"safemed_eval": __version__, "arguments": sys.argv[1:], "names": about["names"], **spec}
-        how[SEEN_BY_NAME] = sorted({named for _, _, data in source.trainings for named in data})
-        shown, base = shown_progress(), source.reference
-        try:
-            with progress(f"training {method}", unit="steps", note=lambda: shown.text) as shown.tick:
-                fit(
-                    policy,
-                    waist,
-                    chosen.items,
-                    canvas,
-                    recipe,
-                    train.out,
-                    base=base,
-                    about=how,
-                    seen=[digests for _, digests, _ in source.trainings if digests],
-                    callbacks=[shown],
-                )
-        except KeyboardInterrupt:
-            typer.echo(f"\nstopped; the same command goes on from the last checkpoint in {work}, if any", err=True)
-            raise typer.Exit(130) from None
-    if first:
-        draw(work)
-        typer.echo(f"{train.out}: done; its log and figure are in {work}")
-
-
-def _refuse_unfit(source: models.Source, train: TrainOptions) -> None:
-    """A model that cannot be trained, or not like this."""
-    if not source.trainable:
-        raise SpecError(f"--model {train.model}: only a transformers checkpoint can be trained")
-    if source.is_adapter and train.lora:
-        raise SpecError(f"--model {train.model}: is an adapter, which is trained on as it is; leave --lora out")
-    if train.dtype in ("bfloat16", "float16") and not (source.is_adapter or train.lora):
-        raise SpecError(
-            f"--dtype {train.dtype}: small steps would round away; train in float32, with --bf16 to compute faster, or "
-            "an adapter with --lora"
-        )
-
-
-def _refuse_too_few(items: int, recipe: Recipe, processes: int) -> None:
-    """GRPO leaves out what does not fill a batch, which may be everything."""
-    if recipe.groups is not None:
-        needed = recipe.batch_size * recipe.accumulate * processes // recipe.groups.size
-        if items < needed:
-            raise DataError(f"{items} items do not fill one batch of GRPO, which needs {needed}; lower --batch-size")
-
-
-def _load(
-    source: models.Source, options: TrainOptions, asking: models.Asking, data: datasets.DataSet, canvas: datasets.Canvas
-) -> tuple[Any, Waist]:
-    """The model on this process's device, after `models check`."""
-    from safemed_eval.models.check import check, refuse_failures
-
-    device = training_device(options.device)
-    dtype = options.dtype
-    if dtype == "auto" and not (source.is_adapter or options.lora):
-        dtype = "float32"
-    with status(f"loading {source.name}"):
-        models.quiet_transformers()
-        policy, waist = models.load_to_train(source, device=str(device), dtype=dtype, attn=options.attn, asking=asking)
-    with status("checking the model and the questions"):
-        for item in data.items:
-            waist.scorer.refuse_control_tokens(item.question)
-        _, height, width = datasets.canvas_of(data.items[0], canvas).shape
-        most = max(len(item.question.options) for item in data.items)
-        refuse_failures(check(waist, (height, width), options=most), source.name)
-    return policy, waist
+    options: Any = train.recipe | {name: value for group in groups for name, value in vars(group).items()}
+    trained = make(method, train.found(), data.chosen(train.seed), out=train.out, **options)
+    typer.echo(
+        f"{trained}: done{', for --denoiser' * (method == 'denoiser')}; its log and figure are in {trained}/training"
+    )

@@ -12,11 +12,12 @@ from safemed_eval.models.checkpoints.prompts import Asking
 from safemed_eval.models.files.contents import Allowed
 from safemed_eval.models.kinds import kind_of, resolve
 from safemed_eval.models.loading import load, load_to_train, quiet_transformers
-from safemed_eval.models.model import Loading, Model, find_model, load_model
+from safemed_eval.models.model import AnyModel, Loading, Model, find_model, load_model
 from safemed_eval.models.source import Source
 
 __all__ = [
     "Allowed",
+    "AnyModel",
     "Asking",
     "Loading",
     "Model",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safemed_eval.core import Need, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.models.checkpoints.prompts import Asking, Readout, Template, read_template
+from safemed_eval.models.files.contents import Allowed
 from safemed_eval.models.kinds import kind_of, resolve
 from safemed_eval.models.loading import load_plain, prove_shortcuts, quiet_transformers
 from safemed_eval.models.source import Source
@@ -32,7 +34,8 @@ class Model:
     Args:
         source: what the model is and where it comes from.
         device, dtype, attn, device_map: see `find_model`.
-        asking: how it is asked, completed by `Source.asked`.
+        asking: how it is asked, completed by `Source.asked`; `given` is what the caller said of that.
+        allowed: what may be done to load it, and further models beside it.
     """
 
     source: Source
@@ -41,6 +44,8 @@ class Model:
     attn: str | None = None
     device_map: str | None = None
     asking: Asking
+    given: Asking = field(default_factory=Asking)
+    allowed: Allowed = field(default_factory=Allowed)
 
     @property
     def name(self) -> str:
@@ -206,7 +211,16 @@ def find_model(
         offline=offline,
     )
     asked = asking_for(source, asking)
-    return Model(source=source, device=device, dtype=dtype, attn=attn, device_map=device_map, asking=asked)
+    return Model(
+        source=source,
+        device=device,
+        dtype=dtype,
+        attn=attn,
+        device_map=device_map,
+        asking=asked,
+        given=asking,
+        allowed=Allowed(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, offline=offline),
+    )
 
 
 def load_model(
@@ -317,3 +331,7 @@ def refuse_no_effect(model: object, given: Mapping[str, object]) -> None:
         effective = kind.takes_prompts if option in ("--readout", "--template") else kind.takes_loading_options
         if value and not effective:
             raise SpecError(f"{option} has no effect on {kind.disregards}")
+
+
+AnyModel = Model | str | Path | object
+"""A model that is loaded or found, or what `load_model` takes."""

@@ -1,13 +1,11 @@
-"""Text of data and models as Markdown, LaTeX, XML and spreadsheets show it: as text."""
+"""Escape text of data and models for Markdown, LaTeX, XML and spreadsheets, which then show it as text."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What XML cannot hold, further control characters, and those that turn the direction of the text around them."""
-_KEPT = "\n\t\u00a0\u3000\u200c\u200d"
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -24,37 +22,32 @@ _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def visible(text: Any) -> str:
-    """With control characters and lone surrogates spelled out."""
-    return "".join(c if c.isprintable() or c in _KEPT else repr(c)[1:-1] for c in str(text))
-
-
-def plain(text: Any) -> str:
-    """Without the characters that XML and terminals cannot hold, or that reorder what stands beside them."""
+def plain(text: object) -> str:
+    """Replace the characters that XML and terminals cannot hold, or that reorder what stands beside them."""
     return _NOT_XML.sub("\ufffd", str(text))
 
 
-def markdown(text: Any) -> str:
-    """On one line, with what means something to Markdown or HTML escaped; an address does not become a link."""
+def markdown(text: object) -> str:
+    """Put a text on one line and escape what means something to Markdown or HTML; an address does not become a link."""
     escaped = re.sub(r"([\\|*_`\[\]~#$])", r"\\\1", " ".join(plain(text).split()))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _LINK.sub(lambda found: f"&#{ord(found[0])};", escaped)
+    return _LINK.sub(lambda match: f"&#{ord(match[0])};", escaped)
 
 
-def latex(text: Any) -> str:
-    """On one line, with what means something to LaTeX written as a command."""
-    escaped = _LATEX_SPECIAL.sub(lambda found: _LATEX[found[0]], " ".join(plain(text).split()))
+def latex(text: object) -> str:
+    """Put a text on one line and write what means something to LaTeX as a command."""
+    escaped = _LATEX_SPECIAL.sub(lambda match: _LATEX[match[0]], " ".join(plain(text).split()))
     # Behind the end of a table's row, these would be read as its options.
     return f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped
 
 
-def spreadsheet(value: Any) -> Any:
-    """A cell of a CSV file: a text that a spreadsheet would compute begins with an apostrophe; numbers stay numbers.
+def spreadsheet(value: object) -> object:
+    """Make a cell of a CSV file: a text that a spreadsheet would compute gets an apostrophe; numbers stay numbers.
 
     Source:
         OWASP, "CSV Injection". Every text must be quoted, too: a delimiter inside it would begin a cell of its own.
     """
     if not isinstance(value, str):
         return value
-    told = plain(value)
-    return f"'{told}" if _FORMULA.match(told) and not _NUMBER.fullmatch(told) else told
+    text = plain(value)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text

@@ -1,236 +1,241 @@
-"""A run folder in memory: what was asked, and one row per record. Certificates are read anew from their votes."""
+"""A run as it was read: what was asked, and its records, with certificates recomputed from their votes."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import Any, Literal, Self
 
 from safemed_eval import grammar
-from safemed_eval.core import MODALITIES, QUESTION_TYPES, UNATTACKED, UNKNOWN
-from safemed_eval.errors import RunError, SpecError
-from safemed_eval.report._certificates import read_certificates
-from safemed_eval.report._checked import check_meta, check_records
-from safemed_eval.runs import read_meta, read_records
-from safemed_eval.smoothing import SEQUENTIAL, Budget, Sequential, budget_of
+from safemed_eval.core import MODALITIES, QUESTION_TYPES, UNKNOWN
+from safemed_eval.errors import SpecError
+from safemed_eval.report.certificates import recomputed
+from safemed_eval.report.rows import Answers, Certificates, Rows, Slicing
+from safemed_eval.runs import checked, read_run
+from safemed_eval.runs.meta import RunMeta
+from safemed_eval.runs.record import CertifyRecord, EvaluateRecord, Record
+from safemed_eval.runs.spec import CertifySpec, Described, EvaluateSpec
+from safemed_eval.smoothing import Budget, Falsification, Sequential, Voting
 
-Json = dict[str, Any]
-
-SLICES = {"modality": "modality", "question_type": "question type"}
+IN_MEMORY = "in memory"
+"""In place of the folder of a run that has none."""
+SLICES: dict[Slicing, str] = {"modality": "modality", "question_type": "question type"}
 """The columns that everything is broken down by, and what to call them."""
-
-
-_KNOWN = {name: place for place, name in enumerate((*MODALITIES, *QUESTION_TYPES))}
+_ORDER = {name: place for place, name in enumerate((*MODALITIES, *QUESTION_TYPES))}
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Slices as tables and figures list them: the eight and the five in their fixed order, others, then unknown."""
-    return sorted(names, key=lambda name: (name == UNKNOWN, _KNOWN.get(name, len(_KNOWN)), name))
+    """Sort slices as reports list them: the eight and the five in their fixed order, others, then unknown."""
+    return sorted(names, key=lambda name: (name == UNKNOWN, _ORDER.get(name, len(_ORDER)), name))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedRun:
-    """One run folder.
+    """A run of evaluate or certify. `Run` adds what notebooks and the command line ask of it.
 
     Attributes:
+        out: its folder; None: it is in memory.
         name: what figures and tables call the run; that of the model, unless the user or a twin asks for more.
-        frame: one row per record, with `cluster` and `at_stake` beside the record's own fields; a modality or question
-            type that is not known is "unknown".
-        alpha: at which certificates were read; None for `evaluate`.
+        records: in the order in which they were written.
+        alpha: at which certificates are read; None for `evaluate`.
         with_images: whether a report may show images that the run has kept.
+        radii: where certified accuracy is shown, see `grammar.radii`; None: where it usually is.
     """
 
-    out: Path
+    out: Path | None
     name: str
-    meta: Json
-    frame: pd.DataFrame
+    meta: RunMeta
+    records: tuple[Record, ...]
     alpha: float | None
     with_images: bool = True
+    radii: str | None = None
+
+    @classmethod
+    def read(cls, out: str | Path, *, alpha: float | None = None, name: str | None = None) -> Self:
+        """Read a run folder.
+
+        Args:
+            alpha: read the certificates of a certify run at this one instead of its own; ignored for evaluate.
+            name: what to call the run; by default its model.
+        Raises:
+            RunError: not a run folder, not a run of evaluate or certify, or a record does not fit what was asked: a
+                certificate does not follow from its votes.
+            SpecError: no certificate is possible at this alpha.
+        """
+        return cls._made(*read_run(Path(out)), out=Path(out), alpha=alpha, name=name)
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], *, alpha: float | None = None) -> Self:
+        """Make a run from what run.json and records.jsonl would hold.
+
+        Raises:
+            RunError, SpecError: as `read`.
+        """
+        written = (json.dumps(line, allow_nan=False).encode() for line in lines)
+        return cls._made(*checked(dict(meta), written, IN_MEMORY), out=None, alpha=alpha, name=None)
+
+    @classmethod
+    def _made(
+        cls, meta: RunMeta, records: Sequence[Record], *, out: Path | None, alpha: float | None, name: str | None
+    ) -> Self:
+        spec = meta.spec
+        if isinstance(spec, CertifySpec):
+            own = spec.budget
+            alpha = own.alpha if alpha is None else alpha
+            try:
+                replace(own, alpha=alpha)
+            except ValueError as error:
+                raise SpecError(f"--alpha {alpha}: {error}") from None
+            stored = [record for record in records if isinstance(record, CertifyRecord)]
+            records = recomputed(stored, own, alpha, str(out or IN_MEMORY))
+        else:
+            alpha = None
+        return cls(out=out, name=name or _model_of(meta), meta=meta, records=tuple(records), alpha=alpha)
 
     @property
-    def spec(self) -> Json:
-        spec: Json = self.meta["spec"]
-        return spec
+    def spec(self) -> EvaluateSpec | CertifySpec:
+        return self.meta.spec
 
     @property
-    def kind(self) -> str:
-        """ "evaluate" or "certify"."""
-        return str(self.spec["command"])
+    def kind(self) -> Literal["evaluate", "certify"]:
+        return "certify" if isinstance(self.spec, CertifySpec) else "evaluate"
 
     @property
-    def conditions(self) -> list[str]:
+    def where(self) -> str:
+        """The folder, or that there is none."""
+        return str(self.out or IN_MEMORY)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
         """The attacks, clean first; none for `certify`."""
-        return list(self.meta["conditions"])
+        return self.spec.conditions
 
     @property
-    def smoothing(self) -> Budget:
-        """Of a `certify` run, with the alpha at which it was read."""
+    def attacks(self) -> Mapping[str, Described]:
+        """The attacks as they describe themselves, by condition; none for `certify`."""
+        return self.spec.attacks if isinstance(self.spec, EvaluateSpec) else {}
+
+    @property
+    def voting(self) -> Voting | None:
+        """How the smoothed model of an evaluate run answers; None for a model without noise."""
+        return self.spec.smooth if isinstance(self.spec, EvaluateSpec) else None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether attacked images are on 8-bit grey levels."""
+        return isinstance(self.spec, EvaluateSpec) and self.spec.quantize
+
+    @property
+    def own_budget(self) -> Budget:
+        """Of a `certify` run, as it was made."""
+        assert isinstance(self.spec, CertifySpec)
+        return self.spec.budget
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Of a `certify` run, with the alpha at which it is read."""
         assert self.alpha is not None
-        return replace(budget_of(self.spec), alpha=self.alpha)
+        return replace(self.own_budget, alpha=self.alpha)
+
+    @cached_property
+    def ceiling(self) -> float:
+        """The largest radius that the sample budget of a `certify` run certifies."""
+        ceiling = self.budget.ceiling
+        assert ceiling is not None
+        return ceiling
 
     @property
     def sequential(self) -> bool:
         """Whether a `certify` run draws as many noisy copies as it takes to decide its radii, and knows no others."""
-        return self.spec.get("sampling") == SEQUENTIAL
+        return isinstance(self.spec, CertifySpec) and isinstance(self.spec.budget, Sequential)
+
+    @property
+    def stop_when_wrong(self) -> bool:
+        return isinstance(self.spec, CertifySpec) and self.spec.stop_when_wrong
+
+    @property
+    def falsification(self) -> Falsification | None:
+        """How the certificates of a `certify` run were attacked; None: they were not."""
+        return self.spec.falsify if isinstance(self.spec, CertifySpec) else None
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The records of an evaluate run; none of a certify run."""
+        return Answers([record for record in self.records if isinstance(record, EvaluateRecord)])
+
+    @cached_property
+    def certificates(self) -> Certificates:
+        """The records of a certify run; none of an evaluate run."""
+        return Certificates([record for record in self.records if isinstance(record, CertifyRecord)])
+
+    @property
+    def rows(self) -> Answers | Certificates:
+        """All records."""
+        return self.certificates if self.kind == "certify" else self.answers
+
+    @property
+    def parts(self) -> dict[str, Rows[Any]]:
+        """The rows of each condition; of a certify run all, by its own name."""
+        if self.kind == "certify":
+            return {self.kind: self.certificates}
+        return {name: self.answers.under(name) for name in self.conditions}
 
     @property
     def has_images(self) -> bool:
         """Whether there are kept images to show."""
-        return self.with_images and (self.out / "images").is_dir()
+        return self.with_images and self.out is not None and (self.out / "images").is_dir()
 
     @property
     def unfinished(self) -> int:
         """How many records the run still lacks."""
-        return int(self.meta["items"]) * max(1, len(self.conditions)) - len(self.frame)
+        return self.meta.total - len(self.records)
 
     @property
     def failed(self) -> int:
         """How many items have an error in a record."""
-        return 0 if self.frame.empty else int(self.frame.loc[self.frame["error"].notna(), "item"].nunique())
+        return self.rows.failed_items
 
     @property
     def all_failed(self) -> dict[str, str]:
-        """Where `nothing_measured` holds: the condition, or for `certify` its own name, and its first error."""
-        parts = {name: self.under(name) for name in self.conditions} or {self.kind: self.frame}
-        return {name: str(part["error"].dropna().iloc[0]) for name, part in parts.items() if nothing_measured(part)}
+        """Where nothing was measured: the condition, or for `certify` its own name, and its first error."""
+        return {name: rows.first_error or "" for name, rows in self.parts.items() if rows.nothing_measured}
 
     @property
-    def failures(self) -> list[str]:
-        """What a reader must know of the items that failed, in sentences that follow a colon."""
-        if not self.failed:
-            return []
-        lost, rows = self.all_failed, self.frame[self.frame["error"].notna()]
-        rows = rows[~rows["attack"].isin(lost)] if self.conditions else rows[:0] if lost else rows
-        some = rows["item"].nunique()
-        found = [f"{some} of {self.meta['items']} items failed and count as wrong."] if some else []
-        return found + [f"{self.words_of_failure(name)}, and nothing was measured." for name in lost]
+    def points(self) -> dict[str, float]:
+        """Where certified accuracy is shown, by name."""
+        budget = self.budget
+        if self.radii is None and isinstance(budget, Sequential):
+            return budget.ladder
+        return grammar.radii(self.radii or grammar.RADII, budget.sigma)
 
-    def words_of_failure(self, condition: str) -> str:
-        """Of a condition in `all_failed`."""
-        if not self.conditions:
-            return "every item failed"
-        which = "" if self.under(condition)["error"].notna().all() else " that was right when clean"
-        return f"every item{which} failed under {condition}"
+    def at(self, radii: str | None) -> Self:
+        """The same run with certified accuracy shown at these radii, such as "0,0.5s,0.3"; s counts in sigma.
 
-    def under(self, condition: str) -> pd.DataFrame:
-        """The rows of one attack."""
-        return self.frame if self.frame.empty else self.frame[self.frame["attack"] == condition]
+        Raises:
+            SpecError: they cannot be read.
+        """
+        grammar.radii(radii or grammar.RADII, 1.0)
+        return replace(self, radii=radii)
 
 
-def nothing_measured(part: pd.DataFrame) -> bool:
-    """Whether these rows of one condition hold failures alone: a failure is no success of an attack.
-
-    What was wrong when clean is wrong under an attack without a search, and says nothing of it: where everything else
-    failed, nothing was measured either.
-    """
-    if part.empty:
-        return False
-    failed = part["error"].notna()
-    return bool(failed.any() and not (~failed & (part["at_stake"] | part["correct"])).any())
-
-
-def load(out: Path, *, alpha: float | None = None, name: str | None = None) -> LoadedRun:
-    """Read a run folder.
-
-    Args:
-        alpha: read the certificates of a `certify` run at this one instead of its own.
-        name: what to call it; by default its model.
-    Raises:
-        RunError: not a run folder, not a run of evaluate or certify, or one that contradicts itself: a certificate does
-            not follow from its votes, a record was not asked for.
-        SpecError: no certificate is possible at this alpha.
-    """
-    meta, records = read_meta(out), read_records(out)
-    own = check_meta(out, meta)
-    check_records(out, meta, records, own)
-    try:
-        frame = pd.DataFrame(records)
-    except UnicodeEncodeError as error:
-        raise RunError(f"{out}: a record holds text that is no Unicode ({error.reason}); was it edited?") from None
-    if not frame.empty:
-        frame["cluster"] = frame["patient_id"].fillna(frame["image_sha256"]).fillna(frame["image"])
-        frame["at_stake"] = _at_stake(frame)
-        for column in SLICES:
-            frame[column] = frame[column].fillna(UNKNOWN)
-    if own is None:
-        alpha = None
-    else:
-        alpha = own.alpha if alpha is None else alpha
-        try:
-            replace(own, alpha=alpha)
-        except ValueError as error:
-            raise SpecError(f"--alpha {alpha}: {error}") from None
-        read = read_certificates(out, records, own, alpha)
-        frame = frame if frame.empty else frame.assign(**{str(column): read[column] for column in read})
-    return LoadedRun(out=out, name=name or _model_of(meta), meta=meta, frame=frame, alpha=alpha)
-
-
-def _at_stake(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Whether an attack could flip the answer of each row: not where the answer to the clean image is wrong already."""
-    if "attack" not in frame:
-        return pd.Series(True, index=frame.index)
-    clean = frame[(frame["attack"] == "clean") & frame["error"].isna()]
-    wrong = clean.loc[~clean["correct"].astype(bool), "item"]
-    return ~frame["item"].isin(wrong) | frame["attack"].isin(UNATTACKED)
-
-
-def _model_of(meta: Json) -> str:
+def _model_of(meta: RunMeta) -> str:
     """The model's name, with its denoiser's, and whether it was smoothed: then it is another model."""
-    parts = (meta["names"]["model"], meta["names"].get("denoiser"))
-    name, voting = " + ".join(Path(part).name for part in parts if part), meta["spec"].get("smooth")
-    return f"{name}, smoothed at sigma {voting['sigma']:g}" if voting else name
+    name = " + ".join(Path(part).name for part in (meta.names.model, meta.names.denoiser) if part)
+    voting = meta.spec.smooth if isinstance(meta.spec, EvaluateSpec) else None
+    return f"{name}, smoothed at sigma {voting.sigma:g}" if voting else name
 
 
-def load_all(runs: Sequence[str], *, alpha: float | None = None, images: bool = True) -> list[LoadedRun]:
-    """Read several, each written as FOLDER or NAME=FOLDER, and tell those of one name apart.
-
-    Args:
-        images: whether a report of them may show kept images.
-    Raises:
-        SpecError: a folder is given twice, or two runs are given one name.
-    """
-    loaded, given = [], []
-    for text in runs:
-        name, equals, folder = text.partition("=")
-        named = bool(equals) and not Path(text).exists()
-        if named and not (name and folder):
-            raise SpecError(f"{text}: write NAME=FOLDER, or the folder alone")
-        run = load(Path(folder if named else text), alpha=alpha, name=name if named else None)
-        loaded.append(replace(run, with_images=images))
-        given += [(name, loaded[-1].kind)] if named else []
-    twice = [str(out) for out, count in Counter(run.out.resolve() for run in loaded).items() if count > 1]
-    twice += [name for (name, _), count in Counter(given).items() if count > 1]
-    if twice:
-        raise SpecError(f"{twice[0]}: is given twice")
-    words: tuple[Callable[[LoadedRun], str], ...] = (
-        lambda run: f"sigma {run.spec['smoothing']['sigma']:g}" if run.kind == "certify" else "",
-        lambda run: SEQUENTIAL if run.sequential else "",
-        lambda run: run.out.name,
-        lambda run: str(run.out),
-    )
-    for word in words:
-        counts = Counter((run.name, run.kind) for run in loaded)
-        loaded = [
-            replace(run, name=f"{run.name}, {word(run)}")
-            if counts[run.name, run.kind] > 1 and word(run) and (run.name, run.kind) not in given
-            else run
-            for run in loaded
-        ]
-    return loaded
-
-
-def radii_of(runs: Sequence[LoadedRun], radii: str | None) -> str:
-    """Where certified accuracy is read: as it says, or else at the usual radii, and all that sequential runs know."""
+def radii_of(runs: Iterable[LoadedRun], radii: str | None) -> str:
+    """The radii at which these runs are shown together: these, or else the usual ones and those of sequential runs."""
     if radii is not None:
         return radii
     known: dict[str, float] = {}
     for run in runs:
         if run.kind == "certify":
-            own = run.smoothing
-            found = own.radii if isinstance(own, Sequential) else grammar.radii(grammar.RADII, own.sigma)
-            known |= {name: known.get(name, radius) for name, radius in found.items()}
+            budget = run.own_budget
+            points = budget.radii if isinstance(budget, Sequential) else grammar.radii(grammar.RADII, budget.sigma)
+            known |= {name: known.get(name, radius) for name, radius in points.items()}
     return ",".join(sorted(known, key=lambda name: known[name])) or grammar.RADII

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Generic, TypeVar
 
 import pandas as pd
 
-from safemed_eval import grammar
+from safemed_eval.codec import Json
 from safemed_eval.report._text import latex, markdown, spreadsheet
-from safemed_eval.report.breakdown import Summary, breakdown
-from safemed_eval.report.findings.reasoning import CHANGES, MEANING, SHARES, reasoning, shown, shown_change
-from safemed_eval.report.findings.sampling import SEQUENTIAL_BOUNDS
-from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order, radii_of
-from safemed_eval.rounding import (
+from safemed_eval.report.findings.finding import BESIDE, of_keys, shared
+from safemed_eval.report.findings.reasoning import CHANGES, MEANING, SHARES, Texts, reasoning
+from safemed_eval.report.load import SLICES, in_order
+from safemed_eval.report.rows import Slicing
+from safemed_eval.report.run import Run, at_common_radii
+from safemed_eval.report.summary import (
+    DAGGER,
     FAILED_ITEMS,
-    accuracy,
-    certified,
-    floor_to,
-    interval,
-    percent,
-    radius,
-    radius_at_least,
-    without_failed,
+    FEW,
+    AnsweredBy,
+    Certified,
+    CertifySummary,
+    Share,
 )
+from safemed_eval.rounding import floor_to, percent
 
 _ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (clusters are patients or images)."
 _CERTIFIED = (
@@ -39,14 +39,12 @@ _CERTIFIED = (
 )
 _PARTS = (
     "Attacks made of several: accuracy in % under each part, and under all parts, which is the figure of the attack; "
-    "with 95 % intervals. The parts of suite are met one after the other, and what fell to one is not right under the "
-    "next; those of adaptive are met by every item."
+    "with 95 % intervals. Where an attack tries its parts one after the other, what fell to one is not right under the "
+    "next; else every item meets all of them."
 )
 _REASONING = f"What was written, shares in % and their numbers, changes of rationales as distances. {MEANING}"
 _LONGEST_NAME = 80
 """Of a run, in the name of a file."""
-_FEW = "\u2020"
-_FEW_NOTE = f" {_FEW}: items are of effectively fewer than ten patients or images, too few to trust the interval."
 _WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
 """Columns of text; the others hold figures."""
 _KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained")
@@ -79,7 +77,7 @@ class Table:
     values: pd.DataFrame
 
 
-def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str | None) -> list[Path]:
+def write_tables(runs: Sequence[Run], folder: Path, *, radii: str | None) -> list[Path]:
     """Write every table that these runs have data for; returns the Markdown files.
 
     `certified-RUN.tsv` is a certify run in the format of Cohen et al. 2019, which their plotting code reads.
@@ -96,7 +94,7 @@ def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str | None) 
         cells = table.values.map(spreadsheet).rename(columns=spreadsheet)
         cells.to_csv(folder / f"{table.name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC, errors="replace")
         (folder / f"{table.name}.tex").write_text(_latex(table), encoding="utf-8", errors="replace")
-    certified = [run for run in runs if run.kind == "certify" and not (run.frame.empty or run.all_failed)]
+    certified = [run for run in runs if run.kind == "certify" and run.records and not run.all_failed]
     names = [re.sub(r"[^\w.=-]+", "-", run.name)[-_LONGEST_NAME:] for run in certified]
     for place, (name, run) in enumerate(zip(names, certified, strict=True)):
         again = names[:place].count(name)
@@ -104,28 +102,42 @@ def write_tables(runs: Sequence[LoadedRun], folder: Path, *, radii: str | None) 
     return files
 
 
-def tables_of(runs: Sequence[LoadedRun], *, radii: str | None) -> Iterator[Table]:
-    """Every table that these runs have data for; see `radii_of` for where certified accuracy is read."""
-    radii = radii_of(runs, radii)
-    evaluated = [(run, breakdown(run)) for run in runs if run.kind == "evaluate"]
-    certified = []
-    for run in runs:
-        if run.kind == "certify":
-            certified.append((run, breakdown(run, grammar.radii(radii, run.smoothing.sigma))))
-    written = [(run, found) for run, _ in evaluated if (found := reasoning(run))]
-    warnings = _warnings(evaluated)
-    yield from _broken_down("accuracy", _ACCURACY + warnings, evaluated, _accuracy_rows)
-    yield from _broken_down(
-        "certified",
-        _CERTIFIED + _sampling(certified) + _alphas(certified) + _warnings(certified),
-        certified,
-        _certified_rows,
-    )
-    yield from _broken_down("parts", _PARTS + warnings, evaluated, _part_rows)
-    yield from _broken_down("reasoning", _REASONING + warnings, written, _reasoning_rows)
-    for column, title in SLICES.items():
+Numbers = TypeVar("Numbers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Study(Generic[Numbers]):
+    """A run with its numbers, in all and by slice."""
+
+    run: Run
+    overall: Numbers
+    slices: Mapping[Slicing, Mapping[str, Numbers]]
+
+
+def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
+    """Make every table that these runs have data for; see `radii_of` for where certified accuracy is read."""
+    evaluated: list[_Study[AnsweredBy]] = []
+    certified: list[_Study[Certified]] = []
+    written: list[_Study[dict[str, Texts]]] = []
+    for run in at_common_radii(runs, radii):
+        summary = run.summary
+        if isinstance(summary, CertifySummary):
+            certified.append(_Study(run=run, overall=summary.overall, slices={by: summary.by(by) for by in SLICES}))
+            continue
+        evaluated.append(_Study(run=run, overall=summary.overall, slices={by: summary.by(by) for by in SLICES}))
+        if texts := reasoning(run):
+            slices: dict[Slicing, dict[str, dict[str, Texts]]] = {
+                "modality": texts.by_modality,
+                "question_type": texts.by_question_type,
+            }
+            written.append(_Study(run=run, overall=texts.overall, slices=slices))
+    yield from _broken_down("accuracy", _ACCURACY, evaluated, _accuracy_rows)
+    yield from _broken_down("certified", _CERTIFIED, certified, _certified_rows)
+    yield from _broken_down("parts", _PARTS, evaluated, _part_rows)
+    yield from _broken_down("reasoning", _REASONING, written, _reasoning_rows)
+    for by, title in SLICES.items():
         if evaluated:
-            yield _paper(evaluated, column, f"methods-by-{title.replace(' ', '-')}")
+            yield _methods(evaluated, by, f"methods-by-{title.replace(' ', '-')}")
     yield Table(
         name="published",
         caption="Published numbers of the two papers, NOT measured here: other checkpoints, other data, other attacks. "
@@ -135,193 +147,170 @@ def tables_of(runs: Sequence[LoadedRun], *, radii: str | None) -> Iterator[Table
     )
 
 
-Row = dict[str, Any]
-"""Column -> a name, or what is shown and the numbers behind it."""
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """A cell of figures: what is shown, and the numbers behind it, for CSV."""
+
+    text: str
+    numbers: Json | None = None
 
 
-class _BrokenDown(Protocol):
-    """A Summary, or a Reasoning."""
-
-    @property
-    def overall(self) -> Json: ...
-    @property
-    def by_modality(self) -> dict[str, Json]: ...
-    @property
-    def by_question_type(self) -> dict[str, Json]: ...
+Row = dict[str, str | _Cell]
+"""By column: a name, or figures."""
 
 
 def _broken_down(
     name: str,
     caption: str,
-    studies: Sequence[tuple[LoadedRun, _BrokenDown]],
-    rows_of: Callable[[LoadedRun, Json], Iterator[Row]],
+    studies: Sequence[_Study[Numbers]],
+    rows_of: Callable[[Run, Numbers], Iterator[Row]],
 ) -> Iterator[Table]:
-    """The table of all items, and one for each way to slice them; none where there are no rows."""
-    whole = [{"run": run.name} | row for run, found in studies for row in rows_of(run, found.overall)]
+    """Make the table of all items, and one for each way to slice them; none where there are no rows."""
+    whole: list[Row] = [
+        {"run": study.run.name, **row} for study in studies for row in rows_of(study.run, study.overall)
+    ]
     if not whole:
         return
+    caption += _caveats(study.run for study in studies)
     yield _table(name, caption, whole)
-    for column, title in SLICES.items():
-        rows = [
-            {title: slice_, "run": run.name} | row
-            for slice_ in _slices(studies, column)
-            for run, found in studies
-            if slice_ in (group := _group(found, column))
-            for row in rows_of(run, group[slice_])
+    for by, title in SLICES.items():
+        rows: list[Row] = [
+            {title: slice_, "run": study.run.name, **row}
+            for slice_ in _names(studies, by)
+            for study in studies
+            if slice_ in study.slices[by]
+            for row in rows_of(study.run, study.slices[by][slice_])
         ]
         yield _table(f"{name}-by-{title.replace(' ', '-')}", caption, rows)
 
 
-def _accuracy_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
-    cells = {condition: (_cell(accuracy(cell), cell), _values(cell)) for condition, cell in numbers.items()}
-    first = next(iter(numbers.values()))
-    yield {"n": (str(first["n"]), {})} | cells
+def _accuracy_rows(run: Run, cells: AnsweredBy) -> Iterator[Row]:
+    first = next(iter(cells.values()))
+    yield {"n": _Cell(text=str(first.n)), **{condition: _share(cell, _KEPT) for condition, cell in cells.items()}}
 
 
-def _certified_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
-    n = numbers["n"]
-    about = {"sigma": run.smoothing.sigma, "alpha": run.smoothing.alpha, "n": n, "clusters": numbers["clusters"]}
-    row: Row = {"sigma": (f"{run.smoothing.sigma:g}", {}), "n": (str(n), {})}
-    for name, point in numbers["certified"].items():
-        row[f"r>={name}"] = (_cell(certified(point), point), about | _flat(point))
+def _certified_rows(run: Run, numbers: Certified) -> Iterator[Row]:
+    sigma, n = run.budget.sigma, numbers.n
+    about: Json = {"sigma": sigma, "alpha": run.budget.alpha, "n": n, "clusters": numbers.clusters}
+    points = {f"r>={name}": _share(point, None, about) for name, point in numbers.points.items()}
+    measured = numbers.to_json()
     rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
-    row["abstain"] = (percent(numbers["abstention"]), {})
-    row["ACR"] = (_bound(run, numbers["average_radius"]), about | {key: numbers[key] for key in rest})
-    row["median r"] = (_bound(run, numbers["median_radius"]), {})
-    yield row
+    yield {
+        "sigma": _Cell(text=f"{sigma:g}"),
+        "n": _Cell(text=str(n)),
+        **points,
+        "abstain": _Cell(text=percent(numbers.abstention)),
+        "ACR": _Cell(
+            text=numbers.radius_text(numbers.average_radius), numbers=about | {key: measured[key] for key in rest}
+        ),
+        "median r": _Cell(text=numbers.radius_text(numbers.median_radius)),
+    }
 
 
-def _bound(run: LoadedRun, value: float | None) -> str:
-    return radius_at_least(value) if run.sequential else radius(value)
+def _part_rows(run: Run, cells: AnsweredBy) -> Iterator[Row]:
+    for condition, cell in cells.items():
+        if cell.parts:
+            left = {name: _share(share, None) for name, share in cell.parts.items()}
+            yield {"attack": condition, "n": _Cell(text=str(cell.n)), "all parts": _share(cell, _KEPT), **left}
 
 
-def _part_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
-    for condition, cell in numbers.items():
-        if cell["parts"]:
-            left = {name: (_cell(accuracy(one), one), _flat(one)) for name, one in cell["parts"].items()}
-            whole = (_cell(accuracy(cell), cell), _values(cell))
-            yield {"attack": condition, "n": (str(cell["n"]), {}), "all parts": whole} | left
+def _reasoning_rows(run: Run, cells: dict[str, Texts]) -> Iterator[Row]:
+    for condition, cell in cells.items():
+        words = _Cell(text=cell.words_text, numbers={"words": cell.words, "texts": cell.texts})
+        shares = {
+            title: _Cell(text="n/a" if share is None else str(share), numbers=vars(share) if share else None)
+            for names, values in ((SHARES, cell.shares), (CHANGES, cell.changes))
+            for title, share in zip(names.values(), values.values(), strict=True)
+        }
+        yield {"attack": condition, "n": _Cell(text=str(cell.n)), "words": words, **shares}
 
 
-def _reasoning_rows(run: LoadedRun, numbers: Json) -> Iterator[Row]:
-    for condition, cell in numbers.items():
-        words = "n/a" if cell["words"] is None else f"{cell['words']:g}"
-        sizes = {"n": (str(cell["n"]), {}), "words": (words, {key: cell[key] for key in ("words", "texts")})}
-        shares = {title: (shown(cell[key]), cell[key] or {}) for key, title in SHARES.items()}
-        changes = {title: (shown_change(cell[key]), cell[key] or {}) for key, title in CHANGES.items()}
-        yield {"attack": condition} | sizes | shares | changes
-
-
-def _table(name: str, caption: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """From rows whose cells are texts, or texts with numbers, to both faces of a table."""
+def _table(name: str, caption: str, rows: Sequence[Row]) -> Table:
+    """Make both faces of a table."""
     shown, values = [], []
     for row in rows:
         labels = {key: cell for key, cell in row.items() if isinstance(cell, str)}
-        cells = {key: cell for key, cell in row.items() if not isinstance(cell, str)}
-        shown.append(labels | {key: text for key, (text, _) in cells.items()})
-        values += [labels | {"column": key} | numbers for key, (_, numbers) in cells.items() if numbers]
+        cells = {key: cell for key, cell in row.items() if isinstance(cell, _Cell)}
+        shown.append(labels | {key: cell.text for key, cell in cells.items()})
+        values += [labels | {"column": key} | cell.numbers for key, cell in cells.items() if cell.numbers]
     frame = pd.DataFrame(shown).fillna("n/a")
-    few = frame.map(lambda text: _FEW in text).to_numpy().any() if len(frame) else False
-    return Table(name=name, caption=caption + (_FEW_NOTE if few else ""), shown=frame, values=pd.DataFrame(values))
+    few = frame.map(lambda text: DAGGER in text).to_numpy().any() if len(frame) else False
+    note = f" {DAGGER} {FEW}" if few else ""
+    return Table(name=name, caption=caption + note, shown=frame, values=pd.DataFrame(values))
 
 
-def _paper(studies: Sequence[tuple[LoadedRun, Summary]], column: str, name: str) -> Table:
+def _methods(studies: Sequence[_Study[AnsweredBy]], by: Slicing, name: str) -> Table:
     """Methods down, slices across, as the two papers print them; one block per attack."""
-    slices = _slices(studies, column)
-    conditions = dict.fromkeys(condition for run, _ in studies for condition in run.conditions)
-    rows: list[dict[str, Any]] = []
-    for condition in conditions:
-        for run, summary in studies:
-            if condition in summary.overall:
-                groups = {"all": summary.overall} | {one: _group(summary, column).get(one) for one in slices}
-                cells = {one: numbers and numbers[condition] for one, numbers in groups.items()}
-                shares = {one: _share(cell) for one, cell in cells.items()}
-                rows.append({"attack": condition, "method": run.name} | shares)
+    rows: list[Row] = []
+    for condition in dict.fromkeys(condition for study in studies for condition in study.run.conditions):
+        for study in studies:
+            if condition in study.overall:
+                row: Row = {"attack": condition, "method": study.run.name, "all": _accuracy(study.overall[condition])}
+                for slice_ in _names(studies, by):
+                    cells = study.slices[by].get(slice_)
+                    row[slice_] = _accuracy(cells[condition] if cells else None)
+                rows.append(row)
     caption = "Accuracy in % of each method; n/a where a run has no such item."
-    return _table(name, caption + _warnings(studies), rows)
+    return _table(name, caption + _caveats(study.run for study in studies), rows)
 
 
-def _share(cell: Json | None) -> tuple[str, Json]:
-    if cell is None:
-        return "n/a", {"accuracy": None, "n": 0}
-    rest = without_failed(cell)
-    return accuracy(cell) + (f" ({rest})" if rest else ""), _values(cell)
-
-
-def cohen(run: LoadedRun) -> pd.DataFrame:
+def cohen(run: Run) -> pd.DataFrame:
     """A certify run as Cohen et al. 2019 (locuslab/smoothing) write it: idx, label, predict, radius, correct, time.
 
     Abstentions have predict -1 and radius 0, as there. Differs: radii are rounded down, theirs to the nearest. Those of
     sequential certificates are the largest that were asked for and certified.
     """
-    frame, certain = run.frame, run.frame["radius"].notna()
-    return pd.DataFrame(
-        {
-            "idx": range(len(frame)),
-            "label": frame["label"].astype(int),
-            "predict": frame["prediction"].where(certain, -1).astype(int),
-            "radius": [f"{floor_to(value, 6):.6f}" for value in frame["radius"].fillna(0.0)],
-            "correct": (frame["correct"] & certain).astype(int),
-            "time": [
-                "n/a" if pd.isna(seconds) else str(timedelta(seconds=float(seconds))) for seconds in frame["seconds"]
-            ],
-        }
+    rows = []
+    for place, record in enumerate(run.certificates):
+        certain, seconds = record.radius is not None, record.seconds
+        rows.append(
+            {
+                "idx": place,
+                "label": record.label,
+                "predict": record.prediction if certain else -1,
+                "radius": f"{floor_to(record.radius or 0.0, 6):.6f}",
+                "correct": int(record.correct and certain),
+                "time": "n/a" if seconds is None else str(timedelta(seconds=seconds)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _accuracy(cell: Share | None) -> _Cell:
+    """An accuracy without its interval."""
+    if cell is None:
+        return _Cell(text="n/a", numbers={"accuracy": None, "n": 0})
+    rest = f" ({cell.rest_text})" if cell.rest_text else ""
+    return _Cell(text=cell.text + rest, numbers=_numbers(cell, _KEPT))
+
+
+def _share(share: Share, keys: Sequence[str] | None, about: Mapping[str, object] | None = None) -> _Cell:
+    """A share with its interval in brackets; see `_numbers` for the keys."""
+    bounds = f" [{share.bounds_text}]" if share.bounds_text else ""
+    rest = f" ({share.rest_text})" if share.rest_text else ""
+    return _Cell(
+        text=f"{share.text}{bounds}{DAGGER * share.few}{rest}", numbers=dict(about or {}) | _numbers(share, keys)
     )
 
 
-def _cell(share: str, cell: Mapping[str, Any]) -> str:
-    bounds, rest = interval(cell["lower"], cell["upper"]), without_failed(cell)
-    shown = share + (f" [{bounds}]" if bounds else "") + (_FEW if cell["few"] else "")
-    return shown + (f" ({rest})" if rest else "")
+def _numbers(share: Share, keys: Sequence[str] | None) -> Json:
+    """The numbers of a share with these keys of its JSON, by default all; and the share without failed items."""
+    rest, measured = share.without_failed, share.to_json()
+    kept = [key for key in keys or measured if key != "without_failed"]
+    return {key: measured[key] for key in kept} | {"share_without_failed": rest.share if rest else None}
 
 
-def _values(cell: Json) -> Json:
-    """The numbers of an accuracy, for CSV."""
-    return _flat({key: cell[key] for key in (*_KEPT, "without_failed")})
-
-
-def _flat(cell: Json) -> Json:
-    """The numbers of a cell, with the share of the items that did not fail in a column of its own."""
-    rest = cell["without_failed"]
-    return {key: value for key, value in cell.items() if key != "without_failed"} | {
-        "share_without_failed": rest and rest["share"]
-    }
-
-
-def _group(found: _BrokenDown, column: str) -> dict[str, Json]:
-    return found.by_modality if column == "modality" else found.by_question_type
-
-
-def _slices(studies: Sequence[tuple[LoadedRun, _BrokenDown]], column: str) -> list[str]:
+def _names(studies: Sequence[_Study[Numbers]], by: Slicing) -> list[str]:
     """All slices of these runs, the known ones first and in their fixed order."""
-    names = {name for _, found in studies for name in _group(found, column)}
-    return in_order(names)
+    return in_order({name for study in studies for name in study.slices[by]})
 
 
-def _warnings(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:
+def _caveats(runs: Iterable[Run]) -> str:
     """What a table must not be read without, once it is pasted elsewhere."""
-    found = []
-    for run, _ in studies:
-        if run.unfinished:
-            found.append(
-                f" NOT FINISHED: {run.name} lacks {run.unfinished} records; its columns are of different items."
-            )
-        found += [f" {run.name}: {text}" for text in run.failures]
-        if run.meta["sampled"]:
-            found.append(f" {run.name}: a sample, {run.meta['sampled']}.")
-    found += [f" {FAILED_ITEMS}"] if any(run.failed for run, _ in studies) else []
-    return "".join(dict.fromkeys(found))
-
-
-def _sampling(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:
-    names = [run.name for run, _ in studies if run.sequential]
-    return f" {', '.join(names)}: {SEQUENTIAL_BOUNDS}." if names else ""
-
-
-def _alphas(studies: Sequence[tuple[LoadedRun, Summary]]) -> str:
-    own = {run.name: run.spec["smoothing"]["alpha"] for run, _ in studies}
-    changed = [f"{run.name} was run for alpha {own[run.name]:g}" for run, _ in studies if run.alpha != own[run.name]]
-    return f" Read again from the votes at alpha {studies[0][0].alpha:g}: {'; '.join(changed)}." if changed else ""
+    findings = [(run.name, finding) for run in runs for finding in of_keys(run.findings, BESIDE)]
+    texts = [f" {', '.join(names)}: {finding.sentence}" for finding, names in shared(findings).items()]
+    texts += [f" {FAILED_ITEMS}"] * any(finding.key == "failed" for _, finding in findings)
+    return "".join(texts)
 
 
 def _latex(table: Table) -> str:

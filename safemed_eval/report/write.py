@@ -8,8 +8,8 @@ from pathlib import Path
 
 from safemed_eval.errors import RunError
 from safemed_eval.report.figures import draw_all
-from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.page import write_page
+from safemed_eval.report.run import Run
 from safemed_eval.report.tables import write_tables
 
 PAGE = "report.html"
@@ -35,7 +35,7 @@ def refuse_foreign(out: Path) -> None:
         raise RunError(f"--out {out}: is no report, it holds {strange[0]}; name a new or empty folder")
 
 
-def write(runs: Sequence[LoadedRun], out: Path, *, title: str, radii: str | None) -> Written:
+def write(runs: Sequence[Run], out: Path, *, title: str, radii: str | None) -> Written:
     """Write `report.html`, `figures/` and `tables/`; figures and tables of an earlier report there are removed.
 
     Raises:

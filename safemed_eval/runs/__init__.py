@@ -1,29 +1,39 @@
-"""Run folders: `run.json` says what was asked, `records.jsonl` what came out. Nothing here knows a model."""
+"""Run folders: `run.json` says what was asked, `records.jsonl` what came out; `spec`, `meta` and
+`record` are both, typed.
+
+Nothing here knows a model, but `work`, which does the work of a run, and `ray`, which shares it.
+"""
 
 from __future__ import annotations
 
-from safemed_eval.runs.provenance import session
-from safemed_eval.runs.store import (
+from safemed_eval.runs.folder import (
     META,
     Folder,
-    Run,
+    Memory,
+    RunFolder,
+    checked,
     count_records,
     default_out,
     differences,
+    read_lines,
     read_meta,
-    read_records,
+    read_run,
     refuse_other_spec,
 )
+from safemed_eval.runs.provenance import session
 
 __all__ = [
     "META",
     "Folder",
-    "Run",
+    "Memory",
+    "RunFolder",
+    "checked",
     "count_records",
     "default_out",
     "differences",
+    "read_lines",
     "read_meta",
-    "read_records",
+    "read_run",
     "refuse_other_spec",
     "session",
 ]

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from safemed_eval.core import Item, Record
+from safemed_eval.core import CLEAN, Item
 from safemed_eval.errors import RunError
+from safemed_eval.runs.record import EvaluateRecord, Record
 
 Pixels = npt.NDArray[np.float32]
 
-CLEAN = "clean"
 _ENDS = ("clean.png", "adv.npy", "adv.png")
 
 
@@ -38,9 +39,9 @@ class Keeper:
     """
 
     def __init__(
-        self, out: Path, items: Sequence[Item], most: int, *, quantized: bool, called: Callable[[str], str] = str
+        self, out: Path | None, items: Sequence[Item], most: int, *, quantized: bool, called: Callable[[str], str] = str
     ) -> None:
-        self._folder, self._most, self._quantized = out / "images", most, quantized
+        self._folder, self._most, self._quantized = (out or Path()) / "images", most, quantized
         self._order = {item.id: place for place, item in enumerate(items)}
         self._names = {item.id: called(item.id) for item in items}
         self._right: dict[tuple[str, str], bool | None] = {}
@@ -77,20 +78,20 @@ class Keeper:
     def resume(self, records: Iterable[Record]) -> None:
         """Learn what an earlier start left, from the records of the run folder."""
         items = {name: item for item, name in self._names.items()}
-        known = [{**record, "item": items[record["item"]]} for record in records]
+        known = [replace(one, item=items[one.item]) for one in records if isinstance(one, EvaluateRecord)]
         for record in known:
-            if Path(f"{_stem(self._folder, self._names[record['item']], record['attack'])}.{_ENDS[0]}").exists():
-                self._held[record["attack"]].add(record["item"])
+            if Path(f"{_stem(self._folder, self._names[record.item], record.attack)}.{_ENDS[0]}").exists():
+                self._held[record.attack].add(record.item)
         self._learn(known)
 
-    def following(self, groups: Iterable[Sequence[Record]]) -> Iterator[Sequence[Record]]:
+    def following(self, groups: Iterable[Sequence[EvaluateRecord]]) -> Iterator[Sequence[EvaluateRecord]]:
         """The same groups of records; what they show to be of no use is deleted first."""
         for records in groups:
             self._learn(records)
             yield records
 
-    def _learn(self, records: Iterable[Record]) -> None:
-        self._right |= {(one["item"], one["attack"]): None if one["error"] else one["correct"] for one in records}
+    def _learn(self, records: Iterable[EvaluateRecord]) -> None:
+        self._right |= {(one.item, one.attack): None if one.failed else one.correct for one in records}
         for condition, held in self._held.items():
             known = [item for item in held if {(item, CLEAN), (item, condition)} <= self._right.keys()]
             ranks = {self._rank(condition, item): item for item in known}

@@ -20,7 +20,7 @@ from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.errors import SafemedError
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Ladder, Sequential, Smoothing
+from safemed_eval.smoothing import Ladder, Noise, Sequential, Smoothing
 from safemed_eval.smoothing.certify import certify_gold, count_votes
 
 BUDGET_S = 30.0
@@ -145,14 +145,14 @@ class Pilot:
                 self._until = -math.inf
             left -= 1
             if isinstance(spec, Smoothing):
-                rate = self.copies(spec.sigma)
+                rate = self.copies(spec.noise)
                 yield self.fixed(spec, rate)
             elif isinstance(spec, Sequential):
                 yield self.sequential(spec, rate)
             else:
                 yield self.attack(spec)
 
-    def copies(self, sigma: float) -> Rate | None:
+    def copies(self, noise: Noise) -> Rate | None:
         """The rate of noisy copies, after a first one that warms up; None where Ctrl-C came before the first was done.
 
         Fewer rows than a batch go through the model together where a batch would take too long.
@@ -165,7 +165,7 @@ class Pilot:
             nonlocal found
             self.now = f"noisy copies, {n} more"
             began = self._clock()
-            count_votes(vote, canvas, sigma, n, batch=rows, streams=streams)
+            count_votes(vote, canvas, noise, n, batch=rows, streams=streams)
             found = Rate(copies=n, seconds=max(self._clock() - began, 1e-9), rows=rows)
             return found
 

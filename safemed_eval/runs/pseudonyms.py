@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safemed_eval.core import Item, Question, Record
+from safemed_eval.codec import Json
+from safemed_eval.core import Item, Question
 from safemed_eval.data import Audit, Side
 from safemed_eval.errors import SpecError
 from safemed_eval.models.answers import told
-from safemed_eval.runs.store import Run
+from safemed_eval.runs.folder import Memory, RunFolder
 
 WITHHELD = "withheld by --pseudonymize"
 """In place of reasons and command lines, which quote what must not be quoted."""
@@ -85,7 +86,7 @@ class Pseudonyms:
         options = tuple(self.of("option", item.id, option) for option in item.question.options)
         return replace(item, question=Question(text=self.of("question", item.id, item.question.text), options=options))
 
-    def record(self, record: Record) -> Record:
+    def record(self, record: Json) -> Json:
         """The record with pseudonyms. Numbers stay, and so do the names of modality, question type and attack.
 
         Texts have one for each item, so that the same option of two questions cannot be told by how often it occurs.
@@ -170,7 +171,7 @@ class Pseudonyms:
     def _hash(self, *parts: str) -> str:
         return hmac.new(self._key, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 
-    def _told(self, record: Record) -> dict[str, Any]:
+    def _told(self, record: Json) -> Json:
         question = Question(text=record["question"], options=tuple(record["options"]))
         found = told(record["text"], question)
         said = None if found.rationale is None else self.of("rationale", record["item"], found.rationale)
@@ -188,7 +189,7 @@ class Pseudonyms:
 class Veiled:
     """A run folder that is written under pseudonyms, and asked by real ids."""
 
-    def __init__(self, run: Run, names: Pseudonyms) -> None:
+    def __init__(self, run: RunFolder | Memory, names: Pseudonyms) -> None:
         self._run, self._names = run, names
 
     def __len__(self) -> int:
@@ -197,5 +198,8 @@ class Veiled:
     def done(self, item: str, condition: str = "") -> bool:
         return self._run.done(self._names.item(item), condition)
 
-    def append(self, records: Iterable[Record]) -> None:
+    def append(self, records: Iterable[Json]) -> None:
         self._run.append([self._names.record(record) for record in records])
+
+    def contents(self) -> tuple[Json, list[bytes]]:
+        return self._run.contents()

@@ -1,9 +1,9 @@
-"""Randomized smoothing: noise, votes, certificates. Sees only a Vote, never a question or a token."""
+"""Randomized smoothing: noise, votes, certificates. It uses a model only as a Vote, and knows no question or token."""
 
 from __future__ import annotations
 
-from safemed_eval.smoothing._sequential import CAP, CERTIFIED, FUTILE, UNPROVED, Ladder, SequentialCertificate, unpack
-from safemed_eval.smoothing._spec import (
+from safemed_eval.smoothing.noise import Gaussian, Noise
+from safemed_eval.smoothing.options import (
     FIXED,
     SEQUENTIAL,
     Budget,
@@ -13,7 +13,8 @@ from safemed_eval.smoothing._spec import (
     Voting,
     budget_of,
 )
-from safemed_eval.smoothing._votes import (
+from safemed_eval.smoothing.sequential import CAP, CERTIFIED, FUTILE, UNPROVED, Ladder, SequentialCertificate, unpack
+from safemed_eval.smoothing.votes import (
     NO_ANSWER,
     UNCLEAR,
     WRONG,
@@ -35,7 +36,9 @@ __all__ = [
     "WRONG",
     "Budget",
     "Falsification",
+    "Gaussian",
     "Ladder",
+    "Noise",
     "Prediction",
     "Sequential",
     "SequentialCertificate",

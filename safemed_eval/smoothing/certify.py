@@ -1,4 +1,4 @@
-"""CERTIFY: a lower bound on how far an image must move before the smoothed answer can change."""
+"""CERTIFY: a lower bound on the distance that an image must move before the smoothed answer can change."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import torch
 
 from safemed_eval.core import Certificate, Vote
-from safemed_eval.smoothing._sequential import Hits, Ladder, SequentialCertificate
-from safemed_eval.smoothing._spec import Smoothing
-from safemed_eval.smoothing._votes import read_votes, read_wrong
-from safemed_eval.smoothing.noise import Streams, noisy_copies
+from safemed_eval.smoothing.noise import Noise, Streams, noisy_copies
+from safemed_eval.smoothing.options import Smoothing
+from safemed_eval.smoothing.sequential import Hits, Ladder, SequentialCertificate
+from safemed_eval.smoothing.votes import read_votes, read_wrong
 
 Rng = Callable[[str, int], torch.Generator]
-"""From a purpose ("select", "estimate") and a chunk's index to a generator."""
+"""Maps a purpose ("select", "estimate") and a chunk's index to a generator."""
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def certify(
         canvas: (3, H, W) float32 in [0, 1], on the vote's device.
         rng: must give independent streams for the two purposes.
         batch: copies per call of `vote`; does not change the noise. Memory does not grow with n.
-        gold: where given, the n copies are drawn only if it is the class that was chosen; if not there is no radius.
+        gold: if given, the n copies are drawn only if this class was selected; otherwise there is no radius.
     Returns:
         Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the noise it
         does not exceed the true one: the smoothed classifier gives the certified class for every canvas within it.
@@ -39,10 +39,10 @@ def certify(
         Cohen et al. 2019 (arXiv:1902.02918), CERTIFY. Differs: abstains at p_lower == 1/2 too, and where class K is
         chosen; a class K exists at all; a tie of the selection goes to the first class.
     """
-    votes0 = count_votes(vote, canvas, smoothing.sigma, smoothing.n0, batch, lambda chunk: rng("select", chunk))
+    votes0 = count_votes(vote, canvas, smoothing.noise, smoothing.n0, batch, lambda chunk: rng("select", chunk))
     if gold is not None and (wrong := read_wrong(votes0, gold)):
         return wrong
-    votes = count_votes(vote, canvas, smoothing.sigma, smoothing.n, batch, lambda chunk: rng("estimate", chunk))
+    votes = count_votes(vote, canvas, smoothing.noise, smoothing.n, batch, lambda chunk: rng("estimate", chunk))
     return read_votes(votes0, votes, smoothing)
 
 
@@ -50,27 +50,27 @@ def certify(
 def certify_gold(
     vote: Vote, canvas: torch.Tensor, ladder: Ladder, *, gold: int, rng: Rng, batch: int
 ) -> SequentialCertificate:
-    """Certify that the smoothed answer around one image is gold, at the ladder's radii, by as few draws as it takes.
+    """Certify that the smoothed answer around one image is gold, at the ladder's radii, with as few draws as needed.
 
-    The draws are the first of those that `certify` bounds a probability with, whatever the batch. Those that are left
-    of a batch when the rule ends are not counted. See `Ladder` for the rule and `certify` for the other arguments.
+    The draws are the first of those that `certify` uses for estimation, whatever the batch size. The rest of a batch
+    after the end of the rule is not counted. See `Ladder` for the rule and `certify` for the other arguments.
 
     Returns:
         With probability >= 1 - alpha over the noise no certified radius exceeds the true one.
     Raises:
         ModelOutputError: the model returned NaN or infinite scores.
     """
-    sigma, n = ladder.spec.sigma, ladder.spec.n
+    noise, n = ladder.spec.noise, ladder.spec.n
 
     def hits() -> Iterator[Hits]:
-        for copies in noisy_copies(canvas, sigma, n, batch, lambda chunk: rng("estimate", chunk)):
+        for copies in noisy_copies(canvas, noise, n, batch, lambda chunk: rng("estimate", chunk)):
             yield (vote(copies) == gold).cpu().numpy()
 
     return ladder.follow(hits(), gold)
 
 
 def count_votes(
-    vote: Vote, canvas: torch.Tensor, sigma: float, n: int, batch: int, streams: Streams, first: int = 0
+    vote: Vote, canvas: torch.Tensor, noise: Noise, n: int, batch: int, streams: Streams, first: int = 0
 ) -> tuple[int, ...]:
-    """How many of n noisy copies, from `first` on, vote for each class 0 .. K."""
-    return vote.count(noisy_copies(canvas, sigma, n, batch, streams, first))
+    """Count the votes of n noisy copies, from `first` on, for each class 0 .. K."""
+    return vote.count(noisy_copies(canvas, noise, n, batch, streams, first))

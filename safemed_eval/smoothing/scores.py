@@ -1,4 +1,4 @@
-"""Expectation over transformation: the scores of a smoothed model, as an attack climbs them."""
+"""Expectation over transformation: the differentiable scores of a smoothed model, for attacks on it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from safemed_eval.core import Classify
+from safemed_eval.smoothing.noise import Noise
 
 
 class SmoothedClassify:
@@ -15,24 +16,23 @@ class SmoothedClassify:
 
     Args:
         classify: the model without noise.
-        sigma: standard deviation of the noise, in [0, 1] pixel units.
-        m: copies a call.
+        m: copies of a row in each call.
         generators: one per row, so that a row's noise does not depend on its batch mates.
     Source:
         Salman et al. 2019 (arXiv:1906.04584), SmoothAdv, equation (6). Differs: the noise of each step is its own.
     """
 
-    def __init__(self, classify: Classify, *, sigma: float, m: int, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, classify: Classify, *, noise: Noise, m: int, generators: Sequence[torch.Generator]) -> None:
         self._classify = classify
         self._copies = classify.take([row for row in range(len(generators)) for _ in range(m)])
-        self._sigma, self._m = sigma, m
+        self._noise, self._m = noise, m
         self._generators = generators
 
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) float32 -> (B, K) float32, differentiable; padded options stay at -inf."""
+        """Score canvases: (B, 3, H, W) float32 -> (B, K) float32, differentiable; padded options stay at -inf."""
         shape = (self._m, *canvas.shape[1:])
-        noise = [torch.empty(shape, device=canvas.device).normal_(generator=one) for one in self._generators]
-        copies = canvas.repeat_interleave(self._m, dim=0) + self._sigma * torch.cat(noise)
+        draws = [self._noise.draw(torch.empty(shape, device=canvas.device), rng) for rng in self._generators]
+        copies = canvas.repeat_interleave(self._m, dim=0) + torch.cat(draws)
         log_probs = self._copies(copies)
         log_probs = log_probs.view(len(canvas), self._m, log_probs.shape[1])
         padding = log_probs.isneginf().all(1)
@@ -41,5 +41,5 @@ class SmoothedClassify:
 
     def take(self, rows: Sequence[int]) -> SmoothedClassify:
         return SmoothedClassify(
-            self._classify.take(rows), sigma=self._sigma, m=self._m, generators=[self._generators[row] for row in rows]
+            self._classify.take(rows), noise=self._noise, m=self._m, generators=[self._generators[row] for row in rows]
         )

@@ -1,14 +1,29 @@
 """Training: supervised and group relative policy optimization, on clean and on adversarial images, with TRL.
 
-And denoisers for models that stay as they are, in `denoise`.
-
-    >>> policy, model = models.load_to_train(source)
-    >>> base = source.reference
-    >>> fit.fit(policy, model, items, canvas, recipe, out, base=base, about={})
-
-The module `fit` imports torch, TRL and what they need; the recipe and its parts do not.
+And denoisers for models that stay as they are, in `denoise`. The folder can be called:
+`safemed_eval.train("at-grpo", ...)` is `train.make.train`. Importing it imports neither torch nor TRL.
 """
 
-from safemed_eval.train._recipe import LEARNING_RATES, DenoiserRecipe, Groups, Lora, Method, Recipe, Threats
+import sys
+from types import ModuleType
 
-__all__ = ["LEARNING_RATES", "DenoiserRecipe", "Groups", "Lora", "Method", "Recipe", "Threats"]
+from safemed_eval.train._recipe import (
+    DenoiserRecipe,
+    Groups,
+    Lora,
+    Method,
+    Recipe,
+    Threats,
+    TrainOptions,
+    recipe_of,
+)
+from safemed_eval.train.make import train
+
+__all__ = ["DenoiserRecipe", "Groups", "Lora", "Method", "Recipe", "Threats", "TrainOptions", "recipe_of"]
+
+
+class _Callable(ModuleType):
+    __call__ = staticmethod(train)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypedDict, Unpack
 
+from safemed_eval import grammar
 from safemed_eval.attacks.pgd import PGD
+from safemed_eval.errors import SpecError, did_you_mean
 from safemed_eval.scale import GREY_LEVEL, refuse_sigma
 from safemed_eval.threat import Norm
 
@@ -237,3 +239,105 @@ class DenoiserRecipe:
             highest, start, end = self.stability_learning_rate, first, self.steps
         done, steps = step - start, max(1, end - start)
         return highest * min(1.0, (done + 1) / (WARM_UP * steps)) * (1 + math.cos(math.pi * done / steps)) / 2
+
+
+class TrainOptions(TypedDict, total=False):
+    """The options of `train`, by the names of the command line; what is left out has the recipe's default."""
+
+    steps: int | None
+    epochs: float
+    batch_size: int
+    accumulate: int
+    learning_rate: float | None
+    weight_decay: float
+    noise_sigma: float | str
+    lora: str | None
+    bf16: bool
+    gradient_checkpointing: bool
+    save_every: int
+    seed: int
+    eps: float | str | None
+    attack_steps: int
+    attack_step: float | None
+    norm: Norm
+    attack_share: float
+    eps_warm_up: float
+    group_size: int
+    beta: float
+    temperature: float
+    max_new_tokens: int
+    reward_correct: float
+    reward_kept: float
+    readout: Literal["generate", "think-choice"]
+    vllm: Literal["server", "colocate"] | None
+    sigma: float | str
+    mse_share: float
+    stability_learning_rate: float
+    width: int
+    blocks: int
+
+
+_OF_THREATS = {
+    "eps": "eps",
+    "attack_steps": "steps",
+    "attack_step": "step",
+    "norm": "norm",
+    "attack_share": "share",
+    "eps_warm_up": "warm_up",
+}
+_OF_GROUPS = {
+    "group_size": "size",
+    "beta": "beta",
+    "temperature": "temperature",
+    "max_new_tokens": "max_new_tokens",
+    "reward_correct": "correct",
+    "reward_kept": "kept",
+    "readout": "readout",
+    "vllm": "vllm",
+}
+_OWN = {one.name: one.name for one in fields(Recipe) if one.name not in ("method", "threats", "groups")}
+_OF_DENOISER = {one.name: one.name for one in fields(DenoiserRecipe)}
+_NUMBERS = ("eps", "noise_sigma", "sigma")
+"""Options that may be fractions, such as 4/255."""
+
+
+def recipe_of(
+    method: Method | Literal["denoiser"], *, adapter: bool = False, **options: Unpack[TrainOptions]
+) -> Recipe | DenoiserRecipe:
+    """Make the recipe that these options ask for.
+
+    Args:
+        adapter: whether what is trained is an adapter already.
+    Raises:
+        SpecError: an unknown method, an option that it does not have, or a value out of range.
+    """
+    given: dict[str, Any] = dict(options)
+    kinds = {"sft": (_OWN,), "at-sft": (_OWN, _OF_THREATS), "grpo": (_OWN, _OF_GROUPS)}
+    kinds |= {"at-grpo": (_OWN, _OF_THREATS, _OF_GROUPS), "denoiser": (_OF_DENOISER,)}
+    if method not in kinds:
+        raise SpecError(f"train {method}: unknown method; {did_you_mean(method, kinds)}")
+    known = {name for names in kinds[method] for name in names}
+    for name in (name for name in given if name not in known):
+        raise SpecError(f"train {method}: has no option {name}; {did_you_mean(name, known)}")
+    for name in _NUMBERS:
+        if isinstance(given.get(name), str):
+            given[name] = grammar.number(given[name], f"--{name.replace('_', '-')}")
+    if isinstance(given.get("lora"), str):
+        given["lora"] = grammar.build(Lora, grammar.split(f"lora:{given['lora']}")[1], "--lora")
+
+    def part(names: dict[str, str]) -> dict[str, Any]:
+        return {field: given[name] for name, field in names.items() if name in given}
+
+    try:
+        if method == "denoiser":
+            return DenoiserRecipe(**part(_OF_DENOISER))
+        usual = LEARNING_RATES["grpo" in method, adapter or given.get("lora") is not None]
+        own = part(_OWN) | {"learning_rate": usual if given.get("learning_rate") is None else given["learning_rate"]}
+        return Recipe(
+            method=method,
+            threats=Threats(**part(_OF_THREATS)) if _OF_THREATS in kinds[method] else None,
+            groups=Groups(**part(_OF_GROUPS)) if _OF_GROUPS in kinds[method] else None,
+            **own,
+        )
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"train {method}: {error}") from None

@@ -18,6 +18,7 @@ from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.checkpoints.protocols import Network
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator, seed_of
+from safemed_eval.smoothing import Gaussian
 from safemed_eval.train._recipe import Threats
 from safemed_eval.train._rows import Row, to_canvas
 
@@ -130,8 +131,8 @@ class Adversary:
 
     def _noisy(self, row: Row, step: int) -> Row:
         canvas = to_canvas(row["image"])
-        noise = torch.empty_like(canvas).normal_(generator=generator("cpu", self.seed, "noise", step, row["id"]))
-        return {**row, "image": (canvas + self.noise_sigma * noise) * 255}
+        rng = generator("cpu", self.seed, "noise", step, row["id"])
+        return {**row, "image": (canvas + Gaussian(self.noise_sigma).draw(torch.empty_like(canvas), rng)) * 255}
 
 
 class _Read(NamedTuple):

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safemed_eval.runs import count_records, read_records
+from safemed_eval.runs import count_records, read_lines
 from safemed_eval.train.log import LOG, WORK, read_log
 
 SLOW = ("--model", "python:torture.models:slow", "--canvas", "16x16", "--seed", "3")
@@ -198,7 +198,7 @@ def _told_of_a_torn_line(folder: Path) -> bool:
 
 
 def _compared(trial: Trial, whole: Path, out: Path, *, ordered: bool) -> Trial:
-    expected = [bare(one) for one in read_records(whole)]
+    expected = [bare(one) for one in read_lines(whole)]
     lines = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     found = [bare(one) for one in lines]
     keys = [(one["item"], one.get("attack")) for one in found]

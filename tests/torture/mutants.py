@@ -68,11 +68,8 @@ TARGETS: Mapping[str, Sequence[str]] = {
     "rounding": ("test_stats.py", "test_tables.py"),
     "threat": ("test_threat.py", "test_attacks.py", "test_falsify.py"),
     "paired": ("test_paired.py", "test_compare.py"),
-    **{f"smoothing.{name}": _SMOOTHING for name in ("_evidence", "_sequential", "_spec", "_votes", "certify", "noise")},
-    **{
-        f"attacks.{name}": _ATTACKS
-        for name in ("_base", "_ascent", "_auto", "_suite", "apgd", "fgsm", "noise", "pgd", "suite")
-    },
+    **{f"smoothing.{name}": _SMOOTHING for name in ("evidence", "sequential", "options", "votes", "certify", "noise")},
+    **{f"attacks.{name}": _ATTACKS for name in ("_base", "_ascent", "apgd", "fgsm", "noise", "pgd", "suite")},
     **{f"report.{name}": _REPORT for name in ("breakdown", "curves", "_certificates")},
 }
 """Modules, and the test files that are about them."""

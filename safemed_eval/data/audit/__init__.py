@@ -1,1 +1,1 @@
-"""Does a data set give answers away: shared images and patients, cues in the text, images seen in training."""
+"""Ways in which data give answers away: shared images and patients, cues in the text, images seen in training."""

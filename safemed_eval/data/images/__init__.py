@@ -1,1 +1,1 @@
-"""From image files to pixels: DICOM, TIFF, PNG and the rest."""
+"""Image files: where they are, how they are decoded to 8-bit RGB, and their fingerprints."""

@@ -1,19 +1,29 @@
-"""A DICOM file as viewers show it: rescaled, through its window, inverted where it says so, padding black.
+"""Decodes DICOM files as viewers show them: rescaled, windowed, inverted where the file says so, padding black.
 
-pydicom decodes, rescales, windows and looks up. What is here chooses the frame, gathers what the file says of it, and
-refuses what pydicom would show in another way than the file means.
+pydicom decodes, rescales, windows and applies lookup tables. This module chooses the frame, gathers the elements that
+describe it, and refuses files that pydicom would show differently from what they mean.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, pixel_array
 
-from safemed_eval.data.images.picture import Mask, Picture, Pixels, chosen, finite, grey_to_rgb, refuse_bomb, stretched
+from safemed_eval.data.images.picture import (
+    Mask,
+    Picture,
+    Pixels,
+    Values,
+    chosen,
+    finite,
+    grey_to_rgb,
+    refuse_bomb,
+    stretched,
+)
 from safemed_eval.errors import DataError
 
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -21,7 +31,7 @@ _MACROS = {
     "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
 }
-"""All that is taken from the functional groups of enhanced files: which parts, and which elements of these."""
+"""The parts of an enhanced file's functional groups that are read, and the elements of each."""
 
 _PALETTES = ("Red", "Green", "Blue")
 
@@ -36,14 +46,14 @@ DICOM_TAGS = (
     *(f"Segmented{color}PaletteColorLookupTableData" for color in _PALETTES),
     *_GROUPS,
 )
-"""All that is read of a DICOM file: what the pixels need. Names, dates and the rest of its header never get here;
-functional groups are read whole, and only `_MACROS` is kept of them."""
+"""The only elements that are read of a DICOM file: those that the pixels need. Names, dates and the rest of the header
+are never read; functional groups are read whole, and only `_MACROS` is kept of them."""
 
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
 def read(path: Path, frame: int | None) -> Picture:
-    """Decode one frame; see `_images.decode`."""
+    """Decode one frame; see `files.decode`."""
     dataset = pydicom.dcmread(path, specific_tags=list(DICOM_TAGS))
     refuse_bomb(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
     count = int(dataset.get("NumberOfFrames") or 1)
@@ -68,10 +78,10 @@ def read(path: Path, frame: int | None) -> Picture:
     return Picture(shown, ("DICOM", *said, *how))
 
 
-def _gather(dataset: Any, index: int) -> None:
-    """Bring what the functional groups say of the frame to the root, where pydicom looks; drop the rest of them.
+def _gather(dataset: pydicom.Dataset, index: int) -> None:
+    """Move the frame's elements from the functional groups to the root, where pydicom looks, and drop the groups.
 
-    A group of the frame comes before a shared one, and either before the root. Empty elements are taken out.
+    A group of the frame overrides a shared one, and either overrides the root. Empty elements are removed.
     """
     shared, each = (dataset.get(name) or [] for name in _GROUPS)
     if each and index >= len(each):
@@ -88,10 +98,10 @@ def _gather(dataset: Any, index: int) -> None:
             dataset.pop(name, None)
 
 
-def _grey(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]]:
-    """(H, W) stored values -> (H, W) grey levels, and notes."""
+def _grey(stored: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
+    """Convert (H, W) stored values to grey levels, with notes."""
     seen = ~_padding(stored, dataset)
-    with np.errstate(all="ignore"):  # what does not fit is infinite, and refused
+    with np.errstate(all="ignore"):  # overflow gives infinity, which is refused
         values, notes = _rescaled(stored, dataset)
         finite(values[seen])
         grey, how = _windowed(values, seen, dataset)
@@ -108,46 +118,46 @@ def _grey(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]
     return grey, notes
 
 
-def _padding(stored: np.ndarray[Any, Any], dataset: Any) -> Mask:
-    """Where a stored value stands for no pixel: PixelPaddingValue, or the range from it to PixelPaddingRangeLimit."""
+def _padding(stored: Values, dataset: pydicom.Dataset) -> Mask:
+    """Mask of padding: PixelPaddingValue, or the range from it to PixelPaddingRangeLimit."""
     kind = next((kind for kind in ("Float", "DoubleFloat") if f"{kind}PixelData" in dataset), "")
     value = dataset.get(f"{kind}PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, bool)
     ends = np.array([value, dataset.get(f"{kind}PixelPaddingRangeLimit", value)])
-    if not kind:  # written unsigned where pixels are signed, or the other way round, it has the same bits
+    if not kind:  # it may be written unsigned where pixels are signed, or the reverse, with the same bits
         sign = "ui"[dataset.PixelRepresentation]
         ends = ends.astype(np.int64).astype(f"{sign}{max(1, dataset.BitsAllocated // 8)}")
     inside: Mask = (stored >= ends.min()) & (stored <= ends.max())
     return inside | np.isnan(stored) if np.isnan(ends).any() else inside
 
 
-def _rescaled(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """(H, W) values in the unit that the window is in, such as HU."""
+def _rescaled(stored: Values, dataset: pydicom.Dataset) -> tuple[Values, list[str]]:
+    """Convert (H, W) stored values to the unit of the window, such as HU."""
     if "ModalityLUTSequence" in dataset:
-        found, _ = _looked_up(stored, dataset, "ModalityLUTSequence", apply_modality_lut)
-        return found.astype(np.float64), ["modality LUT"]
+        values, _ = _looked_up(stored, dataset, "ModalityLUTSequence", apply_modality_lut)
+        return values.astype(np.float64), ["modality LUT"]
     if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:  # pydicom needs both
         dataset.RescaleSlope = dataset.get("RescaleSlope", 1)
         dataset.RescaleIntercept = dataset.get("RescaleIntercept", 0)
     return apply_modality_lut(stored, dataset).astype(np.float64), []
 
 
-def _windowed(values: np.ndarray[Any, Any], seen: Mask, dataset: Any) -> tuple[Pixels, list[str]]:
-    """Grey levels by the file's first VOI LUT, or else its first window; without either, from minimum to maximum."""
+def _windowed(values: Values, seen: Mask, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
+    """Apply the file's first VOI LUT, or else its first window; without either, stretch from minimum to maximum."""
     has_window = "WindowWidth" in dataset and "WindowCenter" in dataset
     values = np.where(seen, values, 0)
     if "VOILUTSequence" in dataset:
         of = _first_of(len(dataset.VOILUTSequence)) + (", not the window" if has_window else "")
-        found, bits = _looked_up(values.round().astype(np.int64), dataset, "VOILUTSequence", apply_voi)
-        return _levels(found, 2**bits - 1), [f"VOI LUT{of}"]
+        shown, bits = _looked_up(values.round().astype(np.int64), dataset, "VOILUTSequence", apply_voi)
+        return _levels(shown, 2**bits - 1), [f"VOI LUT{of}"]
     if not has_window:
         return stretched(values, seen), ["no window: stretched from min to max"]
     window = pydicom.Dataset()
     window.add(dataset["WindowCenter"])
     window.add(dataset["WindowWidth"])
     window.VOILUTFunction = function = str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper()
-    # The range of what comes out is that of pixels so stored.
+    # pydicom takes the output range from these elements.
     window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 8, 0
     center, width = (float(np.ravel(window[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
     finite(np.array([center, width]))
@@ -162,21 +172,23 @@ def _first_of(count: int) -> str:
     return f" (first of {count})" if count > 1 else ""
 
 
-def _looked_up(values: np.ndarray[Any, Any], dataset: Any, sequence: str, apply: Any) -> tuple[Any, int]:
-    """What pydicom's `apply` finds for integers in the first table of a sequence, and how many bits that has.
+def _looked_up(
+    values: Values, dataset: pydicom.Dataset, sequence: str, apply: Callable[[Values, pydicom.Dataset], Values]
+) -> tuple[Values, int]:
+    """Look integers up in the first table of a sequence by pydicom's `apply`; also return the table's bits.
 
-    pydicom casts places in the table to the type of its entries before it clips them, so that they wrap around: here
-    they are clipped before, and entries have 16 bits, whatever the table says.
+    pydicom casts indices to the type of the table's entries before it clips them, so that they wrap around. Here they
+    are clipped before, and entries have 16 bits, whatever the table says.
     """
     table = dataset[sequence][0]
-    entries, first, bits = (int(one) for one in table.LUTDescriptor)
+    entries, first, bits = map(int, table.LUTDescriptor)
     entries = entries % 2**16 or 2**16
     table.LUTDescriptor = [entries % 2**16, first, 16]
     return apply(values.astype(np.int64).clip(first, first + entries - 1), dataset), bits
 
 
-def _palette(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]]:
-    """(H, W) places in the palette -> (H, W, 3)."""
+def _palette(stored: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
+    """Look (H, W) indices up in the palette -> (H, W, 3)."""
     descriptors = [list(dataset[f"{color}PaletteColorLookupTableDescriptor"].value) for color in _PALETTES]
     entries, first, bits = descriptors[0]
     entries = entries % 2**16 or 2**16
@@ -195,8 +207,8 @@ def _palette(stored: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[s
     return _levels(shown, 255 if bits == 8 and table.max() <= 255 else 65535), ["palette"]
 
 
-def _colour(values: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[str]]:
-    """(H, W, 3) as pydicom decodes them, which is RGB unless it does not know how -> (H, W, 3)."""
+def _colour(values: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
+    """Scale (H, W, 3) colours to 8 bits; refuse those that pydicom does not convert to RGB."""
     kind, bits, syntax = dataset.PhotometricInterpretation, dataset.BitsStored, dataset.file_meta.TransferSyntaxUID
     converted = kind == "RGB" or (bits == 8 and (syntax.is_encapsulated or kind not in ("YBR_RCT", "YBR_ICT")))
     if kind not in _COLOURS or values.shape[2] != 3 or dataset.PixelRepresentation or not converted:
@@ -206,6 +218,6 @@ def _colour(values: np.ndarray[Any, Any], dataset: Any) -> tuple[Pixels, list[st
     return _levels(values, 2**bits - 1), [] if bits == 8 else [f"{bits}-bit colour scaled to 8 bits"]
 
 
-def _levels(values: np.ndarray[Any, Any], white: int) -> Pixels:
-    """Values from 0 to `white` as grey levels from 0 to 255."""
+def _levels(values: Values, white: int) -> Pixels:
+    """Map values from 0 to `white` to grey levels from 0 to 255."""
     return (values.astype(np.float64) / white * 255).clip(0, 255).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""From an image file to 8-bit RGB, and from there to the canvas. PNG, JPEG, BMP, TIFF and a few more; DICOM.
+"""Decodes image files to 8-bit RGB and resizes them: PNG, JPEG, BMP, TIFF and a few more, and DICOM.
 
 Whatever is not plain 8-bit RGB or grey leaves a note that says what was done.
 """
@@ -6,24 +6,17 @@ Whatever is not plain 8-bit RGB or grey leaves a note that says what was done.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from safemed_eval.data.images import raster as _raster
+from safemed_eval.data.images import raster
 from safemed_eval.data.images.picture import Picture, Pixels
 from safemed_eval.errors import DataError
 
 MAX_BYTES = 2**30
 """A larger file is refused unread."""
-
-
-class Place(NamedTuple):
-    """An image file, and which of its frames, counted from 1; None: the middle one."""
-
-    path: Path
-    frame: int | None = None
 
 
 def decode(path: Path, frame: int | None = None) -> Picture:
@@ -46,18 +39,18 @@ def decode(path: Path, frame: int | None = None) -> Picture:
             head = file.read(132)
         is_dicom = head[128:] == b"DICM" or path.suffix.lower() == ".dcm"
         if not is_dicom:
-            return _raster.read(path, frame)
-        from safemed_eval.data.images import dicom as _dicom  # pydicom takes its time
+            return raster.read(path, frame)
+        from safemed_eval.data.images import dicom  # importing pydicom takes long
 
-        return _dicom.read(path, frame)
+        return dicom.read(path, frame)
     except DataError as error:
         raise DataError(f"{error}: {path}") from None
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"not an image that can be read ({', '.join(_raster.FORMATS)}, DICOM): {path}") from None
-    except Exception as error:  # decoders raise whatever they like on damaged files
-        if isinstance(error, OSError) and error.strerror:  # of the system
+        raise DataError(f"not an image that can be read ({', '.join(raster.FORMATS)}, DICOM): {path}") from None
+    except Exception as error:  # decoders raise all kinds of exceptions on damaged files
+        if isinstance(error, OSError) and error.strerror:  # an error of the operating system
             raise DataError(f"cannot read {path}: {error.strerror}") from None
         text = " ".join(str(error).split())
         raise DataError(f"cannot decode {path}: {text[:200] or type(error).__name__}") from error

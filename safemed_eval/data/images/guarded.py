@@ -1,7 +1,7 @@
-"""Images are read for the first time in processes of their own, each within a time limit.
+"""Reads images for the first time in other processes, each within a time limit.
 
-A file that was made to hang a decoder, or that crashes one, takes its process with it and is named; the run goes on.
-What has been read so, and has the same sha256 since, is safe to decode where it is needed.
+A file that hangs or crashes its decoder ends only that process, and is reported; the run goes on. A file that was read
+in this way, and still has its recorded hash, is safe to decode anywhere.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Timer
-from typing import Any
 
-from safemed_eval.data.images.files import Place
+from safemed_eval.data.images.paths import Place
 from safemed_eval.errors import DataError, RunError
 
 LIMIT_S = 60.0
-"""For one file, however large; an ordinary image takes milliseconds."""
+"""Time limit for one file; an ordinary image takes milliseconds."""
 
-Outcome = tuple[Any, str | None]
-"""What came of a file, and None; or None, and what is wrong with it."""
+Outcome = tuple[object, str | None]
+"""The result for a file and None; or None and the reason why there is none."""
 
 _MOST = 16
 _WORTH_ONE = 16
-"""Files that a further process is started for."""
+"""Number of files per process that is started."""
 _SERVE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from safemed_eval.data.images.guarded import serve; serve()"
@@ -41,10 +40,10 @@ _SERVE = (
 
 
 def guarded(work: str, places: Sequence[Place]) -> Iterator[Outcome]:
-    """Do `work` on each image in another process; outcomes come in the order of the images.
+    """Run `work` on each image in other processes; yield the outcomes in the order of the images.
 
     Args:
-        work: "module:function", from a Place to what JSON can hold. A DataError that it raises is the outcome.
+        work: "module:function", which maps a Place to JSON values. A DataError that it raises is the outcome.
     Raises:
         RunError: no process can be started.
     """
@@ -65,7 +64,7 @@ def _done(work: str, place: Place) -> Outcome:
 
 
 class _Worker:
-    """A process that does what it is told until its input ends."""
+    """A process that reads images until its input ends."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", _SERVE, json.dumps(sys.path)]
@@ -87,7 +86,7 @@ class _Worker:
         file, frame = place
         timer = Timer(LIMIT_S, self._expire)
         timer.start()
-        with suppress(OSError):  # it may be dead already
+        with suppress(OSError):  # the process may have ended already
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps([work, str(file), frame]) + "\n")
             self._process.stdin.flush()
@@ -97,8 +96,8 @@ class _Worker:
         if self._expired or not answer:  # it may have answered just before it was killed
             self.close()
         if answer:
-            found, problem = json.loads(answer)
-            return found, problem
+            result, problem = json.loads(answer)
+            return result, problem
         if self._expired:
             return None, f"takes more than {LIMIT_S:g} s to decode: {file}"
         return None, f"its decoder crashed, exit code {self._process.returncode}: {file}"
@@ -127,9 +126,9 @@ def _close_idle() -> None:
 
 
 def serve() -> None:
-    """What a worker does: a line of JSON for each that it is given, on the output that it was started with."""
+    """Body of a worker: answer each line of input with a line of JSON, on the standard output it was started with."""
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)  # what a decoder prints is no answer
+    os.dup2(2, 1)  # keeps what a decoder prints out of the answers
     warnings.simplefilter("ignore")
     for outcome in _outcomes(sys.stdin):
         answers.write(json.dumps(outcome) + "\n")

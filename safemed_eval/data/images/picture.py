@@ -1,4 +1,4 @@
-"""What an image becomes, 8-bit RGB, which of its frames is taken, and how deep greys get to 8 bits."""
+"""A decoded image, 8-bit RGB; the choice of its frame, and the conversion of deep greys to 8 bits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from safemed_eval.errors import DataError
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[Any]
+"""Numbers of any type, as a file stores them."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own warning limit: a larger image is refused as a decompression bomb."""
@@ -34,7 +37,7 @@ def refuse_bomb(height: int, width: int) -> None:
 
 
 def chosen(frame: int | None, count: int) -> tuple[int, list[str]]:
-    """The index, from 0, of frame `frame`, from 1, of `count`, and a note; None is the middle one.
+    """Return the index, from 0, of the frame with this number, from 1, of `count`, and a note; None: the middle one.
 
     Raises:
         DataError: there is no such frame.
@@ -48,20 +51,20 @@ def chosen(frame: int | None, count: int) -> tuple[int, list[str]]:
     return frame - 1, [f"frame {frame} of {count}"]
 
 
-def finite(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The values, refused where one is not finite: cast to 8 bits it would be black, or white."""
+def finite(values: Values) -> Values:
+    """Return the values; refuse NaN and infinity, which a cast to 8 bits would turn black or white."""
     if not np.isfinite(values).all():
         raise DataError("the image holds NaN or infinite values, or its window or rescale slope does")
     return values
 
 
-def stretched(values: np.ndarray[Any, Any], seen: Mask | None = None) -> Pixels:
-    """(H, W) numbers to grey levels, the smallest to 0 and the largest to 255.
+def stretched(values: Values, seen: Mask | None = None) -> Pixels:
+    """Map (H, W) numbers to grey levels, the smallest to 0 and the largest to 255.
 
     Args:
-        seen: (H, W) where there is an image; the rest takes no part, and is 0.
+        seen: (H, W), True where there is an image; the rest is ignored, and becomes 0.
     Raises:
-        DataError: they are not finite, or too far apart.
+        DataError: the numbers are not finite, or too far apart.
     """
     seen = np.ones(values.shape, bool) if seen is None else seen
     shown = np.zeros(values.shape, np.uint8)

@@ -1,7 +1,8 @@
-"""PNG, JPEG, TIFF and the other files that Pillow opens, with what it would show wrongly put right or refused."""
+"""Decodes PNG, JPEG, TIFF and the other files that Pillow opens; corrects or refuses what Pillow shows wrongly."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +14,10 @@ from safemed_eval.data.images.picture import Picture, chosen, grey_to_rgb, refus
 from safemed_eval.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
-"""What Pillow may open. Its other readers are code that a file could be made for; that of EPS starts a program."""
+"""The formats that Pillow may open. Its other readers would be open to crafted files; that of EPS starts a program."""
+
+Tags = Mapping[int, Any]
+"""TIFF tag -> its value."""
 
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -25,14 +29,14 @@ _CLEAR_PNG = {"L;2", "L;4", "RGB;16B"}
 
 
 def read(path: Path, frame: int | None) -> Picture:
-    """Decode one frame; see `_images.decode`."""
+    """Decode one frame; see `files.decode`."""
     with path.open("rb") as file, _opened(file) as image:  # by its path, Pillow misreads some TIFF that it should turn
         refuse_bomb(image.height, image.width)
         notes = _go_to(image, frame)
         refuse_bomb(image.height, image.width)
         tags = dict(image.tag_v2) if isinstance(image, TiffImageFile) else {}
         raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
-        colour_16 = image.mode not in _DEEP_MODES and any(";16" in one for one in raw)
+        colour_16 = image.mode not in _DEEP_MODES and any(";16" in layout for layout in raw)
         _refuse_misread(image, tags, raw)
         turned, said = _turned(image)
         notes += said
@@ -66,10 +70,10 @@ def _opened(file: IO[bytes]) -> Image.Image:
 
 
 def _go_to(image: Image.Image, frame: int | None) -> list[str]:
-    """Seek the frame that is asked for, and say which one that is.
+    """Seek the frame that is asked for, and return a note that names it.
 
-    Pages of different sizes are no stack, but an image with smaller copies of itself: the first one is the image. So
-    is the first one of a JPEG, whatever a camera has put behind it.
+    Pages of different sizes are not a stack of slices but one image with smaller copies: the first page is the image.
+    Of a JPEG, too, only the first image counts, whatever a camera has stored behind it.
     """
     count = 1 if image.format in ("MPO", "JPEG") else getattr(image, "n_frames", 1)
     if frame is None and image.format == "TIFF" and count > 1:
@@ -86,8 +90,8 @@ def _go_to(image: Image.Image, frame: int | None) -> list[str]:
     return notes
 
 
-def _refuse_misread(image: Image.Image, tags: dict[int, Any], raw: list[str]) -> None:
-    """Raise DataError for what Pillow opens and shows otherwise than it is meant."""
+def _refuse_misread(image: Image.Image, tags: Tags, raw: list[str]) -> None:
+    """Raise DataError for files that Pillow opens but shows wrongly."""
     kind, packed = tags.get(_PHOTOMETRIC), tags.get(_COMPRESSION) not in (None, 1)
     if kind in _NOT_RGB and not (kind == 6 and tags[_COMPRESSION] in _JPEG):
         raise DataError(f"a TIFF of {_NOT_RGB[kind]} colours cannot be read; save it as RGB")
@@ -97,13 +101,13 @@ def _refuse_misread(image: Image.Image, tags: dict[int, Any], raw: list[str]) ->
         raise DataError("a transparent colour in a PNG of this depth cannot be read; save it with an alpha channel")
 
 
-def _deep(image: Image.Image, tags: dict[int, Any], notes: list[str]) -> Picture:
+def _deep(image: Image.Image, tags: Tags, notes: list[str]) -> Picture:
     values = np.asarray(image)
     bits, form = tags.get(_BITS, (0,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0]
     if (bits, form) == (8, 2):
-        values = values.view(np.int8)  # Pillow takes the bits for unsigned ones
+        values = values.view(np.int8)  # Pillow reads the bits as unsigned
     elif (bits, form) == (32, 1):
-        values = values.view(np.uint32)  # and these for signed ones
+        values = values.view(np.uint32)  # and these as signed
     clear = image.info.get("transparency")
     seen = np.ones(values.shape, bool) if clear is None else values != clear
     grey = stretched(values, seen)
@@ -118,8 +122,8 @@ def _deep(image: Image.Image, tags: dict[int, Any], notes: list[str]) -> Picture
 
 
 def _turned(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """The image as its EXIF orientation has it, and a note where that is another way."""
-    of_tiff = image.tag_v2.get(_ORIENTATION, 1) if isinstance(image, TiffImageFile) else 1  # turned while it is loaded
+    """Apply the EXIF orientation, and return a note if it changed anything."""
+    of_tiff = image.tag_v2.get(_ORIENTATION, 1) if isinstance(image, TiffImageFile) else 1  # applied by load()
     image.load()
     try:
         orientation = max(of_tiff, image.getexif().get(_ORIENTATION, 1))

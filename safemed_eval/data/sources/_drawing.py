@@ -24,7 +24,7 @@ Y: Field = X.T
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is in a picture: indices into the tables of `phantom`."""
+    """The contents of a picture: indices into the tables of `phantom`."""
 
     modality: str
     anatomy: int
@@ -38,7 +38,7 @@ class Case:
 
 
 def draw(case: Case, rng: Rng) -> npt.NDArray[np.uint8]:
-    """(SIDE, SIDE, 3) uint8. Position, size, brightness, background and noise vary with the generator."""
+    """Draw (SIDE, SIDE, 3) uint8. Position, size, brightness, background and noise vary with the generator."""
     ground, depth = _GROUNDS[case.modality](case.anatomy, rng)
     picture = ground * _between(rng, 0.93, 1.07)
     if case.finding:
@@ -310,7 +310,7 @@ _COLORS: dict[str, tuple[tuple[float, float, float], ...]] = {
     "OCT": ((0.5,) * 3, (0.46,) * 3, (-0.26,) * 3),
     "Microscopy": ((-0.45, -0.5, -0.15), (-0.35, -0.5, -0.1), (0.08, 0.2, 0.14)),
 }
-"""What is added in a solid lesion, in a ring, and in a patch of texture: its shade is about half as strong."""
+"""Brightness of a solid lesion, of a ring, and of a patch of texture, whose shade is about half as strong."""
 _WEAVE = 0.06
 """Amplitude of a patch's own texture, and four times that of the faint weave that every lesion carries by its kind: a
 fragile feature, which an ordinarily trained model is free to lean on."""
@@ -318,7 +318,7 @@ _WEAVES = (np.sin(np.pi * SIDE * X / 2 * 0.5), np.sin(np.pi * SIDE * Y / 2 * 0.5
 
 
 def _lesions(case: Case, depth: Field | None, rng: Rng) -> Field:
-    """What the lesions add to the picture."""
+    """The contribution of the lesions to the picture."""
     places = np.array(_OTHER_PLACES.get(case.modality, _PLACES))
     chosen = np.argsort(rng.random(4))[: case.place + 1] if case.counted else [case.place]
     size = _SIZES[case.grade] * _between(rng, 0.96, 1.04) * (1 if depth is None else 0.62)

@@ -20,21 +20,29 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item
-from safemed_eval.data._dataset import Builder, DataSet, image_path
-from safemed_eval.data.sources import _names, omnimedvqa
-from safemed_eval.data.sources._questions import make_question, sole, unlettered
-from safemed_eval.data.sources._reading import read_json_records
+from safemed_eval.data.dataset import DataSet
+from safemed_eval.data.records import (
+    Builder,
+    canonical_modality,
+    canonical_question_type,
+    image_path,
+    make_question,
+    read_json_records,
+    sole,
+    unlettered,
+)
+from safemed_eval.data.sources import omnimedvqa
 from safemed_eval.errors import DataError
 from safemed_eval.seeds import seed_of
 
 Slices = dict[str, str | None]
 
 _SOLUTION = re.compile(r"\s*<answer>\s*([A-Z])\s*</answer>\s*")
-"""The whole of a solution."""
+"""A whole solution."""
 
 
 def load(place: Path, root: Path | None) -> DataSet:
-    """Read one split file, or all below a folder; the same question in files of both kinds is one item."""
+    """Read one split file, or all below a folder; a question that is in files of both kinds becomes one item."""
     files = [place] if place.is_file() else sorted(place.rglob("*_*.json"))
     parts = {part for file in files for part in ("train", "test") if file.stem.endswith(f"_{part}")}
     if not parts:
@@ -49,15 +57,15 @@ def load(place: Path, root: Path | None) -> DataSet:
         for record in read_json_records(file):
             content = (str(record.get("image", "")), str(record.get("problem", "")), str(record.get("solution", "")))
             copies[content] += 1
-            found = records[(*content, copies[content])]
+            slices = records[(*content, copies[content])]
             if kind and name:
-                found[kind].add(name)
+                slices[kind].add(name)
     builder = Builder()
     root = root or (place if place.is_dir() else place.parent)
     for (image, problem, solution, copy), slices in records.items():
         digest = f"{seed_of(problem, solution):016x}"[:8]
         key = f"{image}#{digest}" + (f"-{copy}" if copy > 1 else "")
-        known = {kind: next(iter(names)) for kind, names in slices.items() if len(names) == 1}
+        known = {kind: next(iter(listed)) for kind, listed in slices.items() if len(listed) == 1}
         builder.add(key, partial(_item, key, image, problem, solution, root, slices, raw), **known)
     return builder.done()
 
@@ -73,7 +81,9 @@ def _item(
 ) -> Item:
     text, options = split_problem(problem)
     joined = raw.get((image, text), {})
-    known = {kind: _one(kind, slices.get(kind, set())) or joined.get(kind) for kind in ("modality", "question_type")}
+    known = {
+        kind: _sole_name(kind, slices.get(kind, set())) or joined.get(kind) for kind in ("modality", "question_type")
+    }
     return Item(
         id=key,
         question=make_question(text, options),
@@ -87,7 +97,7 @@ def _item(
 
 
 def split_problem(problem: str) -> tuple[str, list[str]]:
-    """`"What is it? A)MRI, B)CT"` -> `("What is it?", ["MRI", "CT"])`.
+    """Split `"What is it? A)MRI, B)CT"` into `("What is it?", ["MRI", "CT"])`.
 
     Raises:
         DataError: no ` A)`, or a marker that could be read in two ways.
@@ -119,23 +129,23 @@ def _gold(solution: str, options: list[str]) -> int:
 
 
 def _slice(file: Path) -> tuple[str | None, str | None]:
-    """("modality", "X-Ray") from "X-Ray_test.json"; a file that names neither slice gives (None, None)."""
+    """Return ("modality", "X-Ray") for "X-Ray_test.json"; (None, None) for a file named after neither."""
     name = file.stem.rpartition("_")[0]
-    if (modality := _names.modality(name)) in MODALITIES:
+    if (modality := canonical_modality(name)) in MODALITIES:
         return "modality", modality
-    if (question_type := _names.question_type(name)) in QUESTION_TYPES:
+    if (question_type := canonical_question_type(name)) in QUESTION_TYPES:
         return "question_type", question_type
     return None, None
 
 
-def _one(kind: str, names: set[str]) -> str | None:
-    if len(names) > 1:
-        raise DataError(f"the question is listed under more than one {kind}: {', '.join(sorted(names))}")
-    return next(iter(names), None)
+def _sole_name(kind: str, listed: set[str]) -> str | None:
+    if len(listed) > 1:
+        raise DataError(f"the question is listed under more than one {kind}: {', '.join(sorted(listed))}")
+    return next(iter(listed), None)
 
 
 def _raw_slices(root: Path) -> dict[tuple[str, str], Slices]:
-    """(image, question) -> modality and question type, from the raw files; {} where the root has none."""
+    """Map (image, question) to modality and question type by the raw files; {} if the root has none."""
     if not (root / "QA_information").is_dir():
         return {}
     return {
@@ -145,6 +155,6 @@ def _raw_slices(root: Path) -> dict[tuple[str, str], Slices]:
 
 
 def _source(image: str) -> str | None:
-    """The data set's folder: "Images/MIAS/mdb084.png" -> "MIAS"."""
+    """Return the data set's folder: "Images/MIAS/mdb084.png" -> "MIAS"."""
     parts = Path(image).parts
     return parts[1] if len(parts) > 2 else None

@@ -11,15 +11,24 @@ from functools import partial
 from pathlib import Path
 
 from safemed_eval.core import Item
-from safemed_eval.data._dataset import Builder, DataSet, image_path
-from safemed_eval.data.sources import _names
-from safemed_eval.data.sources._questions import gold_index, make_question
-from safemed_eval.data.sources._reading import Row, fields_text, lettered_options, read_json_records
+from safemed_eval.data.dataset import DataSet
+from safemed_eval.data.records import (
+    Builder,
+    Row,
+    canonical_modality,
+    canonical_question_type,
+    fields_text,
+    gold_index,
+    image_path,
+    lettered_options,
+    make_question,
+    read_json_records,
+)
 from safemed_eval.errors import DataError
 
 
 def load(place: Path, root: Path | None) -> DataSet:
-    """Read every record; images are relative to DIR, or to `root` where it is given."""
+    """Read every record; image paths are relative to DIR, or to `root` where it is given."""
     files = sorted(place.glob("QA_information/*/*.json")) if place.is_dir() else []
     if not files:
         raise DataError(f"{place}: not OmniMedVQA's raw layout, there is no QA_information/*/*.json in it")
@@ -28,8 +37,8 @@ def load(place: Path, root: Path | None) -> DataSet:
         for index, record in enumerate(read_json_records(file)):
             text = fields_text(record, ("dataset", "question_id", "question_type", "modality_type", "modality"))
             slices = {
-                "modality": _names.modality(text["modality_type"] or text["modality"]),
-                "question_type": _names.question_type(text["question_type"]),
+                "modality": canonical_modality(text["modality_type"] or text["modality"]),
+                "question_type": canonical_question_type(text["question_type"]),
             }
             key = text["question_id"] or f"{file.stem}#{index}"
             source = text["dataset"] or file.stem

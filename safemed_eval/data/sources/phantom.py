@@ -21,13 +21,14 @@ import numpy as np
 
 from safemed_eval import grammar
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
-from safemed_eval.data._dataset import Canvas, DataSet
+from safemed_eval.data.canvas import Canvas
+from safemed_eval.data.dataset import DataSet
 from safemed_eval.data.images.picture import Pixels
 from safemed_eval.data.sources._drawing import SIDE, Case, draw
 from safemed_eval.seeds import seed_of
 
 VERSION = 1
-"""Part of every seed: to change a picture or a question is to make another benchmark."""
+"""Part of every seed. A change of any picture or question makes another benchmark, and needs another version."""
 
 ANATOMIES = {
     "CT": ("Brain", "Chest", "Abdomen", "Pelvis"),
@@ -53,7 +54,7 @@ GRADES = ("Minimal", "Mild", "Moderate", "Severe")
 PLACES = ("Upper left", "Upper right", "Lower left", "Lower right")
 COUNTS = ("One", "Two", "Three", "Four")
 COUNTED = ("Dermoscopy", "Fundus Photography", "Microscopy", "OCT")
-"""Modalities whose lesions are counted; in the others there is one, and its place is asked for."""
+"""Modalities whose lesions are counted; in the others there is one lesion, and the question asks for its place."""
 
 WORDINGS = {
     "Modality Recognition": ("Which imaging modality was used?", "How was this image taken?"),
@@ -64,18 +65,18 @@ WORDINGS = {
     "count": ("How many lesions are there?", "What is the number of lesions?"),
 }
 MAX_IMAGES = 10**6
-"""Their questions are all made before the first is asked."""
+"""All questions are made in memory before the first one is asked."""
 _FEW = 1 / 4
 """Share of questions with two options; the others have four."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phantom:
-    """What is drawn.
+    """Options of the phantom benchmark.
 
     Args:
         split: pictures of different splits never share a seed.
-        images: how many. Modality, anatomy and finding take turns: 128 hold each combination once.
+        images: number of images. Modality, anatomy and finding take turns: 128 hold each combination once.
         seed: of pictures and questions.
     """
 
@@ -89,13 +90,13 @@ class Phantom:
 
 
 def make(options: str) -> DataSet:
-    """The items of this specification; pictures are drawn when they are needed."""
+    """Make the items of these options; pictures are drawn when they are needed."""
     spec = grammar.build(Phantom, grammar.split(f"phantom:{options}")[1], "--data phantom")
     return DataSet(items=tuple(_items(spec)), canvas=Canvas(size=(SIDE, SIDE)))
 
 
 def case_of(spec: Phantom, index: int) -> Case:
-    """What the picture with this index holds."""
+    """Return the contents of the picture with this index."""
     rng = _rng(spec, index, "case")
     modality = MODALITIES[index % 8]
     return Case(
@@ -134,7 +135,7 @@ def _items(spec: Phantom) -> Iterator[Item]:
 
 
 def _asked(case: Case) -> dict[str, tuple[str, str, tuple[str, ...]]]:
-    """Question type -> which wordings, the right answer, and all answers of its kind."""
+    """Question type -> (key of its wordings, right answer, all answers of its kind)."""
     anatomies, findings = ANATOMIES[case.modality], FINDINGS[case.modality]
     asked = {
         "Modality Recognition": ("Modality Recognition", case.modality, MODALITIES),
@@ -149,7 +150,7 @@ def _asked(case: Case) -> dict[str, tuple[str, str, tuple[str, ...]]]:
 
 
 def _positions(spec: Phantom, question_type: str, count: int) -> Iterator[int]:
-    """Letters of the gold answers: every letter once in each run of `count`, in seeded order."""
+    """Yield positions of gold answers: every letter once in each run of `count`, in seeded order."""
     rng = _rng(spec, question_type, "letters", count)
     while True:
         yield from rng.permutation(count).tolist()

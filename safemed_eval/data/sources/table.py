@@ -13,18 +13,23 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
 
 from safemed_eval.core import Item
-from safemed_eval.data._dataset import Builder, DataSet, image_path
-from safemed_eval.data.sources import _names
-from safemed_eval.data.sources._questions import gold_index, make_question, sole, unlettered
-from safemed_eval.data.sources._reading import (
+from safemed_eval.data.dataset import DataSet
+from safemed_eval.data.records import (
+    Builder,
     Row,
+    canonical_modality,
+    canonical_question_type,
     fields_text,
+    gold_index,
+    image_path,
     is_empty,
     lettered_options,
+    make_question,
     read_table,
+    sole,
+    unlettered,
     without_empty_end,
 )
 from safemed_eval.errors import DataError
@@ -43,8 +48,8 @@ def load(place: Path, root: Path | None) -> DataSet:
     for number, row in enumerate(rows, start=1):
         text = fields_text(row, _KNOWN)
         slices = {
-            "modality": _names.modality(text["modality"]),
-            "question_type": _names.question_type(text["question_type"]),
+            "modality": canonical_modality(text["modality"]),
+            "question_type": canonical_question_type(text["question_type"]),
         }
         key = text["id"] or f"row {number}"
         builder.add(key, partial(_item, key, row, root or place.parent, text["source"] or place.stem, slices), **slices)
@@ -52,14 +57,16 @@ def load(place: Path, root: Path | None) -> DataSet:
 
 
 def _missing(columns: Set[str]) -> str | None:
-    """Which columns are missing, each with the one that may be meant for it; None where all are there."""
+    """Name the missing columns, each with a column that may be meant by it; None if all are there."""
     missing = [name for name in _NEEDED if name not in columns]
     if not any(name == "options" or name.startswith("option_") for name in columns):
         missing.append("option_a")
     if not missing:
         return None
     free = sorted(columns - {*_NEEDED, *_KNOWN})
-    close = {name: get_close_matches(name, free, n=1) or [one for one in free if name in one] for name in missing}
+    close = {
+        name: get_close_matches(name, free, n=1) or [column for column in free if name in column] for name in missing
+    }
     guesses = [f"'{guess[0]}' for {name}" for name, guess in close.items() if guess]
     meant = f"; did you mean {', '.join(guesses)}?" if guesses else ";"
     return f"no column {', '.join(missing)}{meant} it has {', '.join(sorted(columns))}"
@@ -86,8 +93,8 @@ def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | N
     )
 
 
-def _options(row: Row) -> list[Any]:
-    """From `options` where that is a list, or an object {"A": ..., "B": ...}; else from option_a, option_b, ..."""
+def _options(row: Row) -> list[object]:
+    """Read `options` if it is a list, or an object {"A": ..., "B": ...}; otherwise option_a, option_b, ..."""
     given = row.get("options")
     if isinstance(given, list):
         return without_empty_end(given)
@@ -104,8 +111,8 @@ def _options(row: Row) -> list[Any]:
     return options
 
 
-def _gold(answer: Any, options: Sequence[Any]) -> int:
-    """The gold option from its letter or its text; refused where the two readings differ."""
+def _gold(answer: object, options: Sequence[object]) -> int:
+    """Find the gold option by its letter or its text; refuse an answer whose two readings differ."""
     if not isinstance(answer, str):
         raise DataError(f"answer {answer!r} is not text; write an option's letter, such as B, or its text")
     letter = answer.strip().upper()

@@ -1,4 +1,4 @@
-"""Is the candidate less robust than the baseline? Two run folders in, verdicts out."""
+"""The gate: two runs in, a verdict out on whether the candidate is less robust than the baseline."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from safemed_eval import paired, stats
+from safemed_eval.codec import Json
 from safemed_eval.report.compare.aligned import (
-    ASKING,
     AVERAGE_RADIUS,
     Pair,
     Values,
@@ -20,9 +20,9 @@ from safemed_eval.report.compare.aligned import (
     notes_of,
     refuse_incomplete,
     refuse_other_specs,
-    weights_of,
+    same_weights,
 )
-from safemed_eval.report.load import SLICES, Json, load
+from safemed_eval.report.run import Run
 
 Verdict = Literal["regression", "no regression", "inconclusive", "toolkit changed"]
 ALL = "all"
@@ -34,7 +34,7 @@ _TIE = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """When a drop counts.
+    """The rules by which a drop counts.
 
     Args:
         level: probability of a false alarm, over all measures together.
@@ -105,14 +105,14 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Detectable:
-    """The smallest true drop that these items find in four of five cases."""
+    """The smallest true drop that these items detect in four of five cases."""
 
     measure: str
     drop: float | None
     """None: not even the largest."""
     effective_items: float
     churn: float
-    """Assumed share of items that change besides, as many to the better as to the worse: what was seen here."""
+    """Assumed share of discordant items beyond the drop, symmetric: as many improve as get worse. What was seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class Comparison:
     candidate: str
     verdict: Verdict
     same_weights: bool
-    """And asked in the same way."""
+    """Both runs are of the same weights, asked in the same way."""
     items: int
     rules: Rules
     overall: list[Change]
@@ -142,22 +142,25 @@ class Comparison:
     def __str__(self) -> str:
         """The verdict, and a line for each measure in all items."""
         lines = [
-            f"  {one.measure}: {100 * one.baseline:.1f} -> {100 * one.candidate:.1f} %, p of a drop {one.p_drop:.4f}: "
-            f"{one.verdict}{f' ({one.too_few})' if one.too_few else ''}"
-            for one in self.overall
+            f"  {change.measure}: {100 * change.baseline:.1f} -> {100 * change.candidate:.1f} %, p of a drop "
+            f"{change.p_drop:.4f}: {change.verdict}{f' ({change.too_few})' if change.too_few else ''}"
+            for change in self.overall
         ]
         return "\n".join([f"{self.verdict} ({self.baseline} -> {self.candidate})", *lines])
 
 
 def compare(
-    baseline: str | Path,
-    candidate: str | Path,
+    baseline: str | Path | Run,
+    candidate: str | Path | Run,
     *,
     radii: str | None = None,
     rules: Rules | None = None,
     across_prompts: bool = False,
 ) -> Comparison:
-    """Whether the run `candidate` is significantly less robust than the run `baseline`.
+    """Test whether the run `candidate` is significantly less robust than the run `baseline`.
+
+    >>> compare("runs/v1", "runs/v2").verdict
+    'no regression'
 
     Items are paired by id, and clustered by patient or image. Each measure (accuracy under each attack; certified
     accuracy at `radii` and the average certified radius) is tested for a drop by an exact sign-flip permutation of
@@ -166,6 +169,7 @@ def compare(
     small patients lose what large ones win, the lower bound of the drop does, which must be above 0.
 
     Args:
+        baseline, candidate: run folders, or runs that are read already.
         radii: see `grammar.radii`; by default 0, 0.5 and 1 sigma, or all that sequential runs were asked for.
         across_prompts: the models may have been asked in different ways, as one that reasons and one that does not.
     Returns:
@@ -180,29 +184,22 @@ def compare(
         SpecError: a radius above what the sample budget can certify, or that sequential runs were not asked for.
     """
     rules = rules or Rules()
-    one, two = load(Path(baseline)), load(Path(candidate))
+    one, two = (run if isinstance(run, Run) else Run.read(run) for run in (baseline, candidate))
     refuse_other_specs(one, two, across_prompts=across_prompts)
     for run in (one, two):
         refuse_incomplete(run)
-    measures, about = measures_of(one, two, radii)
-    same = bool(weights_of(one)) and weights_of(one) == weights_of(two) and one.spec.get(ASKING) == two.spec.get(ASKING)
-    clusters = stats.cluster_codes(about["cluster"].tolist())
-    everything = {ALL: np.ones(len(about), dtype=bool)}
-    groups = {
-        f"{title}: {name}": (about[column] == name).to_numpy()
-        for column, title in SLICES.items()
-        for name in sorted(about[column].unique())
-    }
+    measures, items = measures_of(one, two, radii)
+    same, clusters = same_weights(one, two), items.clusters
     overall, slices = (
-        _with_needed(judge(measures, clusters, rules, slices=some, same_weights=same), clusters, rules, some)
-        for some in (everything, groups)
+        _with_needed(judge(measures, clusters, rules, slices=masks, same_weights=same), clusters, rules, masks)
+        for masks in ({ALL: np.ones(len(items), dtype=bool)}, items.slices())
     )
     return Comparison(
-        baseline=str(baseline),
-        candidate=str(candidate),
+        baseline=_name(baseline),
+        candidate=_name(candidate),
         verdict=overall_verdict(overall, rules, same_weights=same),
         same_weights=same,
-        items=len(about),
+        items=len(items),
         rules=rules,
         overall=overall,
         slices=slices,
@@ -215,6 +212,10 @@ def compare(
     )
 
 
+def _name(run: str | Path | Run) -> str:
+    return str(run) if isinstance(run, str | Path) else str(run.out or run.name)
+
+
 def judge(
     measures: Mapping[str, Pair],
     clusters: stats.Codes,
@@ -223,22 +224,23 @@ def judge(
     slices: Mapping[str, npt.NDArray[np.bool_]],
     same_weights: bool = False,
 ) -> list[Change]:
-    """Every measure in every slice, as one family of tests."""
+    """Test every measure in every slice, as one family of tests."""
     tests = len(slices) * len(measures)
-    found = [
+    changes = [
         _change(name, measure, base[rows], new[rows], clusters[rows], rules, tests=tests, same_weights=same_weights)
         for name, rows in slices.items()
         for measure, (base, new) in measures.items()
     ]
-    drop, change = (paired.holm([getattr(one, key) for one, _ in found]) for key in ("p_drop", "p_change"))
+    p_drop = paired.holm([change.p_drop for change, _ in changes])
+    p_change = paired.holm([change.p_change for change, _ in changes])
     return [
-        _judged(replace(one, p_drop=p, p_change=q), dropped, rules)
-        for (one, dropped), p, q in zip(found, drop, change, strict=True)
+        _judged(replace(change, p_drop=p, p_change=q), dropped, rules)
+        for (change, dropped), p, q in zip(changes, p_drop, p_change, strict=True)
     ]
 
 
 def overall_verdict(overall: Sequence[Change], rules: Rules, *, same_weights: bool) -> Verdict:
-    """What the measures in all say together."""
+    """The verdict of all measures in all items together."""
     if same_weights and any(change.p_change <= rules.level for change in overall):
         return "toolkit changed"
     verdicts = {change.verdict for change in overall}
@@ -256,7 +258,7 @@ def _change(
     tests: int,
     same_weights: bool,
 ) -> tuple[Change, bool]:
-    """A change before any correction for the number of tests, and whether the share has surely dropped at all."""
+    """Measure a change before any correction for the number of tests, and whether the share has surely dropped."""
     difference = base - new
     codes = stats.cluster_codes(codes)
     sums, sizes = paired.cluster_sums(difference, codes), np.bincount(codes).astype(float)
@@ -299,7 +301,7 @@ def _bound_level(measure: str, sizes: stats.Floats, rules: Rules, tests: int) ->
 
 
 def _judged(change: Change, dropped: bool, rules: Rules) -> Change:
-    """With the verdict, from bounds and adjusted p-values; identical outcomes of one model have theirs already."""
+    """Set the verdict, from bounds and adjusted p-values; identical outcomes of one model have theirs already."""
     if change.verdict == "no regression":
         return change
     if dropped and change.p_drop <= rules.level and change.drop >= rules.min_drop - _TIE:
@@ -310,12 +312,15 @@ def _judged(change: Change, dropped: bool, rules: Rules) -> Change:
 def _with_needed(
     changes: Sequence[Change], clusters: stats.Codes, rules: Rules, slices: Mapping[str, npt.NDArray[np.bool_]]
 ) -> list[Change]:
-    """Inconclusive changes of too few items with how many would do."""
-    vague = {one.slice for one in changes if one.verdict == "inconclusive"}
+    """Tell inconclusive changes of too few items how many would do."""
+    vague = {change.slice for change in changes if change.verdict == "inconclusive"}
     needed = {
         name: paired.items_needed(clusters[slices[name]], level=rules.level, margin=rules.margin) for name in vague
     }
-    return [replace(one, needed=needed[one.slice]) if one.verdict == "inconclusive" else one for one in changes]
+    return [
+        replace(change, needed=needed[change.slice]) if change.verdict == "inconclusive" else change
+        for change in changes
+    ]
 
 
 def _detectable(

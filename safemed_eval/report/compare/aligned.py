@@ -2,101 +2,153 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from safemed_eval import grammar
+from safemed_eval import grammar, stats
+from safemed_eval.core import UNKNOWN
 from safemed_eval.errors import RunError, SpecError
-from safemed_eval.report.breakdown import LETTER_ONLY, aims_at_letters
-from safemed_eval.report.findings.sampling import SEQUENTIAL_BOUNDS
-from safemed_eval.report.load import SLICES, LoadedRun
+from safemed_eval.report.findings.aim import aims_at_letters
+from safemed_eval.report.findings.cells import letter_only
+from safemed_eval.report.findings.collect import sampled, sequential_bounds
+from safemed_eval.report.findings.finding import Finding, counted
+from safemed_eval.report.load import SLICES
+from safemed_eval.report.rows import Slicing
+from safemed_eval.report.run import Run
 from safemed_eval.runs import differences
+from safemed_eval.runs.record import CertifyRecord, ItemRecord
 from safemed_eval.smoothing import Budget, Sequential
 
 AVERAGE_RADIUS = "average certified radius / ceiling"
 ASKING = "asking"
 """The part of a spec that says how a model is asked."""
 
-_MADE_BY = ("safemed_eval", "commit", "device")
 _MAY_DIFFER = ("model", "load", "batch_size", "keep_images", "falsify", "stop_when_wrong")
+_SAME = ("label", "image_sha256", "question", "options", "cluster", *SLICES)
+"""Fields of an item that must be the same in both runs."""
 _SHOWN = 5
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]
-"""What the baseline and the candidate scored, item by item, in [0, 1]."""
+"""The scores of the baseline and of the candidate, item by item, in [0, 1]."""
 
 
-def weights_of(run: LoadedRun) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """The items of both runs, sorted by id."""
+
+    records: list[ItemRecord]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def clusters(self) -> stats.Codes:
+        return stats.cluster_codes([record.cluster for record in self.records])
+
+    def slices(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Which items belong to each slice, by "modality: CT"."""
+        masks = {}
+        for by, title in SLICES.items():
+            names = [_slice_of(record, by) for record in self.records]
+            for name in sorted(set(names)):
+                masks[f"{title}: {name}"] = np.array([own == name for own in names])
+        return masks
+
+
+def _slice_of(record: ItemRecord, by: Slicing) -> str:
+    return (record.modality if by == "modality" else record.question_type) or UNKNOWN
+
+
+def weights_of(run: Run) -> list[str]:
     """Hashes of a checkpoint's weights, of those that it is an adapter over, and of its denoiser's.
 
-    None where there is anything from python: among them, whose weights nobody has hashed.
+    None where one of them is made by Python code, whose weights nobody has hashed.
     """
-    model = run.spec["model"]
-    parts = [model, *filter(None, (model.get("base"), model.get("denoiser")))]
-    return [str(part["weights_sha256"]) for part in parts] if all(part.get("weights_sha256") for part in parts) else []
+    model = run.spec.model
+    parts: list[Mapping[str, Any]] = [model, *filter(None, (model.get("base"), model.get("denoiser")))]
+    hashes = [part.get("weights_sha256") for part in parts]
+    return [str(one) for one in hashes] if all(hashes) else []
 
 
-def refuse_other_specs(one: LoadedRun, two: LoadedRun, *, across_prompts: bool = False) -> None:
+def same_weights(one: Run, two: Run) -> bool:
+    """Whether both runs are of the same weights, asked in the same way."""
+    weights = weights_of(one)
+    return bool(weights) and weights == weights_of(two) and one.spec.asking == two.spec.asking
+
+
+def refuse_other_specs(one: Run, two: Run, *, across_prompts: bool = False) -> None:
     """Raise RunError where the runs were asked for different things, or are one.
 
     Args:
         across_prompts: their models may have been asked in different ways.
     """
-    if one.out.resolve() == two.out.resolve():
-        raise RunError(f"{one.out}: is compared with itself; name the run of another checkpoint")
+    if one is two or (one.out and two.out and one.out.resolve() == two.out.resolve()):
+        raise RunError(f"{one.where}: is compared with itself; name the run of another checkpoint")
     ignored = (*_MAY_DIFFER, *[ASKING] * across_prompts)
-    here, there = ({key: value for key, value in run.spec.items() if key not in ignored} for run in (one, two))
-    found = differences(here, there)
-    if found:
-        lines = "".join(f"\n  {line}" for line in found)
-        if all(line.startswith(f"{ASKING}.") for line in found):
+    here, there = (
+        {key: value for key, value in run.spec.to_json().items() if key not in ignored} for run in (one, two)
+    )
+    changes = differences(here, there)
+    if changes:
+        lines = "".join(f"\n  {line}" for line in changes)
+        if all(line.startswith(f"{ASKING}.") for line in changes):
             lines += "\n(--across-prompts compares models that are asked in different ways)"
-        raise RunError(f"{one.out} and {two.out} cannot be compared; they were asked for different things:{lines}")
+        raise RunError(f"{one.where} and {two.where} cannot be compared; they were asked for different things:{lines}")
 
 
-def refuse_incomplete(run: LoadedRun) -> None:
+def refuse_incomplete(run: Run) -> None:
     """Raise RunError where a run is empty or unfinished, or has items that failed."""
-    if run.frame.empty:
-        raise RunError(f"{run.out}: holds no record; an empty run passes no comparison")
+    if not run.records:
+        raise RunError(f"{run.where}: holds no record; an empty run passes no comparison")
     if run.unfinished < 0:
-        raise RunError(f"{run.out}: holds more records than its items have; was it edited?")
+        raise RunError(f"{run.where}: holds more records than its items have")
     if run.unfinished:
-        raise RunError(f"{run.out}: lacks {run.unfinished} records; let the run finish, the same command goes on")
+        raise RunError(f"{run.where}: lacks {run.unfinished} records; let the run finish, the same command goes on")
     if run.failed:
-        error = next(text for text in run.frame["error"] if isinstance(text, str))
-        raise RunError(f"{run.out}: {run.failed} items failed, which is no pass; mend it and run anew: {error}")
-
-
-def measures_of(one: LoadedRun, two: LoadedRun, radii: str | None) -> tuple[dict[str, Pair], pd.DataFrame]:
-    """The scores of both runs under every measure, aligned by item, and the items themselves."""
-    about, other = (run.frame.drop_duplicates("item").set_index("item").sort_index() for run in (one, two))
-    gone, new = about.index.difference(other.index), other.index.difference(about.index)
-    if len(gone) or len(new):
         raise RunError(
-            f"{two.out} has other items than {one.out}: {_some(gone)} missing, {_some(new)} new; run both on the same"
+            f"{run.where}: {run.failed} items failed, which is no pass; fix it and run anew: {run.rows.first_error}"
         )
-    for column in ("label", "image_sha256", "question", "options", "cluster", *SLICES):
-        changed = about.index[(about[column] != other[column]) & ~(about[column].isna() & other[column].isna())]
-        if len(changed):
-            raise RunError(f"{column} differs between {one.out} and {two.out} for {_some(changed)}; the data changed")
+
+
+def measures_of(one: Run, two: Run, radii: str | None) -> tuple[dict[str, Pair], Items]:
+    """Return the scores of both runs under every measure, aligned by item, and the items themselves."""
+    items = _common_items(one, two)
+    ids = [record.item for record in items.records]
     if one.kind == "evaluate":
-        return {
-            name: (_scores(one.under(name), about), _scores(two.under(name), about)) for name in one.conditions
-        }, about
-    right = [_radii(run.frame, about) for run in (one, two)]
-    ceiling = one.smoothing.ceiling
-    assert ceiling is not None
+        return {name: (_correct(one, name, ids), _correct(two, name, ids)) for name in one.conditions}, items
+    base, new = _radii(one, ids), _radii(two, ids)
     measures = {
-        f"certified at r >= {name}": ((right[0] >= radius).astype(float), (right[1] >= radius).astype(float))
-        for name, radius in _compared(one.smoothing, ceiling, radii).items()
+        f"certified at r >= {name}": ((base >= radius).astype(float), (new >= radius).astype(float))
+        for name, radius in _compared(one.budget, one.ceiling, radii).items()
     }
-    measures[AVERAGE_RADIUS] = (np.fmax(right[0], 0) / ceiling, np.fmax(right[1], 0) / ceiling)
-    return measures, about
+    measures[AVERAGE_RADIUS] = (np.fmax(base, 0) / one.ceiling, np.fmax(new, 0) / one.ceiling)
+    return measures, items
+
+
+def _common_items(one: Run, two: Run) -> Items:
+    """The items, or RunError where the runs do not have the same."""
+    here, there = ({record.item: record for record in reversed(run.records)} for run in (one, two))
+    gone, new = sorted(here.keys() - there.keys()), sorted(there.keys() - here.keys())
+    if gone or new:
+        raise RunError(
+            f"{two.where} has other items than {one.where}: {_some(gone)} missing, {_some(new)} new; run both on the "
+            "same"
+        )
+    ids = sorted(here)
+    for name in _SAME:
+        changed = [item for item in ids if getattr(here[item], name) != getattr(there[item], name)]
+        if changed:
+            raise RunError(f"{name} differs between {one.where} and {two.where} for {_some(changed)}; the data changed")
+    return Items(records=[here[item] for item in ids])
 
 
 def _compared(budget: Budget, ceiling: float, radii: str | None) -> dict[str, float]:
-    """Where certified accuracy is compared: as it says, or else at the usual radii or all that sequential runs know."""
+    """The radii at which certified accuracy is compared: the given ones, or the usual ones, or all sequential ones."""
     if not isinstance(budget, Sequential):
         points = grammar.radii(radii or grammar.COMPARED_RADII, budget.sigma)
     elif radii is None:
@@ -112,50 +164,60 @@ def _compared(budget: Budget, ceiling: float, radii: str | None) -> dict[str, fl
 
 
 def _asked(name: str, radius: float, budget: Sequential) -> float:
-    found = budget.asked(radius)
-    if found is None:
+    asked = budget.asked(radius)
+    if asked is None:
         raise SpecError(
             f"--radii {name}: these sequential runs know {', '.join(budget.ladder)} only, as they were asked"
         )
-    return found
+    return asked
 
 
-def _scores(rows: pd.DataFrame, about: pd.DataFrame) -> Values:
-    return rows.set_index("item")["correct"].reindex(about.index).to_numpy(dtype=float)
+def _correct(run: Run, condition: str, ids: Sequence[str]) -> Values:
+    correct = {record.item: record.correct for record in run.answers.under(condition)}
+    return np.array([correct[item] for item in ids], dtype=float)
 
 
-def _radii(frame: pd.DataFrame, about: pd.DataFrame) -> Values:
+def _radii(run: Run, ids: Sequence[str]) -> Values:
     """The certified radius of each item that is right, else -1."""
-    rows = frame.set_index("item").reindex(about.index)
-    return rows["radius"].where(rows["correct"].astype(bool)).fillna(-1.0).to_numpy(dtype=float)
+    radii = {record.item: _right_radius(record) for record in run.certificates}
+    return np.array([radii[item] for item in ids], dtype=float)
 
 
-def _some(items: pd.Index) -> str:
+def _right_radius(record: CertifyRecord) -> float:
+    return record.radius if record.correct and record.radius is not None else -1.0
+
+
+def _some(items: Sequence[str]) -> str:
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return f"{len(items)} ({', '.join(map(str, items[:_SHOWN]))}{more})" if len(items) else "none"
+    return f"{len(items)} ({', '.join(items[:_SHOWN])}{more})" if items else "none"
 
 
-def notes_of(one: LoadedRun, two: LoadedRun) -> list[str]:
-    """What may differ between the runs, and does; and that they are samples."""
-    here, there = (
-        {key: run.spec.get(key) for key in ("load", "batch_size", ASKING)}
-        | {key: sorted({str(start.get(key)) for start in run.meta["sessions"]}) for key in _MADE_BY}
-        for run in (one, two)
-    )
-    notes = differences(here, there)
-    if here[ASKING] != there[ASKING] and any(map(aims_at_letters, (one, two))):
-        notes.append(LETTER_ONLY)
-    denoisers = [run.spec["model"].get("denoiser") for run in (one, two)]
+def notes_of(one: Run, two: Run) -> list[str]:
+    """Describe what may differ between the runs, and does; and that they are samples. Without full stops."""
+    notes = differences(_made(one), _made(two))
+    if one.spec.asking != two.spec.asking and any(map(aims_at_letters, (one, two))):
+        notes.append(_note(letter_only()))
+    models, names = (one.spec.model, two.spec.model), [run.meta.names.denoiser or "none" for run in (one, two)]
+    denoisers, settings = ([model.get(key) for model in models] for key in ("denoiser", "settings_sha256"))
     if denoisers[0] != denoisers[1]:
-        names = [run.meta["names"].get("denoiser") or "none" for run in (one, two)]
         notes.append(f"the denoisers differ: {names[0]}, now {names[1]}")
-    settings = [run.spec["model"].get("settings_sha256") for run in (one, two)]
     if settings[0] != settings[1]:
         notes.append("the checkpoints' configurations differ")
-    if one.sequential:
-        notes.append(SEQUENTIAL_BOUNDS)
-    if one.meta["sampled"]:
-        notes.append(f"a sample: {one.meta['sampled']}")
-    if one.meta["skipped"]:
-        notes.append(f"{len(one.meta['skipped'])} bad items were left out of both")
+    notes += [_note(finding) for finding in (*sequential_bounds(one), *sampled(one))]
+    if one.meta.skipped:
+        notes.append(f"{counted(len(one.meta.skipped), 'bad item')} left out of both")
     return notes
+
+
+def _note(finding: Finding) -> str:
+    return finding.sentence.removesuffix(".")
+
+
+def _made(run: Run) -> dict[str, object]:
+    """How a run was made, as far as two that compare may differ in it."""
+    spec, starts = run.spec.to_json(), run.meta.sessions
+    return {key: spec.get(key) for key in ("load", "batch_size", ASKING)} | {
+        "safemed_eval": sorted({str(start.safemed_eval) for start in starts}),
+        "commit": sorted({str(start.commit) for start in starts}),
+        "device": sorted({str(start.device) for start in starts}),
+    }

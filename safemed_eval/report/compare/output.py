@@ -1,9 +1,10 @@
-"""A comparison in words: rows and sentences for the terminal, Markdown for a CI summary, JUnit XML for its test tab."""
+"""A comparison as text: rows and sentences for the terminal, Markdown for a CI summary, JUnit XML for its test tab."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -19,27 +20,35 @@ _FEW = 5
 _NAMED = 10
 
 
-def rows(changes: Sequence[Change], rules: Rules) -> list[dict[str, str]]:
-    """The table: shares in %, certified ones rounded down, drops in points; ends of intervals are rounded outward."""
-    return [
-        {
-            "slice": change.slice,
-            "measure": change.measure,
-            "n": str(change.n),
-            "verdict": change.verdict,
-            "baseline %": _share(change.measure, change.baseline),
-            "candidate %": _share(change.measure, change.candidate),
-            "drop": f"{100 * change.drop:+.1f}",
-            f"{100 * (1 - 2 * rules.level):g} % interval": _bounds(change),
-            "lost / won": "" if change.lost is None else f"{change.lost} / {change.won}",
-            "p of a drop": f"{change.p_drop:.4f}" if change.p_drop >= _SMALLEST_P else f"<{_SMALLEST_P}",
-        }
-        for change in changes
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a table of changes: its slice and measure, and the other cells by heading."""
+
+    slice: str
+    measure: str
+    cells: dict[str, str]
+
+
+def rows(changes: Sequence[Change], rules: Rules) -> list[Row]:
+    """Make the table: shares in %, certified ones rounded down, drops in points, intervals rounded outward."""
+    return [Row(slice=change.slice, measure=change.measure, cells=_cells(change, rules)) for change in changes]
+
+
+def _cells(change: Change, rules: Rules) -> dict[str, str]:
+    return {
+        "n": str(change.n),
+        "verdict": change.verdict,
+        "baseline %": _share(change.measure, change.baseline),
+        "candidate %": _share(change.measure, change.candidate),
+        "drop": f"{100 * change.drop:+.1f}",
+        f"{100 * (1 - 2 * rules.level):g} % interval": _bounds(change),
+        "lost / won": "" if change.lost is None else f"{change.lost} / {change.won}",
+        "p of a drop": f"{change.p_drop:.4f}" if change.p_drop >= _SMALLEST_P else f"<{_SMALLEST_P}",
+    }
 
 
 def folded(comparison: Comparison) -> tuple[list[Change], list[str]]:
-    """The changes in slices that a table is worth, and what there is of the others, a line each.
+    """Select the changes in slices that are worth a row, and describe the others, a line each.
 
     A slice of fewer than 5 items cannot be significant at 5 %, whatever its items do: 4 losses have p = 1/16.
     """
@@ -61,16 +70,16 @@ def _slices(count: int) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """The verdict, and the measures that made it."""
+    """The verdict, and the measures that decided it."""
     worse = [change.measure for change in comparison.overall if change.verdict == comparison.verdict]
     if comparison.verdict == "toolkit changed":
-        worse = [c.measure for c in comparison.overall if c.p_change <= comparison.rules.level]
+        worse = [change.measure for change in comparison.overall if change.p_change <= comparison.rules.level]
     tail = "" if comparison.verdict == "no regression" else f" ({', '.join(worse)})"
     return f"{comparison.verdict}{tail}"
 
 
 def sentences(comparison: Comparison) -> Iterator[str]:
-    """What the table does not say."""
+    """Explain the table: the rules, what these items can detect, and what differs between the runs."""
     rules = comparison.rules
     yield (
         f"Regression: a drop of at least {100 * rules.min_drop:g} points in all items, significant at "
@@ -84,12 +93,14 @@ def sentences(comparison: Comparison) -> Iterator[str]:
             "Both runs have the same weights: any significant change, up or down, is one of the toolkit, the machine, "
             "or how the model was loaded. Attacked accuracy that rises can be an attack that broke."
         )
-    for one in comparison.detectable:
-        found = f"a drop of {100 * one.drop:.1f} points or more" if one.drop is not None else "no drop, however large,"
+    for least in comparison.detectable:
+        size = (
+            f"a drop of {100 * least.drop:.1f} points or more" if least.drop is not None else "no drop, however large,"
+        )
         yield (
-            f"{one.measure}: with {comparison.items} items ({floor_to(one.effective_items, 0):.0f} independent ones "
-            f"say as much) {found} would be found in four of five cases, if {100 * one.churn:.1f} % of answers change "
-            "besides, as many for the better as for the worse."
+            f"{least.measure}: with {comparison.items} items ({floor_to(least.effective_items, 0):.0f} independent "
+            f"ones say as much) {size} would be found in four of five cases, if {100 * least.churn:.1f} % of answers "
+            "change beyond the drop, as many for the better as for the worse."
         )
     for note in comparison.notes:
         yield f"Note: {note}."
@@ -107,7 +118,7 @@ def sentences(comparison: Comparison) -> Iterator[str]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """A summary that GitHub shows below a workflow's run."""
+    """Write a summary that GitHub shows below a workflow's run."""
     mark = {"no regression": "\u2705", "inconclusive": "\u26a0\ufe0f"}.get(comparison.verdict, "\u274c")
     changes, rest = folded(comparison)
     slices = "\n\n".join([*[_table(changes, comparison.rules)] * bool(changes), *map(markdown_text, rest)])
@@ -122,21 +133,21 @@ def markdown(comparison: Comparison) -> str:
 
 
 def junit(comparison: Comparison, *, allow_inconclusive: bool) -> str:
-    """JUnit XML: one case per measure in all, which pass or fail as the exit code does.
+    """Write JUnit XML: one case per measure in all items, which pass or fail as the exit code does.
 
     Slices pass, since they do not decide; their cases are named with their verdicts.
     """
     suites = ElementTree.Element("testsuites", name="safemed-eval compare")
     for name, changes in (("all", comparison.overall), ("slices", comparison.slices)):
         suite = ElementTree.SubElement(suites, "testsuite", name=name, tests=str(len(changes)))
-        counts = dict.fromkeys(("failure", "error", "skipped"), 0)
+        counts = Counter[str]()
         for change, row in zip(changes, rows(changes, comparison.rules), strict=True):
-            said = change.measure if name == "all" else f"{change.measure} ({change.verdict}, does not decide)"
-            place = {"classname": plain(f"safemed-eval.{change.slice}"), "name": plain(said), "time": "0"}
+            title = change.measure if name == "all" else f"{change.measure} ({change.verdict}, does not decide)"
+            place = {"classname": plain(f"safemed-eval.{change.slice}"), "name": plain(title), "time": "0"}
             case = ElementTree.SubElement(suite, "testcase", place)
             tag = _tag(change, comparison, allow_inconclusive=allow_inconclusive) if name == "all" else None
-            told = [f"{key} {value}" for key, value in row.items() if key not in ("slice", "measure")]
-            text = ", ".join([*told, *filter(None, [change.too_few])])
+            values = [f"{key} {value}" for key, value in row.cells.items()]
+            text = ", ".join([*values, *filter(None, [change.too_few])])
             if tag:
                 counts[tag] += 1
                 ElementTree.SubElement(case, tag, message=plain(text))
@@ -149,7 +160,7 @@ def junit(comparison: Comparison, *, allow_inconclusive: bool) -> str:
 
 
 def _tag(change: Change, comparison: Comparison, *, allow_inconclusive: bool) -> str | None:
-    """What marks the case; None where it passes."""
+    """The element that marks the case; None where it passes."""
     if comparison.verdict == "toolkit changed" and change.p_change <= comparison.rules.level:
         return "failure"
     if change.verdict == "inconclusive":
@@ -158,7 +169,10 @@ def _tag(change: Change, comparison: Comparison, *, allow_inconclusive: bool) ->
 
 
 def _table(changes: Sequence[Change], rules: Rules) -> str:
-    cells = [{key: markdown_text(value) for key, value in row.items()} for row in rows(changes, rules)]
+    cells = [
+        {key: markdown_text(value) for key, value in {"slice": row.slice, "measure": row.measure, **row.cells}.items()}
+        for row in rows(changes, rules)
+    ]
     return str(pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True))
 
 

@@ -5,85 +5,77 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import pandas as pd
 
 from safemed_eval import grammar, paired, stats
-from safemed_eval.report.findings.attack_sizes import Shot, shots
+from safemed_eval.report.findings.attack_sizes import SizedAttack, sized_attacks
 from safemed_eval.report.load import LoadedRun
+from safemed_eval.report.rows import Mask
 
 LEVEL = 0.01
 """Probability that chance alone makes the stronger of two attacks look weaker."""
 
-_STRENGTH = {"noise": 0, "fgsm": 1, "pgd": 2, "apgd": 2, "suite": 3}
-_SEARCH = 2
-"""From this strength on an attack searches with gradients for as long as it takes."""
 
-
-class Duels:
+class Pairs:
     """The outcomes of a run's attacks, aligned by item. What failed is no outcome: nothing was flipped there.
 
     Attributes:
-        shots: its attacks in a ball that have an outcome.
+        attacks: those in a ball that have an outcome.
     """
 
     def __init__(self, run: LoadedRun) -> None:
-        outcomes = run.frame.assign(correct=run.frame["correct"].where(run.frame["error"].isna()))
-        self._right = outcomes.pivot(index="item", columns="attack", values="correct").reindex(columns=run.conditions)
-        self.run, self.shots = run, [shot for shot in shots(run) if self._right[shot.condition].notna().any()]
-        self._clusters = run.frame.drop_duplicates("item").set_index("item")["cluster"].reindex(self._right.index)
+        items = sorted(set(run.answers.items))
+        places = {item: place for place, item in enumerate(items)}
+        clusters = np.empty(len(items), dtype=object)
+        self._right: dict[str, Mask] = {}
+        self._known: dict[str, Mask] = {}
+        for condition in run.conditions:
+            right, known = np.zeros(len(items), dtype=bool), np.zeros(len(items), dtype=bool)
+            for record in run.answers.under(condition):
+                place = places[record.item]
+                right[place], known[place] = record.correct, not record.failed
+                clusters[place] = record.cluster
+            self._right[condition], self._known[condition] = right, known
+        self.run, self._clusters = run, clusters
+        self.attacks = [attack for attack in sized_attacks(run) if self._known[attack.condition].any()]
 
-    def pairs(self, wanted: Callable[[Shot, Shot], bool]) -> Iterator[tuple[Shot, Shot]]:
+    def pairs(self, wanted: Callable[[SizedAttack, SizedAttack], bool]) -> Iterator[tuple[SizedAttack, SizedAttack]]:
         """All pairs of two attacks for which this holds."""
-        return ((one, two) for one in self.shots for two in self.shots if one != two and wanted(one, two))
+        return (
+            (first, second)
+            for first in self.attacks
+            for second in self.attacks
+            if first != second and wanted(first, second)
+        )
 
     def right(self, condition: str) -> int:
         """How many items an attack leaves right."""
-        return int(self._right[condition].fillna(False).astype(bool).sum())
+        return int(self._right[condition].sum())
 
     def share(self, condition: str) -> float:
-        """Which share of the items that it met it leaves right."""
-        return float(self._right[condition].dropna().astype(bool).mean())
+        """The share of the items with an outcome that an attack leaves right."""
+        return float(self._right[condition][self._known[condition]].mean())
 
     def only(self, right: str, wrong: str) -> int:
         """How many items stay right under one attack and not under the other."""
-        one, two = self._both(right, wrong)
-        return int((one & ~two).sum())
+        both = self._known[right] & self._known[wrong]
+        return int((both & self._right[right] & ~self._right[wrong]).sum())
 
     def beaten(self, strong: str, weak: str) -> bool:
         """Whether the stronger attack leaves more right than the weaker one, by more than chance explains."""
-        one, two = self._both(strong, weak)
-        if not len(one):
+        both = self._known[strong] & self._known[weak]
+        if not both.any():
             return False
-        codes = stats.cluster_codes(self._clusters.loc[one.index].tolist())
-        drop, _ = paired.sign_flip_test(paired.cluster_sums(one.to_numpy(float) - two.to_numpy(float), codes))
+        difference = self._right[strong][both].astype(float) - self._right[weak][both].astype(float)
+        codes = stats.cluster_codes(self._clusters[both].tolist())
+        drop, _ = paired.sign_flip_test(paired.cluster_sums(difference, codes))
         return drop < LEVEL
 
-    def _both(self, first: str, second: str) -> tuple[pd.Series[bool], pd.Series[bool]]:
-        """The outcomes of two attacks for the items that both have met."""
-        both = self._right[[first, second]].dropna().astype(bool)
-        return both[first], both[second]
 
-
-def strength(shot: Shot) -> int:
-    """How strong an untargeted attack is for its kind; -1 for one that has no place in the order."""
-    return -1 if "target=" in shot.family else _STRENGTH.get(_kind(shot), -1)
-
-
-def should_flip(shot: Shot) -> bool:
-    """Whether it looks for any wrong answer of the model itself: in a huge ball what it leaves right is image-blind."""
-    return "target=" not in shot.family and _kind(shot) not in ("noise", "transfer")
-
-
-def searches(shot: Shot) -> bool:
-    """Whether it climbs the model's own gradient in many steps, wherever that leads."""
-    return strength(shot) >= _SEARCH
-
-
-def in_one_ball(one: Shot, two: Shot) -> bool:
+def in_one_ball(one: SizedAttack, two: SizedAttack) -> bool:
     return (one.norm, one.eps) == (two.norm, two.eps)
 
 
-def takes_more(less: Shot, more: Shot) -> bool:
+def takes_more(less: SizedAttack, more: SizedAttack) -> bool:
     """Whether two attacks are one, but for more steps or restarts of the second."""
     (kind, own), (other, further) = grammar.split(less.condition), grammar.split(more.condition)
     effort = ("steps", "restarts")
@@ -91,7 +83,3 @@ def takes_more(less: Shot, more: Shot) -> bool:
         return False
     counts = [[int(pairs.get(key, 1)) for key in effort] for pairs in (own, further)]
     return counts[0] != counts[1] and all(np.array(counts[0]) <= np.array(counts[1]))
-
-
-def _kind(shot: Shot) -> str:
-    return shot.family.partition(":")[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safemed_eval import grammar
+from safemed_eval.attacks import Facts, facts_of
 from safemed_eval.report.load import LoadedRun
 
 HUGE_EPS = 0.5
@@ -12,15 +12,20 @@ HUGE_EPS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
-    """One attack of a run. Those of one family and norm differ in eps only."""
+class SizedAttack:
+    """One attack of a run that has an eps. Those of one family and norm differ in eps only."""
 
     condition: str
-    family: str
-    norm: str
+    facts: Facts
     eps: float
-    black_box: bool
-    """Whether it asks for answers only, or climbs the gradient of another model."""
+
+    @property
+    def family(self) -> str:
+        return self.facts.family
+
+    @property
+    def norm(self) -> str:
+        return self.facts.norm
 
     @property
     def is_huge(self) -> bool:
@@ -28,22 +33,15 @@ class Shot:
         return self.norm == "linf" and self.eps >= HUGE_EPS
 
 
-def shots(run: LoadedRun) -> list[Shot]:
+def facts_by_condition(run: LoadedRun) -> dict[str, Facts]:
+    """Facts about each condition of a run; none for a certify run."""
+    return {condition: facts_of(condition, run.attacks.get(condition, {})) for condition in run.conditions}
+
+
+def sized_attacks(run: LoadedRun) -> list[SizedAttack]:
     """The attacks of a run that have an eps."""
-    found = []
-    for condition in run.conditions:
-        attack = run.spec["attacks"].get(condition, {})
-        if attack.get("eps") is not None:
-            name, pairs = grammar.split(condition)
-            rest = grammar.parts({key: value for key, value in pairs.items() if key not in ("eps", "norm")})
-            family = f"{name}:{','.join(rest)}".rstrip(":")
-            found.append(
-                Shot(
-                    condition=condition,
-                    family=family,
-                    norm=attack.get("norm", "linf"),
-                    eps=float(attack["eps"]),
-                    black_box=name == "transfer" or attack.get("needs_gradients") is False,
-                )
-            )
-    return found
+    return [
+        SizedAttack(condition=condition, facts=facts, eps=facts.eps)
+        for condition, facts in facts_by_condition(run).items()
+        if facts.eps is not None
+    ]

@@ -1,4 +1,4 @@
-"""Whether the attacks of a run can be believed: what a reviewer asks first, answered from its records.
+"""A checklist of a run's attacks: what a reviewer asks first, answered from the records.
 
 Source:
     Carlini et al. 2019, "On evaluating adversarial robustness" (arXiv:1902.06705); Athalye et al. 2018
@@ -7,16 +7,18 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from safemed_eval.core import PRECISION, REPEATS
+from safemed_eval.attacks import example_of, name_of
+from safemed_eval.core import CLEAN, PRECISION, REPEATS
 from safemed_eval.faults import BROKEN_GRADIENT
-from safemed_eval.report.findings.attack_pairs import Duels, in_one_ball, searches, strength, takes_more
-from safemed_eval.report.findings.attack_sizes import shots
+from safemed_eval.report.findings.attack_pairs import Pairs, in_one_ball, takes_more
+from safemed_eval.report.findings.attack_sizes import facts_by_condition, sized_attacks
 from safemed_eval.report.load import LoadedRun
 
 Status = Literal["pass", "warn", "fail", "n/a"]
@@ -44,85 +46,89 @@ class Check:
 
 
 def checklist(run: LoadedRun) -> list[Check]:
-    """What speaks for and against the attacks of an evaluate run; nothing where there is none."""
-    if run.kind != "evaluate" or run.frame.empty:
+    """Check the attacks of an evaluate run; nothing where there is none."""
+    if run.kind != "evaluate" or not run.records or all(one.facts.strength == 0 for one in sized_attacks(run)):
         return []
-    duels = Duels(run)
-    if not any(strength(shot) != 0 for shot in shots(run)):
-        return []
-    answers = {name: ask(duels) for name, ask in _CHECKS.items()}
+    pairs = Pairs(run)
+    answers = {name: ask(pairs) for name, ask in _CHECKS.items()}
     return [Check(name=name, status=status, detail=detail) for name, (status, detail) in answers.items()]
 
 
-def _stronger_is_stronger(duels: Duels) -> Answer:
+def count_words(checks: Sequence[Check]) -> str:
+    """How many checks passed, and how many did not: "Of 10 checks 7 pass, 1 warn, 2 n/a"."""
+    counts = Counter(check.status for check in checks)
+    order: tuple[Status, ...] = ("pass", "warn", "fail", "n/a")
+    return f"Of {len(checks)} checks {', '.join(f'{counts[status]} {status}' for status in order if counts[status])}"
+
+
+def _stronger_is_stronger(pairs: Pairs) -> Answer:
     worse, compared = [], 0
-    for weak, strong in duels.pairs(lambda a, b: in_one_ball(a, b) and 0 <= strength(a) < strength(b)):
+    for weak, strong in pairs.pairs(in_one_ball):
+        low, high = weak.facts.strength, strong.facts.strength
+        if low is None or high is None or low >= high:
+            continue
         compared += 1
-        if duels.beaten(strong.condition, weak.condition):
+        if pairs.beaten(strong.condition, weak.condition):
             worse.append(f"{strong.condition} leaves more right than {weak.condition}")
-        elif (
-            strength(weak) == 0
-            and searches(strong)
-            and 0 < duels.right(weak.condition) <= duels.right(strong.condition)
-        ):
+        elif low == 0 and strong.facts.climbs and 0 < pairs.right(weak.condition) <= pairs.right(strong.condition):
             worse.append(f"{strong.condition} does no more than random noise")
     if not compared:
-        return "n/a", "add --attack noise and --attack fgsm, at the eps of pgd"
+        weak_names = f"--attack {name_of(role='control')} and --attack {name_of(strength=1)}"
+        return "n/a", f"add {weak_names}, at the eps of {name_of(strength=2)}"
     return ("fail", _several(worse)) if worse else ("pass", f"pairs of attacks in one ball: {compared}")
 
 
-def _more_eps_is_stronger(duels: Duels) -> Answer:
+def _more_eps_is_stronger(pairs: Pairs) -> Answer:
     worse, compared = [], 0
-    for small, large in duels.pairs(lambda a, b: (a.family, a.norm) == (b.family, b.norm) and a.eps < b.eps):
+    for small, large in pairs.pairs(lambda a, b: (a.family, a.norm) == (b.family, b.norm) and a.eps < b.eps):
         compared += 1
-        if duels.beaten(large.condition, small.condition):
+        if pairs.beaten(large.condition, small.condition):
             worse.append(f"{large.condition} leaves more right than {small.condition}")
     if not compared:
         return "n/a", "add the same attack at another eps"
     return ("fail", _several(worse)) if worse else ("pass", f"pairs of one attack at two eps: {compared}")
 
 
-def _everything_falls(duels: Duels) -> Answer:
-    huge = [shot.condition for shot in duels.shots if shot.is_huge and searches(shot)]
+def _everything_falls(pairs: Pairs) -> Answer:
+    huge = [attack.condition for attack in pairs.attacks if attack.is_huge and attack.facts.climbs]
     if not huge:
-        return "n/a", "add --attack pgd:eps=1"
-    left, name = min((duels.share(name), name) for name in huge)
+        return "n/a", f"add --attack {name_of(strength=2)}:eps=1"
+    left, name = min((pairs.share(name), name) for name in huge)
     if not left:
         return "pass", f"none stays right under {name}"
-    detail = f"{100 * left:.1f} % stay right under {name}: they do not hang on the image, or the attack is broken"
+    detail = f"{100 * left:.1f} % stay right under {name}: they do not depend on the image, or the attack is broken"
     return ("fail" if left > BLIND else "warn"), detail
 
 
-def _steps_are_enough(duels: Duels) -> Answer:
-    found = [
+def _steps_are_enough(pairs: Pairs) -> Answer:
+    doubts = [
         f"{more.condition} flips more than {less.condition}"
-        for less, more in duels.pairs(takes_more)
-        if duels.beaten(less.condition, more.condition)
+        for less, more in pairs.pairs(takes_more)
+        if pairs.beaten(less.condition, more.condition)
     ]
     gains = {}
-    for name in duels.run.conditions:
-        rows = duels.run.under(name)
-        ways = rows.loc[rows["correct"], "climb"].dropna().tolist() if "climb" in rows else []
-        rising = [(way[4] - way[3]) / (way[4] - way[0]) for way in ways if way[4] > way[0]]
+    for name in pairs.run.conditions:
+        climbs = [record.climb for record in pairs.run.answers.under(name) if record.correct and record.climb]
+        rising = [(climb[4] - climb[3]) / (climb[4] - climb[0]) for climb in climbs if climb[4] > climb[0]]
         if rising:
             gains[name] = float(np.median(rising)), len(rising)
-    found += [
+    doubts += [
         f"the survivors of {name} ({count}) gain {_percent(gain)} of their climb in its last quarter"
         for name, (gain, count) in gains.items()
         if gain > RISING
     ]
-    if found:
-        return "warn", f"{_several(found)}: take more steps"
+    if doubts:
+        return "warn", f"{_several(doubts)}: take more steps"
     if not gains:
         return "n/a", "no item survived an attack of several steps, or the run is of an older version"
     gain, name = max((gain, name) for name, (gain, _) in gains.items())
     return "pass", f"survivors gain at most {_percent(gain)} of their climb in the last quarter ({name})"
 
 
-def _gradients_are_there(duels: Duels) -> Answer:
-    frame = duels.run.frame
-    dead = frame["dead"].dropna().tolist() if "dead" in frame else []
-    broken = int(frame["error"].str.startswith(BROKEN_GRADIENT).eq(True).sum())
+def _gradients_are_there(pairs: Pairs) -> Answer:
+    records = pairs.run.answers
+    dead = [record.dead for record in records if record.dead is not None]
+    broken = sum(record.error is not None and record.error.startswith(BROKEN_GRADIENT) for record in records)
     searches = len(dead) + broken
     if not searches:
         return "n/a", "no attack took a gradient, or the run is of an older version"
@@ -132,75 +138,88 @@ def _gradients_are_there(duels: Duels) -> Answer:
     return ("fail" if share > DEAD else "warn" if share else "pass"), detail
 
 
-def _gradients_win(duels: Duels) -> Answer:
-    found: list[Answer] = []
+def _gradients_win(pairs: Pairs) -> Answer:
+    doubts: list[Answer] = []
     compared = 0
-    for black, white in duels.pairs(lambda a, b: in_one_ball(a, b) and a.black_box and searches(b)):
+    for black, white in pairs.pairs(lambda a, b: in_one_ball(a, b) and a.facts.black_box and b.facts.climbs):
         compared += 1
-        missed, left = duels.only(white.condition, black.condition), duels.right(white.condition)
+        missed, left = pairs.only(white.condition, black.condition), pairs.right(white.condition)
         text = f"{black.condition} flips {missed} of {left} that {white.condition} leaves"
-        if duels.beaten(white.condition, black.condition):
-            found.append(("fail", f"{text}, and more in all"))
+        if pairs.beaten(white.condition, black.condition):
+            doubts.append(("fail", f"{text}, and more in all"))
         elif missed > MISSED * left:
-            found.append(("warn", text))
-    for name in duels.run.conditions:
-        rows = duels.run.under(name)
-        parts = [] if "parts" not in rows else [part for part in rows["parts"].dropna() if "square" in part]
-        missed = sum(not part["square"] for part in parts)
-        compared += bool(parts)
-        if missed > MISSED * len(parts):
-            found.append(("warn", f"Square flips {missed} of {len(parts)} that the gradients of {name} leave"))
+            doubts.append(("warn", text))
+    for name, part, left_right in _black_box_parts(pairs.run):
+        compared += 1
+        missed = left_right.count(False)
+        if missed > MISSED * len(left_right):
+            text = f"{part.capitalize()} flips {missed} of {len(left_right)} that the gradients of {name} leave"
+            doubts.append(("warn", text))
     if not compared:
-        return "n/a", "add --attack suite or --attack transfer:from=CKPT, at the eps of pgd"
-    if not found:
+        advice = f"--attack {name_of(strength=3)} or --attack {example_of(on_surrogate=True)}"
+        return "n/a", f"add {advice}, at the eps of {name_of(strength=2)}"
+    if not doubts:
         return "pass", f"comparisons: {compared}"
-    status: Status = "fail" if any(one == "fail" for one, _ in found) else "warn"
-    return status, f"{_several([text for _, text in found])}: the model's gradients mislead"
+    status: Status = "fail" if any(doubt == "fail" for doubt, _ in doubts) else "warn"
+    return status, f"{_several([text for _, text in doubts])}: the model's gradients mislead"
 
 
-def _precision(duels: Duels) -> Answer:
-    meta = duels.run.meta
-    if meta["model"].get("dtype") in ("float32", "float64"):
-        return "pass", f"the model computes in {meta['model']['dtype']}"
-    return _at_load(duels, PRECISION) or ("n/a", "not measured: models check compares them")
+def _black_box_parts(run: LoadedRun) -> Iterator[tuple[str, str, list[bool]]]:
+    """Of attacks made of several: the part without gradients, and whether it left right what the others had left."""
+    for name, facts in facts_by_condition(run).items():
+        part, records = facts.black_box_part, run.answers.under(name)
+        met = [record.parts[part] for record in records if part and record.parts and part in record.parts]
+        if part and met:
+            yield name, part, met
 
 
-def _rounding(duels: Duels) -> Answer:
-    run = duels.run
-    if run.spec["quantize"]:
+def _precision(pairs: Pairs) -> Answer:
+    dtype = pairs.run.meta.model.get("dtype")
+    if dtype in ("float32", "float64"):
+        return "pass", f"the model computes in {dtype}"
+    return _at_load(pairs, PRECISION) or ("n/a", "not measured: models check compares them")
+
+
+def _rounding(pairs: Pairs) -> Answer:
+    if pairs.run.quantized:
         return "pass", "attacked images are on 8-bit grey levels"
-    rows = run.frame[run.frame["rounded"].notna()] if "rounded" in run.frame else run.frame[:0]
-    if rows.empty:
+    undone = defaultdict[str, list[bool]](list)
+    for record in pairs.run.answers:
+        if record.rounded is not None:
+            undone[record.attack].append(record.rounded == record.label)
+    if not undone:
         return "n/a", "--quantize keeps attacked images on 8-bit grey levels"
-    undone = (rows["rounded"] == rows["label"]).groupby(rows["attack"]).mean()
-    name, most = str(undone.idxmax()), float(undone.max())
-    detail = f"rounding takes back at most {_percent(most)} of the flips ({name})"
-    return ("warn", f"{detail}: attack on grey levels, with --quantize") if most > UNDONE else ("pass", detail)
+    shares = {name: sum(undone[name]) / len(undone[name]) for name in sorted(undone)}
+    name = max(shares, key=lambda name: shares[name])
+    detail = f"rounding takes back at most {_percent(shares[name])} of the flips ({name})"
+    return ("warn", f"{detail}: attack on grey levels, with --quantize") if shares[name] > UNDONE else ("pass", detail)
 
 
-def _randomness(duels: Duels) -> Answer:
-    spec = duels.run.spec
-    if spec.get("smooth"):
-        return "pass", f"each gradient is the mean over {spec['smooth']['m']} noisy copies"
-    if (spec["asking"] or {}).get("temperature"):
+def _randomness(pairs: Pairs) -> Answer:
+    if pairs.run.voting:
+        return "pass", f"each gradient is the mean over {pairs.run.voting.m} noisy copies"
+    asking = pairs.run.spec.asking
+    if asking and asking.get("temperature"):
         return "warn", "answers are sampled and the attack sees one sample: decode greedily, --temperature 0"
-    status, detail = _at_load(duels, REPEATS) or ("n/a", "not measured: the run is of an older version")
+    status, detail = _at_load(pairs, REPEATS) or ("n/a", "not measured: the run is of an older version")
     return status, f"the same image twice: {detail}"
 
 
-def _successes(duels: Duels) -> Answer:
-    right, total = duels.right("clean"), duels.run.frame["item"].nunique()
-    fallen = [f"{shot.condition} {duels.only('clean', shot.condition)}" for shot in duels.shots]
+def _successes(pairs: Pairs) -> Answer:
+    right, total = pairs.right(CLEAN), pairs.run.answers.distinct_items
+    fallen = [f"{attack.condition} {pairs.only(CLEAN, attack.condition)}" for attack in pairs.attacks]
     return "pass", f"of {right} right when clean fell: {'; '.join(fallen)}. The other {total - right} count for none"
 
 
-def _at_load(duels: Duels, name: str) -> Answer | None:
-    """What a check at the load of the model has found; None where it was not made."""
-    found = (one for one in duels.run.meta.get("checks", []) if one["name"] == name)
-    return next(((one["status"], one["detail"]) for one in found), None)
+def _at_load(pairs: Pairs, name: str) -> Answer | None:
+    """The result of a check at the load of the model; None where it was not made."""
+    results = (check for check in pairs.run.meta.checks if check.name == name)
+    return next(((_STATUSES.get(check.status, "warn"), check.detail) for check in results), None)
 
 
-_CHECKS: dict[str, Callable[[Duels], Answer]] = {
+_STATUSES: dict[str, Status] = {"pass": "pass", "warn": "warn", "fail": "fail", "n/a": "n/a"}
+
+_CHECKS: dict[str, Callable[[Pairs], Answer]] = {
     "stronger attacks are stronger": _stronger_is_stronger,
     "a larger eps is stronger": _more_eps_is_stronger,
     "a huge eps flips everything": _everything_falls,

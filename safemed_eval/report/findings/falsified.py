@@ -1,47 +1,94 @@
-"""What attacks on certificates have found: which of them cannot be true, and whether chance explains that."""
+"""Attacks on certificates: which certificates cannot be true, and whether chance explains that."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from safemed_eval import stats
-from safemed_eval.report.load import Json, LoadedRun
+from safemed_eval.report.load import LoadedRun
 from safemed_eval.smoothing import Falsification
 
 DELTA = 0.001
 """Probability that a sound tool is called unsound."""
 
 
-def falsified_of(run: LoadedRun) -> Json | None:
-    """The outcome of `certify --falsify`; None for a run without it.
+@dataclass(frozen=True, kw_only=True)
+class Refuted:
+    """One count of votes within a certified radius that contradicts the certificate.
 
-    Returns:
-        "certificates" that were attacked; "refuted", one entry for each count that contradicts its certificate;
-        "items", how many have one; "allowed", which number of items chance exceeds with probability DELTA at most;
-        "sound", whether they are no more; "at_ceiling", how many of the certificates have the largest radius that the
-        budget could give, and "remark", what their survival does not show, None where there are none.
+    Attributes:
+        share: of the certified radius, at which the search was made; `length` is the L2 length of what it found.
+        votes: for the certified class, of `n` noisy copies there.
+        upper: the probability of that class there is at most this.
+        claimed: the certificate says that it is at least this.
     """
-    if not run.spec.get("falsify"):
+
+    item: str
+    prediction: int
+    p_lower: float
+    radius: float
+    share: float
+    length: float
+    votes: int
+    n: int
+    upper: float
+    claimed: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.item}: at {self.share:g} of its radius (L2 {self.length:.6g}) option {self.prediction} gets "
+            f"{self.votes} of {self.n} votes, a probability of at most {self.upper:.4g}; the certificate says at least "
+            f"{self.claimed:.4g}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Falsified:
+    """The outcome of `certify --falsify`.
+
+    Attributes:
+        certificates: how many were attacked.
+        refuted: each count that contradicts its certificate; `items` have one.
+        allowed: the number of items that chance exceeds with probability DELTA at most.
+        sound: whether there are no more.
+        at_ceiling: how many of the certificates have the largest radius that the budget could give.
+        remark: what their survival does not show; None where there are none.
+    """
+
+    certificates: int
+    refuted: list[Refuted]
+    items: int
+    allowed: int
+    sound: bool
+    at_ceiling: int
+    remark: str | None
+
+
+def falsified_of(run: LoadedRun) -> Falsified | None:
+    """Judge the attacks on the certificates of a run; None for a run without them."""
+    asked = run.falsification
+    if not asked:
         return None
-    spec = Falsification(**run.spec["falsify"])
-    radii = [] if run.frame.empty else run.frame[run.frame["falsified"].notna()]["radius"].tolist()
-    ceiling = run.smoothing.ceiling
-    assert ceiling is not None
-    highest = sum(radius > ceiling or math.isclose(radius, ceiling, rel_tol=1e-9) for radius in radii)
-    refuted = [] if run.frame.empty else list(_refuted(run, spec))
-    items = len({one["item"] for one in refuted})
-    chance = min(1.0, run.smoothing.alpha + len(spec.shares) * spec.alpha)
-    allowed = stats.false_certificates_at_most(len(run.frame), chance, DELTA) if len(run.frame) else 0
-    return {
-        "certificates": len(radii),
-        "refuted": refuted,
-        "items": items,
-        "allowed": allowed,
-        "sound": items <= allowed,
-        "at_ceiling": highest,
-        "remark": _remark(highest, len(radii)),
-    }
+    ceiling = run.ceiling
+    radii = [record.radius for record in run.certificates if record.falsified is not None]
+    highest = sum(
+        radius is not None and (radius > ceiling or math.isclose(radius, ceiling, rel_tol=1e-9)) for radius in radii
+    )
+    refuted = list(_refuted(run, asked))
+    items = len({count.item for count in refuted})
+    chance = min(1.0, run.budget.alpha + len(asked.shares) * asked.alpha)
+    allowed = stats.false_certificates_at_most(len(run.records), chance, DELTA) if run.records else 0
+    return Falsified(
+        certificates=len(radii),
+        refuted=refuted,
+        items=items,
+        allowed=allowed,
+        sound=items <= allowed,
+        at_ceiling=highest,
+        remark=_remark(highest, len(radii)),
+    )
 
 
 def _remark(highest: int, attacked: int) -> str | None:
@@ -58,11 +105,24 @@ def _remark(highest: int, attacked: int) -> str | None:
     )
 
 
-def _refuted(run: LoadedRun, spec: Falsification) -> Iterator[Json]:
-    for record in run.frame[run.frame["falsified"].notna()].to_dict("records"):
-        for found in record["falsified"]:
-            claimed = stats.certified_lower(record["p_lower"], record["radius"], run.smoothing.sigma, found["length"])
-            upper = stats.clopper_pearson_upper(found["votes"], spec.n, spec.alpha)
+def _refuted(run: LoadedRun, asked: Falsification) -> Iterator[Refuted]:
+    for record in run.certificates:
+        prediction, p_lower, radius = record.prediction, record.p_lower, record.radius
+        if prediction is None or p_lower is None or radius is None:
+            continue  # read at a smaller alpha there is no certificate left to refute
+        for shot in record.falsified or ():
+            claimed = run.budget.noise.probability_left(p_lower, radius, shot.length)
+            upper = stats.clopper_pearson_upper(shot.votes, asked.n, asked.alpha)
             if upper < claimed:
-                known = {key: record[key] for key in ("item", "prediction", "p_lower", "radius")}
-                yield {**known, **found, "n": spec.n, "upper": upper, "claimed": claimed}
+                yield Refuted(
+                    item=record.item,
+                    prediction=prediction,
+                    p_lower=p_lower,
+                    radius=radius,
+                    share=shot.share,
+                    length=shot.length,
+                    votes=shot.votes,
+                    n=asked.n,
+                    upper=upper,
+                    claimed=claimed,
+                )

@@ -11,17 +11,21 @@ from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
 from statistics import fmean, median
-
-import pandas as pd
+from typing import Literal
 
 from safemed_eval import stats
-from safemed_eval.core import Question
+from safemed_eval.codec import Json
+from safemed_eval.core import CLEAN, Question
 from safemed_eval.models.answers import Told, told
-from safemed_eval.report.load import SLICES, Json, LoadedRun
+from safemed_eval.report.load import LoadedRun
+from safemed_eval.report.rows import Answers
 from safemed_eval.rounding import percent
+from safemed_eval.runs.record import EvaluateRecord
 
-CLEAN = "clean"
-SHARES = {
+ShareName = Literal["parsable", "rationale", "self_consistency", "gold_agreement", "answer_alone"]
+ChangeName = Literal["rationale_changed", "rationale_alone"]
+
+SHARES: dict[ShareName, str] = {
     "parsable": "parsable",
     "rationale": "with rationale",
     "self_consistency": "self-consistent",
@@ -29,7 +33,10 @@ SHARES = {
     "answer_alone": "answer alone changed",
 }
 """The shares that are measured, and what tables call them."""
-CHANGES = {"rationale_changed": "rationale changed", "rationale_alone": "rationale alone changed"}
+CHANGES: dict[ChangeName, str] = {
+    "rationale_changed": "rationale changed",
+    "rationale_alone": "rationale alone changed",
+}
 """The changes of a rationale that are measured as a distance, and what tables call them."""
 NOT_MEASURED = (
     "Not measured is the quality of a rationale: whether it is medically right, complete, or why the model answered as "
@@ -49,48 +56,109 @@ MEANING = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reasoning:
-    """What the texts of a run are like, ready for JSON.
+class TextShare:
+    """A share of `n` texts with its interval, see `stats.clustered_proportion`."""
 
-    `overall`, and each entry of `by_modality` and `by_question_type`, hold for each condition that has texts `n`
-    records, `texts` among them, the median number of `words`, tags aside, and shares:
+    share: float | None
+    lower: float | None
+    upper: float | None
+    count: int
+    n: int
+    few: bool
 
-    - `parsable`: with an answer that could be read; of all records, failed ones among them.
-    - `rationale`: with a rationale; of all records.
-    - `self_consistency`: with the answer that its own rationale leads to; of the texts with an answer and a rationale
-      that leads to one.
-    - `gold_agreement`: with a rationale that leads to the gold option; of those that lead to one.
-    - `answer_alone`: with another answer than the clean text of the item, after the same rationale but for case and
-      blanks; no answer is another answer than A. Of the items that have a rationale here and when clean; None for clean
-      itself.
-    - `rationale_changed`: with another rationale than when clean, of the same items; `rationale_alone`: of those among
-      them with the same answer. Both have the mean `distance` of the two rationales, too; see `distance`.
+    def __str__(self) -> str:
+        """The share with its numbers: "87.5 (21/24)"; "n/a" where there is nothing to take it of."""
+        return f"{percent(self.share)} ({self.count}/{self.n})" if self.n else "n/a"
 
-    A share is {"share", "lower", "upper", "count", "n", "few"}, see `stats.clustered_proportion`; `n` is of how many.
+
+@dataclass(frozen=True, kw_only=True)
+class Change(TextShare):
+    """The share of rationales that changed, and the mean distance from those on the clean images; see `distance`.
+
+    Attributes:
+        distance: None where the texts are withheld.
     """
 
-    overall: Json
-    by_modality: dict[str, Json]
-    by_question_type: dict[str, Json]
+    distance: float | None
+
+    def __str__(self) -> str:
+        """The mean distance, and how many changed at all: "0.31 (12/20)"; "n/a" where there is none."""
+        return f"{self.distance_words} ({self.count}/{self.n})" if self.n else "n/a"
+
+    @property
+    def distance_words(self) -> str:
+        return "n/a" if self.distance is None else f"{self.distance:.2f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """The texts of one condition.
+
+    Attributes:
+        n: records, `texts` among them.
+        words: the median number of words, tags aside.
+        parsable: texts with an answer that could be read; of all records, failed ones among them.
+        rationale: with a rationale; of all records.
+        self_consistency: with the answer that its own rationale leads to; of the texts with an answer and a rationale
+            that leads to one.
+        gold_agreement: with a rationale that leads to the gold option; of those that lead to one.
+        answer_alone: with another answer than the clean text of the item, after the same rationale but for case and
+            blanks; no answer is another answer than A. Of the items that have a rationale here and when clean; None for
+            clean itself.
+        rationale_changed: with another rationale than when clean, of the same items.
+        rationale_alone: the same, of those among them with the same answer.
+    """
+
+    n: int
+    texts: int
+    words: float | None
+    parsable: TextShare
+    rationale: TextShare
+    self_consistency: TextShare
+    gold_agreement: TextShare
+    answer_alone: TextShare | None = None
+    rationale_changed: Change | None = None
+    rationale_alone: Change | None = None
+
+    @property
+    def shares(self) -> dict[ShareName, TextShare | None]:
+        """By the names of SHARES."""
+        return {name: getattr(self, name) for name in SHARES}
+
+    @property
+    def changes(self) -> dict[ChangeName, Change | None]:
+        """By the names of CHANGES."""
+        return {name: getattr(self, name) for name in CHANGES}
+
+    @property
+    def words_text(self) -> str:
+        return "n/a" if self.words is None else f"{self.words:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reasoning:
+    """The texts of a run by condition, in all and by slice; only conditions that have texts."""
+
+    overall: dict[str, Texts]
+    by_modality: dict[str, dict[str, Texts]]
+    by_question_type: dict[str, dict[str, Texts]]
 
     def to_json(self) -> Json:
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Record:
-    """One record of a run with texts."""
+class _Read:
+    """One record, and what its text says.
 
-    item: str
-    condition: str
-    slices: tuple[str, str]
-    cluster: str
-    label: int
-    answer: int | None
+    Attributes:
+        told: None where it has no text.
+        readable: whether its rationale is a text, and not a pseudonym.
+    """
+
+    record: EvaluateRecord
     told: Told | None
-    """What its text is like; None where it has none."""
     readable: bool
-    """Whether its rationale is a text, and not a pseudonym."""
 
     @property
     def rationale(self) -> str | None:
@@ -103,93 +171,71 @@ class _Record:
 
 def reasoning(run: LoadedRun) -> Reasoning | None:
     """Read the texts of a run; None where it has none."""
-    if all(name not in run.frame or run.frame[name].isna().all() for name in ("text", "told")):
+    rows = run.answers
+    read = {id(record): _read(record) for record in rows}
+    if all(one.told is None for one in read.values()):
         return None
-    records = _records(run.frame)
-    conditions = [
-        name for name in run.conditions if any(one.told is not None for one in records if one.condition == name)
-    ]
-    clean = {one.item: one for one in records if one.condition == CLEAN}
-    by_modality, by_question_type = (
-        {
-            name: _measured([one for one in records if one.slices[place] == name], conditions, clean)
-            for name in sorted({one.slices[place] for one in records})
-        }
-        for place in range(len(SLICES))
+    conditions = [name for name in run.conditions if any(read[id(record)].told for record in rows.under(name))]
+    clean = {record.item: read[id(record)] for record in rows.under(CLEAN)}
+
+    def measured(part: Answers) -> dict[str, Texts]:
+        return {name: _texts([read[id(record)] for record in part.under(name)], clean) for name in conditions}
+
+    return Reasoning(
+        overall=measured(rows),
+        by_modality={name: measured(part) for name, part in rows.split("modality").items()},
+        by_question_type={name: measured(part) for name, part in rows.split("question_type").items()},
     )
-    overall = _measured(records, conditions, clean)
-    return Reasoning(overall=overall, by_modality=by_modality, by_question_type=by_question_type)
 
 
-def _records(frame: pd.DataFrame) -> list[_Record]:
-    found = []
-    names = ["item", "attack", *SLICES, "cluster", "label", "prediction"]
-    for (item, attack, modality, kind, cluster, label, answer), (read, readable) in zip(
-        frame[names].itertuples(index=False), _told(frame), strict=True
-    ):
-        found.append(
-            _Record(
-                item=item,
-                condition=attack,
-                slices=(modality, kind),
-                cluster=cluster,
-                label=int(label),
-                answer=None if pd.isna(answer) else int(answer),
-                told=read,
-                readable=readable,
-            )
+def _read(record: EvaluateRecord) -> _Read:
+    """Read the text of a record, or take what was read of it before it was withheld."""
+    if record.text is None:
+        return _Read(record=record, told=record.told, readable=False)
+    question = Question(text=record.question, options=record.options)
+    return _Read(record=record, told=told(record.text, question), readable=True)
+
+
+def _texts(read: Sequence[_Read], clean: Mapping[str, _Read]) -> Texts:
+    records = [one.record for one in read]
+    texts = [one.told for one in read if one.told is not None]
+    led = [one for one in read if one.conclusion is not None]
+    concluded = [one for one in led if one.record.prediction is not None]
+    answer_alone: TextShare | None = None
+    changed: Change | None = None
+    alone: Change | None = None
+    if not any(record.attack == CLEAN for record in records):
+        pairs = [(clean[one.record.item], one) for one in read if one.rationale and one.record.item in clean]
+        pairs = [(before, after) for before, after in pairs if before.rationale]
+        other = [before.record.prediction != after.record.prediction for before, after in pairs]
+        answer_alone = _share(
+            [after for _, after in pairs],
+            [new and before.rationale == after.rationale for (before, after), new in zip(pairs, other, strict=True)],
         )
-    return found
+        changed = _changed(pairs)
+        alone = _changed([pair for pair, new in zip(pairs, other, strict=True) if not new])
+    return Texts(
+        n=len(read),
+        texts=len(texts),
+        words=median(text.words for text in texts) if texts else None,
+        parsable=_share(read, [record.prediction is not None for record in records]),
+        rationale=_share(read, [one.rationale is not None for one in read]),
+        self_consistency=_share(concluded, [one.record.prediction == one.conclusion for one in concluded]),
+        gold_agreement=_share(led, [one.conclusion == one.record.label for one in led]),
+        answer_alone=answer_alone,
+        rationale_changed=changed,
+        rationale_alone=alone,
+    )
 
 
-def _told(frame: pd.DataFrame) -> Iterator[tuple[Told | None, bool]]:
-    """What the text of each row is like, and whether it was read from the text, or before that was withheld."""
-    asked = frame[["question", "options"]].itertuples(index=False)
-    texts, kept = (frame[name] if name in frame else [None] * len(frame) for name in ("text", "told"))
-    for text, read, (question, options) in zip(texts, kept, asked, strict=True):
-        if isinstance(text, str):
-            yield told(text, Question(text=question, options=tuple(options))), True
-        else:
-            yield Told(**read) if isinstance(read, dict) else None, False
-
-
-def _measured(records: Sequence[_Record], conditions: Sequence[str], clean: Mapping[str, _Record]) -> Json:
-    return {name: _cell([one for one in records if one.condition == name], clean) for name in conditions}
-
-
-def _cell(records: Sequence[_Record], clean: Mapping[str, _Record]) -> Json:
-    texts = [one.told for one in records if one.told is not None]
-    led = [one for one in records if one.conclusion is not None]
-    concluded = [one for one in led if one.answer is not None]
-    cell = {
-        "n": len(records),
-        "texts": len(texts),
-        "words": median(text.words for text in texts) if texts else None,
-        "parsable": _share(records, [one.answer is not None for one in records]),
-        "rationale": _share(records, [one.rationale is not None for one in records]),
-        "self_consistency": _share(concluded, [one.answer == one.conclusion for one in concluded]),
-        "gold_agreement": _share(led, [one.conclusion == one.label for one in led]),
-    }
-    if any(one.condition == CLEAN for one in records):
-        return cell | dict.fromkeys(("answer_alone", *CHANGES))
-    pairs = [(clean[one.item], one) for one in records if one.rationale and one.item in clean]
-    pairs = [(before, after) for before, after in pairs if before.rationale]
-    answer_alone = [before.answer != after.answer and before.rationale == after.rationale for before, after in pairs]
-    return cell | {
-        "answer_alone": _share([after for _, after in pairs], answer_alone),
-        "rationale_changed": _changed(pairs),
-        "rationale_alone": _changed([(before, after) for before, after in pairs if before.answer == after.answer]),
-    }
-
-
-def _changed(pairs: Sequence[tuple[_Record, _Record]]) -> Json:
-    """How far the rationales of these items lie from those on their clean images, and how many are not the same."""
+def _changed(pairs: Sequence[tuple[_Read, _Read]]) -> Change:
+    """Compare the rationales of these items with those on their clean images."""
     changed = [before.rationale != after.rationale for before, after in pairs]
     known = all(before.readable and after.readable for (before, after), new in zip(pairs, changed, strict=True) if new)
     mean = None
     if pairs and known:
         mean = fmean(distance(before.rationale or "", after.rationale or "") for before, after in pairs)
-    return _share([after for _, after in pairs], changed) | {"distance": mean}
+    return Change(**vars(_share([after for _, after in pairs], changed)), distance=mean)
 
 
 @lru_cache(maxsize=2**16)
@@ -202,37 +248,24 @@ def distance(one: str, other: str) -> float:
     return 1 - SequenceMatcher(None, one.split(), other.split(), autojunk=False).ratio()
 
 
-def _share(records: Sequence[_Record], successes: Sequence[bool]) -> Json:
-    found = asdict(stats.clustered_proportion(successes, [one.cluster for one in records]))
-    return {"share": found["estimate"]} | {key: found[key] for key in ("lower", "upper", "count", "n", "few")}
+def _share(read: Sequence[_Read], successes: Sequence[bool]) -> TextShare:
+    share = stats.clustered_proportion(successes, [one.record.cluster for one in read])
+    return TextShare(
+        share=share.estimate, lower=share.lower, upper=share.upper, count=share.count, n=share.n, few=share.few
+    )
 
 
-def shown(share: Json | None) -> str:
-    """A share with its numbers: "87.5 (21/24)"; "n/a" where there is nothing to take it of."""
-    return f"{percent(share['share'])} ({share['count']}/{share['n']})" if share and share["n"] else "n/a"
-
-
-def shown_change(change: Json | None) -> str:
-    """A mean distance, and how many changed at all: "0.31 (12/20)"; "n/a" where there is nothing to take it of."""
-    if not change or not change["n"]:
-        return "n/a"
-    mean = "n/a" if change["distance"] is None else f"{change['distance']:.2f}"
-    return f"{mean} ({change['count']}/{change['n']})"
-
-
-def reasoning_sentences(found: Reasoning) -> Iterator[str]:
+def reasoning_sentences(reasoning: Reasoning) -> Iterator[str]:
     """All items in three lines of plain text, and what they do not say."""
     texts, changes = [], []
-    for condition, cell in found.overall.items():
-        length = "n/a" if cell["words"] is None else f"{cell['words']:g}"
+    for condition, cell in reasoning.overall.items():
         texts.append(
-            f"{condition} {length} words, rationale {shown(cell['rationale'])}, self-consistent "
-            f"{shown(cell['self_consistency'])}, leads to gold {shown(cell['gold_agreement'])}"
+            f"{condition} {cell.words_text} words, rationale {cell.rationale}, self-consistent "
+            f"{cell.self_consistency}, leads to gold {cell.gold_agreement}"
         )
-        if cell["answer_alone"] and cell["answer_alone"]["n"]:
-            alone = f"rationale {shown_change(cell['rationale_changed'])}, where the answer stayed "
-            alone += f"{shown_change(cell['rationale_alone'])}; answer alone {shown(cell['answer_alone'])}"
-            changes.append(f"{condition} {alone}")
+        if cell.answer_alone and cell.answer_alone.n:
+            alone = f"rationale {cell.rationale_changed}, where the answer stayed {cell.rationale_alone}"
+            changes.append(f"{condition} {alone}; answer alone {cell.answer_alone}")
     yield (
         f"Texts: {'; '.join(texts)}. Words: the median; rationale: % of items with one; of those that lead to an "
         "option % that are self-consistent (lead to the one that is answered), and % that lead to the gold one."

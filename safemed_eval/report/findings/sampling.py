@@ -2,52 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
 
-from safemed_eval.report.load import Json, LoadedRun
+from safemed_eval.report.load import LoadedRun
 from safemed_eval.smoothing import CAP, CERTIFIED, FUTILE, WRONG, Sequential
 
-SEQUENTIAL_BOUNDS = (
-    "sequential certificates, of the gold answer and at the radii that were asked for only; the average and median "
-    "radius count the largest of them that is certified for each item, and are lower bounds"
-)
-ENDED_WRONG = "the selected answer is wrong and no more was drawn; whether it could be certified is not known"
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """How many noisy copies sequential certificates took, over the items that did not fail, and why draws ended.
+
+    Attributes:
+        mean: None where every item failed.
+        certified, futile, cap: how many items ended with all radii certified, with none left in reach, and at the most
+            that were allowed.
+    """
+
+    total: int
+    mean: float | None
+    certified: int
+    futile: int
+    cap: int
+
+    def __str__(self) -> str:
+        mean = "n/a" if self.mean is None else f"{self.mean:,.1f}"
+        return (
+            f"{mean} noisy copies an item on average, {self.total:,} in all: {self.certified:,} items ended with all "
+            f"radii certified, {self.futile:,} with none left in reach, {self.cap:,} at the most that were allowed."
+        )
 
 
 def draws_words(run: LoadedRun) -> str:
-    """How many noisy copies an item has."""
-    budget = run.smoothing
+    """How many noisy copies an item of a certify run has."""
+    budget = run.budget
     if isinstance(budget, Sequential):
         return f"at most {budget.n:,} noisy copies, to decide about the radii {', '.join(budget.radii)}"
     return f"{budget.n0:,} noisy copies to select an answer and {budget.n:,} to bound it"
 
 
-def draws_of(run: LoadedRun) -> Json | None:
-    """How many noisy copies sequential certificates took, and why they ended; None for fixed ones.
-
-    Returns:
-        "total" and "mean" over the items that did not fail, and "certified", "futile" and "cap": how many ended so.
-    """
-    if not run.sequential or run.frame.empty:
+def draws_of(run: LoadedRun) -> Draws | None:
+    """Count the noisy copies that sequential certificates took; None for fixed ones."""
+    if not run.sequential or not run.records:
         return None
-    rows = run.frame[run.frame["error"].isna()]
-    total, ends = int(rows["stopped_at"].sum()), rows["stopped"].value_counts()
-    counts = {why: int(ends.get(why, 0)) for why in (CERTIFIED, FUTILE, CAP)}
-    return {"total": total, "mean": total / len(rows) if len(rows) else None, **counts}
-
-
-def draws_sentence(draws: Mapping[str, Any]) -> str:
-    """What `draws_of` has counted, in words."""
-    mean = "n/a" if draws["mean"] is None else f"{draws['mean']:,.1f}"
-    return (
-        f"{mean} noisy copies an item on average, {draws['total']:,} in all: {draws[CERTIFIED]:,} items ended with all "
-        f"radii certified, {draws[FUTILE]:,} with none left in reach, {draws[CAP]:,} at the most that were allowed."
+    made = [record for record in run.certificates if not record.failed]
+    total, ends = sum(record.stopped_at or 0 for record in made), Counter(record.stopped for record in made)
+    return Draws(
+        total=total,
+        mean=total / len(made) if made else None,
+        certified=ends[CERTIFIED],
+        futile=ends[FUTILE],
+        cap=ends[CAP],
     )
 
 
 def ended_wrong(run: LoadedRun) -> int | None:
-    """How many items of --stop-when-wrong have no certificate because their selected answer is wrong."""
-    if not run.spec.get("stop_when_wrong") or run.frame.empty:
+    """Count the items of --stop-when-wrong that have no certificate because their selected answer is wrong."""
+    if not run.stop_when_wrong or not run.records:
         return None
-    return int((run.frame["abstained"] == WRONG).sum())
+    return sum(record.abstained == WRONG for record in run.certificates)

@@ -1,70 +1,84 @@
-"""Whether most of what a model said is no answer: most likely it is asked otherwise than it was trained."""
+"""Runs in which most of what a model said is no answer: most likely it is asked otherwise than it was trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
-import pandas as pd
-
-from safemed_eval.report.load import Json, LoadedRun
+from safemed_eval.core import CLEAN
+from safemed_eval.report.load import LoadedRun
+from safemed_eval.runs.record import EvaluateRecord, Record
 
 _SHOWN = 3
 _LONGEST = 80
 
 
-def silence(run: LoadedRun) -> Json | None:
-    """What is known of a run most of whose texts, on clean images, or votes are no answer; None of any other.
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """Counts of a run in which most texts on clean images, or most votes, are no answer.
 
-    Returns:
-        `none` of `n` are no answer; `what` these are, "texts", or "votes" of noisy copies; the first few of the
-        `texts`, shortened, none where they are not kept; and whether `options` of the command decide how it is asked.
+    Attributes:
+        none: how many of `n` are no answer.
+        what: texts, or votes of noisy copies.
+        texts: the first few that are no answer, shortened; none where they are not kept.
+        options: whether options of the command decide how the model is asked.
     """
+
+    none: int
+    n: int
+    what: Literal["texts", "votes"]
+    texts: list[str]
+    options: bool
+
+    def __str__(self) -> str:
+        """The count, and what to do about it."""
+        quoted = [f'"{text}"' for text in self.texts]
+        such = f", such as {'; '.join(quoted)}" if quoted else ""
+        todo = "See how your model is asked, and which answers can be read"
+        if self.options:
+            todo = (
+                "Ask it in the words that it was trained on, with --template, let it finish, with --max-new-tokens, or "
+                "use --readout choice or think-choice, which always have an answer"
+            )
+        return f"Most of what the model said is no answer: {self.none} of {self.n} {self.what}{such}. {todo}."
+
+
+def silence(run: LoadedRun) -> Silence | None:
+    """Count what is no answer; None where that is not most of it."""
     if run.sequential:
         return None  # it counts the gold answer alone
-    rows = run.frame if run.kind == "certify" else run.under("clean")
-    heard = rows if rows.empty else rows[rows["error"].isna()]
-    none, n, what = _of_votes(heard) if "votes" in heard else _of_texts(heard)
+    rows = run.certificates if run.kind == "certify" else run.answers.under(CLEAN)
+    heard: list[Record] = [record for record in rows if not record.failed]
+    votes = list(_votes(heard))
+    if votes:
+        none, n = sum(counts[-1] for counts in votes), sum(map(sum, votes))
+    else:
+        written = [one for one in heard if isinstance(one, EvaluateRecord) and (one.text is not None or one.told)]
+        none, n = sum(one.prediction is None for one in written), len(written)
     if 2 * none <= n:
         return None
-    texts = [] if what == "votes" else dict.fromkeys(map(_short, _texts(heard[heard["prediction"].isna()])))
-    asked = run.spec["asking"] is not None
-    return {"none": none, "n": n, "what": what, "texts": list(texts)[:_SHOWN], "options": asked}
+    texts = dict.fromkeys(
+        _short(one.text)
+        for one in heard
+        if isinstance(one, EvaluateRecord) and one.text is not None and one.prediction is None and not votes
+    )
+    return Silence(
+        none=none,
+        n=n,
+        what="votes" if votes else "texts",
+        texts=list(texts)[:_SHOWN],
+        options=run.spec.asking is not None,
+    )
 
 
-def silence_sentences(found: Json | None) -> Iterator[str]:
-    """What `silence` has found, and what to do about it; nothing where it has found nothing."""
-    if found is None:
-        return
-    quoted = [f'"{text}"' for text in found["texts"]]
-    such = f", such as {'; '.join(quoted)}" if quoted else ""
-    todo = "see how your model is asked, and which answers can be read"
-    if found["options"]:
-        todo = (
-            "ask it in the words that it was trained on, with --template, let it finish, with --max-new-tokens, or use "
-            "--readout choice or think-choice, which always have an answer"
-        )
-    count = f"{found['none']} of {found['n']} {found['what']}"
-    yield f"Most of what the model said is no answer: {count}{such}. {todo[0].upper()}{todo[1:]}."
-
-
-def _of_votes(heard: pd.DataFrame) -> tuple[int, int, str]:
+def _votes(heard: Iterable[Record]) -> Iterable[tuple[int, ...]]:
     """Both the votes that select a class and those that bound it."""
-    columns = [heard[name] for name in ("votes0", "votes") if name in heard]
-    counts = [votes for column in columns for votes in column if isinstance(votes, list | tuple)]
-    return sum(votes[-1] for votes in counts), sum(map(sum, counts)), "votes"
-
-
-def _of_texts(heard: pd.DataFrame) -> tuple[int, int, str]:
-    """Of the records that have a text, or had one before pseudonyms took its place."""
-    columns = [heard[name].notna() for name in ("text", "told") if name in heard]
-    if not columns:
-        return 0, 0, "texts"
-    written = pd.concat(columns, axis=1).any(axis=1)
-    return int(heard["prediction"][written].isna().sum()), int(written.sum()), "texts"
-
-
-def _texts(silent: pd.DataFrame) -> Iterable[str]:
-    return (text for text in silent["text"] if isinstance(text, str)) if "text" in silent else ()
+    for record in heard:
+        if not isinstance(record, EvaluateRecord) and record.votes0 is not None:
+            yield record.votes0
+        if record.votes is not None:
+            yield record.votes
 
 
 def _short(text: str) -> str:

@@ -19,7 +19,6 @@ from markupsafe import Markup
 
 from safemed_eval.core import UNATTACKED
 from safemed_eval.errors import RunError
-from safemed_eval.report._text import visible
 from safemed_eval.report.findings.reasoning import NOT_MEASURED
 from safemed_eval.report.findings.sampling import draws_words
 from safemed_eval.report.load import SLICES, Json, LoadedRun, in_order
@@ -30,6 +29,7 @@ from safemed_eval.report.page.remarks import notices_of, remarks_of
 from safemed_eval.report.page.texts import COLUMNS as TEXT_COLUMNS
 from safemed_eval.report.page.texts import texts_of
 from safemed_eval.rounding import ceil_to
+from safemed_eval.text import visible
 from safemed_eval.version import __version__
 
 _COMMANDS = {"evaluate": "accuracy, clean and under attack", "certify": "certificates"}

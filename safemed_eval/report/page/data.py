@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from safemed_eval import grammar
-from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import Summary, breakdown, grey_levels, measure_of
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.attack_sizes import shots
@@ -27,6 +26,7 @@ from safemed_eval.rounding import (
     radius_at_least,
     without_failed,
 )
+from safemed_eval.text import visible
 
 Key = tuple[str | None, str | None]
 """A slice by modality and question type; None is all of them."""

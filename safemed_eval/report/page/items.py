@@ -14,9 +14,9 @@ from PIL import Image
 
 from safemed_eval.core import CIRCULAR, UNATTACKED
 from safemed_eval.errors import RunError
-from safemed_eval.report._text import visible
 from safemed_eval.report.load import Json, LoadedRun
 from safemed_eval.runs.images import Pixels, kept
+from safemed_eval.text import visible
 
 MOST_IMAGES = 60
 """Items whose images the page holds."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from safemed_eval.data import overlap_sentences
-from safemed_eval.report._text import visible
 from safemed_eval.report.breakdown import CANVAS_COST, LETTER_ONLY
 from safemed_eval.report.findings.order import order_sentences
 from safemed_eval.report.findings.sampling import ENDED_WRONG, SEQUENTIAL_BOUNDS, draws_sentence, draws_words
@@ -13,6 +12,7 @@ from safemed_eval.report.findings.silence import silence_sentences
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.page.data import Study
 from safemed_eval.rounding import FAILED_ITEMS, floor_to
+from safemed_eval.text import visible
 
 Notice = tuple[str, str]
 """Which runs it is about, and what it says of them."""

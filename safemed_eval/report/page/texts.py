@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from safemed_eval.report._text import visible
 from safemed_eval.report.findings.reasoning import CHANGES, SHARES, reasoning
 from safemed_eval.report.load import SLICES, Json, in_order
 from safemed_eval.report.page.data import Cell, Column, Study, condition_column
 from safemed_eval.rounding import percent
+from safemed_eval.text import visible
 
 COLUMNS = [
     Column("n", "texts"),

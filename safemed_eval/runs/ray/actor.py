@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from safemed_eval.errors import RunError, UserError
+from safemed_eval.runs.folder import differences
 from safemed_eval.runs.provenance import code_sha256
-from safemed_eval.runs.store import differences
 from safemed_eval.runs.workers import BrokenDeviceError, Host
 
 if TYPE_CHECKING:

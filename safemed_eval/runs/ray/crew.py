@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safemed_eval.errors import RunError, UserError
+from safemed_eval.runs.folder import differences
 from safemed_eval.runs.provenance import code_sha256
 from safemed_eval.runs.ray.actor import Actor
 from safemed_eval.runs.ray.cluster import Places, connected, one_line, places
-from safemed_eval.runs.store import differences
 
 if TYPE_CHECKING:
     from safemed_eval.runs.workers import Ready, Setup, Store, Unit

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 import torch
 
-from safemed_eval.core import Certificate, Item, Question, Record, Vote, item_fields
+from safemed_eval.core import Certificate, Item, Question, Vote, item_fields
 from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
+from safemed_eval.runs.record import CertifyRecord, Shot
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import FIXED, SEQUENTIAL, Budget, Ladder, Sequential
+from safemed_eval.smoothing import Budget, Ladder, Sequential
 from safemed_eval.smoothing.certify import certify as certify_image
 from safemed_eval.smoothing.certify import certify_gold, count_votes
 
 T = TypeVar("T")
 Purpose = Literal["select", "estimate"]
-Falsify = Callable[[str, torch.Tensor, Question, Certificate], list[Record]]
+Falsify = Callable[[str, torch.Tensor, Question, Certificate], tuple[Shot, ...]]
 """From an item's id, canvas, question and certificate to what a search within its radius has found."""
-
-_FOUND = ("votes0", "votes", "prediction", "p_lower", "radius", "abstained")
-_FOUND_BY = {FIXED: (), SEQUENTIAL: ("certified", "max_log_e", "stopped_at", "successes", "stopped", "hits")}
-"""What a record says of a certificate; all of it is null where the item failed."""
 
 
 @dataclass(kw_only=True)
@@ -57,22 +54,11 @@ class Certification:
         assert isinstance(self.smoothing, Sequential)
         return Ladder(self.smoothing)
 
-    def run(self, items: Sequence[Item], *, done: Callable[[str], bool] = lambda item: False) -> Iterator[Record]:
-        """Certify every item that is not done.
-
-        Yields:
-            One record per item. An item whose image or whose output is at fault has `error` set and no radius: it
-            stays in every denominator.
-        """
-        for item in items:
-            if not done(item.id):
-                yield self.certify(item)
-
-    def certify(self, item: Item) -> Record:
+    def certify(self, item: Item) -> CertifyRecord:
         """The record of one item."""
         started = time.perf_counter()
 
-        def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, list[Record] | None]:
+        def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, tuple[Shot, ...] | None]:
             found = self._memory.run(lambda size: self._certificate(item, canvas, vote, size))
             if self.falsify and found.radius is not None:
                 return found, self.falsify(item.id, canvas, item.question, found)
@@ -84,7 +70,7 @@ class Certification:
             item,
             self.smoothing,
             found,
-            **({"falsified": falsified} if self.falsify else {}),
+            falsified=falsified,
             batch=self._memory.size,
             seconds=time.perf_counter() - started,
             error=error,
@@ -96,8 +82,8 @@ class Certification:
 
         def work(canvas: torch.Tensor, vote: Vote) -> tuple[int, ...]:
             streams = partial(_rng, canvas.device, self.seed, item.id, purpose)
-            sigma = self.smoothing.sigma
-            return self._memory.run(lambda size: count_votes(vote, canvas, sigma, n, size, streams, first=first))
+            noise = self.smoothing.noise
+            return self._memory.run(lambda size: count_votes(vote, canvas, noise, n, size, streams, first=first))
 
         votes, error = self._safely(item, work)
         return Counted(votes=votes, error=error, batch=self._memory.size, seconds=time.perf_counter() - started)
@@ -130,22 +116,12 @@ class Counted:
     seconds: float = 0.0
 
 
-def record(item: Item, spec: Budget, found: Certificate | None, **values: Any) -> Record:
-    """One line of records.jsonl; what is not known is None."""
-    return {
-        "kind": "certify",
-        **item_fields(item),
-        "sampling": spec.sampling,
-        **asdict(spec),
-        **{name: _plain(getattr(found, name, None)) for name in (*_FOUND, *_FOUND_BY[spec.sampling])},
-        "correct": found is not None and found.prediction == item.label,
-        **values,
-    }
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value
+def record(item: Item, spec: Budget, found: Certificate | None, **values: Any) -> CertifyRecord:
+    """The record of an item; what is not known is None."""
+    certificate = {one.name: getattr(found, one.name) for one in fields(found)} if found else {"prediction": None}
+    whole = item_fields(item) | {"sampling": spec.sampling} | asdict(spec) | certificate | values
+    whole = {name: tuple(value) if isinstance(value, list) else value for name, value in whole.items()}
+    return CertifyRecord(**whole, correct=found is not None and found.prediction == item.label)
 
 
 def _rng(device: torch.device, seed: int, item: str, purpose: str, chunk: int) -> torch.Generator:

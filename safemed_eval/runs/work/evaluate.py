@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from safemed_eval.attacks import Attack, Attacked, needs_of
-from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, Record, item_fields
+from safemed_eval.attacks import Attack, Attacked
+from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, item_fields
 from safemed_eval.data import Canvas, Reader, pixels_of, reordered, rotation
 from safemed_eval.errors import DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
-from safemed_eval.models.check import refuse_lacking
 from safemed_eval.models.waist import Waist
+from safemed_eval.runs.record import EvaluateRecord
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.certify import count_votes
@@ -29,6 +29,8 @@ Keep = Callable[[Item, str, torch.Tensor, torch.Tensor, bool], None]
 wrong."""
 
 Pair = tuple[Item, torch.Tensor]
+Fields = dict[str, Any]
+"""Some fields of a record, by name."""
 T = TypeVar("T")
 
 _BATCHES = 4
@@ -60,40 +62,11 @@ class Evaluation:
         self._memory = ShrinkingBatch(self.batch)
         self._reader = Reader(self.canvas)
 
-    def run(
-        self,
-        items: Sequence[Item],
-        attacks: Sequence[Attack],
-        *,
-        official: bool = False,
-        circular: bool = False,
-        done: Callable[[str, str], bool] = lambda item, condition: False,
-    ) -> Iterator[list[Record]]:
-        """Answer every item under every attack.
-
-        Items are cut into the same groups at every start and a group is attacked as a whole, so that a run that was
-        interrupted ends with the records of one that was not.
-
-        Args:
-            official: answer through the untouched 8-bit path, too.
-            circular: answer in every rotation of the options, too; an item is right that is right in all of them.
-            done: whether there is a record of (item id, condition) already.
-        Raises:
-            CheckpointError: an attack needs what the model lacks.
-        Yields:
-            The new records of one group under one condition. An item whose image or whose output is at fault has
-            `error` set and `correct` False: it stays in every denominator.
-        """
-        refuse_lacking(self.model, needs_of(attacks), "the model")
-        asked: list[Attack | str] = [*attacks, *[OFFICIAL] * official, *[CIRCULAR] * circular]
-        for condition, group, missing in groups(items, asked, group_size(self.batch, self.canvas), done):
-            yield [one for one in self.under(condition, group) if one["item"] in missing]
-
     def expect(self, group: Sequence[Item]) -> None:
         """Begin to read the images of this group, which is next."""
         self._reader.expect(group)
 
-    def under(self, condition: Attack | str, group: Sequence[Item]) -> list[Record]:
+    def under(self, condition: Attack | str, group: Sequence[Item]) -> list[EvaluateRecord]:
         """The records of these items under one attack, or under OFFICIAL or CIRCULAR."""
         if isinstance(condition, Attack):
             whole = condition.refills and not self.voting
@@ -104,12 +77,12 @@ class Evaluation:
         self,
         condition: str,
         group: Sequence[Item],
-        work: Callable[[Sequence[Pair]], list[Record]],
+        work: Callable[[Sequence[Pair]], list[EvaluateRecord]],
         *,
         whole: bool = False,
-    ) -> list[Record]:
+    ) -> list[EvaluateRecord]:
         """Do the work on items whose canvases are of one size, and record those whose image is at fault."""
-        records: list[Record] = []
+        records: list[EvaluateRecord] = []
         by_size: dict[torch.Size, list[Pair]] = defaultdict(list)
         for item, canvas in self._reader.read(group):
             if isinstance(canvas, DataError):
@@ -120,11 +93,11 @@ class Evaluation:
             records += self._safely(condition, pairs, work, whole=whole)
         return records
 
-    def _officially(self, group: Sequence[Item]) -> list[Record]:
+    def _officially(self, group: Sequence[Item]) -> list[EvaluateRecord]:
         pairs = [(item, None) for item in group]
         return self._safely(OFFICIAL, pairs, lambda cut: [self._official(item) for item, _ in cut])
 
-    def _circularly(self, group: Sequence[Item]) -> list[Record]:
+    def _circularly(self, group: Sequence[Item]) -> list[EvaluateRecord]:
         """The records of these items, each asked K times, its K options rotated by one place at a time.
 
         An item is right if every rotation is answered rightly. `rotations` holds the K answers as options of the item
@@ -140,17 +113,17 @@ class Evaluation:
         self,
         condition: str,
         rows: Sequence[tuple[Item, T]],
-        work: Callable[[Sequence[tuple[Item, T]]], list[Record]],
+        work: Callable[[Sequence[tuple[Item, T]]], list[EvaluateRecord]],
         *,
         whole: bool = False,
-    ) -> list[Record]:
+    ) -> list[EvaluateRecord]:
         """Do the work in batches that fit into memory; where one row breaks them, find it by doing each alone.
 
         Args:
             whole: the work sees to the batches itself.
         """
 
-        def cut(size: int) -> list[Record]:
+        def cut(size: int) -> list[EvaluateRecord]:
             size = len(rows) if whole else size
             return [record for i in range(0, len(rows), size) for record in work(rows[i : i + size])]
 
@@ -163,7 +136,7 @@ class Evaluation:
                 return [record(rows[0][0], condition, error=str(error))]
             return [record for row in rows for record in self._safely(condition, [row], work)]
 
-    def _attack(self, attack: Attack, pairs: Sequence[Pair]) -> list[Record]:
+    def _attack(self, attack: Attack, pairs: Sequence[Pair]) -> list[EvaluateRecord]:
         started = time.perf_counter()
         items = [item for item, _ in pairs]
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
@@ -187,7 +160,7 @@ class Evaluation:
                     climb=found.climb[row] if found.climb else None,
                     dead=found.dead[row] if found.dead else None,
                     rounded=rounded[row],
-                    **({"parts": found.parts[row]} if found.parts else {}),
+                    parts=found.parts[row] if found.parts else None,
                     batch=min(len(items), self._memory.size),
                     seconds=seconds,
                 )
@@ -211,25 +184,25 @@ class Evaluation:
             attack = attack.on_smoothed
             if "gradients" in attack.needs and searched is self.model:
                 classify = SmoothedClassify(
-                    classify, sigma=self.voting.sigma, m=self.voting.m, generators=streams["eot"]
+                    classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
                 )
         return attack(classify, clean, labels, streams["attack"], quantize=self.quantize)
 
-    def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
+    def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
         """What each row's record says of its answer."""
         size = self._memory.size
         parts = ((canvas[i : i + size], items[i : i + size]) for i in range(0, len(items), size))
         answers = (self.model.answer(rows, [item.question for item in asked]) for rows, asked in parts)
         return [row for found in answers for row in _heard(found)]
 
-    def _votes(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Record]:
+    def _votes(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
         """The same of the smoothed model's answer, by PREDICT."""
         assert self.voting is not None
         found = []
         for row, item in zip(canvas, items, strict=True):
             streams = partial(generator, self.model.device, self.seed, "predict", condition, item.id)
             votes = count_votes(
-                self.model.vote(item.question), row, self.voting.sigma, self.voting.n, self._memory.size, streams
+                self.model.vote(item.question), row, self.voting.noise, self.voting.n, self._memory.size, streams
             )
             found.append({**asdict(read_prediction(votes, self.voting.alpha)), "votes": list(votes)})
         return found
@@ -251,7 +224,7 @@ class Evaluation:
             answers[row] = answer["prediction"]
         return answers
 
-    def _rotate(self, pairs: Sequence[Pair]) -> list[Record]:
+    def _rotate(self, pairs: Sequence[Pair]) -> list[EvaluateRecord]:
         started = time.perf_counter()
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
         found: list[list[int | None]] = [[] for _ in pairs]
@@ -275,7 +248,7 @@ class Evaluation:
             for (item, _), answers in zip(pairs, found, strict=True)
         ]
 
-    def _official(self, item: Item) -> Record:
+    def _official(self, item: Item) -> EvaluateRecord:
         started = time.perf_counter()
         answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
         return record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
@@ -303,20 +276,16 @@ def groups(
                 yield condition, group, missing
 
 
-def _heard(answers: Answers) -> list[Record]:
+def _heard(answers: Answers) -> list[Fields]:
     """From the answers of rows to each row's fields."""
     unknown = [None] * len(answers.predictions)
     columns = zip(answers.predictions, answers.log_probs or unknown, answers.texts or unknown, strict=True)
     return [{"prediction": answer, "log_probs": scores, "text": text} for answer, scores, text in columns]
 
 
-_ANSWERED = ("prediction", "correct", "log_probs", "text")
-_SEARCHED = ("linf", "l2", "steps", "target", "climb", "dead", "rounded")
-
-
-def record(item: Item, condition: str, **values: Any) -> Record:
-    """One line of records.jsonl; what is not known is None."""
-    own = ["rotations"] if condition == CIRCULAR else []
-    values = dict.fromkeys((*_ANSWERED, *_SEARCHED, *own, "batch", "seconds", "error")) | values
-    correct = values["prediction"] == item.label
-    return {"kind": "evaluate", "attack": condition, **item_fields(item), **values, "correct": correct}
+def record(item: Item, condition: str, *, error: str | None = None, **values: Any) -> EvaluateRecord:
+    """The record of an item; what is not known is None."""
+    whole = {"prediction": None} | item_fields(item) | values
+    whole = {name: tuple(value) if isinstance(value, list) else value for name, value in whole.items()}
+    right = error is None and whole["prediction"] == item.label
+    return EvaluateRecord(attack=condition, **whole, error=error, correct=right)

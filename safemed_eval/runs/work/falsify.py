@@ -1,4 +1,4 @@
-"""Certificates under attack: a search inside each certified radius for an image that proves the certificate false."""
+"""Attacks on certificates: a search inside each certified radius for an image that proves the certificate false."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from safemed_eval import stats
-from safemed_eval.attacks._ascent import Goal, ascend
+from safemed_eval.attacks import Problem
 from safemed_eval.attacks.pgd import PGD
-from safemed_eval.core import Certificate, Question, Record
+from safemed_eval.core import Certificate, Question
 from safemed_eval.models.waist import Waist
+from safemed_eval.runs.record import Shot
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Falsification
+from safemed_eval.smoothing import Falsification, Noise
 from safemed_eval.smoothing.scores import SmoothedClassify
 from safemed_eval.threat import Threat
 
@@ -34,7 +35,7 @@ class _Climb(PGD):
 
 
 NEEDS = _Climb(eps=1.0).needs
-"""What the search asks of a model."""
+"""The capabilities of a model that the search uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +43,28 @@ class Falsifier:
     """Attacks the certificates of one model.
 
     For each share of a certified radius: PGD against the certified class in the L2 ball of that radius, on the mean
-    probabilities of m noisy copies a step, neither clamped nor rounded; then n fresh noisy copies of the point that was
-    found are counted. A certificate says more than that the answer holds: with p_lower at the image, the class's
-    probability at a distance d is at least Phi(ppf(p_lower) - d / sigma). A count that refutes this refutes the
-    certificate, whether or not the answer changes. The share 0 asks for fresh votes on the image itself.
+    probabilities of m noisy copies a step, neither clamped nor rounded; then the votes of n fresh noisy copies of the
+    final point are counted. A certificate says more than that the answer holds: with p_lower at the image, the class's
+    probability at a distance d is at least `noise.probability_left`. A count that refutes this refutes the certificate,
+    whether or not the answer changes. The share 0 asks for fresh votes on the image itself.
 
-    The noise is drawn here, not by the code that certifies: what is wrong there would be wrong here too.
+    Noise is added here, not by `noisy_copies`, so that an error there does not hide itself.
 
     Args:
         batch: noisy copies that vote together; those of one gradient are in memory together in any case.
-        keep: is given the item, the share and the (3, H, W) canvas of a refuted certificate.
+        keep: called with the item, the share and the (3, H, W) canvas of a refuted certificate.
     """
 
     model: Waist
     spec: Falsification
-    sigma: float
+    noise: Noise
     seed: int
     batch: int
     keep: Callable[[str, float, torch.Tensor], None]
 
-    def __call__(self, item: str, canvas: torch.Tensor, question: Question, certificate: Certificate) -> list[Record]:
+    def __call__(
+        self, item: str, canvas: torch.Tensor, question: Question, certificate: Certificate
+    ) -> tuple[Shot, ...]:
         """What was found at each share of the radius: its L2 length, and the votes for the certified class.
 
         Args:
@@ -71,16 +74,16 @@ class Falsifier:
             ModelOutputError: the model returned NaN or infinite scores, or such gradients.
         """
         assert certificate.radius is not None and certificate.prediction is not None and certificate.p_lower is not None
-        found = []
+        shots: list[Shot] = []
         for share in self.spec.shares:
             moved = self._search(item, canvas, question, certificate.prediction, share, share * certificate.radius)
             votes = self._votes(item, moved, question, certificate.prediction, share)
             length = float((moved.double() - canvas.double()).norm())
-            found.append({"share": share, "length": length, "votes": votes})
-            claimed = stats.certified_lower(certificate.p_lower, certificate.radius, self.sigma, length)
+            shots.append(Shot(share=share, length=length, votes=votes))
+            claimed = self.noise.probability_left(certificate.p_lower, certificate.radius, length)
             if stats.clopper_pearson_upper(votes, self.spec.n, self.spec.alpha) < claimed:
                 self.keep(item, share, moved)
-        return found
+        return tuple(shots)
 
     def _search(
         self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float, length: float
@@ -90,11 +93,12 @@ class Falsifier:
         device = canvas.device
         climb = _Climb(eps=length, steps=self.spec.steps)
         rng = generator(device, self.seed, "falsify", "search", item, str(share))
-        classify = SmoothedClassify(self.model.classify([question]), sigma=self.sigma, m=self.spec.m, generators=[rng])
-        goal = Goal(loss="ce", gold=torch.tensor([chosen], device=device))
-        found = ascend(classify, canvas[None], goal, climb, [rng], quantize=False).canvas
-        climb.threat.check(canvas[None], found)
-        return found[0]
+        classify = SmoothedClassify(self.model.classify([question]), noise=self.noise, m=self.spec.m, generators=[rng])
+        labels = torch.tensor([chosen], device=device)
+        problem = Problem(classify=classify, canvas=canvas[None], labels=labels, generators=[rng])
+        moved = climb.search(problem).canvas
+        climb.threat.check(canvas[None], moved)
+        return moved[0]
 
     @torch.no_grad()
     def _votes(self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float) -> int:
@@ -102,7 +106,7 @@ class Falsifier:
         for chunk, start in enumerate(range(0, self.spec.n, _CHUNK)):
             rng = generator(canvas.device, self.seed, "falsify", "count", item, str(share), chunk)
             shape = (min(_CHUNK, self.spec.n - start), *canvas.shape)
-            copies = canvas + self.sigma * torch.empty(shape, device=canvas.device).normal_(generator=rng)
+            copies = canvas + self.noise.draw(torch.empty(shape, device=canvas.device), rng)
             for part in torch.split(copies, self.batch):
                 count += int((vote(part) == chosen).sum())
         return count

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from safemed_eval.attacks import Attack
-from safemed_eval.core import CIRCULAR, Item, Record
+from safemed_eval.core import CIRCULAR, Item
+from safemed_eval.runs.record import CertifyRecord, EvaluateRecord
 from safemed_eval.runs.work import certify, evaluate
 from safemed_eval.runs.work.certify import Certification, Counted, Purpose
 from safemed_eval.runs.work.evaluate import Evaluation
@@ -57,8 +58,8 @@ class Group:
     def coming(self, work: Evaluation) -> None:
         work.expect(self.items)
 
-    def do(self, work: Evaluation) -> list[Record]:
-        return [one for one in work.under(self.condition, self.items) if one["item"] in self.missing]
+    def do(self, work: Evaluation) -> list[EvaluateRecord]:
+        return [one for one in work.under(self.condition, self.items) if one.item in self.missing]
 
     def alone(self) -> list[Group]:
         if len(self.items) == 1:
@@ -66,7 +67,7 @@ class Group:
         wanted = [item for item in self.items if item.id in self.missing]
         return [replace(self, items=(item,), missing=frozenset({item.id})) for item in wanted]
 
-    def failed(self, why: str) -> list[Record]:
+    def failed(self, why: str) -> list[EvaluateRecord]:
         wanted = [item for item in self.items if item.id in self.missing]
         return [evaluate.record(item, str(self.condition), error=why) for item in wanted]
 
@@ -78,7 +79,7 @@ def groups(
     done: Callable[[str, str], bool],
     voting: Voting | None = None,
 ) -> Iterator[Group]:
-    """The units of an evaluation: the groups that `Evaluation.run` takes, as far as records are missing."""
+    """The units of an evaluation: groups of items under each condition in turn, as far as records are missing."""
     for condition, group, missing in evaluate.groups(items, asked, size, done):
         yield Group(condition=condition, items=group, missing=missing, voting=voting)
 
@@ -108,15 +109,14 @@ class Whole:
     def coming(self, work: Certification) -> None:
         pass
 
-    def do(self, work: Certification) -> Record:
+    def do(self, work: Certification) -> CertifyRecord:
         return work.certify(self.item)
 
     def alone(self) -> list[Whole]:
         return []
 
-    def failed(self, why: str) -> Record:
-        searched: dict[str, Any] = {"falsified": None} if self.falsify else {}
-        return certify.record(self.item, self.smoothing, None, **searched, batch=None, seconds=None, error=why)
+    def failed(self, why: str) -> CertifyRecord:
+        return certify.record(self.item, self.smoothing, None, error=why)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,7 @@ class Certificates:
                 if item.id not in self._failed:
                     yield Part(item=item, smoothing=spec, purpose=purpose, first=first, n=n)
 
-    def records(self, results: Iterable[tuple[Any, Any]]) -> Iterator[list[Record]]:
+    def records(self, results: Iterable[tuple[Any, Any]]) -> Iterator[list[CertifyRecord]]:
         """From the units and what came of them to the records that are complete: one, or none."""
         for unit, result in results:
             if isinstance(unit, Part):
@@ -215,7 +215,7 @@ class Certificates:
             for first in range(0, draws, step):
                 yield purpose, first, min(step, draws - first)
 
-    def _join(self, part: Part, counted: Counted) -> list[Record]:
+    def _join(self, part: Part, counted: Counted) -> list[CertifyRecord]:
         name = part.item.id
         if name in self._failed:
             return []
@@ -243,7 +243,7 @@ class Certificates:
         *,
         votes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
         error: str | None = None,
-    ) -> Record:
+    ) -> CertifyRecord:
         """`seconds` are those of all parts together, `batch` is the smallest that one of them ended with."""
         found = read_votes(*votes, part.smoothing) if votes else None
         return certify.record(

@@ -1,0 +1,13 @@
+"""Runs: what `evaluate`, `certify`, `plan` and `check_model` do. People import them from `safemed_eval`.
+
+The command line parses its options, calls these functions, and prints; it holds no rule of its own.
+"""
+
+from __future__ import annotations
+
+from safemed_eval.api._certify import certify
+from safemed_eval.api._check import check_model
+from safemed_eval.api._evaluate import evaluate
+from safemed_eval.api._plan import Plan, plan
+
+__all__ = ["Plan", "certify", "check_model", "evaluate", "plan"]

@@ -1,0 +1,176 @@
+"""certify: certified radii by randomized smoothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from safemed_eval import grammar
+from safemed_eval.api._start import (
+    Options,
+    Out,
+    Prepared,
+    Written,
+    finished,
+    prepare,
+    started,
+    write_all,
+)
+from safemed_eval.core import BatchSize, Need
+from safemed_eval.data import AnyData
+from safemed_eval.errors import SpecError
+from safemed_eval.models import AnyModel
+from safemed_eval.runs.spec import CertifySpec
+from safemed_eval.smoothing import SEQUENTIAL, Budget, Falsification, Sequential, Smoothing
+
+if TYPE_CHECKING:
+    import torch
+
+    from safemed_eval.data import Canvas
+    from safemed_eval.report.run import Run
+    from safemed_eval.runs.work.certify import Certification
+    from safemed_eval.runs.workers import Loaded
+
+_BATCH, _CPU_BATCH = 64, 16
+
+
+def certify(
+    model: AnyModel,
+    data: AnyData,
+    *,
+    sigma: float | str,
+    sampling: Literal["fixed", "sequential"] = "fixed",
+    n0: int | None = None,
+    n: int = 1000,
+    alpha: float = 0.001,
+    radii: str = grammar.RADII,
+    stop_when_wrong: bool = False,
+    falsify: bool = False,
+    batch_size: BatchSize = None,
+    seed: int = 0,
+    ray: str | None = None,
+    workers: int | None = None,
+    out: Out = None,
+    pseudonymize: str | Path | None = None,
+) -> Run:
+    """Certify L2 radii by randomized smoothing, by imaging modality and question type.
+
+    >>> import safemed_eval as se
+    >>> cert = se.certify("builtin:sft", se.load_data("phantom", limit=2), sigma=0.25, n0=10, n=20)
+    >>> len(cert.frame())
+    2
+
+    Args:
+        model, data: as in `evaluate`.
+        sigma: standard deviation of the noise, in [0, 1] pixel units on the canvas: 0.25, or a fraction "64/255".
+        sampling: "fixed": n0 noisy copies select an answer, n more bound it. "sequential": copies are drawn until it is
+            decided which of `radii` are certified for the gold answer, n at most.
+        n0: noisy copies that select the class, 100 by default; fixed only.
+        n: noisy copies that bound its probability; sequential: at most.
+        alpha: probability that one certificate is false.
+        radii: where certified accuracy is shown, and what sequential draws decide; the suffix s counts in sigma.
+        stop_when_wrong: draw no more where the selected answer is wrong: it is certified at no radius.
+        falsify: attack every certificate within its radius; `run.sound` is False if more prove false than chance
+            allows.
+        batch_size, seed, ray, workers, out, pseudonymize: as in `evaluate`.
+    Returns:
+        The run: `run.curve()`, `run.frame()`, `run.plot()`, `run.summary`.
+    Raises:
+        As `evaluate`.
+    Source:
+        Cohen et al. 2019 (arXiv:1902.02918), CERTIFY; see `smoothing.certify` for what differs.
+    """
+    options = Options(
+        batch_size=batch_size,
+        seed=seed,
+        ray=ray,
+        workers=workers,
+        out=out,
+        pseudonymize=None if pseudonymize is None else Path(pseudonymize),
+    )
+    std = grammar.number(sigma, "--sigma") if isinstance(sigma, str) else sigma
+    budget = budget_from(std, sampling, n0, n, alpha, radii)
+    if stop_when_wrong and isinstance(budget, Sequential):
+        raise SpecError("--stop-when-wrong: has no effect with --sampling sequential, which asks for gold only")
+    prepared = prepare(
+        CertifySpec,
+        model,
+        data,
+        options,
+        label=f"sigma{budget.sigma:g}" + ("-sequential" if isinstance(budget, Sequential) else ""),
+        smoothing=asdict(budget),
+        sampling=budget.sampling,
+        stop_when_wrong=stop_when_wrong,
+        falsify=Falsification() if falsify else None,
+    )
+    return finished(prepared, _certify).at(radii)
+
+
+def budget_from(sigma: float, sampling: str, n0: int | None, n: int, alpha: float, radii: str) -> Budget:
+    """Make the budget that these options ask for, or raise SpecError."""
+    points = grammar.radii(radii, sigma)
+    try:
+        if sampling != SEQUENTIAL:
+            return Smoothing(sigma=sigma, n0=100 if n0 is None else n0, n=n, alpha=alpha)
+        if n0 is not None:
+            raise SpecError("--n0: has no effect with --sampling sequential, which selects no class")
+        return Sequential(sigma=sigma, radii=points, n=n, alpha=alpha)
+    except ValueError as error:
+        raise SpecError(f"certify: {error}") from None
+
+
+def _certify(prepared: Prepared) -> Written:
+    """Do the work that is missing."""
+    from safemed_eval.runs.images import keep_refuting
+    from safemed_eval.runs.meter import Meter
+    from safemed_eval.runs.work.falsify import NEEDS
+    from safemed_eval.runs.work.units import Certificates
+
+    spec, place = prepared.spec, prepared.place
+    assert isinstance(spec, CertifySpec)
+    make = partial(_certification, canvas=prepared.data.canvas, spec=spec)
+    needs: dict[Need, str] = dict.fromkeys(NEEDS, "--falsify") if spec.falsify else {}
+
+    def store(item: str, share: float, canvas: torch.Tensor) -> None:
+        if place:
+            keep_refuting(place, prepared.called(item), share, canvas)
+
+    with started(prepared, make, needs=needs, store=store) as (team, folder):
+        certificates = Certificates(
+            items=prepared.data.items,
+            smoothing=spec.budget,
+            batch=team.ready.batch,
+            done=folder.done,
+            split=prepared.options.ray is not None and not spec.stop_when_wrong,
+            falsify=spec.falsify,
+        )
+        meter = Meter(certificates.passes, lambda: team.forwards)
+        found = certificates.records(meter.following(team.do(certificates.units())))
+        write_all("certifying", team, folder, prepared, meter, found)
+    return folder
+
+
+def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec) -> Certification:
+    """Make the work, in whichever process the model has been loaded."""
+    from safemed_eval.models.batch import batch_of
+    from safemed_eval.runs.work.certify import Certification
+    from safemed_eval.runs.work.falsify import Falsifier
+
+    waist, falsifier = loaded.model, None
+    default = _CPU_BATCH if waist.device.type == "cpu" else _BATCH
+    batch = batch_of(spec.batch_size, default, waist, canvas.size, gradients=False)
+    if spec.falsify:
+        falsifier = Falsifier(
+            model=waist, spec=spec.falsify, noise=spec.budget.noise, seed=spec.seed, batch=batch, keep=loaded.keep
+        )
+    return Certification(
+        model=waist,
+        canvas=canvas,
+        smoothing=spec.budget,
+        seed=spec.seed,
+        batch=batch,
+        falsify=falsifier,
+        stop_when_wrong=spec.stop_when_wrong,
+    )

@@ -1,0 +1,235 @@
+"""evaluate: accuracy, clean and under attack."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safemed_eval import attacks as attack_specs
+from safemed_eval import grammar
+from safemed_eval.api._start import (
+    Options,
+    Out,
+    Prepared,
+    Written,
+    finished,
+    loading_of,
+    prepare,
+    started,
+    write_all,
+)
+from safemed_eval.attacks import Attack
+from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
+from safemed_eval.data import AnyData
+from safemed_eval.errors import SpecError
+from safemed_eval.models import AnyModel, Model, find_model
+from safemed_eval.runs import checked
+from safemed_eval.runs.spec import EvaluateSpec
+from safemed_eval.smoothing import Voting
+
+if TYPE_CHECKING:
+    import torch
+
+    from safemed_eval.data import Canvas
+    from safemed_eval.report.run import Run
+    from safemed_eval.runs.work.evaluate import Evaluation
+    from safemed_eval.runs.workers import Loaded
+
+_BATCH = 16
+_log = logging.getLogger("safemed_eval")
+
+
+def evaluate(
+    model: AnyModel,
+    data: AnyData,
+    *,
+    attacks: Sequence[str | Attack] = (),
+    quantize: bool = False,
+    keep_images: int = 0,
+    smooth: str | Voting | None = None,
+    official: bool = False,
+    circular: bool = False,
+    batch_size: BatchSize = None,
+    seed: int = 0,
+    ray: str | None = None,
+    workers: int | None = None,
+    out: Out = None,
+    pseudonymize: str | Path | None = None,
+) -> Run:
+    """Measure accuracy, clean and under attack, by imaging modality and question type.
+
+    >>> import safemed_eval as se
+    >>> run = se.evaluate("builtin:sft", se.load_data("phantom", limit=8), attacks=["fgsm:eps=4/255"])
+    >>> run.accuracy().columns.tolist()[:3]
+    ['clean', 'fgsm:eps=4/255', 'n']
+
+    Args:
+        model: from `load_model`, or what that takes.
+        data: from `load_data`, or what that takes.
+        attacks: specs such as "pgd:eps=4/255,steps=10"; `safemed-eval evaluate --help` lists them. Clean is always
+            there.
+        quantize: keep attacked canvases on 8-bit grey levels, which a file of the canvas's size can hold.
+        keep_images: store so many items per attack, lossless, in the run folder, first those that turned wrong.
+        smooth: answer, and be attacked, as the smoothed model does: "sigma=0.25,n=100".
+        official: also answer through the checkpoint's untouched 8-bit path, images at their own size.
+        circular: also ask each clean image with its K options in all K rotations; right is what is right in all.
+        batch_size: rows that go through the model together, halved when memory runs out; "auto" finds one.
+        seed: of random starts and noise, which belong to the item: results do not depend on batches or workers.
+        ray: "local" or an address: share the work among Ray's workers.
+        workers: of Ray; by default one per GPU, else one for two cores.
+        out: the run folder; the same call goes on where an earlier one stopped. "auto": a name below runs/. None: the
+            run is kept in memory.
+        pseudonymize: a file with a key, under which ids, paths and texts are written as pseudonyms.
+    Returns:
+        The run: `run.accuracy(by="modality")`, `run.frame()`, `run.plot()`, `run.summary`.
+    Raises:
+        SpecError, DataError, CheckpointError, RunError: what is wrong, where, and what to do.
+        Stopped: Ctrl-C. What was computed is safe in `out`.
+    """
+    options = Options(
+        batch_size=batch_size,
+        seed=seed,
+        ray=ray,
+        workers=workers,
+        out=out,
+        pseudonymize=None if pseudonymize is None else Path(pseudonymize),
+    )
+    chosen = {str(one): one for one in attack_specs.parse_all([CLEAN, *map(str, attacks)])}
+    judged = model if isinstance(model, Model) else find_model(model)
+    _refuse_senseless(judged, chosen.values(), official=official, keep_images=keep_images, out=out)
+    voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
+    surrogates = {one.surrogate: _surrogate(one.surrogate, judged) for one in chosen.values() if one.surrogate}
+    described = {
+        name: one.described | ({"surrogate": surrogates[one.surrogate].source.identity} if one.surrogate else {})
+        for name, one in chosen.items()
+    }
+    extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular]
+    smoothed = [f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"] if voting else []
+    prepared = prepare(
+        EvaluateSpec,
+        judged,
+        data,
+        options,
+        label="-".join([*[*chosen][1:], *extra, *smoothed]),
+        attacks=described,
+        quantize=quantize,
+        official=official,
+        circular=circular,
+        keep_images=keep_images,
+        smooth=voting,
+    )
+    if keep_images and prepared.names:
+        _log.warning("--keep-images: images are kept as they are; report --no-images leaves them out")
+    return finished(prepared, partial(_answer, chosen=chosen, surrogates=surrogates))
+
+
+def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Mapping[str, Model]) -> Written:
+    """Do the work that is missing."""
+    from safemed_eval.runs.images import Keeper
+    from safemed_eval.runs.meter import Meter, passes_of
+    from safemed_eval.runs.work import units
+    from safemed_eval.runs.work.evaluate import group_size
+
+    spec, items = prepared.spec, prepared.data.items
+    assert isinstance(spec, EvaluateSpec)
+    needs = attack_specs.needs_of(chosen.values())
+    keeper = Keeper(prepared.place, items, spec.keep_images, quantized=spec.quantize, called=prepared.called)
+    make = partial(
+        _evaluation,
+        canvas=prepared.data.canvas,
+        seed=spec.seed,
+        wanted=spec.batch_size,
+        gradients="gradients" in needs,
+        quantize=spec.quantize,
+        wants=keeper.wants,
+        voting=spec.smooth,
+    )
+    loadings = {
+        name: loading_of(one, prepared, attack_specs.needs_of(chosen.values(), name))
+        for name, one in surrogates.items()
+    }
+    with started(prepared, make, needs=needs, surrogates=loadings, store=keeper) as (team, folder):
+        if spec.keep_images:
+            keeper.resume(checked(*folder.contents(), str(prepared.place))[1])
+        conditions: list[Attack | str] = [chosen.get(name, name) for name in spec.conditions]
+        size = group_size(team.ready.batch, prepared.data.canvas)
+        groups = list(units.groups(items, conditions, size, folder.done, spec.smooth))
+        meter = Meter(passes_of(groups), lambda: team.forwards)
+        found = keeper.following(records for _, records in meter.following(team.do(groups)))
+        write_all("evaluating", team, folder, prepared, meter, found)
+    return folder
+
+
+def _evaluation(
+    loaded: Loaded,
+    *,
+    wants: Callable[[Item, str, bool], bool],
+    wanted: BatchSize,
+    gradients: bool,
+    canvas: Canvas,
+    **settings: Any,
+) -> Evaluation:
+    """Make the work, in whichever process the model has been loaded."""
+    from safemed_eval.models.batch import batch_of
+    from safemed_eval.runs.work.evaluate import Evaluation
+
+    def keep(item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor, wrong: bool) -> None:
+        if wants(item, condition, wrong):
+            loaded.keep(item, condition, clean, attacked)
+
+    batch = batch_of(wanted, _BATCH, loaded.model, canvas.size, gradients=gradients)
+    return Evaluation(
+        model=loaded.model, surrogates=loaded.surrogates, keep=keep, canvas=canvas, batch=batch, **settings
+    )
+
+
+def _refuse_senseless(model: Model, chosen: Iterable[Attack], *, official: bool, keep_images: int, out: Out) -> None:
+    if official and not model.source.has_official_path:
+        raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
+    if keep_images and out is None:
+        raise SpecError("--keep-images: are kept in the run folder; name one with --out")
+    needs = attack_specs.needs_of(chosen)
+    if "texts" in needs and model.source.takes_prompts and model.asking.readout == "choice":
+        raise SpecError(f"{needs['texts']}: is for models that write; add --readout generate, or use pgd")
+
+
+def _surrogate(name: str, judged: Model) -> Model:
+    """The model that a transfer attack searches: loaded as the judged one, but asked for a letter."""
+    if name == judged.source.name:
+        raise SpecError(f"--attack transfer:from={name}: is the model that is judged; name another, or use pgd")
+    asks = judged.given.template if judged.source.takes_prompts else None
+    found = find_model(
+        name,
+        device=judged.device,
+        dtype=judged.dtype,
+        attn=judged.attn,
+        device_map=judged.device_map,
+        trust_remote_code=judged.allowed.trust_remote_code,
+        allow_pickle=judged.allowed.allow_pickle,
+        offline=judged.allowed.offline,
+    )
+    if asks and found.source.takes_prompts and not found.source.template:  # else in its own words
+        return replace(found, asking=replace(found.asking, template=asks))
+    return found
+
+
+def _voting(
+    smooth: str | Voting | None, chosen: Iterable[Attack], *, without_noise: Mapping[str, bool]
+) -> Voting | None:
+    """Read what `smooth` asks for; refuse it with attacks that mistake noise for success."""
+    if smooth is None:
+        return None
+    if isinstance(smooth, str):
+        smooth = grammar.build(Voting, grammar.split(f"smooth:{smooth}")[1], "--smooth")
+    for option in (option for option, given in without_noise.items() if given):
+        raise SpecError(f"{option} asks the model without noise; leave it out, or --smooth")
+    for one in chosen:
+        try:
+            _ = one.on_smoothed
+        except ValueError as error:
+            raise SpecError(f"--attack {one}: {error}") from None
+    return smooth

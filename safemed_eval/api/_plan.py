@@ -1,0 +1,123 @@
+"""plan: what a run will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from safemed_eval import attacks as attack_specs
+from safemed_eval import grammar
+from safemed_eval.data import Choice, choose_data
+from safemed_eval.errors import SpecError
+from safemed_eval.models import AnyModel, Model, find_model
+from safemed_eval.progress import progress
+from safemed_eval.smoothing import Sequential, Smoothing
+
+if TYPE_CHECKING:
+    from safemed_eval.runs.plan import Cost
+
+_BATCH, _CPU_BATCH = 64, 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will cost.
+
+    Attributes:
+        costs: of fixed and of sequential certificates, and of each attack.
+        items: how many the run has; `pilot` of them were timed, `batch` rows together, on `device`.
+        stopped: whether Ctrl-C ended the timings.
+    """
+
+    costs: tuple[Cost, ...]
+    items: int
+    pilot: int
+    batch: int
+    device: str
+    stopped: bool
+
+
+def plan(
+    model: AnyModel,
+    data: Choice | str,
+    *,
+    sigma: float | str | None = None,
+    n0: int = 100,
+    n: int = 1000,
+    alpha: float = 0.001,
+    radii: str = grammar.RADII,
+    attacks: Sequence[str] = (),
+    pilot: int = 8,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Time a few items for half a minute, and say what all of them will cost.
+
+    Args:
+        model: from `load_model`, or what that takes.
+        data: what `load_data` takes, or from `data.choose_data`.
+        sigma, n0, n, alpha, radii: as in `certify`; without a sigma no certificates are planned.
+        attacks: as in `evaluate`.
+        pilot: how many items are timed, drawn by `seed`.
+        batch_size: rows together; by default 64 on a GPU, else 16.
+    Raises:
+        SpecError: there is nothing to plan, or an attack cannot be timed.
+    """
+    chosen = attack_specs.parse_all(attacks)
+    if sigma is None and not chosen:
+        raise SpecError("plan: name what is to be planned, --sigma 0.25 or --attack pgd, or both")
+    for one in chosen:
+        if one.surrogate or "texts" in one.needs:
+            raise SpecError(f"--attack {one}: cannot be timed here; plan pgd with as many steps")
+    fixed, sequential = _budgets(sigma, n0, n, alpha, radii)
+    choice = choose_data(data) if isinstance(data, str) else data
+    if choice.canvas.size is None:
+        raise SpecError("--canvas native: images of different sizes cost differently; name a size")
+    found = model if isinstance(model, Model) else find_model(model)
+    with progress("reading images", transient=True) as tick:
+        few = choice.pilot(min(pilot, len(choice))).verified(tick).items
+    waist = found.waist
+    from safemed_eval.models.check import refuse_lacking
+    from safemed_eval.runs.plan import Pilot
+
+    refuse_lacking(waist, attack_specs.needs_of(chosen), found.name)
+    batch = batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
+    timed = Pilot(waist, few, choice.canvas, items=len(choice), batch=batch, seed=seed)
+    costs: list[Cost] = []
+    shown = progress(
+        "timing",
+        unit="timings",
+        forwards=lambda: timed.model.forwards,
+        note=lambda: timed.now,
+        share=lambda: timed.share,
+    )
+    with shown as tick:
+        total = (fixed is not None) + (sequential is not None) + len(chosen)
+        tick(0, total)
+        for cost in timed.costs(fixed, sequential, chosen):
+            costs.append(cost)
+            tick(len(costs), total)
+    return Plan(
+        costs=tuple(costs),
+        items=len(choice),
+        pilot=len(few),
+        batch=batch,
+        device=waist.device_name,
+        stopped=timed.stopped,
+    )
+
+
+def _budgets(
+    sigma: float | str | None, n0: int, n: int, alpha: float, radii: str
+) -> tuple[Smoothing, Sequential] | tuple[None, None]:
+    if sigma is None:
+        return None, None
+    value = grammar.number(sigma, "--sigma") if isinstance(sigma, str) else sigma
+    try:
+        return (
+            Smoothing(sigma=value, n0=n0, n=n, alpha=alpha),
+            Sequential(sigma=value, radii=grammar.radii(radii, value), n=n, alpha=alpha),
+        )
+    except ValueError as error:
+        raise SpecError(f"plan: {error}") from None

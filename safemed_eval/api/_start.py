@@ -1,0 +1,305 @@
+"""From what was asked to a run that goes on: what `evaluate` and `certify` have in common.
+
+Cheap checks come first, then images, then the model's files, and torch last.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from safemed_eval.codec import Json, decode
+from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
+from safemed_eval.data import AnyData, Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
+from safemed_eval.errors import SpecError, Stopped
+from safemed_eval.files import refuse_unwritable
+from safemed_eval.models import AnyModel, Loading, Model, find_model
+from safemed_eval.progress import progress, status
+from safemed_eval.runs import Memory, RunFolder, count_records, default_out, refuse_other_spec, session
+from safemed_eval.runs.meta import about_of
+from safemed_eval.runs.meter import Meter
+from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
+from safemed_eval.runs.ray.cluster import refuse_without_ray
+from safemed_eval.runs.ray.crew import crew
+from safemed_eval.runs.record import Record
+from safemed_eval.runs.spec import Asked, Load, Spec
+
+if TYPE_CHECKING:
+    from safemed_eval.report.run import Run
+    from safemed_eval.runs.workers import Loaded, Store, Team, Work
+
+Out = str | Path | None
+"""A run folder; "auto": a name below runs/ that the same call finds again; None: the run is kept in memory."""
+S = TypeVar("S", bound=Spec)
+
+_EXTREMES = 8
+_log = logging.getLogger("safemed_eval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a run goes, and where to; see `evaluate`."""
+
+    batch_size: BatchSize = None
+    seed: int = 0
+    ray: str | None = None
+    workers: int | None = None
+    out: Out = None
+    pseudonymize: Path | None = None
+
+    def __post_init__(self) -> None:
+        size = self.batch_size
+        if size not in (None, "auto") and not (isinstance(size, int) and 1 <= size <= MAX_BATCH):
+            raise SpecError(f"--batch-size {size}: write a number from 1 to {MAX_BATCH}, or auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that may start: its data can be used, its model is there, its folder is free or its own."""
+
+    model: Model
+    data: Data
+    spec: Spec
+    options: Options
+    place: Path | None
+    about: Json
+    names: Pseudonyms | None
+    """What ids, paths and texts are called in the run folder; None: as they are."""
+
+    @property
+    def total(self) -> int:
+        """How many records the run has when it is complete."""
+        return len(self.data.items) * max(1, len(self.spec.conditions))
+
+    def called(self, item: str) -> str:
+        """What an item is called in the run folder."""
+        return self.names.item(item) if self.names else item
+
+
+def prepare(
+    kind: type[S],
+    model: AnyModel,
+    data: AnyData,
+    options: Options,
+    *,
+    label: str,
+    **asked: Any,
+) -> Prepared:
+    """Check everything that can be checked without torch.
+
+    Args:
+        label: tells runs apart in an automatic folder's name.
+        asked: the fields of the spec that are the command's own.
+    """
+    command = kind.command
+    found = model if isinstance(model, Model) else find_model(model)
+    choice = choose_data(data) if isinstance(data, str) else data
+    _refuse_senseless_workers(found, options)
+    if options.batch_size == "auto" and not choice.canvas.size:
+        raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
+    names = Pseudonyms(read_key(options.pseudonymize)) if options.pseudonymize else None
+    if isinstance(choice, Choice):
+        with progress("reading images", transient=True) as tick:
+            choice = choice.verified(tick)
+    source = found.source
+    spec = kind(
+        model=source.identity,
+        load=Load(dtype=found.dtype, attn=found.attn, device_map=found.device_map),
+        asking=decode(Asked, found.asking.describe(), "asking") if source.takes_prompts else None,
+        select=choice.selection,
+        skipped=len(choice.set.bad),
+        data=names.digest(choice.set.sha256) if names else choice.set.sha256,
+        canvas=str(choice.canvas),
+        seed=options.seed,
+        batch_size=options.batch_size,
+        pseudonyms=names.fingerprint if names else None,
+        shuffle_options=choice.shuffle_options,
+        **asked,
+    )
+    place = _place(command, found, choice, spec, options, label, named=names is None)
+    if place:
+        if options.pseudonymize and options.pseudonymize.absolute().is_relative_to(place.absolute()):
+            raise SpecError(
+                f"--pseudonymize {options.pseudonymize}: lies in the run folder, and would be passed on with it"
+            )
+        refuse_unwritable(place)
+        refuse_other_spec(place, spec.to_json())
+    about = about_of(found, choice, spec.conditions) | {"overlap": _overlap(found, choice)}
+    return Prepared(model=found, data=choice, spec=spec, options=options, place=place, about=about, names=names)
+
+
+Written = RunFolder | Memory | Veiled
+
+
+def finished(prepared: Prepared, work: Callable[[Prepared], Written]) -> Run:
+    """Do what is missing of a run, and read it."""
+    from safemed_eval.report.run import Run
+
+    place = prepared.place
+    if place and count_records(place) == prepared.total:
+        return Run.read(place)
+    written = work(prepared)
+    if place:
+        return Run.read(place)
+    meta, lines = written.contents()
+    return Run.of(meta, map(json.loads, lines))
+
+
+def _place(
+    command: str, model: Model, data: Data, spec: Spec, options: Options, label: str, *, named: bool
+) -> Path | None:
+    if options.out != "auto":
+        return None if options.out is None else Path(options.out)
+    kind, _, path = data.name.partition(":")
+    denoiser = model.source.denoiser.name if model.source.denoiser else ""
+    words = [Path(model.source.name).name, Path(denoiser).name, (Path(path).stem if named else "") or kind, label]
+    return default_out(command, words, spec.to_json())
+
+
+@contextmanager
+def started(
+    prepared: Prepared,
+    make: Callable[[Loaded], Work],
+    *,
+    needs: Mapping[Need, str],
+    surrogates: Mapping[str, Loading] | None = None,
+    store: Store | None = None,
+) -> Iterator[tuple[Team, RunFolder | Memory | Veiled]]:
+    """Load and check the model, here or in workers, and lock the run folder.
+
+    Args:
+        make: turns loaded models into the work; can be pickled.
+        needs: what is asked of the model beside its answers, each with the option that asks.
+        store: is given what the work wants to keep.
+    Raises:
+        Stopped: Ctrl-C; what was computed is safe.
+    """
+    place = prepared.place
+    with _team(prepared, make, needs, surrogates or {}, store) as team:
+        ready = team.ready
+        about, here = {**prepared.about, "checks": list(ready.checks)}, session(ready.device) | dict(team.about)
+        if prepared.names:
+            about = prepared.names.about(about)
+            here["argv"] = prepared.names.arguments(here["argv"])
+        spec = prepared.spec.to_json()
+        with (
+            Memory(spec, model=ready.model, about=about, session=here)
+            if place is None
+            else RunFolder(place, spec, model=ready.model, about=about, session=here)
+        ) as folder:
+            if folder.repaired:
+                _log.warning("%s: cut off a torn last line, left by a process that was killed", place)
+            if len(folder):
+                _log.info("%s: going on, %d records are there", place, len(folder))
+            try:
+                yield team, Veiled(folder, prepared.names) if prepared.names else folder
+            except KeyboardInterrupt:
+                safe = (
+                    f"{len(folder)} records are safe in {place}, the same command goes on"
+                    if place
+                    else "nothing is kept"
+                )
+                raise Stopped(f"stopped; {safe}") from None
+
+
+@contextmanager
+def _team(
+    prepared: Prepared,
+    make: Callable[[Loaded], Work],
+    needs: Mapping[Need, str],
+    surrogates: Mapping[str, Loading],
+    store: Store | None,
+) -> Iterator[Team]:
+    """Load the models of those who do the work."""
+    from safemed_eval.runs.workers import Alone, Setup
+
+    options, first = prepared.options, prepared.data.items[0]
+    shown = prepared.names.asked(first) if prepared.names else first
+    setup = Setup(model=loading_of(prepared.model, prepared, needs), make=make, first=shown, surrogates=surrogates)
+    store = store or (lambda *what: None)
+    with ExitStack() as stack:
+        with status(f"loading and checking {prepared.model.source.name}"):
+            if options.ray is None:
+                team: Team = Alone(setup, store)
+            else:
+                team = stack.enter_context(
+                    crew(setup, store, address=options.ray, workers=options.workers, tell=_log.warning)
+                )
+        yield team
+
+
+def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:
+    """What it takes to load a model for this run, and to check it."""
+
+    items = prepared.data.items
+    _, height, width = canvas_of(items[0], prepared.data.canvas).shape
+    return Loading(
+        model=model,
+        size=(height, width),
+        options=max(len(item.question.options) for item in items),
+        questions=_extremes(items),
+        needs=needs,
+    )
+
+
+def _extremes(items: Sequence[Item]) -> tuple[Question, ...]:
+    """The questions with the fewest and the most characters: among them are those with the fewest and most tokens."""
+    questions = sorted(
+        {item.question for item in items},
+        key=lambda question: (question.characters, question.text, question.options),
+    )
+    return (*questions[:_EXTREMES], *questions[_EXTREMES:][-_EXTREMES:])
+
+
+def write_all(
+    text: str,
+    team: Team,
+    folder: RunFolder | Memory | Veiled,
+    prepared: Prepared,
+    meter: Meter,
+    groups: Iterable[Sequence[Record]],
+) -> None:
+    """Append the records as they come, with a progress bar that counts items: an item is done with all its records."""
+    items = len(prepared.data.items)
+    each = prepared.total / items
+    note = (lambda: team.note) if team.note else None
+    with progress(text, forwards=lambda: team.forwards, note=note, share=lambda: meter.share) as tick:
+        tick(len(folder) / each, items)
+        for records in groups:
+            folder.append([record.to_json() for record in records])
+            for record in records if prepared.names else ():
+                if record.error is not None:  # the folder does not say it
+                    _log.warning("%s failed: %s", record.item, record.error)
+            tick(len(folder) / each, items)
+
+
+def _overlap(model: Model, data: Data) -> Json | None:
+    """What is tested and was trained on, told at once; None where the model was not trained here."""
+    shared = overlap(data.items, [Training(*training) for training in model.source.trainings])
+    for sentence in overlap_sentences(shared):
+        _log.warning(sentence)
+    return None if shared is None else dict(shared)
+
+
+def _refuse_senseless_workers(model: Model, options: Options) -> None:
+    """Refuse what cannot be had from Ray's workers."""
+    if options.ray is None:
+        if options.workers is not None:
+            raise SpecError("--workers has no effect without --ray; --ray local starts them on this machine")
+        return
+    if not options.ray or "://" in options.ray:
+        raise SpecError(
+            f"--ray {options.ray}: write local, auto or HOST:PORT; start the command on a node of the cluster"
+        )
+    if not model.source.can_be_sent:
+        raise SpecError(f"--ray: {model.source.name} is an object of this process; name a model that workers can load")
+    if model.device not in ("auto", "cpu", "cuda"):
+        raise SpecError(f"--device {model.device}: Ray gives each worker a device of its own; write auto, cpu or cuda")
+    if model.device_map:
+        raise SpecError(f"--device-map {model.device_map}: a worker of --ray has one device; leave one of them out")
+    refuse_without_ray()

@@ -1,0 +1,69 @@
+"""Makes a question and its gold answer from the fields of a record, and refuses what is ambiguous."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from string import ascii_uppercase
+
+from safemed_eval.core import MAX_OPTIONS, Question
+from safemed_eval.errors import DataError
+
+_LETTER = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])(?:\)|[.:](?=\s)))\s*(\S.*)", re.DOTALL)
+""""(A) CT", "A) CT", "A. CT" and "A: CT"."""
+
+
+def make_question(text: object, options: Sequence[object]) -> Question:
+    """Make a question from a record's fields; options lose letters of their own, see `unlettered`.
+
+    Raises:
+        DataError: a text is empty or not text, or there are too few or too many options.
+    """
+    options = unlettered(options)
+    if not (isinstance(text, str) and text.strip()):
+        raise DataError("the question is empty")
+    texts = [option.strip() for option in options if isinstance(option, str) and option.strip()]
+    if len(texts) < len(options):
+        raise DataError(f"an option is empty, or not text: {list(options)}")
+    if not 2 <= len(options) <= MAX_OPTIONS:
+        raise DataError(f"needs 2 to {MAX_OPTIONS} options (option_a, option_b, ...), has {len(options)}")
+    return Question(text=text.strip(), options=tuple(texts))
+
+
+def unlettered(options: Sequence[object]) -> list[object]:
+    """Turn ["A) CT", "B) MRI"] into ["CT", "MRI"] if every option carries its own letter; prompts add letters anyway.
+
+    Other options are returned as they are.
+    """
+    matches = [_LETTER.fullmatch(option.strip()) if isinstance(option, str) else None for option in options]
+    letters = "".join((match[1] or match[2]).upper() if match else "-" for match in matches)
+    if letters != ascii_uppercase[: len(options)]:
+        return list(options)
+    return [match[3] for match in matches if match]
+
+
+def gold_index(answer: object, options: Sequence[object]) -> int:
+    """Find the option whose text is the gold answer, compared with and without the option's own letter.
+
+    Raises:
+        DataError: no option equals it, or more than one does.
+    """
+    if not isinstance(answer, str) or not answer.strip():
+        raise DataError("no gold answer")
+    bare = unlettered(options)
+    hits = [
+        i
+        for i, texts in enumerate(zip(options, bare, strict=True))
+        if any(isinstance(text, str) and text.strip() == answer.strip() for text in texts)
+    ]
+    if len(hits) != 1:
+        number = "none" if not hits else str(len(hits))
+        raise DataError(f"gold answer '{answer}' equals {number} of the options {list(options)}")
+    return sole(hits[0], bare)
+
+
+def sole(index: int, options: Sequence[object]) -> int:
+    """Return the index of the gold option. Raises DataError if another option has the same text."""
+    if sum(str(option).strip() == str(options[index]).strip() for option in options) > 1:
+        raise DataError(f"gold answer '{options[index]}' equals more than one of the options {list(options)}")
+    return index

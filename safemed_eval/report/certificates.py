@@ -1,0 +1,112 @@
+"""Certificates, recomputed from their votes at reading: what a record says of one is checked, and never believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
+from safemed_eval.core import Certificate
+from safemed_eval.errors import RunError
+from safemed_eval.runs.record import CertifyRecord
+from safemed_eval.smoothing import (
+    Budget,
+    Ladder,
+    Sequential,
+    SequentialCertificate,
+    Smoothing,
+    read_votes,
+    read_wrong,
+    unpack,
+)
+
+Reader = Callable[[CertifyRecord], tuple[Certificate, Certificate]]
+"""From a record to its certificate as it was made, and as it is at the alpha that is asked for."""
+Values = dict[str, object]
+
+_FIELDS = ("prediction", "p_lower", "radius", "abstained")
+_OF_DRAWS = ("certified", "max_log_e", "stopped_at", "successes", "stopped")
+
+
+def recomputed(records: Sequence[CertifyRecord], own: Budget, alpha: float, where: str) -> list[CertifyRecord]:
+    """The records with the certificates that their votes give at this alpha.
+
+    Args:
+        own: what the run was made for.
+        where: the run, for a message.
+    Raises:
+        RunError: a certificate does not follow from its votes.
+    """
+    sequential = isinstance(own, Sequential)
+    names = (*_FIELDS, *_OF_DRAWS) if sequential else _FIELDS
+    read = _sequential(own, alpha) if isinstance(own, Sequential) else _fixed(own, alpha)
+    results = []
+    for record in records:
+        stored = {name: getattr(record, name) for name in names}
+        try:
+            made, wanted = (None, None) if record.failed else read(record)
+            follows = all(_agree(stored[name], value) for name, value in _values(made, names).items())
+        except (TypeError, ValueError):
+            follows = False
+        if not follows:
+            raise RunError(f"{where}: the certificate of item '{record.item}' does not follow from its votes")
+        values = _values(wanted, names)
+        if values != stored:
+            correct = wanted is not None and wanted.prediction == record.label
+            record = replace(record, correct=correct, **values)  # type: ignore[arg-type]
+        results.append(record)
+    return results
+
+
+def _fixed(own: Smoothing, alpha: float) -> Reader:
+    pair = (own, replace(own, alpha=alpha))
+
+    @cache
+    def read(votes0: tuple[int, ...], votes: tuple[int, ...]) -> tuple[Certificate, Certificate]:
+        made, wanted = (read_votes(votes0, votes, budget) for budget in pair)
+        return made, wanted
+
+    def both(record: CertifyRecord) -> tuple[Certificate, Certificate]:
+        votes0, votes = record.votes0, record.votes
+        assert votes0 is not None
+        if votes is not None:
+            return read(votes0, votes)
+        wrong = read_wrong(votes0, record.label)
+        assert wrong is not None
+        return wrong, wrong
+
+    return both
+
+
+def _sequential(own: Sequential, alpha: float) -> Reader:
+    ladder, other = Ladder(own), Ladder(replace(own, alpha=alpha))
+
+    @cache
+    def follow(hits: str, draws: int, gold: int) -> SequentialCertificate:
+        return ladder.follow([unpack(hits, draws)], gold)
+
+    def both(record: CertifyRecord) -> tuple[Certificate, Certificate]:
+        if record.hits is None or record.stopped_at is None:
+            raise ValueError("no draws")
+        made = follow(record.hits, record.stopped_at, record.label)
+        return made, other.read_again(made, record.label)
+
+    return both
+
+
+def _values(certificate: Certificate | None, names: Sequence[str]) -> Values:
+    return {name: getattr(certificate, name, None) for name in names}
+
+
+def _agree(stored: object, value: object) -> bool:
+    """Whether a stored value is the one that the votes give; SciPy's functions may differ in their last bits."""
+    if isinstance(value, Mapping):
+        return (
+            isinstance(stored, Mapping)
+            and stored.keys() == value.keys()
+            and all(_agree(stored[key], value[key]) for key in value)
+        )
+    if isinstance(value, float):
+        return isinstance(stored, float | int) and math.isclose(stored, value, rel_tol=1e-9, abs_tol=1e-9)
+    return stored == value

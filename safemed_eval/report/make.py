@@ -1,0 +1,62 @@
+"""report: figures, tables and a page of runs. No model is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safemed_eval import grammar
+from safemed_eval.progress import status
+
+if TYPE_CHECKING:
+    from safemed_eval.report import Run
+    from safemed_eval.report.write import Written
+
+_log = logging.getLogger("safemed_eval")
+
+
+def report(
+    runs: Sequence[Run | str | Path],
+    out: str | Path,
+    *,
+    alpha: float | None = None,
+    radii: str | None = None,
+    images: bool = True,
+    title: str = "Robustness report",
+) -> Written:
+    """Write figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs.
+
+    Runs of several models stand side by side; those of `evaluate` and of `certify` may be mixed.
+
+    >>> import safemed_eval as se
+    >>> se.report(["SFT=runs/a", "runs/b"], "report").page  # doctest: +SKIP
+
+    Args:
+        runs: runs, or run folders; "NAME=FOLDER" calls one so, not after its model.
+        out: a new or empty folder, or one of an earlier report, which is replaced.
+        alpha: read certificates again, from their votes, at this alpha instead of the run's own.
+        radii: where certified accuracy is shown, such as "0,0.5s,1s"; the suffix s counts in sigma.
+        images: show the images that `evaluate(keep_images=...)` has kept.
+        title: of the page.
+    Returns:
+        The files: `page`, `figures`, `tables`.
+    Raises:
+        RunError: a folder is no run, or `out` holds something else. SpecError: an option cannot be read.
+    """
+    from safemed_eval.report.findings.finding import AT_READING, of_keys
+    from safemed_eval.report.run import at_common_radii, read_all
+    from safemed_eval.report.write import refuse_foreign, write
+
+    place = Path(out)
+    grammar.radii(radii or grammar.RADII, 1.0)  # what is wrong with them is told before anything is read or written
+    refuse_foreign(place)
+    loaded = at_common_radii(read_all(runs, alpha=alpha, images=images), radii)
+    if alpha is not None and all(run.kind != "certify" for run in loaded):
+        _log.warning("--alpha: has no effect, none of these runs is of certify")
+    for run in loaded:
+        for finding in of_keys(run.findings, AT_READING):
+            _log.warning("%s: %s", run.name, finding.sentence)
+    with status("writing the report"):
+        return write(loaded, place, title=title, radii=radii)

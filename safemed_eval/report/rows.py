@@ -1,0 +1,212 @@
+"""The records of a run as rows: typed, with numpy columns that are made once and shared by every selection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, Generic, Literal, Self, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from safemed_eval import stats
+from safemed_eval.core import CLEAN, UNATTACKED, UNKNOWN
+from safemed_eval.runs.record import CertifyRecord, EvaluateRecord, Record
+
+Slicing = Literal["modality", "question_type"]
+"""A column that everything is broken down by."""
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Names = npt.NDArray[np.object_]
+R = TypeVar("R", bound=Record)
+
+
+class Rows(Sequence[R], Generic[R]):
+    """Records in the order of their file; a selection of rows is itself `Rows` and copies no record.
+
+    >>> rows.under("clean").where(~rows.failed).correct.mean()
+    """
+
+    def __init__(self, records: Sequence[R]) -> None:
+        self._records, self._origin, self._columns = records, self, dict[str, npt.NDArray[Any]]()
+        self._index: Ints = np.arange(len(records))
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @overload
+    def __getitem__(self, place: int) -> R: ...
+    @overload
+    def __getitem__(self, place: slice) -> Self: ...
+    def __getitem__(self, place: int | slice) -> R | Self:
+        return self._selected(self._index[place]) if isinstance(place, slice) else self._records[self._index[place]]
+
+    def __iter__(self) -> Iterator[R]:
+        return (self._records[place] for place in self._index)
+
+    def where(self, mask: Mask) -> Self:
+        """The rows for which the mask, one bool a row, is true."""
+        return self._selected(self._index[mask])
+
+    def _selected(self, index: Ints) -> Self:
+        selection = type(self).__new__(type(self))
+        selection._records, selection._origin, selection._columns = self._records, self._origin, {}
+        selection._index = index
+        return selection
+
+    def _column(self, name: str, value: Callable[[R], object], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """One value of each row; made for all records when it is first asked for, and cut from that for a selection."""
+        if name not in self._columns:
+            if self is self._origin:
+                column = np.empty(len(self), dtype=dtype)
+                column[:] = [value(record) for record in self._records]
+                self._columns[name] = column
+            else:
+                self._columns[name] = self._origin._column(name, value, dtype)[self._index]
+        return self._columns[name]
+
+    @property
+    def items(self) -> Names:
+        return self._column("item", lambda record: record.item, object)
+
+    @property
+    def correct(self) -> Mask:
+        """Failed items are not correct."""
+        return self._column("correct", lambda record: record.correct, bool)
+
+    @property
+    def failed(self) -> Mask:
+        return self._column("failed", lambda record: record.failed, bool)
+
+    @property
+    def answered(self) -> Mask:
+        """True where the model gave one of the options; an abstention and a failure are no answer."""
+        return self._column("answered", lambda record: record.prediction is not None, bool)
+
+    @property
+    def predictions(self) -> Ints:
+        """The answered option; -1: none."""
+        return self._column("prediction", lambda record: -1 if record.prediction is None else record.prediction, int)
+
+    @property
+    def labels(self) -> Ints:
+        return self._column("label", lambda record: record.label, int)
+
+    @property
+    def options(self) -> Ints:
+        """The number of options."""
+        return self._column("options", lambda record: len(record.options), int)
+
+    @property
+    def at_stake(self) -> Mask:
+        """True where an attack could flip the answer; everywhere in a run without attacks."""
+        return np.ones(len(self), dtype=bool)
+
+    @cached_property
+    def clusters(self) -> Ints:
+        """The patient, or else the image, as a number: 0, 1, ... in the order of their first rows."""
+        codes = self._column("cluster", self._origin._number, int)
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[inverse]
+
+    @cached_property
+    def _number(self) -> Callable[[R], int]:
+        known: dict[str, int] = {}
+        return lambda record: known.setdefault(record.cluster, len(known))
+
+    def names(self, slicing: Slicing) -> Names:
+        """The modality or question type of each row; "unknown" where its item does not say."""
+        return self._column(slicing, lambda record: getattr(record, slicing) or UNKNOWN, object)
+
+    def split(self, slicing: Slicing) -> dict[str, Self]:
+        """The rows of each modality or question type, by name, sorted."""
+        return split_by(self, self.names(slicing))
+
+    @property
+    def distinct_items(self) -> int:
+        return len(set(self.items))
+
+    @property
+    def failed_items(self) -> int:
+        """Items with an error in a record."""
+        return self.where(self.failed).distinct_items
+
+    @property
+    def first_error(self) -> str | None:
+        return next((record.error for record in self if record.error is not None), None)
+
+    @property
+    def nothing_measured(self) -> bool:
+        """True where these rows of one condition hold failures alone: a failure is no success of an attack.
+
+        An item that is wrong when clean counts as wrong under an attack without a search, and says nothing of it: where
+        everything else failed, nothing was measured either.
+        """
+        return bool(self.failed.any() and not (~self.failed & (self.at_stake | self.correct)).any())
+
+    def share(self, successes: Mask, *, alpha: float = 0.05) -> stats.Proportion:
+        """The share of successes with its interval on the effective sample size."""
+        return stats.clustered_proportion(successes, self.clusters, alpha=alpha)
+
+
+T = TypeVar("T", bound=Rows[Any])
+
+
+def split_by(rows: T, names: Names) -> dict[str, T]:
+    """The rows of each name, sorted by name."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    return {name: rows._selected(rows._index[places[name]]) for name in sorted(places)}
+
+
+class Answers(Rows[EvaluateRecord]):
+    """The rows of an evaluate run: an answer to each item under each condition."""
+
+    @property
+    def conditions(self) -> Names:
+        return self._column("condition", lambda record: record.attack, object)
+
+    @property
+    def steps(self) -> Ints:
+        """Gradient steps or queries; 0 where there were none."""
+        return self._column("steps", lambda record: record.steps or 0, int)
+
+    @property
+    def at_stake(self) -> Mask:
+        """False where the answer to the clean image is wrong already, and an attack has nothing to flip."""
+        return self._column("at_stake", self._origin._is_at_stake, bool)
+
+    @cached_property
+    def _is_at_stake(self) -> Callable[[EvaluateRecord], bool]:
+        wrong = {one.item for one in self._records if one.attack == CLEAN and not (one.failed or one.correct)}
+        return lambda record: record.item not in wrong or record.attack in UNATTACKED
+
+    def under(self, condition: str) -> Answers:
+        """The rows of one condition."""
+        parts = self._by_condition
+        return parts[condition] if condition in parts else self[:0]
+
+    @cached_property
+    def _by_condition(self) -> dict[str, Answers]:
+        return split_by(self, self.conditions)
+
+
+class Certificates(Rows[CertifyRecord]):
+    """The rows of a certify run: a certificate of each item, as its votes give it."""
+
+    @property
+    def radii(self) -> Floats:
+        """The certified L2 radius; NaN: none."""
+        return self._column("radius", lambda record: np.nan if record.radius is None else record.radius, float)
+
+    @property
+    def right_radii(self) -> Floats:
+        """The certified radius where the certified answer is right, else NaN."""
+        return np.where(self.correct, self.radii, np.nan)
+
+    @property
+    def abstained(self) -> Names:
+        """Why there is no certificate; None where there is one."""
+        return self._column("abstained", lambda record: record.abstained, object)

@@ -1,0 +1,224 @@
+"""The run: what `evaluate` and `certify` return, and what reports and comparisons read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pandas as pd
+
+from safemed_eval.core import UNKNOWN
+from safemed_eval.errors import SpecError
+from safemed_eval.report.curves import curve_of
+from safemed_eval.report.findings.collect import findings_of
+from safemed_eval.report.findings.finding import Finding
+from safemed_eval.report.load import SLICES, LoadedRun, in_order, radii_of
+from safemed_eval.report.rows import Certificates, Slicing
+from safemed_eval.report.summary import AnsweredBy, AnySummary, Certified, CertifySummary, summarize
+from safemed_eval.report.text_cells import text_cells
+from safemed_eval.smoothing import SEQUENTIAL
+from safemed_eval.text import on_one_line, visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ALL = "all"
+"""The row of all items in a table."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Run(LoadedRun):
+    """A run of evaluate or certify, in a folder or in memory.
+
+    >>> run = Run.read("runs/a")
+    >>> run.accuracy(by="modality")     # a table; a certify run has certified accuracy at its radii
+    >>> run.frame()                     # one row per record
+    >>> run.plot()                      # a matplotlib figure
+    >>> print(*run.findings, sep="\\n")  # what a reader must know beside the numbers
+    """
+
+    @cached_property
+    def summary(self) -> AnySummary:
+        """The numbers, in all and by slice; `summary.to_json()` is what --json prints."""
+        return summarize(self)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What a reader must know beside the numbers: facts with a severity and a sentence each."""
+        return findings_of(self, self.summary)
+
+    @property
+    def sound(self) -> bool:
+        """False where attacks within certified radii proved more certificates false than chance allows."""
+        return all(finding.key != "unsound" for finding in self.findings)
+
+    def accuracy(self, by: Slicing | None = None) -> pd.DataFrame:
+        """Return accuracy under each condition, or of a certify run certified accuracy at each radius.
+
+        >>> run.accuracy(by="modality").loc["CT", "clean"]
+
+        Args:
+            by: "modality" or "question_type"; None: one row, "all".
+        Returns:
+            A row per slice. Columns: a share in [0, 1] for each condition, or each radius as "r>=0.5s" (s is sigma),
+            then `n`, the number of items. NaN is unknown: every item failed, or no such radius can be certified.
+            Failed items count as wrong. Shares are as measured; reports round certified ones down.
+        Raises:
+            SpecError: `by` is something else.
+        """
+        rows = {name: _accuracy_row(numbers) for name, numbers in self._sliced(by).items()}
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=by)
+        return table.astype({column: float for column in table if column != "n"})
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row per record, with the fields of records.jsonl, and `cluster`: the patient, or else the image.
+
+        A modality or question type that is not known is "unknown". The certificates of a certify run are those at
+        `alpha`.
+        """
+        table = pd.DataFrame([record.to_json() | {"cluster": record.cluster} for record in self.records])
+        floats = [name for name in ("radius", "p_lower") if name in table]
+        known = {name: table[name].fillna(UNKNOWN) for name in SLICES if name in table}
+        return table.astype(dict.fromkeys(floats, float)).assign(**known)
+
+    def curve(self, by: Slicing | None = None) -> pd.DataFrame:
+        """Return certified accuracy at rising radii, up to the largest that the sample budget certifies.
+
+        A step function: a share holds for all radii above that of the row before, up to its own.
+
+        Args:
+            by: "modality" or "question_type"; None: all items.
+        Returns:
+            Columns `radius`, `certified_accuracy`, `lower` and `upper`, shares in [0, 1] with pointwise 95 % bounds;
+            and with `by` that column. No rows where every item failed.
+        Raises:
+            SpecError: this is a run of evaluate, or `by` is something else.
+        """
+        if self.kind != "certify":
+            raise SpecError(f"{self.name}: a run of evaluate has no certified curve; use accuracy() or plot()")
+        _refuse_other_slicing(by)
+        parts: dict[str, Certificates] = {ALL: self.certificates} if by is None else self.certificates.split(by)
+        tables = []
+        for name in in_order(parts):
+            curve = curve_of(self, parts[name])
+            if curve:
+                columns = {
+                    "radius": curve.radii,
+                    "certified_accuracy": curve.share,
+                    "lower": curve.lower,
+                    "upper": curve.upper,
+                }
+                tables.append(pd.DataFrame(columns if by is None else {by: name, **columns}))
+        names = [*([by] if by else []), "radius", "certified_accuracy", "lower", "upper"]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
+
+    def plot(self) -> Figure:
+        """Draw accuracy under each condition as bars, or the certified curve of a certify run.
+
+        Notebooks show the figure; `run.plot().savefig("run.pdf")` writes it.
+        """
+        from safemed_eval.report.plot import plot_accuracy, plot_curve
+
+        if isinstance(self.summary, CertifySummary):
+            return plot_curve(curve_of(self), self.ceiling, visible(self.name))
+        return plot_accuracy(self.summary, visible(self.name))
+
+    def _sliced(self, by: Slicing | None) -> Mapping[str, AnsweredBy | Certified]:
+        _refuse_other_slicing(by)
+        if by is None:
+            return {ALL: self.summary.overall}
+        slices: Mapping[str, AnsweredBy | Certified] = self.summary.by(by)
+        return {name: slices[name] for name in in_order(slices)}
+
+    def __str__(self) -> str:
+        sentence = f"{self.kind} run {self.name}: {self.summary.items} of {self.summary.expected} items, {self.where}"
+        return on_one_line(sentence)
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+    def _repr_html_(self) -> str:
+        """Show a notebook the numbers and findings; all text of models and data is escaped."""
+        rows: dict[str, dict[str, str]] = {}
+        for by in (None, *SLICES):
+            rows |= {name: text_cells(numbers) for name, numbers in self._sliced(by).items()}
+        table = pd.DataFrame.from_dict(rows, orient="index").map(visible).rename(index=visible, columns=visible)
+        colors = {"note": "inherit", "warn": "#b36b00", "fail": "#c00000"}
+        items = "".join(
+            f'<li style="color: {colors[finding.severity]}">{escape(visible(finding.text))}</li>'
+            for finding in self.findings
+        )
+        return f"<p>{escape(str(self))}</p>{table.to_html(escape=True)}<ul>{items}</ul>"
+
+
+def _refuse_other_slicing(by: str | None) -> None:
+    if by is not None and by not in SLICES:
+        raise SpecError(f"by={by!r}: write one of {', '.join(map(repr, SLICES))}, or leave it out")
+
+
+def _accuracy_row(numbers: AnsweredBy | Certified) -> dict[str, float | int | None]:
+    if isinstance(numbers, Certified):
+        return {f"r>={name}": point.share for name, point in numbers.points.items()} | {"n": numbers.n}
+    return {name: cell.share for name, cell in numbers.items()} | {"n": next(iter(numbers.values())).n}
+
+
+def read_all(runs: Sequence[str | Path | Run], *, alpha: float | None = None, images: bool = True) -> list[Run]:
+    """Read several runs, and tell those of one name apart.
+
+    Args:
+        runs: folders, or NAME=FOLDER to call one so; or runs that are read already.
+        alpha: read certificates at this one instead of each run's own; runs that are read already keep theirs.
+        images: whether a report of them may show kept images.
+    Raises:
+        SpecError: a folder is given twice, or two runs are given one name.
+    """
+    loaded, given = list[Run](), list[tuple[str, str]]()
+    for asked in runs:
+        if isinstance(asked, Run):
+            run, named = asked, False
+        else:
+            name, equals, folder = str(asked).partition("=")
+            named = bool(equals) and not Path(asked).exists()
+            if named and not (name and folder):
+                raise SpecError(f"{asked}: write NAME=FOLDER, or the folder alone")
+            run = Run.read(folder if named else asked, alpha=alpha, name=name if named else None)
+        loaded.append(replace(run, with_images=images and run.with_images))
+        given += [(run.name, run.kind)] if named else []
+    twice = [str(out) for out, count in Counter(run.out.resolve() for run in loaded if run.out).items() if count > 1]
+    twice += [name for (name, _), count in Counter(given).items() if count > 1]
+    if twice:
+        raise SpecError(f"{twice[0]}: is given twice")
+    for word in _TELLING:
+        counts = Counter((run.name, run.kind) for run in loaded)
+        loaded = [
+            replace(run, name=f"{run.name}, {word(run)}")
+            if counts[run.name, run.kind] > 1 and word(run) and (run.name, run.kind) not in given
+            else run
+            for run in loaded
+        ]
+    return loaded
+
+
+def at_common_radii(runs: Sequence[Run], radii: str | None) -> list[Run]:
+    """Show the certified accuracy of these runs at the same radii; see `radii_of`.
+
+    Raises:
+        SpecError: `radii` cannot be read.
+    """
+    common = radii_of(runs, radii)
+    return [run if run.kind == "evaluate" or run.radii == common else run.at(common) for run in runs]
+
+
+_TELLING: tuple[Callable[[Run], str], ...] = (
+    lambda run: f"sigma {run.budget.sigma:g}" if run.kind == "certify" else "",
+    lambda run: SEQUENTIAL if run.sequential else "",
+    lambda run: run.out.name if run.out else "",
+    lambda run: run.where,
+)
+"""What is added to the names of runs of one name, until they differ."""

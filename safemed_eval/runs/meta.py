@@ -1,0 +1,140 @@
+"""run.json, typed: what was asked of a run, what its model said of itself, and where it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from annotated_types import Ge
+
+from safemed_eval.codec import Json, decode
+from safemed_eval.data import Data
+from safemed_eval.data.audit.training_overlap import Overlap
+from safemed_eval.errors import RunError
+from safemed_eval.models import Model
+from safemed_eval.runs.spec import CertifySpec, EvaluateSpec, spec_of
+
+SCHEMA = 1
+"""Version of run folders; it grows when a field is renamed, dropped, or means something else."""
+
+Count = Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How a checkpoint that was trained here was made; see `Source.trained`."""
+
+    method: str | None = None
+    data: str | None = None
+    modality: tuple[str, ...] = ()
+    question_type: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """What the user called the model and the data."""
+
+    model: str
+    denoiser: str | None = None
+    data: str
+    commits: Mapping[str, str] = field(default_factory=dict)
+    trained: Trained | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One start of a run; see `provenance.session`."""
+
+    started: str | None = None
+    argv: tuple[str, ...] = ()
+    safemed_eval: str | None = None
+    commit: str | None = None
+    python: str | None = None
+    platform: str | None = None
+    device: str | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An item that could not be used, and was left out."""
+
+    item: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """The result of one check of the model at its load; see `models.check`."""
+
+    name: str
+    status: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Beside:
+    """What run.json holds beside the spec."""
+
+    model: Mapping[str, Any]
+    sessions: tuple[Session, ...]
+    names: Names
+    items: Count
+    skipped: tuple[Skipped, ...]
+    conditions: tuple[str, ...]
+    sampled: str | None
+    image_notes: Mapping[str, Count]
+    checks: tuple[Check, ...] = ()
+    overlap: Overlap | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunMeta(_Beside):
+    """What run.json holds.
+
+    Args:
+        model: what the loaded model says of itself: device, dtype, architecture, an example of its prompt.
+        items: how many items the run has when it is complete.
+        sampled: how they were drawn from the whole; None: all are taken.
+        image_notes: what was done to how many images on the way to 8-bit RGB.
+    """
+
+    spec: EvaluateSpec | CertifySpec
+
+    @property
+    def total(self) -> int:
+        """How many records the run has when it is complete."""
+        return self.items * max(1, len(self.conditions))
+
+
+def meta_of(value: Json, where: str) -> RunMeta:
+    """Read run.json of an evaluate or certify run.
+
+    Raises:
+        RunError: it is of another command, or a field does not fit.
+    """
+    spec = spec_of(value["spec"], where)
+    beside = decode(_Beside, {key: part for key, part in value.items() if key != "spec"}, f"{where}: run.json")
+    if beside.conditions != spec.conditions:
+        raise RunError(f"{where}: run.json: its conditions are not the attacks of its spec")
+    return RunMeta(spec=spec, **vars(beside))
+
+
+def about_of(model: Model, data: Data, conditions: Sequence[str] = ()) -> Json:
+    """What run.json keeps beside the spec."""
+    source = model.source
+    return {
+        "names": {
+            "model": source.name,
+            "denoiser": source.denoiser.name if source.denoiser else None,
+            "commits": source.commits,
+            "data": data.name,
+            "trained": source.trained,
+        },
+        "sampled": data.set.sampled,
+        "image_notes": dict(data.set.notes),
+        "items": len(data.items),
+        "skipped": [{"item": bad.id, "reason": bad.reason} for bad in data.set.bad],
+        "conditions": list(conditions),
+    }

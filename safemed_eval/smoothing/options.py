@@ -1,0 +1,193 @@
+"""Options of certificates, of attacks on them, and of smoothed models. No torch here: the command line parses them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from safemed_eval import stats
+from safemed_eval.smoothing.evidence import Evidence, evidence_of
+from safemed_eval.smoothing.noise import Gaussian, Noise
+
+MAX_DRAWS = 10**8
+MAX_COPIES = 10**4
+MAX_RADIUS = 8
+"""Largest radius in sigmas; beyond it the probability that it needs rounds to 1."""
+FIXED, SEQUENTIAL = "fixed", "sequential"
+"""Kinds of sampling: a number of noisy copies that is set in advance, or as many as it takes to decide the radii."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Noisy:
+    """Options that name the noise.
+
+    Args:
+        sigma: standard deviation of the Gaussian noise, in [0, 1] pixel units on the canvas.
+    """
+
+    sigma: float
+
+    @property
+    def noise(self) -> Noise:
+        return Gaussian(self.sigma)
+
+    def _check(self, alpha: float) -> None:
+        self.noise.check()
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, got {alpha:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothing(_Noisy):
+    """The options of Cohen et al. 2019, under their names.
+
+    Args:
+        n0: draws that select the class.
+        n: further draws that bound its probability.
+        alpha: probability that a certificate is false.
+    """
+
+    sampling: ClassVar = FIXED
+
+    n0: int = 100
+    n: int = 1000
+    alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        self._check(self.alpha)
+        if not (1 <= self.n0 <= MAX_DRAWS and 1 <= self.n <= MAX_DRAWS):
+            raise ValueError(f"n0 and n must lie between 1 and {MAX_DRAWS:,}, got n0={self.n0}, n={self.n}")
+        if self.ceiling is None:
+            raise ValueError(
+                f"n={self.n} unanimous votes cannot certify anything at alpha={self.alpha:g}; raise n or alpha"
+            )
+
+    @property
+    def ceiling(self) -> float | None:
+        """The largest radius that n unanimous votes certify."""
+        return self.noise.ceiling(self.n, self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequential(_Noisy):
+    """Certificates of the gold answer at some radii, from as many draws as it takes to decide them.
+
+    Args:
+        radii: by name, in the same unit; at least one above 0.
+        n: largest number of draws.
+        alpha: probability that a certificate is false, at whatever radius.
+    """
+
+    sampling: ClassVar = SEQUENTIAL
+
+    radii: Mapping[str, float]
+    n: int = 1000
+    alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        self._check(self.alpha)
+        if not 1 <= self.n <= MAX_DRAWS:
+            raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, got n={self.n}")
+        for name, radius in self.radii.items():
+            if not 0 <= radius <= MAX_RADIUS * self.sigma:
+                raise ValueError(f"radius {name} must lie between 0 and {MAX_RADIUS} sigma")
+        if not any(self.radii.values()):
+            raise ValueError("sequential certificates need a radius above 0")
+        if not self.ceiling:
+            raise ValueError(
+                f"n={self.n} unanimous votes certify none of the radii {', '.join(self.radii)} above 0 at "
+                f"alpha={self.alpha:g}; raise n or alpha, or ask for smaller ones"
+            )
+
+    @property
+    def ladder(self) -> dict[str, float]:
+        """The radii from small to large."""
+        return dict(sorted(self.radii.items(), key=lambda pair: pair[1]))
+
+    @property
+    def ceiling(self) -> float | None:
+        """The largest of the radii that n unanimous votes certify."""
+        unanimous, largest = np.array([self.n]), None
+        for radius, evidence in zip(self.ladder.values(), self.evidence(), strict=True):
+            if evidence.log_e(unanimous, unanimous)[0] < -math.log(self.alpha):
+                break
+            largest = radius
+        return largest
+
+    def evidence(self) -> list[Evidence]:
+        """The evidence that each radius needs, from small to large: against p <= p0."""
+        needed = map(self.noise.probability_needed, self.ladder.values())
+        return [evidence_of(p0, self.n, self.alpha) for p0 in needed]
+
+    def asked(self, radius: float) -> float | None:
+        """The radius of the spec that equals this one up to rounding; None where there is none.
+
+        A sequential certificate says nothing about radii in between.
+        """
+        return next((asked for asked in self.radii.values() if math.isclose(asked, radius, rel_tol=1e-9)), None)
+
+
+Budget = Smoothing | Sequential
+
+
+def budget_of(spec: Mapping[str, Any]) -> Budget:
+    """Read the budget from the spec of a certify run.
+
+    Raises:
+        TypeError, ValueError: the spec holds no valid budget.
+    """
+    kinds: dict[object, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential)}
+    if spec.get("sampling") not in kinds:
+        raise ValueError(f"sampling cannot be {spec.get('sampling')!r:.60}")
+    return kinds[spec["sampling"]](**spec["smoothing"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Falsification:
+    """Options of the attack on certificates; see `falsify`.
+
+    Args:
+        shares: shares of the certified radius at which a search is made.
+        steps: gradient steps of each search.
+        m: noisy copies in each gradient.
+        n: noisy copies that are counted where the search ends.
+        alpha: probability that one such count refutes a true bound.
+    """
+
+    shares: tuple[float, ...] = (0.0, 0.5, 0.9, 0.99)
+    steps: int = 20
+    m: int = 16
+    n: int = 1000
+    alpha: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if not (all(0 <= share < 1 for share in self.shares) and self.steps >= 1 and 0 < self.alpha < 1):
+            raise ValueError("shares must lie in [0, 1), steps be at least 1, and alpha lie between 0 and 1")
+        if not (1 <= self.n <= MAX_DRAWS and 1 <= self.m <= MAX_COPIES):
+            raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, m between 1 and {MAX_COPIES:,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voting(_Noisy):
+    """Options of a smoothed model, which answers by a vote over noisy copies, or abstains.
+
+    Args:
+        n: copies that vote.
+        alpha: probability of an answer that is not the smoothed model's.
+        m: copies over which each gradient of an attack is averaged.
+    """
+
+    n: int = 100
+    alpha: float = 0.001
+    m: int = 8
+
+    def __post_init__(self) -> None:
+        self._check(self.alpha)
+        if not (1 <= self.n <= MAX_DRAWS and 1 <= self.m <= MAX_COPIES):
+            raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, m between 1 and {MAX_COPIES:,}")
+        if stats.binomial_test(self.n, self.n) > self.alpha:
+            raise ValueError(f"n={self.n} unanimous votes decide nothing at alpha={self.alpha:g}; raise n or alpha")

@@ -1,0 +1,78 @@
+"""Certificates and predictions from counted votes. No torch here: reports read stored votes again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safemed_eval import stats
+from safemed_eval.core import Certificate
+from safemed_eval.smoothing.options import Smoothing
+
+NO_ANSWER = "no answer won"
+UNCLEAR = "p_value > alpha"
+WRONG = "wrong answer selected"
+
+
+def selected(votes0: tuple[int, ...]) -> int:
+    """The class with most selection votes; the first of those that tie."""
+    return max(range(len(votes0)), key=lambda c: (votes0[c], -c))
+
+
+def read_wrong(votes0: tuple[int, ...], gold: int) -> Certificate | None:
+    """The certificate of an item that is not sampled further, since its selected class is not gold; None if it is."""
+    chosen = selected(votes0)
+    if chosen == gold:
+        return None
+    abstained = NO_ANSWER if chosen == len(votes0) - 1 else WRONG
+    return Certificate(votes0=votes0, prediction=None, p_lower=None, radius=None, abstained=abstained)
+
+
+def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoothing) -> Certificate:
+    """Compute the certificate that these votes give. It needs no model, so that alpha can be changed later.
+
+    Args:
+        votes0: selection votes for classes 0 .. K.
+        votes: estimation votes, same layout.
+    """
+    chosen = selected(votes0)
+    p_lower = stats.clopper_pearson_lower(votes[chosen], sum(votes), smoothing.alpha)
+    radius, abstained = smoothing.noise.radius(p_lower), None
+    if chosen == len(votes0) - 1:
+        radius, abstained = None, NO_ANSWER
+    elif radius is None:
+        abstained = "p_lower <= 1/2"
+    return Certificate(
+        votes0=votes0,
+        votes=votes,
+        prediction=None if abstained else chosen,
+        p_lower=p_lower,
+        radius=radius,
+        abstained=abstained,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer of a smoothed model."""
+
+    prediction: int | None
+    """The class that won, or None: abstained."""
+    p_value: float
+    """p-value of the two-sided binomial test between the two most frequent classes."""
+    abstained: str | None
+    """None, UNCLEAR, or NO_ANSWER."""
+
+
+def read_prediction(votes: tuple[int, ...], alpha: float) -> Prediction:
+    """Compute the answer that these votes for the classes 0 .. K give.
+
+    Unless it abstains, the answer is that of the smoothed model with probability at least 1 - alpha.
+
+    Source:
+        Cohen et al. 2019 (arXiv:1902.02918), PREDICT, with the two-sided binomial test of Hung and Fithian 2019.
+        Differs: where class K, "no answer", wins, it abstains.
+    """
+    best, second = sorted(range(len(votes)), key=lambda c: (-votes[c], c))[:2]
+    p_value = stats.binomial_test(votes[best], votes[best] + votes[second])
+    abstained = UNCLEAR if p_value > alpha else NO_ANSWER if best == len(votes) - 1 else None
+    return Prediction(prediction=None if abstained else best, p_value=p_value, abstained=abstained)

@@ -1,0 +1,264 @@
+"""train: robust checkpoints, those that they are compared with, and denoisers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Unpack
+
+from safemed_eval import grammar
+from safemed_eval.codec import Json
+from safemed_eval.data import AnyData, Choice, Data, canvas_of, choose_data
+from safemed_eval.errors import DataError, RunError, SpecError, Stopped
+from safemed_eval.files import refuse_unwritable
+from safemed_eval.models import AnyModel, Asking, Model, find_model
+from safemed_eval.models.files.notes import ABOUT, SEEN_BY_NAME
+from safemed_eval.progress import Tick, progress, status
+from safemed_eval.runs import META, Folder, refuse_other_spec, session
+from safemed_eval.runs.meta import about_of
+from safemed_eval.runs.spec import TrainSpec
+from safemed_eval.train._recipe import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
+from safemed_eval.train.log import WORK
+from safemed_eval.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+    from safemed_eval.models.waist import Waist
+
+_log = logging.getLogger("safemed_eval")
+
+
+def train(
+    method: Method | Literal["denoiser"],
+    model: AnyModel,
+    data: AnyData,
+    *,
+    out: str | Path,
+    **options: Unpack[TrainOptions],
+) -> Path:
+    """Train a checkpoint, or a denoiser before one, and save it into `out`.
+
+    >>> import safemed_eval as se
+    >>> se.train("at-grpo", "builtin:sft", "phantom:split=train,images=20000", out="ckpt", steps=300)  # doctest: +SKIP
+
+    Args:
+        method: "sft", "at-sft", "grpo", "at-grpo", or "denoiser" for denoised smoothing of a model that stays as it is.
+        model: the checkpoint to start from, as in `evaluate`; it is loaded anew and never changed in place. It is asked
+            by the template that it was loaded with, else as it was trained before, else by `instruct`.
+        data: as in `evaluate`; not the test split of phantom.
+        out: the new checkpoint's folder; the same call goes on where an earlier one stopped.
+        options: those of `safemed-eval train METHOD`, by the same names and with the same defaults, such as steps,
+            epochs, batch_size, learning_rate, lora, seed; eps, attack_steps of an adversary; group_size, beta of GRPO;
+            sigma of a denoiser. See `train.recipe_of`.
+    Returns:
+        The folder, which `load_model` takes.
+    Raises:
+        SpecError, DataError, CheckpointError, RunError: what is wrong, where, and what to do.
+        Stopped: Ctrl-C; the same call goes on from the last intermediate checkpoint.
+    """
+    place = Path(out)
+    recipe_of(method, **options)
+    found = model if isinstance(model, Model) else find_model(model)
+    chosen = choose_data(data) if isinstance(data, str) else data
+    _refuse_senseless(found, chosen.name)
+    _refuse_unfit(method, found, chosen, options.get("lora"))
+    recipe = recipe_of(method, adapter=found.source.is_adapter, **options)
+    asking = found.source.asked(Asking(template=found.given.template), to_train=method != "denoiser")
+    if isinstance(chosen, Choice):
+        with progress("reading images", transient=True) as tick:
+            chosen = chosen.verified(tick)
+    processes, first = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")) == 0
+    _refuse_too_few(len(chosen.items), recipe, processes)
+    spec = TrainSpec(
+        model=found.source.identity,
+        load={"dtype": found.dtype, "attn": found.attn},
+        template=asking.describe()["template"] if found.source.takes_prompts else None,
+        select=chosen.selection,
+        skipped=len(chosen.set.bad),
+        data=chosen.set.sha256,
+        canvas=str(chosen.canvas),
+        recipe={"method": method} | {key: value for key, value in asdict(recipe).items() if key != "save_every"},
+        processes=processes,
+    ).to_json()
+    if not _is_complete(place, spec):
+        refuse_unwritable(place)
+        _fit(method, found, chosen, recipe, asking, place, spec, first=first)
+    if first:
+        from safemed_eval.train.figure import figure
+
+        figure(place / WORK)
+    return place
+
+
+def _fit(
+    method: str,
+    model: Model,
+    data: Data,
+    recipe: Recipe | DenoiserRecipe,
+    asking: Asking,
+    out: Path,
+    spec: Json,
+    *,
+    first: bool,
+) -> None:
+    """Load the model, lock the folder, and train."""
+    policy, waist = _loaded(model, data, recipe, asking)
+    about, work = about_of(model, data), out / WORK
+    how = {"safemed_eval": __version__, "arguments": sys.argv[1:], "names": about["names"], **spec}
+    with _locked(work, spec, waist, data, about) if first else nullcontext(), _resumable(work):
+        shown = _shown_progress()
+        with progress(f"training {method}", unit="steps", note=lambda: shown.text) as shown.tick:
+            if isinstance(recipe, DenoiserRecipe):
+                from safemed_eval.train.denoise import fit_denoiser
+
+                fit_denoiser(waist, data.items, data.canvas, recipe, out, about=how, callbacks=[shown])
+                return
+            from safemed_eval.train.fit import fit
+
+            source = model.source
+            how[SEEN_BY_NAME] = sorted({named for _, _, names in source.trainings for named in names})
+            fit(
+                policy,
+                waist,
+                data.items,
+                data.canvas,
+                recipe,
+                out,
+                base=source.reference,
+                about=how,
+                seen=[digests for _, digests, _ in source.trainings if digests],
+                callbacks=[shown],
+            )
+
+
+def _refuse_senseless(model: Model, data: str) -> None:
+    """Refuse what can be told before any data are read."""
+    if find_spec("trl") is None:
+        raise SpecError("training needs TRL: pip install 'safemed-eval[train]'")
+    if model.device not in ("auto", "cpu"):
+        raise SpecError(
+            f"--device {model.device}: training takes auto or cpu; choose a GPU with CUDA_VISIBLE_DEVICES, several "
+            "with accelerate launch"
+        )
+    kind, options = grammar.split(data) if data.startswith("phantom") else ("", {})
+    if kind == "phantom" and options.get("split", "test") == "test":
+        raise SpecError(
+            f"--data {data}: is the test split, which checkpoints are compared on; train on "
+            "phantom:split=train,images=20000"
+        )
+
+
+def _refuse_unfit(method: str, model: Model, data: Data | Choice, lora: str | None) -> None:
+    """Refuse a model that cannot be trained, or not like this."""
+    source = model.source
+    if method == "denoiser":
+        if data.canvas.size is None:
+            raise SpecError("--canvas native: the images of a batch must have one size; write HxW")
+        return
+    if not source.trainable:
+        raise SpecError(f"--model {source.name}: only a transformers checkpoint can be trained")
+    if source.is_adapter and lora:
+        raise SpecError(f"--model {source.name}: is an adapter, which is trained on as it is; leave --lora out")
+    if model.dtype in ("bfloat16", "float16") and not (source.is_adapter or lora):
+        raise SpecError(
+            f"--dtype {model.dtype}: small steps would round away; train in float32, with --bf16 to compute faster, or "
+            "an adapter with --lora"
+        )
+
+
+def _refuse_too_few(items: int, recipe: Recipe | DenoiserRecipe, processes: int) -> None:
+    """Refuse data that do not fill a batch of GRPO, which leaves out what does not."""
+    if isinstance(recipe, Recipe) and recipe.groups is not None:
+        needed = recipe.batch_size * recipe.accumulate * processes // recipe.groups.size
+        if items < needed:
+            raise DataError(f"{items} items do not fill one batch of GRPO, which needs {needed}; lower --batch-size")
+
+
+def _is_complete(out: Path, spec: Json) -> bool:
+    """Whether this very training has been done there; RunError where the folder holds anything else."""
+    begun, done = (out / WORK / META).exists(), (out / ABOUT).exists()
+    if begun or (out.is_dir() and [*out.iterdir()] == [out / WORK]):
+        refuse_other_spec(out / WORK, spec)
+    elif done:
+        raise RunError(
+            f"--out {out}: holds a checkpoint, but not how it was trained ({WORK}/{META}); choose another --out"
+        )
+    else:
+        refuse_other_spec(out, spec)
+    return done
+
+
+def _loaded(model: Model, data: Data, recipe: Recipe | DenoiserRecipe, asking: Asking) -> tuple[Any, Waist]:
+    """What is trained, and the model behind the waist, on this process's device and after `models check`."""
+    from safemed_eval import models
+    from safemed_eval.models.check import check, refuse_failures
+
+    source, device, policy = model.source, str(_device(model.device)), None
+    with status(f"loading {source.name}"):
+        if isinstance(recipe, DenoiserRecipe):
+            waist = models.load(source, device=device, dtype=model.dtype, attn=model.attn, asking=asking)
+        else:
+            full = model.dtype == "auto" and not (source.is_adapter or recipe.lora)
+            dtype = "float32" if full else model.dtype
+            policy, waist = models.load_to_train(source, device=device, dtype=dtype, attn=model.attn, asking=asking)
+    with status("checking the model and the questions"):
+        if policy is not None:
+            for item in data.items:
+                waist.scorer.refuse_control_tokens(item.question)
+        _, height, width = canvas_of(data.items[0], data.canvas).shape
+        most = max(len(item.question.options) for item in data.items)
+        refuse_failures(check(waist, (height, width), options=most), source.name)
+    return policy, waist
+
+
+def _device(option: str) -> torch.device:
+    """The device of this process."""
+    import torch
+    from accelerate import PartialState
+
+    if torch.cuda.device_count() > 1 and "RANK" not in os.environ and option != "cpu":
+        raise SpecError(
+            "several GPUs: start with accelerate launch -m safemed_eval train ..., or choose one GPU with "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    device: torch.device = PartialState(cpu=option == "cpu").device
+    return device
+
+
+def _locked(work: Path, spec: Json, waist: Waist, data: Data, about: Json) -> Folder:
+    model = waist.describe(data.items[0].question)
+    return Folder(work, spec, model=model, about=about, session=session(waist.device_name))
+
+
+@contextmanager
+def _resumable(work: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; the same command goes on from the last checkpoint in {work}, if any") from None
+
+
+def _shown_progress() -> Any:
+    """A callback that tells a progress bar, its `tick`, how far the training is; `text` is the latest figures."""
+    from transformers import TrainerCallback
+
+    class Shown(TrainerCallback):  # type: ignore[misc]
+        tick: Tick
+        text = ""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.tick(state.global_step, state.max_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+            words = {"loss": "loss", "adversary/loss": "adversarial loss", "reward": "reward"}
+            words |= {"denoiser/mse": "mse", "denoiser/same_answer": "same answer"}
+            self.text = ", ".join(f"{word} {logs[key]:.3g}" for key, word in words.items() if key in logs)
+
+    return Shown()
