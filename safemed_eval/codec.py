@@ -6,6 +6,7 @@ int, "3" no number, NaN no float. A dataclass's own `__post_init__` may refuse m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
@@ -31,10 +32,9 @@ def decode(kind: type[T], value: object, where: str) -> T:
         RunError: a field is missing, has a value of another type, or does not fit the others.
     """
     from pydantic import ValidationError
-    from pydantic_core import to_json
 
     try:
-        return _adapter(kind).validate_json(to_json(value, inf_nan_mode="constants"), strict=True)
+        return _adapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         faults = [_fault(one, value) for one in error.errors(include_url=False)]
         raise RunError(f"{where}{'; '.join(dict.fromkeys(faults[:_SHOWN]))}") from None

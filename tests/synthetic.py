@@ -6,12 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from safemed_eval import attacks
 from safemed_eval.core import Item, Question, item_fields
+from safemed_eval.report import Run
+from safemed_eval.report.summary import summarize
 from safemed_eval.smoothing import Budget, Ladder, Sequential, Smoothing, read_votes
 
 Json = dict[str, Any]
@@ -139,3 +142,8 @@ def write_run(
     (out / "run.json").write_text(json.dumps(whole))
     (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return out
+
+
+def numbers(run: Path | Run, radii: dict[str, float] | None = None) -> SimpleNamespace:
+    """The numbers of a run as --json has them, with the names of the first level as attributes."""
+    return SimpleNamespace(**summarize(run if isinstance(run, Run) else Run.read(run), radii).to_json())

@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from running import answers
 from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
-from synthetic import certified, failed, write_run
+from synthetic import certified, failed, numbers, write_run
 from test_pipeline import CHOSEN, CPU, evaluation, items, without_seconds
 from torture.models import Quarters
 
 from safemed_eval import stats
 from safemed_eval.core import Item, Question
 from safemed_eval.models.waist import Waist
-from safemed_eval.report import summarize
 from safemed_eval.runs.work.certify import Counted
 from safemed_eval.runs.work.units import Certificates, Part
 from safemed_eval.seeds import generator
@@ -94,7 +93,7 @@ def test_certified_accuracy_is_a_line_of_pandas(tmp_path_factory: pytest.TempPat
     ] + [failed(60, modality="A")]
     out = write_run(tmp_path_factory.mktemp("run") / "run", records, "certify")
     points = {"0": 0.0, "0.1": 0.1, "0.4": 0.4, "0.6": 0.6}
-    summary, frame = summarize(out, points), pd.read_json(out / "records.jsonl", lines=True)
+    summary, frame = numbers(out, points), pd.read_json(out / "records.jsonl", lines=True)
     for name, radius in points.items():
         holds = frame["correct"] & (frame["radius"] >= radius)
         assert summary.overall["certified"][name]["certified_accuracy"] == pytest.approx(holds.mean())

@@ -11,8 +11,8 @@ from synthetic import SEQUENTIAL, certified, evaluated, failed, sequenced, write
 from test_cli import call
 
 from safemed_eval.core import GRADIENT_REPEATS, REPEATS
+from safemed_eval.report import Run
 from safemed_eval.report.findings.degenerate import degenerate
-from safemed_eval.report.load import load
 from safemed_eval.report.page import write_page
 
 
@@ -34,7 +34,7 @@ def answered(labels: Sequence[int], answers: Sequence[int | None], **changes: An
 
 def said(out: Path, records: list[dict[str, Any]], command: str = "evaluate", **meta: Any) -> list[str]:
     conditions = ["clean"] if command == "evaluate" else []
-    return degenerate(load(write_run(out, records, command, conditions=conditions, **meta)))
+    return degenerate(Run.read(write_run(out, records, command, conditions=conditions, **meta)))
 
 
 GOLD = [0, 1, 2] * 10
@@ -169,7 +169,7 @@ def test_the_terminal_and_the_page_say_it(tmp_path: Path, table: Path) -> None:
         code, text = call("evaluate", *shared, "--out", "run")
         sure = call("certify", *shared, "--sigma", 0.25, "--n", 50, "--n0", 5, "--out", "sure")[1]
         checked = call("models", "check", "python:same:make", "--canvas", "32x32")[1]
-        write_page([load(Path("run"))], Path("page.html"), title="t")
+        write_page([Run.read(Path("run"))], Path("page.html"), title="t")
         page = Path("page.html").read_text()
     constant = "The model answers A to each of 24 questions; it is gold in 0.0 %"
     assert code == 0 and constant in text and constant in sure and constant in page

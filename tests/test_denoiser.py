@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy import stats as sps
-from synthetic import evaluated, write_run
+from synthetic import evaluated, numbers, write_run
 from test_cli import TOY, call, summary_of
 from transformers import TrainerCallback
 
@@ -28,9 +28,8 @@ from safemed_eval.models.denoiser import ResidualDenoiser, Shape, load_denoiser,
 from safemed_eval.models.files.denoiser_source import resolve_denoiser
 from safemed_eval.models.toy import Brightness, Linear
 from safemed_eval.models.waist import Denoise, Waist
-from safemed_eval.report import summarize
+from safemed_eval.report import Run
 from safemed_eval.report.compare import compare
-from safemed_eval.report.load import load
 from safemed_eval.report.page import write_page
 from safemed_eval.runs import read_lines, read_meta
 from safemed_eval.seeds import generator
@@ -465,10 +464,10 @@ def test_from_the_command_to_certificates_and_a_comparison(tmp_path: Path) -> No
     code, text = call(*shared, "--out", tmp_path / "behind")
     assert code == 2 and "holds another run; what was asked differs: model.denoiser was" in text
     assert [r["votes"] for r in read_lines(tmp_path / "bare")] != [r["votes"] for r in read_lines(tmp_path / "behind")]
-    assert load(tmp_path / "behind").name == "builtin:sft + denoiser"
+    assert Run.read(tmp_path / "behind").name == "builtin:sft + denoiser"
     other = compare(tmp_path / "bare", tmp_path / "behind", radii="0")
     assert not other.same_weights and f"the denoisers differ: none, now {out}" in other.notes
-    write_page([load(tmp_path / name) for name in ("bare", "behind")], tmp_path / "page.html", title="two")
+    write_page([Run.read(tmp_path / name) for name in ("bare", "behind")], tmp_path / "page.html", title="two")
     page = (tmp_path / "page.html").read_text()
     assert f"builtin:sft, behind the denoiser {out}" in page and "<dt>denoiser</dt>" in page
 
@@ -534,7 +533,7 @@ def test_the_price_of_the_canvas_is_not_that_of_a_denoiser(tmp_path: Path) -> No
             conditions=("clean", "official"),
             names={"denoiser": denoiser},
         )
-        assert summarize(out).notes.get("canvas_cost") == cost
+        assert numbers(out).notes.get("canvas_cost") == cost
 
 
 def test_default_folders_name_the_denoiser_and_stay_as_they_were_without(

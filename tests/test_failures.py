@@ -10,19 +10,18 @@ from typing import Any
 import pytest
 import torch
 from running import answers
-from synthetic import ATTACKS, certified, evaluated, failed, write_run
+from synthetic import ATTACKS, certified, evaluated, failed, numbers, write_run
 from test_cli import call
 from test_pipeline import Colors, evaluation, items
 
 from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError
-from safemed_eval.report import summarize
-from safemed_eval.report.breakdown import breakdown
+from safemed_eval.report import Run
 from safemed_eval.report.figures._attacks import is_search
 from safemed_eval.report.figures.heatmap import _strongest
 from safemed_eval.report.findings.checklist import checklist
-from safemed_eval.report.load import load
+from safemed_eval.report.findings.failures import failures
 from safemed_eval.report.tables import tables_of
 
 PGD = ATTACKS[2]
@@ -129,8 +128,8 @@ def test_an_attack_that_failed_on_every_item_has_no_accuracy_and_an_exit_code(br
     assert f"{PGD}: failed, nothing was measured; the first error: the model raised ValueError" in text
     assert "failed" in {line.split()[-1] for line in text.splitlines() if line.startswith("all")}
     assert broken(*command)[0] == 3, "again, from the records"
-    summary = summarize(tmp_path / "run")
-    clean, cell = (json.loads(json.dumps(summary.to_json()))["overall"][name] for name in ("clean", PGD))
+    summary = numbers(tmp_path / "run")
+    clean, cell = (json.loads(json.dumps(summary.overall))[name] for name in ("clean", PGD))
     assert [cell[key] for key in ("accuracy", "lower", "upper", "correct", "without_failed")] == [None] * 5
     assert cell["all_failed"] and 0 < clean["correct"] <= cell["failed"] <= cell["n"]
     assert list(summary.all_failed) == [PGD]
@@ -146,7 +145,7 @@ def test_a_certify_run_that_failed_on_every_item_certifies_neither_0_nor_anythin
     code, text = broken("certify", "always", *options)
     assert code == 3, text
     assert "certify: failed, nothing was measured" in text
-    overall = summarize(tmp_path / "run").overall
+    overall = numbers(tmp_path / "run").overall
     assert overall["certified"]["0"]["certified_accuracy"] is overall["average_radius"] is overall["wrong"] is None
     assert overall["failed"] == overall["n"] == 8
     code, text = broken("certify", "always", *options, "--json")
@@ -158,7 +157,7 @@ def test_a_certify_run_that_failed_on_every_item_certifies_neither_0_nor_anythin
 def test_where_some_items_failed_the_figure_without_them_stands_beside_the_other(broken: Any, tmp_path: Path) -> None:
     code, text = broken("evaluate", "half", "--attack", "noise", "--out", tmp_path / "run")
     assert code == 0 and "(4 failed, else " in text and "4 of 8 items failed and count as wrong." in text
-    cell = summarize(tmp_path / "run").overall["noise:eps=4/255"]
+    cell = numbers(tmp_path / "run").overall["noise:eps=4/255"]
     assert cell["n"] == 8 and cell["without_failed"]["n"] == 4
     assert cell["correct"] == cell["without_failed"]["count"]
 
@@ -173,8 +172,8 @@ def test_shares_with_and_without_failed_items_by_hand(tmp_path: Path) -> None:
             lost(i, ATTACKS[1], **slices) if i < 5 else evaluated(i, ATTACKS[1], i < 15, **slices),
             evaluated(i, PGD, i < 4, **slices) if i < 10 else lost(i, PGD, **slices),
         ]
-    run = load(write_run(tmp_path / "run", records, "evaluate"))
-    summary = breakdown(run)
+    run = Run.read(write_run(tmp_path / "run", records, "evaluate"))
+    summary = numbers(run)
     clean, fgsm, pgd = (summary.overall[name] for name in ATTACKS)
     assert (clean["accuracy"], clean["failed"], clean["without_failed"]) == (1.0, 0, None)
     assert (fgsm["accuracy"], fgsm["without_failed"]["share"]) == (0.5, 10 / 15)
@@ -194,19 +193,19 @@ def test_items_that_were_wrong_when_clean_do_not_stand_for_an_attack_that_failed
     """A search leaves what is wrong already as it is: where it failed on all others, it was not made."""
     rows = [evaluated(i, "clean", i < 4) for i in range(10)]
     rows += [lost(i, PGD) if i < 4 else evaluated(i, PGD, False, steps=0) for i in range(10)]
-    run = load(write_run(tmp_path / "run", rows, "evaluate", conditions=["clean", PGD]))
-    assert run.all_failed == {PGD: "broken"} and breakdown(run).overall[PGD]["accuracy"] is None
-    assert run.failures == [f"every item that was right when clean failed under {PGD}, and nothing was measured."]
+    run = Run.read(write_run(tmp_path / "run", rows, "evaluate", conditions=["clean", PGD]))
+    assert run.all_failed == {PGD: "broken"} and numbers(run).overall[PGD]["accuracy"] is None
+    assert failures(run) == [f"every item that was right when clean failed under {PGD}, and nothing was measured."]
     rows[10] = evaluated(0, PGD, False)
-    one_fell = load(write_run(tmp_path / "fell", rows, "evaluate", conditions=["clean", PGD]))
-    assert not one_fell.all_failed and breakdown(one_fell).overall[PGD]["accuracy"] == 0.0
+    one_fell = Run.read(write_run(tmp_path / "fell", rows, "evaluate", conditions=["clean", PGD]))
+    assert not one_fell.all_failed and numbers(one_fell).overall[PGD]["accuracy"] == 0.0
 
 
 def test_certified_shares_with_and_without_failed_items(tmp_path: Path) -> None:
     """Three of four certified at 0.3; six failed: 30 % with, 75 % without, rounded down."""
     records = [*(certified(i, 1000 if i < 3 else 500) for i in range(4)), *(failed(i) for i in range(4, 10))]
-    run = load(write_run(tmp_path / "run", records, "certify"))
-    point = breakdown(run, {"0.3": 0.3}).overall["certified"]["0.3"]
+    run = Run.read(write_run(tmp_path / "run", records, "certify"))
+    point = numbers(run, {"0.3": 0.3}).overall["certified"]["0.3"]
     assert (point["certified_accuracy"], point["without_failed"]["share"], point["failed"]) == (0.3, 0.75, 6)
     (table,) = (table for table in tables_of([run], radii="0.3") if table.name == "certified")
     assert "(6 failed, else 75.0 " in table.shown["r>=0.3"][0]
@@ -219,7 +218,7 @@ def test_a_black_box_that_failed_does_not_accuse_the_gradients(tmp_path: Path) -
     names = ["clean", PGD, SQUARE]
     rows = [evaluated(i, name, True) for i in range(40) for name in names[:2]]
     rows += [lost(i, SQUARE) for i in range(40)]
-    run = load(write_run(tmp_path / "run", rows, "evaluate", conditions=names))
+    run = Run.read(write_run(tmp_path / "run", rows, "evaluate", conditions=names))
     found = {check.name: check for check in checklist(run)}
     assert found["gradients beat what sees none"].status == "n/a"
     assert "SquareAttack" not in found["only right answers can fall"].detail
@@ -231,17 +230,17 @@ def test_the_strongest_attack_is_not_the_one_that_failed_most(tmp_path: Path) ->
     rows = [evaluated(i, "clean", True) for i in range(20)]
     rows += [evaluated(i, ATTACKS[1], i < 8) if i < 10 else lost(i, ATTACKS[1]) for i in range(20)]
     rows += [evaluated(i, PGD, i < 12) for i in range(20)]
-    assert _strongest(load(write_run(tmp_path / "run", rows, "evaluate"))) == PGD
+    assert _strongest(Run.read(write_run(tmp_path / "run", rows, "evaluate"))) == PGD
 
 
 def test_failures_do_not_make_the_canvas_cost_anything(tmp_path: Path) -> None:
     names = ["clean", "official"]
     rows = [evaluated(i, "official", True) for i in range(10)]
     rows += [lost(i, "clean") if i < 5 else evaluated(i, "clean", i < 9) for i in range(10)]
-    run = load(write_run(tmp_path / "run", rows, "evaluate", conditions=names))
-    assert breakdown(run).notes["canvas_cost"] == pytest.approx(0.2)
+    run = Run.read(write_run(tmp_path / "run", rows, "evaluate", conditions=names))
+    assert numbers(run).notes["canvas_cost"] == pytest.approx(0.2)
 
 
 def test_a_model_that_works_has_no_failures(tmp_path: Path) -> None:
-    run = load(write_run(tmp_path / "run", [evaluated(i, a, True) for i in range(3) for a in ATTACKS], "evaluate"))
-    assert run.failures == [] and run.all_failed == {}
+    run = Run.read(write_run(tmp_path / "run", [evaluated(i, a, True) for i in range(3) for a in ATTACKS], "evaluate"))
+    assert failures(run) == [] and run.all_failed == {}

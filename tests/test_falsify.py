@@ -22,8 +22,8 @@ from safemed_eval.core import Certificate, Question
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Brightness, Linear
 from safemed_eval.models.waist import Waist
+from safemed_eval.report import Run
 from safemed_eval.report.findings.falsified import falsified_of
-from safemed_eval.report.load import load
 from safemed_eval.report.page import write_page
 from safemed_eval.runs.work.falsify import Falsifier
 from safemed_eval.seeds import generator
@@ -218,17 +218,17 @@ def test_a_report_refutes_what_the_votes_refute(tmp_path: Path) -> None:
     records = [certified(number, 970) | {"falsified": falsified([900])} for number in range(30)]
     records[3] |= {"falsified": falsified([500])}
     records[4] = certified(4, 500) | {"falsified": None}
-    found = falsified_of(load(write_run(tmp_path / "a", records, "certify", spec=spec)))
+    found = falsified_of(Run.read(write_run(tmp_path / "a", records, "certify", spec=spec)))
     assert found is not None
-    assert (found["certificates"], found["items"], found["allowed"], found["sound"]) == (29, 1, 1, True)
-    (one,) = found["refuted"]
-    assert (one["item"], one["share"], one["votes"], one["n"]) == ("i3", 0.5, 500, 1000)
-    assert one["upper"] < one["claimed"] < one["p_lower"]
+    assert (found.certificates, found.items, found.allowed, found.sound) == (29, 1, 1, True)
+    (one,) = found.refuted
+    assert (one.item, one.share, one.votes, one.n) == ("i3", 0.5, 500, 1000)
+    assert one.upper < one.claimed < one.p_lower
     for number in (7, 8):
         records[number] |= {"falsified": falsified([500])}
-    two = falsified_of(load(write_run(tmp_path / "b", records, "certify", spec=spec)))
-    assert two is not None and (two["items"], two["sound"]) == (3, False)
-    assert falsified_of(load(write_run(tmp_path / "c", [certified(0, 970)], "certify"))) is None
+    two = falsified_of(Run.read(write_run(tmp_path / "b", records, "certify", spec=spec)))
+    assert two is not None and (two.items, two.sound) == (3, False)
+    assert falsified_of(Run.read(write_run(tmp_path / "c", [certified(0, 970)], "certify"))) is None
     assert SMOOTHING.alpha == 0.001
 
 
@@ -237,10 +237,10 @@ def test_what_cannot_be_refuted_is_told(tmp_path: Path) -> None:
     spec = {"falsify": vars(Falsification(shares=(0.5,)))}
     for unanimous, words in ((0, None), (2, "2 of the 5 certificates stand"), (5, "All 5 certificates stand")):
         records = [certified(i, 1000 if i < unanimous else 999) | {"falsified": falsified([990])} for i in range(5)]
-        run = load(write_run(tmp_path / str(unanimous), records, "certify", spec=spec))
+        run = Run.read(write_run(tmp_path / str(unanimous), records, "certify", spec=spec))
         found = falsified_of(run)
-        assert found is not None and (found["certificates"], found["at_ceiling"]) == (5, unanimous)
-        assert (found["remark"] is None) if words is None else found["remark"].startswith(words)
+        assert found is not None and (found.certificates, found.at_ceiling) == (5, unanimous)
+        assert (found.remark is None) if words is None else found.remark is not None and found.remark.startswith(words)
         write_page([run], tmp_path / "page.html", title="x")
         assert ("their survival does not show" in (tmp_path / "page.html").read_text()) == bool(unanimous)
 
@@ -270,5 +270,5 @@ def test_an_edited_outcome_is_refused(broken: Any, tmp_path: Path) -> None:
     spec = {"falsify": vars(Falsification())}
     out = write_run(tmp_path / "a", [certified(0, 970) | {"falsified": broken}], "certify", spec=spec)
     with pytest.raises(RunError, match="falsified"):
-        load(out)
+        Run.read(out)
     assert json.loads((out / "run.json").read_text())["spec"]["falsify"]["n"] == 1000

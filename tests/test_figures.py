@@ -18,15 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from synthetic import ATTACKS, SMOOTHING, certified, evaluated, failed, write_run
+from synthetic import ATTACKS, SMOOTHING, certified, evaluated, failed, numbers, write_run
 
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
-from safemed_eval.report import figures
-from safemed_eval.report.breakdown import breakdown
+from safemed_eval.report import Run, figures, read_all
 from safemed_eval.report.figures import draw_all, kinds, style
 from safemed_eval.report.figures._attacks import CORRUPTED, LARGEST, chosen, words
 from safemed_eval.report.figures._style import GREY, look, plain
-from safemed_eval.report.load import LoadedRun, load, load_all
 from safemed_eval.runs.images import Keeper
 from safemed_eval.smoothing import Smoothing, Voting, read_prediction
 from safemed_eval.stats import certified_radius, clopper_pearson_lower, clustered_proportion
@@ -35,7 +33,7 @@ CEILING = SMOOTHING.ceiling or 0.0
 PGD = "pgd:eps=4/255,steps=10"
 
 
-def drawn(kind: str, runs: Sequence[LoadedRun]) -> dict[str, Figure]:
+def drawn(kind: str, runs: Sequence[Run]) -> dict[str, Figure]:
     """The figures of one kind, laid out."""
     with style():
         found = dict(import_module(f"{figures.__name__}.{kind}").draw(runs))
@@ -44,10 +42,8 @@ def drawn(kind: str, runs: Sequence[LoadedRun]) -> dict[str, Figure]:
     return found
 
 
-def run_of(
-    folder: Path, records: Sequence[dict[str, Any]], command: str, name: str | None = None, **meta: Any
-) -> LoadedRun:
-    return load(write_run(folder, records, command, **meta), name=name or folder.name)
+def run_of(folder: Path, records: Sequence[dict[str, Any]], command: str, name: str | None = None, **meta: Any) -> Run:
+    return Run.read(write_run(folder, records, command, **meta), name=name or folder.name)
 
 
 def texts(axes: Axes) -> list[str]:
@@ -64,7 +60,7 @@ def titles(figure: Figure) -> list[str]:
     return [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
 
 
-def four(folder: Path, **meta: Any) -> LoadedRun:
+def four(folder: Path, **meta: Any) -> Run:
     """Right at the ceiling, right with 990 of 1000 votes, wrong, abstained."""
     records = [certified(0, 1000), certified(1, 990), certified(2, 1000, chosen=0), certified(3, 400)]
     return run_of(folder, records, "certify", **meta)
@@ -157,7 +153,7 @@ def test_small_multiples_stand_in_the_fixed_order_and_too_few_items_are_na(tmp_p
 # --- attacked --------------------------------------------------------------------------------------------------------
 
 
-def attacked(folder: Path, right: dict[str, int], n: int = 10, **meta: Any) -> LoadedRun:
+def attacked(folder: Path, right: dict[str, int], n: int = 10, **meta: Any) -> Run:
     """n items; under each condition the first so many are answered rightly."""
     records = [evaluated(i, condition, i < count) for i in range(n) for condition, count in right.items()]
     return run_of(folder, records, "evaluate", conditions=list(right), **meta)
@@ -295,7 +291,7 @@ def test_a_corruption_is_no_attack_in_a_ball(tmp_path: Path) -> None:
     records = [evaluated(i, name, i < n, question_type="Grade") for i in range(9) for name, n in WORN.items()]
     heat = drawn("heatmap", [run_of(tmp_path / "c", records, "evaluate", conditions=list(WORN))])
     assert titles(heat["accuracy-heatmap"])[1] == "strongest attack: PGD eps=4/255, steps=10"
-    blind = {name: cell["image_blind"] for name, cell in breakdown(run).overall.items()}
+    blind = {name: cell["image_blind"] for name, cell in numbers(run).overall.items()}
     assert {name for name, count in blind.items() if count is not None} == {huge}
 
 
@@ -347,7 +343,7 @@ def test_certified_heat_maps_are_rounded_down(tmp_path: Path) -> None:
 
 def trained_on(
     folder: Path, modalities: Sequence[str], shares: dict[str, int], method: str = "sft", types: Sequence[str] = ()
-) -> LoadedRun:
+) -> Run:
     """A checkpoint of some modalities (none: of all), tested on ten items of each."""
     trained = {"method": method, "data": "d", "modality": [name.casefold() for name in modalities]}
     names = {"trained": trained | {"question_type": list(types)}}
@@ -477,7 +473,7 @@ QUESTION = "Is $x^2$ > \\alpha \u202e\x00 \u80ba \U0001f9e0?"
 
 
 @pytest.fixture
-def pictured(tmp_path: Path) -> LoadedRun:
+def pictured(tmp_path: Path) -> Run:
     """Eight items with kept images: odd ones turn wrong, 6 gets no answer, 7's clean record is missing."""
     asked = {"question": QUESTION, "options": ["$5 & $6", "liver", "x" * 200], "label": 1}
     records = [evaluated(i, "clean", True, **asked) for i in range(7)]
@@ -490,10 +486,10 @@ def pictured(tmp_path: Path) -> LoadedRun:
     clean = torch.full((3, 6, 8), 102 / 255)
     for item in items:
         keep(item, PGD, clean, clean + 4 / 255)
-    return load(out)
+    return Run.read(out)
 
 
-def test_attacked_items_those_that_turned_wrong_first(pictured: LoadedRun) -> None:
+def test_attacked_items_those_that_turned_wrong_first(pictured: Run) -> None:
     figure = drawn("attacked_items", [pictured])["attacked-items-pgd-eps-4-255-steps-10"]
     assert len(figure.axes) == 4 * 6
     told = [texts(axes) for axes in figure.axes[3::4]]
@@ -505,7 +501,7 @@ def test_attacked_items_those_that_turned_wrong_first(pictured: LoadedRun) -> No
     assert silent[-1] == "attacked: no answer  \u2717" and right[-1] == "attacked: B  liver"
 
 
-def test_the_change_is_magnified_by_the_factor_that_is_written(pictured: LoadedRun) -> None:
+def test_the_change_is_magnified_by_the_factor_that_is_written(pictured: Run) -> None:
     figure = drawn("attacked_items", [pictured])["attacked-items-pgd-eps-4-255-steps-10"]
     assert titles(figure)[:3] == ["clean", "change \u00d7 30", "attacked"], "31.9 is the most that 4/255 allows"
     clean, change, shown = (np.asarray(axes.images[0].get_array(), dtype=float) for axes in figure.axes[:3])
@@ -516,17 +512,17 @@ def test_the_change_is_magnified_by_the_factor_that_is_written(pictured: LoadedR
     assert "magnified by 30" in words_of(figure)
 
 
-def test_a_record_without_its_clean_one_is_na(pictured: LoadedRun) -> None:
+def test_a_record_without_its_clean_one_is_na(pictured: Run) -> None:
     lines = (pictured.out / "records.jsonl").read_text().splitlines()
     (pictured.out / "records.jsonl").write_text("\n".join(line for line in lines if '"i7"' in line) + "\n")
-    figure = drawn("attacked_items", [load(pictured.out)])["attacked-items-pgd-eps-4-255-steps-10"]
+    figure = drawn("attacked_items", [Run.read(pictured.out)])["attacked-items-pgd-eps-4-255-steps-10"]
     assert texts(figure.axes[3])[-2:] == ["clean: n/a  \u2717", "attacked: A  $5 & $6  \u2717"]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_runs_give_the_same_files(tmp_path: Path, pictured: LoadedRun) -> None:
+def test_the_same_runs_give_the_same_files(tmp_path: Path, pictured: Run) -> None:
     runs = [four(tmp_path / "a"), attacked(tmp_path / "b", {"clean": 9, PGD: 3}), pictured]
     before = dict(matplotlib.rcParams)
     written = draw_all(runs, tmp_path / "one" / "figures")
@@ -594,7 +590,7 @@ def test_neither_pyplot_nor_the_command_line_imports_more_than_it_must(tmp_path:
         "import sys; import safemed_eval.cli; print('matplotlib' in sys.modules);"
         "from pathlib import Path; from safemed_eval.report.figures import draw_all;"
         "from safemed_eval.report.load import load_all;"
-        f"draw_all(load_all([{str(out)!r}]), Path({str(tmp_path / 'o')!r}));"
+        f"draw_all(read_all([{str(out)!r}]), Path({str(tmp_path / 'o')!r}));"
         "print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -605,7 +601,7 @@ def test_models_of_one_name_get_files_of_their_own(tmp_path: Path) -> None:
     records = [certified(i, 990, question_type="Disease Diagnosis") for i in range(5)]
     for name in ("x", "y"):
         write_run(tmp_path / name, records, "certify", names={"model": "a/b"})
-    runs = load_all([str(tmp_path / "x"), str(tmp_path / "y")])
+    runs = read_all([str(tmp_path / "x"), str(tmp_path / "y")])
     found = drawn("heatmap", runs)
     assert list(found) == ["certified-heatmap-b-sigma-0.25-x", "certified-heatmap-b-sigma-0.25-y"]
     assert json.loads((tmp_path / "x/run.json").read_text())["names"]["model"] == "a/b"

@@ -20,7 +20,7 @@ from safemed_eval.data.sources.medr1 import split_problem
 from safemed_eval.errors import DataError, RunError, SpecError, UserError
 from safemed_eval.models.answers import conclusion, parse, rationale, retell
 from safemed_eval.models.checkpoints.prompts import read_template
-from safemed_eval.report.load import load
+from safemed_eval.report import Run
 from safemed_eval.report.page.data import studies_of
 from safemed_eval.report.page.items import Items, details, outcomes
 from safemed_eval.report.tables import tables_of
@@ -207,7 +207,7 @@ def _spoilt(value: Any, path: tuple[Any, ...], by: Any) -> Any:
 
 def _reported(folder: Path) -> None:
     """All that a report computes, but for its pictures."""
-    run = load(folder)
+    run = Run.read(folder)
     list(tables_of([run], radii="0,1s"))
     studies_of([run], "0,1s")
     items = Items([run])

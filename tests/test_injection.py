@@ -17,9 +17,8 @@ from markdown_it import MarkdownIt
 from synthetic import certified, evaluated, failed, write_run
 from test_cli import call
 
-from safemed_eval.report import figures, page
+from safemed_eval.report import figures, page, read_all
 from safemed_eval.report._text import spreadsheet
-from safemed_eval.report.load import load_all
 from safemed_eval.report.page import write_page
 from safemed_eval.report.tables import write_tables
 
@@ -124,7 +123,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def tables(runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
-    write_tables(load_all(runs), folder, radii="0,1s")
+    write_tables(read_all(runs), folder, radii="0,1s")
     return folder
 
 
@@ -150,7 +149,7 @@ def seen(html: str) -> _Seen:
 def test_html(runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The elements and attributes of the page are those of its template; links stay on the page."""
     monkeypatch.setattr(page, "_plotly", lambda: "var Plotly = {};")
-    write_page(load_all(runs), tmp_path / "p.html", title=EVERY)
+    write_page(read_all(runs), tmp_path / "p.html", title=EVERY)
     found = seen((tmp_path / "p.html").read_text(encoding="utf-8"))
     template = (Path(page.__file__).parent / "assets/page.html").read_text(encoding="utf-8")
     assert set(found.tags) <= set(re.findall(r"<([a-z][a-z0-9]*)", template))

@@ -17,17 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import answers
 from scipy.stats import chisquare
-from synthetic import ATTACKS, evaluated, write_run
+from synthetic import ATTACKS, evaluated, numbers, write_run
 from test_cli import TOY, call, seconds_aside, summary_of
 from test_pipeline import Colors, evaluation, items, without_seconds
 
 from safemed_eval import attacks, data
 from safemed_eval.core import Item, Question
 from safemed_eval.errors import RunError
-from safemed_eval.report import summarize
+from safemed_eval.report import Run
 from safemed_eval.report.figures._attacks import chosen
 from safemed_eval.report.findings.order import letters
-from safemed_eval.report.load import load
 from safemed_eval.runs import read_lines, read_meta
 from safemed_eval.seeds import seed_of
 
@@ -192,11 +191,11 @@ def test_a_fault_in_one_rotation_is_the_items_alone(table: Path) -> None:
 def test_letters_by_hand() -> None:
     """Eight answers to three options: A 6, B 2, C 0; gold A 4, B 2, C 2; six right, so 3/4 and 1/8 are expected."""
     found = letters([0, 0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1, 2, 2], [3] * 8, list("abcdefgh"))
-    assert found["n"] == 8
-    assert found["answered"] == {"A": 0.75, "B": 0.25, "C": 0.0}
-    assert found["gold"] == {"A": 0.5, "B": 0.25, "C": 0.25}
-    assert found["expected"] == pytest.approx({"A": 0.4375, "B": 0.28125, "C": 0.28125})
-    assert (found["total_variation"], found["letter"], found["notable"]) == (0.25, "A", False), "eight are too few"
+    assert found.n == 8
+    assert found.answered == {"A": 0.75, "B": 0.25, "C": 0.0}
+    assert found.gold == {"A": 0.5, "B": 0.25, "C": 0.25}
+    assert found.expected == pytest.approx({"A": 0.4375, "B": 0.28125, "C": 0.28125})
+    assert (found.total_variation, found.letter, found.notable) == (0.25, "A", False), "eight are too few"
 
 
 def blind(rng: np.random.Generator, n: int, favour: float, right: float, together: int) -> tuple[Any, ...]:
@@ -213,11 +212,11 @@ def blind(rng: np.random.Generator, n: int, favour: float, right: float, togethe
 def test_chance_does_not_prefer_a_letter(favour: float, right: float, together: int) -> None:
     """Nor does an attack: where most gold answers are A, a model that errs must answer something else."""
     rng = np.random.default_rng(0)
-    alarms = [letters(*blind(rng, n, favour, right, together))["notable"] for n in (12, 60) for _ in range(150)]
+    alarms = [letters(*blind(rng, n, favour, right, together)).notable for n in (12, 60) for _ in range(150)]
     assert not any(alarms)
     _, gold, counts, clusters = blind(rng, 60, favour, right, together)
     always = letters([1] * 60, gold, counts, clusters)
-    assert (always["letter"], always["notable"]) == ("B", True)
+    assert (always.letter, always.notable) == ("B", True)
 
 
 def run_of(folder: Path, model: object, asked: Sequence[Item]) -> Path:
@@ -227,14 +226,14 @@ def run_of(folder: Path, model: object, asked: Sequence[Item]) -> Path:
 
 def test_a_preferred_letter_is_told(tmp_path: Path) -> None:
     asked = balanced(tmp_path / "d", rows=32)
-    summary = summarize(run_of(tmp_path / "a", Always(1), asked))
+    summary = numbers(run_of(tmp_path / "a", Always(1), asked))
     notes = summary.notes
     assert notes["circular"] == {"n": 32, "order_dependent": 8}, "eight are gold B"
     for condition, n in (("clean", 32), ("circular", 128)):
         found = notes["letters"][condition]
         assert (found["n"], found["letter"], found["answered"]["B"], found["gold"]["B"]) == (n, "B", 1.0, 0.25)
         assert found["total_variation"] == 0.75 and found["notable"]
-    notes = summarize(run_of(tmp_path / "b", Reader(), asked)).notes
+    notes = numbers(run_of(tmp_path / "b", Reader(), asked)).notes
     assert notes["circular"] == {"n": 32, "order_dependent": 0}
     assert notes["letters"]["circular"]["answered"] == dict.fromkeys("ABCD", 0.25), "each place once"
     assert not notes["letters"]["circular"]["notable"]
@@ -256,16 +255,16 @@ def test_a_preferred_letter_is_told(tmp_path: Path) -> None:
 def test_rotations_that_contradict_the_record_are_refused(tmp_path: Path, changes: Json, message: str) -> None:
     fine = evaluated(0, "circular", True, rotations=[1, 1, 1])
     conditions = ("clean", "circular")
-    assert len(load(write_run(tmp_path / "a", [fine], "evaluate", conditions=conditions)).frame) == 1
+    assert len(Run.read(write_run(tmp_path / "a", [fine], "evaluate", conditions=conditions)).frame()) == 1
     forged = write_run(tmp_path / "b", [fine | changes], "evaluate", conditions=conditions)
     with pytest.raises(RunError, match=message):
-        load(forged)
+        Run.read(forged)
 
 
 def test_circular_is_no_attack(tmp_path: Path) -> None:
     conditions = (*ATTACKS[:2], "circular")
     records = [evaluated(i, name, True, rotations=[1, 1, 1]) for i in range(3) for name in conditions]
-    run = load(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
+    run = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
     assert chosen(run) == (list(ATTACKS[:2]), [])
 
 

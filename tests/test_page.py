@@ -13,20 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safemed_eval.report.breakdown import measure_of
 from synthetic import certified, evaluated, failed, write_run
 from test_reasoning import run_of as written_run
 
 from safemed_eval import attacks
 from safemed_eval.core import Item, Question
-from safemed_eval.report import page
-from safemed_eval.text import visible
-from safemed_eval.report.breakdown import measure_of
+from safemed_eval.report import Run, page, read_all
 from safemed_eval.report.curves import curve_of
-from safemed_eval.report.load import LoadedRun, load, load_all
 from safemed_eval.report.page import items as _page_items
 from safemed_eval.report.page import write_page
 from safemed_eval.rounding import floor_to
 from safemed_eval.runs.images import Keeper
+from safemed_eval.text import visible
 
 EVIL = "<script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
 NAME = f"<b>bold</b> &lt; {EVIL} \udcff"
@@ -68,7 +67,7 @@ def attacked(number: int, condition: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[LoadedRun]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Two runs of one model with a hostile name, over 24 items."""
     folder = tmp_path_factory.mktemp("runs")
     records = [attacked(i, k) for i in range(24) for k in range(len(CONDITIONS))]
@@ -76,7 +75,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[LoadedRun]:
     proofs = [certified(i, 1000 - 23 * i, chosen=0 if i == 4 else 1, **asked(i)) for i in range(22)]
     proofs += [certified(22, 1000, chosen=3, **asked(22)), failed(23, **asked(23))]
     certify = write_run(folder / "certify", proofs, "certify")
-    return [load(out, name=NAME) for out in (evaluate, certify)]
+    return [Run.read(out, name=NAME) for out in (evaluate, certify)]
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +121,7 @@ def _is_local(url: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(runs: list[LoadedRun], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of both runs with the real plotly."""
     file = tmp_path_factory.mktemp("whole") / "new" / "report.html"
     write_page(runs, file, title=f"Study {EVIL}")
@@ -136,7 +135,7 @@ Write = Callable[..., Path]
 def swift(tmp_path_factory: pytest.TempPathFactory) -> Write:
     """Writes a page with a stand-in for plotly."""
 
-    def write(runs: Sequence[LoadedRun], **options: Any) -> Path:
+    def write(runs: Sequence[Run], **options: Any) -> Path:
         file = tmp_path_factory.mktemp("page") / "report.html"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(page, "_plotly", lambda: STAND_IN)
@@ -147,7 +146,7 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Write:
 
 
 @pytest.fixture(scope="module")
-def brief(swift: Write, runs: list[LoadedRun]) -> Path:
+def brief(swift: Write, runs: list[Run]) -> Path:
     """The page of both runs with the stand-in."""
     return swift(runs)
 
@@ -169,7 +168,7 @@ def choose(opened: Any, column: str, name: str) -> None:
     select.select_option(value)
 
 
-def test_filters_change_the_curves_to_those_of_the_slice(open_page: Open, whole: Path, runs: list[LoadedRun]) -> None:
+def test_filters_change_the_curves_to_those_of_the_slice(open_page: Open, whole: Path, runs: list[Run]) -> None:
     opened = open_page(whole)
     evaluate, certify = runs
     for modality, question_type in [
@@ -219,7 +218,7 @@ def test_filters_change_the_curves_to_those_of_the_slice(open_page: Open, whole:
     assert opened.evaluate("window.hit") is None
 
 
-def test_an_item_opens_by_click_and_by_keyboard(open_page: Open, brief: Path, runs: list[LoadedRun]) -> None:
+def test_an_item_opens_by_click_and_by_keyboard(open_page: Open, brief: Path, runs: list[Run]) -> None:
     opened = open_page(brief)
     dialog, button = opened.locator("dialog"), opened.locator("[data-item='2'] button")
     opened.locator("[data-item='2'] td").first.click()
@@ -299,7 +298,7 @@ def rows_of(opened: Any) -> list[str]:
     return found
 
 
-def test_sort_search_and_outcomes(open_page: Open, brief: Path, runs: list[LoadedRun]) -> None:
+def test_sort_search_and_outcomes(open_page: Open, brief: Path, runs: list[Run]) -> None:
     opened = open_page(brief)
     head = opened.locator("[data-column='0']")
     head.locator("button").click()
@@ -343,7 +342,7 @@ def test_sort_search_and_outcomes(open_page: Open, brief: Path, runs: list[Loade
 
 def test_many_items_are_paged(open_page: Open, swift: Write, tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", [certified(i, 900) for i in range(120)], "certify")
-    opened = open_page(swift([load(out)]))
+    opened = open_page(swift([Run.read(out)]))
     assert len(rows_of(opened)) == 50
     opened.click("#forth")
     opened.click("#forth")
@@ -354,7 +353,7 @@ def test_many_items_are_paged(open_page: Open, swift: Write, tmp_path: Path) -> 
 
 def test_radii_are_rounded_down(open_page: Open, swift: Write, tmp_path: Path) -> None:
     out = write_run(tmp_path / "run", [certified(i, 1000 - 7 * i) for i in range(40)], "certify")
-    run = load(out)
+    run = Run.read(out)
     opened = open_page(swift([run]))
     assert any(round(one, 3) != floor_to(one, 3) for one in run.frame["radius"])
     shown = opened.locator("#rows td:last-child").all_inner_texts()
@@ -365,7 +364,7 @@ def test_radii_are_rounded_down(open_page: Open, swift: Write, tmp_path: Path) -
     assert ">ceiling" in opened.locator("#summary tbody").first.inner_text()
 
 
-def test_sections_without_runs_are_left_out(open_page: Open, swift: Write, runs: list[LoadedRun]) -> None:
+def test_sections_without_runs_are_left_out(open_page: Open, swift: Write, runs: list[Run]) -> None:
     opened = open_page(swift(runs[:1]))
     assert opened.locator("#certified, #live-certify").count() == 0
     assert opened.locator("#attacked-linf").count() == 1
@@ -388,7 +387,7 @@ def test_images_of_kept_items(open_page: Open, swift: Write, tmp_path: Path, mon
     for item in items:
         keep(item, CONDITIONS[1], clean, clean + 4 / 255)
     monkeypatch.setattr(_page_items, "MOST_IMAGES", 2)
-    opened = open_page(swift([load(out)]), link="#item=i1")
+    opened = open_page(swift([Run.read(out)]), link="#item=i1")
     images = opened.locator("#item-body img")
     assert images.count() == 3
     assert all(
@@ -399,7 +398,7 @@ def test_images_of_kept_items(open_page: Open, swift: Write, tmp_path: Path, mon
     opened.click("#item-forth")
     assert images.count() == 0  # beyond the limit
     next((out / "images").glob("*/i0-*.npy")).write_bytes(b"")
-    opened = open_page(swift([load(out)]), link="#item=i0")
+    opened = open_page(swift([Run.read(out)]), link="#item=i0")
     assert "cannot be read" in opened.inner_text("#item-body")
 
 
@@ -432,7 +431,7 @@ def test_notices(swift: Write, tmp_path: Path) -> None:
         "certify",
         spec={"data": "e", "canvas": "64x64 stretch", "shuffle_options": 0},
     )
-    loaded = load_all([str(evaluate), f"a={one}", f"b={other}"], alpha=0.01)
+    loaded = read_all([str(evaluate), f"a={one}", f"b={other}"], alpha=0.01)
     html = swift(loaded).read_text(encoding="utf-8")
     notices = html.partition('<section class="notices"')[2].partition("</section>")[0]
     for text in (
@@ -453,7 +452,7 @@ def test_notices(swift: Write, tmp_path: Path) -> None:
 
 
 def test_the_page_shows_what_was_written(open_page: Open, swift: Write, tmp_path: Path) -> None:
-    run = load(written_run(tmp_path / "a", copies=3), name="a <b>")
+    run = Run.read(written_run(tmp_path / "a", copies=3), name="a <b>")
     opened = open_page(swift([run]))
     table = opened.locator("#written table").first
     rows = [row.split("\t") for row in table.locator("tbody tr").all_inner_texts()]
@@ -466,7 +465,7 @@ def test_the_page_shows_what_was_written(open_page: Open, swift: Write, tmp_path
     assert by.count() == 2 and by.first.inner_text().startswith("CT")
     assert opened.locator("nav a[href='#written']").count() == 1
     silent = write_run(tmp_path / "b", [certified(0, 900)], "certify")
-    opened = open_page(swift([load(silent)]))
+    opened = open_page(swift([Run.read(silent)]))
     assert opened.locator("#written, nav a[href='#written']").count() == 0
 
 
@@ -479,7 +478,7 @@ def test_an_opened_item_shows_its_rotations_and_is_found_by_what_they_changed(
     for record in records:
         if record["attack"] == "circular" and not record["correct"]:
             record["prediction"] = None
-    run = load(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
+    run = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
     opened = open_page(swift([run]), link="#item=i1")
     assert "by rotation: B, no answer, A" in opened.inner_text("#item-body")
     opened.keyboard.press("Escape")
@@ -493,20 +492,20 @@ def test_an_opened_item_shows_its_rotations_and_is_found_by_what_they_changed(
 def test_a_corruption_moves_an_item_and_flips_none(open_page: Open, swift: Write, tmp_path: Path) -> None:
     right = {"clean": 4, "corrupt:kind=jpeg,severity=5": 2, "pgd:eps=4/255,steps=10": 1}
     records = [evaluated(i, condition, i < count) for condition, count in right.items() for i in range(4)]
-    opened = open_page(swift([load(write_run(tmp_path / "a", records, "evaluate", conditions=list(right)))]))
+    opened = open_page(swift([Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=list(right)))]))
     for outcome, items in {"flipped": ["i1", "i2", "i3"], "moved": [], "holds": ["i0"]}.items():
         opened.select_option("#outcome", outcome)
         assert opened.locator("#rows th").all_inner_texts() == items
     mild = {name: count for name, count in right.items() if not name.startswith("pgd")}
     records = [record for record in records if record["attack"] in mild]
-    opened = open_page(swift([load(write_run(tmp_path / "b", records, "evaluate", conditions=list(mild)))]))
+    opened = open_page(swift([Run.read(write_run(tmp_path / "b", records, "evaluate", conditions=list(mild)))]))
     opened.select_option("#outcome", "moved")
     assert opened.locator("#rows th").all_inner_texts() == ["i2", "i3"]
 
 
 def test_few_clusters_are_marked(swift: Write, tmp_path: Path) -> None:
     records = [certified(i, 1000, patient_id=f"p{i % 2}") for i in range(8)]
-    html = swift([load(write_run(tmp_path / "run", records, "certify"))]).read_text(encoding="utf-8")
+    html = swift([Run.read(write_run(tmp_path / "run", records, "certify"))]).read_text(encoding="utf-8")
     assert "too few to trust the interval" in html
     assert "p0" not in html.partition("<script")[2]  # a patient's name does not travel with the page
 
@@ -514,7 +513,7 @@ def test_few_clusters_are_marked(swift: Write, tmp_path: Path) -> None:
 def test_runs_that_have_only_just_begun(open_page: Open, swift: Write, tmp_path: Path) -> None:
     evaluate = write_run(tmp_path / "evaluate", [], "evaluate", items=7)
     certify = write_run(tmp_path / "certify", [], "certify", items=7)
-    opened = open_page(swift([load(evaluate), load(certify)]))
+    opened = open_page(swift([Run.read(evaluate), Run.read(certify)]))
     assert "7 of 7 records are missing" in opened.inner_text(".notices")
     assert "n/a" in opened.inner_text("#summary")
     assert opened.inner_text("#items-count") == "0 of 0 items"

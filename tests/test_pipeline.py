@@ -13,15 +13,14 @@ import pytest
 import torch
 from conftest import draw_table
 from running import answers, certificates
-from synthetic import certified, evaluated, failed, write_run
+from synthetic import certified, evaluated, failed, numbers, write_run
 
 from safemed_eval import attacks, data, faults
 from safemed_eval.core import Item, Question
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
-from safemed_eval.report import summarize
+from safemed_eval.report import Run
 from safemed_eval.report.curves import MOST_POINTS, curve_of
-from safemed_eval.report.load import load
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.runs.work.evaluate import Evaluation
 from safemed_eval.smoothing import Smoothing
@@ -216,7 +215,7 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
     ]
     assert [r["radius"] and round(r["radius"], 3) for r in records] == [0.307, 0.616, 0.495, None, None]
     out = write_run(tmp_path / "run", records, "certify")
-    summary = summarize(out, {"0": 0.0, "0.3": 0.3, "0.31": 0.31, "2": 2.0})
+    summary = numbers(out, {"0": 0.0, "0.3": 0.3, "0.31": 0.31, "2": 2.0})
     curve = summary.overall["certified"]
     assert [curve[r]["certified_accuracy"] for r in ("0", "0.3", "0.31", "2")] == [0.4, 0.4, 0.2, None]
     assert curve["2"]["above_ceiling"] and not curve["0.31"]["above_ceiling"]
@@ -226,7 +225,7 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
     assert summary.by_modality["MRI"]["median_radius"] == pytest.approx(0.61582, abs=1e-5)
     assert [summary.by_modality[m]["n"] for m in ("CT", "MRI")] == [4, 1]
     assert list(summary.by_question_type) == ["unknown"]
-    two = summarize(write_run(tmp_path / "two", [certified(0, 920), certified(1, 500)], "certify")).overall
+    two = numbers(write_run(tmp_path / "two", [certified(0, 920), certified(1, 500)], "certify")).overall
     assert two["median_radius"] == pytest.approx(0.30677, abs=1e-5), "half are enough"
     assert summary.notes["ceiling"] == pytest.approx(0.6158, abs=1e-3)
 
@@ -234,7 +233,7 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
 def test_breakdown_agrees_with_a_pandas_one_liner(table: Path, tmp_path: Path) -> None:
     records = [r for group in answers(evaluation(Colors()), items(table), CHOSEN) for r in group]
     out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(one) for one in CHOSEN])
-    summary = summarize(out)
+    summary = numbers(out)
     frame = pd.DataFrame(records)
     for (modality, attack), share in frame.groupby(["modality", "attack"])["correct"].mean().items():
         assert summary.by_modality[modality][attack]["accuracy"] == pytest.approx(share)
@@ -255,7 +254,7 @@ def test_image_blind_items_are_counted(table: Path, tmp_path: Path) -> None:
     huge = [attacks.parse(spec) for spec in ("clean", "pgd:eps=1", "noise:eps=1", "pgd:eps=8/255")]
     records = [r for group in answers(evaluation(Blind()), items(table), huge) for r in group]
     out = write_run(tmp_path / "run", records, "evaluate", conditions=[str(one) for one in huge])
-    summary = summarize(out)
+    summary = numbers(out)
     blind = {name: cell["image_blind"] for name, cell in summary.overall.items()}
     assert blind == {
         "clean": None,
@@ -267,7 +266,7 @@ def test_image_blind_items_are_counted(table: Path, tmp_path: Path) -> None:
 
 
 def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
-    summary = summarize(write_run(tmp_path / "run", [], "certify", items=5))
+    summary = numbers(write_run(tmp_path / "run", [], "certify", items=5))
     assert (summary.items, summary.expected, summary.overall["n"]) == (0, 5, 0)
     assert summary.overall["certified"]["0"]["certified_accuracy"] is None
     assert summary.overall["average_radius"] is None and summary.overall["median_radius"] is None
@@ -276,8 +275,8 @@ def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
 def test_a_curve_of_many_radii_is_thinned_out_from_below(tmp_path: Path) -> None:
     """Of 150 radii at most 120 are drawn, the smallest and the largest too; each with its own share."""
     votes = range(700, 1000, 2)
-    run = load(write_run(tmp_path / "run", [certified(i, k) for i, k in enumerate(votes)], "certify"))
-    curve, radius = curve_of(run), run.frame["radius"].to_numpy()
+    run = Run.read(write_run(tmp_path / "run", [certified(i, k) for i, k in enumerate(votes)], "certify"))
+    curve, radius = curve_of(run), run.frame()["radius"].to_numpy()
     assert curve is not None and len(np.unique(radius)) == 150
     assert curve.share == pytest.approx([(radius >= at).mean() for at in curve.radii])
     assert len(curve.radii) <= MOST_POINTS + 2 and {0.0, radius.min(), radius.max()} < set(curve.radii)
@@ -367,15 +366,15 @@ def test_notes_by_hand(tmp_path: Path) -> None:
     records += [evaluated(i, "official", i < 8, steps=None) for i in range(10)]
     records += [evaluated(i, str(pgd), i < 2, steps=steps) for i, steps in enumerate([10, 10, 2, 4, 9, 0, 0, 0, 0, 0])]
     conditions = ["clean", str(pgd), "official"]
-    summary = summarize(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
+    summary = numbers(write_run(tmp_path / "a", records, "evaluate", conditions=conditions))
     assert summary.notes["canvas_cost"] == pytest.approx(0.3)
     assert summary.overall[str(pgd)]["median_steps"] == 4
-    certified_run = summarize(write_run(tmp_path / "b", [certified(0, 920)], "certify"), {"at": 0.6158, "over": 0.6159})
+    certified_run = numbers(write_run(tmp_path / "b", [certified(0, 920)], "certify"), {"at": 0.6158, "over": 0.6159})
     assert certified_run.notes["grey_levels_per_radius"] == pytest.approx(255 / np.sqrt(3 * 384 * 384))
-    wide = summarize(write_run(tmp_path / "c", [certified(0, 920)], "certify", spec={"canvas": "20x40 pad"}))
+    wide = numbers(write_run(tmp_path / "c", [certified(0, 920)], "certify", spec={"canvas": "20x40 pad"}))
     assert wide.notes["grey_levels_per_radius"] == pytest.approx(255 / np.sqrt(3 * 20 * 40))
     ceiling = certified_run.notes["ceiling"]
-    exactly = summarize(tmp_path / "b", {"top": ceiling, "over": np.nextafter(ceiling, 1)}).overall["certified"]
+    exactly = numbers(tmp_path / "b", {"top": ceiling, "over": np.nextafter(ceiling, 1)}).overall["certified"]
     assert not exactly["top"]["above_ceiling"] and exactly["over"]["above_ceiling"]
 
 
@@ -383,6 +382,5 @@ def test_notes_by_hand(tmp_path: Path) -> None:
 def test_a_summary_says_whether_draws_ended_with_a_wrong_selection(stop: bool | None, tmp_path: Path) -> None:
     spec = {"stop_when_wrong": stop} if stop else {}
     assert (
-        summarize(write_run(tmp_path / "run", [certified(0, 920)], "certify", spec=spec)).asked["stop_when_wrong"]
-        is stop
+        numbers(write_run(tmp_path / "run", [certified(0, 920)], "certify", spec=spec)).asked["stop_when_wrong"] is stop
     )

@@ -14,9 +14,8 @@ from bad.case import called
 from bad.images import dicom
 from PIL import Image
 
-from safemed_eval.report import figures
+from safemed_eval.report import Run, figures
 from safemed_eval.report.findings.reasoning import reasoning
-from safemed_eval.report.load import load
 from safemed_eval.runs import read_lines
 from safemed_eval.runs.pseudonyms import WITHHELD, Pseudonyms
 
@@ -147,8 +146,8 @@ def test_numbers_and_clusters_are_those_of_the_plain_run(hospital: Path, name: s
     assert {tuple(one["options"]) for one in plain} == {(f"{SECRET} a lung", f"{SECRET} a liver")}
     assert len({option for one in veiled for option in one["options"]}) == 14, "not even how often one occurs"
     if name == "evaluate" and not more:
-        assert reasoning(load(hospital / "plain")) is not None
-        assert reasoning(load(hospital / "plain")) == reasoning(load(hospital / "veiled"))
+        assert reasoning(Run.read(hospital / "plain")) is not None
+        assert reasoning(Run.read(hospital / "plain")) == reasoning(Run.read(hospital / "veiled"))
         assert all(record["text"] is None for record in veiled) and veiled[0]["told"]["words"] > 5
 
 

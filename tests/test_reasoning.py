@@ -13,15 +13,13 @@ from test_cli import call
 
 from safemed_eval.core import Question
 from safemed_eval.models.answers import parse
+from safemed_eval.report import Run
 from safemed_eval.report.findings.reasoning import (
     NOT_MEASURED,
     distance,
     reasoning,
     reasoning_sentences,
-    shown,
-    shown_change,
 )
-from safemed_eval.report.load import load
 from safemed_eval.report.tables import tables_of
 from safemed_eval.stats import clustered_proportion
 
@@ -59,25 +57,25 @@ def run_of(out: Path, copies: int = 1, **meta: Any) -> Path:
 
 
 def test_what_was_written_by_hand(tmp_path: Path) -> None:
-    found = reasoning(load(run_of(tmp_path / "a")))
+    found = reasoning(Run.read(run_of(tmp_path / "a")))
     assert found is not None and list(found.overall) == ["clean", PGD]
     clean, attacked = found.overall["clean"], found.overall[PGD]
-    assert [(cell["n"], cell["texts"], cell["words"]) for cell in (clean, attacked)] == [(8, 7, 5), (8, 7, 5)]
+    assert [(cell.n, cell.texts, cell.words) for cell in (clean, attacked)] == [(8, 7, 5), (8, 7, 5)]
     shares = ("parsable", "rationale", "self_consistency", "gold_agreement")
-    assert [shown(clean[key]) for key in shares] == ["87.5 (7/8)", "87.5 (7/8)", "100.0 (6/6)", "100.0 (6/6)"]
-    assert [shown(attacked[key]) for key in shares] == ["75.0 (6/8)", "75.0 (6/8)", "50.0 (2/4)", "60.0 (3/5)"]
-    assert shown(attacked["answer_alone"]) == "40.0 (2/5)"
+    assert [str(getattr(clean, key)) for key in shares] == ["87.5 (7/8)", "87.5 (7/8)", "100.0 (6/6)", "100.0 (6/6)"]
+    assert [str(getattr(attacked, key)) for key in shares] == ["75.0 (6/8)", "75.0 (6/8)", "50.0 (2/4)", "60.0 (3/5)"]
+    assert str(attacked.answer_alone) == "40.0 (2/5)"
     # "it is a liver." against "i see a lung.": one word of four, twice.
-    assert attacked["rationale_changed"]["distance"] == pytest.approx(2 * 0.75 / 5)
-    assert attacked["rationale_alone"]["distance"] == pytest.approx(0.75 / 2)
-    assert shown_change(attacked["rationale_changed"]) == "0.30 (2/5)"
-    assert shown_change(attacked["rationale_alone"]) == "0.38 (1/2)"
-    assert clean["answer_alone"] is clean["rationale_changed"] is clean["rationale_alone"] is None
+    assert attacked.rationale_changed.distance == pytest.approx(2 * 0.75 / 5)
+    assert attacked.rationale_alone.distance == pytest.approx(0.75 / 2)
+    assert str(attacked.rationale_changed) == "0.30 (2/5)"
+    assert str(attacked.rationale_alone) == "0.38 (1/2)"
+    assert clean.answer_alone is clean.rationale_changed is clean.rationale_alone is None
     bounds = clustered_proportion([True] * 2 + [False] * 3, range(5))
-    assert attacked["answer_alone"]["lower"] == pytest.approx(bounds.lower)
+    assert attacked.answer_alone.lower == pytest.approx(bounds.lower)
     ct, mri = found.by_modality["CT"][PGD], found.by_modality["MRI"][PGD]
-    assert [shown(part["answer_alone"]) for part in (ct, mri)] == ["33.3 (1/3)", "50.0 (1/2)"]
-    assert [shown(part["self_consistency"]) for part in (ct, mri)] == ["50.0 (1/2)", "50.0 (1/2)"]
+    assert [str(part.answer_alone) for part in (ct, mri)] == ["33.3 (1/3)", "50.0 (1/2)"]
+    assert [str(part.self_consistency) for part in (ct, mri)] == ["50.0 (1/2)", "50.0 (1/2)"]
     assert found.by_question_type == {"Disease Diagnosis": found.overall}
     json.dumps(found.to_json(), allow_nan=False)
     changes = list(reasoning_sentences(found))[1]
@@ -88,27 +86,27 @@ def test_what_was_written_by_hand(tmp_path: Path) -> None:
 def test_what_there_is_not_is_not_known(tmp_path: Path) -> None:
     """No texts, no figures; no rationales, nothing to agree with."""
     records = [evaluated(i, name, True) for i in range(3) for name in ("clean", PGD)]
-    assert reasoning(load(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD)))) is None
-    assert reasoning(load(write_run(tmp_path / "b", [certified(0, 900)], "certify"))) is None
-    assert reasoning(load(write_run(tmp_path / "c", [], "evaluate", items=3))) is None
+    assert reasoning(Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD)))) is None
+    assert reasoning(Run.read(write_run(tmp_path / "b", [certified(0, 900)], "certify"))) is None
+    assert reasoning(Run.read(write_run(tmp_path / "c", [], "evaluate", items=3))) is None
     bare = [written(i, name, "<answer>B</answer>") for i in range(3) for name in ("clean", PGD)]
-    found = reasoning(load(write_run(tmp_path / "d", bare, "evaluate", conditions=("clean", PGD))))
+    found = reasoning(Run.read(write_run(tmp_path / "d", bare, "evaluate", conditions=("clean", PGD))))
     assert found is not None
     attacked = found.overall[PGD]
     unknown = ("self_consistency", "gold_agreement", "answer_alone", "rationale_changed", "rationale_alone")
-    assert [attacked[key]["share"] for key in unknown] == [None] * 5 and attacked["rationale_alone"]["distance"] is None
-    assert shown(attacked["self_consistency"]) == shown_change(attacked["rationale_changed"]) == "n/a"
-    assert shown(attacked["rationale"]) == "0.0 (0/3)"
+    assert [getattr(attacked, key).share for key in unknown] == [None] * 5 and attacked.rationale_alone.distance is None
+    assert str(attacked.self_consistency) == str(attacked.rationale_changed) == "n/a"
+    assert str(attacked.rationale) == "0.0 (0/3)"
     assert len(list(reasoning_sentences(found))) == 2
     half = [record for record in bare if record["attack"] == PGD]
-    found = reasoning(load(write_run(tmp_path / "e", half, "evaluate", conditions=("clean", PGD))))
+    found = reasoning(Run.read(write_run(tmp_path / "e", half, "evaluate", conditions=("clean", PGD))))
     assert found is not None and list(found.overall) == [PGD]
 
 
 def test_tables_of_what_was_written(tmp_path: Path) -> None:
     runs = [
-        load(run_of(tmp_path / "a", sampled="8 of 80")),
-        load(write_run(tmp_path / "b", [certified(0, 9)], "certify")),
+        Run.read(run_of(tmp_path / "a", sampled="8 of 80")),
+        Run.read(write_run(tmp_path / "b", [certified(0, 9)], "certify")),
     ]
     tables = {table.name: table for table in tables_of(runs, radii="0")}
     assert [name for name in tables if name.startswith("reasoning")] == [
@@ -145,5 +143,5 @@ def test_rationales_whose_words_are_withheld_have_no_distance(tmp_path: Path) ->
         for i in range(4)
         for name, said in (("clean", "rationale-0"), (PGD, f"rationale-{i % 2}"))
     ]
-    found = reasoning(load(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD))))
-    assert found is not None and shown_change(found.overall[PGD]["rationale_changed"]) == "n/a (2/4)"
+    found = reasoning(Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=("clean", PGD))))
+    assert found is not None and str(found.overall[PGD].rationale_changed) == "n/a (2/4)"

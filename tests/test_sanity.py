@@ -17,8 +17,8 @@ from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.faults import BROKEN_GRADIENT
 from safemed_eval.models.toy import Linear
+from safemed_eval.report import Run
 from safemed_eval.report.findings.checklist import checklist
-from safemed_eval.report.load import load
 
 PGD, FGSM, NOISE = "pgd:eps=4/255,steps=10", "fgsm:eps=4/255", "noise:eps=4/255"
 TRANSFER = "transfer:eps=4/255,from=other,steps=10"
@@ -35,7 +35,7 @@ def checks(
         for number in range(N)
     ]
     run = write_run(out, records, "evaluate", conditions=["clean", *right], spec=spec, **(meta or {}))
-    return {check.name: (check.status, check.detail) for check in checklist(load(run))}
+    return {check.name: (check.status, check.detail) for check in checklist(Run.read(run))}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_gradients_that_are_not_finite(broken: int, status: str, tmp_path: Path)
     records += [evaluated(i, PGD, False, **(told if i < broken else {"dead": 0.0})) for i in range(N)]
     records[-1] |= {"error": "image is gone", "prediction": None, "correct": False, "dead": None} if broken < N else {}
     run = write_run(tmp_path / "run", records, "evaluate", conditions=["clean", PGD])
-    (found,) = [check for check in checklist(load(run)) if check.name == "gradients are finite and not zero"]
+    (found,) = [check for check in checklist(Run.read(run)) if check.name == "gradients are finite and not zero"]
     assert found.status == status
     assert (f"{broken} of {N - (broken < N)} searches" in found.detail) is (broken > 0)
 
@@ -151,7 +151,7 @@ def test_transfer_and_pgd_that_flip_different_items(tmp_path: Path) -> None:
     records = [evaluated(i, "clean", True) for i in range(N)]
     records += [evaluated(i, PGD, i < 20) for i in range(N)] + [evaluated(i, TRANSFER, i >= 20) for i in range(N)]
     run = write_run(tmp_path / "run", records, "evaluate", conditions=["clean", PGD, TRANSFER])
-    found = {check.name: check for check in checklist(load(run))}["gradients beat what sees none"]
+    found = {check.name: check for check in checklist(Run.read(run))}["gradients beat what sees none"]
     assert found.status == "warn" and "flips 20 of 20" in found.detail
 
 
@@ -195,13 +195,13 @@ def test_precision_and_randomness(spec: Any, meta: Any, precision: str, randomne
 def test_wrong_answers_do_not_count_as_fallen(tmp_path: Path) -> None:
     records = [evaluated(i, "clean", i < 30) for i in range(N)] + [evaluated(i, PGD, i < 10) for i in range(N)]
     run = write_run(tmp_path / "run", records, "evaluate", conditions=["clean", PGD])
-    (found,) = [check for check in checklist(load(run)) if check.name == "only right answers can fall"]
+    (found,) = [check for check in checklist(Run.read(run)) if check.name == "only right answers can fall"]
     assert found.detail.startswith("of 30 right when clean fell: pgd:eps=4/255,steps=10 20.") and "10" in found.detail
 
 
 def test_runs_without_an_attack_have_no_checklist(tmp_path: Path) -> None:
     assert checks(tmp_path / "a", {}) == {} == checks(tmp_path / "b", {NOISE: 3})
-    assert checklist(load(write_run(tmp_path / "c", [certified(0, 900)], "certify"))) == []
+    assert checklist(Run.read(write_run(tmp_path / "c", [certified(0, 900)], "certify"))) == []
 
 
 class Masked(Linear):
@@ -234,7 +234,7 @@ def test_a_masked_gradient_trips_the_checklist(
     attacks = ["noise:eps=16/255", "fgsm:eps=16/255", "pgd:eps=16/255", "pgd:eps=1", transfer]
     code, text = call("evaluate", *shared, *[word for attack in attacks for word in ("--attack", attack)])
     assert code == 0
-    found = {check.name: check.status for check in checklist(load(out))}
+    found = {check.name: check.status for check in checklist(Run.read(out))}
     assert (found["a huge eps flips everything"] == "fail") is fails
     assert (found["gradients beat what sees none"] in ("warn", "fail")) is fails
     assert ("fail a huge eps flips everything" in text) is fails

@@ -19,7 +19,7 @@ from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError, DataError, RunError
 from safemed_eval.models import resolve
 from safemed_eval.models.files.notes import ABOUT
-from safemed_eval.report.load import load
+from safemed_eval.report import Run
 from safemed_eval.report.page import write_page
 
 SEEN = "among those that the model was trained on"
@@ -151,11 +151,11 @@ def test_training_records_what_it_saw_and_runs_say_so(table: Path, tmp_path: Pat
         assert f"warning: {told}" in result.stderr and told in result.stdout
         meta = json.loads((run / "run.json").read_text())
         assert meta["overlap"] == {"images": 4, "of": 8, "items": 4, "unknown": []}
-        write_page([load(run)], tmp_path / "page.html", title="t")
+        write_page([Run.read(run)], tmp_path / "page.html", title="t")
         assert told in (tmp_path / "page.html").read_text()
     (run / "run.json").write_text(json.dumps(meta | {"overlap": {"images": 9, "of": 8, "items": 9, "unknown": []}}))
     with pytest.raises(RunError, match="overlap cannot be"):
-        load(run)
+        Run.read(run)
     shared = ["evaluate", "--model", out, "--limit", 2, "--data"]
     code, text = call(*shared, "phantom", "--out", tmp_path / "clean")
     assert code == 0 and "trained on" not in text

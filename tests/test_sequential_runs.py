@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import draw_table
 from running import certificates
-from synthetic import SEQUENTIAL, certified, failed, sequenced, write_run
+from synthetic import SEQUENTIAL, certified, failed, numbers, sequenced, write_run
 from test_cli import _records, call, seconds_aside, shared, summary_of
 from test_figures import drawn, titles, words_of
 from test_page import Open, Write, browser, open_page, swift
@@ -21,12 +21,11 @@ from safemed_eval import data
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
-from safemed_eval.report.breakdown import breakdown
+from safemed_eval.report import Run, read_all
 from safemed_eval.report.compare import compare
 from safemed_eval.report.compare.aligned import AVERAGE_RADIUS
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.falsified import falsified_of
-from safemed_eval.report.load import LoadedRun, load, load_all
 from safemed_eval.report.tables import cohen, tables_of
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.smoothing import Falsification, Ladder, Sequential, unpack
@@ -57,15 +56,15 @@ def five() -> list[Json]:
     return [*records, sequenced(4, None) | GONE | {"correct": False, "error": "broken"}]
 
 
-def run(out: Path, records: list[Json] | None = None, **settings: Any) -> LoadedRun:
-    return load(write_run(out, five() if records is None else records, "certify", **SEQUENCE, **settings))
+def run(out: Path, records: list[Json] | None = None, **settings: Any) -> Run:
+    return Run.read(write_run(out, five() if records is None else records, "certify", **SEQUENCE, **settings))
 
 
 # --------------------------------------------------------------------------------------------------------- breakdowns
 
 
 def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
-    found = breakdown(run(tmp_path / "a"))
+    found = numbers(run(tmp_path / "a"))
     curve = found.overall["certified"]
     assert {name: point["certified"] for name, point in curve.items()} == {"0": 3, "1s": 2, "2s": 1}
     assert curve["1s"]["certified_accuracy"] == 0.4 and curve["1s"]["asked"]
@@ -77,21 +76,21 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
     assert (draws["certified"], draws["futile"], draws["cap"]) == (1, 3, 0)
     assert found.notes["ceiling"] == 0.5
     assert found.asked["sampling"] == "sequential" and found.asked["radii"] == "0,1s,2s"
-    empty = breakdown(run(tmp_path / "b", [], items=5))
+    empty = numbers(run(tmp_path / "b", [], items=5))
     assert empty.overall["certified"]["1s"]["certified_accuracy"] is None and empty.notes["draws"] is None
 
 
 def test_radii_that_were_not_asked_for_are_not_known(tmp_path: Path) -> None:
-    found = breakdown(run(tmp_path / "a"), {"0.5s": 0.125, "0.25": 0.25, "3s": 0.75}).overall["certified"]
+    found = numbers(run(tmp_path / "a"), {"0.5s": 0.125, "0.25": 0.25, "3s": 0.75}).overall["certified"]
     assert [(point["certified_accuracy"], point["asked"]) for point in found.values()] == [
         (None, False),
         (0.4, True),
         (None, False),
     ]
     beyond = Sequential(sigma=0.25, radii={"1s": 0.25, "2s": 0.5}, n=100)
-    made = load(write_run(tmp_path / "b", [sequenced(0, None, budget=beyond)], "certify", smoothing=beyond))
-    assert made.frame["stopped"][0] == "certified" and made.frame["radius"][0] == 0.25 == made.smoothing.ceiling
-    point = breakdown(made).overall["certified"]["2s"]
+    made = Run.read(write_run(tmp_path / "b", [sequenced(0, None, budget=beyond)], "certify", smoothing=beyond))
+    assert made.frame()["stopped"][0] == "certified" and made.frame()["radius"][0] == 0.25 == made.smoothing.ceiling
+    point = numbers(made).overall["certified"]["2s"]
     assert point["above_ceiling"] and point["asked"] and point["certified_accuracy"] is None
 
 
@@ -103,11 +102,11 @@ def test_the_curve_steps_at_the_radii_that_were_asked_for(tmp_path: Path) -> Non
 
 def test_another_alpha_is_read_from_the_evidence(tmp_path: Path) -> None:
     out = run(tmp_path / "a").out
-    strict, laxer = load(out, alpha=1e-5), load(out, alpha=0.01)
-    assert strict.frame["radius"].fillna(-1).tolist() == [0.25, 0.0, -1, -1, -1]
-    assert laxer.frame["radius"].fillna(-1).tolist() == [0.5, 0.25, 0.0, -1, -1]
-    assert [record["certified"]["2s"] for record in strict.frame.to_dict("records")[:2]] == [False, False]
-    assert strict.frame["stopped_at"][0] == 350, "the draws are those of the run's own alpha"
+    strict, laxer = Run.read(out, alpha=1e-5), Run.read(out, alpha=0.01)
+    assert strict.frame()["radius"].fillna(-1).tolist() == [0.25, 0.0, -1, -1, -1]
+    assert laxer.frame()["radius"].fillna(-1).tolist() == [0.5, 0.25, 0.0, -1, -1]
+    assert [record["certified"]["2s"] for record in strict.frame().to_dict("records")[:2]] == [False, False]
+    assert strict.frame()["stopped_at"][0] == 350, "the draws are those of the run's own alpha"
     code, text = call("report", out, "--out", tmp_path / "r", "--alpha", "1e-60")
     assert code == 2 and "certify none of the radii" in text
 
@@ -141,7 +140,7 @@ def test_a_record_that_its_votes_do_not_bear_out_is_refused(tmp_path: Path, fiel
         records[1][field] = value
         out = write_run(tmp_path / str(number), records, "certify", **SEQUENCE)
         with pytest.raises(RunError, match=r"'?i1'?.*(edited|says otherwise)"):
-            load(out)
+            Run.read(out)
 
 
 def test_draws_beyond_the_end_of_the_rule_are_refused(tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_draws_beyond_the_end_of_the_rule_are_refused(tmp_path: Path) -> None:
     ):
         out = write_run(tmp_path / str(len(changes)), [sequenced(0, None) | changes], "certify", **SEQUENCE)
         with pytest.raises(RunError, match="does not follow from its votes"):
-            load(out)
+            Run.read(out)
         (out / "run.json").unlink()
         (out / "records.jsonl").unlink()
         out.rmdir()
@@ -182,7 +181,7 @@ def test_a_spec_that_asks_for_nothing_sensible_is_refused(tmp_path: Path, spec: 
 
 def test_tables_say_what_is_a_lower_bound_and_what_is_not_known(tmp_path: Path) -> None:
     fixed = write_run(tmp_path / "b", [certified(i, 1000) for i in range(3)], "certify")
-    runs = [run(tmp_path / "a"), load(fixed, name="fixed")]
+    runs = [run(tmp_path / "a"), Run.read(fixed, name="fixed")]
     table = next(tables_of(runs, radii=None))
     assert list(table.shown)[3:] == [
         *(f"r>={r}" for r in ("0", "0.5s", "1s", "1.5s", "2s")),
@@ -208,7 +207,7 @@ def test_tables_say_what_is_a_lower_bound_and_what_is_not_known(tmp_path: Path) 
 def test_runs_that_draw_in_two_ways_are_told_apart(tmp_path: Path) -> None:
     run(tmp_path / "a")
     write_run(tmp_path / "b", [certified(0, 1000)], "certify")
-    names = [one.name for one in load_all([str(tmp_path / "a"), str(tmp_path / "b")])]
+    names = [one.name for one in read_all([str(tmp_path / "a"), str(tmp_path / "b")])]
     assert names == ["toy, sigma 0.25, sequential", "toy, sigma 0.25"]
 
 
@@ -222,7 +221,7 @@ def test_figures_of_sequential_runs(tmp_path: Path) -> None:
     assert titles(drawn("heatmap", [ours])["certified-heatmap"])[:2] == ["at radius 0", "at radius 0.25 (1 sigma)"]
     one = Sequential(sigma=0.25, radii={"0.2": 0.2})
     records = [sequenced(i, None, budget=one, question_type="Disease Diagnosis") for i in range(6)]
-    single = load(write_run(tmp_path / "c", records, "certify", smoothing=one))
+    single = Run.read(write_run(tmp_path / "c", records, "certify", smoothing=one))
     heat = drawn("heatmap", [single])["certified-heatmap"]
     assert [title for title in titles(heat) if title] == ["at radius 0.2 (the ceiling)"]
 
@@ -230,7 +229,7 @@ def test_figures_of_sequential_runs(tmp_path: Path) -> None:
 def test_the_page_shows_the_evidence(open_page: Open, swift: Write, tmp_path: Path) -> None:
     ended = certified(0, 900) | ENDED
     fixed = write_run(tmp_path / "b", [ended], "certify", spec={"stop_when_wrong": True}, names={"model": "other"})
-    opened = open_page(swift([run(tmp_path / "a"), load(fixed)]), link="#item=i1")
+    opened = open_page(swift([run(tmp_path / "a"), Run.read(fixed)]), link="#item=i1")
     said = opened.inner_text("#item-body")
     assert "Certified radius 0.2500" in said and "p lower 0.8413" in said
     stop = five()[1]["stopped_at"]
@@ -264,7 +263,7 @@ def test_what_attacks_refute_follows_from_the_radius(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- the gate
 
 
-def paths(one: LoadedRun, two: LoadedRun) -> tuple[Path, Path]:
+def paths(one: Run, two: Run) -> tuple[Path, Path]:
     return one.out, two.out
 
 
@@ -411,11 +410,11 @@ def test_stop_when_wrong_changes_nothing_but_what_it_did_not_draw(shared: list[o
 def test_votes_may_be_missing_only_where_the_selection_is_wrong(tmp_path: Path) -> None:
     asked = {"stop_when_wrong": True}
     silent = ENDED | {"votes0": [0, 0, 0, 100], "abstained": "no answer won"}
-    found = load(
+    found = Run.read(
         write_run(tmp_path / "a", [certified(0, 900) | ENDED, certified(1, 900) | silent], "certify", spec=asked)
     )
-    assert found.frame["abstained"].tolist() == ["wrong answer selected", "no answer won"]
-    assert load(tmp_path / "a", alpha=0.5).frame["radius"].isna().all()
+    assert found.frame()["abstained"].tolist() == ["wrong answer selected", "no answer won"]
+    assert Run.read(tmp_path / "a", alpha=0.5).frame()["radius"].isna().all()
     for number, (record, spec) in enumerate(
         [
             (certified(0, 900) | ENDED, {}),
@@ -426,7 +425,7 @@ def test_votes_may_be_missing_only_where_the_selection_is_wrong(tmp_path: Path) 
         ]
     ):
         with pytest.raises(RunError, match=r"was it edited\?"):
-            load(write_run(tmp_path / f"bad{number}", [record], "certify", spec=spec))
+            Run.read(write_run(tmp_path / f"bad{number}", [record], "certify", spec=spec))
 
 
 def test_help_teaches_both_ways() -> None:

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from safemed_eval.cli import app
 from safemed_eval.core import Question
-from safemed_eval.report.findings.silence import silence, silence_sentences
-from safemed_eval.report.load import load
+from safemed_eval.report import Run
+from safemed_eval.report.findings.silence import silence
 from safemed_eval.report.page import write_page
 
 MARK = "\x1b[31m<b>[bold]I cannot"
@@ -34,9 +34,11 @@ def written(number: int, text: str | None, answer: int | None = None, **changes:
     return evaluated(number, "clean", answer == 1, text=text, prediction=answer, log_probs=None, **changes)
 
 
-def found(out: Path, records: list[dict[str, Any]], command: str = "evaluate", **meta: Any) -> dict[str, Any] | None:
+def found(out: Path, records: list[dict[str, Any]], command: str = "evaluate", **meta: Any) -> Any:
+    """The JSON of a silence, with its sentence."""
     meta.setdefault("conditions", ["clean"])
-    return silence(load(write_run(out, records, command, **meta)))
+    told = silence(Run.read(write_run(out, records, command, **meta)))
+    return told and vars(told) | {"sentence": str(told)}
 
 
 def test_most_is_more_than_half_of_the_clean_texts(tmp_path: Path) -> None:
@@ -44,6 +46,7 @@ def test_most_is_more_than_half_of_the_clean_texts(tmp_path: Path) -> None:
     assert found(tmp_path / "half", half) is None
     records = [*half, written(5, "?"), written(6, "so  it\nis " + 99 * "x"), written(7, "why?"), written(8, "who?")]
     told = found(tmp_path / "most", records)
+    sentence = told.pop("sentence")
     assert told == {
         "none": 6,
         "n": 8,
@@ -51,7 +54,6 @@ def test_most_is_more_than_half_of_the_clean_texts(tmp_path: Path) -> None:
         "texts": ["?", "", "so it is " + 68 * "x" + "..."],
         "options": True,
     }
-    (sentence,) = silence_sentences(told)
     assert sentence.startswith('Most of what the model said is no answer: 6 of 8 texts, such as "?"; ""; "so it is xx')
     assert "--template" in sentence and "--readout choice" in sentence and sentence.endswith("an answer.")
 
@@ -75,14 +77,14 @@ def test_pseudonyms_leave_the_count(tmp_path: Path) -> None:
     records = [written(number, None, told=told) for number in range(3)] + [written(3, None, 1, told=told)]
     veiled = found(tmp_path / "run", records)
     assert veiled and (veiled["none"], veiled["n"], veiled["texts"]) == (3, 4, [])
-    assert "3 of 4 texts. Ask it" in next(silence_sentences(veiled))
+    assert "3 of 4 texts. Ask it" in veiled["sentence"]
 
 
 def test_votes_for_no_answer_are_counted(tmp_path: Path) -> None:
     """Of both stages together: 100 and 900 of 1,100 for each of two items, and of a third none."""
     records = [certified(0, 900, chosen=3), certified(1, 900, chosen=3), certified(2, 400), failed(3)]
     told = found(tmp_path / "run", records, "certify")
-    assert told == {"none": 2000, "n": 3300, "what": "votes", "texts": [], "options": True}
+    assert told.pop("sentence") and told == {"none": 2000, "n": 3300, "what": "votes", "texts": [], "options": True}
     assert found(tmp_path / "half", records[1:], "certify") is None
     assert found(tmp_path / "other", [certified(number, 900) for number in range(3)], "certify") is None
 
@@ -110,6 +112,6 @@ def test_the_commands_say_so_on_stderr(
     noted = json.loads(result.stdout)["notes"]["silence"]
     assert noted["none"] * 2 > noted["n"] and len(noted["texts"]) == (3 if command == "evaluate" else 0)
     page = tmp_path / "report.html"
-    write_page([load(tmp_path / "run")], page, title="t")
+    write_page([Run.read(tmp_path / "run")], page, title="t")
     text = page.read_text()
     assert "Most of what the model said is no answer" in text and "<b>[bold]I" not in text.partition("<script")[0]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from running import answers
 from scipy import stats as sps
-from synthetic import evaluated, write_run
+from synthetic import evaluated, numbers, write_run
 from test_cli import call
 from test_pipeline import CANVAS, CPU, Colors, evaluation, items, without_seconds
 
@@ -22,8 +22,7 @@ from safemed_eval.data import canvas_of
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
-from safemed_eval.report import summarize
-from safemed_eval.report.load import load
+from safemed_eval.report import Run
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.noise import Gaussian, noisy_copies
@@ -208,7 +207,7 @@ def test_evaluate_smooth_counts_abstentions_as_wrong(table: Path, tmp_path: Path
     assert code == 0 and "smooth sigma=0.3,n=40,alpha=0.001,m=8" in text and "Abstained, counted as wrong" in text
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert all(record["correct"] == (record["prediction"] == record["label"]) for record in records)
-    clean = summarize(out).overall["clean"]
+    clean = numbers(out).overall["clean"]
     unclear = [record for record in records if record["attack"] == "clean" and record["abstained"]]
     assert clean["abstained"] == len(unclear) and clean["no_answer"] == 0
     assert clean["correct"] == sum(record["correct"] for record in records if record["attack"] == "clean")
@@ -241,8 +240,8 @@ def test_an_answer_that_its_votes_do_not_give_is_refused(change: dict[str, objec
     spec = {"smooth": vars(Voting(sigma=0.25))}
     voted = {"votes": [0, 100, 0, 0], "p_value": 0.0, "abstained": None}
     record = evaluated(0, "clean", True, **voted)
-    whole = load(write_run(tmp_path / "whole", [record], "evaluate", conditions=["clean"], spec=spec))
+    whole = Run.read(write_run(tmp_path / "whole", [record], "evaluate", conditions=["clean"], spec=spec))
     assert whole.name == "toy, smoothed at sigma 0.25"
     out = write_run(tmp_path / "edited", [record | change], "evaluate", conditions=["clean"], spec=spec)
     with pytest.raises(RunError, match="was it edited"):
-        load(out)
+        Run.read(out)

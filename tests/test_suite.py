@@ -17,8 +17,8 @@ from safemed_eval.attacks.suite import NO_TARGET, targets_by_rank
 from safemed_eval.errors import SpecError
 from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
+from safemed_eval.report import Run
 from safemed_eval.report.findings.checklist import checklist
-from safemed_eval.report.load import load
 from safemed_eval.report.page.data import slices_of
 
 MEASURED = Path(__file__).parents[1] / "reports" / "suite" / "evaluate-sft"
@@ -119,7 +119,7 @@ def test_on_a_shipped_checkpoint_it_leaves_no_more_right_than_pgd_in_any_slice(t
     pgd, suite = "pgd:eps=4/255,steps=10", "suite:eps=4/255,steps=15,queries=15"
     asked = ["--model", "builtin:sft", "--data", "phantom:images=128", "--limit", 20]
     summary_of("evaluate", *asked, "--attack", pgd, "--attack", suite, "--out", tmp_path / "run")
-    for key, part in slices_of(load(tmp_path / "run").frame):
+    for key, part in slices_of(Run.read(tmp_path / "run").frame()):
         right = part.groupby("attack")["correct"].sum()
         assert right[suite] <= right[pgd], key
         assert key != (None, None) or right[suite] < right[pgd] < right["clean"], "there was something to find"
@@ -128,15 +128,15 @@ def test_on_a_shipped_checkpoint_it_leaves_no_more_right_than_pgd_in_any_slice(t
 @pytest.mark.parametrize("eps", ["3/255", "4/255"])
 def test_what_pgd_flips_on_a_shipped_checkpoint_the_suite_has_flipped_too(eps: str) -> None:
     """So that it is at least as strong on every set of these items."""
-    run = load(MEASURED)
+    run = Run.read(MEASURED)
     assert run.spec["model"] == resolve("builtin:sft").identity and not run.unfinished and not run.failed
-    right = run.frame.pivot(index="item", columns="attack", values="correct")
+    right = run.frame().pivot(index="item", columns="attack", values="correct")
     pgd, suite = right[f"pgd:eps={eps},steps=10"], right[f"suite:eps={eps},steps=100"]
     assert len(right) == 80 and not (suite & ~pgd).any() and suite.sum() < pgd.sum() < right["clean"].sum()
 
 
 def test_the_measurement_passes_the_checklist() -> None:
-    found = {check.name: check.status for check in checklist(load(MEASURED))}
+    found = {check.name: check.status for check in checklist(Run.read(MEASURED))}
     assert [name for name, status in found.items() if status != "pass"] == ["more steps would not help"], (
         "PGD, ten steps"
     )

@@ -9,14 +9,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import ATTACKS, certified, evaluated, failed, write_run
+from synthetic import ATTACKS, certified, evaluated, failed, numbers, write_run
 from test_cli import call
 
 from safemed_eval import stats
-from safemed_eval.cli._show import _attack_footer
 from safemed_eval.errors import RunError
-from safemed_eval.report.breakdown import breakdown
-from safemed_eval.report.load import LoadedRun, load, load_all
+from safemed_eval.report import Run, read_all
 from safemed_eval.report.tables import Table, tables_of, write_tables
 
 RADII = "0,0.3,0.31,3s"
@@ -39,7 +37,7 @@ def certify_run(out: Path, **settings: Any) -> Path:
     return write_run(out, records, "certify", **settings)
 
 
-def named(runs: list[LoadedRun], radii: str = RADII) -> dict[str, Table]:
+def named(runs: list[Run], radii: str = RADII) -> dict[str, Table]:
     return {table.name: table for table in tables_of(runs, radii=radii)}
 
 
@@ -48,12 +46,15 @@ def named(runs: list[LoadedRun], radii: str = RADII) -> dict[str, Table]:
 
 def test_certificates_follow_another_alpha(tmp_path: Path) -> None:
     out = certify_run(tmp_path / "run")
-    as_run, laxer = load(out), load(out, alpha=0.05)
-    assert (as_run.alpha, laxer.alpha, load(evaluate_run(tmp_path / "e"), alpha=0.05).alpha) == (0.001, 0.05, None)
+    as_run, laxer = Run.read(out), Run.read(out, alpha=0.05)
+    assert (as_run.alpha, laxer.alpha, Run.read(evaluate_run(tmp_path / "e"), alpha=0.05).alpha) == (0.001, 0.05, None)
     expected = stats.certified_radius(stats.clopper_pearson_lower(920, 1000, 0.05), 0.25)
-    assert laxer.frame["radius"][0] == pytest.approx(expected) and laxer.frame["radius"][0] > as_run.frame["radius"][0]
+    assert (
+        laxer.frame()["radius"][0] == pytest.approx(expected)
+        and laxer.frame()["radius"][0] > as_run.frame()["radius"][0]
+    )
     assert laxer.smoothing.ceiling == pytest.approx(0.25 * stats.sps.norm.ppf(0.05 ** (1 / 1000)))
-    assert load(out, alpha=0.001).frame["radius"].equals(as_run.frame["radius"])
+    assert Run.read(out, alpha=0.001).frame()["radius"].equals(as_run.frame()["radius"])
 
 
 def test_an_alpha_that_certifies_nothing_is_refused(tmp_path: Path) -> None:
@@ -70,13 +71,13 @@ def test_an_alpha_that_certifies_nothing_is_refused(tmp_path: Path) -> None:
 def test_a_certificate_that_does_not_follow_from_its_votes_is_refused(tmp_path: Path, field: str, value: Any) -> None:
     out = write_run(tmp_path / "run", [certified(0, 900), certified(1, 900, **{field: value})], "certify")
     with pytest.raises(RunError, match=r"'i1'.*(does not follow from its votes|its prediction says otherwise)"):
-        load(out)
+        Run.read(out)
 
 
 def test_runs_of_one_model_get_names_that_tell_them_apart(tmp_path: Path) -> None:
     folders = [evaluate_run(tmp_path / "a"), evaluate_run(tmp_path / "b"), certify_run(tmp_path / "c")]
-    assert [run.name for run in load_all([str(f) for f in folders])] == ["toy, a", "toy, b", "toy"]
-    given = load_all([f"SFT={folders[0]}", f"SFT={folders[2]}", str(folders[1])])
+    assert [run.name for run in read_all([str(f) for f in folders])] == ["toy, a", "toy, b", "toy"]
+    given = read_all([f"SFT={folders[0]}", f"SFT={folders[2]}", str(folders[1])])
     assert [run.name for run in given] == ["SFT", "SFT", "toy"]
     for twice in ([str(folders[0])] * 2, [f"SFT={folders[0]}", f"SFT={folders[1]}"]):
         assert call("report", *twice, "--out", tmp_path / "r")[0] == 2
@@ -85,14 +86,14 @@ def test_runs_of_one_model_get_names_that_tell_them_apart(tmp_path: Path) -> Non
 def test_only_runs_of_evaluate_and_certify_are_read(tmp_path: Path) -> None:
     write_run(tmp_path / "t", [], "certify", spec={"command": "train"})
     with pytest.raises(RunError, match="a run of 'train'"):
-        load(tmp_path / "t")
+        Run.read(tmp_path / "t")
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
 def test_accuracy_by_hand(tmp_path: Path) -> None:
-    tables = named([load(evaluate_run(tmp_path / "a"))])
+    tables = named([Run.read(evaluate_run(tmp_path / "a"))])
     assert list(tables) == [
         *("accuracy", "accuracy-by-modality", "accuracy-by-question-type"),
         *("methods-by-modality", "methods-by-question-type", "published"),
@@ -110,7 +111,7 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
 
 
 def test_certified_numbers_are_rounded_down_and_know_their_ceiling(tmp_path: Path) -> None:
-    tables = named([load(certify_run(tmp_path / "c"))])
+    tables = named([Run.read(certify_run(tmp_path / "c"))])
     (row,) = tables["certified"].shown.to_dict("records")
     assert {key: row[key] for key in ("r>=3s", "ACR", "median r", "abstain", "n")} == {
         **{"r>=3s": ">ceiling", "ACR": "0.184", "median r": "n/a", "abstain": "20.0", "n": "5"}
@@ -120,7 +121,7 @@ def test_certified_numbers_are_rounded_down_and_know_their_ceiling(tmp_path: Pat
     assert numbers.loc["ACR", "average_radius"] == pytest.approx(0.18452, abs=1e-5), "0.1845 is shown as 0.184"
     assert numbers.loc["ACR", ["wrong", "abstained", "failed"]].tolist() == [1, 1, 1]
     seven = [certified(i, 1000 if i < 2 else 500) for i in range(7)]
-    shown = named([load(write_run(tmp_path / "d", seven, "certify"))], "0")["certified"].shown
+    shown = named([Run.read(write_run(tmp_path / "d", seven, "certify"))], "0")["certified"].shown
     assert shown["r>=0"][0].startswith("28.5 ["), "2 of 7 is 28.57 %"
 
 
@@ -133,27 +134,30 @@ def test_methods_that_lack_an_attack_or_a_slice_say_so(tmp_path: Path) -> None:
         conditions=("clean",),
         names={"model": "two"},
     )
-    methods = named(load_all([str(one), str(two)]))["methods-by-modality"].shown
+    methods = named(read_all([str(one), str(two)]))["methods-by-modality"].shown
     assert list(methods.columns) == ["attack", "method", "all", "CT", "MRI", "OCT"]
     assert methods[methods["method"] == "two"].to_numpy().tolist() == [["clean", "two", "100.0", "n/a", "n/a", "100.0"]]
     assert methods[methods["attack"] == "clean"].iloc[0].tolist() == ["clean", "one", "80.0", "60.0", "100.0", "n/a"]
 
 
 def test_published_numbers_stand_apart(tmp_path: Path) -> None:
-    tables = named([load(evaluate_run(tmp_path / "a"))])
+    tables = named([Run.read(evaluate_run(tmp_path / "a"))])
     assert "NOT measured here" in tables["published"].caption
     assert not any("84.45" in table.shown.to_string() for name, table in tables.items() if name != "published")
 
 
 def test_a_changed_alpha_is_said_in_the_caption(tmp_path: Path) -> None:
     out = certify_run(tmp_path / "c")
-    assert "Read again" not in named([load(out)])["certified"].caption
-    assert "at alpha 0.05: toy was run for alpha 0.001" in named([load(out, alpha=0.05)])["certified"].caption
+    assert "are read at alpha" not in named([Run.read(out)])["certified"].caption
+    assert (
+        "toy: certificates are read at alpha 0.05; the run was made for alpha 0.001"
+        in named([Run.read(out, alpha=0.05)])["certified"].caption
+    )
 
 
 def test_the_three_formats_hold_the_same_and_text_stays_text(tmp_path: Path) -> None:
     name = r"a|b_c & 5% $x$ \end{table} <script> [x](y)"
-    run = load(evaluate_run(tmp_path / "a", names={"model": name}))
+    run = Run.read(evaluate_run(tmp_path / "a", names={"model": name}))
     files = write_tables([run], tmp_path / "tables", radii="0")
     assert [file.name for file in files if file.name.startswith("acc")] == [
         *("accuracy.md", "accuracy-by-modality.md", "accuracy-by-question-type.md")
@@ -168,13 +172,13 @@ def test_the_three_formats_hold_the_same_and_text_stays_text(tmp_path: Path) -> 
 
 
 def test_cohens_format_is_read_as_his_scripts_read_it(tmp_path: Path) -> None:
-    write_tables([load(certify_run(tmp_path / "c"))], tmp_path / "tables", radii="0")
+    write_tables([Run.read(certify_run(tmp_path / "c"))], tmp_path / "tables", radii="0")
     text = (tmp_path / "tables/certified-toy.tsv").read_text()
     assert text.splitlines()[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime"
     frame = pd.read_csv(io.StringIO(text), delimiter="\t")
     assert frame["predict"].tolist() == [1, 1, 0, -1, -1] and frame["radius"][3] == 0.0
     assert (frame["correct"] & (frame["radius"] >= 0.3)).mean() == 0.4, "his certified accuracy at 0.3"
-    assert frame["radius"][0] <= load(tmp_path / "c").frame["radius"][0]
+    assert frame["radius"][0] <= Run.read(tmp_path / "c").frame()["radius"][0]
 
 
 # ----------------------------------------------------------------------------------------------------- the command
@@ -184,7 +188,7 @@ def test_a_report_of_several_runs(tmp_path: Path) -> None:
     runs = [f"SFT={evaluate_run(tmp_path / 'a')}", f"SFT={certify_run(tmp_path / 'c')}"]
     out = tmp_path / "report"
     code, text = call("report", *runs, "--out", out, "--alpha", "0.01", "--title", "Of <b> models")
-    assert code == 0 and "certificates are read at alpha 0.01; the run was made for 0.001" in text
+    assert code == 0 and "certificates are read at alpha 0.01; the run was made for alpha 0.001" in text
     assert str(out / "report.html") in text.replace("\n", "")
     page = (out / "report.html").read_text()
     assert "Of &lt;b&gt; models" in page and "Of <b>" not in page
@@ -207,7 +211,7 @@ def test_unfinished_and_empty_runs_are_reported_as_such(tmp_path: Path) -> None:
     out = evaluate_run(tmp_path / "a", items=12)
     empty = write_run(tmp_path / "b", [], "certify", items=5)
     code, text = call("report", out, empty, "--out", tmp_path / "r")
-    assert code == 0 and "lacks 6 records" in text and "lacks 5 records" in text
+    assert code == 0 and "6 of 36 records are missing" in text and "5 of 5 records are missing" in text
 
 
 # --------------------------------------------------------------------------------------------- attacks made of several
@@ -236,7 +240,7 @@ def of_parts(out: Path, **changes: Any) -> Path:
 
 
 def test_each_part_is_shown_beside_the_worst_of_all(tmp_path: Path) -> None:
-    summary = breakdown(run := load(of_parts(tmp_path / "run")))
+    summary = numbers(run := Run.read(of_parts(tmp_path / "run")))
     counts = {
         name: {part: one["correct"] for part, one in cell["parts"].items()}
         for name, cell in summary.overall.items()
@@ -254,15 +258,15 @@ def test_each_part_is_shown_beside_the_worst_of_all(tmp_path: Path) -> None:
     shown = tables["parts"].shown.set_index("attack")
     assert shown.loc[ADAPTIVE, ["all parts", "answer", "x"]].str.split(" ").str[0].tolist() == ["16.7", "50.0", "16.7"]
     assert shown.loc[ADAPTIVE, "square"] == "n/a" and {"parts-by-modality", "parts-by-question-type"} <= set(tables)
-    assert "parts" not in named([load(evaluate_run(tmp_path / "plain"))])
+    assert "parts" not in named([Run.read(evaluate_run(tmp_path / "plain"))])
     code, text = call("report", run.out, "--out", tmp_path / "r")
     assert code == 0, text
     assert "rationale 50.0" in (tmp_path / "r/report.html").read_text()
-    (line,) = [line for line in _attack_footer(summary) if line.startswith(ADAPTIVE)]
+    (line,) = [found.sentence for found in run.findings if found.key == "parts" and ADAPTIVE in found.sentence]
     assert "answer 50.0, rationale 50.0, x 16.7" in line
 
 
 @pytest.mark.parametrize("parts", ["all", {"answer": 1}, [True]])
 def test_parts_that_say_nothing_are_refused(parts: Any, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="parts cannot be"):
-        load(of_parts(tmp_path / "run", parts=parts))
+    with pytest.raises(RunError, match=r"parts.* cannot be"):
+        Run.read(of_parts(tmp_path / "run", parts=parts))

@@ -22,7 +22,7 @@ from safemed_eval.models.checkpoints.generate import Thinker, _Sampler
 from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, render
 from safemed_eval.models.checkpoints.thoughts import canonical
 from safemed_eval.models.waist import Waist
-from safemed_eval.report.load import load as load_run
+from safemed_eval.report import Run
 from safemed_eval.runs import read_lines
 from safemed_eval.seeds import generator
 
@@ -279,7 +279,7 @@ def test_think_choice_from_the_command_line(made: Callable[..., Path], table: Pa
             assert record["prediction"] == max(range(3), key=record["log_probs"].__getitem__)
     found = summary_of("certify", *asked, "--sigma", 0.25, "--n", 10, "--n0", 4, "--out", tmp_path / "b")
     assert found["items"] == 4
-    assert load_run(tmp_path / "a").failed == load_run(tmp_path / "b").failed == 0
+    assert Run.read(tmp_path / "a").failed == Run.read(tmp_path / "b").failed == 0
 
 
 # ------------------------------------------------------- prompts depend on their item alone

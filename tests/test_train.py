@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safemed_eval.cli._fitting import complete
 from torture.kills import PATIENCE_S
 from transformers import TrainerCallback
 from typer.testing import CliRunner
@@ -22,7 +23,6 @@ from typer.testing import CliRunner
 from safemed_eval import data, models
 from safemed_eval.attacks import Attacked
 from safemed_eval.cli import app
-from safemed_eval.cli._fitting import complete
 from safemed_eval.core import Question
 from safemed_eval.errors import UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES

@@ -79,16 +79,15 @@ def compare(
 def _show(found: Comparison) -> None:
     from safemed_eval.report.compare import output as gate
 
-    tables = {"all items": [(row["measure"], row) for row in gate.rows(found.overall, found.rules)]}
+    tables = {"all items": [(row.measure, row.cells) for row in gate.rows(found.overall, found.rules)]}
     changes, rest = gate.folded(found)
     for measure in (change.measure for change in found.overall):
         some = [change for change in changes if change.measure == measure]
         if some:
-            tables[measure] = [(row["slice"], row) for row in gate.rows(some, found.rules)]
+            tables[measure] = [(row.slice, row.cells) for row in gate.rows(some, found.rules)]
     longest = max(len(name_cell(name)) for heading, rows in tables.items() for name in (heading, *dict(rows)))
     for heading, rows in tables.items():
-        cells = [(name, {key: row[key] for key in row if key not in ("slice", "measure")}) for name, row in rows]
-        print_table(f"{heading:<{longest}}", cells)
+        print_table(f"{heading:<{longest}}", rows)
     for line in (*map(on_one_line, rest), *gate.sentences(found)):
         say(escape(line))
     style = {"no regression": "bold green", "inconclusive": "bold yellow"}.get(found.verdict, "bold red")

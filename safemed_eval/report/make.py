@@ -45,17 +45,18 @@ def report(
     Raises:
         RunError: a folder is no run, or `out` holds something else. SpecError: an option cannot be read.
     """
-    from safemed_eval.report.run import read_all
+    from safemed_eval.report.findings.finding import AT_READING, of_keys
+    from safemed_eval.report.run import at_common_radii, read_all
     from safemed_eval.report.write import refuse_foreign, write
 
     place = Path(out)
     grammar.radii(radii or grammar.RADII, 1.0)  # what is wrong with them is told before anything is read or written
     refuse_foreign(place)
-    loaded = read_all(runs, alpha=alpha, images=images)
+    loaded = at_common_radii(read_all(runs, alpha=alpha, images=images), radii)
     if alpha is not None and all(run.kind != "certify" for run in loaded):
         _log.warning("--alpha: has no effect, none of these runs is of certify")
     for run in loaded:
-        for sentence in run.reading_notes:
-            _log.warning("%s: %s", run.name, sentence)
+        for finding in of_keys(run.findings, AT_READING):
+            _log.warning("%s: %s", run.name, finding.sentence)
     with status("writing the report"):
         return write(loaded, place, title=title, radii=radii)

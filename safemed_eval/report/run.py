@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
+from safemed_eval.core import UNKNOWN
 from safemed_eval.errors import SpecError
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.collect import findings_of
@@ -78,11 +79,13 @@ class Run(LoadedRun):
     def frame(self) -> pd.DataFrame:
         """Return one row per record, with the fields of records.jsonl, and `cluster`: the patient, or else the image.
 
-        The certificates of a certify run are those at `alpha`.
+        A modality or question type that is not known is "unknown". The certificates of a certify run are those at
+        `alpha`.
         """
         table = pd.DataFrame([record.to_json() | {"cluster": record.cluster} for record in self.records])
         floats = [name for name in ("radius", "p_lower") if name in table]
-        return table.astype(dict.fromkeys(floats, float))
+        known = {name: table[name].fillna(UNKNOWN) for name in SLICES if name in table}
+        return table.astype(dict.fromkeys(floats, float)).assign(**known)
 
     def curve(self, by: Slicing | None = None) -> pd.DataFrame:
         """Return certified accuracy at rising radii, up to the largest that the sample budget certifies.

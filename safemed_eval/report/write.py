@@ -9,7 +9,7 @@ from pathlib import Path
 from safemed_eval.errors import RunError
 from safemed_eval.report.figures import draw_all
 from safemed_eval.report.page import write_page
-from safemed_eval.report.run import Run, at_common_radii
+from safemed_eval.report.run import Run
 from safemed_eval.report.tables import write_tables
 
 PAGE = "report.html"
@@ -49,7 +49,6 @@ def write(runs: Sequence[Run], out: Path, *, title: str, radii: str | None) -> W
         for file in (out / folder).glob("*"):
             if file.suffix in endings:
                 file.unlink()
-    runs = at_common_radii(runs, radii)
     tables = write_tables(runs, out / TABLES, radii=radii)
     figures = draw_all(runs, out / FIGURES)
     write_page(runs, out / PAGE, title=title, radii=radii)

@@ -13,6 +13,7 @@ from safemed_eval.report.findings.sampling import draws_words
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.summary import FAILED_ITEMS, FEW, AnySummary, CertifySummary, EvaluateSummary
 from safemed_eval.rounding import floor_to
+from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import Sequential
 
 MADE = "phantom"
@@ -55,6 +56,8 @@ def _of_any_run(run: LoadedRun, summary: AnySummary) -> Iterator[Finding]:
     if summary.skipped:
         yield note("skipped", f"without {counted(summary.skipped, 'item')} that could not be used.")
     yield from sampled(run)
+    if isinstance(run.spec, EvaluateSpec) and run.spec.keep_images and run.with_images and not run.has_images:
+        yield warning("lost-images", "its kept images are not there and are left out.")
 
 
 def sampled(run: LoadedRun) -> Iterator[Finding]:
@@ -91,7 +94,7 @@ def _evaluate_findings(summary: EvaluateSummary) -> Iterator[Finding]:
     for check in checks:
         if check.status in ("warn", "fail"):
             make = failure if check.status == "fail" else warning
-            yield make("check", f"{check.name}: {check.detail}")
+            yield make("check", f"attack check: {check.status} {check.name}: {check.detail}")
     if checks:
         yield note("checks", f"can these attacks be believed? {count_words(checks)}; `safemed-eval report` lists them.")
 

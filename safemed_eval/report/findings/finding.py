@@ -19,6 +19,7 @@ Key = Literal[
     "first-error",
     "skipped",
     "sample",
+    "lost-images",
     "alpha",
     "unsound",
     "failed-check",
@@ -88,6 +89,8 @@ BELOW: frozenset[Key] = frozenset(
     }
 )
 """Findings that belong below a table of the run's numbers."""
+AT_READING: frozenset[Key] = frozenset({"lost-images", "alpha", "unfinished"})
+"""Findings to log while a report is written."""
 BESIDE: frozenset[Key] = frozenset({"failed", "unfinished", "sample", "alpha", "sequential"})
 """Findings without which a table or figure must not be pasted elsewhere."""
 
