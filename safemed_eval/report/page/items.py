@@ -135,8 +135,8 @@ def radii_by_item(run: Run, places: Mapping[str, int], count: int) -> list[float
 Entry = list[object]
 """What an opened item shows of one record.
 
-For evaluate [prediction, probabilities, linf, l2, steps, text, error], and under the circular condition the answers to all
-rotations; for certify [prediction, votes0, votes, p_lower, abstained, error], and where it is sequential a `Ladder`.
+For evaluate [prediction, probabilities, linf, l2, steps, text, error], and under the circular condition the answers to
+all rotations. For certify [prediction, votes0, votes, p_lower, abstained, error], and for sequential ones a `Ladder`.
 """
 
 
@@ -170,7 +170,7 @@ def details(run: Run, places: Mapping[str, int], count: int) -> list[list[Entry 
 def _entry(record: Record) -> Entry:
     error = None if record.error is None else visible(record.error)
     if isinstance(record, CertifyRecord):
-        entry = [record.prediction, record.votes0, record.votes, record.p_lower, record.abstained, error]
+        entry: Entry = [record.prediction, record.votes0, record.votes, record.p_lower, record.abstained, error]
         return [*entry, _ladder(record)] if record.certified is not None else entry
     chances = None if record.log_probs is None else [round(math.exp(one), 5) for one in record.log_probs]
     linf, l2 = (None if size is None else float(f"{size:.6g}") for size in (record.linf, record.l2))
@@ -235,7 +235,7 @@ def images(runs: Sequence[Run], items: Items) -> dict[int, list[Pictures | Unrea
                 continue
             try:
                 pair = kept(run.out, item, condition)
-                picture = _pictures(number, condition, *pair) if pair else None
+                picture: Pictures | Unreadable | None = _pictures(number, condition, *pair) if pair else None
             except RunError as error:
                 picture = Unreadable(run=number, condition=visible(condition), error=visible(error))
             if picture:
