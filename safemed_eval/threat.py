@@ -1,4 +1,4 @@
-"""The threat model: which images an adversary may choose, given a norm and a bound eps.
+"""The threat model: the images that an adversary may choose, given a norm and a bound eps.
 
 eps is in [0, 1] pixel units: 4/255 for L-infinity is four grey levels at most at each pixel; for L2 it is the
 Euclidean length of the change over the whole canvas. An adversarial canvas also stays in [0, 1].
@@ -33,7 +33,7 @@ class Threat:
     box: bool = True
 
     def size(self, delta: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> (B,) float64 norms of the rows."""
+        """Compute the norms of the rows: (B, 3, H, W) -> (B,) float64."""
         flat = delta.double().flatten(1)
         size: torch.Tensor = flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
         return size
@@ -48,7 +48,7 @@ class Threat:
         return gradient * self._scale(1 / self.size(gradient).clamp_min(1e-30), gradient)
 
     def project(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """x moved into the ball around x0 and into [0, 1].
+        """Move x into the ball around x0 and into [0, 1].
 
         For L2 this scales and then clamps: the result obeys both bounds, since x0 itself lies in [0, 1].
         """
@@ -64,7 +64,7 @@ class Threat:
         return torch.nextafter(inside, x0).where(outside.view(-1, 1, 1, 1), inside)
 
     def sample(self, x0: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """One uniform draw from each row's ball, clamped to [0, 1]; each row has its own generator."""
+        """Draw a uniform point from each row's ball, clamped to [0, 1]; each row has its own generator."""
         import torch
 
         delta = torch.empty_like(x0)
@@ -78,7 +78,7 @@ class Threat:
         return self.project(x0, x0 + delta)
 
     def snap(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """x moved to 8-bit grey levels inside the ball, as an adversarial *file* of the canvas's size must be.
+        """Move x to 8-bit grey levels inside the ball, as an adversarial *file* of the canvas's size must be.
 
         L-infinity: the nearest integer within [ceil(255 (x0 - eps)), floor(255 (x0 + eps))]. L2: each change is cut
         towards x0, then the pixels that were cut most are moved one level out again while the ball has room.
@@ -105,7 +105,7 @@ class Threat:
         return (snapped / 255).to(x.dtype)
 
     def check(self, x0: torch.Tensor, x: torch.Tensor, *, on_grid: bool = False) -> None:
-        """Raise if any row has left the ball, [0, 1] or the 8-bit grid: a wrong number is worse than a crash."""
+        """Raise RuntimeError if any row has left the ball, [0, 1] or the 8-bit grid: a crash beats a wrong number."""
         grey0, grey = x0.double() * 255, x.double() * 255
         moved = (grey.round() - grey0.round()) / 255 if on_grid else x.double() - x0.double()
         worst = float(self.size(moved).max())
@@ -121,5 +121,5 @@ class Threat:
 
     @staticmethod
     def _scale(factor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """(B,) float64 factors, to multiply (B, 3, H, W) with: lengths are summed in float64, pixels stay float32."""
+        """Shape (B,) float64 factors to multiply (B, 3, H, W): lengths are summed in float64, pixels stay float32."""
         return factor.to(like.dtype).view(-1, 1, 1, 1)

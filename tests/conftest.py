@@ -30,9 +30,7 @@ os.environ.pop("COLUMNS", None)  # of whoever runs the tests: tables are as wide
 # The same examples on every machine, however slow it draws them.
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("same")
-importlib.import_module(
-    "safemed_eval.cli._show"
-)._LINE_EVERY_S = math.inf  # a slow machine says no more than a fast one
+importlib.import_module("safemed_eval.progress")._LINE_EVERY_S = math.inf  # a slow machine says no more than a fast one
 os.environ["OMP_NUM_THREADS"] = "1"  # of commands that tests start
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where other work shares the cores
 

@@ -78,6 +78,7 @@ HEAVY = ("torch", "transformers", "pandas", "scipy", "pydicom", "art")
     [
         "import safemed_eval.cli",
         "from safemed_eval import attacks; attacks.parse_all(['pgd:eps=4/255', 'corrupt'])",
+        "from safemed_eval import attacks; attacks.facts_of('art:SquareAttack', {}); attacks.help_text()",
         "from safemed_eval import data; data.kinds()",
         "from safemed_eval.models import resolve",
     ],

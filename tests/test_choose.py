@@ -74,6 +74,8 @@ def test_items_that_are_built_in_python(table: Path) -> None:
         Data.from_items([replace(items[0], label=9)])
     with pytest.raises(DataError, match="the id occurs twice"):
         Data.from_items([items[0], items[0]])
+    with pytest.raises(DataError, match="no item is left"):
+        Data.from_items([])
 
 
 def test_data_show_themselves() -> None:

@@ -18,6 +18,7 @@ from torture.kills import CERTIFY, PATIENCE_S, wait_until
 from typer.testing import CliRunner
 
 from safemed_eval import data as datasets
+from safemed_eval import progress
 from safemed_eval.cli import _show, app
 from safemed_eval.errors import UserError
 from safemed_eval.runs import read_lines
@@ -181,9 +182,9 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock, passes = [0.0], [0]
-    monkeypatch.setattr(_show, "_LINE_EVERY_S", 30.0)
-    monkeypatch.setattr(_show, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    with _show.progress("certifying", forwards=lambda: passes[0]) as tick:
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 30.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with progress.progress("certifying", forwards=lambda: passes[0]) as tick:
         tick(10, 100)  # of an earlier start
         clock[0], passes[0] = 40.0, 4000
         tick(30, 100)

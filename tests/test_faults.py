@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import draw_table
-from running import certificates
+from running import answers, certificates
 from safetensors.torch import save_file
 from test_cli import TOY, call, seconds_aside
 from test_pipeline import CANVAS, CPU, Hungry, evaluation, items
@@ -215,15 +215,15 @@ def test_certificates_do_not_depend_on_where_memory_ran_out(table: Path, budget:
 def test_answers_do_not_depend_on_where_memory_ran_out(table: Path, voting: Voting | None) -> None:
     chosen = [attacks.parse(spec) for spec in ("clean", "pgd:eps=1/255,steps=3,early_stop=no", "noise:eps=2/255")]
 
-    def answers(model: object) -> dict[tuple[str, str], Any]:
+    def outcomes(model: object) -> dict[tuple[str, str], Any]:
         run = answers(evaluation(model, batch=4, voting=voting), items(table), chosen)
         records = [one for group in run for one in group]
         assert not any(one["error"] for one in records) and len(records) == 24
         return {(one["item"], one["attack"]): (one["prediction"], one["steps"], one["linf"]) for one in records}
 
-    whole = answers(Quarters())
+    whole = outcomes(Quarters())
     for seed in range(3):
-        found = answers(Moody(seed, fits=voting.m if voting else 1))  # the copies of one gradient stay together
+        found = outcomes(Moody(seed, fits=voting.m if voting else 1))  # the copies of one gradient stay together
         assert found.keys() == whole.keys()
         for key, (prediction, steps, linf) in found.items():
             assert (prediction, steps) == whole[key][:2] and linf == pytest.approx(whole[key][2], abs=1e-6)

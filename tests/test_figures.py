@@ -589,7 +589,7 @@ def test_neither_pyplot_nor_the_command_line_imports_more_than_it_must(tmp_path:
     code = (
         "import sys; import safemed_eval.cli; print('matplotlib' in sys.modules);"
         "from pathlib import Path; from safemed_eval.report.figures import draw_all;"
-        "from safemed_eval.report.load import load_all;"
+        "from safemed_eval.report import read_all;"
         f"draw_all(read_all([{str(out)!r}]), Path({str(tmp_path / 'o')!r}));"
         "print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
     )

@@ -211,7 +211,7 @@ def _reported(folder: Path) -> None:
     list(tables_of([run], radii="0,1s"))
     studies_of([run], "0,1s")
     items = Items([run])
-    items.to_json({column: sorted(run.frame[column].unique()) for column in ("modality", "question_type")})
+    items.to_json({column: sorted(run.frame()[column].unique()) for column in ("modality", "question_type")})
     outcomes(run, items.of[0], len(items))
     details(run, items.of[0], len(items))
 

@@ -16,6 +16,7 @@ from test_cli import TOY, call
 
 from safemed_eval.cli import app
 from safemed_eval.cli._show import JSON_SCHEMA, show_run
+from safemed_eval.report.run import Run
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 SCHEMAS = {file.stem: json.loads(file.read_text()) for file in FOLDER.glob("*.json")}
@@ -121,12 +122,12 @@ def test_runs_of_models_that_write_and_items_that_failed(tmp_path: Path, capsys:
     records = [evaluated(i, name, True, **texts) for i in range(4) for name in ("clean", PGD)]
     lost = {"prediction": None, "log_probs": None, "error": "broken"}
     records += [evaluated(4, name, False, **lost) for name in ("clean", PGD)]
-    show_run(write_run(tmp_path / "a", records, "evaluate", conditions=["clean", PGD]), json=True)
+    show_run(Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=["clean", PGD])), json=True)
     told = checked("evaluate", capsys.readouterr().out)
     assert told["reasoning"]["overall"][PGD]["rationale_changed"] and told["overall"]["clean"]["without_failed"]
-    show_run(write_run(tmp_path / "b", [certified(0, 970), failed(1)], "certify"), json=True)
+    show_run(Run.read(write_run(tmp_path / "b", [certified(0, 970), failed(1)], "certify")), json=True)
     assert checked("certify", capsys.readouterr().out)["failed"] == 1
-    show_run(write_run(tmp_path / "c", [failed(1)], "certify"), json=True)
+    show_run(Run.read(write_run(tmp_path / "c", [failed(1)], "certify")), json=True)
     assert checked("certify", capsys.readouterr().out)["all_failed"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import answers
+from running import records
 from test_cli import call
 from test_pipeline import CANVAS, CHOSEN, Colors, evaluation, items
 
@@ -19,6 +19,8 @@ from safemed_eval import data
 from safemed_eval.core import Item, Question
 from safemed_eval.runs import read_lines
 from safemed_eval.runs.images import Keeper, kept
+from safemed_eval.runs.record import EvaluateRecord
+from safemed_eval.runs.work import evaluate
 
 ATTACKS = ("pgd:eps=4/255,steps=10", "fgsm:eps=4/255")
 GREY = torch.full((3, 2, 2), 102 / 255)
@@ -30,9 +32,10 @@ def drawn(count: int) -> list[Item]:
     return [Item(id=f"i{i}", question=question, label=0, image="x", root=Path()) for i in range(count)]
 
 
-def record(item: Item, condition: str, outcomes: Outcomes) -> dict[str, Any]:
+def record(item: Item, condition: str, outcomes: Outcomes) -> EvaluateRecord:
     right = outcomes[item.id, condition]
-    return {"item": item.id, "attack": condition, "correct": bool(right), "error": "gone" if right is None else None}
+    prediction = item.label if right else None
+    return evaluate.record(item, condition, prediction=prediction, error="gone" if right is None else None)
 
 
 def expected(some: Sequence[Item], condition: str, outcomes: Outcomes, most: int) -> set[str]:
@@ -47,7 +50,7 @@ def stored(out: Path, some: Sequence[Item], condition: str) -> set[str]:
     return {item.id for item in some if kept(out, item.id, condition)}
 
 
-def done(keeper: Keeper, units: Sequence[tuple[Item, str]], outcomes: Outcomes) -> Iterator[list[dict[str, Any]]]:
+def done(keeper: Keeper, units: Sequence[tuple[Item, str]], outcomes: Outcomes) -> Iterator[list[EvaluateRecord]]:
     """The records of all units but the last, unless it is alone: that one is stored, and then the power fails."""
     for item, condition in units:
         right = outcomes[item.id, condition]
@@ -70,14 +73,14 @@ def test_those_that_turned_wrong_come_first_in_any_order_and_after_any_stop(seed
                 [None, *[bool(outcomes[item.id, "clean"]) and rng.random() > falls] * 9]
             )
     units = [(item, condition) for item in some for condition in ("clean", *ATTACKS)]
-    written: list[dict[str, Any]] = []
+    written: list[EvaluateRecord] = []
     while units:
         rng.shuffle(units)
         keeper = Keeper(tmp_path, some, most, quantized=False)
         keeper.resume(written)
         for group in keeper.following(done(keeper, units[: rng.randrange(2, 20)], outcomes)):
             written += group
-            units = [one for one in units if (one[0].id, one[1]) != (group[0]["item"], group[0]["attack"])]
+            units = [one for one in units if (one[0].id, one[1]) != (group[0].item, group[0].attack)]
     for attack in ATTACKS:
         assert stored(tmp_path, some, attack) == expected(some, attack, outcomes, most)
 
@@ -140,7 +143,7 @@ def test_kept_images_are_lossless(table: Path, tmp_path: Path) -> None:
             if keeper.wants(item, condition, wrong):
                 keeper(item, condition, clean, attacked)
 
-        list(keeper.following(answers(evaluation(Colors(), quantize=quantize, keep=keep), items(table), CHOSEN)))
+        list(keeper.following(records(evaluation(Colors(), quantize=quantize, keep=keep), items(table), CHOSEN)))
         folder = out / "images" / "pgd_eps=8_255,steps=3"
         clean = sorted(folder.glob("*.clean.png"))
         assert len(clean) == 2 and not (out / "images/clean").exists()

@@ -13,8 +13,7 @@ from test_cli import call
 from test_pipeline import CANVAS, CPU, Colors, evaluation, items
 from toys import ABCD, WritingNet, generators, middle_canvases
 
-from safemed_eval import attacks
-from safemed_eval.cli import _show
+from safemed_eval import attacks, progress
 from safemed_eval.core import CIRCULAR
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
@@ -49,8 +48,8 @@ def test_a_part_of_the_first_unit_counts() -> None:
 
 def test_the_bar_says_what_is_left_within_the_first_item(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, share = [0.0], [0.0]
-    monkeypatch.setattr(_show, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    speed = _show._Speed(lambda: 0, "items", None, lambda: share[0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    speed = progress._Speed(lambda: 0, "items", None, lambda: share[0])
     clock[0] = 60.0
     assert "left" not in speed.text(0, 8)
     share[0] = 0.05
@@ -63,11 +62,11 @@ def test_the_bar_says_what_is_left_within_the_first_item(monkeypatch: pytest.Mon
 def test_a_command_knows_the_time_left_before_its_first_item_is_done(
     command: list[str], table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[_show._Speed] = []
+    made: list[progress._Speed] = []
     told: list[str] = []
-    original, scores = _show._Speed, Brightness.scores
+    original, scores = progress._Speed, Brightness.scores
 
-    def speed(*given: Any) -> _show._Speed:
+    def speed(*given: Any) -> progress._Speed:
         made.append(original(*given))
         return made[-1]
 
@@ -76,7 +75,7 @@ def test_a_command_knows_the_time_left_before_its_first_item_is_done(
             told.append(made[-1].text(0, 8))
         return scores(self, canvas, questions)
 
-    monkeypatch.setattr(_show, "_Speed", speed)
+    monkeypatch.setattr(progress, "_Speed", speed)
     monkeypatch.setattr(Brightness, "scores", look)
     asked = ["--model", "python:safemed_eval.models.toy:brightness", "--data", f"table:{table}", "--canvas", "24x24"]
     assert call(*command, *asked, "--batch-size", 4, "--out", tmp_path / "run")[0] == 0
@@ -98,7 +97,7 @@ def test_a_group_takes_no_more_passes_than_it_says(spec: str, table: Path) -> No
     work = evaluation(Colors(), batch=3)
     (group,) = units.groups(items(table), [attack], 8, never)
     records = group.do(work)
-    spared = 0 if spec in AT_MOST else sum(bool(one["steps"]) and one["rounded"] is None for one in records)
+    spared = 0 if spec in AT_MOST else sum(bool(one.steps) and one.rounded is None for one in records)
     assert group.passes is not None and 0 < work.model.forwards <= group.passes - spared
     if spec in EXACT or spec == CIRCULAR:
         assert work.model.forwards == group.passes - spared
@@ -137,7 +136,7 @@ def test_certificates_take_as_many_passes_as_they_say(falsify: Falsification | N
     )
     records = [unit.do(work) for unit in todo.units()]
     assert len(records) == 7
-    missed = sum(record["radius"] is None for record in records)
+    missed = sum(record.radius is None for record in records)
     each = 3 * 3 * 2 + 4 * 30 if falsify else 0
     assert todo.passes == 7 * (100 + each) and waist.forwards == todo.passes - missed * each
 

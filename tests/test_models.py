@@ -37,7 +37,6 @@ from safemed_eval.models import (
     resolve,
     tiny,
 )
-from safemed_eval.models import check as check_module
 from safemed_eval.models.check import check, refuse_failures
 from safemed_eval.models.checkpoints import letters, vlm
 from safemed_eval.models.checkpoints import load as checkpoint_module
@@ -46,6 +45,7 @@ from safemed_eval.models.checkpoints.processor import official_inputs
 from safemed_eval.models.checkpoints.prompts import TEMPLATES, Template, render
 from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, _within_images
 from safemed_eval.models.checkpoints.vlm import VLM
+from safemed_eval.models.checks import gradients
 from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.waist import Waist
 
@@ -437,7 +437,7 @@ def test_copies_of_one_question_are_padded_once(waist: Callable[[str], Waist]) -
     whole = vlm.scores(canvas, [question] * 5)
     for rows in (2, 5, 1):
         torch.testing.assert_close(vlm.scores(canvas[:rows], [question] * rows), whole[:rows])
-    vlm._batches.clear()
+    vlm.sides.forget()
     for rows in (2, 5):
         torch.testing.assert_close(vlm.scores(canvas[:rows], [question] * rows), whole[:rows])
 
@@ -448,7 +448,7 @@ def test_positions_fall_back_to_the_models_own(
     """A transformers version without the method that counts positions still gives the right answers."""
     other = load(resolve(str(copy)), device="cpu")
     monkeypatch.setattr(other.scorer.model, "_prepare_position_ids_for_generation", None)
-    other.scorer._batches.clear()
+    other.scorer.sides.forget()
     other.scorer.shortcuts = ()
     other.scorer.take_shortcuts()
     assert other.scorer.shortcuts == (LAST_LAYER, PACKED), "no prefix without the positions of its tokens"
@@ -689,8 +689,10 @@ def test_a_processor_that_is_fed_wrongly_is_found(
     waist: Callable[[str], Waist], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The classic mistake: [0, 1] pixels into a processor that rescales from [0, 255]."""
-    right = vlm.pixel_inputs
-    monkeypatch.setattr(vlm, "pixel_inputs", lambda processor, x, call, **how: right(processor, x / 255, call, **how))
+    from safemed_eval.models.checkpoints import processor as canvas
+
+    right = canvas.pixel_inputs
+    monkeypatch.setattr(canvas, "pixel_inputs", lambda processor, x, call: right(processor, x / 255, call))
     found = {one.name: one.status for one in check(waist("qwen2_5_vl"), (56, 56))}
     assert found["float path against 8-bit path"] == "fail"
 
@@ -873,7 +875,7 @@ def test_gradients_in_half_precision_are_compared_with_float32(
     ((status, detail),) = found("bfloat16")
     assert status == "pass" and detail.startswith(("cosine 0.99", "cosine 1.0"))
     slopes = iter([torch.ones(1, 3, 56, 56), torch.tensor([1.0, -1.0]).repeat(1, 3, 56, 28)])
-    monkeypatch.setattr(check_module, "_slope", lambda *_: next(slopes))
+    monkeypatch.setattr(gradients, "_slope", lambda *_: next(slopes))
     ((status, detail),) = found("bfloat16")
     assert status == "warn" and detail.startswith("cosine 0.000 with float32, 50.0 % of its length")
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from test_cli import call
 from typer.testing import CliRunner
 
-from safemed_eval import attacks, data
-from safemed_eval.cli import _show, app
+from safemed_eval import attacks, data, progress
+from safemed_eval.cli import app
 from safemed_eval.core import Question
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
@@ -155,7 +155,7 @@ def test_ctrl_c_in_the_command_prints_and_ends_with_130(
 ) -> None:
     """And the bar on stderr says what is being timed."""
     shown = StringIO()
-    monkeypatch.setattr(_show, "err", Console(file=shown, force_terminal=True, width=200))
+    monkeypatch.setattr(progress, "err", Console(file=shown, force_terminal=True, width=200))
     (tmp_path / "pressing.py").write_text(
         "from safemed_eval.models.toy import Brightness\n"
         "class Pressing(Brightness):\n"

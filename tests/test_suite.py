@@ -129,7 +129,7 @@ def test_on_a_shipped_checkpoint_it_leaves_no_more_right_than_pgd_in_any_slice(t
 def test_what_pgd_flips_on_a_shipped_checkpoint_the_suite_has_flipped_too(eps: str) -> None:
     """So that it is at least as strong on every set of these items."""
     run = Run.read(MEASURED)
-    assert run.spec["model"] == resolve("builtin:sft").identity and not run.unfinished and not run.failed
+    assert run.spec.model == resolve("builtin:sft").identity and not run.unfinished and not run.failed
     right = run.frame().pivot(index="item", columns="attack", values="correct")
     pgd, suite = right[f"pgd:eps={eps},steps=10"], right[f"suite:eps={eps},steps=100"]
     assert len(right) == 80 and not (suite & ~pgd).any() and suite.sum() < pgd.sum() < right["clean"].sum()

@@ -390,7 +390,7 @@ def test_trl_asks_as_we_ask(
     vlm = models.load(models.resolve(str(checkpoint(FAMILY))), asking=ASKED).scorer
     ids = batches[0]["input_ids"][0].tolist()
     prompts = {
-        item.id: vlm._text(vlm.prompt(item.question, ASKED.template.cue), 64, 64)[0]["input_ids"][0].tolist()
+        item.id: vlm.sides.one(vlm.prompt(item.question, ASKED.template.cue), 64, 64)[0]["input_ids"][0].tolist()
         for item in PHANTOM.items
     }
     (item,) = [item for item in PHANTOM.items if ids[: len(prompts[item.id])] == prompts[item.id]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from safemed_eval import grammar, plugins
 from safemed_eval.threat import Norm, Threat
@@ -25,18 +25,18 @@ Role = Literal["clean", "control", "attack", "corruption"]
 
 DEFAULT_LINF_EPS = 4 / 255
 TRAVEL: Mapping[Norm, float] = {"linf": 2.5, "l2": 4.0}
-"""How long all steps are together by default, in eps. In L2 a random start lies across the gradient, and turns towards
-it only step by step: after 2.5 eps an attack on a linear model would be 2.5 % short of the optimum."""
+"""Default total length of all steps, in eps. In L2 a random start is nearly orthogonal to the gradient, and the search
+turns towards it step by step: after 2.5 eps an attack on a linear model would be 2.5 % short of the optimum."""
 _MANY_STEPS = 2
 """From this strength on an attack takes as many gradient steps as it is allowed."""
 MAX_EPS = 10**5
-"""Longer than any change of a canvas of 8192 x 8192 pixels."""
+"""Larger than any change of a canvas of 8192 x 8192 pixels."""
 MAX_COUNT = 10**6
-"""More steps, restarts or queries are a slip of the hand."""
+"""Largest number of steps, restarts or queries; a larger one is taken for a typing error."""
 
 
 def refuse_counts(**counts: int) -> None:
-    """Raise ValueError where one of the counts is below 1, or beyond reason."""
+    """Raise ValueError where one of the counts is below 1, or above MAX_COUNT."""
     for name, count in counts.items():
         if not 1 <= count <= MAX_COUNT:
             raise ValueError(f"{name} must be at least 1, and at most {MAX_COUNT:,}, got {count}")
@@ -85,15 +85,15 @@ class Attacked:
     canvas: torch.Tensor
     """(B, 3, H, W) float32 in [0, 1]."""
     steps: list[int]
-    """Gradient steps that each row took, up to the point that is returned or to the end; queries, for ART's attacks."""
+    """Gradient steps that each row took until it stopped; for ART's attacks, images shown to the model."""
     targets: list[int] | None = None
-    """The option that each row was pushed to, for a targeted attack."""
+    """The option that each row was to be answered with, for a targeted attack."""
     climb: list[list[float] | None] | None = None
-    """How high each row's goal had come at its first gradient and after each quarter of them: five figures."""
+    """Highest value of each row's goal at its first gradient and after each quarter of them: five numbers."""
     dead: list[float | None] | None = None
-    """Which share of each row's gradients was zero at every pixel; None, as `climb`, for a row that took none."""
+    """Share of each row's gradients that were zero at every pixel; None, as in `climb`, for a row that took none."""
     parts: list[dict[str, bool]] | None = None
-    """Of an attack made of several: whether each of those that a row met left its answer right."""
+    """For an attack made of several: whether a row's answer was right after each of those that it reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +150,8 @@ class Attack:
     """An attack with its options. Call it; a subclass implements `search` and declares its `facts`."""
 
     facts: ClassVar[Facts] = Facts()
+    refills: ClassVar[bool] = False
+    """Whether the search takes more rows than fit into a batch (`classify.at_once`), and refills it itself."""
 
     @property
     def name(self) -> str:
@@ -168,50 +170,48 @@ class Attack:
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What the search asks of the model that it searches; a model that lacks some of it is refused before a run."""
-        return ("scores", "gradients")
-
-    @property
-    def refills(self) -> bool:
-        """Whether the search takes more rows than may be shown together (`classify.at_once`), and lets new ones in as
-        others are done."""
-        return False
+        """The capabilities of the searched model that the search uses; a model without them is refused before a run."""
+        return ("scores", "gradients") if self.facts.role == "attack" else ()
 
     def looks(self, options: int) -> int | None:
-        """About how often the search shows a row to the model that is judged, at most; None where that is not known.
+        """Largest number of times that the search shows a row to the judged model, roughly; None where unknown.
 
         Args:
-            options: of the row's question.
+            options: number of options of the row's question.
         """
-        return None
+        return None if self.needs else 0
 
     @property
     def surrogate(self) -> str | None:
-        """The model that is searched instead of the one that is judged; None: it is searched itself."""
+        """The model that is searched instead of the judged one; None: the judged model itself."""
         return None
 
     @property
     def stream(self) -> str:
-        """Names the random numbers that an item is given: attacks of one stream draw the same ones for it."""
+        """Name of the random stream: attacks with the same stream draw the same numbers for an item."""
         return str(self)
 
     @property
     def on_smoothed(self) -> Attack:
-        """This attack as it is used on a smoothed model, whose scores are estimates that differ from call to call.
+        """The variant of this attack for a smoothed model, whose scores are estimates that differ from call to call.
 
         Raises:
-            ValueError: it believes single estimates, and would stop too early.
+            ValueError: the attack stops at the first wrong prediction, which may be noise.
         """
-        raise ValueError(f"{self.name} believes the first flip that it sees; on a smoothed model use pgd or fgsm")
+        if not self.needs:
+            return self
+        raise ValueError(
+            f"{self.name} stops at the first wrong prediction, which may be noise; on a smoothed model use pgd or fgsm"
+        )
 
     @classmethod
     def spread(cls, pairs: Mapping[str, str]) -> list[Mapping[str, str]]:
-        """The options of each attack that a spec with these stands for: one, unless a subclass leaves some open."""
+        """Expand the options of a spec into those of each attack that it stands for; by default a single one."""
         return [pairs]
 
     @property
-    def described(self) -> dict[str, Any]:
-        """What a run's spec says of it."""
+    def described(self) -> dict[str, object]:
+        """The entry of this attack in a run's spec."""
         return {"attack": self.name, **asdict(self)}
 
     def __str__(self) -> str:
@@ -226,7 +226,7 @@ class Attack:
         *,
         quantize: bool = False,
     ) -> Attacked:
-        """Search for canvases that change the answers. Success is for the caller to judge, on the result.
+        """Search for canvases that change the answers. The caller judges success, on the result.
 
         Args:
             classify: bound to the B questions of the canvases.

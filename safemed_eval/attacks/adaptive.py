@@ -61,7 +61,7 @@ class Adaptive(SteppedAttack):
         from safemed_eval.attacks._ascent import choose_targets
 
         if not hasattr(problem.classify, "likelihood"):
-            raise TypeError("adaptive asks for what a model writes, and how likely a text is: see core.Reasons")
+            raise TypeError("adaptive needs what a model writes, and how likely a text is: see core.Reasons")
         reasons, canvas = cast("Reasons", problem.classify), problem.canvas
         with torch.no_grad():
             texts = reasons.write(canvas)

@@ -1,11 +1,10 @@
-"""clean: no attack. The images as they are."""
+"""clean: no attack; the images stay as they are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from safemed_eval.attacks._base import Attack, Attacked, Facts, Problem
-from safemed_eval.core import Need
 from safemed_eval.threat import Threat
 
 
@@ -18,17 +17,6 @@ class Clean(Attack):
     @property
     def threat(self) -> Threat:
         return Threat(norm="linf", eps=0.0)
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        return ()
-
-    def looks(self, options: int) -> int:
-        return 0
-
-    @property
-    def on_smoothed(self) -> Attack:
-        return self
 
     def search(self, problem: Problem) -> Attacked:
         return Attacked(canvas=problem.canvas, steps=[0] * len(problem))

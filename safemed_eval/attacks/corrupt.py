@@ -1,4 +1,4 @@
-"""corrupt: a natural corruption of the image, of a kind that a hospital meets every day. The model is never asked."""
+"""corrupt: natural corruptions of the image that occur in hospitals every day. The model is not used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Literal, get_args
 
 from safemed_eval.attacks._base import Attack, Attacked, Facts, Problem
-from safemed_eval.core import Need
 from safemed_eval.threat import Threat
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ STRENGTHS: dict[Kind, tuple[float, float, float, float, float]] = {
     "resolution": (1.3, 1.7, 2.3, 3.1, 4.2),  # coarse sampling: pixels of the canvas along the side of one that is left
     "bias": (0.12, 0.24, 0.4, 0.6, 0.85),  # uneven gain, as of coils: the largest |logarithm| of a smooth factor
 }
-"""How strong each kind is at severity 1, barely visible, to 5, bad, while a human still reads the image."""
+"""Strength of each kind at severities 1, barely visible, to 5, strong; a human can still read the image."""
 PIXEL_BLUR = 0.4
 """Standard deviation, in pixels, that is added to every blur (their squares add up): one of a quarter of a pixel, as on
 a canvas of 64 x 64, leaves every grey level as it is."""
@@ -49,14 +48,14 @@ _POINTS = 8
 class Corrupt(Attack):
     """One kind of corruption at one severity.
 
-    Noise, directions, signs and fields are drawn once per item and kind: from one severity to the next only the
-    strength grows, so that a curve over severities is about the same damage.
+    Noise, directions, signs and fields are drawn once per item and kind: only the strength grows with the severity, so
+    that the points of a curve over severities share their random numbers.
 
     Args:
         kind: see STRENGTHS.
         severity: 1 to 5.
     Source:
-        Kinds, and five severities, after Hendrycks and Dietterich 2019 (arXiv:1903.12261). Differs: what happens to
+        Kinds, and five severities, after Hendrycks and Dietterich 2019 (arXiv:1903.12261). Differs: corruptions of
         medical images, with strengths of our own; lengths grow with the canvas; one draw for all severities.
     """
 
@@ -76,30 +75,19 @@ class Corrupt(Attack):
 
     @classmethod
     def spread(cls, pairs: Mapping[str, str]) -> list[Mapping[str, str]]:
-        """Without a kind all of them, without a severity all five."""
+        """Expand to all kinds where none is given, and to all five severities where none is given."""
         kinds = [pairs["kind"]] if "kind" in pairs else get_args(Kind)
         severities = [pairs["severity"]] if "severity" in pairs else map(str, SEVERITIES)
         return [{**pairs, "kind": kind, "severity": severity} for kind, severity in product(kinds, severities)]
 
     @property
     def threat(self) -> Threat:
-        """No bound but [0, 1]."""
+        """All of [0, 1]."""
         return Threat(norm="linf", eps=1.0)
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        return ()
-
-    def looks(self, options: int) -> int:
-        return 0
 
     @property
     def stream(self) -> str:
         return f"{self.name}:kind={self.kind}"
-
-    @property
-    def on_smoothed(self) -> Attack:
-        return self
 
     def search(self, problem: Problem) -> Attacked:
         import torch
@@ -111,7 +99,7 @@ class Corrupt(Attack):
 
 
 def noise(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """Gaussian noise, independent per pixel and, unless the image is grey, per channel."""
+    """Add Gaussian noise, independent per pixel and, unless the image is grey, per channel."""
     import torch
 
     grey = bool((image.amax(0) - image.amin(0)).max() <= _GREY_IMAGE)
@@ -120,7 +108,7 @@ def noise(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.T
 
 
 def blur(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """A Gaussian, cut off at four standard deviations; `PIXEL_BLUR` is part of it."""
+    """Blur with a Gaussian that is cut off at four standard deviations and includes PIXEL_BLUR."""
     from torchvision.transforms.v2 import functional as vision
 
     sigma = math.hypot(strength * min(image.shape[1:]), PIXEL_BLUR)
@@ -129,7 +117,7 @@ def blur(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Te
 
 
 def motion(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """The mean over a straight line in a random direction, centred at each pixel."""
+    """Average over a straight line in a random direction, centred at each pixel."""
     import torch
 
     length = strength * min(image.shape[1:])
@@ -147,7 +135,7 @@ def motion(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.
 
 
 def contrast(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """Grey levels drawn away from their mean, or towards it."""
+    """Stretch the grey levels away from their mean, or shrink them towards it."""
     from torchvision.transforms.v2 import functional as vision
 
     changed: torch.Tensor = vision.adjust_contrast(image, strength ** _sign(rng))
@@ -155,12 +143,12 @@ def contrast(image: torch.Tensor, strength: float, rng: torch.Generator) -> torc
 
 
 def brightness(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """All grey levels moved up, or down."""
+    """Shift all grey levels up, or down."""
     return image + _sign(rng) * strength / 255
 
 
 def jpeg(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """Through an 8-bit JPEG file."""
+    """Compress to an 8-bit JPEG file, and decode it."""
     import numpy as np
     import torch
     from PIL import Image
@@ -173,7 +161,7 @@ def jpeg(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Te
 
 
 def gamma(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """A power of the grey levels: darker, or brighter."""
+    """Raise the grey levels to a power, which darkens or brightens the image."""
     from torchvision.transforms.v2 import functional as vision
 
     changed: torch.Tensor = vision.adjust_gamma(image, strength ** _sign(rng))
@@ -181,7 +169,7 @@ def gamma(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.T
 
 
 def resolution(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """Down to fewer pixels, and up again."""
+    """Resize to fewer pixels, and back."""
     from torchvision.transforms.v2 import functional as vision
 
     height, width = image.shape[1:]
@@ -192,7 +180,7 @@ def resolution(image: torch.Tensor, strength: float, rng: torch.Generator) -> to
 
 
 def bias(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
-    """A smooth field of gain: exp of low cosines with random weights, from -strength to strength."""
+    """Multiply by a smooth field: exp of low cosines with random weights, scaled to [-strength, strength]."""
     import torch
 
     weights = torch.randn((_WAVES + 1, _WAVES + 1), generator=rng, device=image.device)

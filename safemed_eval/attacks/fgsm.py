@@ -13,19 +13,17 @@ class FGSM(BallAttack):
     """PGD with one step of size eps from the clean image.
 
     Source:
-        Goodfellow et al. 2015 (arXiv:1412.6572). Differs: an image that is answered wrongly is left as it is, and one
-        whose loss would fall is not moved; `early_stop=no` is the plain step for every image. For L2 the step is scaled
+        Goodfellow et al. 2015 (arXiv:1412.6572). Differs: an image that is answered wrongly is left as it is, and so
+        is one whose loss would fall; `early_stop=no` is the plain step for every image. For L2 the step is scaled
         to eps and then clamped to [0, 1], so that it is shorter where pixels are saturated.
     """
 
     facts = Facts(strength=1, example="fgsm:eps=4/255")
 
+    refills = True
+
     loss: Loss = "ce"
     early_stop: bool = True
-
-    @property
-    def refills(self) -> bool:
-        return True
 
     def looks(self, options: int) -> int:
         return self._one_step.looks(options)

@@ -1,29 +1,17 @@
-"""noise: one uniform draw from the ball, the random control that every real attack must beat."""
+"""noise: one uniform draw from the ball, the random control that every attack must beat."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Problem
-from safemed_eval.core import Need
+from safemed_eval.attacks._base import Attacked, BallAttack, Facts, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(BallAttack):
-    """Uniform noise in the ball; the model is never asked."""
+    """Uniform noise in the ball; the model is not used."""
 
     facts = Facts(role="control", strength=0, aims_at=None, example="noise", summary="the random control")
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        return ()
-
-    def looks(self, options: int) -> int:
-        return 0
-
-    @property
-    def on_smoothed(self) -> Attack:
-        return self
 
     def search(self, problem: Problem) -> Attacked:
         drawn = self.threat.sample(problem.canvas, problem.generators)

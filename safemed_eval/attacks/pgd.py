@@ -41,6 +41,8 @@ class PGD(SteppedAttack):
         summary="further keys: norm=l2, loss=margin, restarts=5, target=random, ...",
     )
 
+    refills = True
+
     start: Start = "random"
     restarts: int = 1
     loss: Loss = "ce"
@@ -52,10 +54,6 @@ class PGD(SteppedAttack):
         refuse_counts(restarts=self.restarts)
         if self.restarts > 1 and self.start == "zero":
             raise ValueError("restarts from start=zero would repeat each other; use start=random")
-
-    @property
-    def refills(self) -> bool:
-        return True
 
     def looks(self, options: int) -> int:
         return (self.target != "none") + self.early_stop + self.restarts * (self.steps + 1)

@@ -31,7 +31,7 @@ class Suite(BallAttack):
     Source:
         AutoAttack, Croce and Hein 2020 (arXiv:2003.01690), for a question of K options. Differs: all K - 1 wrong
         options are targets; where a question has fewer than four, the margin stands for the targeted DLR loss, which is
-        undefined there; FAB is left out; Square is that of the adversarial robustness toolbox.
+        undefined there; FAB is left out; Square is the one of the Adversarial Robustness Toolbox.
     """
 
     facts = Facts(strength=3, black_box_part="square", example="suite", summary="several, for a paper")
@@ -45,7 +45,7 @@ class Suite(BallAttack):
 
     @property
     def square(self) -> ART:
-        """The black-box member."""
+        """The black-box attack of the suite."""
         rounds = max(1, self.queries // _QUERIES_A_ROUND)
         return ART(method="SquareAttack", eps=self.eps, norm=self.norm, options={"max_iter": rounds})
 

@@ -1,4 +1,4 @@
-"""transfer: found on another model, tried on this one."""
+"""transfer: adversarial images of another model, tried on this one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from safemed_eval.grammar import ALWAYS
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(BallAttack):
-    """PGD on a surrogate, all steps of it; the model that is judged gives no gradient and is never asked.
+    """PGD on a surrogate model, without early stopping; the search does not use the judged model.
 
-    A model whose own gradients mislead falls to it further than to pgd: then its robustness is an appearance.
+    A model with masked gradients loses more accuracy under it than under pgd: its robustness is then only apparent.
 
     Args:
-        model: the surrogate, as --model names one (`from=` in a spec).
+        model: the surrogate, written as for --model (`from=` in a spec).
     Source:
         Papernot et al. 2016 (arXiv:1605.07277); as a test of defences, Athalye et al. 2018 (arXiv:1802.00420).
     """

@@ -52,14 +52,13 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    _log_to_stderr()
 
 
 def main() -> NoReturn:
     """Entry point. An error that the user can mend is told on stderr, exit code 2; any other keeps its traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", module=r"PIL\.|pydicom\.")
-    _log_to_stderr()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -95,14 +94,16 @@ def _usage(error: Any) -> str:
 def _log_to_stderr() -> None:
     """Show what the package logs: warnings with that word before them, the rest as it is."""
 
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            word = "warning: " if record.levelno >= logging.WARNING else ""
-            typer.echo(visible(f"{word}{record.getMessage()}"), err=True)
-
     log = logging.getLogger("safemed_eval")
-    log.addHandler(Lines())
-    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Lines) for handler in log.handlers):
+        log.addHandler(_Lines())
+        log.setLevel(logging.INFO)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        word = "warning: " if record.levelno >= logging.WARNING else ""
+        typer.echo(visible(f"{word}{record.getMessage()}"), err=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

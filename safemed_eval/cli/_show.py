@@ -78,6 +78,8 @@ def show_run(run: Run, *, json: bool) -> None:
 
 def _about(summary: AnySummary) -> Iterator[str]:
     """What was measured, and how to read the table."""
+    from safemed_eval.report.summary import DAGGER
+
     line = f"{summary.items} of {summary.expected} items"
     line += f" (sample: {summary.sampled})" if summary.sampled else ""
     line += f"; {summary.skipped} bad left out" if summary.skipped else ""
@@ -90,13 +92,14 @@ def _about(summary: AnySummary) -> Iterator[str]:
         clusters = next(iter(summary.overall.values())).clusters
         yield (
             "Accuracy in %, 95 % Clopper-Pearson intervals on the effective sample size (clusters: patient or image, "
-            f"here {clusters})."
+            f"here {clusters}; {DAGGER} effectively fewer than ten: do not trust it)."
         )
     else:
         yield (
             "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
             "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
-            f"{summary.overall.clusters}). Radii are L2 in [0, 1] pixel units over the whole canvas; s is sigma."
+            f"{summary.overall.clusters}; {DAGGER} effectively fewer than ten: do not trust it). Radii are L2 in "
+            "[0, 1] pixel units over the whole canvas; s is sigma."
         )
         yield (
             "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: "

@@ -71,16 +71,7 @@ class Data:
         for item in items:
             builder.add(item.id, partial(_answerable, item), modality=item.modality, question_type=item.question_type)
         whole = replace(builder.done(), canvas=canvas)
-        choice = Choice(
-            name=name,
-            canvas=canvas,
-            selection=Selection(),
-            whole=whole,
-            chosen=whole,
-            draw=partial(select),
-            skip_bad=skip_bad,
-            shuffle_options=shuffle_options,
-        )
+        choice = Choice(name=name, whole=whole, canvas=canvas, skip_bad=skip_bad, shuffle_options=shuffle_options)
         return choice.verified(progress)
 
     @cached_property
@@ -115,26 +106,32 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Items that were chosen, and not verified yet: no image has been opened. Made by `choose_data`."""
+    """Items that were chosen, and not verified yet: no image has been opened. Made by `choose_data`.
+
+    Attributes:
+        whole: the data set that the items are chosen from.
+        draw: `select` with its arguments.
+        chosen: the items.
+    """
 
     name: str
-    canvas: Canvas
-    selection: Selection
     whole: DataSet
-    """What the items are chosen from."""
-    chosen: DataSet
-    draw: partial[DataSet]
-    """`select` with its arguments."""
-    skip_bad: bool
-    shuffle_options: int | None
+    canvas: Canvas
+    draw: partial[DataSet] = field(default_factory=lambda: partial(select))
+    selection: Selection = field(default_factory=Selection)
+    skip_bad: bool = False
+    shuffle_options: int | None = None
+    chosen: DataSet = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chosen", self.draw(self.whole))
 
     def __len__(self) -> int:
         return len(self.chosen.items)
 
     def pilot(self, count: int) -> Choice:
         """At most `count` of the same items, whatever their groups; those that cannot be used are replaced."""
-        draw = partial(self.draw, per_group=None, limit=count)
-        return replace(self, draw=draw, chosen=draw(self.whole), skip_bad=True)
+        return replace(self, draw=partial(self.draw, per_group=None, limit=count), skip_bad=True)
 
     def verified(self, progress: Progress = no_progress) -> Data:
         """Open every image; with `skip_bad`, others are drawn for items that cannot be used, as far as there are any.
@@ -185,18 +182,15 @@ def choose_data(
     """
     spec = spelled(spec)
     whole = load(spec, None if root is None else Path(root))
-    parsed = parse_canvas(canvas, fit, whole.canvas)
     modalities, question_types = _several(modality), _several(question_type)
-    draw = partial(
-        select, seed=seed, per_group=per_group, limit=limit, modalities=modalities, question_types=question_types
-    )
     return Choice(
         name=spec,
-        canvas=parsed,
-        selection=Selection(modality=modalities, question_type=question_types, per_group=per_group, limit=limit),
         whole=whole,
-        chosen=draw(whole),
-        draw=draw,
+        canvas=parse_canvas(canvas, fit, whole.canvas),
+        draw=partial(
+            select, seed=seed, per_group=per_group, limit=limit, modalities=modalities, question_types=question_types
+        ),
+        selection=Selection(modality=modalities, question_type=question_types, per_group=per_group, limit=limit),
         skip_bad=skip_bad,
         shuffle_options=shuffle_options,
     )

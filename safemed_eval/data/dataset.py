@@ -35,7 +35,7 @@ class DataSet:
     notes: Mapping[str, int] = field(default_factory=dict)
     """Conversions on the way to 8-bit RGB and the number of images, e.g. {"16-bit greys scaled to 8 bits": 3}."""
     sampled: str | None = None
-    """How the items were sampled, in words; None when all are taken."""
+    """The sampling of the items, in words; None when all are taken."""
 
     @property
     def sha256(self) -> str:

@@ -42,7 +42,7 @@ class Description:
     bad: tuple[Bad, ...]
 
     def to_json(self) -> dict[str, object]:
-        """What `data describe --json` prints."""
+        """The counts as `data describe --json` prints them."""
         return asdict(self) | {"bad": [{"item": bad.id, "reason": bad.reason} for bad in self.bad]}
 
 

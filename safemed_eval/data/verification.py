@@ -13,7 +13,7 @@ from safemed_eval.data.images.fingerprints import fingerprints, key_of
 from safemed_eval.data.progress import Progress, no_progress
 
 _ALIKE = 3
-"""How many notes that differ only in their numbers are named."""
+"""The number of notes named of those that differ only in their numbers."""
 
 
 def verify(data: DataSet, progress: Progress = no_progress) -> DataSet:

@@ -1,4 +1,4 @@
-"""How many rows should go through a model together: found by trying."""
+"""Find by trying how many rows should go through a model together."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from safemed_eval.models.waist import Waist
 _log = logging.getLogger(__name__)
 
 MOST = 1024
-"""Rows that are tried at most."""
+"""The largest batch that is tried."""
 _TRIES = 4
 _PAYS = 1.05
-"""By what factor twice as many rows must be faster, per row, to be worth their memory."""
+"""The factor by which doubling the batch must speed up a row to be worth the memory."""
 _FULL = 0.9
-"""The share of an accelerator's memory that may be in use."""
+"""The largest share of an accelerator's memory that may be in use."""
 
 Fullness = Callable[[torch.device], float]
-"""From a device to the share of its memory that was in use at the peak since it was last asked; 0 where unknown."""
+"""Maps a device to the peak share of its memory in use since the last call; 0 if unknown."""
 
 
 def find_batch(
@@ -36,21 +36,21 @@ def find_batch(
     clock: Callable[[], float] = time.perf_counter,
     fullness: Fullness | None = None,
 ) -> int:
-    """Double the batch until that makes a row hardly faster, or memory is nine tenths full.
+    """Double the batch until a row hardly gets faster, or memory is nine tenths full.
 
-    Times differ between two tries, and so may the answer; whoever needs the same batch again keeps it.
+    Times vary, and so may the result; a caller who needs the same batch again has to keep it.
 
     Args:
         size: height and width of the canvases.
-        options: of the question that is asked.
-        gradients: whether rows are attacked, which takes more memory.
+        options: number of options of the question that is asked.
+        gradients: rows are attacked, which takes more memory.
     """
     question = Question(text="Which imaging modality is this?", options=tuple(f"no. {i}" for i in range(options)))
     canvas = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(0)).to(model.device)
     full = fullness or _fullness
 
     def seconds(rows: int) -> float:
-        """A row's time, at the best of a few tries behind a first one."""
+        """The time per row: the best of a few tries after a first one."""
         times = []
         for _ in range(_TRIES):
             started = clock()
@@ -84,13 +84,13 @@ def find_batch(
 def batch_of(
     wanted: int | Literal["auto"] | None, default: int, model: Waist, size: tuple[int, int] | None, *, gradients: bool
 ) -> int:
-    """The batch that --batch-size asks for; see `find_batch` for "auto" and the other arguments."""
+    """The batch size that --batch-size asks for; see `find_batch` for "auto" and the other arguments."""
     if wanted != "auto":
         return wanted or default
     assert size is not None
-    found = find_batch(model, size, gradients=gradients)
-    _log.warning("batches of %d", found)
-    return found
+    batch = find_batch(model, size, gradients=gradients)
+    _log.warning("batches of %d", batch)
+    return batch
 
 
 def _fullness(device: torch.device) -> float:

@@ -1,7 +1,7 @@
-"""Denoisers: what stands before a model that was not made for noise.
+"""Denoisers, for models that were not trained on noisy images.
 
-Denoised smoothing (Salman et al. 2020, arXiv:2003.01908): the certificate of the smoothed "denoise, then ask" is as
-sound as any other, since a fixed map may follow the noise; how much it certifies depends on the denoiser.
+Denoised smoothing (Salman et al. 2020, arXiv:2003.01908): certificates of the model behind a denoiser are as sound as
+any others, because a fixed map may follow the noise; how much they certify depends on the denoiser.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Shape:
 
 
 class ResidualDenoiser(nn.Module):
-    """Subtracts the noise that a few 3 x 3 convolutions see in an image; at any image size. Untrained: the identity.
+    """Subtracts the noise that a few 3 x 3 convolutions predict, at any image size; untrained, it is the identity.
 
     Source:
         DnCNN (Zhang et al. 2017, arXiv:1608.03981), which predicts the noise. Differs: it works on the four half-size
-        images of every second pixel, as FFDNet (Zhang et al. 2018, arXiv:1710.04026) does, to see twice as far for a
-        quarter of the time. Inner layers are residual blocks without batch normalization, as in EDSR (Lim et al. 2017,
-        arXiv:1707.02921): they learn many times faster here, and rows of a batch do not see each other.
+        images of every second pixel, as FFDNet (Zhang et al. 2018, arXiv:1710.04026) does, for twice the receptive
+        field in a quarter of the time. Inner layers are residual blocks without batch normalization, as in EDSR (Lim et
+        al. 2017, arXiv:1707.02921): they learn many times faster here, and keep the rows of a batch independent.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -103,7 +103,7 @@ def load_denoiser(source: DenoiserSource, device: torch.device) -> Denoise:
     """Load what `source` names.
 
     Raises:
-        CheckpointError: it cannot be read, its weights are not finite, or it is no function.
+        CheckpointError: it cannot be read, its weights are not finite, or it cannot be called.
     """
     if source.kind == "python":
         denoise = call_factory(source.name, device, option="--denoiser")
@@ -135,14 +135,14 @@ def _load_program(file: Path, device: torch.device) -> nn.Module:
     try:
         with _quiet_export():
             module: Any = move_to_device_pass(load(file), device).module()
-    except Exception as error:  # torch raises every kind for a file that does not fit
+    except Exception as error:  # torch raises exceptions of every kind for an unfit file
         raise CheckpointError(f"--denoiser {file}: torch.export cannot load it: {one_line(error)}") from error
     return module  # type: ignore[no-any-return]
 
 
 @contextmanager
 def _quiet_export() -> Iterator[None]:
-    """torch.export logs a traceback for a broken file; our own error is enough."""
+    """Silence torch.export, which logs a traceback for a broken file; our own error is enough."""
     log = logging.getLogger("torch.export")
     before = log.level
     log.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""NaN and infinity where they must not be, told by the name of what holds them."""
+"""Find NaN and infinity in tensors, and name the weights that hold them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Callable
 import torch
 
 from safemed_eval.errors import CheckpointError
+from safemed_eval.models.checkpoints.protocols import Network
 
 
 def is_finite(value: torch.Tensor) -> bool:
-    """Whether all values are; most often told by their sum, which takes a fraction of the time and no memory."""
+    """True if all values are finite. Their sum, which is fast and takes no memory, decides most cases."""
     return bool(_sum(value).isfinite()) or bool(value.isfinite().all())
 
 
-def refuse_not_finite(module: torch.nn.Module, where: str) -> None:
-    """Raise CheckpointError where a weight holds NaN or infinity, or a buffer NaN; `where` begins the message.
+def refuse_not_finite(module: torch.nn.Module | Network, where: str) -> None:
+    """Raise CheckpointError if a weight holds NaN or infinity, or a buffer NaN; `where` begins the message.
 
-    A model may well answer with such a weight: where its row is not read, or a maximum hides it.
+    Answers do not always show such a weight: its row may not be read, or a maximum may hide it.
     """
     for name, weight in module.named_parameters():
         _refuse(name, weight, where, torch.isfinite)
@@ -41,5 +42,5 @@ def _is_number(value: torch.Tensor) -> torch.Tensor:
 
 
 def _sum(value: torch.Tensor) -> torch.Tensor:
-    """NaN or infinite if a value is, and seldom else: no copy of the weights is made."""
+    """The sum, which is NaN or infinite if any value is, and rarely otherwise. No copy of the weights is made."""
     return value.detach().sum(dtype=torch.promote_types(value.dtype, torch.float32))

@@ -19,7 +19,7 @@ from safemed_eval.models.loading import load_plain, prove_shortcuts, quiet_trans
 from safemed_eval.models.source import Source
 
 if TYPE_CHECKING:
-    from safemed_eval.models.check import Finding
+    from safemed_eval.models.checks.common import Finding
     from safemed_eval.models.waist import Waist
 
 _log = logging.getLogger(__name__)

@@ -1,30 +1,30 @@
-"""Hold a model in float32 for a while: half precision cannot tell two functions apart that differ by its rounding."""
+"""Hold a model in float32 for a while: half precision cannot distinguish functions that differ by its rounding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from safemed_eval.errors import CheckpointError
 from safemed_eval.faults import out_of_memory, release
+from safemed_eval.models.checkpoints.protocols import Network
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def is_half(model: Any) -> bool:
-    """Whether any weight or buffer is a 16-bit float."""
+def is_half(model: Network) -> bool:
+    """True if any weight or buffer is a 16-bit float."""
     return any(tensor.dtype in _HALF for tensor in _tensors(model))
 
 
 @contextmanager
-def in_float32(model: Any) -> Iterator[None]:
+def in_float32(model: Network) -> Iterator[None]:
     """Hold the 16-bit weights and buffers of a model in float32 inside this block, in place.
 
-    Every 16-bit float is a float32, so the weights behind the block are those before it, bit by bit. Memory: as much
-    again as the weights take.
+    Every 16-bit float is also a float32, so the weights after the block equal those before it bit by bit. The block
+    needs as much memory again as the weights.
 
     Raises:
         CheckpointError: the weights are quantized or offloaded, the device's memory cannot hold them so, or the
@@ -55,6 +55,6 @@ def in_float32(model: Any) -> Iterator[None]:
         release()
 
 
-def _tensors(model: Any) -> Iterator[torch.Tensor]:
+def _tensors(model: Network) -> Iterator[torch.Tensor]:
     yield from model.parameters()
     yield from model.buffers()

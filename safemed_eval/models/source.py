@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from safemed_eval.errors import SpecError
 from safemed_eval.models.checkpoints.prompts import CLOCK, Asking, Template, default_template
-from safemed_eval.models.files.contents import Allowed
+from safemed_eval.models.files.contents import Allowed, Json
 from safemed_eval.models.files.denoiser_source import DenoiserSource
 from safemed_eval.models.files.notes import Training, training_of
 
@@ -55,7 +55,7 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Json:
         """JSON values that change when the model changes: hashes of weights and settings where there are any.
 
         Two models with equal "weights_sha256" count as the same weights.
@@ -78,7 +78,7 @@ class Source(ABC):
         raise SpecError(f"--model {self.name}: only a transformers checkpoint can be trained")
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """The fingerprint of the model and of the denoiser before it; reads all files once."""
         return self.fingerprint | ({"denoiser": self.denoiser.identity} if self.denoiser else {})
 
@@ -128,7 +128,7 @@ class Source(ABC):
         return self.name, None
 
     @property
-    def trained(self) -> dict[str, Any] | None:
+    def trained(self) -> Json | None:
         """How a model that was trained here was made; None for any other."""
         return None
 

@@ -46,7 +46,7 @@ class Family:
     processor: str
     image_processor: Callable[[], Any]
     image: str | None
-    """What the chat template writes for an image; None for a checkpoint without a chat template."""
+    """The text that the chat template writes for an image; None for a checkpoint without a chat template."""
     tokens: Mapping[str, str] = field(default_factory=dict)
     """Special tokens that the processor asks its tokenizer for, by attribute."""
     extra_tokens: tuple[str, ...] = ()
@@ -60,8 +60,8 @@ def build(family: Family, folder: Path, seed: int = 0, phrases: Sequence[str] = 
     """Save a random-weight checkpoint of this family, with its processor, into `folder`.
 
     Args:
-        phrases: what its tokenizer knows, each phrase as one token and the words in them; any other word is unknown.
-            Without, a byte-level tokenizer that can write anything.
+        phrases: the vocabulary of its tokenizer, each phrase as one token, and its words; any other word is unknown.
+            Without phrases, it gets a byte-level tokenizer, which can write anything.
     """
     model, processor = make(family, phrases, seed=seed)
     model.save_pretrained(folder)
@@ -108,9 +108,9 @@ def _chat_template(family: Family) -> Json:
 
 
 def _enlarge(model: Any) -> None:
-    """Initial weights of 0.02, or of 0 for some projections, are for wide models that get trained.
+    """Enlarge the initial weights: those of transformers (0.02, or 0 for some projections) suit wide models.
 
-    A narrow one would not see its image through them.
+    With them, the image would not influence the answers of a narrow model.
     """
     for parameter in model.parameters():
         if parameter.ndim >= 2:
@@ -118,7 +118,7 @@ def _enlarge(model: Any) -> None:
                 parameter.data.normal_(0, 0.02)
             parameter.data.mul_(0.5 / (0.02 * parameter[0].numel() ** 0.5))
         elif parameter.numel() == 1 and not parameter.any():
-            parameter.data.fill_(1.0)  # a gate, such as Mllama's, whose image stays outside while it is closed
+            parameter.data.fill_(1.0)  # a gate, such as Mllama's, which keeps the image out while it is closed
 
 
 def _tokenizer(family: Family, phrases: Sequence[str]) -> Any:
@@ -167,7 +167,7 @@ def _by_byte(specials: Sequence[str]) -> Any:
 
 
 def _video(family: Family) -> Json:
-    """A few processors will not be built without a video processor, which is never used here."""
+    """A video processor for the few processors that cannot be built without one; it is never used here."""
     import transformers
 
     if "video_processor" not in inspect.signature(getattr(transformers, family.processor).__init__).parameters:
@@ -265,4 +265,4 @@ SMALL_QWEN2_VL = Family(
     tokens=_QWEN_TOKENS,
     extra_tokens=_QWEN_BRACKETS,
 )
-"""About two million parameters, 16 image tokens for 64 x 64 pixels: what the checkpoints that ship with us are."""
+"""The family of the checkpoints in this package: about two million parameters, 16 image tokens for 64 x 64 pixels."""

@@ -41,7 +41,7 @@ class Linear:
         return torch.stack([half, -half, *[torch.full_like(half, _NEVER)] * rest], dim=1)
 
     def radius(self, canvas: torch.Tensor) -> torch.Tensor:
-        """(B,) the true L2 radius of the smoothed classifier, whatever sigma: |margin| / ||w||_2.
+        """(B,) the true L2 radius of the smoothed classifier at any sigma: |margin| / ||w||_2.
 
         Under noise the margin is normal with mean w . x + b and standard deviation sigma ||w||_2, so p_A =
         Phi(|margin| / (sigma ||w||_2)), and sigma * ppf(p_A) is the distance to the plane.
@@ -50,9 +50,9 @@ class Linear:
         return distance
 
     def best_drop(self, threat: Threat) -> float:
-        """How far an optimal attack lowers the margin: eps ||w||_1 for L-infinity, eps ||w||_2 for L2.
+        """The reduction of the margin by an optimal attack: eps ||w||_1 for L-infinity, eps ||w||_2 for L2.
 
-        Holds for images far enough from 0 and 1 that the optimal change does not meet them.
+        Holds for images so far from 0 and 1 that the optimal change does not reach these bounds.
         """
         return threat.eps * float(self.weight.norm(p=1 if threat.norm == "linf" else 2))
 

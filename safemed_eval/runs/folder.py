@@ -22,6 +22,7 @@ from safemed_eval.runs.spec import EvaluateSpec
 META = "run.json"
 RECORDS = "records.jsonl"
 LOCK = ".lock"
+_KEYS = ("spec", "model", "sessions", "names", "items", "skipped", "conditions", "sampled", "image_notes")
 _TINY = 60
 
 
@@ -88,7 +89,7 @@ class RunFolder(Folder):
 
     def _prepare(self, stack: ExitStack) -> None:
         self._records = self.out / RECORDS
-        self._done = {record_key(record) for record in self._repair()}
+        self._done = self._repair()
         self._file = stack.enter_context(self._records.open("a", encoding="utf-8"))
 
     def done(self, item: str, condition: str = "") -> bool:
@@ -121,7 +122,8 @@ class RunFolder(Folder):
             ) from None
         self._done.update(keys)
 
-    def _repair(self) -> list[Json]:
+    def _repair(self) -> set[tuple[str, str]]:
+        """Cut off a torn last line, and tell which records are there."""
         raw = self._records.read_bytes() if self._records.exists() else b""
         whole, newline, torn = raw.rpartition(b"\n")
         if torn:
@@ -129,7 +131,12 @@ class RunFolder(Folder):
                 file.truncate(len(whole) + len(newline))
                 os.fsync(file.fileno())
             self.repaired = True
-        return read_lines(self.out)
+        done: set[tuple[str, str]] = set()
+        for number, record in enumerate(read_lines(self.out), start=1):
+            if record_key(record) in done:
+                raise RunError(f"{self._records}: line {number} repeats item '{record['item']}'")
+            done.add(record_key(record))
+        return done
 
 
 class Memory:
@@ -250,10 +257,13 @@ def read_meta(out: Path) -> Json:
     try:
         meta: Json = json.loads((out / META).read_text(encoding="utf-8"))
         schema = meta["schema"]
+        lacking = [key for key in _KEYS if key not in meta]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{out}: not a run folder, {META} cannot be read: {error}") from None
     if schema != SCHEMA:
         raise RunError(f"{out}: written with schema {schema}, this version reads schema {SCHEMA}")
+    if lacking:
+        raise RunError(f"{out}: {META} has no {', '.join(lacking)}")
     return meta
 
 

@@ -114,8 +114,6 @@ def meta_of(value: Json, where: str) -> RunMeta:
     Raises:
         RunError: it is of another command, or a field does not fit.
     """
-    if "spec" not in value:
-        raise RunError(f"{where}: run.json has no spec")
     spec = spec_of(value["spec"], where)
     beside = decode(_Beside, {key: part for key, part in value.items() if key != "spec"}, f"{where}: run.json")
     if beside.conditions != spec.conditions:

@@ -1,4 +1,4 @@
-"""Randomized smoothing: noise, votes, certificates. Sees only a Vote, never a question or a token."""
+"""Randomized smoothing: noise, votes, certificates. It uses a model only as a Vote, and knows no question or token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CERTIFY: a lower bound on how far an image must move before the smoothed answer can change."""
+"""CERTIFY: a lower bound on the distance that an image must move before the smoothed answer can change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safemed_eval.smoothing.sequential import Hits, Ladder, SequentialCertificat
 from safemed_eval.smoothing.votes import read_votes, read_wrong
 
 Rng = Callable[[str, int], torch.Generator]
-"""From a purpose ("select", "estimate") and a chunk's index to a generator."""
+"""Maps a purpose ("select", "estimate") and a chunk's index to a generator."""
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def certify(
         canvas: (3, H, W) float32 in [0, 1], on the vote's device.
         rng: must give independent streams for the two purposes.
         batch: copies per call of `vote`; does not change the noise. Memory does not grow with n.
-        gold: where given, the n copies are drawn only if it is the class that was chosen; if not there is no radius.
+        gold: if given, the n copies are drawn only if this class was selected; otherwise there is no radius.
     Returns:
         Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the noise it
         does not exceed the true one: the smoothed classifier gives the certified class for every canvas within it.
@@ -50,10 +50,10 @@ def certify(
 def certify_gold(
     vote: Vote, canvas: torch.Tensor, ladder: Ladder, *, gold: int, rng: Rng, batch: int
 ) -> SequentialCertificate:
-    """Certify that the smoothed answer around one image is gold, at the ladder's radii, by as few draws as it takes.
+    """Certify that the smoothed answer around one image is gold, at the ladder's radii, with as few draws as needed.
 
-    The draws are the first of those that `certify` bounds a probability with, whatever the batch. Those that are left
-    of a batch when the rule ends are not counted. See `Ladder` for the rule and `certify` for the other arguments.
+    The draws are the first of those that `certify` uses for estimation, whatever the batch size. The rest of a batch
+    after the end of the rule is not counted. See `Ladder` for the rule and `certify` for the other arguments.
 
     Returns:
         With probability >= 1 - alpha over the noise no certified radius exceeds the true one.

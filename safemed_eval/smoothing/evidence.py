@@ -1,4 +1,4 @@
-"""How strongly votes speak against "the probability is at most p0". No torch here: reports read stored votes again."""
+"""Evidence of votes against "the probability is at most p0": a test martingale. No torch here, for reports use it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from scipy import stats as sps
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 LogE = Callable[[Ints, Ints], Floats]
-"""From numbers of successes and of draws, of one shape, to ln e; it rises with successes and falls with failures."""
+"""Maps arrays of successes and draws to ln e, which rises with each success and falls with each failure."""
 
 HORIZON = 0.25
-"""The share of alpha that is kept for the last draw; see `Evidence`."""
+"""Share of alpha that is kept for the last draw; see `Evidence`."""
 
 _UNDERFLOW = -600.0
 _DEPTH = 60
-"""Of a continued fraction that converges in fewer steps wherever it is needed."""
+"""Steps of the continued fraction, which converges in fewer wherever it is needed."""
 _BLOCK = 1024
 
 
 class Evidence:
-    """e against p <= p0 in at most n draws: a test martingale, tuned to end early and to lose little by it.
+    """Evidence e against p <= p0 in at most n draws: a test martingale that ends early and loses little power by it.
 
         e = (1 - HORIZON) mixture + HORIZON horizon
 
-    The mixture decides clear cases soon; see `log_mixture`. The horizon is for close ones, which take all n draws: the
-    chance, at p0, of as many successes in n draws as a test of level HORIZON * alpha on exactly n asks for, seen from
-    where the draws stand, over what it was at the start. Both are 1 at the start, never negative, and supermartingales
-    for every p <= p0, the horizon because that chance grows with each success. So e reaches 1 / alpha with probability
-    alpha at most, whenever and for whatever reason draws end (Ville's inequality).
+    The mixture decides clear cases soon; see `log_mixture`. The horizon is for close ones, which take all n draws. It
+    is the probability, at p0 and given the draws so far, of as many successes in n draws as a test of level
+    HORIZON * alpha on exactly n draws needs, divided by that before the first draw. Both are 1 at the start,
+    never negative, and supermartingales for every p <= p0, the horizon because that chance grows with each success. So
+    e reaches 1 / alpha with probability alpha at most, whenever and for whatever reason draws end (Ville's inequality).
 
     Args:
         p0: in (0, 1).
-        n: most draws.
-        alpha: which 1 / e is to reach; needed for the horizon only, at other levels e is as valid.
+        n: largest number of draws.
+        alpha: the level for which the horizon is tuned; e is valid at any other level, too.
     """
 
     def __init__(self, p0: float, n: int, alpha: float) -> None:
@@ -48,7 +48,7 @@ class Evidence:
         self._start = float(self._chance(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))[0])
 
     def log_e(self, successes: Ints, draws: Ints) -> Floats:
-        """ln e at these counts, of one shape."""
+        """Compute ln e for arrays of counts."""
         mixture = log_mixture(successes, draws, self.p0)
         if not self._start:  # n draws are too few for such a test
             return mixture
@@ -57,7 +57,7 @@ class Evidence:
         return np.logaddexp(math.log1p(-HORIZON) + mixture, math.log(HORIZON) + horizon)
 
     def _chance(self, successes: Ints, draws: Ints) -> Floats:
-        """P(as many successes in n draws as it asks for) at p0, given these."""
+        """Probability at p0 of as many successes in n draws as are needed, given these counts."""
         left, lacking = self.n - draws, self._asks - successes
         chance = special.betainc(np.clip(lacking, 1, None), np.clip(left - lacking, 0, None) + 1, self.p0)
         return np.where(lacking <= 0, 1.0, np.where(lacking > left, 0.0, chance))
@@ -69,7 +69,7 @@ def evidence_of(p0: float, n: int, alpha: float) -> Evidence:
 
 
 def log_mixture(successes: Ints, draws: Ints, p0: float) -> Floats:
-    """ln of the likelihood ratio of a mixture of all q above p0 against p0 itself, at these counts.
+    """Compute ln of the likelihood ratio of a mixture of all q above p0 against p0 itself.
 
         integral over q in (p0, 1] of (q / p0)^successes ((1 - q) / (1 - p0))^(draws - successes) w(q) dq
 
@@ -96,7 +96,7 @@ def log_mixture(successes: Ints, draws: Ints, p0: float) -> Floats:
 
 
 def _continued_fraction(a: Floats, b: Floats, p0: float) -> Floats:
-    """integral from p0 to 1 of q^(a - 1) (1 - q)^(b - 1) dq, divided by p0^a (1 - p0)^b / b.
+    """Integrate q^(a - 1) (1 - q)^(b - 1) from p0 to 1, and divide by p0^a (1 - p0)^b / b.
 
     Source:
         DLMF 8.17.22, for the lower tail at 1 - p0; it converges fast where that lies below the mean.
@@ -111,10 +111,10 @@ def _continued_fraction(a: Floats, b: Floats, p0: float) -> Floats:
 
 
 class Boundary:
-    """The fewest successes with which ln e has reached a bar, for every number of draws; draws + 1 if all are too few.
+    """The smallest number of successes at which ln e reaches a bar, for every number of draws; draws + 1 if none does.
 
-    One draw more takes no success more or one, because evidence falls with each failure and rises with each success.
-    That leaves hardly anything to search for between two numbers of draws for which the answer is known.
+    From one draw to the next it grows by 0 or 1, because evidence falls with each failure and rises with each success.
+    So the values at two numbers of draws leave little to search between them.
     """
 
     def __init__(self, log_e: LogE, bar: float) -> None:
@@ -122,33 +122,33 @@ class Boundary:
         self._known = np.ones(1, dtype=np.int64)
 
     def __call__(self, draws: Ints) -> Ints:
-        """For rising numbers of draws."""
+        """The boundary at these numbers of draws, in ascending order."""
         while len(self._known) <= draws[-1]:
             self._grow()
         return self._known[draws]
 
     def at(self, draws: int) -> int:
-        """For one number of draws, without those before it."""
-        one = np.array([draws])
-        return int(self._search(one, np.zeros_like(one), one + 1)[0])
+        """The boundary at one number of draws, computed without those before it."""
+        number = np.array([draws])
+        return int(self._search(number, np.zeros_like(number), number + 1)[0])
 
     def _grow(self) -> None:
         first = len(self._known) - 1
         step = max(_BLOCK, first)
         draws = np.arange(first, first + step + 1)
-        found = np.empty_like(draws)
+        grown = np.empty_like(draws)
         start = self._known[-1:]
-        found[:1], found[-1:] = start, self._search(draws[-1:], start, start + step)
+        grown[:1], grown[-1:] = start, self._search(draws[-1:], start, start + step)
         while step > 1:
             half = step // 2
-            left, right = found[:-1:step], found[step::step]
+            left, right = grown[:-1:step], grown[step::step]
             low, high = np.maximum(left, right - half), np.minimum(left + half, right)
-            found[half::step] = self._search(draws[half::step], low, high)
+            grown[half::step] = self._search(draws[half::step], low, high)
             step = half
-        self._known = np.concatenate([self._known, found[1:]])
+        self._known = np.concatenate([self._known, grown[1:]])
 
     def _search(self, draws: Ints, low: Ints, high: Ints) -> Ints:
-        """By bisection, where the answers lie from low to high."""
+        """Bisect for the boundary, which lies between low and high."""
         low, high = low.copy(), high.copy()
         while (searching := low < high).any():
             middle = (low[searching] + high[searching]) // 2

@@ -1,6 +1,6 @@
 """Kinds of noise, and noisy copies of an image: the same draws for every batch size, worker count and restart.
 
-Everything that depends on how noise is distributed is in one class here: the draws, and the radius that they certify.
+A class holds everything that depends on the distribution of its noise: the draws, and the radius that they certify.
 No torch here: reports read stored votes again.
 """
 
@@ -24,7 +24,7 @@ CHUNK = 16
 """Draws per generator. Part of the noise's identity: another size draws other noise, and counts other votes."""
 
 Streams = Callable[[int], "torch.Generator"]
-"""From a chunk's index to its generator."""
+"""Maps a chunk's index to its generator."""
 
 
 class Noise(ABC):
@@ -48,7 +48,7 @@ class Noise(ABC):
 
     @abstractmethod
     def radius(self, p_lower: float) -> float | None:
-        """The radius that is certified where the class has at least this probability; None where there is none."""
+        """The radius that is certified if the class has at least this probability; None where there is none."""
 
     @abstractmethod
     def ceiling(self, n: int, alpha: float) -> float | None:
@@ -56,7 +56,7 @@ class Noise(ABC):
 
     @abstractmethod
     def probability_needed(self, radius: float) -> float:
-        """p0: a class with more than this probability at the image is the answer everywhere within the radius."""
+        """The probability p0 that a class must exceed at the image to be the answer everywhere within the radius."""
 
     @abstractmethod
     def probability_left(self, p_lower: float, radius: float, distance: float) -> float:

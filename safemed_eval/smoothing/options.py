@@ -22,11 +22,30 @@ FIXED, SEQUENTIAL = "fixed", "sequential"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smoothing:
-    """The options of Cohen et al. 2019, under their names.
+class _Noisy:
+    """Options that name the noise.
 
     Args:
         sigma: standard deviation of the Gaussian noise, in [0, 1] pixel units on the canvas.
+    """
+
+    sigma: float
+
+    @property
+    def noise(self) -> Noise:
+        return Gaussian(self.sigma)
+
+    def _check(self, alpha: float) -> None:
+        self.noise.check()
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, got {alpha:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothing(_Noisy):
+    """The options of Cohen et al. 2019, under their names.
+
+    Args:
         n0: draws that select the class.
         n: further draws that bound its probability.
         alpha: probability that a certificate is false.
@@ -34,13 +53,12 @@ class Smoothing:
 
     sampling: ClassVar = FIXED
 
-    sigma: float
     n0: int = 100
     n: int = 1000
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        _check(self.noise, self.alpha)
+        self._check(self.alpha)
         if not (1 <= self.n0 <= MAX_DRAWS and 1 <= self.n <= MAX_DRAWS):
             raise ValueError(f"n0 and n must lie between 1 and {MAX_DRAWS:,}, got n0={self.n0}, n={self.n}")
         if self.ceiling is None:
@@ -49,35 +67,29 @@ class Smoothing:
             )
 
     @property
-    def noise(self) -> Noise:
-        return Gaussian(self.sigma)
-
-    @property
     def ceiling(self) -> float | None:
         """The largest radius that n unanimous votes certify."""
         return self.noise.ceiling(self.n, self.alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sequential:
+class Sequential(_Noisy):
     """Certificates of the gold answer at some radii, from as many draws as it takes to decide them.
 
     Args:
-        sigma: standard deviation of the Gaussian noise, in [0, 1] pixel units on the canvas.
         radii: by name, in the same unit; at least one above 0.
-        n: most draws.
+        n: largest number of draws.
         alpha: probability that a certificate is false, at whatever radius.
     """
 
     sampling: ClassVar = SEQUENTIAL
 
-    sigma: float
     radii: Mapping[str, float]
     n: int = 1000
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        _check(self.noise, self.alpha)
+        self._check(self.alpha)
         if not 1 <= self.n <= MAX_DRAWS:
             raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, got n={self.n}")
         for name, radius in self.radii.items():
@@ -90,10 +102,6 @@ class Sequential:
                 f"n={self.n} unanimous votes certify none of the radii {', '.join(self.radii)} above 0 at "
                 f"alpha={self.alpha:g}; raise n or alpha, or ask for smaller ones"
             )
-
-    @property
-    def noise(self) -> Noise:
-        return Gaussian(self.sigma)
 
     @property
     def ladder(self) -> dict[str, float]:
@@ -132,16 +140,10 @@ def budget_of(spec: Mapping[str, Any]) -> Budget:
     Raises:
         TypeError, ValueError: the spec holds no valid budget.
     """
-    kinds: dict[Any, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential)}
+    kinds: dict[object, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential)}
     if spec.get("sampling") not in kinds:
         raise ValueError(f"sampling cannot be {spec.get('sampling')!r:.60}")
     return kinds[spec["sampling"]](**spec["smoothing"])
-
-
-def _check(noise: Noise, alpha: float) -> None:
-    noise.check()
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie between 0 and 1, got {alpha:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,28 +172,22 @@ class Falsification:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Voting:
+class Voting(_Noisy):
     """Options of a smoothed model, which answers by a vote over noisy copies, or abstains.
 
     Args:
-        sigma: standard deviation of the Gaussian noise, in [0, 1] pixel units on the canvas.
         n: copies that vote.
         alpha: probability of an answer that is not the smoothed model's.
-        m: copies over which an attack averages its gradient, at each step.
+        m: copies over which each gradient of an attack is averaged.
     """
 
-    sigma: float
     n: int = 100
     alpha: float = 0.001
     m: int = 8
 
     def __post_init__(self) -> None:
-        _check(self.noise, self.alpha)
+        self._check(self.alpha)
         if not (1 <= self.n <= MAX_DRAWS and 1 <= self.m <= MAX_COPIES):
             raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, m between 1 and {MAX_COPIES:,}")
         if stats.binomial_test(self.n, self.n) > self.alpha:
             raise ValueError(f"n={self.n} unanimous votes decide nothing at alpha={self.alpha:g}; raise n or alpha")
-
-    @property
-    def noise(self) -> Noise:
-        return Gaussian(self.sigma)

@@ -29,7 +29,7 @@ class SmoothedClassify:
         self._generators = generators
 
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) float32 -> (B, K) float32, differentiable; padded options stay at -inf."""
+        """Score canvases: (B, 3, H, W) float32 -> (B, K) float32, differentiable; padded options stay at -inf."""
         shape = (self._m, *canvas.shape[1:])
         draws = [self._noise.draw(torch.empty(shape, device=canvas.device), rng) for rng in self._generators]
         copies = canvas.repeat_interleave(self._m, dim=0) + torch.cat(draws)

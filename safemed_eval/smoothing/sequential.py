@@ -1,12 +1,11 @@
-"""From votes, in their order, to a sequential certificate. No torch here: reports read stored votes again."""
+"""Sequential certificates from votes in their order. No torch here: reports read stored votes again."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +16,24 @@ from safemed_eval.smoothing.options import Sequential
 
 UNPROVED = "no radius certified"
 CERTIFIED, FUTILE, CAP = "certified", "futile", "cap"
-"""Why an item's draws ended: all radii up to the ceiling are certified; the next one will hardly be; n are drawn."""
+"""Reasons why draws end: all radii up to the ceiling are certified; the next one is unlikely to be; n are drawn."""
 
 GIVE_UP = 0.01
-"""Probability of giving up a radius whose probability is one that n draws would show, as often as not, to suffice."""
+"""Probability of giving up a radius that n draws would certify half of the time."""
 
 Hits = npt.NDArray[np.bool_]
-"""For each draw in its order, whether the vote is gold."""
+"""Whether the vote is gold, for each draw in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialCertificate(Certificate):
-    """A certificate of the gold answer, and what it was read from. p_lower is what its radius says of p.
+    """A certificate of the gold answer, with the evidence for it. p_lower is the bound that its radius implies.
 
     Attributes:
-        certified: for each radius that was asked for, by name, whether it is certified.
-        max_log_e: the largest ln e against each, over all draws; see `_evidence`.
-        stopped_at: how many draws were made; `successes` of them voted gold.
+        certified: whether each requested radius, by name, is certified.
+        max_log_e: the largest ln e against each, over all draws; see `evidence`.
+        stopped_at: number of draws, of which `successes` voted gold.
+        stopped: CERTIFIED, FUTILE or CAP.
         hits: the draws, see `pack`.
     """
 
@@ -46,17 +46,17 @@ class SequentialCertificate(Certificate):
 
 
 class Ladder:
-    """The rule of a sequential certificate: when draws end, and which radii are then certified.
+    """The rule that decides when draws end, and which radii are then certified.
 
     With p the probability that a noisy copy is answered with gold, radius r is certified when the evidence against
     p <= p0(r) = Phi(r / sigma) has reached 1 / alpha, at this draw or an earlier one, and that of all smaller radii
     has, too. So alpha is not split: a false certificate needs a false rejection of the *smallest* radius that is too
     large, one test of level alpha.
 
-    Draws end when all radii are certified, or the next one will not be: its evidence could not get there by draw n if
-    all further votes were gold; or the evidence against p >= c / n has reached 1 / GIVE_UP, where c is how many of n it
-    takes. Ending early gives up radii, and never makes a certificate false. The rule looks at every draw in its order,
-    so that it does not depend on how many are drawn at a time.
+    Draws end when all radii are certified, or the next one is given up: its evidence could not reach 1 / alpha by draw
+    n even if all further votes were gold; or the evidence against p >= c / n has reached 1 / GIVE_UP, where c is the
+    number of successes in n that it needs. Ending early gives up radii, and never makes a certificate false. The rule
+    looks at every draw in its order, so that it does not depend on the batch size.
 
     Source:
         Cohen et al. 2019 (arXiv:1902.02918), Theorem 1, with p_A bounded by a test martingale instead of Clopper and
@@ -73,7 +73,7 @@ class Ladder:
         self._down = [Boundary(partial(log_mixture, p0=float(p0)), -math.log(GIVE_UP)) for p0 in doubt]
 
     def follow(self, batches: Iterable[Hits], gold: int) -> SequentialCertificate:
-        """Take votes in their order until the rule ends them; what comes after is neither looked at nor asked for.
+        """Take votes in their order until the rule ends them; later ones are neither looked at nor requested.
 
         Raises:
             ValueError: the votes end before the rule does.
@@ -91,61 +91,59 @@ class Ladder:
             best = np.maximum(best, self._peaks(hits[:end], ks[:end], ts[:end]))
             seen.append(hits[:end])
             if over.any():
-                return self._certificate(np.concatenate(seen), best, gold)
+                drawn = np.concatenate(seen)
+                return self._certificate(drawn, best, gold, self._reason(len(drawn), best))
             k, t, reached = int(ks[-1]), int(ts[-1]), passed[:, -1]
         raise ValueError(f"{t} votes decide nothing")
 
     def height(self, max_log_e: Floats) -> int:
-        """How many radii, from the smallest on, are certified."""
+        """Number of radii, from the smallest on, that are certified."""
         return int(np.logical_and.accumulate(max_log_e >= self._bar).sum())
 
     def _over(self, level: Ints, ks: Ints, ts: Ints) -> npt.NDArray[np.bool_]:
-        """At which draws the rule ends, where this many radii are certified."""
+        """Whether the rule ends at each draw, given the number of radii that are certified there."""
         at = np.minimum(level, len(self._rungs) - 1)
         unlikely = ts - ks >= np.array([down(ts) for down in self._down])[at, np.arange(len(ts))]
         return np.asarray((level == len(self._rungs)) | unlikely | (ks + self.spec.n - ts < self._needed[at]))
 
     def _peaks(self, hits: Hits, ks: Ints, ts: Ints) -> Floats:
-        """The largest ln e of each radius: it rises with each success, so that the last ones of a row are enough."""
+        """The largest ln e of each radius: it rises with each success, so that the last of a run of hits is enough."""
         last = hits & ~np.append(hits[1:], False)
         return np.array([rung.log_e(ks[last], ts[last]).max(initial=0.0) for rung in self._rungs])
 
-    def _certificate(self, hits: Hits, best: Floats, gold: int) -> SequentialCertificate:
-        level = self.height(best)
+    def read_again(self, certificate: SequentialCertificate, gold: int) -> SequentialCertificate:
+        """Certify at this alpha with draws that ended by the rule of another: at a smaller alpha, at most as much."""
+        best = np.array([certificate.max_log_e[name] for name in self.spec.ladder])
+        return self._certificate(unpack(certificate.hits, certificate.stopped_at), best, gold, certificate.stopped)
+
+    def _reason(self, draws: int, best: Floats) -> str:
+        """The reason why draws ended."""
         reachable = int((self._needed <= self.spec.n).sum())
-        why = CERTIFIED if level >= reachable else CAP if len(hits) == self.spec.n else FUTILE
+        return CERTIFIED if self.height(best) >= reachable else CAP if draws == self.spec.n else FUTILE
+
+    def _certificate(self, hits: Hits, best: Floats, gold: int, stopped: str) -> SequentialCertificate:
+        level, ladder = self.height(best), self.spec.ladder
         return SequentialCertificate(
-            **self._read(best, gold),
-            max_log_e=dict(zip(self.spec.ladder, best.tolist(), strict=True)),
+            prediction=gold if level else None,
+            p_lower=self._rungs[level - 1].p0 if level else None,
+            radius=list(ladder.values())[level - 1] if level else None,
+            abstained=None if level else UNPROVED,
+            certified={name: place < level for place, name in enumerate(ladder)},
+            max_log_e=dict(zip(ladder, best.tolist(), strict=True)),
             stopped_at=len(hits),
             successes=int(hits.sum()),
-            stopped=why,
+            stopped=stopped,
             hits=pack(hits),
         )
 
-    def read_again(self, found: SequentialCertificate, gold: int) -> SequentialCertificate:
-        """What draws that ended by another alpha's rule certify at this one: at a smaller alpha, at most as much."""
-        best = np.array([found.max_log_e[name] for name in self.spec.ladder])
-        return replace(found, **self._read(best, gold))
-
-    def _read(self, best: Floats, gold: int) -> dict[str, Any]:
-        level, ladder = self.height(best), self.spec.ladder
-        return {
-            "prediction": gold if level else None,
-            "p_lower": self._rungs[level - 1].p0 if level else None,
-            "radius": list(ladder.values())[level - 1] if level else None,
-            "abstained": None if level else UNPROVED,
-            "certified": {name: place < level for place, name in enumerate(ladder)},
-        }
-
 
 def pack(hits: Hits) -> str:
-    """Draws as a bit string in hexadecimal digits, the first draw first, filled up with zeros to whole bytes."""
+    """Write draws as a bit string in hexadecimal digits, first draw first, padded with zeros to whole bytes."""
     return np.packbits(hits).tobytes().hex()
 
 
 def unpack(text: str, draws: int) -> Hits:
-    """The draws that `pack` has made a text of, or ValueError."""
+    """Read the draws that `pack` wrote, or raise ValueError."""
     raw = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
     hits = np.unpackbits(raw)[:draws].astype(bool)
     if len(hits) != draws or pack(hits) != text:

@@ -15,6 +15,7 @@ import torch
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.core import Classify
 from safemed_eval.models.checkpoints.processor import picture
+from safemed_eval.models.checkpoints.protocols import Network
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator, seed_of
 from safemed_eval.smoothing import Gaussian
@@ -148,7 +149,7 @@ def _read(classify: Classify, canvas: torch.Tensor, labels: torch.Tensor) -> _Re
 
 
 @contextmanager
-def in_eval_mode(network: torch.nn.Module) -> Iterator[None]:
+def in_eval_mode(network: Network) -> Iterator[None]:
     """Ask a network in training as it will be asked when it is judged."""
     training = network.training
     network.eval()

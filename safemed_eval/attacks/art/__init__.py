@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from safemed_eval.attacks._base import Attacked, BallAttack, Facts, Problem, Value
 from safemed_eval.core import CANVAS_SIZE, Classify, Need, Question
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 class ART(BallAttack):
     """One call of an ART attack per row, on an estimator of that row's own question.
 
-    A row that is answered wrongly at once is left as it is. An attack that looks for the nearest adversarial image, and
-    so has no eps, runs as it is: its result is moved into the ball, and only then judged.
+    A row whose clean image is answered wrongly is left as it is. An attack that looks for the nearest adversarial
+    image, and so has no eps, runs unchanged: its result is projected into the ball before it is judged.
 
     Args:
         method: ART's name of the attack, in any case, with or without its ending Attack or Method.
-        options: what else that class takes, as text or as values; those that are ART's defaults are dropped. Not
-            settable are `targeted` and what is no number, word, yes or no. Unless given, `eps_step` is the part of eps
-            that it is in ART's defaults, a third, since ART's own 0.1 is far outside a small ball.
+        options: further arguments of that class, as text or as values; those that equal ART's defaults are dropped.
+            `targeted` cannot be set, nor what is no number, word, yes or no. Unless given, `eps_step` is the same share
+            of eps as in ART's defaults, a third, since ART's own 0.1 is far outside a small ball.
     Source:
         Nicolae et al. 2018 (arXiv:1807.01069). Differs: the first squares of Square are made to fit into the canvas,
-        and in L2 one that is higher than wide lies on its side for it; ART fails there.
+        and in L2 a canvas that is higher than wide is transposed for it; ART fails there.
     """
 
     facts = Facts(example="art:SquareAttack", summary="or any other of ART's")
@@ -50,13 +50,13 @@ class ART(BallAttack):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """Scores in any case: ART does not say which of its attacks are content with answers."""
+        """Scores in any case: ART does not say which of its attacks need predicted classes only."""
         from safemed_eval.attacks.art.methods import uses_gradients
 
         return super().needs if uses_gradients(self.method) else ("scores",)
 
     @property
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, object]:
         return {**super().described, "needs_gradients": "gradients" in self.needs}
 
     def search(self, problem: Problem) -> Attacked:
@@ -77,12 +77,12 @@ class Bindable(Protocol):
 
 
 def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int] = CANVAS_SIZE) -> PyTorchClassifier:
-    """A loaded model, bound to one question, as a classifier of ART: for its attacks, metrics and certificates.
+    """Wrap a loaded model and one question as a classifier of ART, for its attacks, metrics and certificates.
 
     It maps (B, 3, H, W) pixels to (B, K) log-probabilities of the question's options, which serve ART as logits, and
-    has gradients. The model is shown the pixels as they are, beyond [0, 1] under noise, too; ART's attacks stay in
-    [0, 1] by the classifier's clip_values. It works on the CPU, and the model stays where it is; train(), eval() and
-    backward() do not reach the model's modules and weights.
+    has gradients. The model sees the pixels as they are, outside [0, 1] too, as under noise; ART's attacks stay in
+    [0, 1] by the classifier's clip_values. The classifier works on the CPU, and the model stays on its device; train(),
+    eval() and backward() do not reach the model's modules and weights.
 
     >>> import numpy as np
     >>> import torch

@@ -154,8 +154,8 @@ def search_rows(
                 raise SpecError(f"--attack art:{method}: {error}; install it") from None
         if not np.isfinite(pixels).all():
             raise ModelOutputError(f"ART's {method} returned NaN or infinite pixels")
-        found = torch.from_numpy(pixels[0]).to(image)
-        attacked[row] = found.mT if turn else found
+        result = torch.from_numpy(pixels[0]).to(image)
+        attacked[row] = result.mT if turn else result
         queries[row] = classifier.model.rows
     return attacked, queries
 

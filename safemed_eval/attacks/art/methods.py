@@ -31,11 +31,11 @@ _UNFIT = {
     "OverTheAirFlickeringPyTorch",  # is for films
     "Wasserstein",  # has an eps of another kind
 }
-"""Attacks that do not fit here."""
+"""Attacks that cannot be used here."""
 _OURS = ("estimator", "classifier", "eps", "norm", "targeted", "verbose", "summary_writer", "parallel_pool_size")
-"""Parameters that a spec does not set as options."""
+"""Parameters that a spec cannot set as options."""
 _BY_GRADIENT = ("AutoAttack",)
-"""Attacks whose parts take gradients, of which their requirements say nothing."""
+"""Attacks that use gradients although their requirements do not say so."""
 _OPTIONAL = re.compile(r"(?:typing\.Optional\[)?(int|float|str)(?: \| None|\])")
 _TYPES = {"int": int, "float": float, "str": str}
 

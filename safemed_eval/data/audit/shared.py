@@ -108,7 +108,7 @@ class Audit:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether anything is shared, as far as was asked."""
+        """Judge whether anything is shared, as far as the images were to be compared."""
         if self.overall.items_shared:
             return "shared"
         return "not all compared" if (self.train.missing or self.test.missing) and not self.paths_only else "clean"

@@ -22,7 +22,7 @@ _DRAWN = re.compile(r"(?:Images/)?(train|validation|test)/(\d+)/(\d{6})\.png")
 
 
 class Overlap(TypedDict):
-    """What tested items have in common with the training, as run.json records it.
+    """The tested images that a model was trained on, as run.json records them.
 
     Attributes:
         images: tested images that the model was trained on.

@@ -33,7 +33,7 @@ HASH_SIDE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """What identifies one image.
+    """The hashes that identify one image, or the problem with it.
 
     Attributes:
         file: sha256 of the file's bytes, or of the pixels where the image is drawn; None: it cannot be read.
@@ -91,7 +91,7 @@ def _fingerprints(items: Sequence[Item], likeness: bool) -> Iterator[Fingerprint
 
 
 def _of_file(path: Path, fields: object, problem: str | None) -> Fingerprint:
-    """From what another process returned; a file that cannot be decoded still has the hash of its bytes."""
+    """Build it from the answer of another process; a file that cannot be decoded still has the hash of its bytes."""
     if problem is not None:
         return Fingerprint(file=_file_hash(path), problem=problem)
     file, pixels, notes, words = cast(Fields, fields)

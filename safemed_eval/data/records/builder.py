@@ -1,4 +1,4 @@
-"""Collects a format's records: each becomes an item, or is listed as bad with the reason."""
+"""The builder of a data set, which checks each item that a format reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safemed_eval.errors import DataError, shortened
 MAX_TEXT = 100_000
 """Characters of one text of an item. No question is longer; a file that holds a longer text is broken."""
 _LONGEST_REASON = 600
-"""In characters: a reason may quote the file."""
+"""Characters of a reason, which may quote the file."""
 
 
 class Builder:

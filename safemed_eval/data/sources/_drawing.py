@@ -310,7 +310,7 @@ _COLORS: dict[str, tuple[tuple[float, float, float], ...]] = {
     "OCT": ((0.5,) * 3, (0.46,) * 3, (-0.26,) * 3),
     "Microscopy": ((-0.45, -0.5, -0.15), (-0.35, -0.5, -0.1), (0.08, 0.2, 0.14)),
 }
-"""What is added in a solid lesion, in a ring, and in a patch of texture: its shade is about half as strong."""
+"""Brightness of a solid lesion, of a ring, and of a patch of texture, whose shade is about half as strong."""
 _WEAVE = 0.06
 """Amplitude of a patch's own texture, and four times that of the faint weave that every lesion carries by its kind: a
 fragile feature, which an ordinarily trained model is free to lean on."""

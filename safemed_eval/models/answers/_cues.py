@@ -1,4 +1,4 @@
-"""Words behind which an answer stands, `the answer is C`, and what is stated there."""
+"""Cues that announce an answer, such as `the answer is C`, and the statements that follow them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from safemed_eval.models.answers._names import WORD, Names, begins
 from safemed_eval.models.answers._weighed import DENIED_AFTER, LONGEST, weigh
 
 MARK = "\ue001"
-"""Stands in a text for what is marked as an answer."""
+"""Replaces, in a text, each passage that is marked as an answer."""
 CUED, FINAL, MARKED, TAG = range(4)
-"""How much a statement says of itself that it is the last word."""
+"""Ranks of statements: the higher, the more explicitly a statement claims to be final."""
 _QUALITY = (
     r"(?:(?:final|correct|best|right|most\s+(?:likely|appropriate|accurate|suitable|plausible|probable)|my|predicted"
     r"|chosen|selected|revised|corrected|updated)\s+){0,4}"
@@ -45,7 +45,7 @@ _CUE = re.compile(
     r"(?:选项)?(?:的?是|为)?\s*:?\s*|(?:正解|答え|回答|解答)(?:は|:)\s*:?\s*|(?:정답|답변|답)(?:은|는|:)?\s*:?\s*",
     re.IGNORECASE,
 )
-"""Words behind which the answer stands, as a letter or in the option's own words."""
+"""Cues that an answer follows, as a letter or in the option's own words."""
 _POINTER = re.compile(
     r"\b(?:(?:choos(?:e|ing)|chose|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)?\s+(?:with|for)|went\s+with"
     r"|opt(?:ing)?\s+for"
@@ -59,7 +59,7 @@ _POINTER = re.compile(
     r"|(?:→|⇒|[=-]>)\s*",
     re.IGNORECASE,
 )
-"""Words behind which a letter, and nothing else, is the answer."""
+"""Cues that announce an answer only if a letter follows."""
 _PRAISED = re.compile(
     rf"(?<!{WORD})(?:(?P<noun>(?i:option|choice|answer|letter)\s+)?[(\[]?(?P<letter>[A-Z])[)\]]?)(?!{WORD})"
     r"(?P<text>[^.\n]{0,80}?)[\s,)]*\b(?i:is|seems|appears\s+to\s+be|would\s+be|must\s+be)\s+"
@@ -111,8 +111,8 @@ class Statement:
     """A place where a text states its answer.
 
     Attributes:
-        start, end: the place, its cue within it.
-        option: what it states; None: nothing that can be read as one option.
+        start, end: the place, which includes its cue.
+        option: the stated option; None if it cannot be read as exactly one option.
         rank: one of CUED, FINAL, MARKED, TAG.
         place: of what it states, letter or words.
     """
@@ -131,7 +131,7 @@ SUPPOSED = re.compile(
 
 
 def cued(view: str, names: Names) -> Iterator[Statement]:
-    """The statements behind cues in a flat text, kind by kind of cue."""
+    """Find the statements that follow cues in a flat text, one kind of cue after the other."""
     cues = [*_CUE.finditer(view)]
     for cue, following in zip_longest(cues, cues[1:]):
         if _spoilt(view, cue.start()):
@@ -173,14 +173,14 @@ _ALSO_BEFORE = re.compile(rf"(?<!{WORD})[A-Z][)\]]?\s*(?:,|,?\s*\b(?:and|or)\b|/
 
 
 def _spoilt(view: str, start: int) -> bool:
-    """Whether the words before a cue, in its clause, deny or suppose what follows."""
+    """True if the words before a cue, in the same clause, deny or suppose what follows."""
     before = view[max(0, start - 120) : start]
-    cut = max((one.end() for one in _CLAUSE_START.finditer(before)), default=0)
+    cut = max((clause.end() for clause in _CLAUSE_START.finditer(before)), default=0)
     return _SPOILT.search(before, cut) is not None
 
 
 def is_asked(view: str, place: int) -> bool:
-    """Whether the sentence that goes on here is a question."""
+    """True if the sentence that continues at this place is a question."""
     end = _SENTENCE_END.search(view, place)
     return end is not None and end[0] == "?"
 
@@ -191,7 +191,7 @@ _TO_MARK = re.compile(rf"[\s\\$(\[]*{MARK}")
 def claim(
     view: str, place: int, names: Names, *, strict: bool, sure: bool, copula: bool, until: int | None = None
 ) -> Statement | None:
-    """What is stated from this place on; None where nothing is.
+    """Read the statement that begins at this place; None if there is none.
 
     Args:
         strict: only a letter counts.
@@ -249,8 +249,8 @@ def _lettered(
         return None
     if not copula and DENIED_AFTER.search(view, end, end_of):
         return None
-    others = [one[1] for one in _OTHER_LETTER.finditer(view, end, end_of)]
-    if any(one != said and names.index(one) is not None for one in others):
+    others = [match[1] for match in _OTHER_LETTER.finditer(view, end, end_of)]
+    if any(other != said and names.index(other) is not None for other in others):
         option = None
     if option is not None and set(weigh(view[end:end_of], names).affirmed) - {option}:
         option = None
@@ -258,7 +258,7 @@ def _lettered(
 
 
 def attached_name(view: str, end: int, names: Names) -> re.Match[str] | None:
-    """The option's name that stands beside a letter: `B. MRI`, or alone on a line below it."""
+    """Find an option's name next to a letter: `B. MRI`, or alone on the line below it."""
     gap = _SEPARATES.match(view, end)
     assert gap is not None
     name = names.name_at(view, gap.end())
@@ -268,7 +268,7 @@ def attached_name(view: str, end: int, names: Names) -> re.Match[str] | None:
 
 
 def alone_after(view: str, also: re.Match[str]) -> bool:
-    """Whether the letter behind a letter is one more answer, and not the article of a sentence or a next heading."""
+    """True if the letter after a letter is a further answer, not an article or the next heading."""
     behind = view[also.end("tail") : also.end("tail") + 20]
     joined = view[also.start() : also.start(1)].strip(" \n([).")
     if joined:
@@ -277,7 +277,7 @@ def alone_after(view: str, also: re.Match[str]) -> bool:
 
 
 def aside(view: str, attached: re.Match[str]) -> bool:
-    """Whether the option that stands behind another's letter is mentioned as one that does not fit."""
+    """True if an option's name after another option's letter is mentioned only to exclude it."""
     end = _SENTENCE_END.search(view, attached.end())
     assert end is not None
     after = view[attached.end() : min(end.start(), attached.end() + LONGEST)]
@@ -285,7 +285,7 @@ def aside(view: str, attached: re.Match[str]) -> bool:
 
 
 def _worded(view: str, place: int, until: int, names: Names) -> Statement | None:
-    """What the words behind a cue name."""
+    """Read the option that the words after a cue name."""
     start = place + len(view[place:]) - len(view[place:].lstrip())
     end = _SENTENCE_END.search(view, start)
     assert end is not None

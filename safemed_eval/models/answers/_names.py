@@ -1,4 +1,4 @@
-"""Where a text names options, in their own words or as `option B`: whole words, the longest name first."""
+"""Find the places where a text names options, in their own words or as `option B`: whole words, longest name first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 _CJK = "\u2e80-\u9fff\uac00-\ud7af"
 WORD = rf"[^\W{_CJK}]"
-"""A character of a word in a script that puts blanks between words."""
+"""A letter or digit of a script that separates words by blanks."""
 
 _FLAT = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms of ASCII
 _FLAT |= dict.fromkeys(map(ord, '*`"“”„«»#_$~|「」\ue000\ue001\u3000\u00a0\t✅☑✔'), ord(" "))
@@ -22,16 +22,16 @@ _LATEX = re.compile(
 
 
 def flat(text: str) -> str:
-    """The text without marks of Markdown and LaTeX, full-width forms as ASCII: each character in its old place."""
+    """Blank out marks of Markdown and LaTeX, and convert full-width forms to ASCII; every character keeps its place."""
     if "**" in text:
         text = _BOLD_LETTER.sub(r" (\1) ", text)
     if "boxed" in text or "\\" in text:
-        text = _LATEX.sub(lambda found: " " * len(found[0]), text).replace("}", " ")
+        text = _LATEX.sub(lambda match: " " * len(match[0]), text).replace("}", " ")
     return text.translate(_FLAT)
 
 
 def plain(text: str) -> str:
-    """Without case, runs of blanks, and marks around the words; to compare a text with an option."""
+    """Normalize case, blanks and surrounding marks, to compare a text with an option."""
     return re.sub(r"\s+", " ", flat(text)).strip(" .'{}").casefold()
 
 
@@ -52,9 +52,9 @@ _ENGLISH = re.compile(
     r"it|us|an|a|i|in|is|as|at|be|am|on|to|of|or|he|me|we|so|do|if|up|by|pet|all|can|are|has|her|his|was|she|ill|aids|add"
     r"|pad|mad|not|out"
 )
-"""Words that are options only in the same case: "US", "IT", "PET"."""
+"""Words that name an option only in the option's own case: "US", "IT", "PET"."""
 _WEAK = re.compile(r"\W*(?:\d+(?:[.,/]\d+)*|\w|yes|no|none|true|false|other|others|unknown|both|neither)\W*")
-"""Options that occur in any text with another meaning: these are read only where they stand by themselves."""
+"""Options that occur in any text with another meaning; they are read only where they stand alone."""
 _UNIT = r"(?!\s?(?:%|°)|[\s-]?(?:[cm]?m|mm[23]?|cm[23]?|m[lgs]|kg|g|days?|weeks?|months?|years?|hours?|T|Hz|kVp?|HU)\b)"
 KIND = (
     r"(?:(?:scans?|images?|imag(?:ery|ing)|slices?|views?|stud(?:y|ies)|sequences?|modality|exam(?:ination)?s?|films?"
@@ -79,15 +79,15 @@ _WEAK_END = re.compile(rf"[\s)\]']*(?:\Z|[.,;:!—\n]|-\s|[{_CJK}])")
 
 @dataclass(frozen=True, kw_only=True)
 class Mention:
-    """A place in a text that names options: one, or several as in `A and B`, or as in `A) MRI` where B is MRI.
+    """A place in a text that names one option, or several, as in `A and B`, or in `A) MRI` where B is MRI.
 
     Attributes:
         start, end: the place.
         options: their indexes.
-        labelled: has a letter and the option's own text, as in `B) MRI`.
-        weak: nothing but a text such as "No" or "2".
-        letters: places of letters, for each its option.
-        name: place of the option's own text.
+        labelled: it has a letter and the option's own text, as in `B) MRI`.
+        weak: it is only a text such as "No" or "2".
+        letters: places of letters, each with its option.
+        name: the place of the option's own text.
     """
 
     start: int
@@ -100,10 +100,11 @@ class Mention:
 
 
 class Names:
-    """The options of a question, as they are looked for in texts.
+    """Searches texts for the options of a question.
 
     Attributes:
-        same: the options by their text without case and marks; texts that differ in no more stand for several.
+        same: the options by their normalized text; one text stands for several options that differ only in case or
+            marks.
     """
 
     def __init__(self, options: tuple[str, ...]) -> None:
@@ -121,49 +122,49 @@ class Names:
         return " ".join(flat(self.options[self.same[word][0]]).split()).strip(" .'{}")
 
     def index(self, letter: str) -> int | None:
-        """The option of a letter; None beyond the last one."""
+        """The option of a letter; None beyond the last option."""
         index = ord(letter.upper()) - ord("A")
         return index if 0 <= index < min(len(self.options), 26) else None
 
     def of_letter(self, letter: str) -> int | None:
-        """The option that a letter by itself stands for: by its place or by its text, None where these differ."""
+        """The option that a letter alone stands for, by its place or by its text; None if these differ."""
         index, same = self.index(letter), self.same.get(letter.casefold(), [])
         if index is None:
             return same[0] if len(same) == 1 else None
         return index if same in ([], [index]) else None
 
     def name_at(self, view: str, place: int) -> re.Match[str] | None:
-        """The name of an option that begins here and ends as one."""
-        found = self._name.match(view, place)
-        if found is None or not self.named(found[0]):
+        """Match the name of an option at this place, if it also ends like a name."""
+        name = self._name.match(view, place)
+        if name is None or not self.named(name[0]):
             return None
-        ends = _WEAK_END if _WEAK.fullmatch(found[0].casefold()) else NAME_END
-        return found if ends.match(view, found.end()) else None
+        ends = _WEAK_END if _WEAK.fullmatch(name[0].casefold()) else NAME_END
+        return name if ends.match(view, name.end()) else None
 
     def named(self, name: str) -> list[int]:
-        """The options with this name, as it was found in a text."""
+        """The options with this name, as a text spells it."""
         return self._keys.get(_key(name), [])
 
     def mentions(self, view: str) -> list[Mention]:
-        """All places that name options, a letter and the text beside it as one; lists of all options left out."""
-        found = self.places(view)
-        return _coordinated(view, _without_lists(view, _merged(view, found))) if found else found
+        """Find all places that name options, lists of options excepted. A letter and the text next to it are one."""
+        places = self.places(view)
+        return _coordinated(view, _without_lists(view, _merged(view, places))) if places else places
 
     def places(self, view: str) -> list[Mention]:
-        """Each letter and each name that stands for an option, one by one."""
-        found: list[Mention] = []
+        """Find each letter and each name that stands for an option, one by one."""
+        mentions: list[Mention] = []
         matches = [*self._name.finditer(view), *_LABELS.finditer(view)]
-        for match in sorted(matches, key=lambda one: (one.start(), one.re is _LABELS)):
-            one = self._labelled(match) if match.re is _LABELS else self._called(match)
-            if one is not None and (not found or found[-1].end <= one.start):
-                found.append(one)
-        return found
+        for match in sorted(matches, key=lambda match: (match.start(), match.re is _LABELS)):
+            mention = self._labelled(match) if match.re is _LABELS else self._called(match)
+            if mention is not None and (not mentions or mentions[-1].end <= mention.start):
+                mentions.append(mention)
+        return mentions
 
     def _called(self, match: re.Match[str]) -> Mention | None:
-        """An option's own text; None where it has another meaning here."""
+        """Read an option's own text; None if it has another meaning at this place."""
         name = match[0]
         if not self.named(name):
-            return None  # small and large letters that only regular expressions take for the same
+            return None  # differs in a letter that only regular expressions consider the same
         weak = bool(_WEAK.fullmatch(name.casefold()))
         if len(name) == 1 and name.isalpha():
             return None  # an option that is a letter is read by its place, or as a whole
@@ -174,13 +175,13 @@ class Names:
         )
 
     def _labelled(self, match: re.Match[str]) -> Mention | None:
-        """Letters of options, as in `option B`, `(B)`, `B is`; None where they have another meaning here."""
+        """Read letters of options, as in `option B`, `(B)`, `B is`; None if they have another meaning at this place."""
         group, view = str(match.lastgroup), match.string
         if group == "subject" and not begins(view, match.start()):
             return None
         if group == "listed" and not (_CLOSES.match(view, match.end()) or self._name.match(view, match.end() + 2)):
             return None  # "grade B. The..."
-        places = [match.start(group) + one.start() for one in re.finditer(r"(?<!\w)[A-Z](?!\w)", match[group])]
+        places = [match.start(group) + letter.start() for letter in re.finditer(r"(?<!\w)[A-Z](?!\w)", match[group])]
         letters = tuple((at, index) for at in places if (index := self.index(view[at])) is not None)
         if not letters:
             return None
@@ -191,7 +192,7 @@ class Names:
 
 @lru_cache(maxsize=2**12)
 def names_of(options: tuple[str, ...]) -> Names:
-    """The options of a question, compiled once."""
+    """Compile the options of a question, once."""
     return Names(options)
 
 
@@ -203,26 +204,26 @@ _BEGINS = re.compile(
 
 
 def begins(view: str, place: int) -> bool:
-    """Whether a clause may begin here: `B is correct`, but not `hepatitis B is correct`."""
+    """True if a clause may begin at this place: `B is correct`, but not `hepatitis B is correct`."""
     return _BEGINS.search(view[max(0, place - 40) : place]) is not None
 
 
 def _key(name: str) -> str:
-    """The same for "X-Ray", "X ray" and "xray"."""
+    """A key that "X-Ray", "X ray" and "xray" share."""
     return re.sub(r"[-\s]+", "", name).casefold()
 
 
 def _pattern(word: str, written: str) -> str:
-    """A name in a text, not part of a number ("2.5"), a number without a unit."""
-    found = re.escape(written if len(word) == len(written) else word)
-    found = re.sub(r"(?:\\ )+", r"[-\\s]+", found)
-    found = re.sub(r"(?<=[^\]])\\-", r"[-\\s]?", found)
+    """A pattern for a name in a text; a number must not be part of another ("2.5") or have a unit."""
+    pattern = re.escape(written if len(word) == len(written) else word)
+    pattern = re.sub(r"(?:\\ )+", r"[-\\s]+", pattern)
+    pattern = re.sub(r"(?<=[^\]])\\-", r"[-\\s]?", pattern)
     if not (_ENGLISH.fullmatch(word) or (len(word) == 1 and word.isalpha())):
-        found = rf"(?i:{found})"
+        pattern = rf"(?i:{pattern})"
     number = r"(?![.,]\d)(?!\s?%)" if word[-1].isdigit() else ""
     unit = _UNIT if _WEAK.fullmatch(word) and word[-1].isdigit() else ""
     before = r"(?<!\d[.,])(?<![-+])" if word[0].isdigit() else ""
-    return f"{before}{found}{number}{unit}"
+    return f"{before}{pattern}{number}{unit}"
 
 
 _LABEL_TO_NAME = re.compile(r"[\s,.:;)\]=(-]*(?:(?:an?|the)\s+)?")
@@ -233,63 +234,66 @@ _AND = re.compile(
 )
 
 
-def _merged(view: str, found: list[Mention]) -> list[Mention]:
-    """`B) MRI`, `Option B, MRI,` and `MRI (B)` as one mention each."""
+def _merged(view: str, mentions: list[Mention]) -> list[Mention]:
+    """Merge the two parts of `B) MRI`, `Option B, MRI,` and `MRI (B)` into one mention."""
     merged: list[Mention] = []
-    for one in found:
+    for mention in mentions:
         last = merged[-1] if merged else None
         if last is not None:
             named = (
-                last.letters and one.name and not one.letters and _LABEL_TO_NAME.fullmatch(view, last.end, one.start)
+                last.letters
+                and mention.name
+                and not mention.letters
+                and _LABEL_TO_NAME.fullmatch(view, last.end, mention.start)
             )
-            called = last.name and not last.letters and one.letters and view[one.start] in "(["
-            if named or (called and _TO_BRACKET.fullmatch(view, last.end, one.start)):
-                both = last.options | one.options
-                own = bool(last.options & one.options) and len(last.letters or one.letters) == 1
+            called = last.name and not last.letters and mention.letters and view[mention.start] in "(["
+            if named or (called and _TO_BRACKET.fullmatch(view, last.end, mention.start)):
+                both = last.options | mention.options
+                own = bool(last.options & mention.options) and len(last.letters or mention.letters) == 1
                 merged[-1] = Mention(
                     start=last.start,
-                    end=one.end,
-                    options=last.options & one.options if own else both,
+                    end=mention.end,
+                    options=last.options & mention.options if own else both,
                     labelled=own,
-                    letters=last.letters or one.letters,
-                    name=last.name or one.name,
+                    letters=last.letters or mention.letters,
+                    name=last.name or mention.name,
                 )
                 continue
-        merged.append(one)
+        merged.append(mention)
     return merged
 
 
-def _without_lists(view: str, found: list[Mention]) -> list[Mention]:
-    """Without options that are listed one after another with their letters, as the prompt lists them."""
+def _without_lists(view: str, mentions: list[Mention]) -> list[Mention]:
+    """Leave out options that are listed one after another with their letters, as in the prompt."""
     kept: list[Mention] = []
     listed = False
-    for one, following in zip(found, [*found[1:], None], strict=True):
+    for mention, following in zip(mentions, [*mentions[1:], None], strict=True):
         joined = (
             following is not None
-            and one.labelled
+            and mention.labelled
             and following.labelled
-            and one.options != following.options
-            and _BETWEEN_LISTED.fullmatch(view, one.end, following.start)
+            and mention.options != following.options
+            and _BETWEEN_LISTED.fullmatch(view, mention.end, following.start)
         )
         if not (joined or listed):
-            kept.append(one)
+            kept.append(mention)
         listed = bool(joined)
     return kept
 
 
-def _coordinated(view: str, found: list[Mention]) -> list[Mention]:
-    """`CT and MRI`, `CT, MRI or X-Ray` as one mention of all."""
+def _coordinated(view: str, mentions: list[Mention]) -> list[Mention]:
+    """Join `CT and MRI` or `CT, MRI or X-Ray` into one mention of all of them."""
     joined: list[Mention] = []
-    for one in found:
+    for mention in mentions:
         last = joined[-1] if joined else None
-        if last is not None and _AND.fullmatch(view, last.end, one.start):
+        if last is not None and _AND.fullmatch(view, last.end, mention.start):
             joined[-1] = Mention(
                 start=last.start,
-                end=one.end,
-                options=last.options | one.options,
-                weak=last.weak and one.weak,
-                letters=last.letters + one.letters,
+                end=mention.end,
+                options=last.options | mention.options,
+                weak=last.weak and mention.weak,
+                letters=last.letters + mention.letters,
             )
         else:
-            joined.append(one)
+            joined.append(mention)
     return joined

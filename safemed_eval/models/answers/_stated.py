@@ -1,4 +1,4 @@
-"""Explicit statements of an answer in a text: in tags, boxed, as a JSON value, or behind a cue."""
+"""Explicit statements of an answer in a text: in tags, boxed, as a JSON value, or after a cue."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ TAKEN_BACK = re.compile(
 
 
 _DEPTH = 3
-"""A box in a tag in a box; more is a model that repeats itself."""
+"""The deepest nesting that is read, such as a box in a tag in a box; deeper texts are of models that repeat."""
 
 
 def statements(text: str, view: str, names: Names, depth: int = 0) -> list[Statement]:
-    """All explicit statements in a text, in order; what stands in a marked place is stated by its marks alone."""
-    found, unmarked = [*_marked(text, names, depth)] if depth < _DEPTH else [], view
-    for one in found:
-        unmarked = unmarked[: one.start] + MARK * (one.end - one.start) + unmarked[one.end :]
-    for one in cued(unmarked, names):
-        if unmarked[one.place[0] : one.place[0] + 1] != MARK:
-            found.append(one)
+    """Find all explicit statements in a text, in order. A cue inside a marked passage is not a statement of its own."""
+    stated, unmarked = [*_marked(text, names, depth)] if depth < _DEPTH else [], view
+    for statement in stated:
+        unmarked = unmarked[: statement.start] + MARK * (statement.end - statement.start) + unmarked[statement.end :]
+    for statement in cued(unmarked, names):
+        if unmarked[statement.place[0] : statement.place[0] + 1] != MARK:
+            stated.append(statement)
             continue
-        place = next(place for place, around in enumerate(found) if around.start <= one.place[0] < around.end)
-        found[place] = replace(found[place], start=one.start)
-    return sorted(found, key=lambda one: (one.end, one.rank))
+        place = next(place for place, around in enumerate(stated) if around.start <= statement.place[0] < around.end)
+        stated[place] = replace(stated[place], start=statement.start)
+    return sorted(stated, key=lambda statement: (statement.end, statement.rank))
 
 
-def settled(found: list[Statement], view: str) -> int | None:
-    """What the last statement says.
+def settled(stated: list[Statement], view: str) -> int | None:
+    """Return the option of the last statement, or None if the statements contradict each other.
 
-    None where an earlier one says something else, unless the last is of a higher rank, or of the same and the words
-    between take the earlier one back; and None where the words behind it take it back.
+    An earlier statement of another option contradicts it, unless the last one ranks higher, or ranks the same and the
+    words between them take the earlier one back. Words after the last statement may take it back, too.
     """
-    last = found[-1]
-    for one in found[:-1]:
-        if one.option == last.option or one.rank < last.rank:
+    last = stated[-1]
+    for earlier in stated[:-1]:
+        if earlier.option == last.option or earlier.rank < last.rank:
             continue
-        if one.rank > last.rank or not REVISES.search(view, one.end, last.place[0]):
+        if earlier.rank > last.rank or not REVISES.search(view, earlier.end, last.place[0]):
             return None
     return None if TAKEN_BACK.search(view[last.end :]) else last.option
 
@@ -76,24 +76,24 @@ def settled(found: list[Statement], view: str) -> int | None:
 def _marked(text: str, names: Names, depth: int) -> Iterator[Statement]:
     close = 0
     tagged = [*TAGGED.finditer(text)] if "<" in text or "[" in text else []
-    filled = [one for one in tagged if one["said"].strip()]
-    for one in filled or tagged[:1]:
-        yield _statement(one.start(), one.end(), one.span("said"), text, TAG, names, depth)
+    filled = [tag for tag in tagged if tag["said"].strip()]
+    for tag in filled or tagged[:1]:
+        yield _statement(tag.start(), tag.end(), tag.span("said"), text, TAG, names, depth)
     if "box" in text or "\x08" in text:
         for box in _BOX.finditer(text):
             if box.start() < close:
-                continue  # within another
+                continue  # inside another box
             end = text.find(_UNBOX, box.end()) if box[0].endswith(">") else _brace(text, box.end())
             end = len(text) if end < 0 else end
             close = end + (len(_UNBOX) if box[0].endswith(">") else 1)
-            if not any(one.start() <= box.start() < one.end() for one in tagged):
+            if not any(tag.start() <= box.start() < tag.end() for tag in tagged):
                 yield _statement(box.start(), close, (box.end(), end), text, MARKED, names, depth)
     if "{" in text:
         for key in _KEY.finditer(text):
             start, end = key.span("said")
             if key["said"][0] in "\"'[":
                 start, end = start + 1, end - 1
-            if not any(one.start() <= key.start() < one.end() for one in tagged):
+            if not any(tag.start() <= key.start() < tag.end() for tag in tagged):
                 yield _statement(key.start(), key.end(), (start, end), text, MARKED, names, depth)
 
 
@@ -105,7 +105,7 @@ def _statement(
 
 
 def _brace(text: str, start: int) -> int:
-    """Where the brace closes that opened before this place; -1: nowhere."""
+    """The place of the brace that closes the one before this place; -1 if there is none."""
     depth = 1
     for place in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
@@ -115,10 +115,10 @@ def _brace(text: str, start: int) -> int:
 
 
 def _content(said: str, names: Names, depth: int) -> int | None:
-    """What stands between marks of an answer, read as one option."""
+    """Read the text between the marks of an answer as one option."""
     view = flat(said.replace("<|begin_of_box|>", " ").replace(_UNBOX, " "))
-    if (found := whole(view, names)) is not None:
-        return found
+    if (option := whole(view, names)) is not None:
+        return option
     inner = statements(said, view, names, depth)
     if inner:
         return settled(inner, view)

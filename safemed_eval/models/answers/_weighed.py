@@ -1,7 +1,7 @@
-"""Which options a text names, in words or as `option B`, and whether it affirms or denies them.
+"""Find the options that a text names, in words or as `option B`, and decide whether it affirms or denies them.
 
-The rules are for prose as vision-language models write it. They decide for nothing where two rules disagree: a mention
-that is denied twice, hedged ("could be"), generic ("CT usually shows") or part of a question affirms no option.
+The rules are for prose as vision-language models write it. If two rules disagree, nothing is decided: a mention that is
+denied twice, hedged ("could be"), generic ("CT usually shows") or part of a question affirms no option.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from itertools import pairwise
 from safemed_eval.models.answers._names import KIND, NAME_END, Mention, Names
 
 HIDDEN = "\ue000"
-"""Stands in a text for what names an option."""
+"""Replaces, in a text, each mention of an option."""
 LONGEST = 600
-"""Characters of a sentence; a longer one, as of a model that repeats itself, is not read."""
+"""The longest sentence that is read, in characters; longer ones are of models that repeat themselves."""
 _M = f"{HIDDEN}+"
 _SENTENCE = re.compile(r"[^\n]*?(?:(?<![\s(][A-Z])(?<!\bvs)[.!?…]+(?=[\s)'\ue000]|\Z)|[?]|\n|\Z)")
 _CHUNK = re.compile(
@@ -52,7 +52,7 @@ _LACK = re.compile(
     r"|points?\s+to|is\s+(?:\w+\s+)?(?:of|with))\b",
     re.IGNORECASE,
 )
-"""What is lacking, where the lack is the subject: `the absence of lung markings indicates...`."""
+"""A lack that is the subject of its clause and denies nothing: `the absence of lung markings indicates...`."""
 DENIED_AFTER = re.compile(
     r"\b(?:unlikely|incorrect|wrong|excluded|ruled\s+out|eliminated|rejected|dismissed|discarded|absent|improbable"
     r"|inappropriate|implausible|less\s+(?:likely|probable|consistent)|least|not|never|cannot|unsupported"
@@ -159,12 +159,12 @@ _ACRONYM = re.compile(r"(?<!\w)[A-Z]{2,}\s+\Z")
 
 @dataclass
 class Weighed:
-    """What a text says of the options.
+    """The options that a text affirms, and those that it leaves open.
 
     Attributes:
         affirmed: the options that it affirms, each with the places.
         doubtful: those that it hedges or leaves open.
-        decided: those of the affirmed that it prefers over others ("most likely", "correct").
+        decided: the affirmed options that it prefers over others ("most likely", "correct").
     """
 
     affirmed: dict[int, list[Mention]] = field(default_factory=dict)
@@ -173,7 +173,7 @@ class Weighed:
 
     @property
     def only(self) -> int | None:
-        """The one option that is affirmed, None where there is none, or others are affirmed or left open besides."""
+        """The only option that is affirmed; None if there is none, or others are affirmed or left open, too."""
         if len(self.affirmed) != 1:
             return None
         (option,) = self.affirmed
@@ -181,17 +181,17 @@ class Weighed:
 
 
 def weigh(view: str, names: Names, *, given: bool = False) -> Weighed:
-    """Read what a flat text says of the options.
+    """Decide which options a flat text affirms.
 
     Args:
-        given: what is merely named counts as affirmed: for words behind `the answer is`.
+        given: an option that is merely named counts as affirmed, as after `the answer is`.
     """
-    found, mentions = Weighed(), names.mentions(view)
+    weighed, mentions = Weighed(), names.mentions(view)
     if not mentions:
-        return found
+        return weighed
     hidden = [*view]
-    for one in mentions:
-        hidden[one.start : one.end] = HIDDEN * (one.end - one.start)
+    for mention in mentions:
+        hidden[mention.start : mention.end] = HIDDEN * (mention.end - mention.start)
     masked = "".join(hidden)
     place = 0
     for sentence in _SENTENCE.finditer(masked):
@@ -201,14 +201,14 @@ def weigh(view: str, names: Names, *, given: bool = False) -> Weighed:
             here.append(mentions[place])
             place += 1
         if here and end - start > LONGEST:
-            found.doubtful.update(*(one.options for one in here))
+            weighed.doubtful.update(*(mention.options for mention in here))
         elif here and "?" not in sentence[0][-2:]:
-            _weigh_sentence(found, view, masked, (start, end), here, given)
-    return found
+            _weigh_sentence(weighed, view, masked, (start, end), here, given)
+    return weighed
 
 
 def _weigh_sentence(
-    found: Weighed, view: str, masked: str, span: tuple[int, int], mentions: list[Mention], given: bool
+    weighed: Weighed, view: str, masked: str, span: tuple[int, int], mentions: list[Mention], given: bool
 ) -> None:
     start, end = span
     cuts = [start, *(cut.start() for cut in _CHUNK.finditer(masked, start, end)), end]
@@ -216,16 +216,16 @@ def _weigh_sentence(
     for at, until in pairwise(cuts):
         by_comma = masked[at : at + 1] == ","
         chunk = masked[at:until]
-        chunk = _SET_ASIDE.sub(lambda one: " " * len(one[0]), chunk)
+        chunk = _SET_ASIDE.sub(lambda match: " " * len(match[0]), chunk)
         open_ = _NOT_EXCLUDED.search(chunk) is not None
-        nots = [one.start() for one in _NOT.finditer(chunk) if not _LACK.match(chunk, one.start())]
+        nots = [denial.start() for denial in _NOT.finditer(chunk) if not _LACK.match(chunk, denial.start())]
         if re.fullmatch(rf"[^\w{HIDDEN}]*no[^\w{HIDDEN}]*", chunk, re.IGNORECASE):
             nots = []  # "No, ..." denies a question
         denying = denying and by_comma
-        for one in mentions:
-            if not at <= one.start < until:
+        for mention in mentions:
+            if not at <= mention.start < until:
                 continue
-            status = _status(chunk, one.start - at, min(one.end, until) - at, nots, one, view, given)
+            status = _status(chunk, mention.start - at, min(mention.end, until) - at, nots, mention, view, given)
             if status == "alone":
                 following = masked[until:end]
                 plain_end = until == end or (masked[until] in ",;" and _AFTERTHOUGHT.match(following[1:]))
@@ -234,12 +234,12 @@ def _weigh_sentence(
             if open_ or (status == "affirmed" and _hedged(chunk)):
                 status = "doubtful" if status != "denied" or open_ else status
             if status == "affirmed":
-                for option in one.options:
-                    found.affirmed.setdefault(option, []).append(one)
+                for option in mention.options:
+                    weighed.affirmed.setdefault(option, []).append(mention)
                 if _DECIDES.search(chunk):
-                    found.decided |= one.options
+                    weighed.decided |= mention.options
             elif status == "doubtful" or (status == "named" and _HEDGED.search(chunk) and _NEVER_SURE.search(chunk)):
-                found.doubtful |= one.options
+                weighed.doubtful |= mention.options
         denying = denying or bool(nots)
 
 
@@ -249,30 +249,30 @@ def _hedged(chunk: str) -> bool:
     return bool(_HEDGED.search(chunk)) and not _DECIDES.search(chunk)
 
 
-def _status(chunk: str, start: int, end: int, nots: list[int], one: Mention, view: str, given: bool) -> str:
-    """`affirmed`, `denied`, `doubtful`, `alone` for a chunk that is nothing else, or `named`."""
+def _status(chunk: str, start: int, end: int, nots: list[int], mention: Mention, view: str, given: bool) -> str:
+    """Classify a mention as `affirmed`, `denied`, `doubtful`, `alone` (it is the whole chunk), or `named`."""
     before = sum(place < start for place in nots)
     after = DENIED_AFTER.search(chunk, end) is not None
     if (before and after) or before > 1:
         return "doubtful"
-    if nots and _NOT.match(view, one.start):
+    if nots and _NOT.match(view, mention.start):
         return "doubtful"  # "no finding" is an option
     if before or after:
         return "denied"
     ahead = chunk[:start]
-    if one.weak:
-        if view[one.start].isdigit():
+    if mention.weak:
+        if view[mention.start].isdigit():
             counted = _COUNTED_BEFORE.search(ahead) is not None
             return "affirmed" if counted else "alone" if _ALONE.fullmatch(chunk) else "doubtful"
         return "affirmed" if not ahead.strip(" \n-(") else "named"
-    if not one.letters or one.name:
+    if not mention.letters or mention.name:
         if not NAME_END.match(chunk, end):
             return "named"
-        if view[one.start : one.end].isupper() and _ACRONYM.search(ahead):
+        if view[mention.start : mention.end].isupper() and _ACRONYM.search(ahead):
             return "named"
     if _AFFIRMED_AFTER.match(chunk, end) or _AFFIRMED_BEFORE.search(ahead):
         return "affirmed"
-    if one.name and _PLACE.search(view, *one.name) and _PLACED_BEFORE.search(ahead):
+    if mention.name and _PLACE.search(view, *mention.name) and _PLACED_BEFORE.search(ahead):
         return "affirmed"
     if _ALONE.fullmatch(chunk):
         return "alone"

@@ -1,4 +1,4 @@
-"""What a text is as a whole, a letter or an option's text, or what it begins with before it explains."""
+"""Texts that consist of a letter or an option's text, or begin with a letter and then explain it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ONLY_LETTER = re.compile(r"[\s()\[\]{}<>'.,:;!-]*([A-Za-z])(?:\s*(?:입니다|�
 
 
 def whole(view: str, names: Names) -> int | None:
-    """The option that a text is as a whole: a letter, the option's own text, or both."""
+    """Return the option if the whole text is its letter, its own text, or both."""
     if (bare := _ONLY_LETTER.fullmatch(view)) is not None:
         return names.of_letter(bare[1])
     said = plain(view)
@@ -45,7 +45,7 @@ _RULED_OUT = re.compile(rf"[\s:,—)(-]*(?:[\w']+\s+){{0,2}}?(?:{DENIED_AFTER.pa
 
 
 def opening(view: str, names: Names) -> Statement | None:
-    """The marked letter that a text begins with, before an explanation; None where it begins otherwise."""
+    """Read the marked letter that a text begins with, before an explanation; None if it begins otherwise."""
     first = _OPENING.match(view)
     if first is None or is_asked(view, first.end(1)):
         return None
@@ -79,6 +79,6 @@ def opening(view: str, names: Names) -> Statement | None:
 
 
 def _is_listed(view: str, place: int, names: Names) -> bool:
-    """Whether the letter here is one of a list of the options."""
-    listed = any(one.start <= place < one.end for one in names.places(view))
-    return listed and not any(one.start <= place < one.end for one in names.mentions(view))
+    """True if the letter at this place belongs to a list of the options."""
+    listed = any(mention.start <= place < mention.end for mention in names.places(view))
+    return listed and not any(mention.start <= place < mention.end for mention in names.mentions(view))

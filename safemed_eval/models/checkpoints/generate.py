@@ -1,11 +1,10 @@
-"""Checkpoints that write: their answer, or the thought before it; greedy, or sampled with noise of the row's own."""
+"""Checkpoints that write their answer, or the thought before it: greedily, or sampled with seeded noise per row."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +16,28 @@ from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG, parse
 from safemed_eval.models.checkpoints.processor import official_inputs
 from safemed_eval.models.checkpoints.prompts import Asking, opens_answer
+from safemed_eval.models.checkpoints.protocols import Network, Processor, Tensors
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.seeds import generator
 
 _READS_AHEAD, _READS_AHEAD_HALF = 1e-3, 0.05
-"""Differences of log-probabilities that the precision does not explain; in half where float32 cannot be had."""
+"""Differences of log-probabilities that rounding does not explain, in float32 and in half precision."""
 
 
 class Writer(VLM):
     """Writes an answer to a question; the option letters can still be scored, for attacks.
 
-    Decoding is ours: what the checkpoint's own generation settings prefer (sampling, penalties) is left out. Rows go
-    through the model together with a KV cache, and each ends at its closing answer tag, at `max_new_tokens`, or where
-    a turn ends; see `Turn` for that and for how texts mark a thought.
+    The checkpoint's own generation settings (sampling, penalties) are disregarded. The rows of a batch are decoded
+    together with a KV cache. Each ends at its closing answer tag, at `max_new_tokens`, or at the end of its turn; see
+    `Turn` for that and for the marks of a thought.
 
     Sampling adds Gumbel noise to the logits divided by the temperature and takes the largest, which draws from their
-    softmax. The noise is seeded by the seed, the question and the pixels of the row: the same row is answered alike
-    in any batch, and every noisy copy of an image is an independent draw.
+    softmax. The noise is seeded by the seed, the question and the pixels of the row: a row gets the same answer in any
+    batch, and every noisy copy of an image is an independent draw.
     """
 
-    def __init__(self, model: Any, processor: Any, asking: Asking) -> None:
+    def __init__(self, model: Network, processor: Processor, asking: Asking) -> None:
         super().__init__(model, processor, asking)
         self._causal = False
         tokenizer = processor.tokenizer
@@ -56,7 +56,7 @@ class Writer(VLM):
         return [text for text, _ in self._written(canvas, questions)]
 
     def _written(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[tuple[str, bool]]:
-        """What each row writes, and whether it came to an end before `max_new_tokens`."""
+        """The text of each row, and whether it ended before `max_new_tokens`."""
         inputs = self._inputs(canvas, [self.prompt(question, "") for question in questions], positions=False)
         return self._generate(inputs, [self._rng(q, row) for q, row in zip(questions, canvas, strict=True)])
 
@@ -67,8 +67,8 @@ class Writer(VLM):
         written = [self.turn.tokens(text) for text in texts]
         logits = self._forced(canvas, questions, written)
         rows = [
-            -F.cross_entropy(one[-len(tokens) - 1 : -1].float(), torch.tensor(tokens, device=one.device))
-            for one, tokens in zip(logits, written, strict=True)
+            -F.cross_entropy(row[-len(tokens) - 1 : -1].float(), torch.tensor(tokens, device=row.device))
+            for row, tokens in zip(logits, written, strict=True)
         ]
         return torch.stack(rows)
 
@@ -77,13 +77,12 @@ class Writer(VLM):
     ) -> torch.Tensor:
         """(B, at least L + 1, V) logits of one forward over prompts with these tokens, at most L, behind them."""
         inputs = self._inputs(canvas, [self.prompt(q, "") for q in questions], positions=True, written=written)
-        last = {"logits_to_keep": max(map(len, written)) + 1} if "logits_to_keep" in self._forward else {}
-        logits: torch.Tensor = self.model(**inputs, use_cache=False, **last).logits
-        return logits
+        last = {"logits_to_keep": max(map(len, written)) + 1} if self._trims_logits else {}
+        return self.model(**inputs, use_cache=False, **last).logits
 
     @torch.no_grad()
     def _refuse_reading_ahead(self, canvas: torch.Tensor, question: Question) -> None:
-        """Raise CheckpointError where a token changes the logits of one before it: such a forward does not write."""
+        """Raise CheckpointError if a token changes the logits of an earlier one: such a forward cannot score texts."""
         try:
             with self.exact() as twin:
                 ahead = twin._change_of_earlier(canvas, question) > _READS_AHEAD
@@ -97,7 +96,7 @@ class Writer(VLM):
         self._causal = True
 
     def _change_of_earlier(self, canvas: torch.Tensor, question: Question) -> float:
-        """By how much log-probabilities change when a token behind them does."""
+        """The largest change of log-probabilities when a later token changes."""
         first, second = self.letters(2).tolist()
         both = self._forced(canvas.expand(2, -1, -1, -1), [question] * 2, [(first, first), (first, second)])
         earlier = both[:, -3:-1].float().log_softmax(-1)
@@ -122,14 +121,14 @@ class Writer(VLM):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """What a row stops at, outside of a thought."""
+        """The texts that end a row, unless they are inside a thought."""
         return (CLOSING_TAG,)
 
     def has_stopped(self, text: str) -> bool:
-        """Whether a row that has written this is done."""
+        """True if a row that has written this text is complete."""
         return any(stop in text and not is_open(text[: text.rindex(stop) + len(stop)]) for stop in self.stops)
 
-    def _generate(self, inputs: dict[str, torch.Tensor], generators: list[torch.Generator]) -> list[tuple[str, bool]]:
+    def _generate(self, inputs: Tensors, generators: list[torch.Generator]) -> list[tuple[str, bool]]:
         start = inputs["input_ids"].shape[1]
         own, self.model.generation_config = self.model.generation_config, self._decoding
         try:  # as an argument, transformers would complete our settings with the checkpoint's own
@@ -140,20 +139,20 @@ class Writer(VLM):
             )
         finally:
             self.model.generation_config = own
-        found = []
+        written = []
         for row in ids[:, start:].tolist():
             end = next((place for place, token in enumerate(row) if token in self._ends_turn), None)
             text = self.turn.told(row[:end])
-            found.append((text, end is not None or self.has_stopped(text)))
-        return found
+            written.append((text, end is not None or self.has_stopped(text)))
+        return written
 
 
 class Thinker(Writer):
-    """Writes its thought, and then has the option letters scored: every thought that comes to an end has an answer.
+    """Writes its thought and then scores the option letters, so that every complete thought has an answer.
 
-    A thought ends at its closing mark, at an answer tag, or with the turn; one that `max_new_tokens` cuts off has
-    none. Scores are those of the letters after the thought that is written about this very canvas: differentiable with
-    the thought held.
+    A thought ends at its closing mark, at an answer tag, or with the turn; one that `max_new_tokens` cuts off has no
+    answer. The letters are scored after the thought about the very same canvas; the scores are differentiable with the
+    thought held.
     """
 
     @property
@@ -162,11 +161,11 @@ class Thinker(Writer):
 
     @property
     def unthinking(self) -> VLM:
-        """The same checkpoint, asked for a letter at once."""
+        """The same checkpoint, asked for a letter without a thought."""
         return VLM(self.model, self.processor, self.asking)
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
-        """(B, 3, H, W) and one question per row -> (B, K) letter logits after what each row thinks, cut off or not."""
+        """(B, 3, H, W) and one question per row -> (B, K) letter logits after each row's thought, complete or not."""
         return self.scores_after(canvas, questions, self.write(canvas, questions))
 
     @torch.no_grad()
@@ -177,8 +176,8 @@ class Thinker(Writer):
         """
         written = self._written(canvas, questions)
         scores = self.scores_after(canvas, questions, [text for text, _ in written])
-        found = [self._decided(*row) for row in zip(written, scores, questions, strict=True)]
-        predictions, log_probs, texts = zip(*found, strict=True)
+        rows = [self._decided(*row) for row in zip(written, scores, questions, strict=True)]
+        predictions, log_probs, texts = zip(*rows, strict=True)
         return Answers(predictions=list(predictions), log_probs=list(log_probs), texts=list(texts))
 
     @torch.no_grad()
@@ -204,37 +203,39 @@ class Thinker(Writer):
         return best, log_probs.tolist(), f"{self.turn.before_letter(text, question)} {question.letters[best]}{closing}"
 
     def read(self, text: str, question: Question) -> int | None:
-        """The option whose letter stands behind the cue at the end of a text of `decide`; None: its thought was cut."""
+        """The option whose letter follows the cue at the end of a text of `decide`; None if its thought was cut off."""
         letter = re.search(rf"{re.escape(self.template.cue)} ([A-Z])(?: {CLOSING_TAG})?\Z", text)
         return None if letter is None or is_open(text) else question.letters.find(letter[1])
 
     def take_shortcuts(self, questions: Sequence[Question] = (), size: tuple[int, int] | None = None) -> None:
-        """Take none: they are proved for prompts, which a thought makes longer."""
+        """Take no shortcuts: they are proved for prompts without a thought."""
 
 
 class _Stopped:
-    """Stops a row where its writer says so, whatever the tokenizer makes of the tags.
+    """Stops a row when `Writer.has_stopped` says so, however the tokenizer splits the tags.
 
-    (transformers' `stop_strings` needs a vocabulary whose tokens join without blanks.)
+    transformers' `stop_strings` needs a vocabulary whose tokens join without blanks.
     """
 
     def __init__(self, writer: Writer, start: int) -> None:
         self.writer = writer
         self.start = start
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
         writer, told = self.writer, self.writer.turn.told
         window = max(map(len, (*writer.stops, writer.turn.thought.closing)))  # a token has at least one character
 
         def ended(row: list[int]) -> bool:
-            latest = told(row[-window:])  # most rows are done with this: the whole text grows with every token
+            latest = told(
+                row[-window:]
+            )  # this decides most rows; decoding the whole text takes longer with every token
             return any(stop in latest for stop in writer.stops) and writer.has_stopped(told(row))
 
         return torch.tensor([ended(row) for row in input_ids[:, self.start :].tolist()], device=input_ids.device)
 
 
 class _Sampler:
-    """Refuses NaN, and adds to the logits what makes their largest one a sample; nothing at temperature 0."""
+    """Refuses NaN in logits, and adds the noise of sampling to them unless the temperature is 0."""
 
     def __init__(self, temperature: float, generators: list[torch.Generator]) -> None:
         self.temperature = temperature

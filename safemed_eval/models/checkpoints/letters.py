@@ -1,19 +1,19 @@
-"""Where option letters are read: their tokens, and their rows of the output head."""
+"""The tokens of option letters, and their rows of the output head."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from safemed_eval.core import MAX_OPTIONS, Question
 from safemed_eval.errors import CheckpointError
+from safemed_eval.models.checkpoints.protocols import Network, Tokenizer
 
 Head = tuple[torch.nn.Module, str, torch.nn.Linear]
-"""The output head, after the module that it hangs in and its name there."""
+"""The module that holds the output head, the head's name in it, and the head."""
 
 
 @contextmanager
@@ -45,13 +45,13 @@ class LetterHead(torch.nn.Module):
             return F.linear(hidden.to(wide), self.rows.to(hidden.device, wide), bias)
 
 
-def find_head(model: Any) -> Head:
-    """The output head, and where in the model it hangs."""
+def find_head(model: Network) -> Head:
+    """Find the output head and its place in the model; raises CheckpointError if it cannot be narrowed."""
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or not head.weight.is_floating_point() or head.weight.is_meta:
-        found = "none" if head is None else type(head).__name__
+        kind = "none" if head is None else type(head).__name__
         raise CheckpointError(
-            f"the output head must be a plain linear layer in memory to read option letters in float32, found {found}; "
+            f"the output head must be a plain linear layer in memory to read option letters in float32, found {kind}; "
             "merge the adapter, or leave lm_head out of quantization and offloading"
         )
     for parent in model.modules():
@@ -61,7 +61,7 @@ def find_head(model: Any) -> Head:
     raise CheckpointError("the output head is not a module of the model")
 
 
-def letter_tokens(tokenizer: Any, ending: str, count: int = MAX_OPTIONS) -> list[int]:
+def letter_tokens(tokenizer: Tokenizer, ending: str, count: int = MAX_OPTIONS) -> list[int]:
     """Token ids of " A", " B", ... after what the prompt ends with; of "A", "B", ... after white space.
 
     Raises:
@@ -70,8 +70,7 @@ def letter_tokens(tokenizer: Any, ending: str, count: int = MAX_OPTIONS) -> list
     blank = "" if ending[-1:].isspace() else " "
 
     def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     before, ids = encode(ending), list[int]()
     for letter in Question(text="", options=("",) * count).letters:

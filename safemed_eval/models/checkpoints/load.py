@@ -1,12 +1,11 @@
-"""From a checkpoint's files to a VLM. Safetensors only and no remote code, unless the source allows them."""
+"""Load a checkpoint's files into a VLM: safetensors only and no remote code, unless the user allows more."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import torch
 import transformers
@@ -15,16 +14,17 @@ from packaging.specifiers import SpecifierSet
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models.checkpoints.generate import Thinker, Writer
 from safemed_eval.models.checkpoints.prompts import Asking, Readout
+from safemed_eval.models.checkpoints.protocols import AdaptedNetwork, Network, Processor
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.files.checkpoint import CheckpointFiles
-from safemed_eval.models.files.contents import one_line
+from safemed_eval.models.files.contents import Json, one_line, read_json
 from safemed_eval.models.files.strays import refuse_adapter_strays, refuse_strays
 from safemed_eval.models.finite import refuse_not_finite
 
 READOUTS: dict[Readout, type[VLM]] = {"choice": VLM, "generate": Writer, "think-choice": Thinker}
 """The class that reads answers, by readout."""
 BROKEN = {"llama4": (SpecifierSet("==5.24.0"), "its forward asks for outputs that are not there (image_outputs)")}
-"""Families that some versions of transformers broke, by model type: those versions, and the fault."""
+"""Families that some versions of transformers cannot run, by model type: those versions, and the fault."""
 
 
 def load_checkpoint(
@@ -36,7 +36,7 @@ def load_checkpoint(
     device_map: str | None,
     asking: Asking,
 ) -> VLM:
-    """Load model and processor; an adapter is laid over its base, unmerged.
+    """Load model and processor; an adapter is put on its base, unmerged.
 
     Raises:
         CheckpointError: transformers or peft cannot load it, weights are missing, left over or not finite, or it
@@ -51,11 +51,11 @@ def load_checkpoint(
 
 def load_trainable(
     files: CheckpointFiles, device: torch.device, *, dtype: str, attn: str | None, asking: Asking
-) -> tuple[Any, VLM]:
-    """Load a checkpoint to go on with its training: all of its weights, or those of the adapter that `source` names.
+) -> tuple[Network, VLM]:
+    """Load a checkpoint to continue its training: all of its weights, or those of the adapter.
 
     Returns:
-        What a trainer trains, and the same network behind the waist.
+        The network, or the adapter around it, for the trainer; and the same network as a VLM.
     Raises:
         CheckpointError: as `load_checkpoint`.
     """
@@ -65,13 +65,15 @@ def load_trainable(
     return policy, VLM(model.eval(), _processor(files), asking)
 
 
-def _model(files: CheckpointFiles, device: torch.device, dtype: str, attn: str | None, device_map: str | None) -> Any:
+def _model(
+    files: CheckpointFiles, device: torch.device, dtype: str, attn: str | None, device_map: str | None
+) -> Network:
     from transformers import AutoModelForImageTextToText
 
     if fault := upstream_fault(_config(files).get("model_type")):
         raise CheckpointError(f"--model {files.name}: {fault}")
     quantized = "quantization_config" in _config(files)
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "dtype": _dtype(dtype, device, quantized),
         "trust_remote_code": files.trust_remote_code,
         "use_safetensors": not files.allow_pickle or _safetensors(files),
@@ -84,7 +86,7 @@ def _model(files: CheckpointFiles, device: torch.device, dtype: str, attn: str |
         settings["device_map"] = device_map or {"": str(device)}
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(str(files.folder), **settings)
-    except Exception as error:  # transformers raises every kind for a file that does not fit
+    except Exception as error:  # transformers raises exceptions of every kind for an unfit file
         raise CheckpointError(f"--model {files.name}: transformers cannot load it: {one_line(error)}") from error
     absent = sorted({*info.get("missing_keys", ()), *map(str, info.get("mismatched_keys", ()))})
     if absent:
@@ -94,19 +96,21 @@ def _model(files: CheckpointFiles, device: torch.device, dtype: str, attn: str |
         )
     refuse_strays(files, model, info.get("unexpected_keys", ()))
     patches_as_products(model)
-    return model if "device_map" in settings else model.to(device)
+    network: Network = model if "device_map" in settings else model.to(device)
+    return network
 
 
-def patches_as_products(model: Any) -> None:
-    """Let convolutions that cut an image into patches be the matrix products that they are where a patch is all input.
+def patches_as_products(model: Network | torch.nn.Module) -> None:
+    """Compute patch convolutions as matrix products wherever the input is a single patch, which gives the same result.
 
-    Qwen's image encoders get their patches cut, one a row; their convolution's gradient takes a quarter of an attack's
-    time on a CPU. The weights and their names stay.
+    Qwen's image encoders get one cut-out patch per row; on a CPU, the gradient of their convolution takes a quarter of
+    an attack's time. The weights and their names stay.
     """
     for module in model.modules():
-        plain = isinstance(module, torch.nn.Conv3d) and module.groups == 1 and module.padding == (0, 0, 0)
-        if plain and module.kernel_size == module.stride and module.dilation == (1, 1, 1):
-            module.forward = partial(_product, module, module.forward)
+        if not isinstance(module, torch.nn.Conv3d) or module.groups > 1 or module.padding != (0, 0, 0):
+            continue
+        if module.kernel_size == module.stride and module.dilation == (1, 1, 1):
+            module.forward = partial(_product, module, module.forward)  # type: ignore[method-assign]
 
 
 def _product(
@@ -117,7 +121,7 @@ def _product(
     return torch.nn.functional.linear(patches.flatten(1), module.weight.flatten(1), module.bias)[..., None, None, None]
 
 
-def _with_adapter(model: Any, files: CheckpointFiles, *, trainable: bool = False) -> Any:
+def _with_adapter(model: Network, files: CheckpointFiles, *, trainable: bool = False) -> AdaptedNetwork:
     try:
         from peft import PeftModel
     except ImportError:
@@ -127,10 +131,10 @@ def _with_adapter(model: Any, files: CheckpointFiles, *, trainable: bool = False
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            wrapped = PeftModel.from_pretrained(model, str(files.folder), is_trainable=trainable)
+            wrapped: AdaptedNetwork = PeftModel.from_pretrained(model, str(files.folder), is_trainable=trainable)
     except Exception as error:
         raise CheckpointError(f"--model {files.name}: peft cannot load the adapter: {one_line(error)}") from error
-    missing = [str(one.message) for one in said if "missing adapter keys" in str(one.message)]
+    missing = [str(warning.message) for warning in said if "missing adapter keys" in str(warning.message)]
     if missing:
         raise CheckpointError(f"--model {files.name}: weights are missing in the adapter: {missing[0][:200]}")
     if wrapped.active_peft_config.is_prompt_learning:
@@ -142,12 +146,12 @@ def _with_adapter(model: Any, files: CheckpointFiles, *, trainable: bool = False
     return wrapped
 
 
-def _processor(files: CheckpointFiles) -> Any:
+def _processor(files: CheckpointFiles) -> Processor:
     from transformers import AutoProcessor
 
     place = files if files.has_processor or files.base is None else files.base
     try:
-        processor = AutoProcessor.from_pretrained(
+        processor: Processor = AutoProcessor.from_pretrained(
             str(place.folder), trust_remote_code=files.trust_remote_code, local_files_only=True
         )
     except Exception as error:
@@ -161,7 +165,7 @@ def _processor(files: CheckpointFiles) -> Any:
     return processor
 
 
-def refuse_unusable_processor(processor: Any, name: str) -> None:
+def refuse_unusable_processor(processor: Processor, name: str) -> None:
     """Raise CheckpointError if a processor lacks a part, or works on 8-bit images only; `name` is the model's."""
     for part in ("image_processor", "tokenizer"):
         if getattr(processor, part, None) is None:
@@ -173,19 +177,19 @@ def refuse_unusable_processor(processor: Any, name: str) -> None:
         )
 
 
-def _dtype(name: str, device: torch.device, quantized: bool) -> Any:
+def _dtype(name: str, device: torch.device, quantized: bool) -> torch.dtype | Literal["auto"]:
     if name != "auto":
-        return getattr(torch, name)
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
     return torch.float32 if device.type == "cpu" and not quantized else "auto"
 
 
-def _config(files: CheckpointFiles) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((files.folder / "config.json").read_text(encoding="utf-8"))
-    return config
+def _config(files: CheckpointFiles) -> Json:
+    return read_json(files.folder / "config.json")
 
 
 def upstream_fault(model_type: str | None) -> str | None:
-    """Why this version of transformers cannot run a family of models; None: it can."""
+    """Say why this version of transformers cannot run a family of models; None if it can."""
     versions, fault = BROKEN.get(str(model_type), (None, ""))
     if versions is None or transformers.__version__ not in versions:
         return None

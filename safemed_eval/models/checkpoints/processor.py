@@ -1,13 +1,13 @@
-"""From the canvas to a model's image inputs, through the checkpoint's own image processor, with gradients.
+"""Convert the canvas to a model's image inputs by the checkpoint's own image processor, with gradients.
 
-Nothing of a processor is re-implemented. The official call (PIL image and prompt) is made once per prompt and watched:
-whatever the processor hands its image processor, layout and settings, is handed over again with float tensors in
+Nothing of a processor is re-implemented. The official call (PIL image and prompt) is made once per prompt and recorded:
+the layout and the settings that the processor passes to its image processor are passed again with float tensors in
 [0, 255].
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ from PIL import Image
 
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
+from safemed_eval.models.checkpoints.protocols import ImageProcessor, Processor, Tensors
 from safemed_eval.models.finite import is_finite
 
 _FOR_TRAINING = ("labels",)
-"""What the processor of PaliGemma adds even where nothing is trained; the model would compute a loss from it."""
+"""Added by the processor of PaliGemma even outside of training; the model would compute a loss from it."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,20 @@ class ImageCall:
     """How a processor calls its image processor."""
 
     nested: bool
-    """Whether images arrive as one list per sample: the processors of Idefics read a flat list as one sample."""
-    settings: dict[str, Any]
+    """True if images arrive as one list per sample: the processors of Idefics read a flat list as one sample."""
+    settings: dict[str, object]
     outputs: tuple[str, ...]
     """The image processor's outputs that reach the model."""
 
 
 class _Watched:
-    """Stands in for an image processor and notes how it is called."""
+    """Stands in for an image processor and records how it is called."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: ImageProcessor) -> None:
         self.inner = inner
-        self.calls: list[tuple[Any, dict[str, Any], tuple[str, ...]]] = []
+        self.calls: list[tuple[Sequence[object], dict[str, object], tuple[str, ...]]] = []
 
-    def __call__(self, images: Any, **settings: Any) -> Any:
+    def __call__(self, images: Sequence[object], **settings: object) -> Tensors:
         result = self.inner(images, **settings)
         self.calls.append((images, settings, tuple(result)))
         return result
@@ -49,15 +50,15 @@ class _Watched:
         return getattr(self.inner, name)
 
 
-def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Mapping[str, torch.Tensor], ImageCall]:
-    """The processor's own inputs for one 8-bit image and one prompt, and how it got them.
+def official_inputs(processor: Processor, image: Image.Image, prompt: str) -> tuple[Tensors, ImageCall]:
+    """The processor's own inputs for one 8-bit image and one prompt, and its call of the image processor.
 
     Raises:
         CheckpointError: the processor does not call its image processor exactly once.
         ModelOutputError: it fails.
     """
     tokenizer = processor.tokenizer
-    settings: dict[str, Any] = {"return_tensors": "pt"}
+    settings: dict[str, object] = {"return_tensors": "pt"}
     if tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token):
         settings["add_special_tokens"] = False  # the chat template has written it already
     watched = _Watched(processor.image_processor)
@@ -82,18 +83,17 @@ def official_inputs(processor: Any, image: Image.Image, prompt: str) -> tuple[Ma
 
 
 def pixel_inputs(
-    processor: Any, canvas: torch.Tensor, call: ImageCall, *, checked: bool = True
+    processor: Processor, canvas: torch.Tensor, call: ImageCall, *, checked: bool = True
 ) -> dict[str, torch.Tensor]:
-    """(B, 3, H, W) float in [0, 1] units, noisy values beyond included -> the model's image inputs.
+    """(B, 3, H, W) float in [0, 1] units, and beyond them under noise -> the model's image inputs.
 
     Args:
-        checked: look whether they are finite, which waits for the device; NaN in them is NaN in the scores, too.
+        checked: check that they are finite, which waits for the device; NaN in them shows as NaN in the scores anyway.
     Raises:
-        ModelOutputError: the processor made NaN or infinity of them.
+        ModelOutputError: the processor turned pixels into NaN or infinity.
     """
-    images: list[Any] = list((canvas * 255).unbind(0))
-    if call.nested:
-        images = [[image] for image in images]
+    rows = (canvas * 255).unbind(0)
+    images = [[image] for image in rows] if call.nested else list(rows)
     outputs = processor.image_processor(images, **{**call.settings, "return_tensors": "pt"})
     inputs = {key: outputs[key] for key in call.outputs}
     for key, value in inputs.items() if checked else ():
@@ -103,6 +103,26 @@ def pixel_inputs(
     return inputs
 
 
+def refuse_8_bit_only(processor: Processor, clean: torch.Tensor, noisy: torch.Tensor, prompt: str) -> None:
+    """Raise CheckpointError if an image (3, H, W) passes the processor as 8 bits, but noise (1, 3, H, W) fails."""
+    with faults_of_the_model():
+        _, call = official_inputs(processor, picture(clean), prompt)
+    try:
+        with faults_of_the_model():
+            pixel_inputs(processor, noisy, call)
+    except ModelOutputError as error:
+        name = type(processor.image_processor).__name__
+        raise CheckpointError(f"{name} takes 8-bit images only: neither noise nor gradients pass; {error}") from error
+
+
+def both_inputs(processor: Processor, canvas: torch.Tensor, prompt: str) -> tuple[str, torch.Tensor, torch.Tensor]:
+    """The name of the image input, and its values for a (3, H, W) canvas by the 8-bit and by the float path."""
+    official, call = official_inputs(processor, picture(canvas), prompt)
+    ours = pixel_inputs(processor, canvas[None], call)
+    name = next(key for key in call.outputs if official[key].is_floating_point())
+    return name, official[name], ours[name]
+
+
 def picture(canvas: torch.Tensor) -> Image.Image:
-    """(3, H, W) in [0, 1] on 8-bit grey levels -> a picture with these very levels."""
+    """Convert (3, H, W) in [0, 1] on 8-bit grey levels to a picture with these very levels."""
     return Image.fromarray((canvas * 255).round().byte().permute(1, 2, 0).cpu().numpy())

@@ -1,4 +1,4 @@
-"""How a question is put into words, how its answer is read, and after which words the answer letter is read."""
+"""Templates and readouts: how a question is put into words, and where its answer is read."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, SpecError, canonical, did_you_mean
 from safemed_eval.faults import faults_of_the_model
+from safemed_eval.models.checkpoints.protocols import Processor
 
 Readout = Literal["choice", "generate", "think-choice"]
 
 CLOCK = datetime(2026, 1, 1)
-"""What a chat template that writes the date is told: the same on every day, so that runs repeat, and compare."""
+"""The date that chat templates are given if they write one: always the same, so that runs repeat and compare."""
 
 MAX_TOKENS = 10**6
-"""Of one answer; no model writes more."""
+"""The longest answer that may be asked for; no model writes more."""
 
 QUESTION, OPTIONS = "{question}", "{options}"
 
@@ -43,7 +44,7 @@ class Template:
                 raise ValueError(f"{place} must occur once in it, found {self.user.count(place)}")
 
     def wording(self, question: Question) -> str:
-        """The user's turn. What a question contains is never read as a placeholder."""
+        """The user's turn. Braces in a question are never read as a placeholder."""
         options = "\n".join(f"{x}) {option}" for x, option in zip(question.letters, question.options, strict=True))
         before, middle = self.user.split(QUESTION)
         if OPTIONS in before:
@@ -63,8 +64,8 @@ TEMPLATES = {
         cue="<answer>",
     ),
 }
-"""`think` and `instruct` are the two variants of Med-R1 (arXiv:2503.13939), in our words; a checkpoint that was
-trained on other words is asked with `--template FILE`."""
+"""`think` and `instruct` are the two variants of Med-R1 (arXiv:2503.13939), reworded; a checkpoint that was trained
+on other words is asked with `--template FILE`."""
 _DEFAULTS: Mapping[Readout, str] = {"choice": "letter", "generate": "instruct", "think-choice": "think"}
 
 
@@ -73,13 +74,13 @@ class Asking:
     """How a checkpoint is asked.
 
     Args:
-        readout: `choice` reads the letter after the template's cue in one forward. `generate` lets the model write, and
-            parses it. `think-choice` lets it write its thought, and reads the letter after that as `choice` does.
-        template: None leaves it to the checkpoint: see `Source.asked`.
-        max_new_tokens: where a generated answer, or thought, is cut off.
-        temperature: 0 is greedy decoding; above, each row is sampled with noise of its own.
+        readout: `choice` reads the letter after the template's cue in one forward. `generate` lets the model write and
+            parses its text. `think-choice` lets it write its thought, and reads the letter after that as `choice` does.
+        template: None leaves it to the checkpoint; see `Source.asked`.
+        max_new_tokens: where a generated answer or thought is cut off.
+        temperature: 0 decodes greedily; above it, each row is sampled with noise of its own.
         seed: of that noise.
-        clock: the moment that the checkpoint's chat template is told, as ISO 8601; None where it does not ask.
+        clock: the date that the checkpoint's chat template is given, as ISO 8601; None if it asks for none.
     """
 
     readout: Readout = "choice"
@@ -100,7 +101,7 @@ class Asking:
             raise ValueError("a temperature has no effect where nothing is written")
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers."""
+        """The settings that influence the numbers."""
         idle = {"max_new_tokens", "temperature", "seed"} if self.readout == "choice" else set()
         idle |= set() if self.temperature else {"seed"}
         idle |= set() if self.clock else {"clock"}
@@ -108,24 +109,24 @@ class Asking:
 
 
 def default_template(readout: Readout) -> Template:
-    """How a checkpoint is asked of which nothing is known."""
+    """The template for a checkpoint that does not say how it was trained."""
     return TEMPLATES[_DEFAULTS[readout]]
 
 
 def thinks(template: Template) -> bool:
-    """Whether a template asks for a rationale before the answer."""
+    """True if a template asks for a rationale before the answer."""
     return "<think>" in template.user
 
 
 def opens_answer(template: Template) -> bool:
-    """Whether its cue opens an answer tag, which has to be closed."""
+    """True if its cue opens an answer tag, which has to be closed."""
     return template.cue.endswith("<answer>")
 
 
 def read_template(name: str) -> Template:
-    """A template by name, or from a text file: the user's turn, and after a line `---` the cue.
+    """Return a template by its name, or read it from a text file: the user's turn, and after a line `---` the cue.
 
-    A file is preferred to a template whose name differs from its own by case alone.
+    A file takes precedence over a template whose name differs only by case.
 
     Raises:
         SpecError: neither a known name nor a file with `{question}` and `{options}` in it.
@@ -147,12 +148,12 @@ def read_template(name: str) -> Template:
         raise SpecError(f"--template {name}: {error}") from None
 
 
-def render(processor: Any, text: str) -> str:
-    """The prompt for this user's turn, up to the beginning of the model's turn, by the checkpoint's chat template.
+def render(processor: Processor, text: str) -> str:
+    """Render the prompt for this user's turn with the checkpoint's chat template, up to where the model's turn begins.
 
-    It depends on the text alone: a template that writes the date writes that of CLOCK, and one that draws at random
-    draws the same each time. A checkpoint without a chat template (a base model) gets its image token and the text on
-    lines of their own.
+    The prompt depends on the text alone: a template that writes the date writes CLOCK, and one that draws at random
+    repeats its draws. A checkpoint without a chat template (a base model) gets its image token and the text on
+    separate lines.
 
     Raises:
         CheckpointError: it has neither a chat template nor an image token.
@@ -161,40 +162,40 @@ def render(processor: Any, text: str) -> str:
     if getattr(processor, "chat_template", None):
         with faults_of_the_model("the chat template"):
             return conversation(processor, [user_turn(text)], add_generation_prompt=True)
-    if getattr(processor, "image_token", None) is None:
+    image_token = getattr(processor, "image_token", None)
+    if image_token is None:
         raise CheckpointError(
             f"{type(processor).__name__} has neither a chat template nor an image token; save a chat_template.jinja "
             "beside the model"
         )
-    return f"{processor.image_token}\n{text}\n"
+    return f"{image_token}\n{text}\n"
 
 
-def user_turn(text: str) -> dict[str, Any]:
+def user_turn(text: str) -> Mapping[str, object]:
     """The user's message: an image, then a text."""
     return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
 
 
-def conversation(processor: Any, messages: Sequence[Mapping[str, Any]], **settings: Any) -> str:
-    """These messages by the chat template, whose clock stands still and whose draws repeat; `settings` are its own."""
+def conversation(processor: Processor, messages: Sequence[Mapping[str, object]], **settings: object) -> str:
+    """Render messages with the chat template, with the date of CLOCK and repeated draws; `settings` are its own."""
     drawn = random.getstate()
     random.seed(0)  # templates draw (`random`, `lipsum`) from Python's own generator
     try:
         with stopped_clock():
-            found: str = processor.apply_chat_template(list(messages), tokenize=False, **settings)
+            return processor.apply_chat_template(list(messages), tokenize=False, **settings)
     finally:
         random.setstate(drawn)
-    return found
 
 
 class _Stopped(datetime):
     @classmethod
-    def now(cls, tz: Any = None) -> Self:
+    def now(cls, tz: tzinfo | None = None) -> Self:
         return cls.fromisoformat(CLOCK.isoformat())
 
 
 @contextmanager
 def stopped_clock() -> Iterator[None]:
-    """Inside this block chat templates are told CLOCK as the present moment, those that TRL renders, too."""
+    """Inside this block all chat templates, also those that TRL renders, get CLOCK as the present moment."""
     from transformers.utils import chat_template_utils
 
     clock = chat_template_utils.datetime
@@ -205,8 +206,8 @@ def stopped_clock() -> Iterator[None]:
         vars(chat_template_utils)["datetime"] = clock
 
 
-def template_sha256(processor: Any) -> str | None:
-    """Hash of the chat template, None where there is none."""
+def template_sha256(processor: Processor) -> str | None:
+    """Hash of the chat template; None if there is none."""
     template = getattr(processor, "chat_template", None)
     if not template:
         return None

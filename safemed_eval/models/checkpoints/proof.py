@@ -1,11 +1,11 @@
-"""Do two forwards compute the same function? Measured against the noise of one forward between batch shapes.
+"""Measure whether two forwards compute the same function, against the noise of one forward between batch shapes.
 
-Floating-point sums depend on the order of their terms, and that order on the shape of a batch: one row, asked alone and
-in several batches, gets scores that differ in their last bits. Another way to compute the same scores must agree with
-the plain one to a small multiple of this noise.
+Floating-point sums depend on the order of their terms, which depends on the shape of the batch: the scores of one row
+differ in their last bits between batches. A shortcut must agree with the plain forward to a small multiple of this
+noise.
 
-In half precision the noise is as large as some mistakes. There a way is proved twice: with the same weights held in
-float32, where any difference of the functions stands out, and then in the precision that is asked for.
+In half precision the noise is as large as some mistakes. A shortcut is then proved twice: with the weights held in
+float32, where any difference of the functions is visible, and again in the precision that the user asked for.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from safemed_eval.faults import place_of
 
 FACTOR = 8
-"""How many times the noise between batch shapes two forwards may differ."""
+"""The accepted difference of two forwards, as a multiple of the noise between batch shapes."""
 _FLOOR = 16 * torch.finfo(torch.float32).eps
-"""The same, as a share of the largest score, where batch shapes show no noise at all; scores are float32."""
+"""The accepted difference as a share of the largest score, if batch shapes show no noise; scores are float32."""
 
 SHORT, LONG = 0, 1
 _COMPARED: tuple[tuple[int, ...], ...] = ((SHORT,), (LONG,), (SHORT, LONG))
@@ -29,12 +29,12 @@ _SHAPES = (*_COMPARED, (LONG, LONG))
 """The batches that show the noise."""
 
 Scored = Callable[[tuple[int, ...]], Sequence[torch.Tensor]]
-"""A batch, such as (SHORT, LONG), -> the scores of each of its rows."""
+"""Maps a batch, such as (SHORT, LONG), to the scores of each of its rows."""
 _Batches = Mapping[tuple[int, ...], Sequence[torch.Tensor]]
 
 
 def limit(noise: float, largest: float) -> float:
-    """By how much two forwards may differ that compute the same function.
+    """The largest difference accepted between two forwards that compute the same function.
 
     Args:
         noise: the largest difference of one forward between batch shapes.
@@ -45,7 +45,7 @@ def limit(noise: float, largest: float) -> float:
 
 @dataclass(frozen=True)
 class Plain:
-    """The plain forward's scores in all batches, and what they say of its noise."""
+    """The plain forward's scores in all batches, and the noise that they show."""
 
     batches: _Batches
     noise: float
@@ -68,15 +68,15 @@ class Plain:
 
 
 def refuted(plain: Plain, scored: Scored) -> str | None:
-    """Why another forward does not compute what the plain one does; None: it does, as far as can be measured."""
+    """Say why another forward does not compute the plain one's scores; None if it does, as far as can be measured."""
     try:
         difference = plain.difference(scored)
-    except Exception as error:  # whatever an architecture raises, it is asked without
+    except Exception as error:  # any exception means that this architecture does not support the shortcut
         return place_of(error)
     if difference <= plain.limit:
         return None
     return f"scores change by {difference:.2g}, by {plain.noise:.2g} between batch shapes (limit {plain.limit:.2g})"
 
 
-def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one.double() - other.double()).abs().max())
+def _difference(row: torch.Tensor, other: torch.Tensor) -> float:
+    return float((row.double() - other.double()).abs().max())

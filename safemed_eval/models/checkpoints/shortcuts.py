@@ -1,27 +1,33 @@
-"""What a forward that is read at its last token alone need not compute.
+"""Shortcuts of a forward whose logits are read at its last token alone.
 
-- *prefix*: keys and values of the tokens that stand before the image in every row are computed once, and kept. Where
-  tokens see only those before them (not in PaliGemma) nothing in the image or behind it can change them.
-- *last layer*: behind its attention the last layer works on the last token only; the others are read by nobody.
-- *packed images*: where a vision tower packs the images of a batch one behind the other, transformers attends to one
-  image, or window of it, after the other, in every layer; here all those of a length are attended to in one call.
+- *prefix*: keys and values of the tokens before the image, which all rows share, are computed once and kept. If tokens
+  attend only to those before them (not so in PaliGemma), nothing in the image or after it can change them.
+- *last layer*: after its attention, the last layer is computed for the last token only; no other output is read.
+- *packed images*: if a vision tower packs the images of a batch into one sequence, transformers attends to one image,
+  or one window of it, at a time, in every layer; here all of the same length are attended to in one call.
 
-None changes what is computed for the token that is read, but for the order of float sums. Nothing here knows an
-architecture: whether a shortcut may be taken is measured against the plain forward; see `proof` and `VLM.prove`.
+None of them changes what is computed for the last token, except for the order of float sums. Nothing here depends on
+an architecture: whether a shortcut may be taken is measured against the plain forward; see `proof` and
+`VLM.take_shortcuts`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+
+from safemed_eval.models.checkpoints.protocols import Network, Tensors
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
 
 PREFIX, LAST_LAYER, PACKED = "prefix", "last layer", "packed images"
 SHORTCUTS = (PREFIX, LAST_LAYER, PACKED)
@@ -29,7 +35,7 @@ SHORTCUTS = (PREFIX, LAST_LAYER, PACKED)
 _PREFIXES_KEPT = 16
 
 
-def cache_argument(model: Any) -> str:
+def cache_argument(model: Network) -> str:
     """The name of the cache of keys and values, as argument and output: "cache" from transformers 5.24 on."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
@@ -40,8 +46,8 @@ class Prefix:
 
     states: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
-    def cache(self, rows: int) -> Any:
-        """A cache for so many rows, to be grown by one forward."""
+    def cache(self, rows: int) -> DynamicCache:
+        """A cache for this many rows, which one forward may extend."""
         from transformers import DynamicCache
 
         return DynamicCache(
@@ -50,9 +56,9 @@ class Prefix:
 
 
 class Prefixes:
-    """The prefixes of a model whose weights do not change any more."""
+    """Computes and keeps the prefixes of a model, whose weights must not change any more."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Network) -> None:
         self._model = model
         config = model.config
         names = ("image_token_id", "image_token_index")
@@ -60,21 +66,21 @@ class Prefixes:
         self._known: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
 
     def _length(self, ids: list[list[int]]) -> int:
-        """How many leading tokens these rows have in common, before any image token; at most all but the last one."""
+        """Count the leading tokens that these rows share before any image token; at most all but the last token."""
         shortest = min(map(len, ids)) - 1
         different = (i for i in range(shortest) if ids[0][i] == self._image or len({row[i] for row in ids}) > 1)
         return next(different, shortest) if self._image in ids[0] else 0
 
     def __len__(self) -> int:
-        """How many are known."""
+        """The number of prefixes that are kept."""
         return len(self._known)
 
-    def take_out(self, batch: dict[str, Any], rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
-        """A left-padded batch without the tokens that all rows begin with, whose keys and values it holds instead.
+    def take_out(self, batch: dict[str, Any], rows: Sequence[Tensors]) -> dict[str, Any]:
+        """Replace the tokens that all rows of a left-padded batch begin with by their keys and values.
 
         Args:
             batch: tensors of (B, L) or (B, L, ...), and of (..., B, L) for positions.
-            rows: the text sides that it was made of, (1, own length) each.
+            rows: the text sides that the batch was made of, (1, own length) each.
         """
         ids = [row["input_ids"][0].tolist() for row in rows]
         prefix = self._length(ids)
@@ -111,8 +117,8 @@ class Prefixes:
 
 
 @contextmanager
-def last_token_only(model: Any) -> Iterator[None]:
-    """For one forward, let the last layer compute what follows its attention for the last token alone.
+def last_token_only(model: Network) -> Iterator[None]:
+    """During one forward, let the last layer compute what follows its attention for the last token alone.
 
     Not for two threads at once.
     """
@@ -128,7 +134,7 @@ def last_token_only(model: Any) -> Iterator[None]:
 
 
 class _LastToken(torch.nn.Module):
-    """A module that works token by token, applied to the last one; zeros stand for the others."""
+    """A token-wise module, applied to the last token only; the outputs for the others are zeros."""
 
     def __init__(self, inner: torch.nn.Module) -> None:
         super().__init__()
@@ -139,8 +145,8 @@ class _LastToken(torch.nn.Module):
 
 
 @contextmanager
-def packed_images(model: Any) -> Iterator[None]:
-    """For one forward, attend to all packed images in one call. Not for two threads at once.
+def packed_images(model: Network) -> Iterator[None]:
+    """During one forward, attend to all packed images in one call. Not for two threads at once.
 
     Raises:
         ValueError: the vision tower packs no images, or another attention than SDPA was asked for.
@@ -162,11 +168,11 @@ def packed_images(model: Any) -> Iterator[None]:
 
 
 _WITHIN_IMAGES = "flash_within_images"
-"""The name has "flash" in it: to such an attention transformers says where images begin and end."""
+"""The name contains "flash": transformers passes the boundaries of images to such an attention only."""
 
 
 class _WithinImages:
-    """An attention function of transformers; counts its calls."""
+    """An attention function for transformers that counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -183,12 +189,12 @@ class _WithinImages:
         scaling: float | None = None,
         dropout: float = 0.0,
         is_causal: bool = False,
-        **_: Any,
+        **_: object,
     ) -> tuple[torch.Tensor, None]:
-        """(1, heads, tokens, size) each -> (1, tokens, heads, size); tokens see those of their own image.
+        """(1, heads, tokens, size) each -> (1, tokens, heads, size); tokens attend to those of their own image.
 
         Args:
-            cu_seq_lens_q: where images begin, and where the last one ends.
+            cu_seq_lens_q: the places where images begin, and where the last one ends.
         """
         if attention_mask is not None or dropout or is_causal:
             raise ValueError("packed images have neither a mask nor dropout, and see in both directions")
@@ -206,12 +212,12 @@ class _WithinImages:
         if len(spans) == 1:
             q, k, v = (x.reshape(len(x), len(ends) - 1, -1, x.shape[-1]).transpose(0, 1) for x in packed)
             return within(q, k, v)[None], None
-        found = torch.empty_like(packed[0]).transpose(0, 1)
+        attended = torch.empty_like(packed[0]).transpose(0, 1)
         for length, starts in spans.items():
             places = torch.tensor(starts, device=query.device)[:, None] + torch.arange(length, device=query.device)
             q, k, v = (x[:, places].transpose(0, 1) for x in packed)
-            found = found.index_copy(0, places.flatten(), within(q, k, v))
-        return found[None], None
+            attended = attended.index_copy(0, places.flatten(), within(q, k, v))
+        return attended[None], None
 
 
 _within_images = _WithinImages()

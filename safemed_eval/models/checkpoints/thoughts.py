@@ -1,17 +1,17 @@
-"""Where a model's thought begins and ends in what it writes: one pair of marks for all families."""
+"""Find the marks of a model's thoughts, and convert those of all families to `<think>` and `</think>`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.models.checkpoints.prompts import conversation, render, user_turn
+from safemed_eval.models.checkpoints.protocols import Processor
 
 OPEN, CLOSE = "<think>", "</think>"
-"""What every family's own marks are written as in texts that `models` returns."""
+"""The marks of a thought in all texts that `models` returns, whatever the family's own marks are."""
 
 MARKS = (
     ("<think>", "</think>"),  # Qwen, GLM, DeepSeek, InternVL, MiniCPM, MiMo
@@ -48,14 +48,14 @@ _PASSAGES = (
     # Granite
     re.compile(r"\A\s*Here(?: is|'s) my thought process:(.*?)(Here(?: is|'s) my response:|\Z)", re.DOTALL),
 )
-"""Thoughts that only the words around them mark off: the thought, and what ends it, where it is not cut off."""
+"""Thoughts that only the words around them mark: the thought, and the words that end it unless it is cut off."""
 _HARMONY_HEAD = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>final(?: ?<\|constrain\|>\w+)?<\|message\|>")
 
 
 def canonical(text: str) -> str:
-    """The text with the thought's marks of any known family as `<think>` and `</think>`.
+    """Convert the marks of thoughts of any known family to `<think>` and `</think>`.
 
-    Only marks are replaced, and the header that harmony writes before an answer is left out.
+    Nothing else changes, except that the header that harmony writes before an answer is left out.
     """
     for passage in _PASSAGES:
         text = passage.sub(_as_thought, text)
@@ -73,17 +73,17 @@ _ENDS = re.compile(r"/|(?<![a-z])(?:end|close|stop|eo)(?![a-z])|suffix", re.IGNO
 _SIDES = re.compile(r"/|(?<![a-z])(?:begin|start|open|end|close|stop|bo|eo|of)(?![a-z])|[\W_]", re.IGNORECASE)
 _ASKED, _THOUGHT, _ANSWER = "Which of the two?", "Thinking of both.", "The second one."
 _KEYS = ("reasoning_content", "reasoning", "thinking")
-"""Under which key chat templates look for the thought of a message."""
+"""The keys under which chat templates look for the thought of a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thought:
-    """How a checkpoint marks its thought off.
+    """The marks that a checkpoint puts around its thought.
 
     Attributes:
         opening, closing: its own marks.
-        end: what stands between the last word of a thought and the answer, the closing mark within it.
-        opened: whether the prompt ends inside a thought, which the template has opened.
+        end: the text between the last word of a thought and the answer, including the closing mark.
+        opened: True if the prompt ends inside a thought that the template has opened.
     """
 
     opening: str
@@ -93,29 +93,29 @@ class Thought:
 
     @property
     def behind(self) -> str:
-        """What stands between the closing mark and the answer."""
+        """The text between the closing mark and the answer."""
         return self.end.rpartition(self.closing)[2]
 
     def told(self, text: str) -> str:
-        """A text of the checkpoint's with its own marks as `<think>` and `</think>`."""
+        """Convert the checkpoint's own marks in a text to `<think>` and `</think>`."""
         return canonical(text.replace(self.opening, OPEN).replace(self.closing, CLOSE))
 
     def own(self, text: str) -> str:
-        """A text with `<think>` and `</think>` as the checkpoint writes them."""
+        """Convert `<think>` and `</think>` in a text to the checkpoint's own marks."""
         return text.replace(OPEN, self.opening).replace(CLOSE, self.closing)
 
 
 def is_open(text: str) -> bool:
-    """Whether a text ends inside a thought."""
+    """True if a text ends inside a thought."""
     return text.rfind(OPEN) > text.rfind(CLOSE)
 
 
-def find_thought(processor: Any) -> Thought:
-    """What the checkpoint's chat template and tokenizer say of its thoughts; `<think>` where they say nothing.
+def find_thought(processor: Processor) -> Thought:
+    """Find the marks of a checkpoint's thoughts by its chat template and tokenizer; `<think>` by default.
 
-    A template that is shown a message with a thought in it writes the marks and what stands around them. One that
-    leaves thoughts out may close one in the prompt for a model that must not think. Else the marks that occur in the
-    template, or among the tokens, are taken.
+    A template that renders a message with a thought writes the marks and the text around them. A template that leaves
+    thoughts out may close one in the prompt for a model that must not think. Otherwise the marks that occur in the
+    template, or among the tokens, are used.
 
     Raises:
         CheckpointError: there is no template, or it fails.
@@ -128,31 +128,33 @@ def find_thought(processor: Any) -> Thought:
     return Thought(opening=opening, closing=closing, end=end, opened=behind.rfind(opening) > behind.rfind(closing))
 
 
-def turn_end(processor: Any) -> str:
-    """What the chat template writes behind an answer, which begins with what ends a turn; empty where it shows none."""
+def turn_end(processor: Processor) -> str:
+    """The text that the chat template writes after an answer, beginning with the end of the turn; empty if unknown."""
     return _answered(processor).rpartition(_ANSWER)[2].strip()
 
 
-def _answered(processor: Any, **thought: str) -> str:
-    """A conversation whose last turn is the model's; empty where the template does not take it."""
+def _answered(processor: Processor, **thought: str) -> str:
+    """Render a conversation whose last turn is the model's; empty if the template does not accept it."""
     if not getattr(processor, "chat_template", None):
         return ""
     for content in ([{"type": "text", "text": _ANSWER}], _ANSWER):
         try:
             told = conversation(processor, [user_turn(_ASKED), {"role": "assistant", "content": content, **thought}])
-        except Exception:  # templates raise whatever they like for messages that they do not take
+        except Exception:  # templates raise any exception for messages that they do not accept
             continue
-        if told.count(_ANSWER) == 1 and "type" not in told.rpartition(_ASKED)[2]:  # the list itself is no text
+        if (
+            told.count(_ANSWER) == 1 and "type" not in told.rpartition(_ASKED)[2]
+        ):  # the template has written the list itself
             return told
     return ""
 
 
-def _by_the_template(processor: Any) -> tuple[str, str, str] | None:
-    """Marks and end as the template writes them around the thought of a message."""
+def _by_the_template(processor: Processor) -> tuple[str, str, str] | None:
+    """The marks and the end, as the template writes them around the thought of a message."""
     for key in _KEYS:
-        before, found, behind = _answered(processor, **{key: _THOUGHT}).partition(_THOUGHT)
+        before, thought, behind = _answered(processor, **{key: _THOUGHT}).partition(_THOUGHT)
         end = behind.partition(_ANSWER)[0]
-        if not found or not end.strip() or _ANSWER not in behind:
+        if not thought or not end.strip() or _ANSWER not in behind:
             continue
         for opening, closing in MARKS:
             if before.rstrip().endswith(opening) and end.strip().startswith(closing):
@@ -163,8 +165,8 @@ def _by_the_template(processor: Any) -> tuple[str, str, str] | None:
     return None
 
 
-def _by_names(processor: Any) -> tuple[str, str, str]:
-    """Marks that occur in the template, or among the tokens."""
+def _by_names(processor: Processor) -> tuple[str, str, str]:
+    """The marks that occur in the template, or among the tokens."""
     template = str(getattr(processor, "chat_template", None) or "")
     tokens = " ".join(map(str, processor.tokenizer.added_tokens_decoder.values()))
     opening, closing = next((pair for text in (template, tokens) for pair in _pairs(text)), MARKS[0])
@@ -172,15 +174,15 @@ def _by_names(processor: Any) -> tuple[str, str, str]:
     if closing in template and "enable_thinking" in template:
         try:
             prompt = conversation(processor, [user_turn(_ASKED)], add_generation_prompt=True, enable_thinking=False)
-        except Exception:  # a template that takes no such message is refused where it is asked
+        except Exception:  # such a template is refused when it renders a question
             return opening, closing, end
-        _, found, behind = prompt.rpartition(_ASKED)[2].rpartition(closing)
-        end = f"\n{closing}{behind}" if found else end
+        _, mark, behind = prompt.rpartition(_ASKED)[2].rpartition(closing)
+        end = f"\n{closing}{behind}" if mark else end
     return opening, closing, end
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
-    """Pairs of marks that both occur in a text: of known families first, then by their names."""
+    """Yield pairs of marks that both occur in a text: known families first, then marks with matching names."""
     yield from ((opening, closing) for opening, closing in MARKS if opening in text and closing in text)
     named = [mark for mark in dict.fromkeys(_MARK.findall(text)) if _THINKING.search(mark)]
     for closing in (mark for mark in named if _ENDS.search(mark)):

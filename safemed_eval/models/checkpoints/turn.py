@@ -1,35 +1,35 @@
-"""The model's turn of a conversation: between tokens and what they say, up to where an answer's letter is read."""
+"""The model's turn of a conversation: tokens to texts and back, and the text up to the place of the answer's letter."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from safemed_eval.core import Question
 from safemed_eval.models.answers import OPENING_TAG, rationale
 from safemed_eval.models.checkpoints.prompts import Template
+from safemed_eval.models.checkpoints.protocols import GenerationSettings, Processor
 from safemed_eval.models.checkpoints.thoughts import CLOSE, OPEN, find_thought, is_open, turn_end
 
 
 class Turn:
-    """What a checkpoint writes, by its processor and the template that it is asked with.
+    """Converts between the tokens that a checkpoint writes and texts.
 
-    In texts, the marks of its thought are `<think>` and `</think>`, whatever they are in the checkpoint, and one that
-    the prompt has opened is opened.
+    In texts, thoughts are marked by `<think>` and `</think>`, whatever the checkpoint's own marks are. If the prompt
+    has opened a thought, the text begins with `<think>`, too.
 
     Args:
         control: the control tokens of its tokenizer.
     """
 
-    def __init__(self, processor: Any, template: Template, control: set[str]) -> None:
+    def __init__(self, processor: Processor, template: Template, control: set[str]) -> None:
         self.tokenizer, self.cue, self.control = processor.tokenizer, template.cue, control
         self.thought = find_thought(processor)
         self._behind_answer = turn_end(processor)
 
-    def ends(self, settings: Any) -> list[int]:
-        """The tokens that end a turn: those of the generation settings, the tokenizer's, and the chat template's.
+    def ends(self, settings: GenerationSettings) -> list[int]:
+        """The tokens that end a turn, by the generation settings, the tokenizer and the chat template.
 
-        The last is the control token that the template writes right behind an answer.
+        The template's is the control token that it writes directly after an answer.
         """
         listed = settings.eos_token_id
         ends = {*(listed if isinstance(listed, (list, tuple)) else [listed]), self.tokenizer.eos_token_id}
@@ -39,28 +39,28 @@ class Turn:
         return sorted(int(token) for token in ends if token is not None)
 
     def told(self, tokens: Sequence[int]) -> str:
-        """What tokens say that the model has written. Control tokens are part of it, but for padding."""
+        """The text of tokens that the model has written. It includes control tokens, except for padding."""
         idle = {self.tokenizer.pad_token_id, self.tokenizer.bos_token_id}
         kept = [token for token in tokens if token not in idle]
         text = self.thought.told(self.tokenizer.decode(kept, skip_special_tokens=False))
         return f"{OPEN}{text}" if self.thought.opened else text
 
     def tokens(self, text: str) -> tuple[int, ...]:
-        """The tokens that the model would have written a text with; control tokens are left out, but for its marks."""
+        """The tokens of a text as the model writes it, without control tokens other than the marks of a thought."""
         return tuple(self.tokenizer(self.own(text), add_special_tokens=False)["input_ids"])
 
     def own(self, text: str) -> str:
-        """What stands behind the prompt where a text is the model's turn."""
+        """The text as it follows the prompt, with the checkpoint's own marks."""
         own = self.thought.own(text.removeprefix(OPEN) if self.thought.opened else text)
         marks = self.thought.opening + self.thought.closing
-        for token in self.control:  # an image token would ask for an image
+        for token in self.control:  # an image token would request an image
             own = own if token in marks else own.replace(token, "")
         return own
 
     def before_letter(self, text: str, question: Question) -> str:
-        """What the turn says up to the option letter: the text's thought, closed, and the template's cue.
+        """The turn up to the option letter: the thought of a text, closed, and the template's cue.
 
-        The thought of a text without think tags is what stands before its answer, or all of one that has no answer.
+        Without think tags, the thought is the text before its answer, or all of the text if it has no answer.
         """
         if is_open(text):
             return f"{text.rstrip()}{self.thought.told(self.thought.end)}{self.cue}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError, SpecError, canonical, did_you_mean
 from safemed_eval.models.checkpoints.prompts import Template
 from safemed_eval.models.files.contents import (
     Allowed,
+    Json,
     hash_files,
     read_json,
     refuse_damaged,
@@ -53,7 +53,7 @@ class CheckpointFiles:
         return {**own, **(self.base.commits if self.base else {})}
 
     @property
-    def hashes(self) -> dict[str, Any]:
+    def hashes(self) -> Json:
         """Hashes of the weights and of all settings, of the base, too; reads all files once."""
         return self._own_hashes | ({"base": self.base.hashes} if self.base else {})
 
@@ -101,7 +101,7 @@ class CheckpointFiles:
             raise CheckpointError(f"{self.name}: {ABOUT} holds no template with 'user' and 'cue': {error}") from None
 
     @property
-    def trained(self) -> dict[str, Any] | None:
+    def trained(self) -> Json | None:
         """How a checkpoint that was trained here was made: method, data, and the slice if it was trained on one."""
         note = read_note(self.folder)
         if note is None:

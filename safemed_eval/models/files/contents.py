@@ -1,4 +1,4 @@
-"""Files and modules that make a model what it is: read, and hashed. No torch here."""
+"""Read and hash the files that define a model: settings, weights, and Python modules. No torch here."""
 
 from __future__ import annotations
 
@@ -29,16 +29,19 @@ class Allowed:
     offline: bool = False
 
 
+Json = dict[str, Any]
+"""A JSON object."""
+
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-"""Of a checkpoint: all weights in one file, or which file holds which. Of both transformers reads the first."""
+"""A checkpoint's single file of weights, and the index of several. If both are there, transformers reads the first."""
 _TORN = "index and shards are of two checkpoints: download them again, or save them anew"
 _LFS_POINTER = b"version "
 _LONGEST_HEADER = 100_000_000
-"""Of a safetensors file, in bytes: what its own library reads."""
+"""The longest header of a safetensors file, in bytes, that its own library reads."""
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The object that a JSON file holds, or CheckpointError."""
+def read_json(file: Path) -> Json:
+    """Read the object in a JSON file; raises CheckpointError if there is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -49,11 +52,11 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def refuse_damaged(file: Path) -> None:
-    """Raise CheckpointError where a safetensors file is cut off, or is something else: told by its header and size.
+    """Raise CheckpointError if a safetensors file is cut off, or is something else, judging by its header and size.
 
     Source:
         The format (huggingface/safetensors): eight bytes, the length of the header; the header, a JSON object that
-        names for each tensor where its bytes lie behind the header.
+        names for each tensor the place of its bytes after the header.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -83,10 +86,10 @@ def tensor_names(file: Path) -> list[str]:
 
 
 def shards(folder: Path) -> list[Path]:
-    """The files that the index of a checkpoint's folder names, in order; none where it has no index.
+    """The files that the index of a checkpoint's folder names, in order; none if it has no index.
 
     Raises:
-        CheckpointError: it cannot be read, or names something else than files that are there.
+        CheckpointError: the index cannot be read, or names files that are not there.
     """
     index = folder / INDEX
     if not index.is_file():
@@ -103,7 +106,7 @@ def shards(folder: Path) -> list[Path]:
 
 
 def refuse_other_index(folder: Path) -> None:
-    """Raise CheckpointError where an index and its shards, none of them damaged, do not hold the same tensors."""
+    """Raise CheckpointError if an index and its shards, none of them damaged, do not hold the same tensors."""
     if not (files := shards(folder)):
         return
     if (folder / WEIGHTS).is_file():
@@ -141,15 +144,15 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def hash_file(file: Path) -> str:
-    """sha256 over the content of a file, whatever its name."""
+    """sha256 over the content of a file, without its name."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def factory_identity(name: str) -> dict[str, Any]:
-    """Of `python:module:factory`: the name, and the hash of the module's file; None where there is no such file.
+def factory_identity(name: str) -> Json:
+    """The name `python:module:factory`, and the hash of the module's file; None if there is no such file.
 
-    What the factory reads from elsewhere is not known here.
+    Other files that the factory reads are not known.
     """
     look_here_for_modules()
     try:
@@ -161,11 +164,11 @@ def factory_identity(name: str) -> dict[str, Any]:
 
 
 def look_here_for_modules() -> None:
-    """Python modules are looked up from the current folder too."""
+    """Let Python modules be found in the current folder, too."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
 
 
 def one_line(error: Exception) -> str:
-    """What a library raised over a file, for a message of ours."""
+    """An exception of a library in one line, for a message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

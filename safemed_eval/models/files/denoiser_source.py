@@ -1,4 +1,4 @@
-"""What `--denoiser` names, checked as far as files can tell before torch is imported."""
+"""A denoiser's files: found, checked and hashed, all without torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from safemed_eval.errors import CheckpointError, SpecError
-from safemed_eval.models.files.contents import factory_identity, hash_file, hash_files
+from safemed_eval.models.files.contents import Json, factory_identity, hash_file, hash_files
 
 SETTINGS = "denoiser.json"
 WEIGHTS = "denoiser.safetensors"
@@ -26,8 +26,8 @@ class DenoiserSource:
     """The folder of `train denoiser`, or the file of torch.export."""
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """Hashes of weights and settings; of a function from Python, that of its module's file."""
+    def identity(self) -> Json:
+        """Hashes of weights and settings; for a function from Python, the hash of its module's file."""
         if self.path is None:
             return factory_identity(self.name)
         if self.kind == "program":

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError
-from safemed_eval.models.files.contents import read_json
+from safemed_eval.models.files.contents import Json, read_json
 
 ABOUT = "safemed_eval.json"
 """The note's file name."""
@@ -18,7 +17,7 @@ Training = tuple[str, Path | None, tuple[str, ...]]
 """A name; the file of image digests, or None; and what --data said of the trainings that this file does not cover."""
 
 
-def read_note(folder: Path | None) -> dict[str, Any] | None:
+def read_note(folder: Path | None) -> Json | None:
     """Read the note in a folder; None if there is none."""
     if folder is None or not (folder / ABOUT).is_file():
         return None

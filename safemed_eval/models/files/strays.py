@@ -1,29 +1,29 @@
-"""Tensors in a checkpoint's or an adapter's files that land nowhere in the model: refused by name.
+"""Refuse files of a checkpoint or an adapter with tensors that have no place in the model.
 
-What is left out silently may be what the model was trained for. Free to stay are tensors that transformers itself
-declares to be of no use (`_keys_to_ignore_on_load_unexpected`, buffers that it computes).
+A tensor that is silently left out may be the very result of the training. Only tensors that transformers itself
+declares useless (`_keys_to_ignore_on_load_unexpected`, buffers that it computes) are accepted.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from safemed_eval.errors import CheckpointError
+from safemed_eval.models.checkpoints.protocols import AdaptedNetwork, Network
 from safemed_eval.models.files.checkpoint import CheckpointFiles
 from safemed_eval.models.files.contents import WEIGHTS, shards, tensor_names
 
 _ADAPTER = "default"
-"""What PEFT calls an adapter that has no name of its own."""
+"""PEFT's name of an adapter without a name of its own."""
 
 
-def refuse_strays(files: CheckpointFiles, model: Any, unexpected: Collection[str]) -> None:
-    """Raise CheckpointError where a tensor of the checkpoint fits nowhere, or two of them are the same weight.
+def refuse_strays(files: CheckpointFiles, model: Network, unexpected: Collection[str]) -> None:
+    """Raise CheckpointError if a tensor of the checkpoint fits nowhere, or two of them are the same weight.
 
     Args:
         model: as transformers loaded it.
-        unexpected: names, as it reads them, of the tensors that it found no place for.
+        unexpected: names of the tensors that transformers found no place for.
     """
     if unexpected:
         raise CheckpointError(
@@ -41,33 +41,34 @@ def refuse_strays(files: CheckpointFiles, model: Any, unexpected: Collection[str
             )
 
 
-def _places(model: Any, names: Iterable[str]) -> dict[str, list[str]]:
-    """Which tensors of the files each weight is read from, as transformers renames them.
+def _places(model: Network, names: Iterable[str]) -> dict[str, list[str]]:
+    """Map each weight to the tensors of the files that it is read from, with transformers' renaming.
 
-    Weights that it makes of several tensors are left out: those are stacked, or do not fit together.
+    Weights that transformers combines from several tensors are left out.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, dot_natural_key, rename_source_key
 
     mapping = get_model_conversion_mapping(model, None, getattr(model, "hf_quantizer", None))
-    converters = [one for one in mapping if isinstance(one, WeightConverter)]
-    renamings = [one for one in mapping if not isinstance(one, WeightConverter)]
-    weights, prefix = model.state_dict(), model.base_model_prefix
-    found: dict[str, list[str]] = defaultdict(list)
+    converters = [rule for rule in mapping if isinstance(rule, WeightConverter)]
+    renamings = [rule for rule in mapping if not isinstance(rule, WeightConverter)]
+    weights, prefix = model.state_dict(), getattr(model, "base_model_prefix", "")
+    places: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names, key=dot_natural_key):
         weight, made = rename_source_key(name, renamings, converters, prefix, weights)
         if weight not in weights and name in weights:
             weight, made = rename_source_key(name, [], [], prefix, weights)
         if weight in weights and made is None:
-            found[weight].append(name)
-    return found
+            places[weight].append(name)
+    return places
 
 
-def refuse_adapter_strays(files: CheckpointFiles, wrapped: Any) -> None:
-    """Raise CheckpointError where a tensor of the adapter fits nowhere. PEFT leaves it out without a word.
+def refuse_adapter_strays(files: CheckpointFiles, wrapped: AdaptedNetwork) -> None:
+    """Raise CheckpointError if a tensor of the adapter fits nowhere; PEFT leaves it out silently.
 
     Args:
-        wrapped: the model with the adapter, as PEFT loaded it; it is loaded into it once more, to be told.
+        wrapped: the model with the adapter, as PEFT loaded it. The tensors are loaded into it once more, because only
+            that call reports them.
     """
     from peft import load_peft_weights, set_peft_model_state_dict
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safemed_eval.models.checkpoints.prompts import Asking
 from safemed_eval.models.files.checkpoint import CheckpointFiles, find_checkpoint
-from safemed_eval.models.files.contents import Allowed
+from safemed_eval.models.files.contents import Allowed, Json
 from safemed_eval.models.source import Source
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class CheckpointSource(CheckpointFiles, Source):
         return cls(**vars(find_checkpoint(name, allowed)))
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Json:
         return self.hashes
 
     @property

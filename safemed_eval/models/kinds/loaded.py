@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safemed_eval.errors import CheckpointError, SpecError
 from safemed_eval.models.checkpoints.prompts import Asking
-from safemed_eval.models.files.contents import hash_files
+from safemed_eval.models.files.contents import Json, hash_files
 from safemed_eval.models.source import Source
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class LoadedObject(Source):
     model: object
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Json:
         return {"object": f"{type(self.model).__module__}.{type(self.model).__qualname__}"}
 
     @property
@@ -64,13 +64,13 @@ class LoadedNetwork(Source):
     processor: ProcessorMixin
 
     @cached_property
-    def _fingerprint(self) -> dict[str, Any]:
+    def _hashes(self) -> Json:
         return {"weights_sha256": _hash_weights(self.network), "settings_sha256": self._hash_settings()}
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Json:
         """Hashes of the weights and buffers, and of the settings of network and processor."""
-        return self._fingerprint
+        return self._hashes
 
     def _hash_settings(self) -> str:
         config = {key: value for key, value in self.network.config.to_dict().items() if key != "_name_or_path"}

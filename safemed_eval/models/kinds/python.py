@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
 from safemed_eval.faults import place_of
 from safemed_eval.models.checkpoints.prompts import Asking
-from safemed_eval.models.files.contents import Allowed, factory_identity, look_here_for_modules
+from safemed_eval.models.files.contents import Allowed, Json, factory_identity, look_here_for_modules
 from safemed_eval.models.source import Source
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class PythonSource(Source):
         return cls(name=name)
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Json:
         """The name and the hash of the module's file; which weights the function reads is not known."""
         return factory_identity(self.name)
 

@@ -1,0 +1,1 @@
+"""The checks of `models.check`, by what they look at."""
