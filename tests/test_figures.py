@@ -22,9 +22,9 @@ from synthetic import ATTACKS, SMOOTHING, certified, evaluated, failed, numbers,
 
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
 from safemed_eval.report import Run, figures, read_all
-from safemed_eval.report.figures import draw_all, kinds, style
+from safemed_eval.report.drawing.style import GREY, look, plain, style
+from safemed_eval.report.figures import draw_all, drawer, kinds
 from safemed_eval.report.figures._attacks import CORRUPTED, LARGEST, chosen, words
-from safemed_eval.report.figures._style import GREY, look, plain
 from safemed_eval.runs.images import Keeper
 from safemed_eval.smoothing import Smoothing, Voting, read_prediction
 from safemed_eval.stats import certified_radius, clopper_pearson_lower, clustered_proportion
@@ -36,7 +36,7 @@ PGD = "pgd:eps=4/255,steps=10"
 def drawn(kind: str, runs: Sequence[Run]) -> dict[str, Figure]:
     """The figures of one kind, laid out."""
     with style():
-        found = dict(import_module(f"{figures.__name__}.{kind}").draw(runs))
+        found = dict(drawer(kind)(runs))
         for figure in found.values():
             figure.draw_without_rendering()
     return found
@@ -560,7 +560,7 @@ def test_runs_that_failed_or_stopped_are_drawn_and_say_so(tmp_path: Path) -> Non
     assert "c: every item failed, and nothing was measured." in words_of(found["radius-histogram"])
     bars = words_of(found["accuracy-by-modality"])
     assert "e: every item failed under clean, and nothing was measured." in bars
-    assert "u: unfinished, without 21 of its records." in bars
+    assert "u: not finished: 21 of 27 records are missing, and the numbers will change." in bars
     assert texts(found["accuracy-by-modality"].axes[0]).count("failed") == 6
     assert not found["accuracy-by-modality"].axes[0].patches
     assert texts(found["accuracy-by-modality"].axes[1]).count("n/a") == 4
