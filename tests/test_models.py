@@ -1025,7 +1025,7 @@ def test_other_words_than_those_of_the_training_are_logged(caplog: pytest.LogCap
     assert not caplog.records
 
 
-def test_a_loaded_network_is_asked_as_it_was_trained(checkpoint: Checkpoint) -> None:
+def test_a_loaded_network_is_asked_as_it_was_trained(checkpoint: Callable[[str], Path]) -> None:
     """The note beside its weights says how, where it was loaded from a folder; another has none."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
