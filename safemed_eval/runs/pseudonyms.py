@@ -92,7 +92,7 @@ class Pseudonyms:
         Texts have one for each item, so that the same option of two questions cannot be told by how often it occurs.
         Of what a model wrote, `told` keeps what reports count. Why an item failed is withheld.
         """
-        item, found = record["item"], dict[str, Any]()
+        item, found = record["item"], Json()
         for name, value in record.items():
             if name in _KEPT:
                 found[name] = value
@@ -146,7 +146,7 @@ class Pseudonyms:
             ),
         )
 
-    def about(self, about: Mapping[str, Any]) -> dict[str, Any]:
+    def about(self, about: Json) -> Json:
         """What run.json keeps beside the spec."""
         names = dict(about["names"])
         names["data"] = self.data(names["data"])

@@ -146,7 +146,7 @@ class CertifySpec(Spec):
 
     command: ClassVar[str] = "certify"
 
-    smoothing: Mapping[str, Any]
+    smoothing: Mapping[str, object]
     sampling: str
     stop_when_wrong: bool = field(default=False, metadata=LATER)
     falsify: Falsification | None = field(default=None, metadata=LATER)
@@ -204,14 +204,14 @@ class TrainSpec:
         processes: of `accelerate launch`; they decide which rows share a batch.
     """
 
-    model: Mapping[str, Any]
+    model: Mapping[str, object]
     load: Mapping[str, str | None]
     template: Mapping[str, str] | None
     select: Selection
     skipped: int
     data: str
     canvas: str
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
     processes: int
 
     def to_json(self) -> Json:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from safemed_eval.codec import Json
 from safemed_eval.errors import RunError
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 Store = Callable[..., None]
 """Puts something that the work found, such as an attacked canvas, where it is kept."""
+
+
+Result = object
+"""What comes of a unit: records, or votes of a part of an item."""
 
 
 class Unit(Protocol):
@@ -32,7 +37,7 @@ class Unit(Protocol):
         """What can be begun while the unit before it is done."""
         ...
 
-    def do(self, work: Any) -> Any:
+    def do(self, work: Any) -> Result:
         """What comes of it, from an Evaluation or a Certification."""
         ...
 
@@ -40,7 +45,7 @@ class Unit(Protocol):
         """The same work, each item by itself; nothing where there is only one."""
         ...
 
-    def failed(self, why: str) -> Any:
+    def failed(self, why: str) -> Result:
         """What comes of it when nobody can do it."""
         ...
 
@@ -77,7 +82,7 @@ class Setup:
     surrogates: Mapping[str, Loading] = field(default_factory=dict)
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Of the files of all models, by the names that they were called by; reads them once through."""
         sources = [loading.source for loading in (self.model, *self.surrogates.values())]
         return {source.name: source.identity for source in sources}
@@ -87,9 +92,9 @@ class Setup:
 class Ready:
     """What a worker says once its model is loaded and checked."""
 
-    model: Mapping[str, Any]
+    model: Mapping[str, object]
     """Of the model, for run.json."""
-    checks: Sequence[Mapping[str, Any]]
+    checks: Sequence[Mapping[str, object]]
     device: str
     batch: int
 
@@ -98,8 +103,8 @@ class Ready:
 class Reply:
     """What comes of a unit."""
 
-    result: Any
-    kept: Sequence[tuple[Any, ...]]
+    result: Result
+    kept: Sequence[tuple[object, ...]]
     """Arguments for `Store`."""
     forwards: int
     """Images that have gone through the worker's model so far."""
@@ -117,7 +122,7 @@ class Host:
     """
 
     def __init__(self, setup: Setup) -> None:
-        self._kept: list[tuple[Any, ...]] = []
+        self._kept: list[tuple[object, ...]] = []
         self.model, found = setup.model()
         surrogates = {name: loading()[0] for name, loading in setup.surrogates.items()}
         self._work = setup.make(Loaded(model=self.model, surrogates=surrogates, keep=self._keep))
@@ -154,7 +159,7 @@ class Host:
                     "the item up"
                 ) from None
 
-    def _keep(self, *what: Any) -> None:
+    def _keep(self, *what: object) -> None:
         import torch
 
         # A row of a batch is copied: it would take its whole batch along.
@@ -170,7 +175,7 @@ class Team(Protocol):
         ...
 
     @property
-    def about(self) -> Mapping[str, Any]:
+    def about(self) -> Mapping[str, object]:
         """Who they are, for run.json."""
         ...
 
@@ -184,7 +189,7 @@ class Team(Protocol):
         """Who they are now, in short; "" for this process alone."""
         ...
 
-    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Any]]:
+    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Result]]:
         """Each unit, in the order in which they are done, with what came of it. What is to be kept is stored before."""
         ...
 
@@ -193,7 +198,7 @@ class Alone:
     """The model in this process."""
 
     note = ""
-    about: Mapping[str, Any] = {}
+    about: Mapping[str, object] = {}
 
     def __init__(self, setup: Setup, store: Store) -> None:
         self._host, self._store = Host(setup), store
@@ -203,7 +208,7 @@ class Alone:
     def forwards(self) -> int:
         return self._host.model.forwards
 
-    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Any]]:
+    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Result]]:
         left = iter(units)
         unit = next(left, None)
         while unit:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+
+from safemed_eval.codec import Json
 
 WORK = "training"
 """Of a checkpoint's folder, the part that is about its making."""
 LOG = "log.jsonl"
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
+def read_log(file: Path) -> list[Json]:
     """The lines of a training log; none where there is none, and without a torn last one."""
     if not file.exists():
         return []
