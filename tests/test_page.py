@@ -22,7 +22,6 @@ from safemed_eval.report import Run, page, read_all
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.page import items as _page_items
 from safemed_eval.report.page import write_page
-from safemed_eval.report.run import Run, read_all
 from safemed_eval.report.summary import answers_measure
 from safemed_eval.rounding import floor_to
 from safemed_eval.runs.images import Keeper
