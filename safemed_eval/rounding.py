@@ -1,4 +1,4 @@
-"""Rounding for display, in the direction that claims less."""
+"""Rounding for display, always towards the weaker claim."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 FAILED = "failed"
-"""In place of a figure that nobody knows, since every item failed."""
+"""Shown in place of a figure if every item failed."""
 FAILED_ITEMS = (
     "Where some items failed, the figure without them stands beside the one that counts them as wrong; where all did, "
     "nothing was measured."
@@ -16,56 +16,56 @@ FAILED_ITEMS = (
 
 
 def floor_to(x: float, digits: int) -> float:
-    """x rounded down at this many decimals: floor_to(0.99951, 3) == 0.999."""
+    """Round x down to this many decimals: floor_to(0.99951, 3) == 0.999."""
     return _round(x, digits, ROUND_FLOOR)
 
 
 def ceil_to(x: float, digits: int) -> float:
-    """x rounded up at this many decimals: ceil_to(0.99911, 3) == 1.0."""
+    """Round x up to this many decimals: ceil_to(0.99911, 3) == 1.0."""
     return _round(x, digits, ROUND_CEILING)
 
 
 def _round(x: float, digits: int, mode: str) -> float:
     if not math.isfinite(x):
         raise ValueError(f"cannot round {x}")
-    # Through the shortest decimal of x: 0.3 is meant as 0.3, though its binary value lies a little below.
+    # The shortest decimal of x is rounded: 0.3 means 0.3, though its binary value lies slightly below.
     return float(Decimal(repr(x)).quantize(Decimal(1).scaleb(-digits), rounding=mode))
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage to one decimal; "n/a" where it is unknown."""
+    """Format a share as a percentage to one decimal; "n/a" where it is unknown."""
     return "n/a" if share is None else f"{100 * share:.1f}"
 
 
 def percent_down(share: float | None) -> str:
-    """A certified share: rounded down."""
+    """Format a certified share as a percentage, rounded down to one decimal."""
     return "n/a" if share is None else f"{100 * floor_to(share, 3):.1f}"
 
 
 def interval(lower: float | None, upper: float | None) -> str:
-    """The ends of an interval of a share as percentages, rounded outward: "90.1-94.6"; empty where unknown."""
+    """Format an interval of a share in percent, rounded outward: "90.1-94.6"; empty where unknown."""
     if lower is None or upper is None:
         return ""
     return f"{100 * floor_to(lower, 3):.1f}-{100 * ceil_to(upper, 3):.1f}"
 
 
 def radius(value: float | None) -> str:
-    """A certified radius, rounded down."""
+    """Format a certified radius, rounded down to three decimals."""
     return "n/a" if value is None else f"{floor_to(value, 3):.3f}"
 
 
 def radius_at_least(value: float | None) -> str:
-    """A lower bound of a radius, rounded down."""
+    """Format a lower bound of a radius, rounded down: ">=0.123"."""
     return radius(value) if value is None else f">={radius(value)}"
 
 
 def accuracy(cell: Mapping[str, Any]) -> str:
-    """The accuracy of a cell, as `breakdown` has it; "failed" where every item did."""
+    """Format the accuracy of a cell of `breakdown`; "failed" where every item failed."""
     return FAILED if cell["all_failed"] else percent(cell["accuracy"])
 
 
 def certified(point: Mapping[str, Any]) -> str:
-    """The certified share at a radius, as `breakdown` has it, or why it is not known."""
+    """Format the certified share of a point of `breakdown`, or why it is unknown."""
     if point["all_failed"]:
         return FAILED
     if not point["asked"]:
@@ -74,7 +74,7 @@ def certified(point: Mapping[str, Any]) -> str:
 
 
 def without_failed(cell: Mapping[str, Any]) -> str:
-    """The figure of a cell without its failed items, "2 failed, else 95.0 90.1-97.9"; empty where none or all did."""
+    """Format a cell without its failed items, "2 failed, else 95.0 90.1-97.9"; empty if none or all failed."""
     rest = cell["without_failed"]
     if rest is None:
         return ""
