@@ -6,7 +6,7 @@ A record refuses values that contradict each other. What it contradicts in its r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar
 
@@ -21,8 +21,12 @@ from safemed_eval.smoothing import Smoothing, read_prediction, read_wrong
 Count = Annotated[int, Ge(0)]
 Size = Annotated[float, Ge(0)]
 
-SOMETIMES: Mapping[str, bool] = {"sometimes": True}
+SOMETIMES: Mapping[str, str] = {"beside": ""}
 """Metadata of a field that the JSON leaves out where it is None: most records have no use for it."""
+VOTED: Mapping[str, str] = {"beside": "votes"}
+"""Metadata of a field that the JSON has wherever it has votes."""
+SEQUENCED: Mapping[str, str] = {"beside": "radii"}
+"""Metadata of a field that the JSON has wherever it has radii, those of a failed item included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +78,16 @@ class ItemRecord:
     def failed(self) -> bool:
         return self.error is not None
 
-    def to_json(self) -> Json:
-        """The record as a line of records.jsonl holds it."""
+    def to_json(self, asked: Collection[str] = ()) -> Json:
+        """The record as a line of records.jsonl holds it.
+
+        Args:
+            asked: fields that are there in any case, None or not; see `Spec.recorded`.
+        """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        shown = {one.name for one in fields(self) if values[one.name] is not None or not one.metadata.get("sometimes")}
-        return {"kind": self.kind} | {name: encode(value) for name, value in values.items() if name in shown}
+        beside = {one.name: one.metadata["beside"] for one in fields(self) if one.metadata and one.name not in asked}
+        left_out = {name for name, other in beside.items() if values[name] is None and values.get(other) is None}
+        return {"kind": self.kind} | {name: encode(value) for name, value in values.items() if name not in left_out}
 
     def _refuse_no_option(self, name: str, option: int | None) -> None:
         if option is not None and not 0 <= option < len(self.options):
@@ -119,8 +128,8 @@ class EvaluateRecord(ItemRecord):
     rotations: tuple[int | None, ...] | None = field(default=None, metadata=SOMETIMES)
     parts: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
     votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
-    p_value: float | None = field(default=None, metadata=SOMETIMES)
-    abstained: str | None = field(default=None, metadata=SOMETIMES)
+    p_value: float | None = field(default=None, metadata=VOTED)
+    abstained: str | None = field(default=None, metadata=VOTED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -132,6 +141,9 @@ class EvaluateRecord(ItemRecord):
             raise ValueError("log_probs are not one number for each of its options")
         if self.attack == CIRCULAR and self.error is None:
             self._check_rotations()
+
+    def to_json(self, asked: Collection[str] = ()) -> Json:
+        return super().to_json((*asked, *["rotations"] * (self.attack == CIRCULAR)))
 
     def _check_rotations(self) -> None:
         answers, places = self.rotations or (), (*range(len(self.options)), None)
@@ -187,12 +199,12 @@ class CertifyRecord(ItemRecord):
     p_lower: Size | None = None
     radius: Size | None = None
     abstained: str | None = None
-    certified: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
-    max_log_e: Mapping[str, float] | None = field(default=None, metadata=SOMETIMES)
-    stopped_at: Count | None = field(default=None, metadata=SOMETIMES)
-    successes: Count | None = field(default=None, metadata=SOMETIMES)
-    stopped: str | None = field(default=None, metadata=SOMETIMES)
-    hits: str | None = field(default=None, metadata=SOMETIMES)
+    certified: Mapping[str, bool] | None = field(default=None, metadata=SEQUENCED)
+    max_log_e: Mapping[str, float] | None = field(default=None, metadata=SEQUENCED)
+    stopped_at: Count | None = field(default=None, metadata=SEQUENCED)
+    successes: Count | None = field(default=None, metadata=SEQUENCED)
+    stopped: str | None = field(default=None, metadata=SEQUENCED)
+    hits: str | None = field(default=None, metadata=SEQUENCED)
     falsified: tuple[Shot, ...] | None = field(default=None, metadata=SOMETIMES)
 
     def check(self, spec: CertifySpec) -> None:

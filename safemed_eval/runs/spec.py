@@ -91,6 +91,11 @@ class Spec:
         return ()
 
     @property
+    def recorded(self) -> tuple[str, ...]:
+        """Fields that every record of the run has, whether or not there is something in them."""
+        return ()
+
+    @property
     def readout(self) -> str | None:
         return self.asking["readout"] if self.asking else None
 
@@ -156,6 +161,10 @@ class CertifySpec(Spec):
             _ = self.budget
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"smoothing: {error}") from None
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("falsified",) if self.falsify else ()
 
     @cached_property
     def budget(self) -> Budget:
