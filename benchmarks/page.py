@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from synthetic import ATTACKS, certified, evaluated, write_run
 
 from safemed_eval.core import MODALITIES, QUESTION_TYPES
-from safemed_eval.report.load import load_all
+from safemed_eval.report import read_all
 from safemed_eval.report.page import write_page
 
 OPENINGS = 5
@@ -45,7 +45,7 @@ def main(items: int) -> None:
             runs.append(str(write_run(Path(folder, f"e-{name}"), answers, "evaluate", names={"model": name})))
             runs.append(str(write_run(Path(folder, f"c-{name}"), votes, "certify", names={"model": name})))
         started = time.perf_counter()
-        loaded = load_all(runs)
+        loaded = read_all(runs)
         read = time.perf_counter() - started
         page = Path(folder, "report.html")
         write_page(loaded, page, title="benchmark")

@@ -19,7 +19,7 @@ from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
 from safemed_eval.report.findings.checklist import checklist
-from safemed_eval.report.page.data import slices_of
+from safemed_eval.report.page.studies import slices_of
 
 MEASURED = Path(__file__).parents[1] / "reports" / "suite" / "evaluate-sft"
 
@@ -119,8 +119,8 @@ def test_on_a_shipped_checkpoint_it_leaves_no_more_right_than_pgd_in_any_slice(t
     pgd, suite = "pgd:eps=4/255,steps=10", "suite:eps=4/255,steps=15,queries=15"
     asked = ["--model", "builtin:sft", "--data", "phantom:images=128", "--limit", 20]
     summary_of("evaluate", *asked, "--attack", pgd, "--attack", suite, "--out", tmp_path / "run")
-    for key, part in slices_of(Run.read(tmp_path / "run").frame()):
-        right = part.groupby("attack")["correct"].sum()
+    for key, part in slices_of(Run.read(tmp_path / "run").answers):
+        right = {name: part.under(name).correct.sum() for name in ("clean", pgd, suite)}
         assert right[suite] <= right[pgd], key
         assert key != (None, None) or right[suite] < right[pgd] < right["clean"], "there was something to find"
 
@@ -129,7 +129,7 @@ def test_on_a_shipped_checkpoint_it_leaves_no_more_right_than_pgd_in_any_slice(t
 def test_what_pgd_flips_on_a_shipped_checkpoint_the_suite_has_flipped_too(eps: str) -> None:
     """So that it is at least as strong on every set of these items."""
     run = Run.read(MEASURED)
-    assert run.spec["model"] == resolve("builtin:sft").identity and not run.unfinished and not run.failed
+    assert run.spec.model == resolve("builtin:sft").identity and not run.unfinished and not run.failed
     right = run.frame().pivot(index="item", columns="attack", values="correct")
     pgd, suite = right[f"pgd:eps={eps},steps=10"], right[f"suite:eps={eps},steps=100"]
     assert len(right) == 80 and not (suite & ~pgd).any() and suite.sum() < pgd.sum() < right["clean"].sum()

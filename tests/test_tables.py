@@ -53,7 +53,7 @@ def test_certificates_follow_another_alpha(tmp_path: Path) -> None:
         laxer.frame()["radius"][0] == pytest.approx(expected)
         and laxer.frame()["radius"][0] > as_run.frame()["radius"][0]
     )
-    assert laxer.smoothing.ceiling == pytest.approx(0.25 * stats.sps.norm.ppf(0.05 ** (1 / 1000)))
+    assert laxer.budget.ceiling == pytest.approx(0.25 * stats.sps.norm.ppf(0.05 ** (1 / 1000)))
     assert Run.read(out, alpha=0.001).frame()["radius"].equals(as_run.frame()["radius"])
 
 

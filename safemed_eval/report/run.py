@@ -123,7 +123,7 @@ class Run(LoadedRun):
 
         Notebooks show the figure; `run.plot().savefig("run.pdf")` writes it.
         """
-        from safemed_eval.report.plot import plot_accuracy, plot_curve
+        from safemed_eval.report.drawing.one_run import plot_accuracy, plot_curve
 
         if isinstance(self.summary, CertifySummary):
             return plot_curve(curve_of(self), self.ceiling, visible(self.name))

@@ -124,8 +124,8 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
     if notes.ended_wrong:
         yield note(
             "ended-wrong",
-            f"{counted(notes.ended_wrong, 'item')}: the selected answer is wrong and no more was drawn; whether it "
-            "could be certified is not known.",
+            f"{notes.ended_wrong:,} of the items without a certificate: the selected answer is wrong and no more was "
+            "drawn; whether it could be certified is not known.",
         )
     levels = notes.grey_levels_per_radius
     rms = f" ({floor_to(notes.ceiling * levels, 3)} grey levels RMS)" if levels else ""
