@@ -37,4 +37,6 @@ def demo(
     commands.append(["report", *runs, "--out", str(out / "report"), "--title", "safemed-eval demo"])
     for arguments in commands:
         typer.echo(f"\n$ safemed-eval {' '.join(arguments)}")
-        context.find_root().command.main(arguments, standalone_mode=False)
+        code = context.find_root().command.main(arguments, standalone_mode=False)
+        if code:
+            raise typer.Exit(code)
