@@ -211,6 +211,19 @@ class LoadedRun:
             return budget.ladder
         return grammar.radii(self.radii or grammar.RADII, budget.sigma)
 
+    def at_alpha(self, alpha: float) -> Self:
+        """The same run with its certificates read again from their votes at this alpha; an evaluate run has none.
+
+        Raises:
+            SpecError: no certificate is possible at this alpha, or the run is read at another than its own already.
+        """
+        if self.kind == "evaluate" or alpha == self.alpha:
+            return self
+        if self.alpha != self.own_budget.alpha:
+            raise SpecError(f"{self.name}: is read at alpha {self.alpha:g} already; read the run folder again")
+        read = self._made(self.meta, self.records, out=self.out, alpha=alpha, name=self.name)
+        return replace(read, with_images=self.with_images, radii=self.radii)
+
     def at(self, radii: str | None) -> Self:
         """The same run with certified accuracy shown at these radii, such as "0,0.5s,0.3"; s counts in sigma.
 

@@ -31,7 +31,7 @@ class Rows(Sequence[R], Generic[R]):
     _origin: Self
     """The rows of all records: their columns serve every selection."""
 
-    def __init__(self, records: Sequence[R]) -> None:
+    def __init__(self: Self, records: Sequence[R]) -> None:
         self._records, self._origin, self._columns = records, self, dict[str, npt.NDArray[Any]]()
         self._index: Ints = np.arange(len(records))
 
