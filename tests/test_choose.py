@@ -87,7 +87,7 @@ def test_data_show_themselves() -> None:
 
 def test_progress_is_reported() -> None:
     calls: list[tuple[int, int]] = []
-    load_data("phantom:images=4", progress=lambda done, total: calls.append((done, total)))
+    choose_data("phantom:images=4").verified(lambda done, total: calls.append((done, total)))
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

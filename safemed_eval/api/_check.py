@@ -10,7 +10,7 @@ from safemed_eval.errors import CheckpointError, SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 
 if TYPE_CHECKING:
-    from safemed_eval.models.check import Finding
+    from safemed_eval.models.checks.common import Finding
 
 _EXAMPLE = Question(text="Which imaging modality is this?", options=("CT", "MRI"))
 
@@ -38,10 +38,11 @@ def check_model(model: AnyModel, *, canvas: str = "384x384") -> list[Finding]:
         found = model if isinstance(model, Model) else find_model(model)
         waist = found.waist
     except CheckpointError as error:
-        from safemed_eval.models.check import Finding
+        from safemed_eval.models.checks.common import Finding
 
         return [Finding("loads", "fail", str(error))]
-    from safemed_eval.models.check import Finding, check
+    from safemed_eval.models.check import check
+    from safemed_eval.models.checks.common import Finding
 
     denoiser = found.source.denoiser
     name = waist.describe(_EXAMPLE).get("architecture", found.name)

@@ -32,7 +32,7 @@ def check_command(
 ) -> None:
     """Can this checkpoint be attacked and certified as it stands? Exit code 0 yes, 1 no."""
     from safemed_eval import api
-    from safemed_eval.models.check import Finding
+    from safemed_eval.models.checks.common import Finding
 
     try:
         findings = api.check_model(load.find(model), canvas=canvas)

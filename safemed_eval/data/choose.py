@@ -209,9 +209,12 @@ def load_data(
     skip_bad: bool = False,
     shuffle_options: int | None = None,
     seed: int = 0,
-    progress: Progress = no_progress,
 ) -> Data:
-    """Choose items of a data set and open their images.
+    """Choose items of a data set, and open every image, with a progress bar.
+
+    >>> import safemed_eval as se
+    >>> se.load_data("phantom", limit=8)
+    <Data phantom: 8 items, canvas 64x64 stretch, 8 drawn at random from 1728>
 
     Args:
         spec: "phantom", or KIND:PATH, such as "omnimedvqa:DIR", "medr1:FILE_OR_DIR" or "table:FILE.csv".
@@ -225,11 +228,12 @@ def load_data(
         skip_bad: leave out items that cannot be used, and count them.
         shuffle_options: ask the options of each question in an order drawn by this seed.
         seed: of samples.
-        progress: called with (images done, images in all).
     Raises:
         SpecError: an argument names nothing that is there.
         DataError: nothing readable at the path, or an item that cannot be used.
     """
+    from safemed_eval.progress import progress
+
     choice = choose_data(
         spec,
         root=root,
@@ -243,7 +247,8 @@ def load_data(
         shuffle_options=shuffle_options,
         seed=seed,
     )
-    return choice.verified(progress)
+    with progress("reading images", transient=True) as tick:
+        return choice.verified(tick)
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:

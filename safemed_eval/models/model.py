@@ -241,7 +241,7 @@ def load_model(
     offline: bool = False,
 ) -> Model:
     """Find a model and load it at once; arguments and errors as in `find_model`."""
-    found = find_model(
+    chosen = find_model(
         model,
         denoiser=denoiser,
         device=device,
@@ -257,8 +257,8 @@ def load_model(
         allow_pickle=allow_pickle,
         offline=offline,
     )
-    _ = found.waist
-    return found
+    _ = chosen.waist
+    return chosen
 
 
 def asking_of(

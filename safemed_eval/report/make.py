@@ -50,7 +50,7 @@ def report(
     from safemed_eval.report.write import refuse_foreign, write
 
     place = Path(out)
-    grammar.radii(radii or grammar.RADII, 1.0)  # what is wrong with them is told before anything is read or written
+    grammar.radii(radii or grammar.RADII, 1.0)  # refuse wrong radii before anything is read or written
     refuse_foreign(place)
     loaded = at_common_radii(read_all(runs, alpha=alpha, images=images), radii)
     if alpha is not None and all(run.kind != "certify" for run in loaded):

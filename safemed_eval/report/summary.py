@@ -12,6 +12,7 @@ import numpy as np
 
 from safemed_eval import stats
 from safemed_eval.codec import Json, encode
+from safemed_eval.data.audit.training_overlap import Overlap
 from safemed_eval.report.findings.aim import aims_at_letters
 from safemed_eval.report.findings.attack_sizes import sized_attacks
 from safemed_eval.report.findings.canvas import CanvasCost, canvas_cost, grey_levels
@@ -25,7 +26,6 @@ from safemed_eval.report.findings.silence import Silence, silence
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.rows import Answers, Certificates, Floats, Mask, Slicing
 from safemed_eval.rounding import interval, percent, percent_down, radius, radius_at_least
-from safemed_eval.runs.meta import Overlap
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, Sequential
 

@@ -201,6 +201,7 @@ def _loaded(model: Model, data: Data, recipe: Recipe | DenoiserRecipe, asking: A
     from safemed_eval.models.check import check, refuse_failures
 
     source, device, policy = model.source, str(_device(model.device)), None
+    models.quiet_transformers()
     with status(f"loading {source.name}"):
         if isinstance(recipe, DenoiserRecipe):
             waist = models.load(source, device=device, dtype=model.dtype, attn=model.attn, asking=asking)

@@ -1,1 +1,1 @@
-"""What `--model` names, as files: found, checked and hashed without torch."""
+"""The files of models and denoisers, checked and hashed without torch."""

@@ -184,12 +184,12 @@ def compare(
         SpecError: a radius above what the sample budget can certify, or that sequential runs were not asked for.
     """
     rules = rules or Rules()
-    one, two = (run if isinstance(run, Run) else Run.read(run) for run in (baseline, candidate))
-    refuse_other_specs(one, two, across_prompts=across_prompts)
-    for run in (one, two):
+    first, second = (run if isinstance(run, Run) else Run.read(run) for run in (baseline, candidate))
+    refuse_other_specs(first, second, across_prompts=across_prompts)
+    for run in (first, second):
         refuse_incomplete(run)
-    measures, items = measures_of(one, two, radii)
-    same, clusters = same_weights(one, two), items.clusters
+    measures, items = measures_of(first, second, radii)
+    same, clusters = same_weights(first, second), items.clusters
     overall, slices = (
         _with_needed(judge(measures, clusters, rules, slices=masks, same_weights=same), clusters, rules, masks)
         for masks in ({ALL: np.ones(len(items), dtype=bool)}, items.slices())
@@ -208,7 +208,7 @@ def compare(
             for change in overall
             if change.lost is not None
         ],
-        notes=notes_of(one, two),
+        notes=notes_of(first, second),
     )
 
 

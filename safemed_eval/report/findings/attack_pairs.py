@@ -71,8 +71,8 @@ class Pairs:
         return drop < LEVEL
 
 
-def in_one_ball(one: SizedAttack, two: SizedAttack) -> bool:
-    return (one.norm, one.eps) == (two.norm, two.eps)
+def in_one_ball(first: SizedAttack, second: SizedAttack) -> bool:
+    return (first.norm, first.eps) == (second.norm, second.eps)
 
 
 def takes_more(less: SizedAttack, more: SizedAttack) -> bool:

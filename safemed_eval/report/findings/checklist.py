@@ -47,7 +47,7 @@ class Check:
 
 def checklist(run: LoadedRun) -> list[Check]:
     """Check the attacks of an evaluate run; nothing where there is none."""
-    if run.kind != "evaluate" or not run.records or all(one.facts.strength == 0 for one in sized_attacks(run)):
+    if run.kind != "evaluate" or not run.records or all(attack.facts.strength == 0 for attack in sized_attacks(run)):
         return []
     pairs = Pairs(run)
     answers = {name: ask(pairs) for name, ask in _CHECKS.items()}
