@@ -19,6 +19,7 @@ from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
 from safemed_eval.report.findings.checklist import checklist
+from safemed_eval.report.page.studies import slices_of
 
 MEASURED = Path(__file__).parents[1] / "reports" / "suite" / "evaluate-sft"
 
@@ -118,13 +119,10 @@ def test_on_a_shipped_checkpoint_it_leaves_no_more_right_than_pgd_in_any_slice(t
     pgd, suite = "pgd:eps=4/255,steps=10", "suite:eps=4/255,steps=15,queries=15"
     asked = ["--model", "builtin:sft", "--data", "phantom:images=128", "--limit", 20]
     summary_of("evaluate", *asked, "--attack", pgd, "--attack", suite, "--out", tmp_path / "run")
-    everything = Run.read(tmp_path / "run").answers
-    by_modality, by_type = everything.split("modality"), everything.split("question_type")
-    both = [part for one in by_modality.values() for part in one.split("question_type").values()]
-    for part in (everything, *by_modality.values(), *by_type.values(), *both):
-        assert part.under(suite).correct.sum() <= part.under(pgd).correct.sum()
-    of_all = [int(everything.under(name).correct.sum()) for name in (suite, pgd, "clean")]
-    assert of_all[0] < of_all[1] < of_all[2], "there was something to find"
+    for key, part in slices_of(Run.read(tmp_path / "run").answers):
+        right = {name: part.under(name).correct.sum() for name in ("clean", pgd, suite)}
+        assert right[suite] <= right[pgd], key
+        assert key != (None, None) or right[suite] < right[pgd] < right["clean"], "there was something to find"
 
 
 @pytest.mark.parametrize("eps", ["3/255", "4/255"])

@@ -213,5 +213,5 @@ class Certificates(Rows[CertifyRecord]):
 
     @property
     def abstained(self) -> Names:
-        """Why there is no certificate; None where there is one."""
+        """The reason why there is no certificate; None where there is one."""
         return self._column("abstained", lambda record: record.abstained, object)

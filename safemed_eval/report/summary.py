@@ -471,7 +471,7 @@ def _asked(run: LoadedRun) -> dict[str, object]:
 
 
 def smooth_words(run: LoadedRun) -> str | None:
-    """How the smoothed model of an evaluate run answers, as --smooth has it; None for a model without noise."""
+    """Write the vote of a smoothed model as --smooth has it; None for a model without noise."""
     return ",".join(f"{key}={value:g}" for key, value in asdict(run.voting).items()) if run.voting else None
 
 
@@ -513,7 +513,7 @@ def _answered(rows: Answers, *, huge: bool, parts: Sequence[str], voted: bool) -
 
 
 def _left_right(rows: Answers, part: str) -> Mask:
-    """Whether each item was right after this part of an attack; one that did not meet it was wrong before."""
+    """Return which items were right after this part of an attack; one that did not meet it was wrong before."""
     return np.array([(record.parts or {}).get(part, False) for record in rows], dtype=bool)
 
 

@@ -51,7 +51,7 @@ class Items:
         return stats.cluster_codes([record.cluster for record in self.records])
 
     def slices(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Which items belong to each slice, by "modality: CT"."""
+        """Mark the items of each slice, by "modality: CT"."""
         masks = {}
         for by, title in SLICES.items():
             names = [_slice_of(record, by) for record in self.records]
@@ -76,7 +76,7 @@ def weights_of(run: Run) -> list[str]:
 
 
 def same_weights(baseline: Run, candidate: Run) -> bool:
-    """Whether both runs are of the same weights, asked in the same way."""
+    """Return True where both runs are of the same weights, asked in the same way."""
     weights = weights_of(baseline)
     return bool(weights) and weights == weights_of(candidate) and baseline.spec.asking == candidate.spec.asking
 
@@ -223,7 +223,7 @@ def _note(finding: Finding) -> str:
 
 
 def _made(run: Run) -> dict[str, object]:
-    """How a run was made, as far as two that compare may differ in it."""
+    """Describe how a run was made, as far as two runs that compare may differ in it."""
     spec, starts = run.spec.to_json(), run.meta.sessions
     return {key: spec.get(key) for key in ("load", "batch_size", ASKING)} | {
         "safemed_eval": sorted({str(start.safemed_eval) for start in starts}),

@@ -1,4 +1,4 @@
-"""What models wrote, clean and under attack: rationales, and whether answers go with them.
+"""Rationales that models wrote, clean and under attack, and whether answers follow from them.
 
 Of runs whose records hold texts, those of `--readout generate`. `models.answers` says how a text is read. Figures are
 of what was written: a model need not have come to its answer in that way.
@@ -244,7 +244,7 @@ def _changed(pairs: Sequence[tuple[_Read, _Read]]) -> Change:
 
 @lru_cache(maxsize=2**16)
 def distance(one: str, other: str) -> float:
-    """How far two texts differ in their words: 0 where these are the same, 1 where none is common to both.
+    """Return how far two texts differ in their words: 0 where these are the same, 1 where none is common to both.
 
     One minus the ratio of `difflib.SequenceMatcher` over words: twice the words in common, in the same order, over all
     words of both (Ratcliff and Metzener 1988).
