@@ -149,9 +149,9 @@ class Host:
                 torch.cuda.synchronize(self.model.device)
             except RuntimeError as error:
                 raise BrokenDeviceError(
-                    f"the device failed on {unit.name} and works no more: {' '.join(str(error).split())[:200]}; what "
-                    "was done before is safe, the same command goes on; where it ends here again, --ray local gives "
-                    "the item up"
+                    f"the device failed on {unit.name} and cannot be used any more: {' '.join(str(error).split())[:200]}; what "
+                    "was done before is safe, and the same command resumes; if the item fails again, --ray local "
+                    "records it as failed"
                 ) from None
 
     def _keep(self, *what: Any) -> None:

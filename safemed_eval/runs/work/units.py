@@ -245,7 +245,7 @@ class Certificates:
         votes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
         error: str | None = None,
     ) -> CertifyRecord:
-        """Build the record of a divided item: its seconds are the sum of its parts, its batch size is their smallest."""
+        """Build the record of a divided item, with the sum of its parts' seconds and their smallest batch size."""
         certificate = read_votes(*votes, part.smoothing) if votes else None
         return certify.record(
             part.item,
