@@ -149,7 +149,7 @@ class Host:
                 torch.cuda.synchronize(self.model.device)
             except RuntimeError as error:
                 raise BrokenDeviceError(
-                    f"the device failed on {unit.name} and cannot be used any more: {' '.join(str(error).split())[:200]}; what "
+                    f"the device failed on {unit.name} and is unusable: {' '.join(str(error).split())[:200]}; what "
                     "was done before is safe, and the same command resumes; if the item fails again, --ray local "
                     "records it as failed"
                 ) from None

@@ -50,11 +50,11 @@ def train(
 
     Args:
         method: "sft", "at-sft", "grpo", "at-grpo", or "denoiser" for denoised smoothing of a frozen model.
-        model: the checkpoint to start from, as in `evaluate`; it is loaded anew, never changed in place. The template
+        model: the checkpoint to start from, as in `evaluate`; it is loaded anew, not changed in place. The template
             is the one that it was loaded with, else that of its last training, else `instruct`.
         data: as in `evaluate`; not the test split of phantom.
         out: the new checkpoint's folder; the same call resumes a stopped training.
-        options: the options of `safemed-eval train METHOD`, by the same names and with the same defaults, such as steps,
+        options: the options of `safemed-eval train METHOD`, with the same names and defaults, such as steps,
             epochs, batch_size, learning_rate, lora, seed; eps, attack_steps of an adversary; group_size, beta of GRPO;
             sigma of a denoiser. See `train.recipe_of`.
     Returns:

@@ -228,7 +228,7 @@ class Crew:
             worker.host, node, code = answer
             worker.away = node != self._home
             if code != self._code:
-                text = f"another version of safemed-eval is installed on {worker.host}; install this machine's version there"
+                text = f"another version of safemed-eval is installed on {worker.host}; install the one from here"
                 return self._leave_out(worker, RunError(text))
             loading = worker.actor.load.remote(self._setup, str(Path.cwd()), self._identity_for(worker))
             worker.loading = loading.future()
