@@ -1,5 +1,4 @@
-"""What the README, the docs and the docstrings show is run, and each command in them takes the options that it is shown
-with."""
+"""Tests of the README, the docs and the docstrings: their code runs, their commands parse, their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -83,11 +82,27 @@ def run_a_test_of_your_own(block: str, folder: Path, monkeypatch: pytest.MonkeyP
     assert len(tests) == 1
 
 
+def run_the_five_lines(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On fewer items and noisy copies than shown."""
+    fewer = block.replace("limit=192", "limit=4").replace("steps=10", "steps=1").replace("n=200", "n0=4, n=8")
+    names: dict[str, Any] = {}
+    exec(fewer, names)
+    assert (len(names["run"].frame()), len(names["cert"].frame())) == (8, 4)
+    assert (folder / "report" / "report.html").is_file()
+
+
+def run_a_training(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trl", reason="TRL is in the train extra")
+    exec(block, {})
+
+
 PYTHON: dict[str, Callable[[str, Path, pytest.MonkeyPatch], None]] = {
     "class Mine": run_a_model_of_your_own,
     "safemed_eval.compare(": run_a_test_of_your_own,
+    "se.report([run, cert]": run_the_five_lines,
+    "se.train(": run_a_training,
 }
-"""By a word in it, what runs a block that needs something beside it; any other is run as it stands."""
+"""By a text in it, the function that runs a block which needs something beside it; any other is run as it stands."""
 
 
 @pytest.mark.parametrize("block", [block for page in PAGES for block in blocks(page, "python")])
@@ -95,6 +110,34 @@ def test_python_in_the_docs_runs(block: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     runs = [run for word, run in PYTHON.items() if word in block] or [lambda block, *_: exec(block, {})]
     runs[0](block, tmp_path, monkeypatch)
+
+
+def test_every_page_has_its_line_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\S+)\]\((\S+)\) \|", index, re.MULTILINE)
+    assert {page for page, link in rows if page == link} == {
+        page.name for page in ROOT.glob("docs/*.md") if page.name != "README.md"
+    }
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def anchors(page: Path) -> set[str]:
+    """The ends of addresses that lead to the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", FENCED.sub("", page.read_text(encoding="utf-8"))):
+        if "://" not in link:
+            file, _, anchor = link.partition("#")
+            there = page.parent / file if file else page
+            assert there.exists(), link
+            assert not anchor or anchor in anchors(there), link
 
 
 # ----------------------------------------------------------------------------------------------------------- docstrings

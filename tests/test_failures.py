@@ -18,7 +18,7 @@ from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError
 from safemed_eval.report import Run
-from safemed_eval.report.figures._attacks import is_search
+from safemed_eval.report.figures._attacks import role_of
 from safemed_eval.report.figures.heatmap import _strongest
 from safemed_eval.report.findings.checklist import checklist
 from safemed_eval.report.findings.failures import failures
@@ -222,7 +222,7 @@ def test_a_black_box_that_failed_does_not_accuse_the_gradients(tmp_path: Path) -
     found = {check.name: check for check in checklist(run)}
     assert found["gradients beat what sees none"].status == "n/a"
     assert "SquareAttack" not in found["only right answers can fall"].detail
-    assert is_search(SQUARE) and _strongest(run) == PGD
+    assert role_of(SQUARE) == "attack" and _strongest(run) == PGD
 
 
 def test_the_strongest_attack_is_not_the_one_that_failed_most(tmp_path: Path) -> None:

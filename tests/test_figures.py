@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from synthetic import ATTACKS, SMOOTHING, certified, evaluated, failed, numbers, write_run
 
+from safemed_eval import plugins
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
+from safemed_eval.errors import SpecError
 from safemed_eval.report import Run, figures, read_all
-from safemed_eval.report.figures import draw_all, kinds, style
+from safemed_eval.report.drawing.style import GREY, SIZE, look, plain, style
+from safemed_eval.report.figures import draw_all, drawer, kinds
 from safemed_eval.report.figures._attacks import CORRUPTED, LARGEST, chosen, words
-from safemed_eval.report.figures._style import GREY, look, plain
 from safemed_eval.runs.images import Keeper
 from safemed_eval.smoothing import Smoothing, Voting, read_prediction
 from safemed_eval.stats import certified_radius, clopper_pearson_lower, clustered_proportion
@@ -36,7 +39,7 @@ PGD = "pgd:eps=4/255,steps=10"
 def drawn(kind: str, runs: Sequence[Run]) -> dict[str, Figure]:
     """The figures of one kind, laid out."""
     with style():
-        found = dict(import_module(f"{figures.__name__}.{kind}").draw(runs))
+        found = dict(drawer(kind)(runs))
         for figure in found.values():
             figure.draw_without_rendering()
     return found
@@ -560,7 +563,7 @@ def test_runs_that_failed_or_stopped_are_drawn_and_say_so(tmp_path: Path) -> Non
     assert "c: every item failed, and nothing was measured." in words_of(found["radius-histogram"])
     bars = words_of(found["accuracy-by-modality"])
     assert "e: every item failed under clean, and nothing was measured." in bars
-    assert "u: unfinished, without 21 of its records." in bars
+    assert "u: not finished: 21 of 27 records are missing, and the numbers will change." in bars
     assert texts(found["accuracy-by-modality"].axes[0]).count("failed") == 6
     assert not found["accuracy-by-modality"].axes[0].patches
     assert texts(found["accuracy-by-modality"].axes[1]).count("n/a") == 4
@@ -605,3 +608,63 @@ def test_models_of_one_name_get_files_of_their_own(tmp_path: Path) -> None:
     found = drawn("heatmap", runs)
     assert list(found) == ["certified-heatmap-b-sigma-0.25-x", "certified-heatmap-b-sigma-0.25-y"]
     assert json.loads((tmp_path / "x/run.json").read_text())["names"]["model"] == "a/b"
+
+
+# --- plug-ins --------------------------------------------------------------------------------------------------------
+
+
+def overview(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
+    """The figure of a plug-in."""
+    for run in runs:
+        if run.kind == "evaluate":
+            figure = Figure(figsize=(3.35, 2.3), layout="constrained")
+            figure.add_subplot().bar(*zip(*run.accuracy().drop(columns="n").loc["all"].items(), strict=True))
+            yield f"overview-{run.name}", figure
+
+
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Installs an entry point `overview` that leads to a name of this module."""
+
+    def install(value: str) -> None:
+        point = EntryPoint(name="overview", value=value, group="safemed_eval.figures")
+        monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
+        plugins.plugins.cache_clear()
+
+    yield install
+    plugins.plugins.cache_clear()
+
+
+def test_a_plug_in_adds_a_kind_of_figure(plugged: Callable[[str], None], tmp_path: Path) -> None:
+    plugged("test_figures:overview")
+    assert "overview" in kinds() and kinds() == sorted(kinds())
+    run = attacked(tmp_path / "a", {"clean": 9, PGD: 3})
+    written = draw_all([run, four(tmp_path / "c")], tmp_path / "out")
+    assert "overview-a.png" in [file.name for file in written] and (tmp_path / "out" / "overview-a.pdf").exists()
+    (figure,) = drawn("overview", [run]).values()
+    assert [bar.get_height() for bar in figure.axes[0].patches] == pytest.approx([0.9, 0.3])
+
+
+def test_a_plug_in_that_draws_nothing_is_refused(plugged: Callable[[str], None], tmp_path: Path) -> None:
+    plugged("test_figures:PGD")
+    with pytest.raises(SpecError, match=r"overview of .* is no function draw"):
+        draw_all([four(tmp_path / "a")], tmp_path / "out")
+
+
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_sees_bars_or_a_curve_in_the_look_of_a_report(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    bars = attacked(tmp_path / "a", {"clean": 9, PGD: 3}).plot()
+    assert [bar.get_height() for bar in bars.axes[0].patches] == pytest.approx([90, 30])
+    bounds = clustered_proportion([True] * 9 + [False], range(10))
+    low, high = bars.axes[0].containers[1].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == (pytest.approx(100 * bounds.lower), pytest.approx(100 * bounds.upper))
+    axes = four(tmp_path / "c").plot().axes[0]
+    assert axes.lines[0].get_xdata() == pytest.approx([0, R990, CEILING])
+    assert axes.lines[0].get_ydata() == pytest.approx([50, 50, 25])
+    for figure in (bars, axes.figure):
+        assert figure.axes[0].title.get_fontsize() == SIZE and to_hex(figure.axes[0].lines[0].get_color()) != "#1f77b4"
+    assert "n/a" in texts(run_of(tmp_path / "f", [failed(0)], "certify").plot().axes[0])
+    assert dict(matplotlib.rcParams) == before, "the settings of others"

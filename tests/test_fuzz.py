@@ -21,8 +21,10 @@ from safemed_eval.errors import DataError, RunError, SpecError, UserError
 from safemed_eval.models.answers import conclusion, parse, rationale, retell
 from safemed_eval.models.checkpoints.prompts import read_template
 from safemed_eval.report import Run
-from safemed_eval.report.page.data import studies_of
-from safemed_eval.report.page.items import Items, details, outcomes
+from safemed_eval.report.load import SLICES
+from safemed_eval.report.page.items import Items, details
+from safemed_eval.report.page.overview import overview_of
+from safemed_eval.report.page.studies import studies_of
 from safemed_eval.report.tables import tables_of
 from safemed_eval.smoothing import Smoothing, Voting
 from safemed_eval.train import Lora
@@ -209,11 +211,9 @@ def _reported(folder: Path) -> None:
     """All that a report computes, but for its pictures."""
     run = Run.read(folder)
     list(tables_of([run], radii="0,1s"))
-    studies_of([run], "0,1s")
     items = Items([run])
-    items.to_json({column: sorted(run.frame()[column].unique()) for column in ("modality", "question_type")})
-    outcomes(run, items.of[0], len(items))
-    details(run, items.of[0], len(items))
+    overview_of(studies_of([run], "0,1s"), items, {by: sorted(set(run.rows.names(by))) for by in SLICES})
+    details(run, items.places[0], len(items))
 
 
 @pytest.mark.parametrize("kind", [attacked, certificates, falsified, rotated, sequences, smoothed])

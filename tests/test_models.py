@@ -1023,3 +1023,14 @@ def test_other_words_than_those_of_the_training_are_logged(caplog: pytest.LogCap
     caplog.clear()
     find_model("builtin:sft")
     assert not caplog.records
+
+
+def test_a_loaded_network_is_asked_as_it_was_trained(checkpoint: Callable[[str], Path]) -> None:
+    """The note beside its weights says how, where it was loaded from a folder; another has none."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    builtin = find_model("builtin:sft")
+    for folder, template in ((builtin.source.folder, builtin.source.template), (checkpoint("qwen2_vl"), None)):
+        network = AutoModelForImageTextToText.from_pretrained(folder).eval()
+        found = find_model((network, AutoProcessor.from_pretrained(folder)))
+        assert found.source.template == template and (template is None or found.asking.template == template)

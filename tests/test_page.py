@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safemed_eval.report.breakdown import measure_of
 from synthetic import certified, evaluated, failed, write_run
 from test_reasoning import run_of as written_run
 
@@ -23,6 +22,7 @@ from safemed_eval.report import Run, page, read_all
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.page import items as _page_items
 from safemed_eval.report.page import write_page
+from safemed_eval.report.summary import answers_measure
 from safemed_eval.rounding import floor_to
 from safemed_eval.runs.images import Keeper
 from safemed_eval.text import visible
@@ -180,22 +180,21 @@ def test_filters_change_the_curves_to_those_of_the_slice(open_page: Open, whole:
         choose(opened, "modality", modality)
         choose(opened, "question_type", question_type)
         parts = []
-        for run in runs:
-            part = run.frame
-            part = part if modality == "all" else part[part["modality"] == modality]
-            parts.append(part if question_type == "all" else part[part["question_type"] == question_type])
+        for rows in (evaluate.answers, certify.certificates):
+            part = rows if modality == "all" else rows.split("modality")[modality]
+            parts.append(part if question_type == "all" else part.split("question_type")[question_type])
         curve = curve_of(certify, parts[1])
         assert curve is not None
         for meta, values in (("share", curve.share), ("lower", curve.lower), ("upper", curve.upper)):
             (trace,) = traces(opened, "certified", meta)
             assert (trace["x"], trace["y"]) == (curve.radii, values)
-        numbers = measure_of(evaluate)(parts[0])
+        numbers = answers_measure(evaluate)(parts[0])
         fgsm, pgd = traces(opened, "attacked-linf")
         assert fgsm["x"] == pgd["x"] == [0, 4]
         for trace, name in ((fgsm, CONDITIONS[1]), (pgd, CONDITIONS[2])):
-            assert trace["y"] == [numbers["clean"]["accuracy"], numbers[name]["accuracy"]]
+            assert trace["y"] == [numbers["clean"].share, numbers[name].share]
         (l2,) = traces(opened, "attacked-l2")
-        assert (l2["x"], l2["y"]) == ([0, 0.5], [numbers["clean"]["accuracy"], numbers[L2]["accuracy"]])
+        assert (l2["x"], l2["y"]) == ([0, 0.5], [numbers["clean"].share, numbers[L2].share])
         assert opened.inner_text("#curves-count").endswith(
             f": {len(parts[0]) // 4} of evaluate, {len(parts[1])} of certify"
         )
@@ -228,7 +227,7 @@ def test_an_item_opens_by_click_and_by_keyboard(open_page: Open, brief: Path, ru
     votes = dialog.locator(".votes tbody tr").all_inner_texts()
     assert [row.split("\t")[1:] for row in votes] == [["0", "0"], ["100", "954"], ["0", "46"], ["0", "0"]]
     assert "gold" in votes[1]
-    radius = runs[1].frame["radius"][2]
+    radius = runs[1].certificates[2].radius
     assert f"Certified radius {floor_to(float(radius), 4):.4f}" in dialog.inner_text()
     assert dialog.locator("table").first.locator("tbody tr").count() == len(CONDITIONS)
     assert "81.9" in dialog.inner_text()  # exp(-0.2)
@@ -317,7 +316,7 @@ def test_sort_search_and_outcomes(open_page: Open, brief: Path, runs: list[Run])
         opened.select_option("#run", run)
         return set(rows_of(opened))
 
-    attacked, proofs = runs[0].frame, runs[1].frame
+    attacked, proofs = runs[0].frame(), runs[1].frame()
     assert ids("abstained") == set(proofs.loc[proofs["abstained"].notna(), "item"])
     assert "i22" in ids("abstained")  # 'no answer' won
     assert ids("mistaken") == {"i4"}
@@ -355,9 +354,9 @@ def test_radii_are_rounded_down(open_page: Open, swift: Write, tmp_path: Path) -
     out = write_run(tmp_path / "run", [certified(i, 1000 - 7 * i) for i in range(40)], "certify")
     run = Run.read(out)
     opened = open_page(swift([run]))
-    assert any(round(one, 3) != floor_to(one, 3) for one in run.frame["radius"])
+    assert any(round(one, 3) != floor_to(one, 3) for one in run.frame()["radius"])
     shown = opened.locator("#rows td:last-child").all_inner_texts()
-    assert shown == [f"{floor_to(one, 3):.3f}" for one in run.frame["radius"]]
+    assert shown == [f"{floor_to(one, 3):.3f}" for one in run.frame()["radius"]]
     figures = opened.locator("#summary tbody").first.inner_text()
     assert ">ceiling" not in figures
     opened = open_page(swift([run], radii="0,3s"))
@@ -405,10 +404,10 @@ def test_images_of_kept_items(open_page: Open, swift: Write, tmp_path: Path, mon
 def test_large_images_are_reduced_and_compressed() -> None:
     rng = np.random.default_rng(0)
     clean = rng.random((300, 600, 3)).astype(np.float32)
-    found = _page_items._pictures(clean, clean)
-    assert found["factor"] == 1
-    assert found["clean"].startswith("data:image/webp;base64,")
-    assert found["size"] == [600, 300]
+    found = _page_items._pictures(0, "x", clean, clean)
+    assert found.factor == 1
+    assert found.clean.startswith("data:image/webp;base64,")
+    assert found.size == (600, 300)
 
 
 def test_notices(swift: Write, tmp_path: Path) -> None:

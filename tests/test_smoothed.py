@@ -243,5 +243,5 @@ def test_an_answer_that_its_votes_do_not_give_is_refused(change: dict[str, objec
     whole = Run.read(write_run(tmp_path / "whole", [record], "evaluate", conditions=["clean"], spec=spec))
     assert whole.name == "toy, smoothed at sigma 0.25"
     out = write_run(tmp_path / "edited", [record | change], "evaluate", conditions=["clean"], spec=spec)
-    with pytest.raises(RunError, match="does not follow from its votes|are not 100 votes"):
+    with pytest.raises(RunError, match=r"does not follow from its votes|are not 100 votes"):
         Run.read(out)

@@ -19,7 +19,7 @@ from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
 from safemed_eval.report.findings.checklist import checklist
-from safemed_eval.report.page.data import slices_of
+from safemed_eval.report.page.studies import slices_of
 
 MEASURED = Path(__file__).parents[1] / "reports" / "suite" / "evaluate-sft"
 
@@ -119,8 +119,8 @@ def test_on_a_shipped_checkpoint_it_leaves_no_more_right_than_pgd_in_any_slice(t
     pgd, suite = "pgd:eps=4/255,steps=10", "suite:eps=4/255,steps=15,queries=15"
     asked = ["--model", "builtin:sft", "--data", "phantom:images=128", "--limit", 20]
     summary_of("evaluate", *asked, "--attack", pgd, "--attack", suite, "--out", tmp_path / "run")
-    for key, part in slices_of(Run.read(tmp_path / "run").frame()):
-        right = part.groupby("attack")["correct"].sum()
+    for key, part in slices_of(Run.read(tmp_path / "run").answers):
+        right = {name: part.under(name).correct.sum() for name in ("clean", pgd, suite)}
         assert right[suite] <= right[pgd], key
         assert key != (None, None) or right[suite] < right[pgd] < right["clean"], "there was something to find"
 

@@ -273,7 +273,7 @@ def write_all(
     with progress(text, forwards=lambda: team.forwards, note=note, share=lambda: meter.share) as tick:
         tick(len(folder) / each, items)
         for records in groups:
-            folder.append([record.to_json() for record in records])
+            folder.append([record.to_json(prepared.spec.recorded) for record in records])
             for record in records if prepared.names else ():
                 if record.error is not None:  # withheld from the folder
                     _log.warning("%s failed: %s", record.item, record.error)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -32,7 +32,7 @@ out = Console(width=None if _measured else _FILE_WIDTH, highlight=False)
 out.width = max(out.width, _NARROWEST)
 
 
-def as_json(facts: Mapping[str, Any]) -> str:
+def as_json(facts: Mapping[str, object]) -> str:
     """Format facts for --json: after the schema version, in ASCII, which every terminal can show."""
     return json.dumps({"schema": JSON_SCHEMA, **facts}, indent=2, allow_nan=False)
 

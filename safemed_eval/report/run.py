@@ -50,7 +50,7 @@ class Run(LoadedRun):
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What a reader must know beside the numbers: facts with a severity and a sentence each."""
+        """Facts that a reader must know beside the numbers, each with a severity and a sentence."""
         return findings_of(self, self.summary)
 
     @property
@@ -123,7 +123,7 @@ class Run(LoadedRun):
 
         Notebooks show the figure; `run.plot().savefig("run.pdf")` writes it.
         """
-        from safemed_eval.report.plot import plot_accuracy, plot_curve
+        from safemed_eval.report.drawing.one_run import plot_accuracy, plot_curve
 
         if isinstance(self.summary, CertifySummary):
             return plot_curve(curve_of(self), self.ceiling, visible(self.name))
@@ -145,9 +145,9 @@ class Run(LoadedRun):
 
     def _repr_html_(self) -> str:
         """Show a notebook the numbers and findings; all text of models and data is escaped."""
-        rows: dict[str, dict[str, str]] = {}
-        for by in (None, *SLICES):
-            rows |= {name: text_cells(numbers) for name, numbers in self._sliced(by).items()}
+        rows = {ALL: text_cells(self.summary.overall)}
+        for by, title in SLICES.items():
+            rows |= {f"{title}: {name}": text_cells(numbers) for name, numbers in self._sliced(by).items()}
         table = pd.DataFrame.from_dict(rows, orient="index").map(visible).rename(index=visible, columns=visible)
         colors = {"note": "inherit", "warn": "#b36b00", "fail": "#c00000"}
         items = "".join(
@@ -221,4 +221,4 @@ _TELLING: tuple[Callable[[Run], str], ...] = (
     lambda run: run.out.name if run.out else "",
     lambda run: run.where,
 )
-"""What is added to the names of runs of one name, until they differ."""
+"""Additions to the names of runs of one name, tried in this order until they differ."""

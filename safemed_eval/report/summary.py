@@ -12,6 +12,7 @@ import numpy as np
 
 from safemed_eval import stats
 from safemed_eval.codec import Json, encode
+from safemed_eval.data.audit.training_overlap import Overlap
 from safemed_eval.report.findings.aim import aims_at_letters
 from safemed_eval.report.findings.attack_sizes import sized_attacks
 from safemed_eval.report.findings.canvas import CanvasCost, canvas_cost, grey_levels
@@ -25,7 +26,6 @@ from safemed_eval.report.findings.silence import Silence, silence
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.rows import Answers, Certificates, Floats, Mask, Slicing
 from safemed_eval.rounding import interval, percent, percent_down, radius, radius_at_least
-from safemed_eval.data.audit.training_overlap import Overlap
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, Sequential
 
@@ -471,7 +471,7 @@ def _asked(run: LoadedRun) -> dict[str, object]:
 
 
 def smooth_words(run: LoadedRun) -> str | None:
-    """How the smoothed model of an evaluate run answers, as --smooth has it; None for a model without noise."""
+    """Write the vote of a smoothed model as --smooth has it; None for a model without noise."""
     return ",".join(f"{key}={value:g}" for key, value in asdict(run.voting).items()) if run.voting else None
 
 
@@ -513,7 +513,7 @@ def _answered(rows: Answers, *, huge: bool, parts: Sequence[str], voted: bool) -
 
 
 def _left_right(rows: Answers, part: str) -> Mask:
-    """Whether each item was right after this part of an attack; one that did not meet it was wrong before."""
+    """Return which items were right after this part of an attack; one that did not meet it was wrong before."""
     return np.array([(record.parts or {}).get(part, False) for record in rows], dtype=bool)
 
 

@@ -42,11 +42,11 @@ class Folder:
     def __init__(
         self,
         out: Path,
-        spec: Mapping[str, Any],
+        spec: Mapping[str, object],
         *,
-        model: Mapping[str, Any],
-        about: Mapping[str, Any],
-        session: Mapping[str, Any],
+        model: Mapping[str, object],
+        about: Mapping[str, object],
+        session: Mapping[str, object],
     ) -> None:
         self.out = out
         with ExitStack() as stack:
@@ -146,11 +146,11 @@ class Memory:
 
     def __init__(
         self,
-        spec: Mapping[str, Any],
+        spec: Mapping[str, object],
         *,
-        model: Mapping[str, Any],
-        about: Mapping[str, Any],
-        session: Mapping[str, Any],
+        model: Mapping[str, object],
+        about: Mapping[str, object],
+        session: Mapping[str, object],
     ) -> None:
         meta = {"schema": SCHEMA, "spec": spec, "model": model, "sessions": [session], **about}
         self._meta, self._records = _plain(meta), dict[tuple[str, str], Json]()
@@ -237,7 +237,7 @@ def _parsed(line: bytes, place: str) -> Json:
     return record
 
 
-def refuse_other_spec(out: Path, spec: Mapping[str, Any]) -> None:
+def refuse_other_spec(out: Path, spec: Mapping[str, object]) -> None:
     """Raise RunError if the folder holds a run of another spec (naming the differences), or other files."""
     if (out / META).exists():
         _refuse_other("what was asked", out, read_meta(out)["spec"], _plain(spec))
@@ -278,7 +278,7 @@ def count_records(out: Path) -> int | None:
     return raw.count(b"\n") if raw.endswith(b"\n") or not raw else None
 
 
-def default_out(command: str, names: Iterable[str], spec: Mapping[str, Any]) -> Path:
+def default_out(command: str, names: Iterable[str], spec: Mapping[str, object]) -> Path:
     """Return a readable folder below runs/ that the same spec always gives: certify-model-data-5f3a9c."""
     words = [re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[-_TINY:].strip("-.") for name in names]
     tag = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:6]
@@ -308,7 +308,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= _TINY else text[:_TINY] + "..."
 
 
-def _plain(value: Mapping[str, Any]) -> Json:
+def _plain(value: Mapping[str, object]) -> Json:
     """Return the value as it is after a round trip through JSON."""
     plain: Json = json.loads(json.dumps(value))
     return plain

@@ -9,8 +9,8 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
+from safemed_eval.codec import Json
 from safemed_eval.version import __version__
 
 _PACKAGES = (
@@ -19,7 +19,7 @@ _PACKAGES = (
 )
 
 
-def session(device: str) -> dict[str, Any]:
+def session(device: str) -> Json:
     """Describe this start of a run: time, command line, versions, commit of the toolkit, machine, device."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

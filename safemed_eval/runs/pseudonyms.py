@@ -92,7 +92,7 @@ class Pseudonyms:
         Pseudonyms of texts depend on the item, so that frequent options cannot be recognised by counting. A generated
         text is reduced to what reports need of it (`told`), and error messages are withheld.
         """
-        item, veiled = record["item"], dict[str, Any]()
+        item, veiled = record["item"], Json()
         for name, value in record.items():
             if name in _KEPT:
                 veiled[name] = value
@@ -146,7 +146,7 @@ class Pseudonyms:
             ),
         )
 
-    def about(self, about: Mapping[str, Any]) -> dict[str, Any]:
+    def about(self, about: Json) -> Json:
         """Return what run.json holds besides the spec, with pseudonyms."""
         names = dict(about["names"])
         names["data"] = self.data(names["data"])

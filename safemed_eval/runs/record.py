@@ -6,7 +6,7 @@ always recompute certificates from their votes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar
 
@@ -21,8 +21,12 @@ from safemed_eval.smoothing import Smoothing, read_prediction, read_wrong
 Count = Annotated[int, Ge(0)]
 Size = Annotated[float, Ge(0)]
 
-SOMETIMES: Mapping[str, bool] = {"sometimes": True}
+SOMETIMES: Mapping[str, str] = {"beside": ""}
 """Metadata of a field that most records do not use: the JSON leaves it out where it is None."""
+VOTED: Mapping[str, str] = {"beside": "votes"}
+"""Metadata of a field that the JSON has wherever it has votes."""
+SEQUENCED: Mapping[str, str] = {"beside": "radii"}
+"""Metadata of a field that the JSON has wherever it has radii, failed items included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +78,16 @@ class ItemRecord:
     def failed(self) -> bool:
         return self.error is not None
 
-    def to_json(self) -> Json:
-        """Convert the record to a line of records.jsonl."""
+    def to_json(self, asked: Collection[str] = ()) -> Json:
+        """Convert the record to a line of records.jsonl.
+
+        Args:
+            asked: fields that are always included, None or not; see `Spec.recorded`.
+        """
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        shown = [f.name for f in fields(self) if values[f.name] is not None or not f.metadata.get("sometimes")]
-        return {"kind": self.kind} | {name: encode(values[name]) for name in shown}
+        beside = {f.name: f.metadata["beside"] for f in fields(self) if f.metadata and f.name not in asked}
+        left_out = {name for name, other in beside.items() if values[name] is None and values.get(other) is None}
+        return {"kind": self.kind} | {name: encode(value) for name, value in values.items() if name not in left_out}
 
     def _refuse_no_option(self, name: str, option: int | None) -> None:
         if option is not None and not 0 <= option < len(self.options):
@@ -120,8 +129,8 @@ class EvaluateRecord(ItemRecord):
     rotations: tuple[int | None, ...] | None = field(default=None, metadata=SOMETIMES)
     parts: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
     votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
-    p_value: float | None = field(default=None, metadata=SOMETIMES)
-    abstained: str | None = field(default=None, metadata=SOMETIMES)
+    p_value: float | None = field(default=None, metadata=VOTED)
+    abstained: str | None = field(default=None, metadata=VOTED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +142,9 @@ class EvaluateRecord(ItemRecord):
             raise ValueError("log_probs are not one number for each of its options")
         if self.attack == CIRCULAR and self.error is None:
             self._check_rotations()
+
+    def to_json(self, asked: Collection[str] = ()) -> Json:
+        return super().to_json((*asked, *["rotations"] * (self.attack == CIRCULAR)))
 
     def _check_rotations(self) -> None:
         answers, places = self.rotations or (), (*range(len(self.options)), None)
@@ -188,12 +200,12 @@ class CertifyRecord(ItemRecord):
     p_lower: Size | None = None
     radius: Size | None = None
     abstained: str | None = None
-    certified: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
-    max_log_e: Mapping[str, float] | None = field(default=None, metadata=SOMETIMES)
-    stopped_at: Count | None = field(default=None, metadata=SOMETIMES)
-    successes: Count | None = field(default=None, metadata=SOMETIMES)
-    stopped: str | None = field(default=None, metadata=SOMETIMES)
-    hits: str | None = field(default=None, metadata=SOMETIMES)
+    certified: Mapping[str, bool] | None = field(default=None, metadata=SEQUENCED)
+    max_log_e: Mapping[str, float] | None = field(default=None, metadata=SEQUENCED)
+    stopped_at: Count | None = field(default=None, metadata=SEQUENCED)
+    successes: Count | None = field(default=None, metadata=SEQUENCED)
+    stopped: str | None = field(default=None, metadata=SEQUENCED)
+    hits: str | None = field(default=None, metadata=SEQUENCED)
     falsified: tuple[Shot, ...] | None = field(default=None, metadata=SOMETIMES)
 
     def check(self, spec: CertifySpec) -> None:

@@ -91,6 +91,11 @@ class Spec:
         return ()
 
     @property
+    def recorded(self) -> tuple[str, ...]:
+        """Fields that every record of the run has, whether or not there is something in them."""
+        return ()
+
+    @property
     def readout(self) -> str | None:
         return self.asking["readout"] if self.asking else None
 
@@ -144,7 +149,7 @@ class CertifySpec(Spec):
 
     command: ClassVar[str] = "certify"
 
-    smoothing: Mapping[str, Any]
+    smoothing: Mapping[str, object]
     sampling: str
     stop_when_wrong: bool = field(default=False, metadata=LATER)
     falsify: Falsification | None = field(default=None, metadata=LATER)
@@ -154,6 +159,10 @@ class CertifySpec(Spec):
             _ = self.budget
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"smoothing: {error}") from None
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("falsified",) if self.falsify else ()
 
     @cached_property
     def budget(self) -> Budget:
@@ -201,14 +210,14 @@ class TrainSpec:
         processes: number of processes of `accelerate launch`, which decides which rows share a batch.
     """
 
-    model: Mapping[str, Any]
+    model: Mapping[str, object]
     load: Mapping[str, str | None]
     template: Mapping[str, str] | None
     select: Selection
     skipped: int
     data: str
     canvas: str
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
     processes: int
 
     def to_json(self) -> Json:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from safemed_eval.codec import Json
 from safemed_eval.errors import RunError
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 Store = Callable[..., None]
 """Stores something that the work produced, such as an attacked canvas."""
+
+
+Result = object
+"""What comes of a unit: records, or votes of a part of an item."""
 
 
 class Unit(Protocol):
@@ -32,7 +37,7 @@ class Unit(Protocol):
         """Start what can run while the previous unit is still being done, such as reading images."""
         ...
 
-    def do(self, work: Any) -> Any:
+    def do(self, work: Any) -> Result:
         """Do the work with an Evaluation or a Certification, and return the result."""
         ...
 
@@ -40,7 +45,7 @@ class Unit(Protocol):
         """Split into one unit per item; empty where there is only one item."""
         ...
 
-    def failed(self, why: str) -> Any:
+    def failed(self, why: str) -> Result:
         """Return the result to record when no worker can do the unit."""
         ...
 
@@ -77,7 +82,7 @@ class Setup:
     surrogates: Mapping[str, Loading] = field(default_factory=dict)
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Hashes of all models' files by model name; computing them reads the files once."""
         sources = [loading.source for loading in (self.model, *self.surrogates.values())]
         return {source.name: source.identity for source in sources}
@@ -87,9 +92,9 @@ class Setup:
 class Ready:
     """A worker's report once its model is loaded and checked."""
 
-    model: Mapping[str, Any]
+    model: Mapping[str, object]
     """The model's description, for run.json."""
-    checks: Sequence[Mapping[str, Any]]
+    checks: Sequence[Mapping[str, object]]
     device: str
     batch: int
 
@@ -98,8 +103,8 @@ class Ready:
 class Reply:
     """The result of a unit."""
 
-    result: Any
-    kept: Sequence[tuple[Any, ...]]
+    result: Result
+    kept: Sequence[tuple[object, ...]]
     """Arguments of the calls of `Store` to make."""
     forwards: int
     """Images that have passed through the worker's model so far."""
@@ -117,7 +122,7 @@ class Host:
     """
 
     def __init__(self, setup: Setup) -> None:
-        self._kept: list[tuple[Any, ...]] = []
+        self._kept: list[tuple[object, ...]] = []
         self.model, checks = setup.model()
         surrogates = {name: loading()[0] for name, loading in setup.surrogates.items()}
         self._work = setup.make(Loaded(model=self.model, surrogates=surrogates, keep=self._keep))
@@ -154,7 +159,7 @@ class Host:
                     "records it as failed"
                 ) from None
 
-    def _keep(self, *what: Any) -> None:
+    def _keep(self, *what: object) -> None:
         import torch
 
         # Clone a row of a batch: pickling a view would send the whole batch.
@@ -170,7 +175,7 @@ class Team(Protocol):
         ...
 
     @property
-    def about(self) -> Mapping[str, Any]:
+    def about(self) -> Mapping[str, object]:
         """A description of the workers, for run.json."""
         ...
 
@@ -193,7 +198,7 @@ class Alone:
     """Does the units one by one with the model in this process."""
 
     note = ""
-    about: Mapping[str, Any] = {}
+    about: Mapping[str, object] = {}
 
     def __init__(self, setup: Setup, store: Store) -> None:
         self._host, self._store = Host(setup), store

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from PIL import Image
 
+from safemed_eval.codec import Json
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.models.answers import CLOSING_TAG
 from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.checkpoints.prompts import Template, opens_answer, thinks
 
-Row = dict[str, Any]
+Row = Json
 """A training row: prompt and completion (one message each), image (PIL, or with added noise a float tensor on the scale
 [0, 255]), and id, question and label of the item."""
 

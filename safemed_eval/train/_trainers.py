@@ -50,7 +50,7 @@ class AdversarialSFT(_Resumed, SFTTrainer):  # type: ignore[misc]
     attacked and collated again. Without an adversary this is TRL's trainer.
     """
 
-    def __init__(self, *args: Any, adversary: Adversary | None, **kwargs: Any) -> None:
+    def __init__(self, *args: object, adversary: Adversary | None, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._adversary = adversary
         self._collate: Any = self.data_collator  # type: ignore[has-type]
@@ -86,7 +86,7 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
     `frac_reward_zero_std`.
     """
 
-    def __init__(self, *args: Any, adversary: Adversary | None, **kwargs: Any) -> None:
+    def __init__(self, *args: object, adversary: Adversary | None, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._adversary = adversary
         self._clean: dict[str, torch.Tensor] = {}
@@ -116,7 +116,7 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
             self._clean = self._images_of(inputs)
         return [{**row, "image": perturbed.rows[i // size]["image"]} for i, row in enumerate(inputs)]
 
-    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: object, **kwargs: object) -> Any:
         if self._clean and self._is_reference(model):
             kwargs |= self._clean
         return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
@@ -159,7 +159,7 @@ def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[
         question: Sequence[Question],
         label: Sequence[int],
         image: Sequence[Any],
-        **_: Any,
+        **_: object,
     ) -> list[float]:
         ends = frozenset(vlm.turn.ends(vlm.model.generation_config))
         if groups.readout == "generate":
@@ -169,7 +169,7 @@ def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[
         with torch.no_grad(), in_eval_mode(vlm.model):
             return [_chosen(vlm, ends, *row) for row in asked]
 
-    def kept(completions: Sequence[Any], **_: Any) -> list[float]:
+    def kept(completions: Sequence[Any], **_: object) -> list[float]:
         return [rewards.kept(completion[-1]["content"], vlm.template) for completion in completions]
 
     return [correct, kept], [groups.correct, groups.kept]

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from safemed_eval.codec import Json
 from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, canvas_of, write_seen
 from safemed_eval.errors import ModelOutputError, RunError
@@ -35,7 +36,7 @@ def fit_denoiser(
     recipe: DenoiserRecipe,
     out: Path,
     *,
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train a denoiser for this model, and save it into `out`, with a note of its making.
@@ -93,13 +94,13 @@ class _Denoising(Trainer):  # type: ignore[misc]
     Differs: AdamW with a warm-up and a cosine for each; the published code lowers its rate every 30 epochs.
     """
 
-    def __init__(self, *args: Any, frozen: Waist, recipe: DenoiserRecipe, **kwargs: Any) -> None:
+    def __init__(self, *args: object, frozen: Waist, recipe: DenoiserRecipe, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._frozen = frozen
         self._recipe = recipe
         self._figures: dict[str, list[torch.Tensor]] = defaultdict(list)
 
-    def compute_loss(self, model: Any, inputs: Mapping[str, Any], **_: Any) -> torch.Tensor:
+    def compute_loss(self, model: Any, inputs: Json, **_: object) -> torch.Tensor:
         items, clean, step = inputs["items"], inputs["canvas"], self.state.global_step
         noise = [self._noise(item, step, canvas.shape) for item, canvas in zip(items, clean, strict=True)]
         denoised = model(clean + torch.stack(noise).to(clean.device))
@@ -126,7 +127,7 @@ class _Denoising(Trainer):  # type: ignore[misc]
         rng = generator("cpu", self._recipe.seed, "denoiser", step, item.id)
         return Gaussian(self._recipe.sigma).draw(torch.empty(shape), rng)
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         means = {name: torch.stack(values).mean() for name, values in self._figures.items()}
         everywhere = {name: float(self.accelerator.gather(mean).mean()) for name, mean in means.items()}
         self._figures.clear()
@@ -147,5 +148,5 @@ class _Rows(torch.utils.data.Dataset[tuple[Item, torch.Tensor]]):
         return self.items[index], canvas_of(self.items[index], self.canvas)
 
 
-def _collate(rows: Sequence[tuple[Item, torch.Tensor]]) -> dict[str, Any]:
+def _collate(rows: Sequence[tuple[Item, torch.Tensor]]) -> Json:
     return {"items": [item for item, _ in rows], "canvas": torch.stack([canvas for _, canvas in rows])}

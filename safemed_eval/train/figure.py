@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from safemed_eval.codec import Json
 from safemed_eval.train.log import LOG, read_log
 
 PANELS: dict[str, dict[str, str]] = {
@@ -49,7 +49,7 @@ def figure(folder: Path) -> None:
         sheet.savefig(folder / f"training.{kind}", dpi=150)
 
 
-def _series(lines: list[dict[str, Any]], keys: dict[str, str]) -> dict[str, list[tuple[int, float]]]:
+def _series(lines: list[Json], keys: dict[str, str]) -> dict[str, list[tuple[int, float]]]:
     points_of = {
         name: [(line["step"], line[key]) for line in lines if line.get(key) is not None] for key, name in keys.items()
     }

@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, SFTConfig
 
+from safemed_eval.codec import Json
 from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, write_seen
 from safemed_eval.errors import DataError, SpecError
@@ -39,7 +40,7 @@ def fit(
     out: Path,
     *,
     base: tuple[str, str | None],
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
     seen: Sequence[Path] = (),
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
@@ -67,7 +68,7 @@ def fit(
     rows = Rows(items=items, canvas=canvas, template=template)
     dataset = Dataset.from_dict({"index": list(range(len(items)))})
     dataset.set_transform(rows)
-    shared: dict[str, Any] = {
+    shared: Json = {
         "model": policy.train(),
         "train_dataset": dataset,
         "processing_class": vlm.processor,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+
+from safemed_eval.codec import Json
 
 WORK = "training"
 """Folder, within that of a checkpoint, for log, figure and intermediate checkpoints."""
 LOG = "log.jsonl"
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
+def read_log(file: Path) -> list[Json]:
     """Read the lines of a training log, without an incomplete last one; empty if there is no log."""
     if not file.exists():
         return []

@@ -254,10 +254,10 @@ def _shown_progress() -> Any:
         tick: Tick
         text = ""
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, args: object, state: Any, control: object, **_: object) -> None:
             self.tick(state.global_step, state.max_steps)
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+        def on_log(self, args: object, state: Any, control: object, logs: Mapping[str, float], **_: object) -> None:
             words = {"loss": "loss", "adversary/loss": "adversarial loss", "reward": "reward"}
             words |= {"denoiser/mse": "mse", "denoiser/same_answer": "same answer"}
             self.text = ", ".join(f"{word} {logs[key]:.3g}" for key, word in words.items() if key in logs)

@@ -18,7 +18,7 @@ from safemed_eval.models.files.contents import (
     refuse_other_index,
     shards,
 )
-from safemed_eval.models.files.notes import ABOUT, read_note
+from safemed_eval.models.files.notes import ABOUT, read_note, template_in
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -91,14 +91,8 @@ class CheckpointFiles:
         Raises:
             CheckpointError: its note cannot be read.
         """
-        note = read_note(self.folder)
-        if note is None:
-            return self.base.template if self.base else None
-        try:
-            template = note["template"]
-            return Template(user=str(template["user"]), cue=str(template["cue"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.name}: {ABOUT} holds no template with 'user' and 'cue': {error}") from None
+        own = template_in(self.folder)
+        return self.base.template if own is None and self.base else own
 
     @property
     def trained(self) -> Json | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safemed_eval.core import TRAINED_ON
 from safemed_eval.errors import CheckpointError
+from safemed_eval.models.checkpoints.prompts import Template
 from safemed_eval.models.files.contents import Json, read_json
 
 ABOUT = "safemed_eval.json"
@@ -22,6 +23,22 @@ def read_note(folder: Path | None) -> Json | None:
     if folder is None or not (folder / ABOUT).is_file():
         return None
     return read_json(folder / ABOUT)
+
+
+def template_in(folder: Path | None) -> Template | None:
+    """Read the template that the checkpoint in a folder was trained with here; None if there is no note.
+
+    Raises:
+        CheckpointError: the note cannot be read.
+    """
+    note = read_note(folder)
+    if note is None:
+        return None
+    try:
+        template = note["template"]
+        return Template(user=str(template["user"]), cue=str(template["cue"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: {ABOUT} holds no template with 'user' and 'cue': {error}") from None
 
 
 def training_of(name: str, folder: Path | None) -> Training | None:

@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from safemed_eval.errors import CheckpointError, SpecError
-from safemed_eval.models.checkpoints.prompts import Asking
+from safemed_eval.models.checkpoints.prompts import Asking, Template
 from safemed_eval.models.files.contents import Json, hash_files
+from safemed_eval.models.files.notes import template_in
 from safemed_eval.models.source import Source
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ class LoadedNetwork(Source):
             self.processor.save_pretrained(folder)
             (Path(folder) / "config.json").write_text(json.dumps(config, sort_keys=True, default=str))
             return hash_files(file for file in Path(folder).rglob("*") if file.is_file())
+
+    @property
+    def template(self) -> Template | None:
+        """The template that the network was trained with here, by the note in the folder that it was loaded from."""
+        return template_in(Path(self.network.name_or_path)) if self.network.name_or_path else None
 
     @property
     def asks_for_the_date(self) -> bool:

@@ -4,36 +4,68 @@
 
 that yields (file stem, figure), and nothing where the runs hold no data for it. It is called, and its figures are
 saved, inside `style()`: matplotlib's settings are never changed for anyone else, and pyplot is not used.
+
+Other packages add kinds through the entry points `safemed_eval.figures`, each naming such a function:
+
+    def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
+        for run in runs:
+            if run.kind == "evaluate":
+                figure = Figure(figsize=(3.35, 2.3), layout="constrained")
+                figure.add_subplot().bar(*zip(*run.accuracy().drop(columns="n").loc["all"].items()))
+                yield f"overview-{run.name}", figure
 """
 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
-from safemed_eval.report.figures._style import save, style
-from safemed_eval.report.load import LoadedRun
+from matplotlib.figure import Figure
 
-__all__ = ["draw_all", "kinds", "style"]
+from safemed_eval.errors import SpecError
+from safemed_eval.plugins import load_plugin, plugins
+from safemed_eval.report.drawing.style import save, style
+from safemed_eval.report.run import Run
+
+__all__ = ["draw_all", "kinds"]
+
+Draw = Callable[[Sequence[Run]], Iterator[tuple[str, Figure]]]
 
 
 def kinds() -> list[str]:
-    """The names of all kinds of figures, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """The names of all kinds of figures, those of plug-ins included, sorted."""
+    return sorted({*_built_in(), *plugins("figures")})
 
 
-def draw_all(runs: Sequence[LoadedRun], folder: Path) -> list[Path]:
+def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Write every figure that these runs have data for, as PDF and as PNG; the same runs give the same bytes.
 
     Returns:
         The PNG files, in order; each has a PDF of the same stem beside it.
+    Raises:
+        SpecError: a plug-in cannot be imported, or is no function that draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with style():
-        return [
-            save(figure, folder / stem)
-            for kind in kinds()
-            for stem, figure in import_module(f"{__name__}.{kind}").draw(runs)
-        ]
+        return [save(figure, folder / stem) for kind in kinds() for stem, figure in drawer(kind)(runs)]
+
+
+def drawer(kind: str) -> Draw:
+    """The function that draws one kind of figure.
+
+    Raises:
+        SpecError: as `draw_all`.
+    """
+    if kind in _built_in():
+        return cast(Draw, import_module(f"{__name__}.{kind}").draw)
+    loaded = load_plugin("figures", kind)
+    if not callable(loaded):
+        raise SpecError(f"the plug-in {kind} of safemed_eval.figures is no function draw(runs)")
+    return cast(Draw, loaded)
+
+
+def _built_in() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]

@@ -1,4 +1,4 @@
-"""Which runs share an axis, which slices there are, in what order, and what a reader must know of them."""
+"""The runs that share a figure, the slices that it shows, and the notes below it."""
 
 from __future__ import annotations
 
@@ -7,46 +7,47 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from safemed_eval.core import UNKNOWN
-from safemed_eval.report.figures._style import DAGGER
-from safemed_eval.report.load import LoadedRun, in_order
+from safemed_eval.report.findings.between import findings_between
+from safemed_eval.report.findings.finding import BESIDE, of_keys, shared
+from safemed_eval.report.load import in_order
+from safemed_eval.report.rows import Slicing
+from safemed_eval.report.run import Run
+from safemed_eval.report.summary import DAGGER, FEW
 
 MOST_GROUPS = 24
 """No figure shows more slices than this; the tables have all."""
 MOST_RUNS = 5
-"""Figures with a row per run go on in another file after so many."""
-FEW = f"{DAGGER} few clusters (patients or images): the interval may be too narrow."
+"""Figures with a row per run go on in another file after this many."""
 
 
-def with_records(runs: Iterable[LoadedRun], kind: str) -> list[LoadedRun]:
+def with_records(runs: Iterable[Run], kind: str) -> list[Run]:
     """The runs of one kind that have a record."""
-    return [run for run in runs if run.kind == kind and not run.frame.empty]
+    return [run for run in runs if run.kind == kind and run.records]
 
 
-def by_canvas(runs: Sequence[LoadedRun]) -> list[tuple[str, list[LoadedRun]]]:
-    """Runs that may share an axis, with what to add to a file's stem: lengths on different canvases do not compare."""
-    canvases = list(dict.fromkeys(str(run.spec["canvas"]) for run in runs))
+def by_canvas(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Group runs of one canvas, with an ending of a file's stem: lengths on different canvases share no axis."""
+    canvases = list(dict.fromkeys(run.spec.canvas for run in runs))
     return [
-        (f"-{slug(canvas)}" if len(canvases) > 1 else "", [run for run in runs if run.spec["canvas"] == canvas])
+        (f"-{slug(canvas)}" if len(canvases) > 1 else "", [run for run in runs if run.spec.canvas == canvas])
         for canvas in canvases
     ]
 
 
-def one_by_one(runs: Sequence[LoadedRun]) -> list[tuple[str, LoadedRun]]:
-    """Each run with what to add to a file's stem."""
+def one_by_one(runs: Sequence[Run]) -> list[tuple[str, Run]]:
+    """Give each run an ending of a file's stem."""
     if len(runs) == 1:
         return [("", runs[0])]
     slugs = [slug(run.name) for run in runs]
-    twice = Counter(slugs)
-    numbers: Counter[str] = Counter()
-    found = []
-    for name, run in zip(slugs, runs, strict=True):
-        numbers[name] += 1
-        found.append((f"-{name}-{numbers[name]}" if twice[name] > 1 else f"-{name}", run))
-    return found
+    named = []
+    for place, (name, run) in enumerate(zip(slugs, runs, strict=True)):
+        number = f"-{slugs[: place + 1].count(name)}" if slugs.count(name) > 1 else ""
+        named.append((f"-{name}{number}", run))
+    return named
 
 
-def pages(runs: Sequence[LoadedRun]) -> list[tuple[str, Sequence[LoadedRun]]]:
-    """Runs that are stacked in one figure, with what to add to a file's stem."""
+def pages(runs: Sequence[Run]) -> list[tuple[str, Sequence[Run]]]:
+    """Group runs that are stacked in one figure, with an ending of a file's stem."""
     starts = range(0, len(runs), MOST_RUNS)
     return [(f"-{start // MOST_RUNS + 1}" if start else "", runs[start : start + MOST_RUNS]) for start in starts]
 
@@ -56,50 +57,44 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.").lower()[-60:].strip("-.") or "run"
 
 
-def canvas_words(run: LoadedRun) -> str:
+def canvas_words(run: Run) -> str:
     """ "canvas 64x64"."""
-    return f"canvas {run.spec['canvas']}".removesuffix(" stretch")
+    return f"canvas {run.spec.canvas}".removesuffix(" stretch")
 
 
-def groups(runs: Iterable[LoadedRun], column: str, most: int = MOST_GROUPS) -> list[str]:
+def groups(runs: Iterable[Run], by: Slicing, most: int = MOST_GROUPS) -> list[str]:
     """The slices of these runs: in the fixed order, others after, the largest if there are more than `most`.
 
     None where no item says which slice it belongs to.
     """
-    sizes: Counter[str] = Counter()
-    for run in runs:
-        if not run.frame.empty:
-            sizes.update(run.frame[column].tolist())
+    sizes = Counter(name for run in runs for name in run.rows.names(by))
     if set(sizes) <= {UNKNOWN}:
         return []
     largest = sorted(sizes, key=lambda name: (-sizes[name], name))[:most]
     return in_order(largest)
 
 
-def left_out(runs: Iterable[LoadedRun], column: str, shown: Sequence[str]) -> list[str]:
+def left_out(runs: Iterable[Run], by: Slicing, shown: Sequence[str]) -> list[str]:
     """A note where there are more slices than a figure shows."""
-    every = {name for run in runs for name in run.frame[column].unique()}
+    every = {name for run in runs for name in run.rows.names(by)}
     return [f"The {len(shown)} largest of {len(every)} groups."] if len(every) > len(shown) else []
 
 
-def notes(runs: Sequence[LoadedRun]) -> list[str]:
-    """What must be said below any figure of these runs."""
-    found = []
-    for run in runs:
-        found += [f"{run.name}: {text}" for text in run.failures]
-        if run.unfinished > 0:
-            found.append(f"{run.name}: unfinished, without {run.unfinished} of its records.")
-        if run.sequential:
-            radii = ", ".join(run.spec["smoothing"]["radii"])
-            found.append(f"{run.name}: sequential, certified at {radii} only; in between a lower bound.")
-    sampled = dict.fromkeys(str(run.meta["sampled"]) for run in runs if run.meta["sampled"])
-    found += [f"Sample: {text}." for text in sampled]
-    if len({str(run.spec["data"]) for run in runs}) > 1:
-        found.append("The runs are not of the same items.")
-    return found
+def few_note(few: bool) -> list[str]:
+    """A note on the dagger where something in the figure has few clusters."""
+    return [f"{DAGGER} {FEW}"] if few else []
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """The findings that must stand below any figure of these runs."""
+    findings = shared((run.name, finding) for run in runs for finding in of_keys(run.findings, BESIDE))
+    different = of_keys(findings_between(runs), {"different-items"})
+    return [f"{', '.join(names)}: {finding.sentence}" for finding, names in findings.items()] + [
+        finding.text for finding in different
+    ]
 
 
 def sizes(counts: Iterable[int]) -> str:
-    """ "n = 40", or "n = 38-40" where runs or conditions differ."""
+    """Write "n = 40", or "n = 38-40" where runs or conditions differ."""
     known = sorted(set(counts))
     return f"n = {known[0]}" if len(known) == 1 else f"n = {known[0]}\u2013{known[-1]}"

@@ -6,20 +6,19 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from safemed_eval.core import UNKNOWN
+from safemed_eval.core import CLEAN
+from safemed_eval.report.drawing.sheet import below, letters, sheet
+from safemed_eval.report.drawing.style import GREY, INK, SIZE, TWO_COLUMNS, VERMILLION, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import CLEAN, chosen, is_search, words
-from safemed_eval.report.figures._sheet import below, letters, sheet
-from safemed_eval.report.figures._style import GREY, INK, SIZE, TWO_COLUMNS, VERMILLION, plain
-from safemed_eval.report.load import SLICES, LoadedRun
+from safemed_eval.report.figures._attacks import chosen, role_of, words
+from safemed_eval.report.run import Run
 from safemed_eval.runs.images import Pixels, kept
+from safemed_eval.runs.record import EvaluateRecord
 
 MOST_ITEMS = 6
 MOST_OPTIONS = 5
@@ -37,37 +36,34 @@ class Shown:
 
     clean: Pixels
     attacked: Pixels
-    before: pd.Series[Any] | None
+    before: EvaluateRecord | None
     """The record of the clean image; None where the run has none yet."""
-    after: pd.Series[Any]
+    after: EvaluateRecord
 
 
-def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
+def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     evaluated = grouped.with_records(runs, "evaluate")
     for suffix, run in grouped.one_by_one(evaluated):
         for condition in chosen(run)[0]:
-            if is_search(condition) and (items := _items(run, condition)):
+            if role_of(condition) == "attack" and (items := _items(run, condition)):
                 yield f"attacked-items-{grouped.slug(condition)}{suffix}", _figure(run, condition, items)
 
 
-def _items(run: LoadedRun, condition: str) -> list[Shown]:
+def _items(run: Run, condition: str) -> list[Shown]:
     """Up to MOST_ITEMS whose images were kept; those that the attack turned from right to wrong come first."""
-    if not run.has_images:
+    if not run.has_images or run.out is None:
         return []
-    clean, attacked = run.under(CLEAN).set_index("item"), run.under(condition)
-    turned = attacked["item"].isin(clean.index[clean["correct"]]) & ~attacked["correct"]
-    found = []
-    for _, row in attacked.loc[turned.sort_values(ascending=False, kind="stable").index].iterrows():
-        pair = kept(run.out, row["item"], condition)
+    clean = {record.item: record for record in run.answers.under(CLEAN)}
+    right = {item for item, record in clean.items() if record.correct}
+    shown: list[Shown] = []
+    for record in sorted(run.answers.under(condition), key=lambda after: after.correct or after.item not in right):
+        pair = kept(run.out, record.item, condition) if len(shown) < MOST_ITEMS else None
         if pair:
-            before = clean.loc[row["item"]] if row["item"] in clean.index else None
-            found.append(Shown(clean=pair[0], attacked=pair[1], before=before, after=row))
-        if len(found) == MOST_ITEMS:
-            break
-    return found
+            shown.append(Shown(clean=pair[0], attacked=pair[1], before=clean.get(record.item), after=record))
+    return shown
 
 
-def _figure(run: LoadedRun, condition: str, items: Sequence[Shown]) -> Figure:
+def _figure(run: Run, condition: str, items: Sequence[Shown]) -> Figure:
     texts = [_lines(item) for item in items]
     heights = [max(_IMAGE, _LINE * len(lines) + 0.04) for lines in texts]
     factor = _factor(items)
@@ -80,7 +76,7 @@ def _figure(run: LoadedRun, condition: str, items: Sequence[Shown]) -> Figure:
         for axes, pixels in zip(row, (item.clean, change, item.attacked), strict=False):
             _image(axes, pixels)
         _write(row[3], lines)
-    for axes, title in zip(grid[0], ("clean", f"change \u00d7 {factor}", "attacked"), strict=False):
+    for axes, title in zip(grid[0], (CLEAN, f"change \u00d7 {factor}", "attacked"), strict=False):
         axes.set_title(title)
     notes = [
         f"{plain(run.name, 60)}, {words(condition)}, {grouped.canvas_words(run)}. The change is magnified by {factor} "
@@ -107,13 +103,13 @@ Line = tuple[str, str, str]
 
 
 def _lines(item: Shown) -> list[Line]:
-    row, width = item.after, letters(_TEXT)
-    slices = [str(row[column]) for column in SLICES if row[column] != UNKNOWN]
-    lines: list[Line] = [(plain(", ".join([*slices, str(row["item"])]), width), GREY, "normal")]
-    asked = textwrap.wrap(plain(row["question"], 3 * width), width, max_lines=3, placeholder="\u2026")
+    record, width = item.after, letters(_TEXT)
+    place = filter(None, (record.modality, record.question_type, record.item))
+    lines: list[Line] = [(plain(", ".join(place), width), GREY, "normal")]
+    asked = textwrap.wrap(plain(record.question, 3 * width), width, max_lines=3, placeholder="\u2026")
     lines += [(text, INK, "normal") for text in asked]
-    gold, options = int(row["label"]), list(row["options"])
-    answers = [_answer(item.before), _answer(row)]
+    gold, options = record.label, record.options
+    answers = [_answer(item.before), _answer(record)]
     for number in _shown_options(len(options), [gold, *(a for a in answers if isinstance(a, int))]):
         text = plain(options[number], width - 12)
         lines.append((f"{ascii_uppercase[number]}  {text}", INK, "normal"))
@@ -121,20 +117,20 @@ def _lines(item: Shown) -> list[Line]:
             lines[-1] = (f"{lines[-1][0]}{GOLD}", INK, "bold")
     if len(options) > MOST_OPTIONS:
         lines.append((f"\u2026 of {len(options)} options", GREY, "normal"))
-    for when, answer in zip(("clean", "attacked"), answers, strict=True):
-        told = f"{ascii_uppercase[answer]}  {plain(options[answer], width - 20)}" if isinstance(answer, int) else answer
+    for when, answer in zip((CLEAN, "attacked"), answers, strict=True):
+        text = f"{ascii_uppercase[answer]}  {plain(options[answer], width - 20)}" if isinstance(answer, int) else answer
         right = answer == gold
-        lines.append((f"{when}: {told}{'' if right else WRONG}", INK if right else VERMILLION, "normal"))
+        lines.append((f"{when}: {text}{'' if right else WRONG}", INK if right else VERMILLION, "normal"))
     return lines
 
 
-def _answer(record: pd.Series[Any] | None) -> int | str:
+def _answer(record: EvaluateRecord | None) -> int | str:
     """The chosen option, or in words why there is none."""
     if record is None:
         return "n/a"
-    if isinstance(record["error"], str):
+    if record.failed:
         return "failed"
-    return "no answer" if pd.isna(record["prediction"]) else int(record["prediction"])
+    return "no answer" if record.prediction is None else record.prediction
 
 
 def _shown_options(count: int, needed: Sequence[int]) -> list[int]:

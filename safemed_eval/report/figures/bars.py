@@ -10,12 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from safemed_eval.report.breakdown import breakdown
-from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, is_noise, union, words
-from safemed_eval.report.figures._sheet import below, letters, sheet, wrapped
-from safemed_eval.report.figures._style import (
-    DAGGER,
+from safemed_eval.report.drawing.shares import percent_axis
+from safemed_eval.report.drawing.sheet import below, letters, sheet, wrapped
+from safemed_eval.report.drawing.style import (
     GREY,
     INK,
     ONE_COLUMN,
@@ -26,8 +23,12 @@ from safemed_eval.report.figures._style import (
     look,
     plain,
 )
-from safemed_eval.report.load import SLICES, Json, LoadedRun
-from safemed_eval.rounding import FAILED
+from safemed_eval.report.figures import _groups as grouped
+from safemed_eval.report.figures._attacks import chosen, is_control, union, words
+from safemed_eval.report.load import SLICES
+from safemed_eval.report.rows import Slicing
+from safemed_eval.report.run import Run
+from safemed_eval.report.summary import DAGGER, AnsweredBy, EvaluateSummary
 
 ALL = "all"
 _MARGIN = 0.6
@@ -35,21 +36,21 @@ _MARGIN = 0.6
 _NARROW = 0.6
 """Names of slices stand upright where each has less than this."""
 _SHORT = 3
-"""So few slices, with "all", fit on one column of a paper."""
+"""At most this many slices, with "all", fit on one column of a paper."""
 _FULL = 0.82
-"""Of the room of a slice, the share that its bars take."""
+"""Share of a slice's room that its bars take."""
 
 
-def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
+def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     for suffix, page in grouped.pages(grouped.with_records(runs, "evaluate")):
-        for column, title in SLICES.items():
-            if names := grouped.groups(page, column):
-                yield f"accuracy-by-{grouped.slug(title)}{suffix}", _figure(page, column, names)
+        for by, title in SLICES.items():
+            if names := grouped.groups(page, by):
+                yield f"accuracy-by-{grouped.slug(title)}{suffix}", _figure(page, by, names)
 
 
-def _figure(runs: Sequence[LoadedRun], column: str, names: Sequence[str]) -> Figure:
+def _figure(runs: Sequence[Run], by: Slicing, names: Sequence[str]) -> Figure:
     picked = [chosen(run) for run in runs]
-    conditions = union(found for found, _ in picked)
+    conditions = union(shown for shown, _ in picked)
     own = {condition: _look(number, condition) for number, condition in enumerate(conditions)}
     groups = [ALL, *names]
     whole = TWO_COLUMNS if len(groups) > _SHORT else ONE_COLUMN
@@ -59,48 +60,38 @@ def _figure(runs: Sequence[LoadedRun], column: str, names: Sequence[str]) -> Fig
     few = False
     panels = figure.subplots(len(runs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, run in zip(panels, runs, strict=True):
-        summary = breakdown(run)
-        slices = summary.by_modality if column == "modality" else summary.by_question_type
-        few |= _row(axes, [summary.overall, *(slices.get(name, {}) for name in names)], own)
+        summary = run.summary
+        assert isinstance(summary, EvaluateSummary)
+        few |= _row(axes, [summary.overall, *(summary.by(by).get(name, {}) for name in names)], own)
         axes.set_title(plain(run.name, letters(whole - _MARGIN)), loc="left", pad=11)
     width = letters(room - 0.08)
     labels = [plain(name, 24) if narrow else wrapped(name, width) for name in groups]
     panels[-1].set_xticks(range(len(groups)), labels, rotation=90 if narrow else 0)
-    panels[-1].set_ylim(0, 100)
-    panels[-1].set_yticks([0, 25, 50, 75, 100])
+    percent_axis(panels[-1])
     panels[-1].set_xlim(-0.55, len(groups) - 0.45)
     notes = ["Error bars: 95 % intervals. n: items."]
     notes += union(others for _, others in picked)
-    notes += [grouped.FEW] if few else []
-    notes += [*grouped.left_out(runs, column, names), *grouped.notes(runs)]
-    legend: dict[str, Artist] = {words(one): Patch(**_paint(own[one])) for one in conditions}
+    notes += [*grouped.few_note(few), *grouped.left_out(runs, by, names), *grouped.notes(runs)]
+    legend: dict[str, Artist] = {words(condition): Patch(**_paint(own[condition])) for condition in conditions}
     return below(figure, legend, notes, y_label="accuracy (%)")
 
 
-def _row(axes: Axes, groups: Sequence[Json], own: dict[str, Look]) -> bool:
-    """One run's bars, with n above each slice; returns whether a slice has few clusters."""
+def _row(axes: Axes, groups: Sequence[AnsweredBy], own: dict[str, Look]) -> bool:
+    """Draw one run's bars, with n above each slice; returns whether a slice has few clusters."""
     width, above = _FULL / len(own), axes.get_xaxis_transform()
     any_few = False
     for place, cells in enumerate(groups):
         for number, condition in enumerate(own):
             x, cell = place + (number - (len(own) - 1) / 2) * width, cells.get(condition)
-            if cell is None or cell["accuracy"] is None:
-                axes.text(
-                    x,
-                    2,
-                    FAILED if cell and cell["all_failed"] else "n/a",
-                    rotation=90,
-                    ha="center",
-                    va="bottom",
-                    fontsize=SMALL,
-                    color=GREY,
-                )
+            if cell is None or cell.share is None or cell.lower is None or cell.upper is None:
+                text = cell.text if cell else "n/a"
+                axes.text(x, 2, text, rotation=90, ha="center", va="bottom", fontsize=SMALL, color=GREY)
                 continue
-            share, lower, upper = (100 * cell[key] for key in ("accuracy", "lower", "upper"))
+            share, lower, upper = (100 * value for value in (cell.share, cell.lower, cell.upper))
             axes.bar(x, share, width, **_paint(own[condition]))
             axes.errorbar(x, share, [[share - lower], [upper - share]], color=INK, elinewidth=0.6, capsize=1.2)
-        counts = [cell["n"] for condition, cell in cells.items() if condition in own]
-        few = any(cell["few"] for condition, cell in cells.items() if condition in own)
+        counts = [cell.n for condition, cell in cells.items() if condition in own]
+        few = any(cell.few for condition, cell in cells.items() if condition in own)
         text = grouped.sizes(counts).removeprefix("n = ") if counts else "0"
         axes.text(place, 1.02, f"{text}{DAGGER * few}", transform=above, ha="center", va="bottom", fontsize=SMALL)
         any_few |= few
@@ -112,11 +103,11 @@ def _row(axes: Axes, groups: Sequence[Json], own: dict[str, Look]) -> bool:
 
 
 def _look(number: int, condition: str) -> Look:
-    if is_noise(condition):
+    if is_control(condition):
         return Look(color=PALE, dash="-", marker="", hatch="||||||")
     return look(number)
 
 
 def _paint(own: Look) -> dict[str, Any]:
-    """Colour and hatch; the hatch is white on the colour, so that both are seen."""
+    """Matplotlib's options for colour and hatch; the hatch is white on the colour, so that both are seen."""
     return {"facecolor": own.color, "edgecolor": "white", "hatch": own.hatch, "linewidth": 0.0}

@@ -7,15 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from safemed_eval.report.breakdown import grey_levels
 from safemed_eval.report.curves import Curve, curve_of
+from safemed_eval.report.drawing.shares import CEILING, ceiling_line, line, percent_axis, plot_ceiling, plot_certified
+from safemed_eval.report.drawing.sheet import below, heading, label_outer, nothing, panels, sheet, width_of
+from safemed_eval.report.drawing.style import ONE_COLUMN, Look, looks
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._sheet import below, heading, label_outer, nothing, sheet
-from safemed_eval.report.figures._style import DAGGER, GREY, ONE_COLUMN, TWO_COLUMNS, Look, looks
-from safemed_eval.report.load import SLICES, LoadedRun
+from safemed_eval.report.findings.canvas import grey_levels
+from safemed_eval.report.load import SLICES
+from safemed_eval.report.rows import Slicing
+from safemed_eval.report.run import Run
+from safemed_eval.report.summary import DAGGER
 from safemed_eval.rounding import floor_to
 
 FEWEST = 5
@@ -24,18 +27,18 @@ FEWEST = 5
 _BANDS = "Bands: pointwise 95 % intervals. A curve ends at the largest radius that its sample budget can certify."
 
 
-def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
+def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     own = looks(runs)
     for suffix, some in grouped.by_canvas(grouped.with_records(runs, "certify")):
         if all(run.all_failed for run in some):
             continue
         yield f"certified{suffix}", _all(some, own)
-        for column, title in SLICES.items():
-            if names := grouped.groups(some, column):
-                yield f"certified-by-{grouped.slug(title)}{suffix}", _by(some, own, column, names)
+        for by, title in SLICES.items():
+            if names := grouped.groups(some, by):
+                yield f"certified-by-{grouped.slug(title)}{suffix}", _by(some, own, by, names)
 
 
-def _all(runs: Sequence[LoadedRun], own: Mapping[str, Look]) -> Figure:
+def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
     figure = sheet(ONE_COLUMN, 2.3)
     axes = figure.add_subplot()
     curves = {run.name: curve for run in runs if (curve := curve_of(run))}
@@ -44,77 +47,59 @@ def _all(runs: Sequence[LoadedRun], own: Mapping[str, Look]) -> Figure:
     _limits(axes, runs)
     axes.set_xlabel(f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])})")
     axes.set_ylabel("certified accuracy (%)")
-    if levels := grey_levels(runs[0].spec["canvas"]):
+    if levels := grey_levels(runs[0].spec.canvas):
         there, back = lambda radius: radius * levels, lambda grey: grey / levels
         top = axes.secondary_xaxis("top", functions=(there, back))
         top.set_xlabel("the same change in RMS grey levels")
-    marks = [grouped.FEW] if any(curve.few for curve in curves.values()) else []
+    marks = grouped.few_note(any(curve.few for curve in curves.values()))
     names = {name: f"{name} ({grouped.sizes([curve.n])}){DAGGER * curve.few}" for name, curve in curves.items()}
     return below(figure, _legend(own, names), [_BANDS, *marks, *grouped.notes(runs)])
 
 
-def _by(runs: Sequence[LoadedRun], own: Mapping[str, Look], column: str, names: Sequence[str]) -> Figure:
+def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing, names: Sequence[str]) -> Figure:
     columns = min(4, len(names)) if len(names) != 5 else 3
     rows = -(-len(names) // columns)
-    width = ONE_COLUMN if columns < 3 else TWO_COLUMNS
+    width = width_of(1 if columns < 3 else columns)
     figure = sheet(width, 0.2 + 1.2 * rows)
-    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for axes in panels[len(names) :]:
-        axes.remove()
+    grid = panels(figure, len(names), columns)
     marks: dict[str, None] = {}
-    for axes, name in zip(panels, names, strict=False):
-        parts = [run.frame[run.frame[column] == name] for run in runs]
-        curves = {run.name: curve_of(run, part) for run, part in zip(runs, parts, strict=True)}
-        found = {run: curve for run, curve in curves.items() if curve}
-        few = any(curve.few for curve in found.values())
+    slices = [run.certificates.split(by) for run in runs]
+    for axes, name in zip(grid, names, strict=True):
+        parts = [split.get(name, run.certificates[:0]) for run, split in zip(runs, slices, strict=True)]
+        curves = {
+            run.name: curve for run, part in zip(runs, parts, strict=True) if (curve := curve_of(run, part)) is not None
+        }
+        few = any(curve.few for curve in curves.values())
         count = grouped.sizes(len(part) for part in parts if len(part))
         axes.set_title(heading(name, count, width / columns - 0.15, few=few))
-        shown = {run: curve for run, curve in found.items() if curve.n >= FEWEST}
+        shown = {run: curve for run, curve in curves.items() if curve.n >= FEWEST}
         for run, curve in shown.items():
             _plot(axes, curve, own[run])
         if not shown:
             nothing(axes)
             marks[f"n/a: fewer than {FEWEST} items, or all failed."] = None
-        if few:
-            marks[grouped.FEW] = None
-    _limits(panels[0], runs)
-    label_outer(panels[: len(names)], columns)
-    levels = grey_levels(runs[0].spec["canvas"])
+        marks |= dict.fromkeys(grouped.few_note(few))
+    _limits(grid[0], runs)
+    label_outer(grid, columns)
+    levels = grey_levels(runs[0].spec.canvas)
     worth = f"; 0.1 is {floor_to(0.1 * levels, 2)} grey levels RMS" if levels else ""
     label = f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])}{worth})"
     every = {run.name: run.name for run in runs}
-    notes = [_BANDS, *marks, *grouped.left_out(runs, column, names), *grouped.notes(runs)]
+    notes = [_BANDS, *marks, *grouped.left_out(runs, by, names), *grouped.notes(runs)]
     return below(figure, _legend(own, every), notes, x_label=label, y_label="certified accuracy (%)")
 
 
 def _plot(axes: Axes, curve: Curve, own: Look) -> None:
-    """One curve with its band, a marker at its end, and a dotted line where the sample budget ends."""
-    share, lower, upper = ([100 * value for value in values] for values in (curve.share, curve.lower, curve.upper))
-    axes.fill_between(curve.radii, lower, upper, step="pre", color=own.color, alpha=0.15, linewidth=0)
-    axes.plot(
-        curve.radii,
-        share,
-        drawstyle="steps-pre",
-        color=own.color,
-        linestyle=own.dash,
-        marker=own.marker,
-        markevery=[len(share) - 1],
-        clip_on=False,
-        zorder=3,
-    )
-    axes.axvline(curve.radii[-1], color=own.color, linestyle=":", linewidth=0.7)
+    """Draw one curve with its band, a marker at its end, and a dotted line where the sample budget ends."""
+    plot_certified(axes, curve, own, marked=True)
+    plot_ceiling(axes, curve.radii[-1], own.color)
 
 
-def _limits(axes: Axes, runs: Sequence[LoadedRun]) -> None:
-    axes.set_xlim(0, 1.03 * max(run.smoothing.ceiling or 0.0 for run in runs))
-    axes.set_ylim(0, 100)
-    axes.set_yticks([0, 25, 50, 75, 100])
+def _limits(axes: Axes, runs: Sequence[Run]) -> None:
+    axes.set_xlim(0, 1.03 * max(run.ceiling for run in runs))
+    percent_axis(axes)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
 def _legend(own: Mapping[str, Look], names: Mapping[str, str]) -> dict[str, Artist]:
-    lines: dict[str, Artist] = {
-        text: Line2D([], [], color=own[name].color, linestyle=own[name].dash, marker=own[name].marker)
-        for name, text in names.items()
-    }
-    return lines | {"ceiling of the sample budget": Line2D([], [], color=GREY, linestyle=":", linewidth=0.7)}
+    return {text: line(own[name]) for name, text in names.items()} | {CEILING: ceiling_line()}

@@ -8,14 +8,17 @@ from collections.abc import Iterator, Sequence
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from safemed_eval.core import MODALITIES, QUESTION_TYPES
-from safemed_eval.report.breakdown import breakdown
+from safemed_eval.core import CLEAN, MODALITIES, QUESTION_TYPES
+from safemed_eval.report.drawing.matrix import Cell, cell_of, matrix, scale
+from safemed_eval.report.drawing.sheet import below, sheet
+from safemed_eval.report.drawing.style import INK, ONE_COLUMN, TWO_COLUMNS, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import CLEAN, chosen, union, words
-from safemed_eval.report.figures._cells import Cell, accuracy_cell, matrix, scale
-from safemed_eval.report.figures._sheet import below, sheet
-from safemed_eval.report.figures._style import INK, ONE_COLUMN, TWO_COLUMNS, plain
-from safemed_eval.report.load import SLICES, LoadedRun, in_order
+from safemed_eval.report.figures._attacks import chosen, union, words
+from safemed_eval.report.load import SLICES, in_order
+from safemed_eval.report.rows import Slicing
+from safemed_eval.report.run import Run
+from safemed_eval.report.summary import EvaluateSummary
+from safemed_eval.rounding import percent
 
 ALL = "all"
 MEAN = "mean"
@@ -23,34 +26,36 @@ _MOST_COLUMNS = 12
 _SMALL = 5
 
 
-def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
+def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     for suffix, some in grouped.by_canvas(grouped.with_records(runs, "evaluate")):
-        for column, title in SLICES.items():
-            columns = grouped.groups(some, column, _MOST_COLUMNS)
-            by_method = _by_method(some, column, columns) if columns else {}
+        for by, title in SLICES.items():
+            columns = grouped.groups(some, by, _MOST_COLUMNS)
+            by_method = _by_method(some, by, columns) if columns else {}
             for method, rows in by_method.items():
                 which = f"-{grouped.slug(method)}" if len(by_method) > 1 else ""
                 for condition in union(chosen(run)[0] for _, run in rows):
                     have = [(name, run) for name, run in rows if condition in run.conditions]
                     if len(have) > 1:
                         stem = f"generalisation-{grouped.slug(title)}{which}-{grouped.slug(condition)}{suffix}"
-                        yield stem, _figure(have, column, title, columns, method, condition)
+                        yield stem, _figure(have, by, columns, method, condition)
 
 
-def _by_method(
-    runs: Sequence[LoadedRun], column: str, columns: Sequence[str]
-) -> dict[str, list[tuple[str, LoadedRun]]]:
-    """By training method, the rows in order: what the checkpoint was trained on, and its run.
+Rows = list[tuple[str, Run]]
+"""The slice that each checkpoint was trained on, and its run."""
+
+
+def _by_method(runs: Sequence[Run], by: Slicing, columns: Sequence[str]) -> dict[str, Rows]:
+    """The rows of each training method, in order.
 
     One row is no matrix, nor are checkpoints that were all trained on everything.
     """
-    found: dict[str, list[tuple[str, LoadedRun]]] = {}
+    methods: dict[str, Rows] = {}
     for run in runs:
-        slice_ = _slice(run, column, columns)
-        if slice_ is not None:
-            found.setdefault(str(run.meta["names"]["trained"].get("method")), []).append((slice_, run))
+        slice_ = _slice(run, by, columns)
+        if slice_ is not None and run.meta.names.trained:
+            methods.setdefault(str(run.meta.names.trained.method), []).append((slice_, run))
     kept = {}
-    for method, rows in found.items():
+    for method, rows in methods.items():
         if len(rows) > 1 and any(name != ALL for name, _ in rows):
             names = in_order({name for name, _ in rows} - {ALL})
             order = {name: number for number, name in enumerate([*names, ALL])}
@@ -58,31 +63,26 @@ def _by_method(
     return kept
 
 
-def _slice(run: LoadedRun, column: str, columns: Sequence[str]) -> str | None:
+def _slice(run: Run, by: Slicing, columns: Sequence[str]) -> str | None:
     """The one modality (or question type) that the checkpoint was trained on, ALL, or None: anything else."""
-    trained = run.meta["names"].get("trained")
+    trained = run.meta.names.trained
     if not trained:
         return None
-    own = list(trained.get(column) or ())
-    if any(trained.get(other) for other in SLICES if other != column) or len(own) > 1:
+    own, other = trained.modality, trained.question_type
+    if by == "question_type":
+        own, other = other, own
+    if other or len(own) > 1:
         return None
     if not own:
         return ALL
     # Filters are kept casefolded; the data know how the name is written.
     spelled = {name.casefold(): name for name in (*MODALITIES, *QUESTION_TYPES, *columns)}
-    return spelled.get(own[0].casefold(), str(own[0]))
+    return spelled.get(own[0].casefold(), own[0])
 
 
-def _figure(
-    rows: Sequence[tuple[str, LoadedRun]],
-    column: str,
-    title: str,
-    columns: Sequence[str],
-    method: str,
-    condition: str,
-) -> Figure:
-    cells = [_row(run, column, columns, condition) for _, run in rows]
-    names = _told_apart(rows)
+def _figure(rows: Rows, by: Slicing, columns: Sequence[str], method: str, condition: str) -> Figure:
+    cells = [_row(run, by, columns, condition) for _, run in rows]
+    names, title = _told_apart(rows), SLICES[by]
     small = len(columns) <= _SMALL
     figure = sheet(ONE_COLUMN if small else TWO_COLUMNS, 1.1 + 0.31 * len(rows))
     axes = figure.add_subplot()
@@ -97,27 +97,25 @@ def _figure(
     if not small:  # there the numbers need the room
         scale(figure, image, [axes], "accuracy (%)")
     runs = [run for _, run in rows]
-    shown = "clean" if condition == CLEAN else words(condition)
     notes = [
-        f"Accuracy {shown if condition == CLEAN else f'under {shown}'}, {grouped.canvas_words(runs[0])}. "
+        f"Accuracy {CLEAN if condition == CLEAN else f'under {words(condition)}'}, {grouped.canvas_words(runs[0])}. "
         f"{MEAN}: of the row's cells, each counting alike. Framed: trained and tested on the same.",
     ]
-    notes += [grouped.FEW] if any(cell.few for row in cells for cell in row) else []
-    notes += [*grouped.left_out(runs, column, columns), *grouped.notes(runs)]
+    notes += grouped.few_note(any(cell.few for row in cells for cell in row))
+    notes += [*grouped.left_out(runs, by, columns), *grouped.notes(runs)]
     return below(figure, {}, notes, x_label=f"tested on {title}")
 
 
-def _row(run: LoadedRun, column: str, columns: Sequence[str], condition: str) -> list[Cell]:
-    summary = breakdown(run)
-    slices = summary.by_modality if column == "modality" else summary.by_question_type
-    found = [slices[name][condition] if name in slices else None for name in columns]
-    cells = [accuracy_cell(one) if one else Cell(share=None) for one in found]
+def _row(run: Run, by: Slicing, columns: Sequence[str], condition: str) -> list[Cell]:
+    assert isinstance(run.summary, EvaluateSummary)
+    slices = run.summary.by(by)
+    cells = [cell_of(slices[name][condition] if name in slices else None) for name in columns]
     shares = [cell.share for cell in cells if cell.share is not None]
     # A mean over fewer cells than the other rows have would not compare with theirs.
-    whole = len(shares) == len(cells)
-    return [*cells, Cell(share=sum(shares) / len(shares) if whole else None)]
+    mean = sum(shares) / len(shares) if len(shares) == len(cells) else None
+    return [*cells, Cell(share=mean, text=percent(mean))]
 
 
-def _told_apart(rows: Sequence[tuple[str, LoadedRun]]) -> list[str]:
+def _told_apart(rows: Rows) -> list[str]:
     counts = Counter(name for name, _ in rows)
     return [f"{name} ({run.name})" if counts[name] > 1 else name for name, run in rows]

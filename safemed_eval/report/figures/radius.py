@@ -1,4 +1,4 @@
-"""radius: how many certificates reach which radius, right and wrong ones, and how many items have none."""
+"""radius: a histogram of certified radii, right and wrong ones, and the number of items without a certificate."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from safemed_eval.report.drawing.sheet import below, sheet
+from safemed_eval.report.drawing.style import BLUE, GREY, ONE_COLUMN, SMALL, VERMILLION, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._sheet import below, sheet
-from safemed_eval.report.figures._style import BLUE, GREY, ONE_COLUMN, SMALL, VERMILLION, plain
-from safemed_eval.report.load import LoadedRun
+from safemed_eval.report.run import Run
+from safemed_eval.smoothing import NO_ANSWER
 
 BINS = 20
 _NONE = "no certificate"
@@ -27,21 +28,21 @@ _PAINT: dict[str, dict[str, Any]] = {
 }
 
 
-def draw(runs: Sequence[LoadedRun]) -> Iterator[tuple[str, Figure]]:
+def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     for suffix, some in grouped.by_canvas(grouped.with_records(runs, "certify")):
         for page, few in grouped.pages(some):
             yield f"radius-histogram{suffix}{page}", _figure(few)
 
 
-def _figure(runs: Sequence[LoadedRun]) -> Figure:
+def _figure(runs: Sequence[Run]) -> Figure:
     figure = sheet(ONE_COLUMN, 0.4 + 1.25 * len(runs))
     grid = figure.subplots(len(runs), 2, squeeze=False, sharex="col", sharey="row", width_ratios=[3.2, 1])
     for (left, right), run in zip(grid, runs, strict=True):
         _certificates(left, run)
         _without(right, run)
-        left.set_title(f"{plain(run.name, 40)} (n = {len(run.frame)})", loc="left")
+        left.set_title(f"{plain(run.name, 40)} (n = {len(run.certificates)})", loc="left")
         left.margins(y=0.12)
-    grid[0, 0].set_xlim(0, 1.02 * max(run.smoothing.ceiling or 0.0 for run in runs))
+    grid[0, 0].set_xlim(0, 1.02 * max(run.ceiling for run in runs))
     grid[-1, 0].set_xlabel(f"certified L2 radius\n([0, 1] pixel units, {grouped.canvas_words(runs[0])})")
     legend: dict[str, Artist] = {name: Patch(**paint) for name, paint in _PAINT.items() if name != _NONE}
     legend["ceiling of the sample budget"] = Line2D([], [], color=GREY, linestyle=":", linewidth=0.8)
@@ -49,15 +50,14 @@ def _figure(runs: Sequence[LoadedRun]) -> Figure:
     return below(figure, legend, notes, y_label="items")
 
 
-def _certificates(axes: Axes, run: LoadedRun) -> None:
-    frame, ceiling = run.frame, run.smoothing.ceiling or 0.0
+def _certificates(axes: Axes, run: Run) -> None:
+    rows, ceiling = run.certificates, run.ceiling
     # The radius of unanimous votes is the ceiling, up to the last bit.
-    radius = frame["radius"].astype(float).clip(upper=ceiling)
-    right = frame["correct"].astype(bool)
+    radii = np.minimum(rows.radii, ceiling)
     edges = np.linspace(0.0, ceiling, BINS + 1)
     bottom = np.zeros(BINS)
-    for name, part in (("certified, right", right), ("certified, wrong", ~right)):
-        counts, _ = np.histogram(radius[part & radius.notna()], edges)
+    for name, part in (("certified, right", rows.correct), ("certified, wrong", ~rows.correct)):
+        counts, _ = np.histogram(radii[part & ~np.isnan(radii)], edges)
         axes.bar(edges[:-1], counts, np.diff(edges), bottom, align="edge", label=name, **_PAINT[name])
         bottom += counts
     axes.axvline(ceiling, color=GREY, linestyle=":", linewidth=0.8)
@@ -66,15 +66,13 @@ def _certificates(axes: Axes, run: LoadedRun) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def _without(axes: Axes, run: LoadedRun) -> None:
-    frame = run.frame
-    failed = frame["error"].notna()
-    silent = (frame["abstained"] == "no answer won") & ~failed
-    counts = {
-        "abstained": int((frame["abstained"].notna() & ~silent & ~failed).sum()),
-        "no answer won": int(silent.sum()),
-        "failed": int(failed.sum()),
-    }
+def _without(axes: Axes, run: Run) -> None:
+    counts = dict.fromkeys(("abstained", NO_ANSWER, "failed"), 0)
+    for record in run.certificates:
+        if record.failed:
+            counts["failed"] += 1
+        elif record.abstained is not None:
+            counts[NO_ANSWER if record.abstained == NO_ANSWER else "abstained"] += 1
     bars = axes.bar(range(len(counts)), list(counts.values()), 0.75, **_PAINT[_NONE])
     axes.bar_label(bars, fontsize=SMALL, padding=1)
     axes.set_xticks(range(len(counts)), list(counts), rotation=60, ha="right", rotation_mode="anchor")

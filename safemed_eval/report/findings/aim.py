@@ -1,4 +1,4 @@
-"""What the attacks of a run aim at: the option letter, or the text before it."""
+"""The aim of a run's attacks: the option letter, or the text before it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from safemed_eval.report.load import LoadedRun
 
 
 def aims_at_letters(run: LoadedRun) -> bool:
-    """Whether a model that writes was attacked, but never through what it writes."""
+    """Return True where a model that writes was attacked, but never through what it writes."""
     aims = {facts.aims_at for facts in facts_by_condition(run).values() if facts.role == "attack"}
     return run.spec.writes and bool(aims) and "text" not in aims

@@ -29,7 +29,7 @@ class SizedAttack:
 
     @property
     def is_huge(self) -> bool:
-        """Whether the balls of all images meet: this tests the attack, not the model."""
+        """True where the balls of all images meet: this tests the attack, not the model."""
         return self.norm == "linf" and self.eps >= HUGE_EPS
 
 

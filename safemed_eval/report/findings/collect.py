@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from safemed_eval.codec import encode
 from safemed_eval.data import overlap_sentences
 from safemed_eval.report.findings.cells import cell_findings
 from safemed_eval.report.findings.checklist import count_words
@@ -37,7 +36,7 @@ def _of_any_run(run: LoadedRun, summary: AnySummary) -> Iterator[Finding]:
             "made-images",
             f"the images are drawn by a program ({MADE}): discs, rings and stripes. This is not clinical evidence.",
         )
-    for sentence in overlap_sentences(encode(notes.overlap)):
+    for sentence in overlap_sentences(notes.overlap):
         yield warning("trained-on", sentence)
     for sentence in notes.degenerate:
         yield warning("degenerate", sentence)

@@ -1,21 +1,22 @@
-"""What the page shows of single items, as plain values: questions, outcomes, votes, texts and images."""
+"""What the page shows of single items: questions, outcomes, votes, texts and images, as page.js reads them."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
-from safemed_eval.core import CIRCULAR, UNATTACKED
+from safemed_eval.core import CIRCULAR, UNATTACKED, UNKNOWN
 from safemed_eval.errors import RunError
-from safemed_eval.report.load import Json, LoadedRun
+from safemed_eval.report.rows import Slicing
+from safemed_eval.report.run import Run
 from safemed_eval.runs.images import Pixels, kept
+from safemed_eval.runs.record import CertifyRecord, Record
 from safemed_eval.text import visible
 
 MOST_IMAGES = 60
@@ -25,117 +26,169 @@ _WIDEST_IMAGE = 448
 _SMALL_IMAGE = 128
 
 
-class Items:
-    """The items of all runs, each once: an item is one in two runs if they asked the same question about one image."""
+@dataclass(frozen=True, kw_only=True)
+class ItemColumns:
+    """A value for each item. Questions, options and slices are places in lists, since they repeat."""
 
-    def __init__(self, runs: Sequence[LoadedRun]) -> None:
-        self._keys: dict[tuple[Any, ...], int] = {}
-        self._rows: list[Json] = []
-        self.of: list[dict[str, int]] = []
-        """For each run: item id -> number of the item on the page."""
+    id: list[str]
+    question: list[int]
+    options: list[int]
+    label: list[int]
+    image: list[str]
+    source: list[str | None]
+    modality: list[int]
+    question_type: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemsTable:
+    """All items, with the lists of their questions and options. Patients are left out: a page is passed on."""
+
+    columns: ItemColumns
+    questions: list[str]
+    options: list[tuple[str, ...]]
+
+
+class Items:
+    """The items of all runs, each once: an item is one in two runs if they asked the same question about one image.
+
+    Attributes:
+        places: for each run, the number of each item on the page, by its id.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._numbers: dict[tuple[object, ...], int] = {}
+        self._records: list[Record] = []
+        self.places: list[dict[str, int]] = []
         for run in runs:
-            frame = run.frame if run.frame.empty else run.frame.drop_duplicates("item")
-            self.of.append({row["item"]: self._number(row) for row in frame.to_dict("records")})
+            places: dict[str, int] = {}
+            for record in run.records:
+                if record.item not in places:
+                    places[record.item] = self._number(record)
+            self.places.append(places)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._records)
 
-    def _number(self, row: Mapping[Any, Any]) -> int:
-        same = ("item", "question", "label", "modality", "question_type", "image_sha256")
-        key = (*(_plain(row[name]) for name in same), *row["options"])
-        number = self._keys.setdefault(key, len(self._rows))
-        if number == len(self._rows):
-            self._rows.append({str(name): _plain(value) for name, value in row.items()})
+    def _number(self, record: Record) -> int:
+        same = (record.item, record.question, record.label, record.modality, record.question_type, record.image_sha256)
+        number = self._numbers.setdefault((*same, *record.options), len(self._records))
+        if number == len(self._records):
+            self._records.append(record)
         return number
 
-    def to_json(self, slices: Mapping[str, Sequence[str]]) -> Json:
-        """Columns; texts that repeat are numbers of a list. The patient is left out: a page is passed on."""
-        pools: dict[str, dict[Any, int]] = {"questions": {}, "options": {}}
-        numbers = {column: {name: i for i, name in enumerate(names)} for column, names in slices.items()}
+    def table(self, slices: Mapping[Slicing, Sequence[str]]) -> ItemsTable:
+        """Make the table of items.
 
-        def pooled(pool: str, value: Any) -> int:
-            return pools[pool].setdefault(value, len(pools[pool]))
-
-        columns: Json = {
-            "id": [visible(row["item"]) for row in self._rows],
-            "question": [pooled("questions", visible(row["question"])) for row in self._rows],
-            "options": [pooled("options", tuple(map(visible, row["options"]))) for row in self._rows],
-            "label": [row["label"] for row in self._rows],
-            "image": [visible(row["image"]) for row in self._rows],
-            "source": [None if row["source"] is None else visible(row["source"]) for row in self._rows],
-        }
-        for column, known in numbers.items():
-            columns[column] = [known[row[column]] for row in self._rows]
-        return {"columns": columns, **{name: list(pool) for name, pool in pools.items()}}
-
-
-_RIGHT, _WRONG, _SILENT, _FAILED, _MISSING = "+x?!-"
-
-
-def outcomes(run: LoadedRun, items: Mapping[str, int], n: int) -> Json:
-    """What the table of items says of each: one mark per condition, or one mark and a radius."""
-    marks = {name: [_MISSING] * n for name in run.conditions or [""]}
-    radii: list[float | None] = [None] * n
-    for row in _rows(run.frame):
-        i, right = items[row["item"]], row["correct"]
-        if row["error"] is not None:
-            mark = _FAILED
-        elif run.kind == "certify":
-            mark = "a" if row["radius"] is None else _RIGHT if right else _WRONG
-            radii[i] = row["radius"]
-        else:
-            mark = _RIGHT if right else _SILENT if row["prediction"] is None else _WRONG
-        marks[row.get("attack", "")][i] = mark
-    found: Json = {"marks": ["".join(one) for one in marks.values()]}
-    return found | ({"radii": radii} if run.kind == "certify" else {})
+        Args:
+            slices: the names of all slices; the columns hold places in these.
+        """
+        records, questions, options = self._records, dict[str, int](), dict[tuple[str, ...], int]()
+        modalities, question_types = (
+            {name: place for place, name in enumerate(slices[by])} for by in ("modality", "question_type")
+        )
+        columns = ItemColumns(
+            id=[visible(record.item) for record in records],
+            question=[questions.setdefault(visible(record.question), len(questions)) for record in records],
+            options=[options.setdefault(tuple(map(visible, record.options)), len(options)) for record in records],
+            label=[record.label for record in records],
+            image=[visible(record.image) for record in records],
+            source=[None if record.source is None else visible(record.source) for record in records],
+            modality=[modalities[record.modality or UNKNOWN] for record in records],
+            question_type=[question_types[record.question_type or UNKNOWN] for record in records],
+        )
+        return ItemsTable(columns=columns, questions=list(questions), options=list(options))
 
 
-def details(run: LoadedRun, items: Mapping[str, int], n: int) -> list[list[Any]]:
-    """What an opened item shows: for each condition one entry per item, None where there is no record.
+_RIGHT, _WRONG, _SILENT, _FAILED, _MISSING, _ABSTAINED = "+x?!-a"
 
-    Entries of `evaluate` are [prediction, probabilities, linf, l2, steps, text, error], and of its circular condition
-    the answers to all rotations; of `certify` [prediction, votes0, votes, p_lower, abstained, error], and where it is
-    sequential {"draws", "gold", "stopped", "radii": [[name, radius, largest ln e, certified], ...]}.
+
+def marks_of(run: Run, places: Mapping[str, int], count: int) -> list[str]:
+    """Make one string for each condition, with one mark for each of `count` items: what came of it."""
+    lines = []
+    for rows in run.parts.values():
+        marks = [_MISSING] * count
+        for record in rows:
+            marks[places[record.item]] = _mark(record)
+        lines.append("".join(marks))
+    return lines
+
+
+def _mark(record: Record) -> str:
+    if record.failed:
+        return _FAILED
+    if isinstance(record, CertifyRecord) and record.radius is None:
+        return _ABSTAINED
+    if record.correct:
+        return _RIGHT
+    return _SILENT if record.prediction is None else _WRONG
+
+
+def radii_by_item(run: Run, places: Mapping[str, int], count: int) -> list[float | None]:
+    """List the certified radius of each item; None where there is none."""
+    radii: list[float | None] = [None] * count
+    for record in run.certificates:
+        radii[places[record.item]] = record.radius
+    return radii
+
+
+Entry = list[object]
+"""What an opened item shows of one record.
+
+For evaluate [prediction, probabilities, linf, l2, steps, text, error], and under the circular condition the answers to
+all rotations. For certify [prediction, votes0, votes, p_lower, abstained, error], and for sequential ones a `Ladder`.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """The draws that a sequential certificate was read from.
+
+    Attributes:
+        gold: how many of the draws gave the gold answer.
+        stopped: why no more were drawn.
+        radii: from small to large (name, radius, largest ln e, whether it is certified).
     """
-    found: dict[str, list[Any]] = {name: [None] * n for name in run.conditions or [""]}
-    for row in _rows(run.frame):
-        prediction = None if row["prediction"] is None else int(row["prediction"])
-        error = None if row["error"] is None else visible(row["error"])
-        if run.kind == "certify":
-            entry = [prediction, row["votes0"], row["votes"], row["p_lower"], row["abstained"], error]
-            entry += [_ladder(row)] if run.sequential and error is None else []
-        else:
-            chances = None if row["log_probs"] is None else [round(math.exp(one), 5) for one in row["log_probs"]]
-            sizes = [None if row[name] is None else float(f"{row[name]:.6g}") for name in ("linf", "l2")]
-            entry = [prediction, chances, *sizes, row["steps"], _text(row["text"]), error]
-            entry += [row["rotations"]] if row["attack"] == CIRCULAR else []
-        found[row.get("attack", "")][items[row["item"]]] = entry
-    return list(found.values())
+
+    draws: int
+    gold: int
+    stopped: str | None
+    radii: list[tuple[str, float, float, bool]]
 
 
-def _ladder(row: Json) -> Json:
-    """What a sequential certificate was read from, the radii from small to large."""
-    rungs = [
-        [visible(name), row["radii"][name], row["max_log_e"][name], row["certified"][name]] for name in row["certified"]
-    ]
-    return {"draws": int(row["stopped_at"]), "gold": int(row["successes"]), "stopped": row["stopped"], "radii": rungs}
+def details(run: Run, places: Mapping[str, int], count: int) -> list[list[Entry | None]]:
+    """List for each condition an entry for each of `count` items; None where there is no record."""
+    conditions = []
+    for rows in run.parts.values():
+        entries: list[Entry | None] = [None] * count
+        for record in rows:
+            entries[places[record.item]] = _entry(record)
+        conditions.append(entries)
+    return conditions
 
 
-def _rows(frame: pd.DataFrame) -> Iterator[Json]:
-    """The rows with None for what is missing: pandas makes NaN of it."""
-    names = [name for name in (*_OF_ANY, *_OF_EVALUATE, *_OF_CERTIFY, *_OF_SEQUENTIAL) if name in frame]
-    for values in zip(*(frame[name].tolist() for name in names), strict=True):
-        yield {name: _plain(value) for name, value in zip(names, values, strict=True)}
+def _entry(record: Record) -> Entry:
+    error = None if record.error is None else visible(record.error)
+    if isinstance(record, CertifyRecord):
+        entry: Entry = [record.prediction, record.votes0, record.votes, record.p_lower, record.abstained, error]
+        return [*entry, _ladder(record)] if record.certified is not None else entry
+    chances = None if record.log_probs is None else [round(math.exp(one), 5) for one in record.log_probs]
+    linf, l2 = (None if size is None else float(f"{size:.6g}") for size in (record.linf, record.l2))
+    entry = [record.prediction, chances, linf, l2, record.steps, _text(record.text), error]
+    return [*entry, record.rotations] if record.attack == CIRCULAR else entry
 
 
-_OF_ANY = ("item", "attack", "correct", "error", "prediction")
-_OF_EVALUATE = ("log_probs", "linf", "l2", "steps", "text", "rotations")
-_OF_CERTIFY = ("votes0", "votes", "p_lower", "radius", "abstained")
-_OF_SEQUENTIAL = ("radii", "certified", "max_log_e", "stopped_at", "successes", "stopped")
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _ladder(record: CertifyRecord) -> Ladder:
+    radii, evidence = record.radii or {}, record.max_log_e or {}
+    return Ladder(
+        draws=record.stopped_at or 0,
+        gold=record.successes or 0,
+        stopped=record.stopped,
+        radii=[
+            (visible(name), radii[name], evidence[name], certified)
+            for name, certified in (record.certified or {}).items()
+        ],
+    )
 
 
 def _text(text: str | None) -> str | None:
@@ -144,46 +197,74 @@ def _text(text: str | None) -> str | None:
     return f"{visible(text[:_LONGEST_TEXT])}\n[cut here: {len(text):,} characters in all, the rest is in records.jsonl]"
 
 
-def images(runs: Sequence[LoadedRun], items: Items) -> dict[int, list[Json]]:
-    """The images of the first items that have any, by number of the item: clean, change, attacked for each attack."""
-    found: dict[int, list[Json]] = {}
-    for number, (run, known) in enumerate(zip(runs, items.of, strict=True)):
-        if not run.has_images:
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The images of an item under one attack, as data URIs.
+
+    Attributes:
+        factor: by which the change is magnified around mid grey: a power of two that hardly clips it.
+        size: width and height of the canvas.
+    """
+
+    run: int
+    condition: str
+    clean: str
+    change: str
+    attacked: str
+    factor: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """Kept images that cannot be shown."""
+
+    run: int
+    condition: str
+    error: str
+
+
+def images(runs: Sequence[Run], items: Items) -> dict[int, list[Pictures | Unreadable]]:
+    """Collect the images of the first items that have any, by number of the item."""
+    shown: dict[int, list[Pictures | Unreadable]] = {}
+    for number, (run, places) in enumerate(zip(runs, items.places, strict=True)):
+        if not run.has_images or run.out is None:
             continue
-        for condition, (item, i) in _pairs(run, known):
-            if i not in found and len(found) == MOST_IMAGES:
+        for item, place, condition in _attacked(run, places):
+            if place not in shown and len(shown) == MOST_IMAGES:
                 continue
             try:
                 pair = kept(run.out, item, condition)
-                entry = _pictures(*pair) if pair else {}
+                picture: Pictures | Unreadable | None = _pictures(number, condition, *pair) if pair else None
             except RunError as error:
-                entry = {"error": visible(error)}
-            if entry:
-                found.setdefault(i, []).append({"run": number, "condition": visible(condition)} | entry)
-    return found
+                picture = Unreadable(run=number, condition=visible(condition), error=visible(error))
+            if picture:
+                shown.setdefault(place, []).append(picture)
+    return shown
 
 
-def _pairs(run: LoadedRun, known: Mapping[str, int]) -> Iterable[tuple[str, tuple[str, int]]]:
-    attacked = [name for name in run.conditions if name not in UNATTACKED]
-    return ((condition, pair) for pair in known.items() for condition in attacked)
+def _attacked(run: Run, places: Mapping[str, int]) -> Iterator[tuple[str, int, str]]:
+    attacks = [name for name in run.conditions if name not in UNATTACKED]
+    return ((item, place, condition) for item, place in places.items() for condition in attacks)
 
 
-def _pictures(clean: Pixels, attacked: Pixels) -> Json:
-    """Three data URIs, and by which factor the change is magnified around mid grey: a power of two, hardly clipped."""
+def _pictures(run: int, condition: str, clean: Pixels, attacked: Pixels) -> Pictures:
     change = attacked - clean
     most = float(np.quantile(np.abs(change), 0.995))
     factor = 2 ** max(0, math.floor(math.log2(0.51 / most))) if most > 0 else 1
-    return {
-        "clean": _encoded(clean, Image.Resampling.LANCZOS),
-        "change": _encoded(0.5 + factor * change, Image.Resampling.NEAREST),
-        "attacked": _encoded(attacked, Image.Resampling.LANCZOS),
-        "factor": factor,
-        "size": [clean.shape[1], clean.shape[0]],
-    }
+    return Pictures(
+        run=run,
+        condition=visible(condition),
+        clean=_encoded(clean, Image.Resampling.LANCZOS),
+        change=_encoded(0.5 + factor * change, Image.Resampling.NEAREST),
+        attacked=_encoded(attacked, Image.Resampling.LANCZOS),
+        factor=factor,
+        size=(clean.shape[1], clean.shape[0]),
+    )
 
 
 def _encoded(pixels: Pixels, shrink: Image.Resampling) -> str:
-    """A data URI: exact where the image is small, else WebP, at most _WIDEST_IMAGE wide and high."""
+    """Make a data URI: exact where the image is small, else WebP, at most _WIDEST_IMAGE wide and high."""
     image = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
     small, stream = max(image.size) <= _SMALL_IMAGE, io.BytesIO()
     if max(image.size) > _WIDEST_IMAGE:

@@ -1,15 +1,15 @@
-"""What the page shows of written answers, as plain values: cells of tables by run and condition."""
+"""Tables of what the models wrote, by run and condition."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from safemed_eval.report.findings.reasoning import CHANGES, SHARES, reasoning
-from safemed_eval.report.load import SLICES, Json, in_order
-from safemed_eval.report.page.data import Cell, Column, Study, condition_column
+from safemed_eval.report.findings.reasoning import CHANGES, SHARES, Texts, TextShare, reasoning
+from safemed_eval.report.load import SLICES, in_order
+from safemed_eval.report.page.cells import Cell, Column, condition_column
+from safemed_eval.report.run import Run
 from safemed_eval.rounding import percent
-from safemed_eval.text import visible
 
 COLUMNS = [
     Column("n", "texts"),
@@ -18,55 +18,44 @@ COLUMNS = [
     *(Column(title, "distance, how many") for title in CHANGES.values()),
 ]
 
-
 Row = tuple[Column, list[Cell]]
-"""What heads it, a condition, and its cells; see `COLUMNS`."""
+"""A condition, and its cells; see `COLUMNS`."""
 Group = tuple[str | None, list[tuple[str, list[Row]]]]
 """A slice, None for all items, and the rows of each run that has texts of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Texts:
-    """The tables of all runs that have texts."""
+class TextTables:
+    """The tables of all runs that have texts: of all items, and by what the slices are called."""
 
     overall: list[Group]
     slices: dict[str, list[Group]]
-    """By what the slices are called."""
 
 
-def texts_of(studies: Sequence[Study]) -> Texts | None:
-    """None where no run has texts."""
-    found = [(visible(study.run.name), read) for study in studies if (read := reasoning(study.run))]
-    if not found:
+def texts_of(runs: Sequence[Run]) -> TextTables | None:
+    """Make the tables; None where no run has texts."""
+    written = [(run.name, read) for run in runs if (read := reasoning(run))]
+    if not written:
         return None
     slices: dict[str, list[Group]] = {}
-    for column, noun in SLICES.items():
-        parts = [(name, read.by_modality if column == "modality" else read.by_question_type) for name, read in found]
-        names = in_order({one for _, part in parts for one in part})
-        slices[noun] = [
-            (visible(one), [(name, _rows(part[one])) for name, part in parts if one in part]) for one in names
+    for by, title in SLICES.items():
+        parts = [(name, read.by_modality if by == "modality" else read.by_question_type) for name, read in written]
+        slices[title] = [
+            (slice_, [(name, _rows(part[slice_])) for name, part in parts if slice_ in part])
+            for slice_ in in_order({slice_ for _, part in parts for slice_ in part})
         ]
-    return Texts(overall=[(None, [(name, _rows(read.overall)) for name, read in found])], slices=slices)
+    return TextTables(overall=[(None, [(name, _rows(read.overall)) for name, read in written])], slices=slices)
 
 
-def _rows(numbers: Json) -> list[Row]:
-    return [(condition_column(name), _cells(cell)) for name, cell in numbers.items()]
+def _rows(conditions: Mapping[str, Texts]) -> list[Row]:
+    return [(condition_column(name), _cells(texts)) for name, texts in conditions.items()]
 
 
-def _cells(cell: Json) -> list[Cell]:
-    length = "n/a" if cell["words"] is None else f"{cell['words']:g}"
-    sizes = [Cell(f"{cell['n']:,}", f"{cell['texts']:,}"), Cell(length)]
-    return [*sizes, *(_share(cell[key]) for key in SHARES), *(_change(cell[key]) for key in CHANGES)]
+def _cells(texts: Texts) -> list[Cell]:
+    shares = [_cell(share, percent(share.share) if share else "") for share in texts.shares.values()]
+    changes = [_cell(change, change.distance_words if change else "") for change in texts.changes.values()]
+    return [Cell(f"{texts.n:,}", f"{texts.texts:,}"), Cell(texts.words_text), *shares, *changes]
 
 
-def _share(share: Json | None) -> Cell:
-    if not share or not share["n"]:
-        return Cell("n/a")
-    return Cell(percent(share["share"]), f"{share['count']:,} of {share['n']:,}")
-
-
-def _change(change: Json | None) -> Cell:
-    if not change or not change["n"]:
-        return Cell("n/a")
-    mean = "n/a" if change["distance"] is None else f"{change['distance']:.2f}"
-    return Cell(mean, f"{change['count']:,} of {change['n']:,}")
+def _cell(share: TextShare | None, text: str) -> Cell:
+    return Cell(text, f"{share.count:,} of {share.n:,}") if share and share.n else Cell("n/a")

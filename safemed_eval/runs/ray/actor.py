@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safemed_eval.errors import RunError, UserError
 from safemed_eval.runs.folder import differences
@@ -28,7 +28,7 @@ class Actor:
         return platform.node(), ray.get_runtime_context().get_node_id(), code_sha256()
 
     def load(
-        self, setup: Setup, folder: str, identity: Mapping[str, Any] | None
+        self, setup: Setup, folder: str, identity: Mapping[str, object] | None
     ) -> tuple[Ready | UserError, list[str]]:
         """Load and check the model.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from safemed_eval.codec import Json
 from safemed_eval.errors import RunError, SpecError
 
 _REACH_S = 10.0
@@ -46,7 +47,7 @@ def connected(address: str) -> Iterator[Any]:
 def _connect(address: str) -> None:
     import ray
 
-    settings: dict[str, Any] = {}
+    settings: Json = {}
     if address == "local":
         if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # keep other users of this machine out
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -89,7 +90,7 @@ class Places:
     gpu: bool
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Json:
         """Ray's options for the actor of a worker."""
         # On this machine threads divide the cores. On a cluster Ray must know what a worker uses.
         cores = 0 if self.address == "local" else 1 if self.gpu else self.threads

@@ -100,7 +100,7 @@ class Crew:
         self._class = ray.remote(Actor).options(**places.options)
         self._code = code_sha256()
         self._home = ray.get_runtime_context().get_node_id()
-        self._identity: Mapping[str, Any] | None = None
+        self._identity: Mapping[str, object] | None = None
         self._workers: list[_Worker] = []
         self._lost_forwards = 0
         self._todo: deque[Unit] = deque()
@@ -109,7 +109,7 @@ class Crew:
         self._first: Ready | None = None
         self._refusal: UserError | None = None
         self._heard, self._patience_s = time.monotonic(), _PATIENCE_S
-        self.about: Mapping[str, Any] = {"ray": places.address, "workers": places.workers, "threads": places.threads}
+        self.about: Mapping[str, object] = {"ray": places.address, "workers": places.workers, "threads": places.threads}
 
     @property
     def forwards(self) -> int:
@@ -137,7 +137,7 @@ class Crew:
             self._dismiss(worker)
         self._workers = []
 
-    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Any]]:
+    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, object]]:
         """Yield units and results; see `workers.Team`. A unit that TRIES workers died on is yielded as failed."""
         units = iter(units)
         while True:
@@ -150,7 +150,7 @@ class Crew:
                 else:
                     self._rise(worker)
 
-    def _hand_out(self, units: Iterator[Unit]) -> Iterator[tuple[Unit, Any]]:
+    def _hand_out(self, units: Iterator[Unit]) -> Iterator[tuple[Unit, object]]:
         """Give each worker a unit, then a second one to hold; the last units are held back for whoever is free first.
 
         Yields:
@@ -253,7 +253,7 @@ class Crew:
         assert self._first is not None
         return self._first
 
-    def _identity_for(self, worker: _Worker) -> Mapping[str, Any] | None:
+    def _identity_for(self, worker: _Worker) -> Mapping[str, object] | None:
         """Return the hashes that a worker on another machine compares its files with; None for one on this machine."""
         if not worker.away:
             return None
@@ -261,7 +261,7 @@ class Crew:
             self._identity = self._setup.identity
         return self._identity
 
-    def _take(self, worker: _Worker) -> Iterator[tuple[Unit, Any]]:
+    def _take(self, worker: _Worker) -> Iterator[tuple[Unit, object]]:
         """Handle a worker's answer to the first of its units: store its images, and yield the result."""
         ray = self._ray
         try:
@@ -282,7 +282,7 @@ class Crew:
             self._store(*what)
         yield unit, reply.result
 
-    def _bury(self, worker: _Worker, error: Exception) -> Iterator[tuple[Unit, Any]]:
+    def _bury(self, worker: _Worker, error: Exception) -> Iterator[tuple[Unit, object]]:
         """Replace a worker that died on its first unit, and retry that one; the units behind it had not started."""
         self._refuse_lost_node()
         unit, _ = worker.sent.popleft()

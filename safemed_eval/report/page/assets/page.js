@@ -124,7 +124,7 @@
 
   function certifiedTraces() {
     const traces = [];
-    for (const run of runs.filter((one) => one.kind === "certify" && cell(one)?.curve.radii)) {
+    for (const run of runs.filter((one) => one.kind === "certify" && cell(one)?.curve?.radii)) {
       const { radii, share, lower, upper } = cell(run).curve;
       const name = legend(run.name);
       const line = { shape: "vh", color: colour(run) };

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from safemed_eval.report.figures._sheet import wrapped
-from safemed_eval.report.figures._style import DAGGER, GREY, INK, PALE, SIZE, SMALL
-from safemed_eval.report.load import Json
-from safemed_eval.rounding import FAILED, percent, percent_down
+from safemed_eval.report.drawing.sheet import wrapped
+from safemed_eval.report.drawing.style import GREY, INK, PALE, SIZE, SMALL
+from safemed_eval.report.summary import DAGGER, Share
 
 MAP = "cividis"
 """Evenly rising in lightness, so that it reads in grey, and the same to the colour-blind."""
@@ -23,18 +22,17 @@ MAP = "cividis"
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A share in [0, 1], or None: unknown. `n` is None where it is no share of items."""
+    """A share in [0, 1], or None: unknown, and its text. `n` is None where it is no share of items."""
 
     share: float | None
+    text: str
     n: int | None = None
     few: bool = False
-    failed: bool = False
-    """Whether the share is unknown since every item failed."""
 
 
-def accuracy_cell(cell: Json) -> Cell:
-    """From a cell of `breakdown`."""
-    return Cell(share=cell["accuracy"], n=cell["n"], few=cell["few"], failed=cell["all_failed"])
+def cell_of(share: Share | None) -> Cell:
+    """Make the cell of a share; None: there is no such item."""
+    return Cell(share=share.share, text=share.text, n=share.n, few=share.few) if share else Cell(share=None, text="n/a")
 
 
 def matrix(
@@ -43,20 +41,18 @@ def matrix(
     rows: Sequence[str],
     columns: Sequence[str],
     *,
-    down: bool = False,
     upright: bool = False,
 ) -> AxesImage:
     """Draw the cells, in the order given, with names around them.
 
     Args:
-        down: round numbers down, as certified ones are.
         upright: turn the names of columns by a right angle, where cells are narrow.
     """
     shares = np.array([[np.nan if cell.share is None else 100 * cell.share for cell in row] for row in cells])
     image = axes.imshow(np.ma.masked_invalid(shares), cmap=MAP, vmin=0, vmax=100, aspect="auto")
     for y, row in enumerate(cells):
         for x, cell in enumerate(row):
-            _write(axes, x, y, cell, down)
+            _write(axes, x, y, cell)
     names = [wrapped(name, 16, 2) for name in columns]
     if upright:
         axes.set_xticks(range(len(columns)), names, rotation=90)
@@ -74,23 +70,21 @@ def matrix(
 
 
 def scale(figure: Figure, image: AxesImage, axes: Sequence[Axes], label: str) -> None:
-    """The scale of colours beside the matrices."""
+    """Draw the scale of colours beside the matrices."""
     bar = figure.colorbar(image, ax=list(axes), label=label, ticks=[0, 25, 50, 75, 100], aspect=25, pad=0.01)
     bar.outline.set_visible(False)
 
 
-def _write(axes: Axes, x: int, y: int, cell: Cell, down: bool) -> None:
+def _write(axes: Axes, x: int, y: int, cell: Cell) -> None:
     if cell.share is None:
         axes.add_patch(
             Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="white", edgecolor=PALE, hatch="/////", linewidth=0)
         )
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        axes.text(
-            x, y, FAILED if cell.failed else "n/a", ha="center", va="center", fontsize=SMALL, color=GREY, bbox=box
-        )
+        axes.text(x, y, cell.text, ha="center", va="center", fontsize=SMALL, color=GREY, bbox=box)
         return
     color = _ink(colormaps[MAP](cell.share)[:3])
-    number = f"{percent_down(cell.share) if down else percent(cell.share)}{DAGGER * cell.few}"
+    number = f"{cell.text}{DAGGER * cell.few}"
     if cell.n is None:
         axes.text(x, y, number, ha="center", va="center", fontsize=SIZE, color=color)
         return

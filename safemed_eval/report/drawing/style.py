@@ -1,4 +1,4 @@
-"""How every figure looks and is saved. Settings hold inside `style()` only."""
+"""The look of every figure, and its files. Settings hold inside `style()` only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ FONT = "DejaVu Sans"
 """Comes with matplotlib, so that text is as wide on every machine."""
 SIZE = 7.0
 SMALL = 6.0
-DAGGER = "\u2020"
 INK, GREY, PALE = "#000000", "#666666", "#bbbbbb"
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
@@ -82,7 +81,7 @@ _SETTINGS: dict[RcKeyType, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """matplotlib's own defaults with the settings above, whatever the user's matplotlibrc says; undone at the end."""
+    """Use matplotlib's own defaults and the settings above, whatever the user's matplotlibrc says, until the end."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
@@ -100,7 +99,7 @@ def save(figure: Figure, stem: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What tells one run, or one attack, from another: in colour, and in black and white."""
+    """Colour, dash, marker and hatch that tell one run, or one attack, from another, in black and white too."""
 
     color: str
     dash: Any
@@ -124,7 +123,7 @@ def looks(runs: Sequence[LoadedRun]) -> dict[str, Look]:
 
 
 def plain(text: str, most: int = 40) -> str:
-    """Text of data on one line, at most so many characters; what the font cannot show becomes U+FFFD."""
+    """Put text of data on one line of at most `most` characters; what the font cannot show becomes U+FFFD."""
     line = " ".join(unicodedata.normalize("NFC", text).split())
     short = line if len(line) <= most else f"{line[: most - 1].rstrip()}\u2026"
     return "".join(c if c.isprintable() and _font().get_char_index(ord(c)) else "\ufffd" for c in short)

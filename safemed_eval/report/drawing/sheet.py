@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from safemed_eval.report.figures._style import DAGGER, GREY, SIZE, SMALL, plain
+from safemed_eval.report.drawing.style import GREY, ONE_COLUMN, SIZE, SMALL, TWO_COLUMNS, plain
+from safemed_eval.report.summary import DAGGER
 
 _POINTS = 72
 _LETTER = 0.56
@@ -22,14 +23,19 @@ _HANDLE = 5.5
 """Width of a legend's handle and gaps, likewise."""
 
 
+def width_of(columns: int) -> float:
+    """The width of a figure with so many panels side by side."""
+    return ONE_COLUMN if columns == 1 else TWO_COLUMNS
+
+
 def sheet(width: float, height: float) -> Figure:
-    """An empty figure; inches."""
+    """Make an empty figure; inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def below(
     figure: Figure,
-    legend: Mapping[str, Any],
+    legend: Mapping[str, Artist],
     notes: Sequence[str] = (),
     *,
     x_label: str = "",
@@ -69,30 +75,39 @@ def below(
 
 
 def letters(inches: float, size: float = SIZE) -> int:
-    """How many letters fit on a line of this width."""
+    """The number of letters that fit on a line of this width."""
     return max(8, int(inches * _POINTS / (size * _LETTER)))
 
 
 def wrapped(text: str, width: int, lines: int = 3) -> str:
-    """A name on a few short lines, as a tick shows it."""
+    """Break a name into a few short lines, as a tick shows it."""
     return "\n".join(textwrap.wrap(plain(text, width * lines), width, max_lines=lines, placeholder="\u2026"))
 
 
 def heading(name: str, count: str, inches: float, *, few: bool = False) -> str:
-    """A panel's heading: a name, on two lines if it must be, a dagger if clusters are few, and how many items."""
+    """Write a panel's heading on at most two lines: a name, a dagger if clusters are few, and a count of items."""
     width, tail = letters(inches), f"({count})".replace(" ", "\u00a0")  # which textwrap does not break
     short = plain(name, 2 * width - len(tail) - 8)
     return "\n".join(textwrap.wrap(f"{short}{DAGGER * few} {tail}", width))
 
 
 def nothing(axes: Axes) -> None:
-    """Say in a panel that there is nothing to say: an empty pair of axes would look like a result."""
+    """Mark a panel as n/a: an empty pair of axes would look like a result."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, ha="center", va="center", color=GREY)
 
 
+def panels(figure: Figure, count: int, columns: int) -> list[Axes]:
+    """Add panels that share both axes, row by row; call `label_outer` when they are drawn."""
+    rows = -(-count // columns)
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.remove()
+    return grid[:count]
+
+
 def label_outer(panels: Sequence[Axes], columns: int) -> None:
-    """Numbers at the lowest panel of each column and the first of each row, of those that have axes."""
+    """Show numbers at the lowest panel of each column and the first of each row, of those that have axes."""
     shown = {number for number, axes in enumerate(panels) if axes.axison}
     for number in shown:
         under = range(number + columns, len(panels), columns)

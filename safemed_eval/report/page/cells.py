@@ -1,0 +1,119 @@
+"""Rows of the page's tables: the cells of one run and slice, and the columns that they stand in.
+
+All rounding of tables is done by the properties of `summary.Share` and `Certified`, toward the weaker claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from safemed_eval.report.run import Run
+from safemed_eval.report.summary import AnsweredBy, Certified, Share
+from safemed_eval.rounding import floor_to, percent
+from safemed_eval.text import visible
+
+
+class Cell(NamedTuple):
+    """One cell of a table: a figure, lines below it in small type, and whether its interval is in doubt."""
+
+    text: str
+    below: str = ""
+    few: bool = False
+
+
+class Column(NamedTuple):
+    """The heading of a column, and a line below it in small type."""
+
+    title: str
+    below: str = ""
+
+
+def columns(runs: Sequence[Run]) -> list[Column]:
+    """The columns of a table of runs of one kind, after that of the run's name."""
+    if runs[0].kind == "evaluate":
+        return [Column("n", "clusters"), *map(condition_column, conditions_of(runs)), Column("failed")]
+    same = not radii_differ(runs)
+    return [
+        Column("n", "clusters"),
+        Column("sigma", "ceiling"),
+        *(
+            Column(
+                f"r \u2265 {name[:-1]} sigma" if name.endswith("s") else f"r \u2265 {name}",
+                f"{radius:.6g}" if name.endswith("s") and same else "",
+            )
+            for name, radius in runs[0].points.items()
+        ),
+        Column("certified, wrong", "%"),
+        Column("abstained", "%"),
+        Column("ACR"),
+        Column("median r"),
+        Column("failed"),
+    ]
+
+
+def conditions_of(runs: Sequence[Run]) -> list[str]:
+    """The conditions of all runs, each once."""
+    return list(dict.fromkeys(name for run in runs for name in run.conditions))
+
+
+def radii_differ(runs: Sequence[Run]) -> bool:
+    """Whether a radius in sigmas is another length in another run."""
+    return len({tuple(run.points.values()) for run in runs if run.kind == "certify"}) > 1
+
+
+def condition_column(name: str) -> Column:
+    """Set the attack above its options."""
+    kind, _, options = visible(name).partition(":")
+    return Column(kind, options.replace(",", ", "))
+
+
+def accuracy_row(numbers: AnsweredBy, conditions: Sequence[str], failed: int) -> list[Cell]:
+    """Make the row of a run of evaluate.
+
+    Args:
+        conditions: those that the table has columns for.
+        failed: how many items have an error.
+    """
+    first = next(iter(numbers.values()))
+    row = [Cell(f"{max(cell.n for cell in numbers.values()):,}", f"{first.clusters:,}")]
+    for name in conditions:
+        cell = numbers.get(name)
+        if cell is None:
+            row.append(Cell("n/a"))
+            continue
+        below = [*_bounds(cell)]
+        below += [f"{cell.abstained:,} abstained"] if cell.abstained else []
+        below += [f"{cell.no_answer:,} no answer"] if cell.no_answer else []
+        below += [f"{visible(part)} {share.text}" for part, share in (cell.parts or {}).items()]
+        row.append(Cell(cell.text, "\n".join(below), cell.few))
+    return [*row, Cell(f"{failed:,}")]
+
+
+def certified_row(run: Run, numbers: Certified, *, with_radius: bool) -> list[Cell]:
+    """Make the row of a run of certify.
+
+    Args:
+        with_radius: write a radius that is named in sigmas as a length, too.
+    """
+    wrong, n = numbers.wrong, numbers.n
+    row = [
+        Cell(f"{n:,}", f"{numbers.clusters:,}"),
+        Cell(f"{run.budget.sigma:g}", f"{floor_to(run.ceiling, 4):g}"),
+    ]
+    for name, point in numbers.points.items():
+        length = [f"r \u2265 {point.radius:.6g}"] if with_radius and name.endswith("s") else []
+        row.append(Cell(point.text, "\n".join([*_bounds(point), *length]), point.few))
+    return [
+        *row,
+        Cell(percent(wrong / n if n and wrong is not None else None)),
+        Cell(percent(numbers.abstention), f"{numbers.no_answer:,} no answer" if numbers.no_answer else ""),
+        Cell(numbers.radius_text(numbers.average_radius).replace(">=", "\u2265")),
+        Cell(numbers.radius_text(numbers.median_radius).replace(">=", "\u2265")),
+        Cell(f"{numbers.failed:,}"),
+    ]
+
+
+def _bounds(share: Share) -> list[str]:
+    """The interval, and a line on the items that did not fail, where some did."""
+    return [text.replace("-", "\u2013") for text in (share.bounds_text, share.rest_text) if text]
