@@ -523,7 +523,7 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
         (["grpo", "--reward-correct", "0"], "the reward of a right answer must be above 0"),
         (["grpo", "--reward-kept", "nan"], "the reward of a right answer must be above 0"),
         (["grpo", "--limit", "1"], "1 items do not fill one batch of GRPO, which needs 2"),
-        (["grpo", "--vllm", "server", "--noise-sigma", "1"], "vLLM takes pictures"),
+        (["grpo", "--vllm", "server", "--noise-sigma", "1"], "vLLM takes 8-bit images"),
         (["at-sft", "--norm", "l2"], "norm=l2 needs eps"),
         (["at-sft", "--eps", "0.5/255"], "eps is below 1/255"),
         (["sft", "--learning-rate", "0"], "learning_rate must be above 0"),

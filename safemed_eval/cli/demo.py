@@ -1,4 +1,4 @@
-"""safemed-eval demo."""
+"""The command `safemed-eval demo`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def demo(
 ) -> None:
     """Attack, certify and report on the two checkpoints that ship with this package. Nothing is downloaded.
 
-    Images are drawn. builtin:sft was fine-tuned on clean ones, builtin:at-grpo on attacked ones. Samples are small, to
-    take three minutes on two CPU cores; `reports/phantom` has the whole table.
+    Images are drawn. builtin:sft was fine-tuned on clean images, builtin:at-grpo on attacked ones. Samples are small:
+    the demo takes three minutes on two CPU cores. `reports/phantom` has the whole table.
     """
     from safemed_eval.files import refuse_unwritable
 

@@ -1,4 +1,4 @@
-"""The training log: one JSON object a line, whole after every stop and resumption."""
+"""A trainer callback that writes the training log: one JSON object a line, consistent after stops and resumptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safemed_eval.train.log import read_log
 
 
 class Log(TrainerCallback):  # type: ignore[misc]
-    """Appends what the trainer reports; at a resumption, cuts off what came after the checkpoint.
+    """Appends what the trainer logs; at a resumption, drops the lines after the checkpoint.
 
     Raises:
         RunError: the loss is not finite.
