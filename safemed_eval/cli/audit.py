@@ -97,7 +97,7 @@ def audit(
         typer.echo(as_json({"a": a, "b": b, **result.to_json()}))
     else:
         _print(result)
-    raise typer.Exit({"clean": 0, "shared": 1, "not all compared": 3}[result.verdict])
+    raise typer.Exit(result.exit_code)
 
 
 def _print(result: Audit) -> None:
@@ -127,7 +127,7 @@ def _print(result: Audit) -> None:
     if result.verdict == "shared":
         what = f"{whole.items_shared} of {whole.items} questions ({_share(whole.items_shared, whole.items)})"
         say(f"B is not independent of A: {what} are about its images or patients.", "bold red")
-    elif result.verdict == "clean":
+    elif not result.exit_code:
         say("Nothing is shared" + (", by path." if result.paths_only else "."), "bold green")
     else:
         say(

@@ -11,7 +11,7 @@ from safemed_eval import grammar
 from safemed_eval.progress import status
 
 if TYPE_CHECKING:
-    from safemed_eval.report import Run
+    from safemed_eval.report.run import Run
     from safemed_eval.report.write import Written
 
 _log = logging.getLogger("safemed_eval")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from PIL import Image
 from safemed_eval.core import CLEAN, Item
 from safemed_eval.errors import RunError
 from safemed_eval.runs.record import EvaluateRecord, Record
+
+if TYPE_CHECKING:
+    import torch
 
 Pixels = npt.NDArray[np.float32]
 
@@ -53,7 +56,7 @@ class Keeper:
         """Whether an item that an attack left wrong, or not, may be kept."""
         return condition != CLEAN and self._most > 0 and (wrong or self._order[item.id] < self._most)
 
-    def __call__(self, item: Item, condition: str, clean: Any, attacked: Any) -> None:
+    def __call__(self, item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
         """Store one item, unless enough better ones are known; canvases are (3, H, W) tensors.
 
         Raises:
@@ -119,7 +122,7 @@ class Keeper:
             raise RunError(f"{self._folder}: cannot be written: {error.strerror}; the same command goes on") from None
 
 
-def keep_refuting(out: Path, item: str, share: float, canvas: Any) -> None:
+def keep_refuting(out: Path, item: str, share: float, canvas: torch.Tensor) -> None:
     """Store the (3, H, W) float32 canvas that proves an item's certificate false, as `falsified/NAME.npy`."""
     stem = Path(_stem(out / "falsified", item, f"at {share:g}"))
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +159,6 @@ def _read_png(file: Path) -> Pixels:
         return (np.asarray(image.convert("RGB")) / 255).astype(np.float32)
 
 
-def _save_png(file: Path, canvas: Any) -> None:
+def _save_png(file: Path, canvas: torch.Tensor) -> None:
     pixels = (canvas.cpu().numpy() * 255).round().astype(np.uint8)
     Image.fromarray(np.moveaxis(pixels, 0, 2)).save(file)

@@ -189,7 +189,7 @@ class Team(Protocol):
         """Who they are now, in short; "" for this process alone."""
         ...
 
-    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Result]]:
+    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Any]]:
         """Each unit, in the order in which they are done, with what came of it. What is to be kept is stored before."""
         ...
 
@@ -208,7 +208,7 @@ class Alone:
     def forwards(self) -> int:
         return self._host.model.forwards
 
-    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Result]]:
+    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Any]]:
         left = iter(units)
         unit = next(left, None)
         while unit:
