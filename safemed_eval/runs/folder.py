@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -133,8 +133,7 @@ class RunFolder(Folder):
             self.repaired = True
         done: set[tuple[str, str]] = set()
         for number, record in enumerate(read_lines(self.out), start=1):
-            if record_key(record) in done:
-                raise RunError(f"{self._records}: line {number} repeats item '{record['item']}'")
+            _refuse_twice(record_key(record), done, f"{self._records}: line {number}")
             done.add(record_key(record))
         return done
 
@@ -187,16 +186,15 @@ def checked(meta: Json, lines: Iterable[bytes], where: str) -> tuple[RunMeta, li
     """Parse and check run.json and the lines of records.jsonl."""
     parsed, records, seen = meta_of(meta, where), list[Record](), set[tuple[str, str]]()
     for number, line in enumerate(lines, start=1):
-        record = _record(line, parsed, where, number)
+        record = _record(line, parsed, where, number, seen)
         key = (record.item, record.attack if isinstance(record, EvaluateRecord) else "")
-        if key in seen:
-            raise RunError(f"{where}/{RECORDS}: line {number} repeats item '{record.item}'")
+        _refuse_twice(key, seen, f"{where}/{RECORDS}: line {number}")
         seen.add(key)
         records.append(record)
     return parsed, records
 
 
-def _record(line: bytes, meta: RunMeta, where: str, number: int) -> Record:
+def _record(line: bytes, meta: RunMeta, where: str, number: int, seen: Set[tuple[str, str]]) -> Record:
     spec, place = meta.spec, f"{where}/{RECORDS}: line {number}"
     try:
         if isinstance(spec, EvaluateSpec):
@@ -208,11 +206,17 @@ def _record(line: bytes, meta: RunMeta, where: str, number: int) -> Record:
         return certificate
     except ValueError as error:
         raw = _parsed(line, place)
+        _refuse_twice(record_key(raw), seen, place)
         place = f"{where}: the record of item {raw['item']!r}"
         if spec.conditions and raw.get("attack") not in spec.conditions:
             raise RunError(f"{place} is of attack {raw.get('attack')!r}, which was not asked for") from None
         decode(EvaluateRecord if spec.conditions else CertifyRecord, raw, place)
         raise RunError(joined(place, str(error))) from None
+
+
+def _refuse_twice(key: tuple[str, str], seen: Set[tuple[str, str]], place: str) -> None:
+    if key in seen:
+        raise RunError(f"{place} repeats item '{key[0]}'")
 
 
 def _lines(out: Path) -> Iterator[bytes]:

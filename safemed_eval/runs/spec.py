@@ -6,6 +6,7 @@ later are left out of the JSON at their defaults, so that older folders keep the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -85,6 +86,10 @@ class Spec:
     pseudonyms: str | None = field(default=None, metadata=LATER)
     shuffle_options: int | None = field(default=None, metadata=LATER)
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"native|[0-9]{1,5}x[0-9]{1,5} (stretch|pad)", self.canvas):
+            raise ValueError(f"canvas cannot be {self.canvas!r:.60}")
+
     @property
     def conditions(self) -> tuple[str, ...]:
         """The conditions under which every item is answered; empty for a command without any."""
@@ -155,6 +160,7 @@ class CertifySpec(Spec):
     falsify: Falsification | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             _ = self.budget
         except (AttributeError, TypeError, ValueError) as error:

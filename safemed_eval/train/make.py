@@ -87,7 +87,9 @@ def train(
         recipe={"method": method} | {key: value for key, value in asdict(recipe).items() if key != "save_every"},
         processes=processes,
     ).to_json()
-    if not _is_complete(place, spec):
+    if _is_complete(place, spec):
+        _log.info("%s: is complete", place)
+    else:
         refuse_unwritable(place)
         _fit(method, base, chosen, recipe, asking, place, spec, first=first)
     if first:
