@@ -1,12 +1,11 @@
 """safemed_eval: how robust is a medical vision-language model?
 
-    import safemed_eval as se
-
-    model = se.load_model("builtin:at-grpo")
-    data = se.load_data("phantom", limit=192)
-    run = se.evaluate(model, data, attacks=["pgd:eps=4/255,steps=10"], out="runs/a")
-    cert = se.certify(model, data, sigma=0.25, n=200)
-    se.report([run, cert], out="report")
+>>> import safemed_eval as se
+>>> model = se.load_model("builtin:at-grpo")
+>>> data = se.load_data("phantom", limit=192)
+>>> run = se.evaluate(model, data, attacks=["pgd:eps=4/255,steps=10"], out="runs/a")
+>>> cert = se.certify(model, data, sigma=0.25, n=200)
+>>> written = se.report([run, cert], out="report")
 
 Each function is imported when it is first asked for, so that importing the package costs nothing.
 """
