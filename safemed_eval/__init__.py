@@ -1,12 +1,11 @@
 """safemed_eval: how robust is a medical vision-language model?
 
-    import safemed_eval as se
-
-    model = se.load_model("builtin:at-grpo")
-    data = se.load_data("phantom", limit=192)
-    run = se.evaluate(model, data, attacks=["pgd:eps=4/255,steps=10"], out="runs/a")
-    cert = se.certify(model, data, sigma=0.25, n=200)
-    se.report([run, cert], out="report")
+>>> import safemed_eval as se
+>>> model = se.load_model("builtin:at-grpo")
+>>> data = se.load_data("phantom", limit=192)
+>>> run = se.evaluate(model, data, attacks=["pgd:eps=4/255,steps=10"], out="runs/a")
+>>> cert = se.certify(model, data, sigma=0.25, n=200)
+>>> written = se.report([run, cert], out="report")
 
 Names are imported on first access, so that `import safemed_eval` stays fast.
 """

@@ -25,7 +25,8 @@ R = TypeVar("R", bound=Record)
 class Rows(Sequence[R], Generic[R]):
     """Records in the order of their file; a selection of rows is itself `Rows` and copies no record.
 
-    >>> rows.under("clean").where(~rows.failed).correct.mean()
+    >>> clean = rows.under("clean")
+    >>> share = clean.where(~clean.failed).correct.mean()
     """
 
     _origin: Self

@@ -37,10 +37,10 @@ class Run(LoadedRun):
     """A run of evaluate or certify, in a folder or in memory.
 
     >>> run = Run.read("runs/a")
-    >>> run.accuracy(by="modality")     # a table; a certify run has certified accuracy at its radii
-    >>> run.frame()                     # one row per record
-    >>> run.plot()                      # a matplotlib figure
-    >>> print(*run.findings, sep="\\n")  # what a reader must know beside the numbers
+    >>> table = run.accuracy(by="modality")  # a certify run has certified accuracy at its radii
+    >>> records = run.frame()                # one row per record
+    >>> figure = run.plot()                  # of matplotlib
+    >>> lines = [str(finding) for finding in run.findings]  # what a reader must know beside the numbers
     """
 
     @cached_property
@@ -61,7 +61,7 @@ class Run(LoadedRun):
     def accuracy(self, by: Slicing | None = None) -> pd.DataFrame:
         """Return accuracy under each condition, or of a certify run certified accuracy at each radius.
 
-        >>> run.accuracy(by="modality").loc["CT", "clean"]
+        >>> share = run.accuracy(by="modality").loc["CT", "clean"]
 
         Args:
             by: "modality" or "question_type"; None: one row, "all".

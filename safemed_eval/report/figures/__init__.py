@@ -7,12 +7,12 @@ saved, inside `style()`: matplotlib's settings are never changed for anyone else
 
 Other packages add kinds through the entry points `safemed_eval.figures`, each naming such a function:
 
-    def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-        for run in runs:
-            if run.kind == "evaluate":
-                figure = Figure(figsize=(3.35, 2.3), layout="constrained")
-                figure.add_subplot().bar(*zip(*run.accuracy().drop(columns="n").loc["all"].items()))
-                yield f"overview-{run.name}", figure
+>>> def draw(runs):
+...     for run in runs:
+...         if run.kind == "evaluate":
+...             figure = Figure(figsize=(3.35, 2.3), layout="constrained")
+...             figure.add_subplot().bar(*zip(*run.accuracy().drop(columns="n").loc["all"].items()))
+...             yield f"overview-{run.name}", figure
 """
 
 from __future__ import annotations
