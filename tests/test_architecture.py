@@ -158,7 +158,9 @@ def test_reports_read_fields_and_not_strings() -> None:
         for module, tree in TREES.items()
         if place_of(module) == "report"
         for node in ast.walk(tree)
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.slice, ast.Constant)
+        and isinstance(node.slice.value, str)
     )
     assert counts.total() <= MOST_SUBSCRIPTS, counts.most_common(10)
 
