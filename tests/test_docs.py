@@ -1,4 +1,4 @@
-"""Tests of the README, the docs and the docstrings: their code runs, their commands parse, their links lead somewhere."""
+"""Code in the README, the docs and the docstrings runs, commands in them parse, and links lead somewhere."""
 
 from __future__ import annotations
 
