@@ -174,6 +174,8 @@ class Shot:
         votes: votes for the certified class there, among `Falsification.n` noisy copies.
     """
 
+    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
+
     share: float
     length: Size
     votes: Count
