@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Any
-
-FAILED = "failed"
-"""Shown in place of a figure if every item failed."""
-FAILED_ITEMS = (
-    "Where some items failed, the figure without them stands beside the one that counts them as wrong; where all did, "
-    "nothing was measured."
-)
 
 
 def floor_to(x: float, digits: int) -> float:
@@ -57,26 +48,3 @@ def radius(value: float | None) -> str:
 def radius_at_least(value: float | None) -> str:
     """Format a lower bound of a radius, rounded down: ">=0.123"."""
     return radius(value) if value is None else f">={radius(value)}"
-
-
-def accuracy(cell: Mapping[str, Any]) -> str:
-    """Format the accuracy of a cell of `breakdown`; "failed" where every item failed."""
-    return FAILED if cell["all_failed"] else percent(cell["accuracy"])
-
-
-def certified(point: Mapping[str, Any]) -> str:
-    """Format the certified share of a point of `breakdown`, or why it is unknown."""
-    if point["all_failed"]:
-        return FAILED
-    if not point["asked"]:
-        return "not asked"
-    return ">ceiling" if point["above_ceiling"] else percent_down(point["certified_accuracy"])
-
-
-def without_failed(cell: Mapping[str, Any]) -> str:
-    """Format a cell without its failed items, "2 failed, else 95.0 90.1-97.9"; empty if none or all failed."""
-    rest = cell["without_failed"]
-    if rest is None:
-        return ""
-    share = percent_down(rest["share"]) if "certified_accuracy" in cell else percent(rest["share"])
-    return f"{cell['failed']} failed, else {share} {interval(rest['lower'], rest['upper'])}"

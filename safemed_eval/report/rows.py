@@ -33,7 +33,8 @@ class Rows(Sequence[R], Generic[R]):
     """The rows of all records: their columns serve every selection."""
 
     def __init__(self: Self, records: Sequence[R]) -> None:
-        self._records, self._origin, self._columns = records, self, dict[str, npt.NDArray[Any]]()
+        self._records, self._columns = records, dict[str, npt.NDArray[Any]]()
+        self._origin = self
         self._index: Ints = np.arange(len(records))
 
     def __len__(self) -> int:

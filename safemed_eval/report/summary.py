@@ -13,8 +13,7 @@ import numpy as np
 from safemed_eval import stats
 from safemed_eval.codec import Json, encode
 from safemed_eval.data.audit.training_overlap import Overlap
-from safemed_eval.report.findings.aim import aims_at_letters
-from safemed_eval.report.findings.attack_sizes import sized_attacks
+from safemed_eval.report.findings.attack_sizes import aims_at_letters, sized_attacks
 from safemed_eval.report.findings.canvas import CanvasCost, canvas_cost, grey_levels
 from safemed_eval.report.findings.checklist import Check, checklist
 from safemed_eval.report.findings.degenerate import degenerate

@@ -186,10 +186,10 @@ def spec_of(value: object, where: str) -> EvaluateSpec | CertifySpec:
         RunError: it is of another command, a field is malformed, or this version does not know an option in it.
     """
     command = value.get("command") if isinstance(value, Mapping) else None
-    if not isinstance(value, Mapping) or command not in SPECS:
+    if not isinstance(value, Mapping) or not isinstance(command, str) or command not in SPECS:
         raise RunError(f"{where}: a run of '{command}'; name one of evaluate or certify")
     asked = {key: part for key, part in value.items() if key != "command"}
-    spec = decode(SPECS[str(command)], asked, f"{where}: run.json")
+    spec = decode(SPECS[command], asked, f"{where}: run.json")
     for name in _unknown(value, spec.to_json()):
         raise RunError(f"{where}: run.json: {name} is not known to this version; did a newer one write it?")
     return spec

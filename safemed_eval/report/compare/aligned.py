@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safemed_eval import grammar, stats
 from safemed_eval.core import UNKNOWN
 from safemed_eval.errors import RunError, SpecError
-from safemed_eval.report.findings.aim import aims_at_letters
+from safemed_eval.report.findings.attack_sizes import aims_at_letters
 from safemed_eval.report.findings.cells import letter_only
 from safemed_eval.report.findings.collect import sampled, sequential_bounds
 from safemed_eval.report.findings.finding import Finding, counted

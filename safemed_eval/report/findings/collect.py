@@ -11,7 +11,7 @@ from safemed_eval.report.findings.finding import Finding, counted, failure, note
 from safemed_eval.report.findings.sampling import draws_words
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.summary import FAILED_ITEMS, FEW, AnySummary, CertifySummary, EvaluateSummary
-from safemed_eval.rounding import floor_to
+from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import Sequential
 
@@ -137,7 +137,7 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
     yield note(
         "by-chance",
         f"a certificate may be false by chance: with 95 % confidence at most {at_most:,} of these {summary.items:,} "
-        "are."
+        f"are, in expectation at most {ceil_to(notes.false_certificates_expected_at_most, 2):g}."
         if summary.items
         else "no certificate yet.",
     )
