@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from safemed_eval.runs.work.certify import Certification
     from safemed_eval.runs.workers import Loaded
 
-_BATCH, _CPU_BATCH = 64, 16
+BATCH, CPU_BATCH = 64, 16
+"""Default batch sizes on a GPU and on the CPU."""
 
 
 def certify(
@@ -83,14 +84,7 @@ def certify(
     Source:
         Cohen et al. 2019 (arXiv:1902.02918), CERTIFY; see `smoothing.certify` for what differs.
     """
-    options = Options(
-        batch_size=batch_size,
-        seed=seed,
-        ray=ray,
-        workers=workers,
-        out=out,
-        pseudonymize=None if pseudonymize is None else Path(pseudonymize),
-    )
+    options = Options(batch_size=batch_size, seed=seed, ray=ray, workers=workers, out=out, pseudonymize=pseudonymize)
     std = grammar.number(sigma, "--sigma") if isinstance(sigma, str) else sigma
     budget = budget_from(std, sampling, n0, n, alpha, radii)
     if stop_when_wrong and isinstance(budget, Sequential):
@@ -160,7 +154,7 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec) -> Cert
     from safemed_eval.runs.work.falsify import Falsifier
 
     waist, falsifier = loaded.model, None
-    default = _CPU_BATCH if waist.device.type == "cpu" else _BATCH
+    default = CPU_BATCH if waist.device.type == "cpu" else BATCH
     batch = batch_of(spec.batch_size, default, waist, canvas.size, gradients=False)
     if spec.falsify:
         falsifier = Falsifier(

@@ -92,14 +92,7 @@ def evaluate(
         SpecError, DataError, CheckpointError, RunError: the message says what is wrong, where, and what to do.
         Stopped: Ctrl-C. The records computed so far are in `out`.
     """
-    options = Options(
-        batch_size=batch_size,
-        seed=seed,
-        ray=ray,
-        workers=workers,
-        out=out,
-        pseudonymize=None if pseudonymize is None else Path(pseudonymize),
-    )
+    options = Options(batch_size=batch_size, seed=seed, ray=ray, workers=workers, out=out, pseudonymize=pseudonymize)
     chosen = {str(attack): attack for attack in attack_specs.parse_all([CLEAN, *map(str, attacks)])}
     judged = model if isinstance(model, Model) else find_model(model)
     _refuse_senseless(judged, chosen.values(), official=official, keep_images=keep_images, out=out)

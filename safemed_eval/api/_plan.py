@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
+from safemed_eval.api._certify import BATCH, CPU_BATCH
 from safemed_eval.data import Choice, choose_data
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
@@ -16,8 +17,6 @@ from safemed_eval.smoothing import Sequential, Smoothing
 
 if TYPE_CHECKING:
     from safemed_eval.runs.plan import Cost
-
-_BATCH, _CPU_BATCH = 64, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ def plan(
     from safemed_eval.runs.plan import Pilot
 
     refuse_lacking(waist, attack_specs.needs_of(chosen), judged.name)
-    batch = batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
+    batch = batch_size or (CPU_BATCH if waist.device.type == "cpu" else BATCH)
     timed = Pilot(waist, few, choice.canvas, items=len(choice), batch=batch, seed=seed)
     costs: list[Cost] = []
     shown = progress(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from safemed_eval.report.run import Run
     from safemed_eval.runs.workers import Loaded, Store, Team, Work
 
+Written = RunFolder | Memory | Veiled
+"""A run that records are appended to."""
 Out = str | Path | None
 """A run folder; "auto": a name below runs/ that the same call finds again; None: the run is kept in memory."""
 S = TypeVar("S", bound=Spec)
@@ -50,7 +52,7 @@ class Options:
     ray: str | None = None
     workers: int | None = None
     out: Out = None
-    pseudonymize: Path | None = None
+    pseudonymize: str | Path | None = None
 
     def __post_init__(self) -> None:
         size = self.batch_size
@@ -102,7 +104,8 @@ def prepare(
     _refuse_senseless_workers(judged, options)
     if options.batch_size == "auto" and not choice.canvas.size:
         raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
-    names = Pseudonyms(read_key(options.pseudonymize)) if options.pseudonymize else None
+    key = None if options.pseudonymize is None else Path(options.pseudonymize)
+    names = Pseudonyms(read_key(key)) if key else None
     if isinstance(choice, Choice):
         with progress("reading images", transient=True) as tick:
             choice = choice.verified(tick)
@@ -123,17 +126,12 @@ def prepare(
     )
     place = _place(command, judged, choice, spec, options, label, named=names is None)
     if place:
-        if options.pseudonymize and options.pseudonymize.absolute().is_relative_to(place.absolute()):
-            raise SpecError(
-                f"--pseudonymize {options.pseudonymize}: lies in the run folder, and would be passed on with it"
-            )
+        if key and key.absolute().is_relative_to(place.absolute()):
+            raise SpecError(f"--pseudonymize {key}: lies in the run folder, and would be passed on with it")
         refuse_unwritable(place)
         refuse_other_spec(place, spec.to_json())
     about = about_of(judged, choice, spec.conditions) | {"overlap": _overlap(judged, choice)}
     return Prepared(model=judged, data=choice, spec=spec, options=options, place=place, about=about, names=names)
-
-
-Written = RunFolder | Memory | Veiled
 
 
 def finished(prepared: Prepared, work: Callable[[Prepared], Written]) -> Run:
@@ -169,7 +167,7 @@ def started(
     needs: Mapping[Need, str],
     surrogates: Mapping[str, Loading] | None = None,
     store: Store | None = None,
-) -> Iterator[tuple[Team, RunFolder | Memory | Veiled]]:
+) -> Iterator[tuple[Team, Written]]:
     """Load and check the model, here or in workers, and lock the run folder.
 
     Args:
@@ -261,7 +259,7 @@ def _extremes(items: Sequence[Item]) -> tuple[Question, ...]:
 def write_all(
     text: str,
     team: Team,
-    folder: RunFolder | Memory | Veiled,
+    folder: Written,
     prepared: Prepared,
     meter: Meter,
     groups: Iterable[Sequence[Record]],

@@ -22,7 +22,7 @@ Store = Callable[..., None]
 
 
 Result = object
-"""What comes of a unit: records, or votes of a part of an item."""
+"""The result of a unit: records, or the votes of a part of an item."""
 
 
 class Unit(Protocol):
