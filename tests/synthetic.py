@@ -25,7 +25,7 @@ ATTACKS = ("clean", "fgsm:eps=4/255", "pgd:eps=4/255,steps=10")
 
 
 def item(number: int, **changes: Any) -> Json:
-    """What every record says of item i: its own image and no patient; modality CT unless changed."""
+    """The item fields of a record of item i: its own image and no patient; modality CT unless changed."""
     made = Item(
         id=f"i{number}",
         question=Question(text=f"What is shown in image {number}?", options=("lung", "liver", "eye")),

@@ -183,7 +183,7 @@ def named_in(tree: ast.AST) -> list[str]:
 
 
 def test_reports_and_commands_name_no_attack() -> None:
-    """What they must know of an attack it declares itself, in its `facts`."""
+    """An attack declares in its `facts` everything that they need to know of it."""
     named = {module: named_in(tree) for module, tree in TREES.items() if place_of(module) in ("report", "cli")}
     assert {module: names for module, names in named.items() if names} == {}
 

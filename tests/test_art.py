@@ -108,7 +108,7 @@ def test_few_rows_at_a_time_and_fewer_where_memory_is_short() -> None:
 
 
 def test_art_smooths_the_same_function_as_we_do() -> None:
-    """Of the same noise, much of it outside of [0, 1], the same counts come, and the same certificates."""
+    """The same noise, much of it outside [0, 1], gives the same counts and the same certificates."""
     from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 
     model, n, spec = Waist(Net(), CPU), 300, Smoothing(sigma=0.5, n0=300, n=300)

@@ -710,7 +710,7 @@ def test_what_falls_at_the_last_step_is_not_started_again() -> None:
 
 @pytest.mark.parametrize("target", ["runner-up", "least-likely", "random"])
 def test_targets_of_many_rows_are_those_of_few(target: str) -> None:
-    """Of questions with two and with four options, shown two at a time: the parts are of different widths."""
+    """Questions with two and with four options, two at a time, make batches of different widths."""
     net, x = Net(), middle_canvases(6)
     questions = [AB, AB, ABCD, ABCD, AB, ABCD]
     labels, spec = torch.zeros(6, dtype=torch.int64), attacks.parse(f"pgd:eps=8/255,steps=2,target={target}")

@@ -123,7 +123,7 @@ def test_two_pictures_of_one_path_share_only_what_cannot_be_told_apart(pair: tup
 
 
 def test_the_same_picture_under_two_paths_is_one(tmp_path: Path) -> None:
-    """What the training set asks about a copy, it asks about the picture."""
+    """Questions of the training set about a copy count as questions about the image itself."""
     for name in ("a/0.png", "a/copy.bmp", "b/y.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         picture(0).save(tmp_path / name)

@@ -42,7 +42,7 @@ def find(machine: Machine, capacity: float = 1e9, *, gradients: bool = False) ->
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_it_grows_until_it_stops_paying(gradients: bool) -> None:
-    """Of b rows each takes 1 + 10 / b: from 64 to 128 that is 7 % less, from 128 to 256 only 4 %."""
+    """A row of a batch of b takes 1 + 10 / b: from 64 to 128 that is 7 % less, from 128 to 256 only 4 %."""
     assert find(Machine(10, 1), gradients=gradients) == 128
     assert find(Machine(0, 1), gradients=gradients) == 1
     assert find(Machine(1e9, 1), gradients=gradients) == MOST

@@ -114,7 +114,7 @@ def test_identical_outcomes_are_a_pass_for_the_same_weights_only(tmp_path: Path,
 
 
 def test_slices_without_a_difference_and_small_ones_are_a_line_each(tmp_path: Path) -> None:
-    """Of six modalities two differ, one is as it was, and three have four items; JSON has every row."""
+    """Two of six modalities differ, one is unchanged, and three have four items; JSON has every row."""
     names = ["CT"] * 30 + ["MRI"] * 30 + ["OCT"] * 30 + [f"M{i // 4}" for i in range(12)]
     for out, wrong in (("a", ()), ("b", (0, 1, 40, 91))):
         records = [
@@ -470,7 +470,7 @@ def pair_of_runs(rng: np.random.Generator, n: int, size: int, drop: float, churn
 
 
 def verdicts(n: int, size: int, drop: float, rules: Rules, runs: int, names: tuple[str, ...]) -> dict[str, float]:
-    """How often each overall verdict comes out."""
+    """Count the overall verdicts."""
     rng, found = np.random.default_rng(0), []
     everything = {"all": np.ones(n, dtype=bool)}
     for _ in range(runs):

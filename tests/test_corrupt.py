@@ -149,7 +149,7 @@ def test_grey_images_stay_grey(kind: str) -> None:
 
 
 def spread_of(kind: str, size: tuple[int, int]) -> torch.Tensor:
-    """Of one bright pixel at severity 5: the covariance of its image, (2, 2), in shorter sides of the canvas."""
+    """Covariance of the image of one bright pixel at severity 5, (2, 2), in shorter sides of the canvas."""
     x = torch.zeros((1, 3, *size))
     x[..., size[0] // 2, size[1] // 2] = 1
     weight = corrupted(kind, 5, x)[0, 0].double()

@@ -1,4 +1,4 @@
-"""What stands before a model: the seam, the names, the training, and what runs and reports say of it."""
+"""Denoisers before a model: the seam, the names, the training, and their place in runs and reports."""
 
 from __future__ import annotations
 

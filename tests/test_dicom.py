@@ -78,7 +78,7 @@ def group(**attributes: Any) -> Dataset:
 
 
 def itk(path: Path) -> np.ndarray:
-    """What SimpleITK reads: greys after their rescale slope, colours as RGB."""
+    """Read with SimpleITK: greys after their rescale slope, colours as RGB."""
     return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
 
 
@@ -145,7 +145,7 @@ def said(view: dict[str, Any]) -> str:
 def test_functional_groups_are_shown_as_the_same_tags_at_the_root(
     tmp_path: Path, view: dict[str, Any], place: str
 ) -> None:
-    """What a frame says comes before what is shared, and that before the root."""
+    """Attributes of a frame take precedence over shared ones, and those over the root's."""
     _, grid = words(16, 12, 1)
     store = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 1, "NumberOfFrames": 1}
     right = group(

@@ -1,4 +1,4 @@
-"""What machines do to a run: full and read-only disks, quotas, memory, clocks, moved folders, other versions."""
+"""Machine faults during a run: full and read-only disks, quotas, memory, clocks, moved folders, other versions."""
 
 from __future__ import annotations
 

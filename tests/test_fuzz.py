@@ -42,7 +42,7 @@ JSON = st.recursive(
 
 
 def taken(work: Callable[[], Any], *refusals: type[UserError]) -> Any:
-    """What comes of it; None where it is refused with a message of ours, an error of these kinds."""
+    """Return the result; None if it is refused with an error of these kinds."""
     try:
         return work()
     except UserError as error:

@@ -59,7 +59,7 @@ def test_intervals_cover_where_large_clusters_agree(name: str, kind: float | str
 
 
 def test_the_committed_table_holds() -> None:
-    """Of 2,000 runs a row: errors of 6 % at most, coverage of 93 % at least, on every line that is simulated now."""
+    """2,000 runs per row have errors of 6 % at most, coverage of 93 % at least, on every line that is simulated now."""
     passes, alarms, powers, coverage = re.split(r"^## ", (FOLDER / "README.md").read_text(), flags=re.MULTILINE)[1:]
     rates = {}
     for part in (passes, alarms):

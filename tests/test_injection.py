@@ -128,7 +128,7 @@ def tables(runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class _Seen(HTMLParser):
-    """What a browser makes of a page: its elements, their attributes, and the text of its scripts."""
+    """Parse a page as a browser does: its elements, their attributes, and the text of its scripts."""
 
     def __init__(self) -> None:
         super().__init__()

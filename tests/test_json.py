@@ -1,4 +1,4 @@
-"""What --json says, held against the schemas in docs/schemas: of every command, and strictly."""
+"""The --json output of every command, checked strictly against docs/schemas."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ NAMES |= {"models-check": "models check"}
 
 
 def checked(name: str, text: str) -> Any:
-    """What a command has printed, if it is as documented."""
+    """Return the printed JSON of a command, after checking it against its schema."""
     told = json.loads(text)
     Draft202012Validator(SCHEMAS[name]).validate(told)
     assert told["schema"] == JSON_SCHEMA

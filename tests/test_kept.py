@@ -39,7 +39,7 @@ def record(item: Item, condition: str, outcomes: Outcomes) -> EvaluateRecord:
 
 
 def expected(some: Sequence[Item], condition: str, outcomes: Outcomes, most: int) -> set[str]:
-    """What the command promises, in words: turned ones in their order, then others among the first."""
+    """The documented choice: turned ones in their order, then others among the first."""
     there = [item.id for item in some if outcomes[item.id, condition] is not None]
     turned = [one for one in there if outcomes[one, "clean"] and not outcomes[one, condition]]
     first = {item.id for item in some[:most]}
@@ -86,7 +86,7 @@ def test_those_that_turned_wrong_come_first_in_any_order_and_after_any_stop(seed
 
 
 def test_no_more_is_stored_than_may_be_kept(tmp_path: Path) -> None:
-    """Of a thousand items that turn wrong, in order, as many are written as are kept."""
+    """With a thousand items that turn wrong, in order, no more images are written than kept."""
     some, writes = drawn(1000), 0
     outcomes = {(item.id, name): name == "clean" for item in some for name in ("clean", ATTACKS[0])}
     keeper = Keeper(tmp_path, some, 3, quantized=False)

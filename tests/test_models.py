@@ -418,7 +418,7 @@ def test_other_tokens_than_the_letters_are_noticed(
 
 @pytest.mark.parametrize("ends", [(0, 6), (0, 2, 4, 6), (0, 1, 3, 4, 6), (0, 3, 4, 6)])
 def test_packed_images_see_themselves_only(ends: tuple[int, ...]) -> None:
-    """Of one length and of several, against attention to one after the other."""
+    """Prompts of one length and of several are compared with attention to one prompt after the other."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 2, 6, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     spans = [slice(*pair) for pair in itertools.pairwise(ends)]

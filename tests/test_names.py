@@ -87,7 +87,7 @@ def test_slices_that_the_data_name(tmp_path: Path) -> None:
 
 
 def test_commands_options_and_their_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is recorded is the usual spelling."""
+    """Runs record the canonical spelling."""
     monkeypatch.chdir(tmp_path)
     asked = ["Certify", "--Model", "builtin:SFT", "--data", "Phantom:Images=1", "--Limit", "1"]
     asked += [

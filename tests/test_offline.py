@@ -31,7 +31,7 @@ from safemed_eval.cli import app
 
 @lru_cache(maxsize=1)
 def _no_network() -> list[str]:
-    """What starts a process without any network device, where this user may do that."""
+    """Return the command prefix that removes all network devices, where the user is allowed to."""
     command = ["unshare", "--net"]
     if shutil.which(command[0]) and subprocess.run([*command, "true"], capture_output=True).returncode == 0:
         return command

@@ -45,7 +45,7 @@ var Plotly = { react: async (plot, data, layout) => Object.assign(plot, { data, 
 
 
 def asked(number: int) -> dict[str, Any]:
-    """What is asked of item i: three modalities, two question types, two items an image; hostile texts in item 7."""
+    """Question fields of item i: three modalities, two question types, two items an image; hostile texts in item 7."""
     hostile = {"question": EVIL, "options": [EVIL, "</script>", "eye"]}
     return {
         "modality": ("CT", "MRI", EVIL)[number % 3],

@@ -206,7 +206,7 @@ def test_the_smallest_drop_is_the_first_that_is_found_often_enough() -> None:
 
 @pytest.mark.parametrize("bound_level", [0.05, 0.01])
 def test_a_drop_that_is_found_is_surely_above_zero(bound_level: float) -> None:
-    """Of 24 items: every number lost and won, and whether the lower bound of their drop is above 0."""
+    """For 24 items, all numbers lost and won, with True if the lower bound of the drop is above 0."""
     n, churn, drop = 24, 0.1, 0.2
     caught = 0.0
     for lost in range(n + 1):
@@ -222,7 +222,7 @@ def test_a_drop_that_is_found_is_surely_above_zero(bound_level: float) -> None:
 
 @pytest.mark.parametrize(("churn", "drop", "level", "min_drop"), [(0.1, 0.2, 0.05, 0.0), (0.1, 0.2, 0.05, 0.3)])
 def test_power_is_the_sum_over_all_outcomes(churn: float, drop: float, level: float, min_drop: float) -> None:
-    """Of 24 items: every number lost and won, McNemar's p of each, and whether the drop is large enough."""
+    """For 24 items, all numbers lost and won, with McNemar's p and True if the drop is large enough."""
     n, chance_lost, chance_won = 24, churn / 2 + drop, churn / 2
     found = 0.0
     for lost in range(n + 1):

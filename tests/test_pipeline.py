@@ -273,7 +273,7 @@ def test_an_empty_run_says_nothing(tmp_path: Path) -> None:
 
 
 def test_a_curve_of_many_radii_is_thinned_out_from_below(tmp_path: Path) -> None:
-    """Of 150 radii at most 120 are drawn, the smallest and the largest too; each with its own share."""
+    """At most 120 of 150 radii are drawn, the smallest and the largest too; each with its own share."""
     votes = range(700, 1000, 2)
     run = Run.read(write_run(tmp_path / "run", [certified(i, k) for i, k in enumerate(votes)], "certify"))
     curve, radius = curve_of(run), run.frame()["radius"].to_numpy()

@@ -1,4 +1,4 @@
-"""What a run will cost, on models whose cost is known."""
+"""Cost estimates for models of known cost."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_first_item_that_does_not_fit_is_a_lower_bound(table: Path) -> None:
 
 
 def test_copies_of_an_item_that_was_cut_off_count(table: Path) -> None:
-    """Of 4 items the time allows for some; all copies drawn over the items decided is the estimate."""
+    """If time allows for some of 4 items, the estimate is all copies drawn over the items decided."""
     slow = Slow(0.4)
     _, (_, cost, _) = plan(table, slow, batch=1)
     whole = pilot(table, Slow(0), batch=1).sequential(Sequential(sigma=0.25, radii={"1s": 0.25}, n=1000), RATE)

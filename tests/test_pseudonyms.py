@@ -1,4 +1,4 @@
-"""What leaves a hospital: records and reports under pseudonyms, no header fields, no environment variables."""
+"""Data that may leave a hospital: records and reports under pseudonyms, no header fields, no environment variables."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def command(name: str, out: str, *more: str, model: str = "talks", key: str | No
 
 
 def run(hospital: Path, *argv: str) -> str:
-    """What a command says on stderr; it must do its work."""
+    """Run a command that must succeed, and return its stderr."""
     found = called(argv, hospital)
     assert found.crash is None and found.code == 0, (found.err, found.crash)
     return found.err

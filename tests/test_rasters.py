@@ -49,7 +49,7 @@ UNREADABLE = [(">", "u2", True), (">", "u4", False)]
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8", "i8", "u8"])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_greys_of_a_tiff(tmp_path: Path, order: str, kind: str, white: bool) -> None:
-    """What Pillow cannot read is refused, in one line."""
+    """Files that Pillow cannot read are refused with one line."""
     path, type_of = tmp_path / "x.tif", np.dtype(kind)
     limits = np.finfo(np.float16) if type_of.kind == "f" else np.iinfo(type_of)
     values = np.linspace(float(limits.min) * 0.999, float(limits.max) * 0.999, HIGH * WIDE).reshape(HIGH, WIDE)
@@ -223,7 +223,7 @@ def test_a_transparent_colour_that_pillow_misreads_is_refused(tmp_path: Path, de
 
 @pytest.mark.parametrize("depth", [8, 16])
 def test_colours_of_a_png(tmp_path: Path, depth: int) -> None:
-    """Of 16 bits the high byte is taken, never the low one."""
+    """The high byte of 16 bits is taken, never the low one."""
     top = 2**depth - 1
     colours, opacity = rng().integers(0, top + 1, (HIGH, WIDE, 3)), rng().integers(0, top + 1, (HIGH, WIDE))
     opacity[0], opacity[1] = top, 0

@@ -137,7 +137,7 @@ def test_the_distance_of_rationales_is_graded() -> None:
 
 
 def test_rationales_whose_words_are_withheld_have_no_distance(tmp_path: Path) -> None:
-    """Of pseudonyms it is known whether they differ, and no more."""
+    """Pseudonyms show only if texts differ."""
     records = [
         evaluated(i, name, True, text=None, log_probs=None, told={"words": 5, "rationale": said, "conclusion": 1})
         for i in range(4)

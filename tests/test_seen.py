@@ -1,4 +1,4 @@
-"""What a checkpoint was trained on is recorded, and a run on it says so everywhere."""
+"""The training images of a checkpoint are recorded, and a run on them says so everywhere."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_evidence_is_a_supermartingale_for_every_p_up_to_p0(kind: str, p0: float
 
 
 def test_close_cases_are_judged_nearly_as_by_a_fixed_test() -> None:
-    """Of 2,048 draws it takes 1,774 for Clopper and Pearson at one sigma, and 1,794 for the mixture alone."""
+    """1,774 of 2,048 draws suffice for Clopper and Pearson at one sigma, and 1,794 for the mixture alone."""
     n, bar = 2048, -math.log(0.001)
     fixed = int(sps.binom.isf(0.001, n, P0[2])) + 1
     assert stats.clopper_pearson_lower(fixed, n, 0.001) >= P0[2] > stats.clopper_pearson_lower(fixed - 1, n, 0.001)

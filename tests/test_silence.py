@@ -66,7 +66,7 @@ def test_an_attack_that_silences_a_model_is_another_matter(tmp_path: Path) -> No
 
 
 def test_letters_are_no_texts(tmp_path: Path) -> None:
-    """Of a readout that writes nothing, nothing is missing, not even where every item has failed."""
+    """A readout without texts lacks none, even if every item has failed."""
     lost = [written(number, None, error="broken") for number in range(4)]
     assert found(tmp_path / "run", lost) is None
     assert found(tmp_path / "none", []) is None

@@ -224,7 +224,7 @@ LEFT = [
     ({"apgd-ce": False}, {"answer": True, "rationale": True, "x": False}),
     ({}, {}),
 ]
-"""Of four right items and a wrong one: whether suite and adaptive left them right."""
+"""For four correct items and a wrong one: True where suite and adaptive left them correct."""
 
 
 def of_parts(out: Path, **changes: Any) -> Path:

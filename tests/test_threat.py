@@ -69,7 +69,7 @@ def test_a_change_may_reach_the_surface_exactly() -> None:
 @pytest.mark.parametrize("eps", [0.01, 0.5, 3.0, 40.0])
 @pytest.mark.parametrize("side", [4, 32, 224])
 def test_l2_projection_ends_on_the_surface(eps: float, side: int) -> None:
-    """Of points far out: at eps, up to the rounding of float32; of points inside: where they are."""
+    """Points far out are moved to eps, up to the rounding of float32; points inside stay."""
     generator = torch.Generator().manual_seed(0)
     threat = Threat(norm="l2", eps=eps, box=False)
     x0 = torch.stack([torch.full((3, side, side), level / 255) for level in range(0, 256, 15)])
@@ -118,7 +118,7 @@ def test_directions_have_unit_size() -> None:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_samples_are_uniform_in_the_ball(norm: str) -> None:
-    """Of three pixels: (length / eps)^3 is uniform in the L2 ball, each pixel in the L-infinity one."""
+    """For three pixels, (length / eps)^3 is uniform in the L2 ball, each pixel in the L-infinity one."""
     threat = Threat(norm=norm, eps=0.2)  # type: ignore[arg-type]
     x0 = torch.full((4000, 3, 1, 1), 0.5)
     delta = (threat.sample(x0, [torch.Generator().manual_seed(i) for i in range(len(x0))]) - x0).flatten(1).double()

@@ -235,7 +235,7 @@ class CaughtError(Exception):
 def caught(
     train: Callable[..., Path], wanted: Recipe, monkeypatch: pytest.MonkeyPatch, start: Path | None = None
 ) -> tuple[Any, list[Any], Any]:
-    """What a GRPO trainer makes of its first batch, the image inputs of each pass for log-probabilities, and it."""
+    """Return a GRPO trainer's first batch, the image inputs of each pass for log-probabilities, and it."""
     passes: list[Any] = []
     log_probs = _trainers.GRPOTrainer._get_per_token_logps_and_entropies
     score = _trainers.AdversarialGRPO._generate_and_score_completions

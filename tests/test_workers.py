@@ -295,7 +295,7 @@ class Light:
 
     refusal: str | None = None
     unlike: bool = False
-    """Whether each worker has a device with another name."""
+    """True if each worker has a device with another name."""
     device: str = "cpu"
     threads: int | None = None
     source: Any = None
