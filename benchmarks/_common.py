@@ -1,4 +1,4 @@
-"""What the benchmarks share: models, questions, and two sides timed in turns."""
+"""Shared parts of the benchmarks: models, questions, and timing of several sides in turns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REPEATS = 5
 
 
 def small() -> tiny.Family:
-    """The tiny Qwen2.5-VL, grown: its forward costs what a real one's does next to its noise."""
+    """Return an enlarged tiny Qwen2.5-VL, whose forward pass costs as much relative to its noise as a real one's."""
     config = copy.deepcopy(tiny.QWEN2_5_VL.config)
     config["text_config"] |= {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6}
     config["text_config"]["rope_parameters"]["mrope_section"] = [8, 12, 12]
@@ -42,7 +42,7 @@ def small() -> tiny.Family:
 
 @contextmanager
 def models() -> Iterator[dict[str, tuple[Waist, tuple[int, int]]]]:
-    """The models, each with its canvas: the shipped checkpoint, and a random one with a forward of 100 ms."""
+    """Yield the models with their canvases: the shipped checkpoint, and a random one with a forward pass of 100 ms."""
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         grown = tiny.build(small(), Path(folder) / "small")
@@ -53,14 +53,14 @@ def models() -> Iterator[dict[str, tuple[Waist, tuple[int, int]]]]:
 
 
 def phantom(items: int) -> tuple[tuple[Item, ...], data.Canvas]:
-    """Questions of the test split with four options, about different images."""
+    """Return questions of the test split with four options, about different images."""
     loaded = data.load(f"phantom:images={items}")
     first = {item.image: item for item in loaded.items if len(item.question.options) == 4}
     return tuple(first.values())[:items], loaded.canvas
 
 
 def in_turns(sides: Mapping[str, Callable[[], float]], repeats: int = REPEATS) -> dict[str, list[float]]:
-    """The rates of several sides, each warmed up once and then taking turns."""
+    """Measure the rates of several sides, each warmed up once, in turns."""
     for side in sides.values():
         side()
     rates: dict[str, list[float]] = {name: [] for name in sides}
@@ -71,12 +71,12 @@ def in_turns(sides: Mapping[str, Callable[[], float]], repeats: int = REPEATS) -
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median of the ratios of neighbouring turns."""
+    """Median of the ratios of rates within a turn."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def rate_of(work: Callable[[], object], units: int) -> float:
-    """Units a second."""
+    """Do the work, and return its rate in units per second."""
     started = time.perf_counter()
     work()
     if torch.cuda.is_available():
@@ -93,7 +93,7 @@ def machine() -> str:
 
 
 class Wrapped(torch.nn.Module):
-    """A waist as a classifier of one question, for other libraries."""
+    """A waist wrapped as a classifier of one question, for other libraries."""
 
     def __init__(self, model: Waist, question: Question) -> None:
         super().__init__()

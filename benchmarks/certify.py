@@ -1,15 +1,14 @@
 """CERTIFY against four others, in turns on the same model: `python benchmarks/certify.py`.
 
 a. ART's PyTorchRandomizedSmoothing.certify.
-b. Cohen et al.'s CERTIFY, written down plainly: torch.randn_like, argmax, counts in numpy.
-c. What a script around a VLM does: each noisy copy becomes a picture, goes through the processor, and the model
-   generates its answer, up to its end or 16 tokens; or one token only, in a script that knows that this is the letter.
-   (A picture is clamped and rounded: its noise is not Gaussian any more.)
-d. The limit: a bare loop of the model's forwards on inputs that are ready on the device.
+b. A plain implementation of Cohen et al.'s CERTIFY: torch.randn_like, argmax, counts in numpy.
+c. A typical script around a VLM: each noisy copy becomes a picture, goes through the processor, and the model generates
+   its answer, to its end or up to 16 tokens; or a single token, in a script that knows that this is the letter. (A
+   picture is clamped and rounded, so its noise is no longer Gaussian.)
+d. The limit: a bare loop of the model's forward passes on inputs that are ready on the device.
 
-All with the same n0, n and batch. What others certify is this package's model with its shortcuts, or without: as it is
-when somebody else wraps it. Then: where the time goes, whether the shortcuts change a vote, and whether memory
-grows with n.
+All use the same n0, n and batch. The others run this package's model, with its shortcuts or without them. The benchmark
+also shows where the time goes, if the shortcuts change a vote, and if memory grows with n.
 """
 
 from __future__ import annotations
@@ -138,13 +137,13 @@ def race(
     }
     rates = in_turns(sides, repeats)
     print(f"\n{name}: n0 {n0}, n {n}, batch {batch}, canvas {tuple(canvas.shape[1:])}, shortcuts: {', '.join(taken)}")
-    for side, found in rates.items():
-        print(f"  {side:22} {np.median(found):9.1f} samples/s   ours / it {ratio(rates['ours'], found):6.2f}")
+    for side, turns in rates.items():
+        print(f"  {side:22} {np.median(turns):9.1f} samples/s   ours / it {ratio(rates['ours'], turns):6.2f}")
     print(f"  without shortcuts: ours / d {ratio(rates['ours, no shortcuts'], rates['d bare']):.3f}")
 
 
 def profile(name: str, model: Waist, canvas: torch.Tensor, question: Question, batch: int) -> None:
-    """Shares of one batch of votes."""
+    """Print how long each part of one batch of votes takes."""
     vlm, repeats = model.scorer, 5
     copies = canvas + SIGMA * torch.randn((batch, *canvas.shape), device=canvas.device)
     inputs = ready_inputs(vlm, canvas, question, batch)
@@ -161,12 +160,12 @@ def profile(name: str, model: Waist, canvas: torch.Tensor, question: Question, b
     }
     with torch.no_grad():
         rates = in_turns({key: partial(rate_of, part, batch) for key, part in parts.items()}, repeats)
-    ms = {key: 1e3 * batch / float(np.median(found)) for key, found in rates.items()}
+    ms = {key: 1e3 * batch / float(np.median(turns)) for key, turns in rates.items()}
     print(f"\n{name}, ms a batch of {batch}: " + ", ".join(f"{key} {value:.1f}" for key, value in ms.items()))
 
 
 def agreement(model: Waist, chosen: tuple[Item, ...], canvases: list[torch.Tensor], n: int, batch: int) -> None:
-    """Votes with and without shortcuts, draw by draw."""
+    """Count the votes that the shortcuts change."""
     vlm, taken, differ = model.scorer, model.scorer.shortcuts, 0
     for item, canvas in zip(chosen, canvases, strict=True):
         counts = []
@@ -180,7 +179,7 @@ def agreement(model: Waist, chosen: tuple[Item, ...], canvases: list[torch.Tenso
 
 
 def memory() -> None:
-    """Peak memory of this process while n grows; a toy model on a canvas of 64 x 64."""
+    """Print the peak memory of this process for growing n, with a toy model on a canvas of 64 x 64."""
     model = Waist(brightness(), torch.device("cpu"))
     canvas, question = torch.full((3, 64, 64), 0.5), Question(text="", options=("A", "B"))
     for n in (1_000, 10_000, 100_000):

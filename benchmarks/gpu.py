@@ -1,17 +1,17 @@
-"""What needs a GPU, step by step: `python benchmarks/gpu.py STEP [--dry]`. `benchmarks/device.sh` runs them all.
+"""Benchmarks on a GPU, step by step: `python benchmarks/gpu.py STEP [--dry]`. `benchmarks/device.sh` runs them all.
 
-Each step prints Markdown. --dry tries it on any machine: the same code, tiny.
+Each step prints Markdown. --dry runs the same code with tiny models on any machine.
 
     machine   versions, and the measured peak of a matrix product
-    votes     are votes the same for other batch sizes, and after a restart?
+    votes     compare the votes of other batch sizes, and those after a restart
     certify   on a model of 3B class, 392 x 392 pixels, bfloat16: against the bare forward, against the measured peak,
               with each shortcut; memory
     pgd       likewise, against the bare forward and backward
     compiled  both, with the language model's layers and the image encoder's perceptrons compiled
     at-grpo   one step of the command on the shipped model, and one on the 3B model with an adapter
 
-Weights are random, of the shapes of Qwen2.5-VL-3B (or Qwen2-VL-2B: --model 2b). Counted are the operations of the plain
-forward: what shortcuts leave out is not taken off, so that shares compare.
+Weights are random, in the shapes of Qwen2.5-VL-3B (or Qwen2-VL-2B: --model 2b). Operations are counted for the plain
+forward pass, without subtracting what shortcuts leave out, so that shares of the peak can be compared.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SIDE = 392
 
 
 def real(name: str) -> tiny.Family:
-    """The family in its real shape."""
+    """Return the model family in its real size."""
     pixels = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
     images = partial(transformers.Qwen2VLImageProcessor, patch_size=14, merge_size=2, size=pixels)
     if name == "2b":
@@ -78,7 +78,7 @@ def real(name: str) -> tiny.Family:
 
 
 def made(name: str, device: torch.device, *, dry: bool) -> tuple[Any, Any, int]:
-    """A random model, its processor, and the side of its canvas."""
+    """Make a random model, its processor, and the side of its canvas."""
     family, side = (tiny.QWEN2_5_VL, 56) if dry else (real(name), SIDE)
     dtype = torch.float32 if dry else torch.bfloat16
     network, processor = tiny.make(family, dtype=dtype, device=str(device))
@@ -87,14 +87,14 @@ def made(name: str, device: torch.device, *, dry: bool) -> tuple[Any, Any, int]:
 
 
 def peak(device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """Operations/s of a large matrix product."""
+    """Measure operations/s of a large matrix product."""
     a, b = (torch.randn((side, side), device=device, dtype=dtype) for _ in range(2))
     rates = in_turns({"product": partial(rate_of, lambda: [a @ b for _ in range(10)], 10)})["product"]
     return 2 * side**3 * max(rates)
 
 
 def flops(network: Any, work: Callable[[], object]) -> float:
-    """The operations of some work, with eager attention, which alone the counter counts for grouped heads."""
+    """Count the operations of some work, with eager attention: the counter handles grouped heads only there."""
     before = network.config._attn_implementation
     network.set_attn_implementation("eager")
     counter = FlopCounterMode(display=False)
@@ -113,7 +113,7 @@ def step_machine(device: torch.device, *, dry: bool, name: str) -> None:
 
 @torch.no_grad()
 def step_votes(device: torch.device, *, dry: bool, name: str) -> None:
-    """Draw by draw for other batch sizes, in one process; then the command, killed and started again."""
+    """Compare votes draw by draw for other batch sizes, then those of a command that is killed and restarted."""
     n, sizes = (40, (8, 5)) if dry else (1000, (64, 16, 250))
     items, canvas = phantom(2 if dry else 8)
     print("| builtin:sft | batch | votes that differ from those of the first | questions whose counts differ |")
@@ -165,7 +165,7 @@ def _command(*words: str) -> None:
 
 
 class Bench:
-    """A random model of real size, and what is timed on it."""
+    """A random model of real size, and the work that is timed on it."""
 
     def __init__(self, device: torch.device, *, dry: bool, name: str) -> None:
         self.network, self.processor, side = made(name, device, dry=dry)
@@ -198,18 +198,18 @@ class Bench:
 
     @torch.no_grad()
     def forward(self, inputs: dict[str, Any]) -> None:
-        """The model alone, as often as `certify` needs it."""
+        """Run the model alone, as often as `certify` does."""
         for _ in range(self.draws // self.batch):
             self.network(**inputs, use_cache=False, logits_to_keep=1)
 
     def slope(self) -> None:
-        """Forward and backward to the pixels, as often as PGD needs them."""
+        """Run forward and backward to the pixels, as often as PGD does."""
         for _ in range(self.steps):
             shown = self.images.clone().requires_grad_()
             torch.autograd.grad(self.classify(shown)[:, 0].sum(), shown)
 
     def under(self, shortcuts: tuple[str, ...], work: Callable[[], object], units: int) -> Callable[[], float]:
-        """Units a second of some work with these shortcuts."""
+        """Return a function that measures the rate of some work with these shortcuts."""
 
         def timed() -> float:
             self.vlm.shortcuts = shortcuts
@@ -235,7 +235,7 @@ def step_certify(device: torch.device, *, dry: bool, name: str) -> None:
     prompts = [vlm.prompt(QUESTION, vlm.asking.template.cue)] * bench.batch
     inputs = vlm._inputs(bench.canvas.repeat(bench.batch, 1, 1, 1), prompts, positions=True)
     alone = partial(bench.forward, inputs)
-    ways = {"no shortcut": (), **{one: (one,) for one in bench.taken}, "all of them": bench.taken}
+    ways = {"no shortcut": (), **{shortcut: (shortcut,) for shortcut in bench.taken}, "all of them": bench.taken}
     sides = {"the model alone on inputs that are ready": bench.under((), alone, bench.draws)}
     sides |= {f"certify, {way}": bench.under(taken, bench.certify, bench.draws) for way, taken in ways.items()}
     title = f"CERTIFY, batch {bench.batch}, {each / 1e9:.0f} Gflop a copy"
@@ -254,10 +254,10 @@ def step_pgd(device: torch.device, *, dry: bool, name: str) -> None:
 
 
 def step_compiled(device: torch.device, *, dry: bool, name: str) -> None:
-    """The last layer and the attention of the image encoder stay as they are: shortcuts change them."""
+    """Compile all but the last layer and the image encoder's attention, which shortcuts replace."""
     bench = Bench(device, dry=dry, name=name)
     vote, step = bench.flops_of_a_vote(), bench.flops_of_a_step()
-    taken = tuple(one for one in bench.taken if one != PREFIX)
+    taken = tuple(shortcut for shortcut in bench.taken if shortcut != PREFIX)
     sides = {
         "certify": bench.under(taken, bench.certify, bench.draws),
         "PGD": bench.under(taken, bench.pgd, bench.steps * bench.rows),
@@ -278,11 +278,11 @@ def step_compiled(device: torch.device, *, dry: bool, name: str) -> None:
 
 
 def _table(title: str, unit: str, rates: dict[str, list[float]], each: float, limit: float) -> None:
-    """Medians of the turns, each against the first side and against the measured peak."""
+    """Print medians of the turns, relative to the first side and to the measured peak."""
     print(f"\n| {title} | {unit} | / the first | of the peak |\n|---|---|---|---|")
     first = sorted(next(iter(rates.values())))[len(next(iter(rates.values()))) // 2]
-    for side, found in rates.items():
-        rate = sorted(found)[len(found) // 2]
+    for side, turns in rates.items():
+        rate = sorted(turns)[len(turns) // 2]
         print(f"| {side} | {rate:.1f} | {rate / first:.2f} | {rate * each / limit:.1%} |")
     if torch.cuda.is_available():
         print(f"\nPeak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
@@ -290,7 +290,7 @@ def _table(title: str, unit: str, rates: dict[str, list[float]], each: float, li
 
 
 def step_at_grpo(device: torch.device, *, dry: bool, name: str) -> None:
-    """The command itself, in a process of its own, which says what memory it took."""
+    """Run the command in a process of its own, which reports its peak memory."""
     common = ["--data", "phantom:split=train,images=16", "--steps", "1", "--device", "cpu" if dry else "auto"]
     with tempfile.TemporaryDirectory() as folder:
         runs = {"builtin:sft": ["--model", "builtin:sft", "--max-new-tokens", "8"]}

@@ -1,9 +1,9 @@
-"""How long a report of 10,000 items takes to write, and its page to open in headless Chromium.
+"""Time to write a report of 10,000 items, and to open its page in headless Chromium.
 
     python benchmarks/page.py [ITEMS]
 
-Needs a Chromium on the PATH. Two evaluate runs of three conditions and two certify runs, made up; "open" is from
-navigation until the table of items and all curves are drawn.
+Needs a Chromium on the PATH. The runs are synthetic: two evaluate runs of three conditions and two certify runs.
+"open" is the time from navigation until the table of items and all curves are drawn.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def main(items: int) -> None:
 
 
 def opened(page: Path) -> list[float]:
+    """Measure the seconds of each opening."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    found = []
+    seconds = []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for _ in range(OPENINGS):
@@ -64,10 +65,10 @@ def opened(page: Path) -> list[float]:
             started = time.perf_counter()
             tab.goto(page.as_uri())
             tab.wait_for_selector("html[data-ready]")
-            found.append(time.perf_counter() - started)
+            seconds.append(time.perf_counter() - started)
             tab.close()
         browser.close()
-    return found
+    return seconds
 
 
 if __name__ == "__main__":

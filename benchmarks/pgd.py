@@ -1,7 +1,7 @@
 """Our PGD against ART's and torchattacks', in turns on the same model: `python benchmarks/pgd.py`.
 
-Gradient steps/s of the plain algorithm, and the time of an attack in which items leave when they are flipped and others
-take their place. torchattacks pins an old `requests`: install it by `pip install --no-deps torchattacks`.
+Measures gradient steps/s of the plain algorithm, and the time of an attack that replaces flipped items by new ones.
+torchattacks pins an old `requests`: install it by `pip install --no-deps torchattacks`.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def race(name: str, model: Waist, canvas: torch.Tensor, questions: list, at_once
         "ours, rows leave": partial(rate_of, partial(ours, leaving), rows * steps),
     }
     rates = in_turns(sides, 3)
-    found = ours(leaving)
-    flipped = float((model.classify(questions)(found.canvas).argmax(1) != labels).float().mean())
-    taken = sum(found.steps)
+    attacked = ours(leaving)
+    flipped = float((model.classify(questions)(attacked.canvas).argmax(1) != labels).float().mean())
+    taken = sum(attacked.steps)
     print(f"\n{name}: {rows} rows, {at_once} at once, {steps} steps; {flipped:.0%} flipped, {taken} steps taken")
     for side, rate in rates.items():
         figure = f"{np.median(rate):8.1f} steps/s" if side != "ours, rows leave" else " " * 16
@@ -74,7 +74,7 @@ def main() -> None:
         chosen, place = phantom(48)
         shipped, _ = loaded["builtin:sft"]
         canvases = torch.stack([canvas_of(item, place) for item in chosen]).to(shipped.device)
-        # The others attack one question at a time: everything is asked the first one.
+        # The other libraries attack one question at a time, so all images get the first one.
         race("builtin:sft", shipped, canvases, [chosen[0].question] * len(canvases), 16, 10)
         grown, size = loaded["small"]
         noise = torch.rand((8, 3, *size), generator=torch.Generator().manual_seed(0)).to(grown.device)

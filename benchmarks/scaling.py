@@ -1,11 +1,11 @@
-"""Workers against one process: `python benchmarks/scaling.py [ITEMS]`.
+"""Ray workers compared with one process: `python benchmarks/scaling.py [ITEMS]`.
 
 1. Throughput: certificates of builtin:sft in this process, by one worker and by two, one thread each, in turns.
-2. What a unit costs beside its work: units with nothing to do.
-3. How long many workers would take: a simulation of the rule by which `Crew` hands out, on costs that were measured in
-   (1). The time until the last is done, over that of a perfect division; items whole, and cut into parts.
+2. Overhead of a unit: units with nothing to do.
+3. Time with many workers: a simulation of `Crew`'s scheduling, with the costs measured in (1). It gives the time until
+   the last unit is done, relative to a perfect division, with items whole and divided into parts.
 
-The time in which workers start and load their model is printed, and not counted.
+The time in which workers start and load their model is printed, but not counted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from safemed_eval.core import Item
 from safemed_eval.data import Canvas
 from safemed_eval.models import Asking, Loading, Model, resolve
 from safemed_eval.runs.ray.crew import AHEAD, crew
+from safemed_eval.runs.record import CertifyRecord
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.runs.work.units import PART, Certificates
 from safemed_eval.runs.workers import Alone, Loaded, Setup
@@ -56,17 +57,17 @@ def setup(items: Sequence[Item], canvas: Canvas, spec: Budget) -> Setup:
     return Setup(model=loading, make=partial(certification, spec=spec, canvas=canvas), first=items[0])
 
 
-def work(team: Any, items: Sequence[Item], spec: Budget, *, split: bool) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds until all records are there, and the records."""
+def work(team: Any, items: Sequence[Item], spec: Budget, *, split: bool) -> tuple[float, list[CertifyRecord]]:
+    """Compute all records, and return the seconds and the records."""
     asked = Certificates(items=items, smoothing=spec, batch=BATCH, done=lambda item: False, split=split)
     started = time.perf_counter()
-    records = [one for found in asked.records(team.do(asked.units())) for one in found]
+    records = [record for completed in asked.records(team.do(asked.units())) for record in completed]
     return time.perf_counter() - started, records
 
 
 @dataclass(frozen=True)
 class Empty:
-    """A unit of an item, with nothing to do."""
+    """A unit with nothing to do."""
 
     item: Item
 
@@ -103,8 +104,8 @@ def throughput(items: Sequence[Item], canvas: Canvas) -> None:
             else:
                 once, records = work(alone, items, FIXED, split=False)
             taken.append(once)
-            votes.append(sorted((one["item"], one["votes"]) for one in records))
-    assert all(one == votes[0] for one in votes), "votes differ"
+            votes.append(sorted((record.item, record.votes) for record in records))
+    assert all(other == votes[0] for other in votes), "votes differ"
     for workers, taken in seconds.items():
         who = f"{workers} worker(s)" if workers else "this process"
         rate = len(items) * (FIXED.n0 + FIXED.n) / float(np.median(taken))
@@ -120,7 +121,7 @@ def overhead(items: Sequence[Item], canvas: Canvas) -> None:
 
 
 def makespan(costs: Iterable[float], workers: int) -> float:
-    """When the last unit is done, if units are handed out as `Crew` does."""
+    """Simulate the time at which the last unit is done, with units handed out as `Crew` does."""
     left, todo = iter(costs), deque[float]()
     queues: list[deque[float]] = [deque() for _ in range(workers)]
     busy: list[tuple[float, int]] = []
@@ -133,29 +134,29 @@ def makespan(costs: Iterable[float], workers: int) -> float:
 
     while True:
         for ahead in range(1, AHEAD + 1):
-            for one, queue in enumerate(queues):
+            for worker, queue in enumerate(queues):
                 while len(queue) < ahead:
                     while len(todo) <= workers and (fresh := next(left, None)) is not None:
                         todo.append(fresh)
                     if not todo or (ahead > 1 and len(todo) <= workers):
                         break
-                    give(one)
+                    give(worker)
         if not busy:
             return now
-        now, one = heapq.heappop(busy)
-        queues[one].popleft()
-        if queues[one]:
-            heapq.heappush(busy, (now + queues[one][0], one))
+        now, worker = heapq.heappop(busy)
+        queues[worker].popleft()
+        if queues[worker]:
+            heapq.heappush(busy, (now + queues[worker][0], worker))
 
 
 def parts(cost: float, draws: int) -> list[float]:
-    """An item's cost, cut as `Certificates` cuts."""
+    """Divide an item's cost as `Certificates` divides its draws."""
     whole, rest = divmod(draws, PART)
     return [cost * part / draws for part in [*[PART] * whole, *[rest] * bool(rest)]]
 
 
 def simulate(name: str, costs: Sequence[float], draws: int | None) -> None:
-    """Args: draws: of each item, where they can be cut."""
+    """Print simulated times relative to a perfect division; `draws` of each item, if it can be divided."""
     for workers in (8, 64):
         ideal = math.fsum(costs) / workers
         cells = [f"whole {makespan(costs, workers) / ideal:.3f}"]
@@ -166,9 +167,9 @@ def simulate(name: str, costs: Sequence[float], draws: int | None) -> None:
 
 
 def scaled(measured: Sequence[float], items: int, factor: float = 1.0) -> list[float]:
-    """Costs of more items: drawn from those that were measured."""
+    """Draw the costs of more items from the measured ones."""
     rng = np.random.default_rng(seed_of("scaling", items))
-    return [factor * float(one) for one in rng.choice(measured, items)]
+    return [factor * float(cost) for cost in rng.choice(measured, items)]
 
 
 def main(count: int) -> None:
@@ -179,7 +180,7 @@ def main(count: int) -> None:
     throughput(items, canvas)
     overhead(items, canvas)
     seconds: Callable[[Budget], list[float]] = lambda spec: [  # noqa: E731
-        one["seconds"] for one in work(Alone(setup(items, canvas, spec), print), items, spec, split=False)[1]
+        record.seconds for record in work(Alone(setup(items, canvas, spec), print), items, spec, split=False)[1]
     ]
     fixed, sequential = seconds(FIXED), seconds(SEQUENTIAL)
     spread = ", ".join(f"{np.quantile(sequential, q):.2f}" for q in (0, 0.5, 0.9, 1))

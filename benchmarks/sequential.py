@@ -1,9 +1,9 @@
-"""Sequential against fixed certificates, on the same votes: `python benchmarks/sequential.py VOTES.npz`.
+"""Sequential and fixed certificates compared on the same votes: `python benchmarks/sequential.py VOTES.npz`.
 
 100 + 2,048 votes of 40 questions of phantom (one for each modality and question type), both shipped checkpoints, sigma
-0.25 and 0.1; they take some minutes to draw and are kept in VOTES.npz, so that a second run takes seconds. Both
-procedures then read them: the fixed one all of them, the sequential one until its rule ends. A decision is whether the
-gold answer is certified at that radius, at alpha 0.001.
+0.25 and 0.1. They take some minutes to draw and are stored in VOTES.npz, so that a second run takes seconds. The fixed
+procedure then reads all votes, the sequential one reads them until its rule stops. Both decide if the gold answer is
+certified at each radius, at alpha 0.001.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ ASKED = ("1s", "2s", "1s,2s", grammar.RADII)
 BATCH = 64
 
 Votes = npt.NDArray[np.int8]
-"""(items, N0 + N) class ids: those that select, and those that bound, in their order."""
+"""(items, N0 + N) class ids: selection votes, then estimation votes, in the order of drawing."""
 
 
 def questions() -> tuple[datasets.DataSet, datasets.Canvas]:
-    found = datasets.load("phantom", None)
-    chosen = datasets.select(found, seed=0, per_group=1, limit=None, modalities=(), question_types=())
-    return datasets.verify(chosen), datasets.parse_canvas(None, "stretch", found.canvas)
+    loaded = datasets.load("phantom", None)
+    chosen = datasets.select(loaded, seed=0, per_group=1, limit=None, modalities=(), question_types=())
+    return datasets.verify(chosen), datasets.parse_canvas(None, "stretch", loaded.canvas)
 
 
 @torch.no_grad()
 def draw(model: Waist, sigma: float) -> Votes:
-    """The votes that `certify` would count, with its own noise."""
+    """Draw the votes that `certify` counts, with the same noise."""
     chosen, canvas = questions()
     rows = []
     for item in chosen.items:
@@ -60,7 +60,7 @@ def draw(model: Waist, sigma: float) -> Votes:
 
 
 def votes_of(cache: Path) -> dict[str, Votes]:
-    """By model and sigma; drawn where the cache has none."""
+    """Return the votes by model and sigma; those that the cache lacks are drawn."""
     known: dict[str, Votes] = dict(np.load(cache)) if cache.exists() else {}
     for name in MODELS:
         model = None
@@ -74,16 +74,16 @@ def votes_of(cache: Path) -> dict[str, Votes]:
 
 
 def replayed(votes: Votes, items: list[Item], sigma: float, asked: str) -> Iterator[tuple[int, float, float]]:
-    """For each item its draws, and the largest of these radii that either certifies for gold, or -1."""
+    """Yield each item's draws, and the largest radius that each procedure certifies for gold, or -1."""
     radii = grammar.radii(asked, sigma)
     ladder, smoothing = Ladder(Sequential(sigma=sigma, radii=radii, n=N, alpha=ALPHA)), Smoothing(sigma=sigma, n=N)
     for row, item in zip(votes, items, strict=True):
         gold, classes = item.label, len(item.question.options) + 1
         votes0, rest = (tuple(np.bincount(part, minlength=classes).tolist()) for part in (row[:N0], row[N0:]))
-        fixed, found = read_votes(votes0, rest, smoothing), ladder.follow([row[N0:] == gold], gold)
+        fixed, sequential = read_votes(votes0, rest, smoothing), ladder.follow([row[N0:] == gold], gold)
         proved = fixed.radius if fixed.prediction == gold and fixed.radius is not None else -1.0
         largest = max((radius for radius in radii.values() if radius <= proved), default=-1.0)
-        yield found.stopped_at, -1.0 if found.radius is None else found.radius, largest
+        yield sequential.stopped_at, -1.0 if sequential.radius is None else sequential.radius, largest
 
 
 def main() -> None:
@@ -99,20 +99,21 @@ def main() -> None:
     for name in MODELS:
         for sigma in SIGMAS:
             for asked in ASKED:
-                found = np.array(list(replayed(votes[f"{name} {sigma}"], items, sigma, asked)))
-                found[:, 1:] /= sigma
-                pooled[asked].append(found)
-                show(f"{name}, {sigma}", asked, found)
+                rows = np.array(list(replayed(votes[f"{name} {sigma}"], items, sigma, asked)))
+                rows[:, 1:] /= sigma
+                pooled[asked].append(rows)
+                show(f"{name}, {sigma}", asked, rows)
     for asked in ASKED:
         show("all", asked, np.concatenate(pooled[asked]))
 
 
-def show(what: str, asked: str, found: npt.NDArray[np.float64]) -> None:
-    """A row of the table; radii in sigmas."""
-    draws, ours, fixed = found.T
+def show(what: str, asked: str, rows: npt.NDArray[np.float64]) -> None:
+    """Print a row of the table; radii are in multiples of sigma."""
+    draws, ours, fixed = rows.T
     radii = grammar.radii(asked, 1.0).values()
     shares = [
-        " / ".join(percent_down(float((one >= radius - 1e-9).mean())) for radius in radii) for one in (fixed, ours)
+        " / ".join(percent_down(float((proved >= radius - 1e-9).mean())) for radius in radii)
+        for proved in (fixed, ours)
     ]
     print(
         f"| {what} | {asked} | {shares[0]} | {shares[1]} | {(ours < fixed).sum()} | {(ours > fixed).sum()} | "

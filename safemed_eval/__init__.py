@@ -7,7 +7,7 @@
 >>> cert = se.certify(model, data, sigma=0.25, n=200)
 >>> written = se.report([run, cert], out="report")
 
-Each function is imported when it is first asked for, so that importing the package costs nothing.
+Names are imported on first access, so that `import safemed_eval` stays fast.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _HOMES = {
     "SafemedError": "errors",
     "to_art": "attacks.art",
 }
-"""Where each name is; `report` and `train` are folders that can be called."""
+"""Module of each name that is imported on first access; `report` and `train` are packages that can be called."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m safemed_eval` is `safemed-eval`."""
+"""Run the command line: `python -m safemed_eval` is the same as `safemed-eval`."""
 
 from safemed_eval.cli import main
 

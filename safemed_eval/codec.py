@@ -1,7 +1,8 @@
-"""JSON to typed values and back: parsing a value is checking it.
+"""JSON to typed values and back; parsing validates.
 
-A field's type says what fits: a dataclass, a tuple, a mapping, a Literal, `| None`. Nothing is converted: `true` is no
-int, "3" no number, NaN no float. A dataclass's own `__post_init__` may refuse more by raising ValueError.
+The type of a field decides what is accepted: a dataclass, a tuple, a mapping, a Literal, `| None`. Nothing is
+converted: `true` is no int, "3" no number, NaN no float. A dataclass's `__post_init__` may raise ValueError to refuse
+more.
 """
 
 from __future__ import annotations
@@ -24,28 +25,28 @@ Json = dict[str, Any]
 
 
 def decode(kind: type[T], value: object, where: str) -> T:
-    """Make a value of this type from plain JSON values.
+    """Build a value of this type from plain JSON values.
 
     Args:
-        where: what the value is, for the message: the file and the place in it.
+        where: names the file and the place in it, for the error message.
     Raises:
-        RunError: a field is missing, has a value of another type, or does not fit the others.
+        RunError: a field is missing, has the wrong type, or contradicts another field.
     """
     from pydantic import ValidationError
 
     try:
         return _adapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        faults = [_fault(one, value) for one in error.errors(include_url=False)]
+        faults = [_fault(detail, value) for detail in error.errors(include_url=False)]
         raise RunError(f"{where}{'; '.join(dict.fromkeys(faults[:_SHOWN]))}") from None
 
 
 _SHOWN = 3
-"""Faults of one value that a message names."""
+"""Number of errors that one message names at most."""
 
 
 def _fault(error: ErrorDetails, value: object) -> str:
-    """The end of a message, from "seed has ..." on."""
+    """Return the end of an error message, such as ": seed cannot be 'x'"."""
     path = [str(part) for part in takewhile(lambda part: isinstance(part, str), error["loc"])]
     if error["type"] == "missing" and len(path) == len(error["loc"]):
         return f"{''.join(f': {part}' for part in path[:-1])} has no {path[-1]}"
@@ -57,21 +58,21 @@ def _fault(error: ErrorDetails, value: object) -> str:
 
 
 def joined(where: str, reason: str) -> str:
-    """What is wrong behind where it is: "the record of item 'x' says ...", or "run.json: ..."."""
+    """Join a place and what is wrong there: "the record of item 'x' says ...", or "run.json: ..."."""
     return f"{where}{'' if reason.startswith(_VERBS) else ':'} {reason}"
 
 
 _VERBS = ("says ", "is of ", "was made ")
-"""Beginnings of reasons that go on from the name of what they are about."""
+"""Reasons that begin with a verb follow the place without a colon."""
 
 
 def decode_line(kind: type[T], line: bytes) -> T:
-    """Make a value of this type from a line of JSON; ValueError where it does not fit."""
+    """Build a value of this type from a line of JSON; raise ValueError where it does not fit."""
     return _adapter(kind).validate_json(line, strict=True)
 
 
 def encode(value: object) -> Any:
-    """Make plain JSON values of a dataclass and what it holds."""
+    """Convert a dataclass, and everything in it, to plain JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The nouns: Question, Item, Certificate, and the two functions that the whole tool turns on.
+"""The central types: Question, Item, Certificate, and the two functions that everything else is built on.
 
     Classify:  (B, 3, H, W) float32 in [0, 1]  ->  (B, K) float32 option log-probabilities   differentiable
     Vote:      (B, 3, H, W) float32, unbounded ->  (B,)   int64 class ids in [0, K]; K = "no answer"
@@ -37,44 +37,42 @@ QUESTION_TYPES = (
 )
 MAX_OPTIONS = len(ascii_uppercase)
 BatchSize = int | Literal["auto"] | None
-"""Rows that go through a model together; None is the command's default."""
+"""Batch size; None is the command's default."""
 MAX_BATCH = 65536
 CANVAS_SIZE = (384, 384)
-"""Height and width of the canvas where neither the data nor the user says otherwise."""
+"""Default height and width of the canvas, used where neither the data nor the user sets another."""
 UNKNOWN = "unknown"
-"""The slice, in tables, of items whose modality or question type is not known."""
+"""Name, in tables, of the slice of items without a known modality or question type."""
 PRECISION, REPEATS = "gradients in half precision", "same input, same output"
 GRADIENT_REPEATS = "same input, same gradient"
-"""Checks of a model at its load that reports ask for: against float32, and against itself."""
+"""Names of the model checks that reports look up: comparison with float32, and repeatability."""
 TRAINED_ON = "trained_on.npy"
-"""Beside a checkpoint that was trained here: digests of the images that it has seen."""
+"""File in the folder of a checkpoint trained by this package: digests of its training images."""
 CLEAN = "clean"
-"""The condition without an attack; every run has it."""
+"""The condition without an attack; every `evaluate` run has it."""
 OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 CIRCULAR = "circular"
-"""The condition of `--circular`: the clean image, asked with the options in each of their rotations."""
-CLEAN = "clean"
-"""The condition of the images as they are."""
+"""The condition of `--circular`: the clean image, asked once for each rotation of the options."""
 UNATTACKED = (CLEAN, OFFICIAL, CIRCULAR)
-"""The conditions that leave the image as it is."""
+"""The conditions that do not change the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What the model is asked; the gold answer is not part of it."""
+    """A question with its options; the gold answer is not part of it."""
 
     text: str
     options: tuple[str, ...]
 
     @property
     def letters(self) -> str:
-        """One letter per option, "ABCD" for four."""
+        """The letters of the options: "ABCD" for four."""
         return ascii_uppercase[: len(self.options)]
 
     @property
     def characters(self) -> int:
-        """Length of the text and the options together: a rough order of prompts by their number of tokens."""
+        """Number of characters in text and options, a rough measure of the prompt's number of tokens."""
         return len(self.text) + sum(map(len, self.options))
 
 
@@ -87,7 +85,7 @@ class Item:
     label: int
     """Index of the gold option."""
     image: str
-    """Path relative to `root`, as the data file writes it."""
+    """Path relative to `root`, as written in the data file."""
     root: Path
     modality: str | None = None
     question_type: str | None = None
@@ -96,11 +94,11 @@ class Item:
     image_sha256: str | None = None
     """sha256 of the image file's bytes; None until the image has been read."""
     pixels_sha256: str | None = None
-    """sha256 of its decoded pixels, the same for copies in other formats without loss; None as above."""
+    """sha256 of the decoded pixels, equal for lossless copies in other formats; None until the image has been read."""
     extra: Mapping[str, str] = field(default_factory=dict)
-    """Further columns of the user's own table."""
+    """Additional columns of the user's own table."""
     drawn: Callable[[], np.ndarray[Any, np.dtype[np.uint8]]] | None = field(default=None, repr=False, compare=False)
-    """Draws the image, (H, W, 3) uint8, where it is not a file; `image` is then its name."""
+    """Draws the image, (H, W, 3) uint8, where there is no file; `image` is then only a name."""
 
     @property
     def path(self) -> Path:
@@ -108,42 +106,42 @@ class Item:
 
     @property
     def cluster(self) -> str:
-        """Items that share a patient, or else an image, are not independent: intervals count clusters."""
+        """The patient, or else the image: items of one cluster are not independent, so intervals count clusters."""
         return self.patient_id or self.image_sha256 or self.image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What Monte Carlo smoothing can say about one image. See `smoothing.certify`."""
+    """The result of Monte Carlo smoothing for one image. See `smoothing.certify`."""
 
     prediction: int | None
-    """The certified class, or None: abstained."""
+    """The certified class; None: abstained."""
     p_lower: float | None
-    """Lower confidence bound of the probability of the selected class; None where none was made."""
+    """Lower confidence bound of the selected class's probability; None where none was computed."""
     radius: float | None
-    """Certified L2 radius in [0, 1] pixel units over the whole canvas, or None: abstained."""
+    """Certified L2 radius in [0, 1] pixel units over the whole canvas; None: abstained."""
     abstained: str | None
-    """None, or why there is no radius."""
+    """Why there is no radius; None where there is one."""
     votes0: tuple[int, ...] | None = None
-    """Selection votes for classes 0 .. K; the last entry is "no answer". None: no class was selected, but fixed."""
+    """Selection votes for classes 0 .. K; the last entry is "no answer". None: the class was fixed beforehand."""
     votes: tuple[int, ...] | None = None
-    """Estimation votes, same layout, independent draws; None where they were not counted by class, or not drawn."""
+    """Estimation votes from independent draws, same layout; None: not drawn, or not counted by class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """The answers of B rows; what a readout does not have is None."""
+    """The answers of B rows; None for what the readout does not provide."""
 
     predictions: list[int | None]
     """The chosen option of each row; None: no answer."""
     log_probs: list[list[float] | None] | None = None
     """Log-probabilities of each row's own K options; None for a row that has none."""
     texts: list[str] | None = None
-    """What the model wrote."""
+    """The text that the model wrote for each row."""
 
 
 class Classify(Protocol):
-    """Log-probabilities of the options of B bound questions, row by row.
+    """Computes the log-probabilities of the options of B bound questions, row by row.
 
     Rows are independent of each other. Rows with fewer than K options hold -inf in the rest.
     """
@@ -153,42 +151,42 @@ class Classify(Protocol):
         ...
 
     def take(self, rows: Sequence[int]) -> Classify:
-        """The same function bound to the questions of these rows only."""
+        """Return the same function bound to the questions of these rows only."""
         ...
 
 
 class Reasons(Classify, Protocol):
-    """Classify of a model that writes its answers: what it writes can be asked for, and forced upon it."""
+    """A `Classify` of a model that writes text: it can generate a text, and score a given one."""
 
     def take(self, rows: Sequence[int]) -> Reasons: ...
 
     def write(self, canvas: torch.Tensor) -> list[str]:
-        """(B, 3, H, W) -> what the model writes for each row."""
+        """Generate the text of each row: (B, 3, H, W) -> B texts."""
         ...
 
     def read(self, texts: Sequence[str]) -> list[int | None]:
-        """The option that each row's text answers with; None: no answer."""
+        """Parse the option that each row's text answers with; None: no answer."""
         ...
 
     def retell(self, texts: Sequence[str], options: Sequence[int]) -> list[str]:
-        """Each row's text as though it had come to this option: its rationale, bent, and then this answer."""
+        """Rewrite each row's text to answer with this option: the same rationale, edited to conclude with it."""
         ...
 
     def curtail(self, texts: Sequence[str], options: Sequence[int]) -> list[str]:
-        """Each row's text without its rationale, and with this option as its answer."""
+        """Rewrite each row's text to answer with this option, without any rationale."""
         ...
 
     def likelihood(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
-        """(B, 3, H, W) and a text a row -> (B,) float32 mean log-probability of its tokens, differentiable."""
+        """Mean log-probability of each row's text per token: (B, 3, H, W) -> (B,) float32, differentiable."""
         ...
 
     def after(self, canvas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
-        """(B, 3, H, W) and a text a row -> (B, K) log-probabilities of the options after the thought in it."""
+        """Log-probabilities of the options after the thought in each row's text: (B, 3, H, W) -> (B, K)."""
         ...
 
 
 class Vote(Protocol):
-    """Answers to one bound question, one per noisy copy of the image."""
+    """Answers one bound question once per noisy copy of the image."""
 
     classes: int
     """K + 1: one class per option, and one for "no answer"."""
@@ -198,20 +196,21 @@ class Vote(Protocol):
         ...
 
     def count(self, batches: Iterable[torch.Tensor]) -> tuple[int, ...]:
-        """How many rows of all batches vote for each class 0 .. K; what is wrong with a row is told at the end.
+        """Count the votes of all batches for each class 0 .. K.
 
-        The same as counting the answers of each batch, but that nothing waits for the device in between.
+        Equal to counting the answers batch by batch, but without waiting for the device in between; an error in a row
+        is therefore raised only after the last batch.
         """
         ...
 
 
 Need = Literal["scores", "gradients", "texts"]
-"""What an attack may ask of a model beside its answers: the scores of the options, their gradients at the pixels, and
-what it writes and how likely it is to write a given text (see `Reasons`)."""
+"""What an attack may need from a model besides its answers: option scores, their gradients with respect to the pixels,
+or generated text and the likelihood of a given text (see `Reasons`)."""
 
 
 def item_fields(item: Item) -> dict[str, Any]:
-    """What every record says of its item."""
+    """Return the fields that every record copies from its item."""
     return {
         "item": item.id,
         "question": item.question.text,

@@ -1,17 +1,17 @@
 """Every error that the package raises on purpose.
 
     SafemedError
-    ├── UserError            the person at the keyboard can mend it: one line on stderr, exit code 2
+    ├── UserError            the user can fix it: one line on stderr, exit code 2
     │   ├── SpecError        an option or a spec string is wrong
     │   ├── DataError        a data set, a question or an image is wrong
-    │   ├── CheckpointError  a model cannot be loaded, or cannot be attacked as it stands
+    │   ├── CheckpointError  a model cannot be loaded, or cannot be attacked as it is
     │   └── RunError         a run folder is locked, torn, or belongs to another spec
     └── ModelOutputError     the model raised, or returned NaN, infinite or misshapen output, for some rows
 
     KeyboardInterrupt
-    └── Stopped              Ctrl-C, with what is safe in its message
+    └── Stopped              Ctrl-C; the message says which results are saved
 
-A message says what is wrong, where, what was found, and what to do. Everything else keeps its traceback.
+A message says what is wrong, where, what was given, and what to do. All other errors keep their traceback.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SafemedError(Exception):
 
 
 class UserError(SafemedError):
-    """Something that the user can mend. The CLI prints it as one line and exits with code 2."""
+    """An error that the user can fix. The CLI prints it as one line and exits with code 2."""
 
 
 class SpecError(UserError):
@@ -37,7 +37,7 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A model cannot be loaded, or cannot be attacked as it stands."""
+    """A model cannot be loaded, or cannot be attacked as it is."""
 
 
 class RunError(UserError):
@@ -45,31 +45,31 @@ class RunError(UserError):
 
 
 class ModelOutputError(SafemedError):
-    """The model broke the contract of the waist: it raised, or gave non-finite or misshapen output."""
+    """The model raised, or returned NaN, infinite or misshapen output."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C ended a run; the message says what is safe and how to go on."""
+    """Ctrl-C ended a run; the message says which results are saved and how to resume."""
 
 
 def shortened(text: str, most: int = 300) -> str:
-    """A text with its middle left out where it is longer than `most`: what is told must stay readable."""
+    """Shorten a text longer than `most` characters by leaving out its middle."""
     if len(text) <= most:
         return text
     return f"{text[: most // 2]} [... {len(text):,} characters ...] {text[-most // 4 :]}"
 
 
 def canonical(name: str, known: Iterable[str]) -> str | None:
-    """The known spelling of a name, without regard to case; None where no known name fits, or several do."""
+    """Return the known spelling of a name, ignoring case; None unless exactly one known name matches."""
     known = set(known)
     if name in known:
         return name
-    same = [one for one in known if one.casefold() == name.casefold()]
-    return same[0] if len(same) == 1 else None
+    matches = [other for other in known if other.casefold() == name.casefold()]
+    return matches[0] if len(matches) == 1 else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The tail of an "unknown name" message: a guess where one is close, else the whole list."""
+    """Return the end of an "unknown name" message: the closest known name, or else the whole list."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""What may go wrong with one item while the run goes on: its data, its answer, or the memory that it needs."""
+"""Errors that concern single items and do not end the run: bad data, bad model output, too little memory."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 FAULTS = (DataError, ModelOutputError, RuntimeError, MemoryError)
-"""What to catch around the work on an item; `is_fault` tells its faults from bugs."""
+"""Exceptions to catch around the work on an item; `is_fault` separates its faults from bugs."""
 BROKEN_GRADIENT = "the model's gradient is not finite"
-"""How the error of an item begins whose search met one."""
+"""Start of an item's error message where the gradient was not finite during the search."""
 
 
 @contextmanager
 def faults_of_the_model(who: str = "the model") -> Iterator[None]:
-    """Whatever a model raises is the fault of these rows, and names its place; memory and our own errors pass.
+    """Convert any exception raised by the model into a ModelOutputError that names the failing line.
+
+    Out-of-memory errors and errors of this package pass through unchanged.
 
     Args:
-        who: raised it, for the message; whoever works on the model's rows.
+        who: the code that is called, for the message.
     """
     try:
         yield
@@ -42,30 +44,30 @@ def faults_of_the_model(who: str = "the model") -> Iterator[None]:
 
 
 def refuse_broken_gradient(slope: torch.Tensor) -> None:
-    """Raise ModelOutputError where a row is not finite: its sign would be 0, and the image would pass for robust."""
+    """Raise ModelOutputError where a row is not finite: no step would be made, and the image would seem robust."""
     broken = int((~slope.isfinite()).flatten(1).any(1).sum())
     if broken:
         raise ModelOutputError(f"{BROKEN_GRADIENT} for {broken} of {len(slope)} rows")
 
 
 def place_of(error: BaseException) -> str:
-    """An error in one line, with the file and line that raised it."""
+    """Format an error on one line, with the file and line that raised it."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {text}"
 
 
 class ShrinkingBatch:
-    """A batch size that is halved when memory runs out, for all that follows."""
+    """A batch size that is halved, from then on, whenever memory runs out."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def run(self, work: Callable[[int], T]) -> T:
-        """`work(size)`, from its start again with half the size after each out-of-memory error.
+        """Call `work(size)`, again from its start with half the size after each out-of-memory error.
 
         Raises:
-            The error itself, when a batch of one does not fit either.
+            The out-of-memory error, if a batch of one does not fit either.
         """
         while True:
             try:
@@ -79,12 +81,12 @@ class ShrinkingBatch:
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether the error is the item's own: it becomes the item's record, and the run goes on."""
+    """Return True for an error that is recorded with the item, while the run goes on."""
     return isinstance(error, (DataError, ModelOutputError)) or out_of_memory(error)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether this is CUDA's or the CPU's way to say that memory is used up."""
+    """Return True for an out-of-memory error of CUDA or of the CPU."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -93,6 +95,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
+    """Free memory that is no longer referenced, on the GPU too."""
     import torch
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing of files, and an early check that a folder can be written."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from safemed_eval.errors import RunError
 
 NEW = ".new"
-"""Ends the name of a file that is still being written."""
+"""Suffix of a file that is still being written."""
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write all of it or nothing, and keep it through a power cut."""
+    """Write a file atomically, and force it to the disk so that it survives a power failure."""
     new = file.with_name(file.name + NEW)
     with new.open("w", encoding="utf-8") as stream:
         stream.write(text)
@@ -22,12 +22,12 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def refuse_unwritable(place: Path) -> None:
-    """Raise RunError where a folder cannot be made or written, before anything is computed for it."""
+    """Raise RunError, before anything is computed, if the folder cannot be created or written."""
     try:
-        there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+        nearest = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
     except OSError as error:
         raise RunError(f"--out {place}: {error.strerror}; choose another --out") from None
-    if not there.is_dir():
-        raise RunError(f"--out {place}: {there} is a file, not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise RunError(f"--out {place}: {there} cannot be written; choose another --out")
+    if not nearest.is_dir():
+        raise RunError(f"--out {place}: {nearest} is a file, not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunError(f"--out {place}: {nearest} cannot be written; choose another --out")

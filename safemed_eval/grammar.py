@@ -1,7 +1,7 @@
-"""The one grammar of spec strings: `name:key=value,key=value`, with fractions such as `eps=4/255`.
+"""Parser and writer of spec strings: `name:key=value,key=value`, with fractions such as `eps=4/255`.
 
-A spec string fills the fields of a frozen dataclass; the field's type says how its value is read. Keys and choices are
-matched without regard to case. The first part may stand without a key, as in `art:SquareAttack,eps=4/255`, where the
+A spec string fills the fields of a frozen dataclass; the type of a field decides how its value is read. Keys and
+choices are matched case-insensitively. The first part may have no key, as in `art:SquareAttack,eps=4/255`, if the
 dataclass has a field for it.
 """
 
@@ -17,25 +17,25 @@ from safemed_eval.errors import SpecError, canonical, did_you_mean
 T = TypeVar("T")
 
 ALWAYS = {"always": True}
-"""Metadata of a field that the canonical string never leaves out."""
+"""Metadata of a field that the canonical string always includes."""
 FIRST = {"first": True}
-"""Metadata of the field, a text, that is written first and without its key."""
+"""Metadata of the text field that is written first, without its key."""
 REST = {"rest": True}
-"""Metadata of the field, a mapping, that takes all further keys; their values are texts, for the class to read."""
+"""Metadata of the mapping field that takes all other keys, with their values as unparsed text."""
 
 RADII = "0,0.5s,1s,1.5s,2s"
-"""Where certified accuracy is shown by default; see `radii`."""
+"""Default radii at which certified accuracy is shown; see `radii`."""
 COMPARED_RADII = "0,0.5s,1s"
-"""Where the gate compares it by default: fewer, since each is one more test."""
+"""Default radii that `compare` tests: fewer, since each is one more test."""
 
 _BOOLS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
 def number(text: str, where: str) -> float:
-    """A finite float from "0.25", "1e-3" or a fraction such as "4/255".
+    """Parse a finite float from "0.25", "1e-3" or a fraction such as "4/255".
 
     Raises:
-        SpecError: anything else; `where` names the option in the message.
+        SpecError: the text is nothing of the kind; `where` names the option in the message.
     """
     top, slash, bottom = text.partition("/")
     try:
@@ -48,7 +48,7 @@ def number(text: str, where: str) -> float:
 
 
 def whole(text: str, where: str) -> int:
-    """A whole number, or SpecError."""
+    """Parse a whole number, or raise SpecError."""
     try:
         return int(text)
     except ValueError:
@@ -56,10 +56,10 @@ def whole(text: str, where: str) -> int:
 
 
 def radii(text: str, sigma: float) -> dict[str, float]:
-    """`"0,0.5s"` -> `{"0": 0.0, "0.5s": 0.5 * sigma}`: a radius is a number, or a multiple of sigma with the suffix s.
+    """Parse radii: `"0,0.5s"` -> `{"0": 0.0, "0.5s": 0.5 * sigma}`; the suffix s means a multiple of sigma.
 
     Raises:
-        SpecError: not a list of radii at or above 0.
+        SpecError: the text is not a list of radii at or above 0.
     """
     points = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -73,7 +73,7 @@ def radii(text: str, sigma: float) -> dict[str, float]:
 
 
 def split(text: str) -> tuple[str, dict[str, str]]:
-    """`"pgd:eps=4/255,steps=10"` -> `("pgd", {"eps": "4/255", "steps": "10"})`.
+    """Split a spec string: `"pgd:eps=4/255,steps=10"` -> `("pgd", {"eps": "4/255", "steps": "10"})`.
 
     A first part without a key has the key "".
     """
@@ -93,15 +93,15 @@ def split(text: str) -> tuple[str, dict[str, str]]:
 
 
 def parts(pairs: Mapping[str, str]) -> list[str]:
-    """What `split` has cut, as it was written: `["SquareAttack", "eps=4/255"]`."""
+    """Write the pairs that `split` returns as they were: `["SquareAttack", "eps=4/255"]`."""
     return [f"{key}={value}" if key else value for key, value in pairs.items()]
 
 
 def build(cls: type[T], pairs: Mapping[str, str], where: str) -> T:
-    """Fill the dataclass `cls` from strings; its `__post_init__` may raise ValueError for values out of range.
+    """Build the dataclass `cls` from strings; its `__post_init__` may raise ValueError for values out of range.
 
     Raises:
-        SpecError: unknown or missing key, or a value that does not fit its field.
+        SpecError: a key is unknown or missing, or a value does not fit its field.
     """
     hints, pairs = get_type_hints(cls), spelled(cls, pairs, where)
     first, rest, known = _fields(cls)
@@ -131,32 +131,32 @@ def build(cls: type[T], pairs: Mapping[str, str], where: str) -> T:
 
 
 def spelled(cls: type[Any], pairs: Mapping[str, str], where: str) -> dict[str, str]:
-    """The same pairs with the keys of `cls` in their own spelling; keys that it does not know stay as they are.
+    """Return the pairs with the keys of `cls` in their canonical spelling; unknown keys stay as they are.
 
     Raises:
-        SpecError: two spellings of one key.
+        SpecError: a key is given in two spellings.
     """
     *_, known = _fields(cls)
-    found = {canonical(key, known) or key: value for key, value in pairs.items()}
-    if len(found) < len(pairs):
+    renamed = {canonical(key, known) or key: value for key, value in pairs.items()}
+    if len(renamed) < len(pairs):
         raise SpecError(f"{where}: an option is given twice: {', '.join(pairs)}")
-    return found
+    return renamed
 
 
 def _fields(cls: type[Any]) -> tuple[str | None, str | None, dict[str, Field[Any]]]:
-    """The names of the fields marked FIRST and REST, and the others by their keys."""
+    """Return the names of the fields marked FIRST and REST, and the other fields by key."""
     every = fields(cls)
     first, rest = (next((f.name for f in every if f.metadata.get(mark)), None) for mark in ("first", "rest"))
     return first, rest, {_key(f): f for f in every if f.name not in (first, rest)}
 
 
 def read(hint: Any, text: str, where: str) -> Any:
-    """A value of this type from its text.
+    """Parse a value of this type from its text.
 
     Args:
-        hint: bool, int, float, str, a Literal, or one of them or None.
+        hint: bool, int, float, str, a Literal, or one of these or None.
     Raises:
-        SpecError: it is none; `where` names the option in the message.
+        SpecError: the text is no such value; `where` names the option in the message.
     """
     if get_origin(hint) is Literal:
         choices = get_args(hint)
@@ -176,21 +176,21 @@ def read(hint: Any, text: str, where: str) -> Any:
 
 
 def write(name: str, spec: Any) -> str:
-    """The canonical spec string: required fields, those marked `ALWAYS`, and those that differ from their defaults."""
+    """Write the canonical spec string: required fields, those marked `ALWAYS`, and those not at their default."""
     pairs: dict[str, str] = {}
     for f in fields(spec):
         value = getattr(spec, f.name)
         if f.metadata.get("first"):
             pairs = {"": value} | pairs
         elif f.metadata.get("rest"):
-            pairs |= {key: _show(key, one) for key, one in value.items()}
+            pairs |= {key: _show(key, part) for key, part in value.items()}
         elif f.default is MISSING or value != f.default or f.metadata.get("always"):
             pairs[_key(f)] = _show(f.name, value)
     return f"{name}:{','.join(parts(pairs))}" if pairs else name
 
 
 def _key(f: Field[Any]) -> str:
-    """What a field is called in a spec string, where that is no name in Python."""
+    """Return the key of a field; metadata has it where it is not a valid name in Python."""
     return str(f.metadata.get("key", f.name))
 
 

@@ -1,7 +1,7 @@
-"""Did it get worse? Tests and bounds for two runs over the same items. No files: numbers in, numbers out.
+"""Paired tests and bounds for two runs over the same items. No files: numbers in, numbers out.
 
 A difference is baseline minus candidate, item by item: positive is a drop. Items of one cluster (a patient, an image)
-are not independent, so that clusters are what is flipped and counted.
+are not independent, so signs are flipped, and counts made, by cluster.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from safemed_eval.seeds import seed_of
 from safemed_eval.stats import Codes, Floats, cluster_codes, effective_size, unseen_share
 
 DRAWS = 9999
-"""Random sign flips, where there is no exact sum."""
+"""Number of random sign-flip patterns where the sums are not whole numbers."""
 _TIE = 1e-12
 _AT_ONCE = 2**22
 _MOST_CLUSTERS = 2**20
 
 
 def cluster_sums(differences: Floats, clusters: Codes) -> Floats:
-    """The sum of the differences in each cluster."""
+    """Sum the differences within each cluster."""
     return np.bincount(cluster_codes(clusters), weights=differences).astype(float)
 
 
 def sign_flip_test(sums: Floats) -> tuple[float, float]:
     """Exact sign-flip permutation test of whole-numbered cluster sums.
 
-    The hypothesis is that baseline and candidate are exchangeable in each cluster: they could have been swapped, so
-    that every sum could as well have the other sign. All 2^c patterns are counted, not sampled: the sum of c
+    The hypothesis is that baseline and candidate are exchangeable in each cluster, so that every sum is as likely to
+    have the other sign. All 2^c patterns are counted, not sampled: the sum of c
     independent signs has a distribution that convolution gives. Where every cluster is one item this is McNemar's exact
     test.
 
@@ -54,7 +54,7 @@ def sign_flip_test(sums: Floats) -> tuple[float, float]:
 
 
 def sign_flip_test_sampled(sums: Floats, *, seed: int) -> tuple[float, float]:
-    """The same test for sums that are not whole numbers, by `DRAWS` random patterns; valid for any number of them.
+    """Sign-flip test for sums that are not whole numbers, by `DRAWS` random patterns; valid for any number of patterns.
 
     Source:
         Phipson and Smyth 2010, "Permutation p-values should never be zero": (1 + as extreme) / (1 + drawn).
@@ -66,9 +66,9 @@ def sign_flip_test_sampled(sums: Floats, *, seed: int) -> tuple[float, float]:
     total, slack = float(sums.sum()), _TIE * float(np.abs(sums).sum())
     drop = either = 0
     for draws in _batches(len(sums), DRAWS):
-        found = (2.0 * rng.integers(0, 2, (draws, len(sums)), dtype=np.int8) - 1) @ sums
-        drop += int((found >= total - slack).sum())
-        either += int((np.abs(found) >= abs(total) - slack).sum())
+        flipped = (2.0 * rng.integers(0, 2, (draws, len(sums)), dtype=np.int8) - 1) @ sums
+        drop += int((flipped >= total - slack).sum())
+        either += int((np.abs(flipped) >= abs(total) - slack).sum())
     return (1 + drop) / (1 + DRAWS), (1 + either) / (1 + DRAWS)
 
 
@@ -78,10 +78,10 @@ def _batches(width: int, draws: int) -> list[int]:
 
 
 def drop_interval(differences: Floats, clusters: Codes, *, level: float) -> tuple[float, float]:
-    """Lower and upper bound, each one-sided at `level`, of the mean of differences in [-1, 1]: of shares or of radii.
+    """Lower and upper bound, each one-sided at `level`, of the mean of differences in [-1, 1].
 
-    The upper bound is that of `cautious_upper`, and never below what was seen and what `unseen_share` leaves possible
-    beside it: where nothing changed, that part is exact. The lower bound is minus the upper bound of the opposite.
+    The upper bound is that of `cautious_upper`, or the observed mean plus `unseen_share` if that is larger; where
+    nothing changed, the latter is exact. The lower bound is minus the upper bound of the negated differences.
     `reports/gate` has their error rates by simulation.
     """
     codes = cluster_codes(clusters)
@@ -89,7 +89,7 @@ def drop_interval(differences: Floats, clusters: Codes, *, level: float) -> tupl
 
 
 def bounds_of_sums(sums: Floats, sizes: Floats, *, level: float) -> tuple[float, float]:
-    """The same, from the sum of differences and the items of each cluster."""
+    """The bounds of `drop_interval` from the sum of differences, and the number of items, of each cluster."""
     mean, unseen = float(sums.sum() / sizes.sum()), unseen_share(sizes, level)
     lower = min(-float(cautious_upper(-sums, sizes, level=level)), mean - unseen)
     upper = max(float(cautious_upper(sums, sizes, level=level)), mean + unseen)
@@ -99,14 +99,14 @@ def bounds_of_sums(sums: Floats, sizes: Floats, *, level: float) -> tuple[float,
 def cautious_upper(sums: Floats, sizes: Floats, *, level: float, counts: Floats | float = 1.0) -> Floats:
     """Upper bound of a drop, one-sided at `level`, as if one more cluster had been lost as a whole.
 
-    Few clusters that changed say next to nothing about those that did not happen to. The further cluster is as large as
+    A few observed changes say little about changes that happened not to be sampled. The added cluster is as large as
     the largest: the bound is the mean with it, plus t standard errors, corrected for skewness. The degrees of freedom
     are the effective number of clusters less one.
 
     Args:
         sums: (..., c) the sum of differences of each cluster.
         sizes: (c,) the items of each cluster.
-        counts: (..., c) of how many clusters that holds.
+        counts: (..., c) number of clusters with this sum and size.
     Returns:
         (...) bounds.
     Source:
@@ -126,19 +126,22 @@ def cautious_upper(sums: Floats, sizes: Floats, *, level: float, counts: Floats 
 
 
 def cautious_size(differences: Floats, clusters: Codes, *, level: float) -> float:
-    """The effective number of items, as if one more cluster, the largest, had been lost as a whole."""
+    """Effective number of items, as if one more cluster of the largest size had been lost as a whole."""
     return effective_size(differences, clusters, further=1.0, alpha=2 * level)
 
 
 def items_needed(clusters: Codes, *, level: float, margin: float) -> int | None:
-    """How many items, in clusters of such sizes, show that the drop is below `margin` where nothing changed.
+    """Number of items, in clusters of these sizes, that proves a drop below `margin` if nothing changed.
 
-    59 at 5 % and 5 points where items are independent: 0.95 ** 59 < 0.05. None: these do, or no number is known to.
+    It is 59 for 5 % and 5 points with independent items: 0.95 ** 59 < 0.05.
+
+    Returns:
+        None where the given items suffice, or where even `_MOST_CLUSTERS` clusters do not.
     """
     sizes = np.sort(np.bincount(cluster_codes(clusters))).astype(float)
 
     def alike(count: int) -> Floats:
-        """The sizes of so many clusters, distributed as these are."""
+        """Return `count` cluster sizes, distributed as the given ones."""
         picked: Floats = sizes[((np.arange(count) + 0.5) * len(sizes) / count).astype(int)]
         return picked
 
@@ -162,14 +165,14 @@ def items_needed(clusters: Codes, *, level: float, margin: float) -> int | None:
 def power(
     n: float, drop: float, *, churn: float, level: float, min_drop: float = 0.0, bound_level: float | None = None
 ) -> float:
-    """Probability that a true drop is found: p <= level by McNemar's exact test, and at least `min_drop` seen.
+    """Probability of detecting a true drop: p <= level by McNemar's exact test, and at least `min_drop` observed.
 
     Args:
         n: effective number of items.
-        drop: how much smaller the candidate's share is.
-        churn: share of items that change besides, as many to the better as to the worse.
-        level: of one test; under Holm's correction the strictest one, level / tests, is on the safe side.
-        bound_level: the lower bound of the drop at this level must be above 0, too.
+        drop: true difference of the shares, baseline minus candidate.
+        churn: discordant items beyond the drop, as a share of all; assumed symmetric.
+        level: level of one test; under Holm's correction the strictest one, level / tests, is conservative.
+        bound_level: if given, the lower bound of the drop at this level must be above 0, too.
     """
     items = int(n)
     discordant = min(1.0, churn + drop)
@@ -187,7 +190,7 @@ def power(
 
 
 def _losses_above_zero(changed: Codes, items: int, level: float) -> Codes:
-    """Of so many changed ones among independent items, the fewest losses that lift the lower bound above 0."""
+    """Fewest losses, among `changed` discordant independent items, for which the lower bound is above 0."""
     low, high = np.zeros_like(changed), changed + 1
     while (high > low).any():
         lost = (low + high) // 2
@@ -208,7 +211,7 @@ def smallest_drop(
     bound_level: float | None = None,
     wanted: float = 0.8,
 ) -> float | None:
-    """The smallest true drop, in steps of a tenth of a point, that is found with probability `wanted`; None: none."""
+    """Smallest true drop, in steps of 0.1 points, that is detected with probability `wanted`; None: there is none."""
     steps = np.arange(1, 1000) / 1000
     steps = steps[steps <= 1 - churn]
     low, high = 0, len(steps)
@@ -223,7 +226,7 @@ def smallest_drop(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values, in their order.
+    """Adjust a family of p-values by Holm's step-down method, keeping their order.
 
     Source:
         Holm 1979, "A simple sequentially rejective multiple test procedure".

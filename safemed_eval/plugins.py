@@ -1,4 +1,4 @@
-"""Plug-ins: what other packages add through entry points, without a line here.
+"""Plug-ins: attacks, data formats, models and figures that other packages add through entry points.
 
 A package names what it adds in its own pyproject.toml, under one of four groups:
 
@@ -22,15 +22,15 @@ Group = Literal["attacks", "data", "models", "figures"]
 
 @cache
 def plugins(group: Group) -> dict[str, EntryPoint]:
-    """The entry points of a group by name; nothing is imported yet."""
+    """Return the entry points of a group by name, without importing them."""
     return {point.name: point for point in entry_points(group=f"safemed_eval.{group}")}
 
 
 def load_plugin(group: Group, name: str) -> Any:
-    """Import what a plug-in adds under this name.
+    """Import the object that a plug-in registers under this name.
 
     Raises:
-        SpecError: it cannot be imported.
+        SpecError: the plug-in cannot be imported.
     """
     point = plugins(group)[name]
     try:

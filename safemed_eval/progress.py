@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal or a notebook, a line now and then anywhere else."""
+"""Progress on stderr: a bar in a terminal or a notebook, elsewhere a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safemed_eval.text import visible
 err = Console(stderr=True, highlight=False)
 
 Tick = Callable[[float, float], None]
-"""Called with how much is done, and how much there is."""
+"""Called with the amount done and the total."""
 
 _LINE_EVERY_S = 30.0
 
@@ -29,13 +29,13 @@ def no_progress(done: float, total: float) -> None:
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
-    """Show a spinner while something without a length goes on."""
+    """Show a spinner during work of unknown length."""
     with err.status(escape(visible(text))) if _is_live() else nullcontext():
         yield
 
 
 class _Speed(ProgressColumn):
-    """Items/s and forward passes/s since the start, and the time left at that speed; alive between two items."""
+    """Shows items/s, forward passes/s and the time left; forward passes also update between two items."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class _Speed(ProgressColumn):
         self._passes_before = forwards() if forwards else 0
         self._began = time.monotonic()
         self.first: float | None = None
-        """What was done before this start: not counted into the speed."""
+        """Amount that was already done at the start, which the speed leaves out."""
 
     def render(self, task: Task) -> Text:
         return Text(self.text(task.completed, task.total))
@@ -81,11 +81,11 @@ def progress(
     share: Callable[[], float | None] | None = None,
     transient: bool = False,
 ) -> Iterator[Tick]:
-    """Show how far something has come, with items/s, forward passes/s and the time left.
+    """Show progress with items/s, forward passes/s and the time left.
 
     Args:
-        note: what else to say at the end of the bar.
-        share: how much of the work of this start is done, in [0, 1], where that is known better than from items.
+        note: returns text for the end of the bar.
+        share: returns the completed share of this start's work, in [0, 1], where items tell it less precisely.
     Yields:
         A function to call with (items done, of how many).
     """
@@ -108,5 +108,5 @@ def progress(
 
 
 def _is_live() -> bool:
-    """Whether a bar can be drawn; in a notebook ipywidgets draws it."""
+    """Return True where a bar can be drawn; in a notebook ipywidgets draws it."""
     return err.is_terminal or (err.is_jupyter and find_spec("ipywidgets") is not None)

@@ -1,6 +1,6 @@
-"""Random generators that belong to an item and a purpose, never to the program.
+"""Random generators seeded by item and purpose instead of global state.
 
-The same parts give the same stream whatever ran before, in whichever order, on however many workers.
+The same parts give the same stream, whatever ran before, in any order, on any number of workers.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 
 def seed_of(*parts: str | int) -> int:
-    """A 63-bit seed from the sha256 of the parts, e.g. `seed_of(0, "certify", item.id, chunk)`."""
+    """Return a 63-bit seed from the sha256 of the parts, e.g. `seed_of(0, "certify", item.id, chunk)`."""
     digest = hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(device: torch.device | str, *parts: str | int) -> torch.Generator:
-    """A torch generator on `device`, seeded by `seed_of(*parts)`.
+    """Create a torch generator on `device`, seeded by `seed_of(*parts)`.
 
-    Streams are equal between machines with the same device: those of the CPU and of different GPUs differ. On the CPU
-    torch uses 32 bits of the seed, so that among 65,000 streams two may be equal: of two items, in practice.
+    Streams are equal between machines with the same kind of device; CPUs and different GPUs give different streams.
+    On the CPU torch uses only 32 bits of the seed, so that among 65,000 streams two may coincide, in practice those of
+    two different items.
     """
     import torch
 

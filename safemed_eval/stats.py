@@ -1,6 +1,6 @@
 """Bounds and tests. No torch, no files: numbers in, numbers out.
 
-The direction of a bound is in its name. Bounds are full floats; see `rounding` for what a person reads.
+The direction of a bound is in its name. Bounds are full floats; `rounding` formats them for display.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def certified_radius(p_lower: float, sigma: float) -> float | None:
 
 
 def certified_lower(p_lower: float, radius: float, sigma: float, distance: float) -> float:
-    """What a certificate says of its class's probability under noise at an L2 distance from the image: at least this.
+    """Lower bound of the certified class's probability under noise at an L2 distance from the image.
 
-    Within its radius that is one half, and everywhere what is left of p_lower.
+    It is at least one half within the radius, and falls with the distance from p_lower.
 
     Source:
         Cohen et al. 2019 (arXiv:1902.02918), the bound behind Theorem 1: Phi(ppf(p_lower) - distance / sigma).
@@ -78,7 +78,7 @@ def radius_ceiling(sigma: float, n: int, alpha: float) -> float | None:
 
 
 def false_certificates_at_most(attempted: int, alpha: float, delta: float = 0.05) -> int:
-    """With probability at least 1 - delta no more than this many of the attempted certificates are false.
+    """Number of false certificates that is not exceeded with probability at least 1 - delta.
 
     Each one is false with probability at most alpha, and the noise of items is independent.
     """
@@ -96,13 +96,13 @@ class Proportion:
     lower: float | None
     upper: float | None
     few: bool
-    """Whether items are of effectively fewer than FEW_CLUSTERS clusters: do not trust the interval."""
+    """True if the effective number of clusters is below FEW_CLUSTERS: do not trust the interval."""
 
 
 def clustered_proportion(
     successes: Sequence[bool] | npt.NDArray[np.bool_], clusters: Sequence[Hashable] | Codes, *, alpha: float = 0.05
 ) -> Proportion:
-    """Share of successes with a Clopper-Pearson interval on the cluster-effective sample size.
+    """Estimate a share of successes, with a Clopper-Pearson interval on the cluster-effective sample size.
 
     Args:
         successes: one bool per item.
@@ -134,7 +134,7 @@ def clustered_proportion(
 def effective_size(
     values: Floats, clusters: Sequence[Hashable] | Codes, *, further: float, alpha: float = 0.05
 ) -> float:
-    """How many independent items say as much about the mean as these clustered ones.
+    """Number of independent items that carry as much information about the mean as these clustered ones.
 
     n_eff = n / deff, deff = the ratio of the cluster-robust (linearised, with-replacement) variance of the mean to that
     of independent items, and n_eff is shrunk by (t_{n-1} / t_{d})^2 for d degrees of freedom, never above n. Differs
@@ -143,7 +143,7 @@ def effective_size(
     cluster, as large as the largest, all of whose items have the value `further`: large clusters that agree would show
     no variance, though another might have differed. Where all values are equal, n_eff is what `unseen_share` proves.
 
-    Independent items stay as many as they are.
+    For independent items it is their number.
     """
     if len(values) != len(clusters):
         raise ValueError(f"{len(values)} outcomes but {len(clusters)} cluster labels")
@@ -167,7 +167,7 @@ def effective_size(
 
 
 def unseen_share(sizes: Floats, level: float) -> float:
-    """The largest expected share of items in clusters that change as a whole, when none of these clusters did.
+    """Upper bound of the expected share of items that change, if whole clusters change and none of these did.
 
     That is the maximum of sum(p_i s_i) / sum(s_i) over all chances p_i of change with prod(1 - p_i) >= level: were the
     share larger, no change would have been seen with probability below `level` only. It is at p_i = max(0, 1 - w / s_i)
@@ -180,12 +180,12 @@ def unseen_share(sizes: Floats, level: float) -> float:
 
 
 def too_few(codes: Codes) -> bool:
-    """Whether items are of effectively fewer than FEW_CLUSTERS clusters."""
+    """Return True if the effective number of clusters is below FEW_CLUSTERS."""
     return bool(len(codes)) and effective_clusters(np.bincount(codes).astype(float)) < FEW_CLUSTERS
 
 
 def cluster_codes(clusters: Sequence[Hashable] | Codes) -> Codes:
-    """Labels as numbers 0 .. c - 1, none left out."""
+    """Number the labels 0 .. c - 1, without gaps."""
     if isinstance(clusters, np.ndarray):
         return np.unique(clusters, return_inverse=True)[1]
     known: dict[Hashable, int] = {}

@@ -1,4 +1,4 @@
-"""Code in the README, the docs and the docstrings runs, commands in them parse, and links lead somewhere."""
+"""Tests of the README, the docs and the docstrings: code runs, commands parse, links lead somewhere."""
 
 from __future__ import annotations
 

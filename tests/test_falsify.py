@@ -126,9 +126,9 @@ def test_the_search_reaches_the_worst_point_and_leaves_the_box() -> None:
     found = falsifier_of(model)("i", canvas, AB, certificate)
     assert certificate.radius is not None
     for one in found[1:]:
-        assert one["length"] == pytest.approx(one["share"] * certificate.radius, rel=1e-5)
-        truth = sps.norm.cdf(1 - one["length"] / SIGMA)
-        assert abs(one["votes"] / SPEC.n - truth) < 4 * np.sqrt(truth * (1 - truth) / SPEC.n) + 0.01
+        assert one.length == pytest.approx(one.share * certificate.radius, rel=1e-5)
+        truth = sps.norm.cdf(1 - one.length / SIGMA)
+        assert abs(one.votes / SPEC.n - truth) < 4 * np.sqrt(truth * (1 - truth) / SPEC.n) + 0.01
 
 
 def test_the_same_seed_finds_the_same() -> None:
@@ -139,7 +139,7 @@ def test_the_same_seed_finds_the_same() -> None:
         for seed, batch in ((0, 64), (0, 7), (1, 64))
     ]
     assert outcomes[0] == outcomes[1] != outcomes[2]
-    assert [one["share"] for one in outcomes[0]] == list(SPEC.shares)
+    assert [one.share for one in outcomes[0]] == list(SPEC.shares)
 
 
 def test_what_is_left_of_a_bound() -> None:
@@ -199,13 +199,13 @@ def test_the_command_fails_where_certificates_are_false_and_each_can_be_replayed
     item = next(item for item in data.load(f"table:{table}").items if item.id == one["item"])
     found = Falsifier(
         model=Waist(Brightness(), torch.device("cpu")),
-        spec=Falsification(shares=(one["share"],)),
+        spec=Falsification(shares=(one.share,)),
         noise=noise.Gaussian(3.0),
         seed=0,
         batch=16,
         keep=lambda *_: None,
-    )._votes(item.id, torch.from_numpy(np.load(file)), item.question, one["prediction"], one["share"])
-    assert found == one["votes"]
+    )._votes(item.id, torch.from_numpy(np.load(file)), item.question, one["prediction"], one.share)
+    assert found == one.votes
 
 
 def falsified(votes: list[int]) -> list[dict[str, Any]]:

@@ -216,7 +216,9 @@ def test_figures_of_sequential_runs(tmp_path: Path) -> None:
     ours = run(tmp_path / "a", records)
     curve = drawn("certified", [ours])["certified"]
     assert curve.axes[0].lines[0].get_xdata() == pytest.approx([0, 0.25, 0.5])
-    assert "toy: sequential, certified at 0, 1s, 2s only; in between a lower bound." in words_of(curve)
+    assert "toy: sequential certificates, of the gold answer and at the radii 0, 1s, 2s only: in between," in words_of(
+        curve
+    )
     assert len(drawn("radius", [ours])) == 1
     assert titles(drawn("heatmap", [ours])["certified-heatmap"])[:2] == ["at radius 0", "at radius 0.25 (1 sigma)"]
     one = Sequential(sigma=0.25, radii={"0.2": 0.2})

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safemed_eval.cli._fitting import complete
 from torture.kills import PATIENCE_S
 from transformers import TrainerCallback
 from typer.testing import CliRunner
 
 from safemed_eval import data, models
-from safemed_eval.attacks import Attacked
+from safemed_eval.attacks import Attacked, Problem
 from safemed_eval.cli import app
 from safemed_eval.core import Question
 from safemed_eval.errors import UserError
@@ -31,6 +30,7 @@ from safemed_eval.train._rows import Rows, to_canvas
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, _lora, fit
 from safemed_eval.train.log import WORK, read_log
+from safemed_eval.train.make import _is_complete
 
 FAMILY = "qwen2_5_vl"
 PHANTOM = data.load("phantom:split=train,images=16")
@@ -122,9 +122,10 @@ def test_the_inner_loop_leaves_weights_gradients_and_mode_alone(adversary: Adver
 def test_an_easier_image_is_never_returned(adversary: Adversary, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the attack helps the model: it walks down the loss."""
 
-    def help_the_model(self: Any, classify: Any, canvas: Any, labels: Any, generators: Any, quantize: bool) -> Attacked:
+    def help_the_model(self: Any, problem: Problem) -> Attacked:
+        canvas = problem.canvas
         x = canvas.clone().requires_grad_()
-        slope = torch.autograd.grad(classify(x).gather(1, labels.unsqueeze(1)).sum(), x)[0]
+        slope = torch.autograd.grad(problem.classify(x).gather(1, problem.labels.unsqueeze(1)).sum(), x)[0]
         return Attacked(canvas=self.threat.snap(canvas, canvas + self.eps * slope.sign()), steps=[1] * len(canvas))
 
     monkeypatch.setattr("safemed_eval.attacks.pgd.PGD.search", help_the_model)
@@ -495,12 +496,12 @@ def test_the_command_makes_log_figure_and_spec_and_is_done_once(
 
 def test_a_training_that_was_killed_as_it_began_is_begun_again(tmp_path: Path) -> None:
     (tmp_path / WORK).mkdir()
-    assert not complete(tmp_path, {"command": "train"})
+    assert not _is_complete(tmp_path, {"command": "train"})
     (tmp_path / WORK / "run.json.new").write_text("{")
-    assert not complete(tmp_path, {"command": "train"})
+    assert not _is_complete(tmp_path, {"command": "train"})
     (tmp_path / WORK / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match=r"not a run folder, it holds thesis\.txt"):
-        complete(tmp_path, {"command": "train"})
+        _is_complete(tmp_path, {"command": "train"})
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
@@ -523,7 +524,7 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
         (["grpo", "--reward-correct", "0"], "the reward of a right answer must be above 0"),
         (["grpo", "--reward-kept", "nan"], "the reward of a right answer must be above 0"),
         (["grpo", "--limit", "1"], "1 items do not fill one batch of GRPO, which needs 2"),
-        (["grpo", "--vllm", "server", "--noise-sigma", "1"], "vLLM takes pictures"),
+        (["grpo", "--vllm", "server", "--noise-sigma", "1"], "vLLM takes 8-bit images"),
         (["at-sft", "--norm", "l2"], "norm=l2 needs eps"),
         (["at-sft", "--eps", "0.5/255"], "eps is below 1/255"),
         (["sft", "--learning-rate", "0"], "learning_rate must be above 0"),

@@ -466,7 +466,7 @@ def test_what_workers_cannot_do_is_one_line(
         (("local", None, "auto"), {"CPU": 1}, (1, 1, False)),
         (("local", 4, "auto"), {"CPU": 2}, (4, 1, False)),
         (("local", 1, "cuda"), {"CPU": 2}, "has no GPU"),
-        (("h:1", None, "cuda"), {"CPU": 2}, "--workers N waits for so many"),
+        (("h:1", None, "cuda"), {"CPU": 2}, "--workers N waits until there are N"),
         (("h:1", 16, "cuda"), {"CPU": 2}, (16, None, True)),
         (("h:1", 16, "auto"), {"CPU": 32, "GPU": 8}, (16, 4, True)),
         (("h:1", None, "auto"), {"CPU": 30}, (15, 2, False)),

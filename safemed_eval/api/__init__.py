@@ -1,6 +1,6 @@
-"""Runs: what `evaluate`, `certify`, `plan` and `check_model` do. People import them from `safemed_eval`.
+"""The Python API of runs: `evaluate`, `certify`, `plan` and `check_model`; import them from `safemed_eval`.
 
-The command line parses its options, calls these functions, and prints; it holds no rule of its own.
+The command line parses its options, calls these functions, and prints the results.
 """
 
 from __future__ import annotations

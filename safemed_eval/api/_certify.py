@@ -1,4 +1,4 @@
-"""certify: certified radii by randomized smoothing."""
+"""The function `certify`: certified radii by randomized smoothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from safemed_eval.runs.work.certify import Certification
     from safemed_eval.runs.workers import Loaded
 
-_BATCH, _CPU_BATCH = 64, 16
+BATCH, CPU_BATCH = 64, 16
+"""Default batch sizes on a GPU and on the CPU."""
 
 
 def certify(
@@ -65,14 +66,15 @@ def certify(
     Args:
         model, data: as in `evaluate`.
         sigma: standard deviation of the noise, in [0, 1] pixel units on the canvas: 0.25, or a fraction "64/255".
-        sampling: "fixed": n0 noisy copies select an answer, n more bound it. "sequential": copies are drawn until it is
-            decided which of `radii` are certified for the gold answer, n at most.
+        sampling: "fixed": n0 noisy copies select an answer, and n more bound its probability. "sequential": copies are
+            drawn, n at most, until it is decided which of `radii` are certified for the gold answer.
         n0: noisy copies that select the class, 100 by default; fixed only.
-        n: noisy copies that bound its probability; sequential: at most.
+        n: noisy copies that bound its probability; for "sequential" an upper limit.
         alpha: probability that one certificate is false.
-        radii: where certified accuracy is shown, and what sequential draws decide; the suffix s counts in sigma.
-        stop_when_wrong: draw no more where the selected answer is wrong: it is certified at no radius.
-        falsify: attack every certificate within its radius; `run.sound` is False if more prove false than chance
+        radii: radii at which certified accuracy is shown, and that sequential draws decide; the suffix s means times
+            sigma.
+        stop_when_wrong: skip the estimation if the selected answer is wrong; the item is not certified.
+        falsify: attack every certificate within its radius; `run.sound` is False if more are refuted than chance
             allows.
         batch_size, seed, ray, workers, out, pseudonymize: as in `evaluate`.
     Returns:
@@ -82,14 +84,7 @@ def certify(
     Source:
         Cohen et al. 2019 (arXiv:1902.02918), CERTIFY; see `smoothing.certify` for what differs.
     """
-    options = Options(
-        batch_size=batch_size,
-        seed=seed,
-        ray=ray,
-        workers=workers,
-        out=out,
-        pseudonymize=None if pseudonymize is None else Path(pseudonymize),
-    )
+    options = Options(batch_size=batch_size, seed=seed, ray=ray, workers=workers, out=out, pseudonymize=pseudonymize)
     std = grammar.number(sigma, "--sigma") if isinstance(sigma, str) else sigma
     budget = budget_from(std, sampling, n0, n, alpha, radii)
     if stop_when_wrong and isinstance(budget, Sequential):
@@ -109,7 +104,7 @@ def certify(
 
 
 def budget_from(sigma: float, sampling: str, n0: int | None, n: int, alpha: float, radii: str) -> Budget:
-    """Make the budget that these options ask for, or raise SpecError."""
+    """Build the budget from the options, or raise SpecError."""
     points = grammar.radii(radii, sigma)
     try:
         if sampling != SEQUENTIAL:
@@ -122,7 +117,7 @@ def budget_from(sigma: float, sampling: str, n0: int | None, n: int, alpha: floa
 
 
 def _certify(prepared: Prepared) -> Written:
-    """Do the work that is missing."""
+    """Compute the missing records."""
     from safemed_eval.runs.images import keep_refuting
     from safemed_eval.runs.meter import Meter
     from safemed_eval.runs.work.falsify import NEEDS
@@ -147,19 +142,19 @@ def _certify(prepared: Prepared) -> Written:
             falsify=spec.falsify,
         )
         meter = Meter(certificates.passes, lambda: team.forwards)
-        found = certificates.records(meter.following(team.do(certificates.units())))
-        write_all("certifying", team, folder, prepared, meter, found)
+        records = certificates.records(meter.following(team.do(certificates.units())))
+        write_all("certifying", team, folder, prepared, meter, records)
     return folder
 
 
 def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec) -> Certification:
-    """Make the work, in whichever process the model has been loaded."""
+    """Build the work, in the process that has loaded the model."""
     from safemed_eval.models.batch import batch_of
     from safemed_eval.runs.work.certify import Certification
     from safemed_eval.runs.work.falsify import Falsifier
 
     waist, falsifier = loaded.model, None
-    default = _CPU_BATCH if waist.device.type == "cpu" else _BATCH
+    default = CPU_BATCH if waist.device.type == "cpu" else BATCH
     batch = batch_of(spec.batch_size, default, waist, canvas.size, gradients=False)
     if spec.falsify:
         falsifier = Falsifier(

@@ -1,4 +1,4 @@
-"""check_model: can a model be attacked and certified as it stands?"""
+"""The function `check_model`: checks that a model can be attacked and certified as it is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_model(model: AnyModel, *, canvas: str = "384x384") -> list[Finding]:
 
     Args:
         model: from `load_model`, or what that takes.
-        canvas: HxW, the size to check at.
+        canvas: HxW, the canvas size of the check.
     Returns:
         The findings: `name`, `status` ("pass", "warn" or "fail") and `detail`. A model that cannot be loaded has one
         finding, "loads", which fails.
@@ -34,18 +34,17 @@ def check_model(model: AnyModel, *, canvas: str = "384x384") -> list[Finding]:
     size = parse_canvas(canvas, "stretch", DEFAULT_CANVAS).size
     if size is None:
         raise SpecError("--canvas native: there is no image here to take the size from; write HxW")
-    try:
-        found = model if isinstance(model, Model) else find_model(model)
-        waist = found.waist
-    except CheckpointError as error:
-        from safemed_eval.models.checks.common import Finding
-
-        return [Finding("loads", "fail", str(error))]
-    from safemed_eval.models.check import check
     from safemed_eval.models.checks.common import Finding
 
-    denoiser = found.source.denoiser
-    name = waist.describe(_EXAMPLE).get("architecture", found.name)
+    try:
+        checked = model if isinstance(model, Model) else find_model(model)
+        waist = checked.waist
+    except CheckpointError as error:
+        return [Finding("loads", "fail", str(error))]
+    from safemed_eval.models.check import check
+
+    denoiser = checked.source.denoiser
+    name = waist.describe(_EXAMPLE).get("architecture", checked.name)
     behind = f", behind {denoiser.name}" if denoiser else ""
     loads = Finding("loads", "pass", f"{name} on {waist.device}{behind}")
     return [loads, *check(waist, size, gradients=waist.differentiable)]

@@ -1,4 +1,4 @@
-"""evaluate: accuracy, clean and under attack."""
+"""The function `evaluate`: accuracy, clean and under attack."""
 
 from __future__ import annotations
 
@@ -71,41 +71,36 @@ def evaluate(
         model: from `load_model`, or what that takes.
         data: from `load_data`, or what that takes.
         attacks: specs such as "pgd:eps=4/255,steps=10"; `safemed-eval evaluate --help` lists them. Clean is always
-            there.
-        quantize: keep attacked canvases on 8-bit grey levels, which a file of the canvas's size can hold.
-        keep_images: store so many items per attack, lossless, in the run folder, first those that turned wrong.
-        smooth: answer, and be attacked, as the smoothed model does: "sigma=0.25,n=100".
-        official: also answer through the checkpoint's untouched 8-bit path, images at their own size.
-        circular: also ask each clean image with its K options in all K rotations; right is what is right in all.
-        batch_size: rows that go through the model together, halved when memory runs out; "auto" finds one.
-        seed: of random starts and noise, which belong to the item: results do not depend on batches or workers.
-        ray: "local" or an address: share the work among Ray's workers.
-        workers: of Ray; by default one per GPU, else one for two cores.
-        out: the run folder; the same call goes on where an earlier one stopped. "auto": a name below runs/. None: the
-            run is kept in memory.
-        pseudonymize: a file with a key, under which ids, paths and texts are written as pseudonyms.
+            included.
+        quantize: keep attacked canvases on 8-bit grey levels, so that an image file of the canvas's size can hold them.
+        keep_images: store the images of this many items per attack, lossless, in the run folder, first those that
+            the attack turned from right to wrong.
+        smooth: evaluate and attack the smoothed model: "sigma=0.25,n=100".
+        official: also answer through the checkpoint's unmodified 8-bit path, images at their own size.
+        circular: also ask about each clean image with all K rotations of its K options; an item counts as correct if
+            every rotation is answered correctly.
+        batch_size: rows per forward pass, halved when memory runs out; "auto" measures the best.
+        seed: seed of random starts and noise, which are drawn per item: results do not depend on batches or workers.
+        ray: "local" or the address of a cluster: share the work among Ray's workers.
+        workers: number of Ray's workers; by default one per GPU, else one for two cores.
+        out: the run folder; the same call resumes a stopped run. "auto": a name below runs/. None: the run is kept in
+            memory.
+        pseudonymize: file with a key, under which ids, paths and texts are replaced by pseudonyms.
     Returns:
         The run: `run.accuracy(by="modality")`, `run.frame()`, `run.plot()`, `run.summary`.
     Raises:
-        SpecError, DataError, CheckpointError, RunError: what is wrong, where, and what to do.
-        Stopped: Ctrl-C. What was computed is safe in `out`.
+        SpecError, DataError, CheckpointError, RunError: the message says what is wrong, where, and what to do.
+        Stopped: Ctrl-C. The records computed so far are in `out`.
     """
-    options = Options(
-        batch_size=batch_size,
-        seed=seed,
-        ray=ray,
-        workers=workers,
-        out=out,
-        pseudonymize=None if pseudonymize is None else Path(pseudonymize),
-    )
-    chosen = {str(one): one for one in attack_specs.parse_all([CLEAN, *map(str, attacks)])}
+    options = Options(batch_size=batch_size, seed=seed, ray=ray, workers=workers, out=out, pseudonymize=pseudonymize)
+    chosen = {str(attack): attack for attack in attack_specs.parse_all([CLEAN, *map(str, attacks)])}
     judged = model if isinstance(model, Model) else find_model(model)
     _refuse_senseless(judged, chosen.values(), official=official, keep_images=keep_images, out=out)
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
-    surrogates = {one.surrogate: _surrogate(one.surrogate, judged) for one in chosen.values() if one.surrogate}
+    surrogates = {name: _surrogate(name, judged) for attack in chosen.values() if (name := attack.surrogate)}
     described = {
-        name: one.described | ({"surrogate": surrogates[one.surrogate].source.identity} if one.surrogate else {})
-        for name, one in chosen.items()
+        spec: attack.described | ({"surrogate": surrogates[name].source.identity} if (name := attack.surrogate) else {})
+        for spec, attack in chosen.items()
     }
     extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular]
     smoothed = [f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"] if voting else []
@@ -128,7 +123,7 @@ def evaluate(
 
 
 def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Mapping[str, Model]) -> Written:
-    """Do the work that is missing."""
+    """Compute the missing records."""
     from safemed_eval.runs.images import Keeper
     from safemed_eval.runs.meter import Meter, passes_of
     from safemed_eval.runs.work import units
@@ -149,8 +144,8 @@ def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Map
         voting=spec.smooth,
     )
     loadings = {
-        name: loading_of(one, prepared, attack_specs.needs_of(chosen.values(), name))
-        for name, one in surrogates.items()
+        name: loading_of(surrogate, prepared, attack_specs.needs_of(chosen.values(), name))
+        for name, surrogate in surrogates.items()
     }
     with started(prepared, make, needs=needs, surrogates=loadings, store=keeper) as (team, folder):
         if spec.keep_images:
@@ -159,8 +154,8 @@ def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Map
         size = group_size(team.ready.batch, prepared.data.canvas)
         groups = list(units.groups(items, conditions, size, folder.done, spec.smooth))
         meter = Meter(passes_of(groups), lambda: team.forwards)
-        found = keeper.following(records for _, records in meter.following(team.do(groups)))
-        write_all("evaluating", team, folder, prepared, meter, found)
+        records = keeper.following(records for _, records in meter.following(team.do(groups)))
+        write_all("evaluating", team, folder, prepared, meter, records)
     return folder
 
 
@@ -173,7 +168,7 @@ def _evaluation(
     canvas: Canvas,
     **settings: Any,
 ) -> Evaluation:
-    """Make the work, in whichever process the model has been loaded."""
+    """Build the work, in the process that has loaded the model."""
     from safemed_eval.models.batch import batch_of
     from safemed_eval.runs.work.evaluate import Evaluation
 
@@ -198,11 +193,11 @@ def _refuse_senseless(model: Model, chosen: Iterable[Attack], *, official: bool,
 
 
 def _surrogate(name: str, judged: Model) -> Model:
-    """The model that a transfer attack searches: loaded as the judged one, but asked for a letter."""
+    """Find the model that a transfer attack searches; it is loaded like the evaluated one, but asked for a letter."""
     if name == judged.source.name:
         raise SpecError(f"--attack transfer:from={name}: is the model that is judged; name another, or use pgd")
     asks = judged.given.template if judged.source.takes_prompts else None
-    found = find_model(
+    surrogate = find_model(
         name,
         device=judged.device,
         dtype=judged.dtype,
@@ -212,24 +207,24 @@ def _surrogate(name: str, judged: Model) -> Model:
         allow_pickle=judged.allowed.allow_pickle,
         offline=judged.allowed.offline,
     )
-    if asks and found.source.takes_prompts and not found.source.template:  # else in its own words
-        return replace(found, asking=replace(found.asking, template=asks))
-    return found
+    if asks and surrogate.source.takes_prompts and not surrogate.source.template:  # else by its own template
+        return replace(surrogate, asking=replace(surrogate.asking, template=asks))
+    return surrogate
 
 
 def _voting(
     smooth: str | Voting | None, chosen: Iterable[Attack], *, without_noise: Mapping[str, bool]
 ) -> Voting | None:
-    """Read what `smooth` asks for; refuse it with attacks that mistake noise for success."""
+    """Parse `smooth`, and refuse it together with attacks that mistake noise for success."""
     if smooth is None:
         return None
     if isinstance(smooth, str):
         smooth = grammar.build(Voting, grammar.split(f"smooth:{smooth}")[1], "--smooth")
     for option in (option for option, given in without_noise.items() if given):
         raise SpecError(f"{option} asks the model without noise; leave it out, or --smooth")
-    for one in chosen:
+    for attack in chosen:
         try:
-            _ = one.on_smoothed
+            _ = attack.on_smoothed
         except ValueError as error:
-            raise SpecError(f"--attack {one}: {error}") from None
+            raise SpecError(f"--attack {attack}: {error}") from None
     return smooth

@@ -1,4 +1,4 @@
-"""plan: what a run will cost."""
+"""The function `plan`: the estimated cost of a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
+from safemed_eval.api._certify import BATCH, CPU_BATCH
 from safemed_eval.data import Choice, choose_data
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
@@ -17,17 +18,18 @@ from safemed_eval.smoothing import Sequential, Smoothing
 if TYPE_CHECKING:
     from safemed_eval.runs.plan import Cost
 
-_BATCH, _CPU_BATCH = 64, 16
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will cost.
+    """The estimated cost of a run.
 
     Attributes:
-        costs: of fixed and of sequential certificates, and of each attack.
-        items: how many the run has; `pilot` of them were timed, `batch` rows together, on `device`.
-        stopped: whether Ctrl-C ended the timings.
+        costs: costs of fixed and of sequential certificates, and of each attack.
+        items: number of items of the run.
+        pilot: number of items that were timed.
+        batch: batch size.
+        device: name of the device.
+        stopped: True if Ctrl-C ended the timings.
     """
 
     costs: tuple[Cost, ...]
@@ -52,7 +54,7 @@ def plan(
     batch_size: int | None = None,
     seed: int = 0,
 ) -> Plan:
-    """Time a few items for half a minute, and say what all of them will cost.
+    """Time a few items for half a minute, and estimate the cost of all of them.
 
     >>> import safemed_eval as se
     >>> planned = se.plan("builtin:sft", "phantom", attacks=["fgsm:eps=4/255"], pilot=2)
@@ -62,32 +64,33 @@ def plan(
     Args:
         model: from `load_model`, or what that takes.
         data: what `load_data` takes, or from `data.choose_data`.
-        sigma, n0, n, alpha, radii: as in `certify`; without a sigma no certificates are planned.
+        sigma, n0, n, alpha, radii: as in `certify`; without a sigma no certificates are timed.
         attacks: as in `evaluate`.
-        pilot: how many items are timed, drawn by `seed`.
-        batch_size: rows together; by default 64 on a GPU, else 16.
+        pilot: number of items to time, drawn by `seed`.
+        batch_size: rows per forward pass; by default 64 on a GPU, else 16.
+        seed: seed of the pilot and its noise.
     Raises:
         SpecError: there is nothing to plan, or an attack cannot be timed.
     """
     chosen = attack_specs.parse_all(attacks)
     if sigma is None and not chosen:
         raise SpecError("plan: name what is to be planned, --sigma 0.25 or --attack pgd, or both")
-    for one in chosen:
-        if one.surrogate or "texts" in one.needs:
-            raise SpecError(f"--attack {one}: cannot be timed here; plan pgd with as many steps")
+    for attack in chosen:
+        if attack.surrogate or "texts" in attack.needs:
+            raise SpecError(f"--attack {attack}: cannot be timed here; plan pgd with as many steps")
     fixed, sequential = _budgets(sigma, n0, n, alpha, radii)
     choice = choose_data(data) if isinstance(data, str) else data
     if choice.canvas.size is None:
         raise SpecError("--canvas native: images of different sizes cost differently; name a size")
-    found = model if isinstance(model, Model) else find_model(model)
+    judged = model if isinstance(model, Model) else find_model(model)
     with progress("reading images", transient=True) as tick:
         few = choice.pilot(min(pilot, len(choice))).verified(tick).items
-    waist = found.waist
+    waist = judged.waist
     from safemed_eval.models.check import refuse_lacking
     from safemed_eval.runs.plan import Pilot
 
-    refuse_lacking(waist, attack_specs.needs_of(chosen), found.name)
-    batch = batch_size or (_CPU_BATCH if waist.device.type == "cpu" else _BATCH)
+    refuse_lacking(waist, attack_specs.needs_of(chosen), judged.name)
+    batch = batch_size or (CPU_BATCH if waist.device.type == "cpu" else BATCH)
     timed = Pilot(waist, few, choice.canvas, items=len(choice), batch=batch, seed=seed)
     costs: list[Cost] = []
     shown = progress(

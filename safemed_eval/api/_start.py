@@ -1,4 +1,4 @@
-"""From what was asked to a run that goes on: what `evaluate` and `certify` have in common.
+"""Shared steps of `evaluate` and `certify`: check the options, start or resume the run, write its records.
 
 Cheap checks come first, then images, then the model's files, and torch last.
 """
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from safemed_eval.report.run import Run
     from safemed_eval.runs.workers import Loaded, Store, Team, Work
 
+Written = RunFolder | Memory | Veiled
+"""A run that records are appended to."""
 Out = str | Path | None
 """A run folder; "auto": a name below runs/ that the same call finds again; None: the run is kept in memory."""
 S = TypeVar("S", bound=Spec)
@@ -43,14 +45,14 @@ _log = logging.getLogger("safemed_eval")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a run goes, and where to; see `evaluate`."""
+    """Options of a run's execution and output; see `evaluate`."""
 
     batch_size: BatchSize = None
     seed: int = 0
     ray: str | None = None
     workers: int | None = None
     out: Out = None
-    pseudonymize: Path | None = None
+    pseudonymize: str | Path | None = None
 
     def __post_init__(self) -> None:
         size = self.batch_size
@@ -60,7 +62,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A run that may start: its data can be used, its model is there, its folder is free or its own."""
+    """A run that is ready to start: its data, its model and its folder have been checked."""
 
     model: Model
     data: Data
@@ -69,15 +71,15 @@ class Prepared:
     place: Path | None
     about: Json
     names: Pseudonyms | None
-    """What ids, paths and texts are called in the run folder; None: as they are."""
+    """Replaces ids, paths and texts in the run folder; None: they stay."""
 
     @property
     def total(self) -> int:
-        """How many records the run has when it is complete."""
+        """Number of records of the complete run."""
         return len(self.data.items) * max(1, len(self.spec.conditions))
 
     def called(self, item: str) -> str:
-        """What an item is called in the run folder."""
+        """Return an item's name in the run folder."""
         return self.names.item(item) if self.names else item
 
 
@@ -93,24 +95,25 @@ def prepare(
     """Check everything that can be checked without torch.
 
     Args:
-        label: tells runs apart in an automatic folder's name.
-        asked: the fields of the spec that are the command's own.
+        label: part of the automatic folder's name that tells runs apart.
+        asked: the fields that only this command's spec has.
     """
     command = kind.command
-    found = model if isinstance(model, Model) else find_model(model)
+    judged = model if isinstance(model, Model) else find_model(model)
     choice = choose_data(data) if isinstance(data, str) else data
-    _refuse_senseless_workers(found, options)
+    _refuse_senseless_workers(judged, options)
     if options.batch_size == "auto" and not choice.canvas.size:
         raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
-    names = Pseudonyms(read_key(options.pseudonymize)) if options.pseudonymize else None
+    key = None if options.pseudonymize is None else Path(options.pseudonymize)
+    names = Pseudonyms(read_key(key)) if key else None
     if isinstance(choice, Choice):
         with progress("reading images", transient=True) as tick:
             choice = choice.verified(tick)
-    source = found.source
+    source = judged.source
     spec = kind(
         model=source.identity,
-        load=Load(dtype=found.dtype, attn=found.attn, device_map=found.device_map),
-        asking=decode(Asked, found.asking.describe(), "asking") if source.takes_prompts else None,
+        load=Load(dtype=judged.dtype, attn=judged.attn, device_map=judged.device_map),
+        asking=decode(Asked, judged.asking.describe(), "asking") if source.takes_prompts else None,
         select=choice.selection,
         skipped=len(choice.set.bad),
         data=names.digest(choice.set.sha256) if names else choice.set.sha256,
@@ -121,23 +124,18 @@ def prepare(
         shuffle_options=choice.shuffle_options,
         **asked,
     )
-    place = _place(command, found, choice, spec, options, label, named=names is None)
+    place = _place(command, judged, choice, spec, options, label, named=names is None)
     if place:
-        if options.pseudonymize and options.pseudonymize.absolute().is_relative_to(place.absolute()):
-            raise SpecError(
-                f"--pseudonymize {options.pseudonymize}: lies in the run folder, and would be passed on with it"
-            )
+        if key and key.absolute().is_relative_to(place.absolute()):
+            raise SpecError(f"--pseudonymize {key}: lies in the run folder, and would be passed on with it")
         refuse_unwritable(place)
         refuse_other_spec(place, spec.to_json())
-    about = about_of(found, choice, spec.conditions) | {"overlap": _overlap(found, choice)}
-    return Prepared(model=found, data=choice, spec=spec, options=options, place=place, about=about, names=names)
-
-
-Written = RunFolder | Memory | Veiled
+    about = about_of(judged, choice, spec.conditions) | {"overlap": _overlap(judged, choice)}
+    return Prepared(model=judged, data=choice, spec=spec, options=options, place=place, about=about, names=names)
 
 
 def finished(prepared: Prepared, work: Callable[[Prepared], Written]) -> Run:
-    """Do what is missing of a run, and read it."""
+    """Compute the missing records of a run, and read it."""
     from safemed_eval.report.run import Run
 
     place = prepared.place
@@ -169,15 +167,18 @@ def started(
     needs: Mapping[Need, str],
     surrogates: Mapping[str, Loading] | None = None,
     store: Store | None = None,
-) -> Iterator[tuple[Team, RunFolder | Memory | Veiled]]:
+) -> Iterator[tuple[Team, Written]]:
     """Load and check the model, here or in workers, and lock the run folder.
 
     Args:
-        make: turns loaded models into the work; can be pickled.
-        needs: what is asked of the model beside its answers, each with the option that asks.
-        store: is given what the work wants to keep.
+        make: builds the work from loaded models; can be pickled.
+        needs: what the model must provide besides answers, each with the option that needs it.
+        surrogates: the models that transfer attacks search, by name.
+        store: stores images that the work keeps.
+    Yields:
+        The workers, and the run to append records to.
     Raises:
-        Stopped: Ctrl-C; what was computed is safe.
+        Stopped: Ctrl-C; the records computed so far are kept.
     """
     place = prepared.place
     with _team(prepared, make, needs, surrogates or {}, store) as team:
@@ -215,7 +216,7 @@ def _team(
     surrogates: Mapping[str, Loading],
     store: Store | None,
 ) -> Iterator[Team]:
-    """Load the models of those who do the work."""
+    """Load the models, in this process or in Ray's workers."""
     from safemed_eval.runs.workers import Alone, Setup
 
     options, first = prepared.options, prepared.data.items[0]
@@ -234,8 +235,7 @@ def _team(
 
 
 def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:
-    """What it takes to load a model for this run, and to check it."""
-
+    """Collect what is needed to load and check a model for this run."""
     items = prepared.data.items
     _, height, width = canvas_of(items[0], prepared.data.canvas).shape
     return Loading(
@@ -248,7 +248,7 @@ def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> L
 
 
 def _extremes(items: Sequence[Item]) -> tuple[Question, ...]:
-    """The questions with the fewest and the most characters: among them are those with the fewest and most tokens."""
+    """Return the shortest and the longest questions, which include those with the fewest and the most tokens."""
     questions = sorted(
         {item.question for item in items},
         key=lambda question: (question.characters, question.text, question.options),
@@ -259,27 +259,27 @@ def _extremes(items: Sequence[Item]) -> tuple[Question, ...]:
 def write_all(
     text: str,
     team: Team,
-    folder: RunFolder | Memory | Veiled,
+    folder: Written,
     prepared: Prepared,
     meter: Meter,
     groups: Iterable[Sequence[Record]],
 ) -> None:
-    """Append the records as they come, with a progress bar that counts items: an item is done with all its records."""
+    """Append the records as they are computed, with a progress bar that counts items."""
     items = len(prepared.data.items)
     each = prepared.total / items
     note = (lambda: team.note) if team.note else None
     with progress(text, forwards=lambda: team.forwards, note=note, share=lambda: meter.share) as tick:
         tick(len(folder) / each, items)
         for records in groups:
-            folder.append([record.to_json() for record in records])
+            folder.append([record.to_json(prepared.spec.recorded) for record in records])
             for record in records if prepared.names else ():
-                if record.error is not None:  # the folder does not say it
+                if record.error is not None:  # withheld from the folder
                     _log.warning("%s failed: %s", record.item, record.error)
             tick(len(folder) / each, items)
 
 
 def _overlap(model: Model, data: Data) -> Json | None:
-    """What is tested and was trained on, told at once; None where the model was not trained here."""
+    """Count and log the items whose images the model was trained on; None if this package did not train it."""
     shared = overlap(data.items, [Training(*training) for training in model.source.trainings])
     for sentence in overlap_sentences(shared):
         _log.warning(sentence)
@@ -287,7 +287,7 @@ def _overlap(model: Model, data: Data) -> Json | None:
 
 
 def _refuse_senseless_workers(model: Model, options: Options) -> None:
-    """Refuse what cannot be had from Ray's workers."""
+    """Refuse options that do not work with Ray's workers."""
     if options.ray is None:
         if options.workers is not None:
             raise SpecError("--workers has no effect without --ray; --ray local starts them on this machine")

@@ -1,4 +1,4 @@
-"""The command line. One small file a command; heavy imports are inside the commands."""
+"""The command line, with one small module per command; heavy imports are inside the commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safemed_eval.text import on_one_line, visible
 from safemed_eval.version import __version__
 
 _LONGEST_LINE = 1000
-"""Of a message, in characters."""
+"""Longest line of an error message, in characters."""
 
 app = typer.Typer(
     name="safemed-eval",
@@ -56,7 +56,7 @@ def _root(
 
 
 def main() -> NoReturn:
-    """Entry point. An error that the user can mend is told on stderr, exit code 2; any other keeps its traceback."""
+    """Run the command line. An error that the user can fix is one line on stderr, exit code 2; others keep traces."""
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", module=r"PIL\.|pydicom\.")
     for stream in (sys.stdout, sys.stderr):
@@ -66,7 +66,7 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
     except UserError as error:
         _refuse(str(error))
-    except OSError as error:  # the machine's fault, not a bug: a full disk, a path that is too long, a closed pipe
+    except OSError as error:  # not a bug: a full disk, a path that is too long, a closed pipe
         where = f" {error.filename}" if error.filename else ""
         _refuse(f"{error.strerror or error}{where}")
     except Exception as error:
@@ -74,26 +74,25 @@ def main() -> NoReturn:
             raise
         if type(error).__name__ == "NoArgsIsHelpError":  # the help has been shown
             sys.exit(2)
-        _refuse(_usage(error))  # typer's own: an option that is unknown, missing or of the wrong kind
+        _refuse(_usage(error))  # an error of typer: an option is unknown, missing or of the wrong type
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _refuse(message: str) -> NoReturn:
-    """Tell it on stderr, one line or a line with a list below it, and exit with 2."""
+    """Print the message on stderr, one line or a line with a list below it, and exit with 2."""
     lines = "\n".join(shortened(line, _LONGEST_LINE) for line in visible(message).split("\n"))
     typer.echo(f"error: {lines}", err=True)
     sys.exit(2)
 
 
 def _usage(error: Any) -> str:
-    """What typer has to say of a command line, and where the options are explained."""
+    """Format an error of typer, with a hint to --help."""
     command = error.ctx.command_path if getattr(error, "ctx", None) else "safemed-eval"
     return f"{on_one_line(error.format_message().rstrip('.'))}; `{command} --help` explains the options"
 
 
 def _log_to_stderr() -> None:
-    """Show what the package logs: warnings with that word before them, the rest as it is."""
-
+    """Show the package's log messages on stderr, warnings with the prefix "warning: "."""
     log = logging.getLogger("safemed_eval")
     if not any(isinstance(handler, _Lines) for handler in log.handlers):
         log.addHandler(_Lines())
@@ -107,5 +106,5 @@ class _Lines(logging.Handler):
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM ends a run as Ctrl-C does: cleanly, to be resumed."""
+    """Handle SIGTERM like Ctrl-C: the run ends cleanly and can be resumed."""
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Prints the cues that give answers away without the image, as a table and in sentences."""
+"""Output of the cues that give answers away without the image, as a table and in sentences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ODD = {
 
 
 def show_cues(spec: str, data: DataSet, *, json: bool) -> None:
-    """Count and print every cue of this data, beside what is expected by chance."""
+    """Count and print every cue of these data, with the count expected by chance."""
     with status("counting"):
         cues = datasets.cues(data.items)
     if json:
@@ -38,7 +38,7 @@ def show_cues(spec: str, data: DataSet, *, json: bool) -> None:
     say(
         escape(
             "x/n [c %]: n questions have the cue, in x of them it points to the gold answer, and in c % it would by "
-            "chance. Whether a model follows a cue is not said here. No image was opened."
+            "chance. This does not show whether a model uses a cue. No image was opened."
         )
     )
     if data.bad:

@@ -1,6 +1,6 @@
-"""Options that several commands share, as groups: same names, same help, same checks everywhere.
+"""Groups of options that several commands share, with the same names, help and checks everywhere.
 
-A command takes a whole group as one parameter, `data: DataOptions`; `grouped` turns it into its options for typer.
+A command takes a whole group as one parameter, `data: DataOptions`; `grouped` expands it to typer options.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def option(*names: str, panel: str, help: str, **settings: Any) -> Any:
+    """Declare an option, shown in this panel of the help."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
 
 
@@ -36,7 +37,7 @@ _run = functools.partial(option, panel="Run")
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions:
-    """How a checkpoint's files are read."""
+    """Options for reading a checkpoint's files."""
 
     device: Annotated[str, _model(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
     dtype: Annotated[Dtype, _model(help="auto: the checkpoint's own on an accelerator, float32 on the CPU.")] = "auto"
@@ -51,54 +52,58 @@ class FileOptions:
         bool,
         _model(
             "--offline",
-            help="Ask the network for nothing: org/name comes from the local cache, or is refused. Folders and "
-            "builtin: never ask it; a python: model may.",
+            help="Do not use the network: org/name is loaded from the local cache, or refused. Folders and builtin: "
+            "never use it; a python: model may.",
         ),
     ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions(FileOptions):
-    """How a model is loaded and asked, and what stands before it."""
+    """Options for loading and prompting a model, and for a denoiser before it."""
 
     denoiser: Annotated[
         str | None,
         _model(
-            help="What every image goes through before the model sees it: a folder made by train denoiser, "
+            help="A denoiser that every image passes through before the model: a folder made by train denoiser, "
             "python:module:factory, or a program of torch.export (*.pt2, needs --allow-pickle)."
         ),
     ] = None
     device_map: Annotated[
-        str | None, _model(help="accelerate's placement, such as auto, for a model too large for one device.")
+        str | None, _model(help="Device map of accelerate, such as auto, for a model too large for one device.")
     ] = None
     readout: Annotated[
         Readout,
         _model(
-            help="choice: the likeliest option letter, in one forward. generate: the model writes, and is parsed. "
-            "think-choice: it writes its thought, and the likeliest letter after that counts."
+            help="choice: the likeliest option letter, in one forward pass. generate: the model generates a text, "
+            "which is parsed. think-choice: it generates a thought, and the likeliest letter after that counts."
         ),
     ] = "choice"
     template: Annotated[
         str | None,
         _model(
-            help="How a checkpoint is asked: letter, instruct (asks for <answer> tags), think (for <think> first), or "
-            "a text file. Default: as it was trained, where that is known; else letter, instruct for generate, think "
-            "for think-choice."
+            help="Prompt template: letter, instruct (asks for <answer> tags), think (asks for <think> first), or a "
+            "text file. Default: the template of the checkpoint's training, if known; else letter, instruct for "
+            "generate, think for think-choice."
         ),
     ] = None
-    max_new_tokens: Annotated[int, _model(help="Where a generated answer, or thought, is cut off.")] = 512
+    max_new_tokens: Annotated[int, _model(help="Longest generated answer or thought, in tokens.")] = 512
     temperature: Annotated[
-        float, _model(help="Of generated answers: 0 decodes greedily, above it each row is sampled with its own seed.")
+        float,
+        _model(
+            help="Sampling temperature of generated texts: 0 decodes greedily, else each row is sampled with its own "
+            "seed."
+        ),
     ] = 0.0
 
     def find(self, model: str, seed: int = 0) -> Model:
-        """Find the model of this name; it is not loaded."""
+        """Find the model of this name, without loading it."""
         return find_model(**{"seed": seed, **vars(self), "model": model})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(LoadOptions):
-    """Which model, and how it is loaded."""
+    """Options for choosing and loading the model."""
 
     model: Annotated[
         str,
@@ -111,7 +116,7 @@ class ModelOptions(LoadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Which items, and the canvas that their images are brought to."""
+    """Options for choosing items, and the canvas of their images."""
 
     data: Annotated[
         str,
@@ -123,7 +128,8 @@ class DataOptions:
     data_root: Annotated[
         Path | None,
         _data(
-            help="Folder that image paths are relative to, if not the data's own. For medr1: the raw OmniMedVQA folder."
+            help="Folder that image paths are relative to; default: the data's own. For medr1: the raw OmniMedVQA "
+            "folder."
         ),
     ] = None
     per_group: Annotated[
@@ -142,12 +148,10 @@ class DataOptions:
         ),
     ] = None
     fit: Annotated[Fit, _data(help="Stretch to the canvas, or keep the aspect ratio and pad with black.")] = "stretch"
-    skip_bad: Annotated[
-        bool, _data("--skip-bad", help="Run without the items that cannot be used, and count them.")
-    ] = False
+    skip_bad: Annotated[bool, _data("--skip-bad", help="Leave out items that cannot be used, and count them.")] = False
 
     def chosen(self, seed: int) -> Choice:
-        """The items that these options choose, whose images are not read yet."""
+        """Choose the items, without reading their images."""
         options = {name: value for name, value in vars(self).items() if name not in ("data", "data_root")}
         options |= {name: options[name] or () for name in ("modality", "question_type")}
         return choose_data(self.data, root=self.data_root, seed=seed, **options)
@@ -155,29 +159,28 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AskedOptions(DataOptions):
-    """Which items, and in which order the options of a question are asked."""
+    """Options for choosing items and the order of each question's options."""
 
     shuffle_options: Annotated[
         int | None,
         _data(
             metavar="SEED",
-            help="Ask the options of each question in an order drawn by this seed: a letter that the model prefers, or "
-            "that the data favours, then gains nothing.",
+            help="Shuffle the options of each question by this seed, so that a letter that the model prefers, or that "
+            "is often right in the data, gives no advantage.",
         ),
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run goes, and where to."""
+    """Options for the execution of a run and its output."""
 
     batch_size: Annotated[
         str | None,
         _run(
             metavar="INTEGER|auto",
-            help="Rows that go through the model together; halved when memory runs out. auto: found by trying what is "
-            "worth its memory, which may differ between starts, and with it the last bits of scores. Default: 16, or "
-            "64 to certify on a GPU.",
+            help="Rows per forward pass; halved when memory runs out. auto: chosen by measurement, which may differ "
+            "between starts, and with it the last bits of scores. Default: 16, or 64 to certify on a GPU.",
         ),
     ] = None
     seed: Annotated[int, _run(help="Seed of samples, random starts and noise.")] = 0
@@ -185,17 +188,19 @@ class RunOptions:
         str | None,
         _run(
             metavar="local|ADDRESS",
-            help="Share the work among workers, a model each: local starts them on this machine, ADDRESS (HOST:PORT or "
-            "auto) on a Ray cluster. The records are the same. Needs the ray extra.",
+            help="Share the work among Ray workers, each with its own copy of the model: local starts them on this "
+            "machine, ADDRESS (HOST:PORT or auto) on a Ray cluster. The records are the same. Needs the ray extra.",
         ),
     ] = None
     workers: Annotated[
         int | None,
-        _run(min=1, max=4096, help="Workers of --ray. Default: one per GPU; without GPUs, one for two cores."),
+        _run(
+            min=1, max=4096, help="Number of workers for --ray. Default: one per GPU; without GPUs, one for two cores."
+        ),
     ] = None
     out: Annotated[
         Path | None,
-        _run(help="Run folder. The same command again goes on where it stopped. Default: a name below runs/."),
+        _run(help="Run folder. The same command again resumes a stopped run. Default: a name below runs/."),
     ] = None
     pseudonymize: Annotated[
         Path | None,
@@ -209,7 +214,7 @@ class RunOptions:
 
     @property
     def passed(self) -> Passed:
-        """The options as `api.evaluate` and `api.certify` take them.
+        """The options in the form that `api.evaluate` and `api.certify` take.
 
         Raises:
             SpecError: --batch-size is neither a number within bounds nor auto.
@@ -228,7 +233,7 @@ class RunOptions:
 
 
 class Passed(TypedDict):
-    """How a run goes, and where to."""
+    """Keyword arguments that `api.evaluate` and `api.certify` share."""
 
     batch_size: BatchSize
     seed: int

@@ -1,4 +1,4 @@
-"""Everything that the terminal shows: progress on stderr, tables or JSON on stdout."""
+"""Terminal output: tables or JSON on stdout, warnings on stderr."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -24,7 +24,7 @@ _STYLES = {"warn": "yellow", "fail": "red"}
 _FILE_WIDTH = 160
 _NARROWEST = 60
 JSON_SCHEMA = 1
-"""Version of what --json says, see docs/json.md; it grows when a field is renamed, dropped, or means something else."""
+"""Schema version of --json, see docs/json.md; incremented when a field is renamed, dropped, or changes its meaning."""
 _LONGEST_NAME = 40
 
 _measured = sys.stdout.isatty() or "COLUMNS" in os.environ
@@ -32,24 +32,24 @@ out = Console(width=None if _measured else _FILE_WIDTH, highlight=False)
 out.width = max(out.width, _NARROWEST)
 
 
-def as_json(facts: Mapping[str, Any]) -> str:
-    """What --json says: these facts below the version of their schema, in ASCII, which every terminal can show."""
+def as_json(facts: Mapping[str, object]) -> str:
+    """Format facts for --json: after the schema version, in ASCII, which every terminal can show."""
     return json.dumps({"schema": JSON_SCHEMA, **facts}, indent=2, allow_nan=False)
 
 
 def say(line: str, style: str | None = None) -> None:
-    """Text with rich's markup, wrapped by words in a terminal and whole in a file."""
+    """Print text with rich's markup, wrapped at words in a terminal and unwrapped in a file."""
     out.print(visible(line), style=style, soft_wrap=not out.is_terminal)
 
 
 def name_cell(name: str) -> str:
-    """A name of a slice as a table shows it: on one line, not too long, without markup."""
+    """Format the name of a slice for a table: on one line, and shortened if long."""
     short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
     return on_one_line(short)
 
 
 def show_run(run: Run, *, json: bool) -> None:
-    """Print the numbers of a run as tables with its findings below, or as JSON; on stderr where it hardly answered."""
+    """Print a run as tables with its findings below, or as JSON; warn on stderr if the model hardly answered."""
     from safemed_eval.report.findings.reasoning import reasoning, reasoning_sentences
     from safemed_eval.report.load import SLICES
     from safemed_eval.report.text_cells import text_cells
@@ -77,7 +77,7 @@ def show_run(run: Run, *, json: bool) -> None:
 
 
 def _about(summary: AnySummary) -> Iterator[str]:
-    """What was measured, and how to read the table."""
+    """Yield lines that say what was measured, and how to read the table."""
     from safemed_eval.report.summary import DAGGER
 
     line = f"{summary.items} of {summary.expected} items"
@@ -108,14 +108,15 @@ def _about(summary: AnySummary) -> Iterator[str]:
 
 
 Cells = Mapping[str, str]
-"""Column heading -> figure with its interval."""
+"""Column heading -> formatted value with its interval."""
 
 
 def print_table(heading: str, rows: Sequence[tuple[str, Cells]]) -> None:
-    """One table, or where the terminal is narrow several below each other, each with the rows' names and sizes.
+    """Print a table; in a narrow terminal, several below each other that repeat the names and sizes of the rows.
 
     Args:
-        heading: of the names, as wide as the widest of them.
+        heading: heading of the column of names, padded to the widest of them.
+        rows: name and cells of each row; the first cell is the size.
     """
     first, *others = rows[0][1]
     widths = {title: 2 + max(len(title), *(len(row[title]) for _, row in rows)) for title in (first, *others)}
@@ -132,10 +133,10 @@ def print_table(heading: str, rows: Sequence[tuple[str, Cells]]) -> None:
 
 
 def _blocks(titles: Sequence[str], widths: Mapping[str, int], room: int) -> Iterator[list[str]]:
-    """The columns, cut into runs that fit side by side; each run has at least one."""
+    """Divide the columns into blocks that fit side by side, of at least one column each."""
     block: list[str] = []
     for title in titles:
-        if block and sum(widths[one] for one in (*block, title)) > room:
+        if block and sum(widths[column] for column in (*block, title)) > room:
             yield block
             block = []
         block.append(title)
@@ -143,7 +144,7 @@ def _blocks(titles: Sequence[str], widths: Mapping[str, int], room: int) -> Iter
 
 
 def end_where_nothing_was_measured(run: Run) -> None:
-    """Exit code 3 where every item failed under a condition, each named on stderr with its first error."""
+    """Exit with code 3 if all items failed under a condition, after printing each such condition's first error."""
     lost = [finding for finding in run.findings if finding.key == "first-error"]
     for finding in lost:
         err.print(f"[red]{escape(on_one_line(finding.sentence))}[/]", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""safemed-eval data audit."""
+"""The command `safemed-eval data audit`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _WAYS = {"path": "same path", "file": "same file", "pixels": "same pixels", "nea
 def audit(
     a: Annotated[str, typer.Argument(metavar="A", help="The training set, as --data of evaluate and certify.")],
     b: Annotated[
-        str | None, typer.Argument(metavar="B", help="The test set. Without it: cues that give answers away in A.")
+        str | None, typer.Argument(metavar="B", help="The test set. Without it: cues in A that give answers away.")
     ] = None,
     data_root: Annotated[Path | None, typer.Option(help="As --data-root of evaluate and certify, for both.")] = None,
-    data_root_b: Annotated[Path | None, typer.Option(help="For B, where it has another.")] = None,
+    data_root_b: Annotated[Path | None, typer.Option(help="Data root of B, if it differs.")] = None,
     near: Annotated[
         bool,
         typer.Option(
@@ -67,11 +67,11 @@ def audit(
 ) -> None:
     """List images, questions and patients that a test set shares with a training set, or cues that give answers away.
 
-    Exit code 0: nothing is shared; 1: something is; 2: wrong input; 3: nothing is as far as was compared, but not all
+    Exit code 0: nothing is shared; 1: something is shared; 2: wrong input; 3: nothing shared was found, but not all
     images could be read.
 
-    With one data set: how often only the gold option begins with a small letter, ends with a period or is the longest,
-    and other cues that answer questions without their image, against chance.
+    With one data set: count how often only the gold option begins with a small letter, ends with a period or is the
+    longest, and other cues that answer questions without their image, and compare with chance.
     """
     a, b = datasets.spelled(a), b and datasets.spelled(b)
     if b is None:
@@ -97,7 +97,7 @@ def audit(
         typer.echo(as_json({"a": a, "b": b, **result.to_json()}))
     else:
         _print(result)
-    raise typer.Exit({"clean": 0, "shared": 1, "not all compared": 3}[result.verdict])
+    raise typer.Exit(result.exit_code)
 
 
 def _print(result: Audit) -> None:
@@ -127,23 +127,23 @@ def _print(result: Audit) -> None:
     if result.verdict == "shared":
         what = f"{whole.items_shared} of {whole.items} questions ({_share(whole.items_shared, whole.items)})"
         say(f"B is not independent of A: {what} are about its images or patients.", "bold red")
-    elif result.verdict == "clean":
+    elif not result.exit_code:
         say("Nothing is shared" + (", by path." if result.paths_only else "."), "bold green")
     else:
         say(
-            "Nothing is shared as far as could be compared; --paths-only says that paths are enough.",
+            "Nothing is shared as far as could be compared; --paths-only compares paths alone.",
             "bold yellow",
         )
 
 
 def _few(items: Sequence[str]) -> str:
-    """The first ids, and the number of the others."""
+    """List the first ids, and the number of the others."""
     more = len(items) - _SHOWN
     return ", ".join(map(on_one_line, items[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 def _write(result: Audit, file: Path) -> None:
-    """Write the rows of the audit as CSV; no cell is a formula to a spreadsheet."""
+    """Write the rows of the audit as CSV, with cells that a spreadsheet does not take for formulas."""
     from safemed_eval.report._text import spreadsheet
 
     text = StringIO()
@@ -189,7 +189,7 @@ def _sentences(result: Audit) -> Iterator[str]:
         yield f"{result.other_content} images have the path of one in A, but other pixels: they are not counted."
     if result.near:
         yield (
-            f"near: not the same, but alike: of the 256 bits of their perceptual hashes (pHash) at most {NEAR} differ. "
+            f"near: similar, but not equal: of the 256 bits of their perceptual hashes (pHash) at most {NEAR} differ. "
             "Copies that were saved again, resized or made brighter are as close, and so are a few different images, "
             "such as neighbouring slices of one scan: look at the pairs. Copies that are mirrored, turned or cropped "
             "are not found."

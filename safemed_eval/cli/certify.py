@@ -1,4 +1,4 @@
-"""safemed-eval certify."""
+"""The command `safemed-eval certify`."""
 
 from __future__ import annotations
 
@@ -24,37 +24,41 @@ def certify(
     sampling: Annotated[
         Literal["fixed", "sequential"],
         typer.Option(
-            help="fixed: n0 noisy copies select an answer, n more bound it. sequential: copies are drawn until it is "
-            "decided which of --radii are certified for the gold answer, n at most; far fewer, if radii are few."
+            help="fixed: n0 noisy copies select an answer, and n more bound its probability. sequential: copies are "
+            "drawn, n at most, until it is decided which of --radii are certified for the gold answer; far fewer if "
+            "radii are few."
         ),
     ] = "fixed",
     n0: Annotated[
         int | None, typer.Option(help="Noisy copies that select the class; fixed only.", show_default="100")
     ] = None,
-    n: Annotated[int, typer.Option(help="Noisy copies that bound its probability; sequential: at most.")] = 1000,
+    n: Annotated[
+        int, typer.Option(help="Noisy copies that bound its probability; for sequential an upper limit.")
+    ] = 1000,
     alpha: Annotated[float, typer.Option(help="Probability that one certificate is false.")] = 0.001,
     radii: Annotated[
         str,
         typer.Option(
-            help="Where certified accuracy is shown, and what sequential draws decide; the suffix s counts in sigma."
+            help="Radii at which certified accuracy is shown, and that sequential draws decide; the suffix s means "
+            "times sigma."
         ),
     ] = grammar.RADII,
     stop_when_wrong: Annotated[
         bool,
         typer.Option(
             "--stop-when-wrong",
-            help="Draw no more where the selected answer is wrong: it is certified at no radius, and counted so.",
+            help="Skip the estimation if the selected answer is wrong; the item counts as not certified at any radius.",
         ),
     ] = False,
     falsify: Annotated[
         bool,
         typer.Option(
             "--falsify",
-            help="Attack every certificate within its radius; exit code 1 if more prove false than chance allows.",
+            help="Attack every certificate within its radius; exit code 1 if more are refuted than chance allows.",
         ),
     ] = False,
 ) -> None:
-    """Certified L2 radii by randomized smoothing, by imaging modality and question type."""
+    """Certify L2 radii by randomized smoothing, by imaging modality and question type."""
     from safemed_eval import api
 
     measured = api.certify(

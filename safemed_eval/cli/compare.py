@@ -1,4 +1,4 @@
-"""safemed-eval compare."""
+"""The command `safemed-eval compare`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ EXAMPLE = "Example: safemed-eval compare runs/v1 runs/v2 --junit compare.xml --m
 
 
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="Run folder of the release that you have.")],
-    candidate: Annotated[Path, typer.Argument(help="Run folder of the one that would replace it.")],
+    baseline: Annotated[Path, typer.Argument(help="Run folder of the current release.")],
+    candidate: Annotated[Path, typer.Argument(help="Run folder of the release that would replace it.")],
     radii: Annotated[
         str | None,
         typer.Option(
-            help="Of certify: where certified accuracy is compared; the suffix s counts in sigma.",
+            help="Radii at which certify runs are compared; the suffix s means times sigma.",
             show_default=f"{grammar.COMPARED_RADII}; of sequential runs all that they were asked for",
         ),
     ] = None,
     min_drop: Annotated[float, typer.Option(help="A drop of fewer points is no regression.")] = 2.0,
-    margin: Annotated[float, typer.Option(help="A drop that is surely below these points is accepted.")] = 5.0,
+    margin: Annotated[
+        float, typer.Option(help="A drop is accepted if its upper confidence bound is below these points.")
+    ] = 5.0,
     level: Annotated[float, typer.Option(help="Probability of a false alarm, over all measures together.")] = 0.05,
     allow_inconclusive: Annotated[
-        bool, typer.Option("--allow-inconclusive", help="Exit with 0 where the items are too few to tell.")
+        bool, typer.Option("--allow-inconclusive", help="Exit with 0 if the items are too few to decide.")
     ] = False,
     across_prompts: Annotated[
         bool,
@@ -50,9 +52,9 @@ def compare(
     ] = None,
     json_file: Annotated[Path | None, option("--json", panel="Files", help="Everything, for scripts.")] = None,
 ) -> None:
-    """Is the candidate less robust? Exit code 0: no; 1: yes; 2: the runs cannot be compared; 3: too few items to tell.
+    """Test if the candidate is less robust. Exit code 0: no; 1: yes; 2: not comparable; 3: too few items to decide.
 
-    Items are paired by id and clustered by patient or image. Both runs must have been asked for the same, but for
+    Items are paired by id and clustered by patient or image. Both runs must have the same settings, except with
     --across-prompts.
     """
     from safemed_eval.report import compare
@@ -65,33 +67,33 @@ def compare(
     for name, file in (("--junit", junit), ("--markdown", markdown), ("--json", json_file)):
         if file and not file.absolute().parent.is_dir():
             raise SpecError(f"{name} {file}: its folder does not exist")
-    found = compare.compare(baseline, candidate, radii=radii, rules=rules, across_prompts=across_prompts)
-    _show(found)
+    comparison = compare.compare(baseline, candidate, radii=radii, rules=rules, across_prompts=across_prompts)
+    _show(comparison)
     if junit:
-        _write(junit, gate.junit(found, allow_inconclusive=allow_inconclusive))
+        _write(junit, gate.junit(comparison, allow_inconclusive=allow_inconclusive))
     if markdown:
-        _write(markdown, gate.markdown(found), append=True)
+        _write(markdown, gate.markdown(comparison), append=True)
     if json_file:
-        _write(json_file, as_json(found.to_json()))
-    raise typer.Exit(found.exit_code(allow_inconclusive=allow_inconclusive))
+        _write(json_file, as_json(comparison.to_json()))
+    raise typer.Exit(comparison.exit_code(allow_inconclusive=allow_inconclusive))
 
 
-def _show(found: Comparison) -> None:
+def _show(comparison: Comparison) -> None:
     from safemed_eval.report.compare import output as gate
 
-    tables = {"all items": [(row.measure, row.cells) for row in gate.rows(found.overall, found.rules)]}
-    changes, rest = gate.folded(found)
-    for measure in (change.measure for change in found.overall):
+    tables = {"all items": [(row.measure, row.cells) for row in gate.rows(comparison.overall, comparison.rules)]}
+    changes, rest = gate.folded(comparison)
+    for measure in (change.measure for change in comparison.overall):
         some = [change for change in changes if change.measure == measure]
         if some:
-            tables[measure] = [(row.slice, row.cells) for row in gate.rows(some, found.rules)]
+            tables[measure] = [(row.slice, row.cells) for row in gate.rows(some, comparison.rules)]
     longest = max(len(name_cell(name)) for heading, rows in tables.items() for name in (heading, *dict(rows)))
     for heading, rows in tables.items():
         print_table(f"{heading:<{longest}}", rows)
-    for line in (*map(on_one_line, rest), *gate.sentences(found)):
+    for line in (*map(on_one_line, rest), *gate.sentences(comparison)):
         say(escape(line))
-    style = {"no regression": "bold green", "inconclusive": "bold yellow"}.get(found.verdict, "bold red")
-    say(escape(gate.headline(found)), style)
+    style = {"no regression": "bold green", "inconclusive": "bold yellow"}.get(comparison.verdict, "bold red")
+    say(escape(gate.headline(comparison)), style)
 
 
 def _write(file: Path, text: str, *, append: bool = False) -> None:

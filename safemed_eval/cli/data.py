@@ -1,4 +1,4 @@
-"""safemed-eval data ..."""
+"""The commands `safemed-eval data describe`, `audit` and `export`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safemed_eval.data.dataset import listed
 from safemed_eval.errors import SpecError
 from safemed_eval.progress import progress
 
-app = typer.Typer(help="Look at data before a run.", no_args_is_help=True)
+app = typer.Typer(help="Inspect data before a run.", no_args_is_help=True)
 _BAD_SHOWN = 20
 
 
@@ -33,7 +33,7 @@ def describe(
     data_root: Annotated[Path | None, typer.Option(help="As --data-root of evaluate and certify.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Count questions by modality and question type, and name what cannot be used. Exit code 1 if there is any."""
+    """Count questions by modality and question type, and list unusable ones. Exit code 1 if there are any."""
     loaded = datasets.load(data, data_root)
     with progress("reading images", transient=True) as tick:
         description = datasets.describe(loaded, tick)
@@ -49,7 +49,7 @@ app.command("audit", epilog=EXAMPLE)(audit)
 
 @app.command("export")
 def export(
-    data: Annotated[str, typer.Argument(help="A kind of data that is made, not read, such as phantom.")],
+    data: Annotated[str, typer.Argument(help="Data that are generated, such as phantom.")],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
 ) -> None:
     """Write drawn images and their questions as files, in OmniMedVQA's raw layout."""

@@ -1,4 +1,4 @@
-"""safemed-eval evaluate."""
+"""The command `safemed-eval evaluate`."""
 
 from __future__ import annotations
 
@@ -24,43 +24,48 @@ def evaluate(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{attacks.help_text()}. May be repeated; clean is always there.",
+            help=f"{attacks.help_text()}. May be repeated; clean is always included.",
         ),
     ] = None,
     quantize: Annotated[
         bool,
         typer.Option(
             "--quantize",
-            help="Keep attacked canvases on 8-bit grey levels, which a file of the canvas's size can hold; a file of "
-            "another size is resized, and may not attack.",
+            help="Keep attacked canvases on 8-bit grey levels, so that an image file of the canvas's size can hold "
+            "them; in a file of another size, resizing may undo the attack.",
         ),
     ] = False,
     keep_images: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Store N items per attack, lossless, for figures: first those that it turned from right to wrong.",
+            help="Store the images of N items per attack, lossless, for figures: first items turned from right to "
+            "wrong.",
         ),
     ] = 0,
     smooth: Annotated[
         str | None,
         typer.Option(
-            help="Answer, and be attacked, as the smoothed model does: sigma=0.25,n=100 (copies that vote), "
-            "alpha=0.001 (else it abstains), m=8 (copies in each gradient of an attack)."
+            help="Evaluate and attack the smoothed model: sigma=0.25,n=100 (noisy copies that vote), alpha=0.001 "
+            "(significance level; it abstains above), m=8 (copies in each gradient of an attack)."
         ),
     ] = None,
     official: Annotated[
-        bool, typer.Option("--official", help="Also answer through the 8-bit path, images at their own size.")
+        bool,
+        typer.Option(
+            "--official", help="Also answer through the checkpoint's own 8-bit path, images at their own size."
+        ),
     ] = False,
     circular: Annotated[
         bool,
         typer.Option(
             "--circular",
-            help="Also ask each clean image with its K options in all K rotations; right is who is right in all.",
+            help="Also ask about each clean image with all K rotations of its K options; an item counts as correct if "
+            "every rotation is answered correctly.",
         ),
     ] = False,
 ) -> None:
-    """Accuracy, clean and under attack, by imaging modality and question type."""
+    """Measure accuracy, clean and under attack, by imaging modality and question type."""
     from safemed_eval import api
 
     measured = api.evaluate(

@@ -1,4 +1,4 @@
-"""safemed-eval models ..."""
+"""The command `safemed-eval models check`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safemed_eval.cli._show import as_json, out
 from safemed_eval.errors import CheckpointError
 from safemed_eval.text import visible
 
-app = typer.Typer(help="Look at a model before a run.", no_args_is_help=True)
+app = typer.Typer(help="Check a model before a run.", no_args_is_help=True)
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -27,10 +27,10 @@ def _group() -> None:
 def check_command(
     model: Annotated[str, typer.Argument(help="As --model of evaluate and certify.")],
     load: LoadOptions,
-    canvas: Annotated[str, typer.Option(help="HxW: the size to check at.")] = "384x384",
+    canvas: Annotated[str, typer.Option(help="HxW: canvas size of the check.")] = "384x384",
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Can this checkpoint be attacked and certified as it stands? Exit code 0 yes, 1 no."""
+    """Check that a model can be attacked and certified as it is. Exit code 0: it can; 1: it cannot."""
     from safemed_eval import api
     from safemed_eval.models.checks.common import Finding
 
@@ -39,11 +39,11 @@ def check_command(
     except CheckpointError as error:
         findings = [Finding("loads", "fail", str(error))]
     if json:
-        checks = [{"check": one.name, "status": one.status, "detail": one.detail} for one in findings]
+        checks = [{"check": check.name, "status": check.status, "detail": check.detail} for check in findings]
         typer.echo(as_json({"model": model, "checks": checks}))
     else:
         table = Table("check", "", "found", box=None, pad_edge=False, header_style="bold", title_justify="left")
-        for one in findings:
-            table.add_row(one.name, f"[{_COLORS[one.status]}]{one.status}[/]", escape(visible(one.detail)))
+        for check in findings:
+            table.add_row(check.name, f"[{_COLORS[check.status]}]{check.status}[/]", escape(visible(check.detail)))
         out.print(table)
-    raise typer.Exit(any(one.status == "fail" for one in findings))
+    raise typer.Exit(any(check.status == "fail" for check in findings))

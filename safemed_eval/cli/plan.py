@@ -1,4 +1,4 @@
-"""safemed-eval plan."""
+"""The command `safemed-eval plan`."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _AT_LEAST = "\u2265 "
 def plan(
     model: ModelOptions,
     data: DataOptions,
-    sigma: Annotated[str | None, typer.Option(help="As in certify; without it no certificates are planned.")] = None,
+    sigma: Annotated[str | None, typer.Option(help="As in certify; without it no certificates are timed.")] = None,
     n0: Annotated[int, typer.Option(help="As in certify.")] = 100,
     n: Annotated[int, typer.Option(help="As in certify.")] = 1000,
     alpha: Annotated[float, typer.Option(help="As in certify.")] = 0.001,
     radii: Annotated[str, typer.Option(help="As in certify, for sequential sampling.")] = grammar.RADII,
     attack: Annotated[list[str] | None, typer.Option(help="As in evaluate. May be repeated.")] = None,
-    pilot: Annotated[int, typer.Option(min=2, max=1000, help="Items that are timed, drawn by --seed.")] = 8,
+    pilot: Annotated[int, typer.Option(min=2, max=1000, help="Number of items to time, drawn by --seed.")] = 8,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=65536, help="Rows together. Default: 64 on a GPU, else 16.")
+        int | None, typer.Option(min=1, max=65536, help="Batch size. Default: 64 on a GPU, else 16.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the pilot and its noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """What a run will cost: times a few items, for half a minute, and says how many hours all of them will take.
+    """Estimate the cost of a run: time a few items for half a minute, and extrapolate to the hours that all will take.
 
-    Ctrl-C ends the timings, and shows what is known by then.
+    Ctrl-C ends the timings, and shows the results so far.
     """
     from safemed_eval import api
 
@@ -78,17 +78,17 @@ def _show(planned: Plan, *, json: bool) -> None:
     if any(cost.at_least for cost in costs):
         say(
             escape(
-                "\u2265: the first item was not done in time; what it had taken by then is a lower bound, and no "
-                "estimate. A faster device, or fewer --n or steps, will tell more."
+                "\u2265: time ran out within the first item; this is what it had taken so far, a lower bound and not "
+                "an estimate. Use a faster device, or fewer --n or steps."
             )
         )
     if planned.stopped:
         say("Stopped: what is n/a was not timed.", "yellow")
     say(
         escape(
-            f"{planned.items:,} items, on {planned.device}, in batches of {planned.batch}. Calls an item are noisy "
-            "copies, or forward passes of an attack, with 95 % intervals where they differ between items. Hours are by "
-            "the clock if items share out evenly, and as rough as a pilot of a few seconds is."
+            f"{planned.items:,} items, on {planned.device}, in batches of {planned.batch}. Calls per item are noisy "
+            "copies, or forward passes of an attack, with 95 % intervals where they differ between items. Hours are "
+            "wall-clock time with the items divided evenly, and a rough estimate from a short pilot."
         )
     )
 

@@ -1,4 +1,4 @@
-"""safemed-eval report."""
+"""The command `safemed-eval report`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ def report(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...", help="Run folders of evaluate and certify; NAME=FOLDER calls one so, not after its model."
+            metavar="RUN...",
+            help="Run folders of evaluate and certify; NAME=FOLDER sets the name to show instead of the model's.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder of the report; report.html, figures and tables in it are replaced.")
+        Path, typer.Option(help="Folder of the report; existing report.html, figures and tables are replaced.")
     ],
     alpha: Annotated[
         float | None,
-        typer.Option(help="Read certificates again, from their votes, at this alpha instead of the run's own."),
+        typer.Option(help="Recompute certificates from their votes at this alpha instead of the run's own."),
     ] = None,
     radii: Annotated[
         str | None,
         typer.Option(
-            help="Where certified accuracy is shown; the suffix s counts in sigma. Sequential runs know the radii only "
-            "that they were asked for.",
+            help="Radii at which certified accuracy is shown; the suffix s means times sigma. Sequential runs have "
+            "only the radii that they were run with.",
             show_default=f"{grammar.RADII}; of sequential runs their own",
         ),
     ] = None,
     no_images: Annotated[
-        bool, typer.Option("--no-images", help="Leave out the images that evaluate --keep-images has kept.")
+        bool, typer.Option("--no-images", help="Leave out the images stored by evaluate --keep-images.")
     ] = False,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Robustness report",
 ) -> None:
-    """Figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs; no model is loaded.
+    """Write figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs; loads no model.
 
-    Runs of several models stand side by side; those of evaluate and of certify may be mixed.
+    Runs of several models are shown side by side; runs of evaluate and certify may be mixed.
     """
     from safemed_eval.report.make import report as make_report
 

@@ -1,4 +1,4 @@
-"""safemed-eval train ..."""
+"""The commands `safemed-eval train METHOD`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safemed_eval.cli._training import AdversaryOptions, DenoiserOptions, FitOpt
 from safemed_eval.train import Method
 
 app = typer.Typer(
-    help="Make a checkpoint robust, one to compare it with, or a denoiser before one. Needs pip install "
+    help="Train a robust checkpoint, a baseline to compare it with, or a denoiser. Needs pip install "
     "'safemed-eval\\[train]'; several GPUs: accelerate launch -m safemed_eval train ...",
     no_args_is_help=True,
 )
@@ -61,7 +61,7 @@ def at_grpo(train: TrainOptions, data: DataOptions, adversary: AdversaryOptions,
 @app.command("denoiser", epilog=_DENOISER_EXAMPLE)
 @grouped
 def denoiser(train: DenoiserOptions, data: DataOptions) -> None:
-    """A small network that removes noise before a model, which stays as it is, sees the image: denoised smoothing."""
+    """Train a small network that removes noise before a frozen model sees the image: denoised smoothing."""
     _train("denoiser", train, data)
 
 
@@ -74,7 +74,7 @@ def _train(
     from safemed_eval.train.make import train as make
 
     options: Any = train.recipe | {name: value for group in groups for name, value in vars(group).items()}
-    trained = make(method, train.found(), data.chosen(train.seed), out=train.out, **options)
+    trained = make(method, train.find(), data.chosen(train.seed), out=train.out, **options)
     typer.echo(
         f"{trained}: done{', for --denoiser' * (method == 'denoiser')}; its log and figure are in {trained}/training"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What XML cannot hold, further control characters, and those that turn the direction of the text around them."""
+"""Characters that XML cannot hold, other control characters, and those that turn the direction of text."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

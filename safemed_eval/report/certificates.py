@@ -100,7 +100,7 @@ def _values(certificate: Certificate | None, names: Sequence[str]) -> Values:
 
 
 def _agree(stored: object, value: object) -> bool:
-    """Whether a stored value is the one that the votes give; SciPy's functions may differ in their last bits."""
+    """Compare a stored value with the one that the votes give; SciPy's functions may differ in their last bits."""
     if isinstance(value, Mapping):
         return (
             isinstance(stored, Mapping)

@@ -120,23 +120,23 @@ class LoadedRun:
 
     @property
     def voting(self) -> Voting | None:
-        """How the smoothed model of an evaluate run answers; None for a model without noise."""
+        """The vote by which the model of an evaluate run answers; None for a model without noise."""
         return self.spec.smooth if isinstance(self.spec, EvaluateSpec) else None
 
     @property
     def quantized(self) -> bool:
-        """Whether attacked images are on 8-bit grey levels."""
+        """True where attacked images are on 8-bit grey levels."""
         return isinstance(self.spec, EvaluateSpec) and self.spec.quantize
 
     @property
     def own_budget(self) -> Budget:
-        """Of a `certify` run, as it was made."""
+        """The sample budget of a `certify` run, as it was made."""
         assert isinstance(self.spec, CertifySpec)
         return self.spec.budget
 
     @cached_property
     def budget(self) -> Budget:
-        """Of a `certify` run, with the alpha at which it is read."""
+        """The sample budget of a `certify` run, with the alpha at which it is read."""
         assert self.alpha is not None
         return replace(self.own_budget, alpha=self.alpha)
 
@@ -149,7 +149,7 @@ class LoadedRun:
 
     @property
     def sequential(self) -> bool:
-        """Whether a `certify` run draws as many noisy copies as it takes to decide its radii, and knows no others."""
+        """True for a `certify` run that draws until it has decided about its radii, and knows no others."""
         return isinstance(self.spec, CertifySpec) and isinstance(self.spec.budget, Sequential)
 
     @property
@@ -158,7 +158,7 @@ class LoadedRun:
 
     @property
     def falsification(self) -> Falsification | None:
-        """How the certificates of a `certify` run were attacked; None: they were not."""
+        """The attack on the certificates of a `certify` run; None: there was none."""
         return self.spec.falsify if isinstance(self.spec, CertifySpec) else None
 
     @cached_property
@@ -185,31 +185,44 @@ class LoadedRun:
 
     @property
     def has_images(self) -> bool:
-        """Whether there are kept images to show."""
+        """True where there are kept images to show."""
         return self.with_images and self.out is not None and (self.out / "images").is_dir()
 
     @property
     def unfinished(self) -> int:
-        """How many records the run still lacks."""
+        """The number of records that the run still lacks."""
         return self.meta.total - len(self.records)
 
     @property
     def failed(self) -> int:
-        """How many items have an error in a record."""
+        """The number of items with an error in a record."""
         return self.rows.failed_items
 
     @property
     def all_failed(self) -> dict[str, str]:
-        """Where nothing was measured: the condition, or for `certify` its own name, and its first error."""
+        """The conditions under which nothing was measured, for `certify` its own name, each with its first error."""
         return {name: rows.first_error or "" for name, rows in self.parts.items() if rows.nothing_measured}
 
     @property
     def points(self) -> dict[str, float]:
-        """Where certified accuracy is shown, by name."""
+        """The radii at which certified accuracy is shown, by name."""
         budget = self.budget
         if self.radii is None and isinstance(budget, Sequential):
             return budget.ladder
         return grammar.radii(self.radii or grammar.RADII, budget.sigma)
+
+    def at_alpha(self, alpha: float) -> Self:
+        """The same run with its certificates read again from their votes at this alpha; an evaluate run has none.
+
+        Raises:
+            SpecError: no certificate is possible at this alpha, or the run is read at another than its own already.
+        """
+        if self.kind == "evaluate" or alpha == self.alpha:
+            return self
+        if self.alpha != self.own_budget.alpha:
+            raise SpecError(f"{self.name}: is read at alpha {self.alpha:g} already; read the run folder again")
+        read = self._made(self.meta, self.records, out=self.out, alpha=alpha, name=self.name)
+        return replace(read, with_images=self.with_images, radii=self.radii)
 
     def at(self, radii: str | None) -> Self:
         """The same run with certified accuracy shown at these radii, such as "0,0.5s,0.3"; s counts in sigma.

@@ -11,7 +11,7 @@ from safemed_eval import grammar
 from safemed_eval.progress import status
 
 if TYPE_CHECKING:
-    from safemed_eval.report import Run
+    from safemed_eval.report.run import Run
     from safemed_eval.report.write import Written
 
 _log = logging.getLogger("safemed_eval")
@@ -50,7 +50,7 @@ def report(
     from safemed_eval.report.write import refuse_foreign, write
 
     place = Path(out)
-    grammar.radii(radii or grammar.RADII, 1.0)  # what is wrong with them is told before anything is read or written
+    grammar.radii(radii or grammar.RADII, 1.0)  # refuse wrong radii before anything is read or written
     refuse_foreign(place)
     loaded = at_common_radii(read_all(runs, alpha=alpha, images=images), radii)
     if alpha is not None and all(run.kind != "certify" for run in loaded):

@@ -29,8 +29,12 @@ class Rows(Sequence[R], Generic[R]):
     >>> share = clean.where(~clean.failed).correct.mean()
     """
 
-    def __init__(self, records: Sequence[R]) -> None:
-        self._records, self._origin, self._columns = records, self, dict[str, npt.NDArray[Any]]()
+    _origin: Self
+    """The rows of all records: their columns serve every selection."""
+
+    def __init__(self: Self, records: Sequence[R]) -> None:
+        self._records, self._columns = records, dict[str, npt.NDArray[Any]]()
+        self._origin = self
         self._index: Ints = np.arange(len(records))
 
     def __len__(self) -> int:
@@ -181,7 +185,9 @@ class Answers(Rows[EvaluateRecord]):
 
     @cached_property
     def _is_at_stake(self) -> Callable[[EvaluateRecord], bool]:
-        wrong = {one.item for one in self._records if one.attack == CLEAN and not (one.failed or one.correct)}
+        wrong = {
+            record.item for record in self._records if record.attack == CLEAN and not (record.failed or record.correct)
+        }
         return lambda record: record.item not in wrong or record.attack in UNATTACKED
 
     def under(self, condition: str) -> Answers:
@@ -209,5 +215,5 @@ class Certificates(Rows[CertifyRecord]):
 
     @property
     def abstained(self) -> Names:
-        """Why there is no certificate; None where there is one."""
+        """The reason why there is no certificate; None where there is one."""
         return self._column("abstained", lambda record: record.abstained, object)

@@ -50,7 +50,7 @@ class Run(LoadedRun):
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What a reader must know beside the numbers: facts with a severity and a sentence each."""
+        """Facts that a reader must know beside the numbers, each with a severity and a sentence."""
         return findings_of(self, self.summary)
 
     @property
@@ -145,9 +145,9 @@ class Run(LoadedRun):
 
     def _repr_html_(self) -> str:
         """Show a notebook the numbers and findings; all text of models and data is escaped."""
-        rows: dict[str, dict[str, str]] = {}
-        for by in (None, *SLICES):
-            rows |= {name: text_cells(numbers) for name, numbers in self._sliced(by).items()}
+        rows = {ALL: text_cells(self.summary.overall)}
+        for by, title in SLICES.items():
+            rows |= {f"{title}: {name}": text_cells(numbers) for name, numbers in self._sliced(by).items()}
         table = pd.DataFrame.from_dict(rows, orient="index").map(visible).rename(index=visible, columns=visible)
         colors = {"note": "inherit", "warn": "#b36b00", "fail": "#c00000"}
         items = "".join(
@@ -173,7 +173,7 @@ def read_all(runs: Sequence[str | Path | Run], *, alpha: float | None = None, im
 
     Args:
         runs: folders, or NAME=FOLDER to call one so; or runs that are read already.
-        alpha: read certificates at this one instead of each run's own; runs that are read already keep theirs.
+        alpha: read certificates at this one instead of each run's own.
         images: whether a report of them may show kept images.
     Raises:
         SpecError: a folder is given twice, or two runs are given one name.
@@ -181,16 +181,17 @@ def read_all(runs: Sequence[str | Path | Run], *, alpha: float | None = None, im
     loaded, given = list[Run](), list[tuple[str, str]]()
     for asked in runs:
         if isinstance(asked, Run):
-            run, named = asked, False
+            run, named = asked if alpha is None else asked.at_alpha(alpha), False
         else:
             name, equals, folder = str(asked).partition("=")
             named = bool(equals) and not Path(asked).exists()
             if named and not (name and folder):
                 raise SpecError(f"{asked}: write NAME=FOLDER, or the folder alone")
             run = Run.read(folder if named else asked, alpha=alpha, name=name if named else None)
-        loaded.append(replace(run, with_images=images and run.with_images))
+        loaded.append(run if images or not run.with_images else replace(run, with_images=False))
         given += [(run.name, run.kind)] if named else []
-    twice = [str(out) for out, count in Counter(run.out.resolve() for run in loaded if run.out).items() if count > 1]
+    places = Counter(run.out.resolve() if run.out else run for run in loaded)
+    twice = [str(place) for place, count in places.items() if count > 1]
     twice += [name for (name, _), count in Counter(given).items() if count > 1]
     if twice:
         raise SpecError(f"{twice[0]}: is given twice")
@@ -202,7 +203,18 @@ def read_all(runs: Sequence[str | Path | Run], *, alpha: float | None = None, im
             else run
             for run in loaded
         ]
-    return loaded
+    return _numbered(loaded)
+
+
+def _numbered(runs: Sequence[Run]) -> list[Run]:
+    """Number those that still share a name: runs in memory."""
+    counts, seen = Counter((run.name, run.kind) for run in runs), Counter[tuple[str, str]]()
+    named = []
+    for run in runs:
+        key = (run.name, run.kind)
+        seen[key] += 1
+        named.append(replace(run, name=f"{run.name} {seen[key]}") if counts[key] > 1 else run)
+    return named
 
 
 def at_common_radii(runs: Sequence[Run], radii: str | None) -> list[Run]:
@@ -221,4 +233,4 @@ _TELLING: tuple[Callable[[Run], str], ...] = (
     lambda run: run.out.name if run.out else "",
     lambda run: run.where,
 )
-"""What is added to the names of runs of one name, until they differ."""
+"""Additions to the names of runs of one name, tried in this order until they differ."""

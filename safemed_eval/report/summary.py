@@ -13,8 +13,7 @@ import numpy as np
 from safemed_eval import stats
 from safemed_eval.codec import Json, encode
 from safemed_eval.data.audit.training_overlap import Overlap
-from safemed_eval.report.findings.aim import aims_at_letters
-from safemed_eval.report.findings.attack_sizes import sized_attacks
+from safemed_eval.report.findings.attack_sizes import aims_at_letters, sized_attacks
 from safemed_eval.report.findings.canvas import CanvasCost, canvas_cost, grey_levels
 from safemed_eval.report.findings.checklist import Check, checklist
 from safemed_eval.report.findings.degenerate import degenerate
@@ -471,7 +470,7 @@ def _asked(run: LoadedRun) -> dict[str, object]:
 
 
 def smooth_words(run: LoadedRun) -> str | None:
-    """How the smoothed model of an evaluate run answers, as --smooth has it; None for a model without noise."""
+    """Write the vote of a smoothed model as --smooth has it; None for a model without noise."""
     return ",".join(f"{key}={value:g}" for key, value in asdict(run.voting).items()) if run.voting else None
 
 
@@ -513,7 +512,7 @@ def _answered(rows: Answers, *, huge: bool, parts: Sequence[str], voted: bool) -
 
 
 def _left_right(rows: Answers, part: str) -> Mask:
-    """Whether each item was right after this part of an attack; one that did not meet it was wrong before."""
+    """Return which items were right after this part of an attack; one that did not meet it was wrong before."""
     return np.array([(record.parts or {}).get(part, False) for record in rows], dtype=bool)
 
 

@@ -44,7 +44,7 @@ _PARTS = (
 )
 _REASONING = f"What was written, shares in % and their numbers, changes of rationales as distances. {MEANING}"
 _LONGEST_NAME = 80
-"""Of a run, in the name of a file."""
+"""Characters of a run's name in the name of a file."""
 _WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
 """Columns of text; the others hold figures."""
 _KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained")
@@ -306,7 +306,7 @@ def _names(studies: Sequence[_Study[Numbers]], by: Slicing) -> list[str]:
 
 
 def _caveats(runs: Iterable[Run]) -> str:
-    """What a table must not be read without, once it is pasted elsewhere."""
+    """The findings without which a table must not be pasted elsewhere."""
     findings = [(run.name, finding) for run in runs for finding in of_keys(run.findings, BESIDE)]
     texts = [f" {', '.join(names)}: {finding.sentence}" for finding, names in shared(findings).items()]
     texts += [f" {FAILED_ITEMS}"] * any(finding.key == "failed" for _, finding in findings)

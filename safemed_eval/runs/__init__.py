@@ -1,7 +1,7 @@
-"""Run folders: `run.json` says what was asked, `records.jsonl` what came out; `spec`, `meta` and
-`record` are both, typed.
+"""Run folders: `run.json` holds the spec of a run, `records.jsonl` its results.
 
-Nothing here knows a model, but `work`, which does the work of a run, and `ray`, which shares it.
+`spec`, `meta` and `record` are their typed contents. `work` computes records with a loaded model, and `ray` shares that
+work among processes; the other modules know no model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One run folder: opened once, appended to, resumed by the same command. Or the same in memory."""
+"""A run folder that records are appended to, and that the same command resumes; also a run kept in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,13 +27,13 @@ _TINY = 60
 
 
 class Folder:
-    """A folder that only this process writes to, and that goes on only with the spec that it was begun with.
+    """A folder that this process has locked, and that can be resumed only with the spec that it was created with.
 
     Args:
-        out: the folder; made if it does not exist.
-        spec: everything that was asked and decides the numbers. A folder with another spec is refused.
-        model: what the loaded model says of itself; refused, too, where an earlier start said otherwise.
-        about: what else to keep in run.json: names, counts, what was skipped.
+        out: the folder; created if it does not exist.
+        spec: all settings that decide the numbers. A folder with another spec is refused.
+        model: the loaded model's description of itself; a folder with another one is refused, too.
+        about: further contents of run.json: names, counts, skipped items.
         session: provenance of this start; see `provenance.session`.
     Raises:
         RunError: another process is using the folder, it holds another run, or it is damaged.
@@ -42,11 +42,11 @@ class Folder:
     def __init__(
         self,
         out: Path,
-        spec: Mapping[str, Any],
+        spec: Mapping[str, object],
         *,
-        model: Mapping[str, Any],
-        about: Mapping[str, Any],
-        session: Mapping[str, Any],
+        model: Mapping[str, object],
+        about: Mapping[str, object],
+        session: Mapping[str, object],
     ) -> None:
         self.out = out
         with ExitStack() as stack:
@@ -57,7 +57,7 @@ class Folder:
                 refuse_other_spec(out, spec)
                 if (out / META).exists():
                     meta = read_meta(out)
-                    _same("the model as loaded", out, meta["model"], _plain(model))
+                    _refuse_other("the model as loaded", out, meta["model"], _plain(model))
                 self._prepare(stack)
                 meta = {**meta, **about, "sessions": [*meta["sessions"], dict(session)]}
                 write_whole(out / META, json.dumps(meta, indent=2, ensure_ascii=False))
@@ -66,7 +66,7 @@ class Folder:
             self._open = stack.pop_all()
 
     def _prepare(self, stack: ExitStack) -> None:
-        """What a subclass opens in its folder, before this start is noted."""
+        """Open the files of a subclass, before this start is written to run.json."""
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +74,7 @@ class Folder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # what is not on the disk yet is not counted as done
+        with suppress(OSError):  # only records that were forced to the disk count as done
             self._open.close()
 
 
@@ -82,7 +82,7 @@ class RunFolder(Folder):
     """A run folder that this process appends records to.
 
     Attributes:
-        repaired: whether a torn last line, of a process that was killed while it wrote, was cut off.
+        repaired: True if an incomplete last line, left by a process that was killed, was cut off.
     """
 
     repaired = False
@@ -93,18 +93,18 @@ class RunFolder(Folder):
         self._file = stack.enter_context(self._records.open("a", encoding="utf-8"))
 
     def done(self, item: str, condition: str = "") -> bool:
-        """Whether there is a record of this item (and attack) already."""
+        """Return True if there is a record of this item (and attack) already."""
         return (item, condition) in self._done
 
     def __len__(self) -> int:
         return len(self._done)
 
     def contents(self) -> tuple[Json, list[bytes]]:
-        """What run.json holds, and the lines of records.jsonl."""
+        """Read run.json and the lines of records.jsonl."""
         return read_meta(self.out), list(_lines(self.out))
 
     def append(self, records: Iterable[Json]) -> None:
-        """Write records and force them to the disk before going on."""
+        """Write records, and return once they are on the disk."""
         keys, lines = [], []
         for record in records:
             keys.append(record_key(record))
@@ -123,7 +123,7 @@ class RunFolder(Folder):
         self._done.update(keys)
 
     def _repair(self) -> set[tuple[str, str]]:
-        """Cut off a torn last line, and tell which records are there."""
+        """Cut off an incomplete last line, and return the keys of the records."""
         raw = self._records.read_bytes() if self._records.exists() else b""
         whole, newline, torn = raw.rpartition(b"\n")
         if torn:
@@ -133,24 +133,23 @@ class RunFolder(Folder):
             self.repaired = True
         done: set[tuple[str, str]] = set()
         for number, record in enumerate(read_lines(self.out), start=1):
-            if record_key(record) in done:
-                raise RunError(f"{self._records}: line {number} repeats item '{record['item']}'")
+            _refuse_twice(record_key(record), done, f"{self._records}: line {number}")
             done.add(record_key(record))
         return done
 
 
 class Memory:
-    """A run that is kept in memory: what `RunFolder` is on a disk, for as long as this process lives."""
+    """A run that is kept in memory, with the interface of `RunFolder`."""
 
     repaired = False
 
     def __init__(
         self,
-        spec: Mapping[str, Any],
+        spec: Mapping[str, object],
         *,
-        model: Mapping[str, Any],
-        about: Mapping[str, Any],
-        session: Mapping[str, Any],
+        model: Mapping[str, object],
+        about: Mapping[str, object],
+        session: Mapping[str, object],
     ) -> None:
         meta = {"schema": SCHEMA, "spec": spec, "model": model, "sessions": [session], **about}
         self._meta, self._records = _plain(meta), dict[tuple[str, str], Json]()
@@ -159,7 +158,7 @@ class Memory:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -175,28 +174,27 @@ class Memory:
 
 
 def read_run(out: Path) -> tuple[RunMeta, list[Record]]:
-    """Read a run folder of evaluate or certify, and check it.
+    """Read and check a run folder of evaluate or certify.
 
     Raises:
-        RunError: not such a folder, or a record does not fit, contradicts itself or what was asked.
+        RunError: this is no such folder, or a record is malformed or contradicts itself or the spec.
     """
     return checked(read_meta(out), _lines(out), str(out))
 
 
 def checked(meta: Json, lines: Iterable[bytes], where: str) -> tuple[RunMeta, list[Record]]:
-    """Check what run.json holds, and the lines of records.jsonl."""
-    told, records, seen = meta_of(meta, where), list[Record](), set[tuple[str, str]]()
+    """Parse and check run.json and the lines of records.jsonl."""
+    parsed, records, seen = meta_of(meta, where), list[Record](), set[tuple[str, str]]()
     for number, line in enumerate(lines, start=1):
-        record = _record(line, told, where, number)
+        record = _record(line, parsed, where, number, seen)
         key = (record.item, record.attack if isinstance(record, EvaluateRecord) else "")
-        if key in seen:
-            raise RunError(f"{where}/{RECORDS}: line {number} repeats item '{record.item}'")
+        _refuse_twice(key, seen, f"{where}/{RECORDS}: line {number}")
         seen.add(key)
         records.append(record)
-    return told, records
+    return parsed, records
 
 
-def _record(line: bytes, meta: RunMeta, where: str, number: int) -> Record:
+def _record(line: bytes, meta: RunMeta, where: str, number: int, seen: Set[tuple[str, str]]) -> Record:
     spec, place = meta.spec, f"{where}/{RECORDS}: line {number}"
     try:
         if isinstance(spec, EvaluateSpec):
@@ -208,11 +206,17 @@ def _record(line: bytes, meta: RunMeta, where: str, number: int) -> Record:
         return certificate
     except ValueError as error:
         raw = _parsed(line, place)
+        _refuse_twice(record_key(raw), seen, place)
         place = f"{where}: the record of item {raw['item']!r}"
         if spec.conditions and raw.get("attack") not in spec.conditions:
             raise RunError(f"{place} is of attack {raw.get('attack')!r}, which was not asked for") from None
         decode(EvaluateRecord if spec.conditions else CertifyRecord, raw, place)
         raise RunError(joined(place, str(error))) from None
+
+
+def _refuse_twice(key: tuple[str, str], seen: Set[tuple[str, str]], place: str) -> None:
+    if key in seen:
+        raise RunError(f"{place} repeats item '{key[0]}'")
 
 
 def _lines(out: Path) -> Iterator[bytes]:
@@ -223,12 +227,12 @@ def _lines(out: Path) -> Iterator[bytes]:
 
 
 def read_lines(out: Path) -> list[Json]:
-    """Read the records of a run folder as JSON; none where it has only just begun."""
+    """Read the records of a run folder as JSON; an empty list if there are none yet."""
     return [_parsed(line, f"{out / RECORDS}: line {number}") for number, line in enumerate(_lines(out), start=1)]
 
 
 def _parsed(line: bytes, place: str) -> Json:
-    """A line as JSON that has the key of a record."""
+    """Parse a line of JSON that has the key of a record."""
     try:
         record: Json = json.loads(line, parse_constant=_refuse_constant)
         hash(record_key(record))
@@ -237,21 +241,21 @@ def _parsed(line: bytes, place: str) -> Json:
     return record
 
 
-def refuse_other_spec(out: Path, spec: Mapping[str, Any]) -> None:
-    """Raise RunError if the folder holds a run of another spec, with the differences, or something else."""
+def refuse_other_spec(out: Path, spec: Mapping[str, object]) -> None:
+    """Raise RunError if the folder holds a run of another spec (naming the differences), or other files."""
     if (out / META).exists():
-        _same("what was asked", out, read_meta(out)["spec"], _plain(spec))
-    elif out.is_dir() and (strange := sorted(file.name for file in out.iterdir() if not _is_of_a_start(file))):
+        _refuse_other("what was asked", out, read_meta(out)["spec"], _plain(spec))
+    elif out.is_dir() and (strange := sorted(file.name for file in out.iterdir() if not _is_left_by_a_start(file))):
         raise RunError(f"--out {out}: not a run folder, it holds {strange[0]}; name a new or empty folder")
 
 
-def _is_of_a_start(file: Path) -> bool:
-    """Whether it is what a start leaves that ended, or found the disk full, before it had noted what was asked."""
+def _is_left_by_a_start(file: Path) -> bool:
+    """Return True for a file that a start leaves if it ends before run.json is written, as when the disk is full."""
     return file.name in (LOCK, META + NEW) or (file.name == RECORDS and not file.stat().st_size)
 
 
 def read_meta(out: Path) -> Json:
-    """`run.json` of a run folder."""
+    """Read `run.json` of a run folder, and check its schema and keys."""
     if not out.is_dir():
         raise RunError(f"{out}: {'is a file; name the run folder that it is in' if out.exists() else 'no such folder'}")
     try:
@@ -272,32 +276,31 @@ def _refuse_constant(name: str) -> None:
 
 
 def count_records(out: Path) -> int | None:
-    """How many records a run folder has; 0 where there is none, None where the last one is torn."""
+    """Count the records of a run folder: 0 if there is no folder, None if the last line is incomplete."""
     file = out / RECORDS
     raw = file.read_bytes() if file.exists() else b""
     return raw.count(b"\n") if raw.endswith(b"\n") or not raw else None
 
 
-def default_out(command: str, names: Iterable[str], spec: Mapping[str, Any]) -> Path:
-    """A readable folder below runs/ that the same command finds again: certify-model-data-5f3a9c."""
+def default_out(command: str, names: Iterable[str], spec: Mapping[str, object]) -> Path:
+    """Return a readable folder below runs/ that the same spec always gives: certify-model-data-5f3a9c."""
     words = [re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[-_TINY:].strip("-.") for name in names]
     tag = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:6]
     return Path("runs") / "-".join([command, *filter(None, words), tag])
 
 
 def record_key(record: Json) -> tuple[str, str]:
-    """What a record is about: (item id, attack); the attack of a certificate is ""."""
+    """Return the key of a record: (item id, attack); the attack of a certificate is ""."""
     return record["item"], record.get("attack", "")
 
 
-def _same(what: str, out: Path, there: Any, here: Any) -> None:
-    found = differences(there, here)
-    if found:
-        raise RunError(f"--out {out} holds another run; {what} differs: {'; '.join(found)}. Choose another --out")
+def _refuse_other(what: str, out: Path, there: Any, here: Any) -> None:
+    if changes := differences(there, here):
+        raise RunError(f"--out {out} holds another run; {what} differs: {'; '.join(changes)}. Choose another --out")
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, a sentence each: "canvas was "64x64", now "384x384"."""
+    """List the differences of two JSON values, one sentence each: 'canvas was "64x64", now "384x384"'."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [*there, *(key for key in here if key not in there)]
         return [d for key in keys for d in differences(there.get(key), here.get(key), f"{path}.{key}".strip("."))]
@@ -309,14 +312,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= _TINY else text[:_TINY] + "..."
 
 
-def _plain(value: Mapping[str, Any]) -> Json:
-    """The value as it comes back from JSON."""
+def _plain(value: Mapping[str, object]) -> Json:
+    """Return the value as it is after a round trip through JSON."""
     plain: Json = json.loads(json.dumps(value))
     return plain
 
 
 def _lock(file: Path) -> Any:
-    """Hold an exclusive lock, which the system releases when this process ends in whatever way."""
+    """Take an exclusive lock, which the operating system releases when this process ends."""
     handle = file.open("w")
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""Attacked images kept for figures, without loss."""
+"""Lossless storage of attacked images for figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from safemed_eval.core import CLEAN, Item
 from safemed_eval.errors import RunError
 from safemed_eval.runs.record import EvaluateRecord, Record
 
+if TYPE_CHECKING:
+    import torch
+
 Pixels = npt.NDArray[np.float32]
 
 _ENDS = ("clean.png", "adv.npy", "adv.png")
@@ -27,15 +30,15 @@ _ENDS = ("clean.png", "adv.npy", "adv.png")
 class Keeper:
     """Stores the canvases of up to `most` items under each attack below `out/images`.
 
-    Items that were right when clean and are wrong under the attack are kept first, in the order of the data; then the
-    others among the first `most` items. Which these are does not depend on who does the work, in which order, nor on
-    restarts: what is stored too early is deleted when it is known to be of no use.
+    Items that are right when clean and wrong under the attack are kept first, in the order of the data; then the
+    others among the first `most` items. The choice depends neither on the order in which work is done, nor on workers
+    or restarts: images that were stored too early are deleted once better ones are known.
 
     `NAME.clean.png` is the canvas. The attacked canvas is `NAME.adv.png` where it is on 8-bit grey levels, else
     `NAME.adv.npy`, (3, H, W) float32 in [0, 1]: rounding would undo part of it.
 
     Args:
-        called: what the run folder calls an item.
+        called: maps an item's id to its name in the run folder.
     """
 
     def __init__(
@@ -45,24 +48,22 @@ class Keeper:
         self._order = {item.id: place for place, item in enumerate(items)}
         self._names = {item.id: called(item.id) for item in items}
         self._right: dict[tuple[str, str], bool | None] = {}
-        """Whether an item was answered rightly under a condition; None where it failed."""
+        """(item, condition) -> True if answered correctly; None where the item failed."""
         self._held: dict[str, set[str]] = defaultdict(set)
-        """Items that are stored, by condition."""
+        """Ids of the stored items, by condition."""
 
     def wants(self, item: Item, condition: str, wrong: bool) -> bool:
-        """Whether an item that an attack left wrong, or not, may be kept."""
+        """Return True if the item may be kept; `wrong`: the attacked answer is wrong."""
         return condition != CLEAN and self._most > 0 and (wrong or self._order[item.id] < self._most)
 
-    def __call__(self, item: Item, condition: str, clean: Any, attacked: Any) -> None:
-        """Store one item, unless enough better ones are known; canvases are (3, H, W) tensors.
+    def __call__(self, item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
+        """Store one item, unless enough better ones are stored; canvases are (3, H, W) tensors.
 
         Raises:
             RunError: the folder cannot be written.
         """
-        if (
-            sum(self._rank(condition, one) < (False, self._order[item.id]) for one in self._held[condition])
-            >= self._most
-        ):
+        best = (False, self._order[item.id])
+        if sum(self._rank(condition, held) < best for held in self._held[condition]) >= self._most:
             self._delete(item.id, condition)  # an earlier start may have stored it
             return
         self._held[condition].add(item.id)
@@ -76,22 +77,22 @@ class Keeper:
                 np.save(f"{stem}.adv.npy", attacked.cpu().numpy())
 
     def resume(self, records: Iterable[Record]) -> None:
-        """Learn what an earlier start left, from the records of the run folder."""
+        """Restore the state that an earlier start left, from the records of the run folder."""
         items = {name: item for item, name in self._names.items()}
-        known = [replace(one, item=items[one.item]) for one in records if isinstance(one, EvaluateRecord)]
+        known = [replace(r, item=items[r.item]) for r in records if isinstance(r, EvaluateRecord)]
         for record in known:
             if Path(f"{_stem(self._folder, self._names[record.item], record.attack)}.{_ENDS[0]}").exists():
                 self._held[record.attack].add(record.item)
         self._learn(known)
 
     def following(self, groups: Iterable[Sequence[EvaluateRecord]]) -> Iterator[Sequence[EvaluateRecord]]:
-        """The same groups of records; what they show to be of no use is deleted first."""
+        """Yield the groups of records unchanged, after deleting stored images that they show to be of no use."""
         for records in groups:
             self._learn(records)
             yield records
 
     def _learn(self, records: Iterable[EvaluateRecord]) -> None:
-        self._right |= {(one.item, one.attack): None if one.failed else one.correct for one in records}
+        self._right |= {(r.item, r.attack): None if r.failed else r.correct for r in records}
         for condition, held in self._held.items():
             known = [item for item in held if {(item, CLEAN), (item, condition)} <= self._right.keys()]
             ranks = {self._rank(condition, item): item for item in known}
@@ -101,7 +102,7 @@ class Keeper:
                 self._delete(item, condition)
 
     def _rank(self, condition: str, item: str) -> tuple[bool, int]:
-        """Whether it did not turn wrong, as far as is known, and its place: the lower, the rather it is kept."""
+        """Return the sort key of an item, lowest kept first: False if it is known to turn wrong, then its place."""
         turned = self._right.get((item, CLEAN)) is True and self._right.get((item, condition)) is False
         return not turned, self._order[item]
 
@@ -119,7 +120,7 @@ class Keeper:
             raise RunError(f"{self._folder}: cannot be written: {error.strerror}; the same command goes on") from None
 
 
-def keep_refuting(out: Path, item: str, share: float, canvas: Any) -> None:
+def keep_refuting(out: Path, item: str, share: float, canvas: torch.Tensor) -> None:
     """Store the (3, H, W) float32 canvas that proves an item's certificate false, as `falsified/NAME.npy`."""
     stem = Path(_stem(out / "falsified", item, f"at {share:g}"))
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -127,10 +128,10 @@ def keep_refuting(out: Path, item: str, share: float, canvas: Any) -> None:
 
 
 def kept(out: Path, item: str, condition: str) -> tuple[Pixels, Pixels] | None:
-    """What `Keeper` stored of an item under an attack: clean and attacked canvas, (H, W, 3) float32 in [0, 1].
+    """Read the clean and the attacked canvas that `Keeper` stored, (H, W, 3) float32 in [0, 1].
 
     Returns:
-        None where it stored nothing.
+        None if nothing was stored for this item and attack.
     Raises:
         RunError: a file is damaged.
     """
@@ -146,7 +147,7 @@ def kept(out: Path, item: str, condition: str) -> tuple[Pixels, Pixels] | None:
 
 
 def _stem(folder: Path, item: str, condition: str) -> str:
-    """The path of an item's images without their endings: readable, and different for different items."""
+    """Return the path of an item's images without their endings: readable, and unique to the item."""
     name = f"{re.sub(r'[^A-Za-z0-9.-]+', '_', item)[-60:]}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
     return str(folder / re.sub(r"[^A-Za-z0-9.=,-]+", "_", condition) / name)
 
@@ -156,6 +157,6 @@ def _read_png(file: Path) -> Pixels:
         return (np.asarray(image.convert("RGB")) / 255).astype(np.float32)
 
 
-def _save_png(file: Path, canvas: Any) -> None:
+def _save_png(file: Path, canvas: torch.Tensor) -> None:
     pixels = (canvas.cpu().numpy() * 255).round().astype(np.uint8)
     Image.fromarray(np.moveaxis(pixels, 0, 2)).save(file)

@@ -1,4 +1,4 @@
-"""run.json, typed: what was asked of a run, what its model said of itself, and where it was made."""
+"""The typed contents of run.json: the spec of a run, its model's description, and its provenance."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from safemed_eval.models import Model
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec, spec_of
 
 SCHEMA = 1
-"""Version of run folders; it grows when a field is renamed, dropped, or means something else."""
+"""Version of run folders; incremented when a field is renamed, dropped, or changes its meaning."""
 
 Count = Annotated[int, Ge(0)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """How a checkpoint that was trained here was made; see `Source.trained`."""
+    """The training of a checkpoint that this package trained; see `Source.trained`."""
 
     method: str | None = None
     data: str | None = None
@@ -33,7 +33,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """What the user called the model and the data."""
+    """The names of model and data, as the user gave them."""
 
     model: str
     denoiser: str | None = None
@@ -58,7 +58,7 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """An item that could not be used, and was left out."""
+    """An unusable item that was left out."""
 
     item: str
     reason: str
@@ -66,7 +66,7 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """The result of one check of the model at its load; see `models.check`."""
+    """The result of one check of the loaded model; see `models.check`."""
 
     name: str
     status: str
@@ -75,7 +75,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class _Beside:
-    """What run.json holds beside the spec."""
+    """The contents of run.json besides the spec."""
 
     model: Mapping[str, Any]
     sessions: tuple[Session, ...]
@@ -91,28 +91,28 @@ class _Beside:
 
 @dataclass(frozen=True, kw_only=True)
 class RunMeta(_Beside):
-    """What run.json holds.
+    """The contents of run.json.
 
     Args:
-        model: what the loaded model says of itself: device, dtype, architecture, an example of its prompt.
-        items: how many items the run has when it is complete.
-        sampled: how they were drawn from the whole; None: all are taken.
-        image_notes: what was done to how many images on the way to 8-bit RGB.
+        model: the loaded model's description: device, dtype, architecture, an example prompt.
+        items: number of items of the complete run.
+        sampled: how the items were sampled; None: all are taken.
+        image_notes: number of images by each conversion step on the way to 8-bit RGB.
     """
 
     spec: EvaluateSpec | CertifySpec
 
     @property
     def total(self) -> int:
-        """How many records the run has when it is complete."""
+        """Number of records of the complete run."""
         return self.items * max(1, len(self.conditions))
 
 
 def meta_of(value: Json, where: str) -> RunMeta:
-    """Read run.json of an evaluate or certify run.
+    """Parse run.json of an evaluate or certify run.
 
     Raises:
-        RunError: it is of another command, or a field does not fit.
+        RunError: it is of another command, or a field is malformed.
     """
     spec = spec_of(value["spec"], where)
     beside = decode(_Beside, {key: part for key, part in value.items() if key != "spec"}, f"{where}: run.json")
@@ -122,7 +122,7 @@ def meta_of(value: Json, where: str) -> RunMeta:
 
 
 def about_of(model: Model, data: Data, conditions: Sequence[str] = ()) -> Json:
-    """What run.json keeps beside the spec."""
+    """Collect what run.json holds besides the spec."""
     source = model.source
     return {
         "names": {

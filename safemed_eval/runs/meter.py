@@ -1,4 +1,4 @@
-"""How much of a run's work is done, while its first unit is still under way."""
+"""Progress of a run in forward passes, so that it moves within a unit of work too."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any, Protocol
 
 
 class Weighed(Protocol):
-    """A unit of work that knows its weight."""
+    """A unit of work with an estimate of its forward passes."""
 
     @property
     def passes(self) -> int | None:
-        """About how many images go through the model for it, at most; None: unknown."""
+        """Approximate upper bound of the images that pass through the model; None: unknown."""
         ...
 
 
 class Meter:
-    """The share of the work that is done, in forward passes: all those of finished units, and those made since.
+    """Measures the completed share of the work in forward passes: those of finished units, and those made since.
 
     Args:
-        passes: of all that there is to do; None: unknown.
-        forwards: images that have gone through the model so far.
+        passes: forward passes of the whole work; None: unknown.
+        forwards: returns how many images have passed through the model so far.
     """
 
     def __init__(self, passes: int | None, forwards: Callable[[], int]) -> None:
@@ -29,13 +29,13 @@ class Meter:
 
     @property
     def share(self) -> float | None:
-        """In [0, 1]; None where it is unknown. A unit that took fewer passes than it might have counts whole."""
+        """Completed share in [0, 1]; None: unknown. A finished unit counts in full, even if it took fewer passes."""
         if not self._total:
             return None
         return min(1.0, (self._finished + self._forwards() - self._before) / self._total)
 
     def following(self, results: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-        """The same units with what came of them, each noted as finished."""
+        """Yield units and results unchanged, counting each unit as finished."""
         for unit, result in results:
             self._finished += unit.passes or 0
             self._before = self._forwards()
@@ -43,6 +43,6 @@ class Meter:
 
 
 def passes_of(units: Iterable[Weighed]) -> int | None:
-    """Of all units together; None where one of them does not know."""
+    """Sum the passes of all units; None if one of them is unknown."""
     every = [unit.passes for unit in units]
-    return None if None in every else sum(one or 0 for one in every)
+    return None if None in every else sum(passes or 0 for passes in every)

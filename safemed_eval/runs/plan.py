@@ -1,4 +1,4 @@
-"""What a run will cost, from a few items that are timed, within a time of its own."""
+"""Cost estimate of a run, from timing a few items within a fixed time budget."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ from safemed_eval.smoothing import Ladder, Noise, Sequential, Smoothing
 from safemed_eval.smoothing.certify import certify_gold, count_votes
 
 BUDGET_S = 30.0
-"""All timings together last about so long: none is begun later, and one goes on for one call of the model at most."""
+"""Time budget of all timings together; a timing exceeds it by one call of the model at most."""
 _SECONDS = 1.0
-"""A timing of copies lasts at least so long, if there is time."""
+"""A timing of noisy copies lasts at least this long, if the budget allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of all items together.
+    """The estimated cost of one kind of certificate, or of one attack.
 
     Attributes:
         what: the sampling, or the attack.
-        each: model calls an item: noisy copies of `certify`, forward passes of an attack. None: not timed.
-        spread: half a 95 % interval of `each`, from the spread of the pilot's items; 0 where it is fixed, None unknown.
-        seconds: an item takes on one device; None: not timed.
-        timed: what these are from, in words.
-        at_least: whether the first item was not done in time: then `each` and `seconds` are what it had taken by then.
+        each: model calls per item: noisy copies of `certify`, forward passes of an attack. None: not timed.
+        spread: half-width of a 95 % interval of `each`, from the pilot's items; 0 if `each` is fixed, None: unknown.
+        seconds: seconds per item on one device; None: not timed.
+        items: number of items of the run.
+        timed: what was timed, in words.
+        at_least: True if time ran out within the first item; `each` and `seconds` are then what it had taken so far.
     """
 
     what: str
@@ -52,19 +53,20 @@ class Cost:
 
     @property
     def calls(self) -> int | None:
+        """Model calls of all items."""
         return None if self.each is None else math.ceil(self.each * self.items)
 
     def hours(self, devices: int) -> float | None:
-        """By the clock, if the items share out evenly."""
+        """Wall-clock hours of all items, divided evenly among the devices."""
         return None if self.seconds is None else self.seconds * self.items / devices / 3600
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """How fast noisy copies are drawn and answered.
+    """The measured time of drawing and answering noisy copies.
 
     Attributes:
-        rows: copies that went through the model together.
+        rows: batch size.
     """
 
     copies: int
@@ -73,39 +75,39 @@ class Rate:
 
 
 class _TimeUpError(SafemedError):
-    """A stage has used its time."""
+    """A timing has used up its time."""
 
 
 class _Watched:
-    """A scorer that asks before each call whether there is time for it."""
+    """A scorer that calls `look` before each model call."""
 
     def __init__(self, scorer: Any, look: Callable[[], None]) -> None:
         self._scorer, self._look = scorer, look
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._scorer, name)
+        method = getattr(self._scorer, name)
         if name not in ("scores", "vote", "write"):
-            return found
+            return method
 
         def call(*given: Any) -> Any:
             self._look()
-            return found(*given)
+            return method(*given)
 
         return call
 
 
 class Pilot:
-    """A few items, timed on a loaded model.
+    """Times a few items on a loaded model.
 
     Args:
-        pilot: these items.
-        items: how many the run has.
-        batch: rows that go through the model together.
-        clock: seconds, from anywhere.
-        budget_s: how long all timings together may last.
+        pilot: the items to time.
+        items: number of items of the run.
+        batch: batch size.
+        clock: returns seconds since an arbitrary time.
+        budget_s: time budget of all timings together, in seconds.
 
     Attributes:
-        stopped: whether Ctrl-C ended the timings.
+        stopped: True once Ctrl-C has ended the timings.
         now: what is being timed, for a progress bar.
     """
 
@@ -130,15 +132,15 @@ class Pilot:
 
     @property
     def share(self) -> float:
-        """Of the time that is used up, in [0, 1]."""
+        """Share of the time budget that is used up, in [0, 1]."""
         return min(1.0, (self._clock() - self._began) / self._budget)
 
     def costs(
         self, fixed: Smoothing | None, sequential: Sequential | None, attacks: Sequence[Attack]
     ) -> Iterator[Cost]:
-        """Of each in turn; each gets an even part of the time that is left. After Ctrl-C nothing more is timed."""
+        """Yield the cost of each in turn. The remaining time is divided evenly; after Ctrl-C nothing more is timed."""
         left, rate = bool(fixed) + bool(sequential) + len(attacks), None
-        for spec in (one for one in (fixed, sequential, *attacks) if one is not None):
+        for spec in (spec for spec in (fixed, sequential, *attacks) if spec is not None):
             now = self._clock()
             self._until = now + max(0.0, self._began + self._budget - now) / left
             if self.stopped:
@@ -153,25 +155,25 @@ class Pilot:
                 yield self.attack(spec)
 
     def copies(self, noise: Noise) -> Rate | None:
-        """The rate of noisy copies, after a first one that warms up; None where Ctrl-C came before the first was done.
+        """Measure the rate of noisy copies, after a first one to warm up; None if Ctrl-C came before that was done.
 
-        Fewer rows than a batch go through the model together where a batch would take too long.
+        The batch is made smaller where a full one would take too long.
         """
         vote, canvas = self.model.vote(self.pilot[0].question), self.canvases[0]
         streams = partial(generator, self.model.device, self.seed, "plan")
-        found: Rate | None = None
+        measured: Rate | None = None
 
         def count(n: int, rows: int) -> Rate:
-            nonlocal found
+            nonlocal measured
             self.now = f"noisy copies, {n} more"
             began = self._clock()
             count_votes(vote, canvas, noise, n, batch=rows, streams=streams)
-            found = Rate(copies=n, seconds=max(self._clock() - began, 1e-9), rows=rows)
-            return found
+            measured = Rate(copies=n, seconds=max(self._clock() - began, 1e-9), rows=rows)
+            return measured
 
         with self._while_there_is_time(), torch.no_grad():
             until, self._until = self._until, math.inf
-            first = count(1, 1)  # one there must be
+            first = count(1, 1)  # one copy is always timed
             self._until = until
             if self._left > first.seconds:
                 first = count(1, 1)
@@ -182,10 +184,10 @@ class Pilot:
                 if latest.seconds > _SECONDS:
                     break
                 draws *= max(2, math.ceil(_SECONDS / latest.seconds))
-        return found
+        return measured
 
     def fixed(self, spec: Smoothing, rate: Rate | None) -> Cost:
-        """n0 + n copies an item."""
+        """Estimate the cost of fixed sampling: n0 + n copies per item."""
         each = spec.n0 + spec.n
         return Cost(
             what=f"fixed, n0 {spec.n0}, n {spec.n:,}",
@@ -197,10 +199,10 @@ class Pilot:
         )
 
     def sequential(self, spec: Sequential, rate: Rate | None) -> Cost:
-        """As many copies as the pilot's items took on average; what is left of a last batch is computed, too.
+        """Estimate the cost of sequential sampling: the pilot's mean number of copies, rounded up to whole batches.
 
-        Where the time is up within an item, its copies are counted with those of the items before: the estimate is then
-        all copies over the items that were decided, which is right where each further copy is as likely to decide.
+        If time runs out within an item, its copies are added to those of the items before it: the estimate is then all
+        copies divided by the number of decided items, which is unbiased if every copy is equally likely to decide.
         """
         ladder, drawn = Ladder(spec), list[int]()
         rows = rate.rows if rate else 1
@@ -210,10 +212,9 @@ class Pilot:
                 self.now = f"sequential, item {number} of {len(self.pilot)}"
                 rng = partial(generator, self.model.device, self.seed, "certify", item.id)
                 before = self.model.forwards
-                found = certify_gold(
-                    self.model.vote(item.question), canvas, ladder, gold=item.label, rng=rng, batch=rows
-                )
-                drawn.append(min(math.ceil(found.stopped_at / self.batch) * self.batch, spec.n))
+                vote = self.model.vote(item.question)
+                certificate = certify_gold(vote, canvas, ladder, gold=item.label, rng=rng, batch=rows)
+                drawn.append(min(math.ceil(certificate.stopped_at / self.batch) * self.batch, spec.n))
         cut = self.model.forwards - before if len(drawn) < len(self.pilot) else 0
         whole, timed = len(drawn), self._items_timed(len(drawn))
         each = min((sum(drawn) + cut) / max(1, whole), spec.n) if drawn or cut else None
@@ -231,9 +232,9 @@ class Pilot:
         )
 
     def attack(self, attack: Attack) -> Cost:
-        """The pilot's items under one attack; those that end early make it cheaper, here as in the run.
+        """Time the pilot's items under one attack; early stopping makes it cheaper, as it does in the run.
 
-        One item goes first, and the others together, as many as will fit into the time by what the first one took.
+        The first item is timed alone. The others follow together, as many as fit into the remaining time.
         """
         rows, done, calls, each, seconds = 1, 0, 0, None, None
         began, before = self._clock(), self.model.forwards
@@ -269,16 +270,17 @@ class Pilot:
 
     @property
     def _left(self) -> float:
-        """Seconds of this stage."""
+        """Seconds left for the current timing."""
         return self._until - self._clock()
 
     def _look(self) -> None:
+        """Raise _TimeUpError when the current timing has used up its time."""
         if self._left <= 0:
             raise _TimeUpError
 
     @contextmanager
     def _while_there_is_time(self) -> Iterator[None]:
-        """Ctrl-C ends a stage as its time does, and all that come after it."""
+        """End the current timing when its time is up; Ctrl-C also ends all those after it."""
         try:
             yield
         except _TimeUpError:

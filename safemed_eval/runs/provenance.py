@@ -1,4 +1,4 @@
-"""Where and with what a run was made. No environment variables: they hold secrets."""
+"""Provenance of a run: versions, machine, command line. No environment variables, which may hold secrets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
+from safemed_eval.codec import Json
 from safemed_eval.version import __version__
 
 _PACKAGES = (
@@ -19,8 +19,8 @@ _PACKAGES = (
 )
 
 
-def session(device: str) -> dict[str, Any]:
-    """One start of a run: time, command line, versions, commit of the toolkit, machine, name of the device."""
+def session(device: str) -> Json:
+    """Describe this start of a run: time, command line, versions, commit of the toolkit, machine, device."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": sys.argv[1:],
@@ -29,12 +29,12 @@ def session(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "versions": {name: installed for name in _PACKAGES if (installed := _version(name))},
     }
 
 
 def code_sha256() -> str:
-    """sha256 over the toolkit's own files: equal where the same code runs, installed or from a checkout."""
+    """Hash the toolkit's source files (sha256): equal for the same code, installed or in a checkout."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         digest.update(f"{file.relative_to(root)}\n{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
@@ -49,7 +49,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of a checkout of the toolkit, with "+" if files differ; None for an installed package."""
+    """Return the commit of the toolkit's checkout, with "+" if files differ; None for an installed package."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists() or not (root / "pyproject.toml").exists():
         return None

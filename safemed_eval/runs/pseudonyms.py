@@ -1,8 +1,8 @@
-"""Pseudonyms: what a run folder holds in place of ids, paths and texts, so that it can be passed on.
+"""Pseudonyms that replace ids, paths and texts in a run folder, so that it can be shared.
 
-A pseudonym is an HMAC-SHA256 under a key that stays with the user. Without the key nobody can tell what it stands for,
-not even by trying guesses. Under one key it is the same in every run: runs go on, are compared, and have the clusters
-that they would have had.
+A pseudonym is an HMAC-SHA256 under a key that stays with the user. Without the key its meaning cannot be found, not
+even by trying guesses. Under one key a text has the same pseudonym in every run, so that runs can be resumed and
+compared, and keep their clusters.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from safemed_eval.models.answers import told
 from safemed_eval.runs.folder import Memory, RunFolder
 
 WITHHELD = "withheld by --pseudonymize"
-"""In place of reasons and command lines, which quote what must not be quoted."""
+"""Replaces error messages and arguments, which may quote the data."""
 
 _KEPT = ("kind", "attack", "sampling", "abstained", "stopped", "hits", "modality", "question_type")
-"""Fields of a record whose texts are ours, or that tables are broken down by."""
+"""Fields of a record that stay: their texts are the toolkit's own, or tables are broken down by them."""
 _KINDS = {"image": "image", "patient_id": "patient", "source": "source"}
 _SECRET_OPTIONS = ("--data", "--data-root", "--out", "--pseudonymize")
 _DIGITS = 20
-"""Of a pseudonym: 80 bits, so that no two of a billion items are likely to share one."""
+"""Length of a pseudonym in hex digits: 80 bits, so that collisions among a billion items are unlikely."""
 _LEAST_BYTES, _LEAST_KINDS = 32, 8
 _MAKE_ONE = 'python -c "import secrets; print(secrets.token_hex(32))" > FILE makes one'
 
 
 def read_key(file: Path) -> bytes:
-    """The key in a file, without a line's end behind it.
+    """Read the key in a file, without the line end after it.
 
     Raises:
-        SpecError: there is none, or one that could be guessed.
+        SpecError: the file cannot be read, or the key could be guessed.
     """
     try:
         key = file.read_bytes().rstrip(b"\r\n")
@@ -54,100 +54,100 @@ def read_key(file: Path) -> bytes:
 
 
 class Pseudonyms:
-    """The pseudonyms under one key."""
+    """Makes pseudonyms under one key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     @property
     def fingerprint(self) -> str:
-        """Tells keys apart, for a run's spec: under another key a run does not go on, nor compare."""
+        """An identifier of the key, for the spec: runs under different keys are neither resumed nor compared."""
         return self._hash("fingerprint")[:_DIGITS]
 
     def digest(self, text: str) -> str:
-        """In place of a hash that someone who has the data could compute."""
+        """Replace a plain hash, which anyone with the data could compute."""
         return self._hash("digest", text)
 
     def of(self, kind: str, *parts: str) -> str:
-        """`item-3f0a...`: the same for the same parts."""
+        """Return the pseudonym of these parts, such as `item-3f0a...`."""
         return f"{kind}-{self._hash(kind, *parts)[:_DIGITS]}"
 
     def data(self, name: str) -> str:
-        """Of what --data says, the kind."""
+        """Replace the path in a --data argument; its kind stays."""
         kind, colon, path = name.partition(":")
         return name if kind == "phantom" or not colon else f"{kind}:{self.of('data', path)}"
 
     def item(self, id: str) -> str:
-        """What an item is called."""
+        """Return the pseudonym of an item's id."""
         return self.of("item", id)
 
     def asked(self, item: Item) -> Item:
-        """The item with a pseudonym for each of its texts; what is asked for its prompt shows these."""
+        """Return the item with pseudonyms for its texts, for the example prompt in run.json."""
         options = tuple(self.of("option", item.id, option) for option in item.question.options)
         return replace(item, question=Question(text=self.of("question", item.id, item.question.text), options=options))
 
     def record(self, record: Json) -> Json:
-        """The record with pseudonyms. Numbers stay, and so do the names of modality, question type and attack.
+        """Return the record with pseudonyms. Numbers stay, and so do modality, question type and attack.
 
-        Texts have one for each item, so that the same option of two questions cannot be told by how often it occurs.
-        Of what a model wrote, `told` keeps what reports count. Why an item failed is withheld.
+        Pseudonyms of texts depend on the item, so that frequent options cannot be recognised by counting. A generated
+        text is reduced to what reports need of it (`told`), and error messages are withheld.
         """
-        item, found = record["item"], dict[str, Any]()
+        item, veiled = record["item"], Json()
         for name, value in record.items():
             if name in _KEPT:
-                found[name] = value
+                veiled[name] = value
             elif name == "item":
-                found[name] = self.item(value)
+                veiled[name] = self.item(value)
             elif name == "options":
-                found[name] = [self.of("option", item, option) for option in value]
+                veiled[name] = [self.of("option", item, option) for option in value]
             elif name == "question":
-                found[name] = self.of("question", item, value)
+                veiled[name] = self.of("question", item, value)
             elif name == "image_sha256":
-                found[name] = None if value is None else self.digest(value)
+                veiled[name] = None if value is None else self.digest(value)
             elif name == "error":
-                found[name] = None if value is None else WITHHELD
+                veiled[name] = None if value is None else WITHHELD
             elif name == "text":
-                found |= {name: None, "told": None if value is None else self._told(record)}
+                veiled |= {name: None, "told": None if value is None else self._told(record)}
             else:
-                found[name] = self._without_texts(_KINDS.get(name, "value"), name, value)
-        return found
+                veiled[name] = self._without_texts(_KINDS.get(name, "value"), name, value)
+        return veiled
 
-    def audit(self, found: Audit) -> Audit:
-        """What an audit has found, with the pseudonyms that records have. Why an image cannot be read is withheld."""
+    def audit(self, result: Audit) -> Audit:
+        """Return the result of an audit with the pseudonyms of records, and without reasons for unreadable images."""
 
         def items(ids: Sequence[str]) -> tuple[str, ...]:
             return tuple(map(self.item, ids))
 
-        def side(one: Side) -> Side:
-            return replace(one, reason=one.reason and WITHHELD)
+        def side(audited: Side) -> Side:
+            return replace(audited, reason=audited.reason and WITHHELD)
 
         return replace(
-            found,
-            train=side(found.train),
-            test=side(found.test),
+            result,
+            train=side(result.train),
+            test=side(result.test),
             shared=tuple(
                 replace(
-                    one,
-                    image=self.of("image", "image", one.image),
-                    of=self.of("image", "image", one.of),
-                    items=items(one.items),
-                    of_items=items(one.of_items),
+                    image,
+                    image=self.of("image", "image", image.image),
+                    of=self.of("image", "image", image.of),
+                    items=items(image.items),
+                    of_items=items(image.of_items),
                 )
-                for one in found.shared
+                for image in result.shared
             ),
             shared_patients=tuple(
                 replace(
-                    one,
-                    patient=self.of("patient", "patient_id", one.patient),
-                    items=items(one.items),
-                    of_items=items(one.of_items),
+                    patient,
+                    patient=self.of("patient", "patient_id", patient.patient),
+                    items=items(patient.items),
+                    of_items=items(patient.of_items),
                 )
-                for one in found.shared_patients
+                for patient in result.shared_patients
             ),
         )
 
-    def about(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """What run.json keeps beside the spec."""
+    def about(self, about: Json) -> Json:
+        """Return what run.json holds besides the spec, with pseudonyms."""
         names = dict(about["names"])
         names["data"] = self.data(names["data"])
         if (trained := names.get("trained")) and trained.get("data"):
@@ -156,29 +156,29 @@ class Pseudonyms:
         return {**about, "names": names, "skipped": skipped}
 
     def arguments(self, argv: Sequence[str]) -> list[str]:
-        """A command line without the values of options that name data, or the key."""
-        found: list[str] = []
+        """Return a command line without the values of options that name data, or the key."""
+        shown: list[str] = []
         for before, argument in zip(["", *argv], argv, strict=False):
             option, equals, _ = argument.partition("=")
             if before in _SECRET_OPTIONS:
-                found.append(WITHHELD)
+                shown.append(WITHHELD)
             elif equals and option in _SECRET_OPTIONS:
-                found.append(f"{option}={WITHHELD}")
+                shown.append(f"{option}={WITHHELD}")
             else:
-                found.append(argument)
-        return found
+                shown.append(argument)
+        return shown
 
     def _hash(self, *parts: str) -> str:
         return hmac.new(self._key, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 
     def _told(self, record: Json) -> Json:
         question = Question(text=record["question"], options=tuple(record["options"]))
-        found = told(record["text"], question)
-        said = None if found.rationale is None else self.of("rationale", record["item"], found.rationale)
-        return {"words": found.words, "rationale": said, "conclusion": found.conclusion}
+        read = told(record["text"], question)
+        rationale = None if read.rationale is None else self.of("rationale", record["item"], read.rationale)
+        return {"words": read.words, "rationale": rationale, "conclusion": read.conclusion}
 
     def _without_texts(self, kind: str, name: str, value: Any) -> Any:
-        """The value with a pseudonym for every text in it, whatever it is."""
+        """Return the value with a pseudonym for every text in it."""
         if isinstance(value, str):
             return self.of(kind, name, value)
         if isinstance(value, Mapping):
@@ -187,7 +187,7 @@ class Pseudonyms:
 
 
 class Veiled:
-    """A run folder that is written under pseudonyms, and asked by real ids."""
+    """A run folder that writes pseudonyms, and is queried by real ids."""
 
     def __init__(self, run: RunFolder | Memory, names: Pseudonyms) -> None:
         self._run, self._names = run, names

@@ -1,12 +1,12 @@
-"""One line of records.jsonl, typed: what came of one item, under one condition or as a certificate.
+"""The typed lines of records.jsonl: the result of one item under one condition, or its certificate.
 
-A record refuses values that contradict each other. What it contradicts in its run's spec, `check_evaluate` and
-`check_certify` say; certificates are always recomputed from their votes, see `runs.certificates`.
+The constructor refuses values that contradict each other, and `check` those that contradict the run's spec. Reports
+always recompute certificates from their votes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar
 
@@ -21,20 +21,24 @@ from safemed_eval.smoothing import Smoothing, read_prediction, read_wrong
 Count = Annotated[int, Ge(0)]
 Size = Annotated[float, Ge(0)]
 
-SOMETIMES: Mapping[str, bool] = {"sometimes": True}
-"""Metadata of a field that the JSON leaves out where it is None: most records have no use for it."""
+SOMETIMES: Mapping[str, str] = {"beside": ""}
+"""Metadata of a field that most records do not use: the JSON leaves it out where it is None."""
+VOTED: Mapping[str, str] = {"beside": "votes"}
+"""Metadata of a field that the JSON has wherever it has votes."""
+SEQUENCED: Mapping[str, str] = {"beside": "radii"}
+"""Metadata of a field that the JSON has wherever it has radii, failed items included."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemRecord:
-    """What every record says of its item; see `core.Item`.
+    """The fields that all records share; those of the item are described in `core.Item`.
 
     Args:
         prediction: the answered option; None: no answer, an abstention, or a failure.
-        correct: whether it is the gold option.
-        batch: rows that went through the model together.
-        seconds: an item's share of the time that its batch took.
-        error: why the item failed; it stays in every denominator and counts as wrong.
+        correct: True if that is the gold option.
+        batch: batch size.
+        seconds: the item's share of the time that its batch took.
+        error: why the item failed, or None. A failed item stays in every denominator and counts as wrong.
     """
 
     __pydantic_config__: ClassVar = {"allow_inf_nan": False}
@@ -67,18 +71,23 @@ class ItemRecord:
 
     @property
     def cluster(self) -> str:
-        """The patient, or else the image: items that share one are not independent."""
+        """The patient, or else the image: items of one cluster are not independent."""
         return self.patient_id or self.image_sha256 or self.image
 
     @property
     def failed(self) -> bool:
         return self.error is not None
 
-    def to_json(self) -> Json:
-        """The record as a line of records.jsonl holds it."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        shown = {one.name for one in fields(self) if values[one.name] is not None or not one.metadata.get("sometimes")}
-        return {"kind": self.kind} | {name: encode(value) for name, value in values.items() if name in shown}
+    def to_json(self, asked: Collection[str] = ()) -> Json:
+        """Convert the record to a line of records.jsonl.
+
+        Args:
+            asked: fields that are always included, None or not; see `Spec.recorded`.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        beside = {f.name: f.metadata["beside"] for f in fields(self) if f.metadata and f.name not in asked}
+        left_out = {name for name, other in beside.items() if values[name] is None and values.get(other) is None}
+        return {"kind": self.kind} | {name: encode(value) for name, value in values.items() if name not in left_out}
 
     def _refuse_no_option(self, name: str, option: int | None) -> None:
         if option is not None and not 0 <= option < len(self.options):
@@ -91,16 +100,17 @@ class EvaluateRecord(ItemRecord):
 
     Args:
         attack: the condition.
-        log_probs: of the item's own options; None where the model has none.
-        text: what the model wrote. `told`: what reports read of it, where the text itself is withheld.
-        linf, l2: how far the attacked canvas is from the clean one, in [0, 1] pixel units.
+        log_probs: log-probabilities of the item's own options; None where the model gives none.
+        text: the generated text.
+        told: what reports need of the text, in a record that withholds the text itself.
+        linf, l2: distance of the attacked canvas from the clean one, in [0, 1] pixel units.
         steps: gradient steps, or queries of a black-box attack.
         target: the option that a targeted attack aimed at.
-        climb, dead: how the search went; see `attacks.Attacked`.
+        climb, dead: diagnostics of the search; see `attacks.Attacked`.
         rounded: the answer to a successfully attacked canvas after rounding it to 8 bits; None: not asked.
-        rotations: of the circular condition, the answer to each rotation of the options.
-        parts: of an attack made of several, whether each part left the answer right.
-        votes, p_value, abstained: of a smoothed model; see `smoothing.Prediction`.
+        rotations: for the circular condition, the answer to each rotation of the options.
+        parts: for an attack made of several, True for each part that left the answer correct.
+        votes, p_value, abstained: for a smoothed model; see `smoothing.Prediction`.
     """
 
     kind: ClassVar[str] = "evaluate"
@@ -119,8 +129,8 @@ class EvaluateRecord(ItemRecord):
     rotations: tuple[int | None, ...] | None = field(default=None, metadata=SOMETIMES)
     parts: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
     votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
-    p_value: float | None = field(default=None, metadata=SOMETIMES)
-    abstained: str | None = field(default=None, metadata=SOMETIMES)
+    p_value: float | None = field(default=None, metadata=VOTED)
+    abstained: str | None = field(default=None, metadata=VOTED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +143,9 @@ class EvaluateRecord(ItemRecord):
         if self.attack == CIRCULAR and self.error is None:
             self._check_rotations()
 
+    def to_json(self, asked: Collection[str] = ()) -> Json:
+        return super().to_json((*asked, *["rotations"] * (self.attack == CIRCULAR)))
+
     def _check_rotations(self) -> None:
         answers, places = self.rotations or (), (*range(len(self.options)), None)
         if len(answers) != len(self.options) or any(answer not in places for answer in answers):
@@ -141,25 +154,27 @@ class EvaluateRecord(ItemRecord):
             raise ValueError("its prediction does not follow from its rotations")
 
     def check(self, spec: EvaluateSpec) -> None:
-        """Raise ValueError where the record contradicts what was asked."""
+        """Raise ValueError where the record contradicts the spec."""
         if self.attack not in spec.conditions:
             raise ValueError(f"is of attack {self.attack!r}, which was not asked for")
         if spec.smooth and self.error is None:
             refuse_other_counts("votes", self.votes, self.options, spec.smooth.n)
-            found = read_prediction(self.votes or (), spec.smooth.alpha)
-            if (self.prediction, self.abstained) != (found.prediction, found.abstained):
+            voted = read_prediction(self.votes or (), spec.smooth.alpha)
+            if (self.prediction, self.abstained) != (voted.prediction, voted.abstained):
                 raise ValueError("its answer does not follow from its votes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """One search within a certified radius; see `runs.work.falsify`.
+    """The result of one search within a certified radius; see `runs.work.falsify`.
 
     Args:
-        share: of the radius, at which it was made.
-        length: L2 length of the change that it found.
-        votes: for the certified class there, of `Falsification.n` noisy copies.
+        share: share of the radius that the search was limited to.
+        length: L2 length of the resulting change.
+        votes: votes for the certified class there, among `Falsification.n` noisy copies.
     """
+
+    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
 
     share: float
     length: Size
@@ -171,7 +186,7 @@ class CertifyRecord(ItemRecord):
     """The certificate of one item; see `core.Certificate` and `smoothing.SequentialCertificate`.
 
     Args:
-        falsified: what searches within the certified radius came to; None: none was made.
+        falsified: results of the searches within the certified radius; None: none was made.
     """
 
     kind: ClassVar[str] = "certify"
@@ -187,16 +202,16 @@ class CertifyRecord(ItemRecord):
     p_lower: Size | None = None
     radius: Size | None = None
     abstained: str | None = None
-    certified: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
-    max_log_e: Mapping[str, float] | None = field(default=None, metadata=SOMETIMES)
-    stopped_at: Count | None = field(default=None, metadata=SOMETIMES)
-    successes: Count | None = field(default=None, metadata=SOMETIMES)
-    stopped: str | None = field(default=None, metadata=SOMETIMES)
-    hits: str | None = field(default=None, metadata=SOMETIMES)
+    certified: Mapping[str, bool] | None = field(default=None, metadata=SEQUENCED)
+    max_log_e: Mapping[str, float] | None = field(default=None, metadata=SEQUENCED)
+    stopped_at: Count | None = field(default=None, metadata=SEQUENCED)
+    successes: Count | None = field(default=None, metadata=SEQUENCED)
+    stopped: str | None = field(default=None, metadata=SEQUENCED)
+    hits: str | None = field(default=None, metadata=SEQUENCED)
     falsified: tuple[Shot, ...] | None = field(default=None, metadata=SOMETIMES)
 
     def check(self, spec: CertifySpec) -> None:
-        """Raise ValueError where the record contradicts what was asked."""
+        """Raise ValueError where the record contradicts the spec."""
         if self.error is not None:
             return
         budget = spec.budget
@@ -219,6 +234,6 @@ Record = EvaluateRecord | CertifyRecord
 
 
 def refuse_other_counts(name: str, votes: tuple[int, ...] | None, options: tuple[str, ...], draws: int) -> None:
-    """Raise ValueError unless these are so many votes for the options and for "no answer"."""
+    """Raise ValueError unless these are `draws` votes for the options and "no answer"."""
     if votes is None or len(votes) != len(options) + 1 or min(votes) < 0 or sum(votes) != draws:
         raise ValueError(f"{name} are not {draws} votes for its options or no answer")

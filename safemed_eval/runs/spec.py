@@ -1,11 +1,12 @@
-"""Everything that was asked of a run and decides its numbers: typed, with its defaults, and JSON both ways.
+"""Specs: all settings of a run that decide its numbers, typed, with defaults, and converted to and from JSON.
 
-A spec is the identity of a run folder: the same call goes on where an earlier one stopped, another spec is refused.
-Options that were added later are left out of the JSON at their defaults, so that older folders keep their identity.
+A spec is the identity of a run folder: the same call resumes it, another spec is refused. Options that were added
+later are left out of the JSON at their defaults, so that older folders keep their identity.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -25,7 +26,7 @@ LATER: Mapping[str, bool] = {"later": True}
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """How weights are loaded, as `models.find_model` takes it."""
+    """Options for loading weights, as `models.find_model` takes them."""
 
     dtype: str = "auto"
     attn: str | None = None
@@ -33,7 +34,7 @@ class Load:
 
 
 class Asked(TypedDict, total=False):
-    """How a checkpoint is asked; see `models.Asking.describe`."""
+    """Prompt and readout of a checkpoint; see `models.Asking.describe`."""
 
     __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
 
@@ -46,7 +47,7 @@ class Asked(TypedDict, total=False):
 
 
 class Described(TypedDict, total=False):
-    """An attack as `Attack.described` has it: its name and its options."""
+    """Name and options of an attack, from `Attack.described`."""
 
     __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
 
@@ -58,17 +59,17 @@ class Described(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What `evaluate` and `certify` have in common.
+    """The settings that `evaluate` and `certify` share.
 
     Args:
-        model: hashes of the model's weights and settings, of its base's and its denoiser's; see `Source.identity`.
-        asking: how a checkpoint is asked; None for a model that asks by itself.
-        skipped: items that could not be used and were left out.
-        data: identity of what is asked, a hash over questions, gold answers, slices and image bytes.
+        model: hashes of weights and settings of the model, its base and its denoiser; see `Source.identity`.
+        asking: prompt and readout of a checkpoint; None for a model that makes its own prompts.
+        skipped: number of unusable items that were left out.
+        data: hash of questions, gold answers, slices and image bytes.
         canvas: the pixel grid on which eps, sigma and radius are measured, such as "384x384 stretch".
         batch_size: None is the command's default.
-        pseudonyms: the fingerprint of the key under which ids, paths and texts are written.
-        shuffle_options: the seed that orders the options of each question; None: as the data have them.
+        pseudonyms: fingerprint of the key under which ids, paths and texts are pseudonymized.
+        shuffle_options: seed for the order of each question's options; None: the order of the data.
     """
 
     command: ClassVar[str]
@@ -85,9 +86,18 @@ class Spec:
     pseudonyms: str | None = field(default=None, metadata=LATER)
     shuffle_options: int | None = field(default=None, metadata=LATER)
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"native|[0-9]{1,5}x[0-9]{1,5} (stretch|pad)", self.canvas):
+            raise ValueError(f"canvas cannot be {self.canvas!r:.60}")
+
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What every item is asked under; none for a command that asks it once."""
+        """The conditions under which every item is answered; empty for a command without any."""
+        return ()
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Fields that every record of the run has, whether or not there is something in them."""
         return ()
 
     @property
@@ -96,27 +106,25 @@ class Spec:
 
     @property
     def writes(self) -> bool:
-        """Whether the checkpoint was asked for text, of which an answer is read or which an answer follows."""
+        """True if the checkpoint generates text, either with the answer in it or before the answer."""
         return self.readout in ("generate", "think-choice")
 
     def to_json(self) -> Json:
-        """The spec as run.json holds it."""
-        shown = [
-            one for one in fields(self) if not (one.metadata.get("later") and getattr(self, one.name) == one.default)
-        ]
-        return {"command": self.command} | {one.name: encode(getattr(self, one.name)) for one in shown}
+        """Convert the spec to its JSON in run.json."""
+        shown = [f for f in fields(self) if not (f.metadata.get("later") and getattr(self, f.name) == f.default)]
+        return {"command": self.command} | {f.name: encode(getattr(self, f.name)) for f in shown}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSpec(Spec):
-    """What `evaluate` was asked.
+    """The settings of an `evaluate` run.
 
     Args:
-        attacks: by spec string, each as `Attack.described` has it; clean is the first.
+        attacks: `Attack.described` of each attack, by spec string; clean is the first.
         quantize: keep attacked canvases on 8-bit grey levels.
-        official: answer through the checkpoint's untouched 8-bit path, too.
-        circular: answer in every rotation of the options, too.
-        keep_images: how many items of each attack are stored for figures.
+        official: also answer through the checkpoint's unmodified 8-bit path.
+        circular: also answer in every rotation of the options.
+        keep_images: number of items per attack whose images are stored for figures.
         smooth: answer by the vote of a smoothed model.
     """
 
@@ -136,30 +144,35 @@ class EvaluateSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class CertifySpec(Spec):
-    """What `certify` was asked.
+    """The settings of a `certify` run.
 
     Args:
-        smoothing: the fields of `budget`, a `Smoothing` or a `Sequential`, as `sampling` says.
+        smoothing: the fields of `budget`, a `Smoothing` or a `Sequential`, depending on `sampling`.
         stop_when_wrong: draw no more copies of an item whose selected answer is wrong.
         falsify: attack each certificate within its radius.
     """
 
     command: ClassVar[str] = "certify"
 
-    smoothing: Mapping[str, Any]
+    smoothing: Mapping[str, object]
     sampling: str
     stop_when_wrong: bool = field(default=False, metadata=LATER)
     falsify: Falsification | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             _ = self.budget
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"smoothing: {error}") from None
 
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("falsified",) if self.falsify else ()
+
     @cached_property
     def budget(self) -> Budget:
-        """How many noisy copies an item gets, and at which confidence."""
+        """The number of noisy copies per item, and the confidence level."""
         return budget_of({"sampling": self.sampling, "smoothing": self.smoothing})
 
 
@@ -167,24 +180,23 @@ SPECS: dict[str, type[EvaluateSpec] | type[CertifySpec]] = {spec.command: spec f
 
 
 def spec_of(value: object, where: str) -> EvaluateSpec | CertifySpec:
-    """Read the spec of an evaluate or certify run.
+    """Parse the spec of an evaluate or certify run.
 
     Raises:
-        RunError: it is of another command, a field does not fit, or it asks for something that this version does not
-            know.
+        RunError: it is of another command, a field is malformed, or this version does not know an option in it.
     """
     command = value.get("command") if isinstance(value, Mapping) else None
-    if not isinstance(value, Mapping) or command not in SPECS:
+    if not isinstance(value, Mapping) or not isinstance(command, str) or command not in SPECS:
         raise RunError(f"{where}: a run of '{command}'; name one of evaluate or certify")
     asked = {key: part for key, part in value.items() if key != "command"}
-    spec = decode(SPECS[str(command)], asked, f"{where}: run.json")
+    spec = decode(SPECS[command], asked, f"{where}: run.json")
     for name in _unknown(value, spec.to_json()):
         raise RunError(f"{where}: run.json: {name} is not known to this version; did a newer one write it?")
     return spec
 
 
 def _unknown(value: object, known: object, place: str = "") -> Iterator[str]:
-    """The keys of a JSON value that are not in what was read of it."""
+    """Yield the keys of a JSON value that were ignored when it was parsed."""
     if isinstance(value, Mapping) and isinstance(known, Mapping):
         for key, part in value.items():
             if key in known:
@@ -195,25 +207,25 @@ def _unknown(value: object, known: object, place: str = "") -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """What a training was asked: the identity of its folder.
+    """The settings of a training, which are the identity of its folder.
 
     Args:
         load: dtype and attn.
-        template: how the model is asked; None for a model that asks by itself.
-        recipe: the fields of a `train.Recipe` or `train.DenoiserRecipe`, without how often it is saved.
-        processes: of `accelerate launch`; they decide which rows share a batch.
+        template: prompt template; None for a model that makes its own prompts.
+        recipe: the fields of a `train.Recipe` or `train.DenoiserRecipe`, without `save_every`.
+        processes: number of processes of `accelerate launch`, which decides which rows share a batch.
     """
 
-    model: Mapping[str, Any]
+    model: Mapping[str, object]
     load: Mapping[str, str | None]
     template: Mapping[str, str] | None
     select: Selection
     skipped: int
     data: str
     canvas: str
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
     processes: int
 
     def to_json(self) -> Json:
-        """The spec as run.json holds it."""
+        """Convert the spec to its JSON in run.json."""
         return {"command": "train", **encode(self)}

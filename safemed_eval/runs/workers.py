@@ -1,6 +1,6 @@
-"""Who does the work of a run: the model in this process, or several in other processes (`crew`).
+"""Execution of a run's work: by the model in this process, or by several in other processes (`ray.crew`).
 
-Work is cut into units. What comes of a unit does not depend on who does it, nor on what was done before.
+Work is divided into units. The result of a unit depends neither on the worker, nor on the units before it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from safemed_eval.codec import Json
 from safemed_eval.errors import RunError
 
 if TYPE_CHECKING:
@@ -17,37 +18,41 @@ if TYPE_CHECKING:
     from safemed_eval.models.waist import Waist
 
 Store = Callable[..., None]
-"""Puts something that the work found, such as an attacked canvas, where it is kept."""
+"""Stores something that the work produced, such as an attacked canvas."""
+
+
+Result = object
+"""The result of a unit: records, or the votes of a part of an item."""
 
 
 class Unit(Protocol):
-    """A piece of work. Can be pickled."""
+    """A piece of work that can be pickled."""
 
     @property
     def name(self) -> str:
-        """What it is about, for messages; units of one name share the count of the workers that died on them."""
+        """Its items, for messages; units of the same name share one count of workers that died on them."""
         ...
 
     def coming(self, work: Any) -> None:
-        """What can be begun while the unit before it is done."""
+        """Start what can run while the previous unit is still being done, such as reading images."""
         ...
 
-    def do(self, work: Any) -> Any:
-        """What comes of it, from an Evaluation or a Certification."""
+    def do(self, work: Any) -> Result:
+        """Do the work with an Evaluation or a Certification, and return the result."""
         ...
 
     def alone(self) -> Sequence[Unit]:
-        """The same work, each item by itself; nothing where there is only one."""
+        """Split into one unit per item; empty where there is only one item."""
         ...
 
-    def failed(self, why: str) -> Any:
-        """What comes of it when nobody can do it."""
+    def failed(self, why: str) -> Result:
+        """Return the result to record when no worker can do the unit."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What a worker has to work with."""
+    """The loaded models of a worker, and where its work stores images."""
 
     model: Waist
     surrogates: Mapping[str, Waist]
@@ -55,20 +60,20 @@ class Loaded:
 
 
 class Work(Protocol):
-    """An Evaluation or a Certification."""
+    """The work of a run: an Evaluation or a Certification."""
 
     batch: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What makes a worker, in whichever process. Can be pickled.
+    """Everything that a worker needs to start, in any process. Can be pickled.
 
     Args:
-        model: the model that is judged.
+        model: the evaluated model.
         surrogates: the models that transfer attacks search, by name.
-        make: turns loaded models into the work.
-        first: an item of the run, as an example for the model to describe itself with.
+        make: builds the work from loaded models.
+        first: an item of the run, for the example prompt in the model's description.
     """
 
     model: Loading
@@ -77,66 +82,66 @@ class Setup:
     surrogates: Mapping[str, Loading] = field(default_factory=dict)
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """Of the files of all models, by the names that they were called by; reads them once through."""
+    def identity(self) -> Json:
+        """Hashes of all models' files by model name; computing them reads the files once."""
         sources = [loading.source for loading in (self.model, *self.surrogates.values())]
         return {source.name: source.identity for source in sources}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What a worker says once its model is loaded and checked."""
+    """A worker's report once its model is loaded and checked."""
 
-    model: Mapping[str, Any]
-    """Of the model, for run.json."""
-    checks: Sequence[Mapping[str, Any]]
+    model: Mapping[str, object]
+    """The model's description, for run.json."""
+    checks: Sequence[Mapping[str, object]]
     device: str
     batch: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What comes of a unit."""
+    """The result of a unit."""
 
-    result: Any
-    kept: Sequence[tuple[Any, ...]]
-    """Arguments for `Store`."""
+    result: Result
+    kept: Sequence[tuple[object, ...]]
+    """Arguments of the calls of `Store` to make."""
     forwards: int
-    """Images that have gone through the worker's model so far."""
+    """Images that have passed through the worker's model so far."""
 
 
 class BrokenDeviceError(RunError):
-    """An error such as an illegal access breaks a process for good: all that it computes from then on would fail."""
+    """The device failed, as after an illegal access: everything that this process computes from then on would fail."""
 
 
 class Host:
-    """A loaded model at work, one unit at a time.
+    """Loads the models, and does one unit at a time.
 
     Raises:
         CheckpointError: the model, or a surrogate, cannot be loaded or fails a check.
     """
 
     def __init__(self, setup: Setup) -> None:
-        self._kept: list[tuple[Any, ...]] = []
-        self.model, found = setup.model()
+        self._kept: list[tuple[object, ...]] = []
+        self.model, checks = setup.model()
         surrogates = {name: loading()[0] for name, loading in setup.surrogates.items()}
         self._work = setup.make(Loaded(model=self.model, surrogates=surrogates, keep=self._keep))
         self.ready = Ready(
             model=self.model.describe(setup.first.question),
-            checks=[asdict(one) for one in found],
+            checks=[asdict(check) for check in checks],
             device=self.model.device_name,
             batch=self._work.batch,
         )
 
     def do(self, unit: Unit, following: Unit | None = None) -> Reply:
-        """Do a unit, and begin what can be begun of the one that follows.
+        """Do a unit, and start what can be started of the one that follows.
 
         Raises:
-            BrokenDeviceError: nothing that came of the unit counts.
+            BrokenDeviceError: the device failed; the result of the unit is discarded.
         """
         self._kept.clear()
-        for one in filter(None, (unit, following)):
-            one.coming(self._work)
+        for started in filter(None, (unit, following)):
+            started.coming(self._work)
         result = unit.do(self._work)
         self._refuse_broken_device(unit)
         return Reply(result=result, kept=tuple(self._kept), forwards=self.model.forwards)
@@ -149,51 +154,51 @@ class Host:
                 torch.cuda.synchronize(self.model.device)
             except RuntimeError as error:
                 raise BrokenDeviceError(
-                    f"the device failed on {unit.name} and works no more: {' '.join(str(error).split())[:200]}; what "
-                    "was done before is safe, the same command goes on; where it ends here again, --ray local gives "
-                    "the item up"
+                    f"the device failed on {unit.name} and is unusable: {' '.join(str(error).split())[:200]}; what "
+                    "was done before is safe, and the same command resumes; if the item fails again, --ray local "
+                    "records it as failed"
                 ) from None
 
-    def _keep(self, *what: Any) -> None:
+    def _keep(self, *what: object) -> None:
         import torch
 
-        # A row of a batch is copied: it would take its whole batch along.
+        # Clone a row of a batch: pickling a view would send the whole batch.
         self._kept.append(tuple(x.cpu().clone() if isinstance(x, torch.Tensor) else x for x in what))
 
 
 class Team(Protocol):
-    """Those who do the work of a run."""
+    """The workers that do the units of a run."""
 
     @property
     def ready(self) -> Ready:
-        """What the first of them said."""
+        """The report of the first worker that was ready."""
         ...
 
     @property
-    def about(self) -> Mapping[str, Any]:
-        """Who they are, for run.json."""
+    def about(self) -> Mapping[str, object]:
+        """A description of the workers, for run.json."""
         ...
 
     @property
     def forwards(self) -> int:
-        """Images that have gone through their models so far."""
+        """Images that have passed through their models so far."""
         ...
 
     @property
     def note(self) -> str:
-        """Who they are now, in short; "" for this process alone."""
+        """A short description for the progress bar, such as "3 workers"; "" for this process alone."""
         ...
 
     def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Any]]:
-        """Each unit, in the order in which they are done, with what came of it. What is to be kept is stored before."""
+        """Yield each unit with its result, in the order of completion, after storing its images."""
         ...
 
 
 class Alone:
-    """The model in this process."""
+    """Does the units one by one with the model in this process."""
 
     note = ""
-    about: Mapping[str, Any] = {}
+    about: Mapping[str, object] = {}
 
     def __init__(self, setup: Setup, store: Store) -> None:
         self._host, self._store = Host(setup), store

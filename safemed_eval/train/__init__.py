@@ -1,7 +1,7 @@
-"""Training: supervised and group relative policy optimization, on clean and on adversarial images, with TRL.
+"""Training with TRL: supervised fine-tuning and GRPO on clean or adversarial images, and denoisers for frozen models.
 
-And denoisers for models that stay as they are, in `denoise`. The folder can be called:
-`safemed_eval.train("at-grpo", ...)` is `train.make.train`. Importing it imports neither torch nor TRL.
+The package can be called: `safemed_eval.train("at-grpo", ...)` is `train.make.train`. Importing it imports neither
+torch nor TRL.
 """
 
 import sys

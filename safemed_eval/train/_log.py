@@ -1,4 +1,4 @@
-"""The training log: one JSON object a line, whole after every stop and resumption."""
+"""A trainer callback that writes the training log: one JSON object a line, consistent after stops and resumptions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from safemed_eval.codec import Json
 from safemed_eval.errors import RunError
 from safemed_eval.files import write_whole
 from safemed_eval.train.log import read_log
 
 
 class Log(TrainerCallback):  # type: ignore[misc]
-    """Appends what the trainer reports; at a resumption, cuts off what came after the checkpoint.
+    """Appends what the trainer logs; at a resumption, drops the lines after the checkpoint.
 
     Raises:
         RunError: the loss is not finite.
@@ -24,12 +25,12 @@ class Log(TrainerCallback):  # type: ignore[misc]
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: object, state: Any, control: object, **_: object) -> None:
         if state.is_world_process_zero:
             kept = [line for line in read_log(self.file) if line["step"] <= state.global_step]
             write_whole(self.file, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(self, args: object, state: Any, control: object, logs: Json, **_: object) -> None:
         plain = {key: value for key, value in logs.items() if isinstance(value, (int, float, str))}
         finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in plain.items()}
         if state.is_world_process_zero:

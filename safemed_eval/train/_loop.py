@@ -1,4 +1,4 @@
-"""What every training loop is told, how it goes on, and when it has failed."""
+"""Shared parts of the training loops: arguments, checkpoints to resume from, and the handling of failures."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from safemed_eval.errors import ModelOutputError, RunError
 
 LOG_EVERY = 10
 _TORCH_WRITER = "inline_container"
-"""The source file that torch names where it could not write, whatever the reason."""
+"""The source file that torch's error message names when it cannot write, whatever the reason."""
 
 
 def arguments(place: Path, *, steps: int, batch_size: int, save_every: int, seed: int, cpu: bool) -> dict[str, Any]:
-    """For transformers' `TrainingArguments`; checkpoints to go on from come to `place`.
+    """Return keyword arguments of transformers' `TrainingArguments`; intermediate checkpoints are saved in `place`.
 
     Args:
-        steps: -1: as many as the epochs need.
+        steps: number of optimizer steps; -1: as many as the epochs need.
     """
     return {
         "output_dir": str(place),
@@ -45,9 +45,9 @@ def arguments(place: Path, *, steps: int, batch_size: int, save_every: int, seed
 
 
 def last_checkpoint(place: Path) -> str | None:
-    """The newest whole checkpoint; a torn one, of a process that was killed while it saved, is removed."""
-    while place.is_dir() and (found := get_last_checkpoint(str(place))):
-        last = str(found)
+    """Return the newest complete checkpoint; incomplete ones, left by a process that was killed, are removed."""
+    while place.is_dir() and (newest := get_last_checkpoint(str(place))):
+        last = str(newest)
         try:
             json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -59,7 +59,7 @@ def last_checkpoint(place: Path) -> str | None:
 
 @contextmanager
 def naming_what_broke(trained: torch.nn.Module) -> Iterator[None]:
-    """Whatever is raised over NaN, by the adversary or by sampling, is told as what it is: a training that failed.
+    """Convert errors caused by NaN, in the adversary or in sampling, into a RunError that says that training failed.
 
     Raises:
         RunError: a weight is not finite, or the model's answers or gradients are not.
@@ -78,7 +78,7 @@ def naming_what_broke(trained: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """A full disk, in the words of three libraries, as RunError: the training can go on once there is room."""
+    """Convert the errors of three libraries on a full disk into a RunError; the training can be resumed later."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a training run is asked to do, checked before anything heavy starts."""
+"""Recipes: all settings of a training, checked before anything expensive starts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from safemed_eval.scale import GREY_LEVEL, refuse_sigma
 from safemed_eval.threat import Norm
 
 WARM_UP = 0.03
-"""Share of the steps over which a learning rate rises; it then falls as a cosine."""
+"""Share of the steps over which the learning rate rises; it then falls as a cosine."""
 
 MAX_WIDTH = 4096
-"""Of an adapter's rank, of a denoiser's channels and blocks; more are a slip of the hand, and no memory holds them."""
+"""Limit of an adapter's rank and of a denoiser's channels and blocks: larger values are typing errors."""
 MAX_STEPS = 10**9
 MAX_TOKENS = 10**6
 MAX_ROWS = 2**16
@@ -29,11 +29,11 @@ LEARNING_RATES: dict[tuple[bool, bool], float] = {
     (True, False): 1e-6,
     (True, True): 1e-5,
 }
-"""By (GRPO?, LoRA?), where none is given: usual values for models of a few billion parameters."""
+"""Default learning rates by (GRPO?, LoRA?): usual values for models of a few billion parameters."""
 
 
 def _refuse(**counts: tuple[int, int]) -> None:
-    """Raise ValueError where one of the counts is below 1, or above the limit beside it."""
+    """Raise ValueError if a count is below 1 or above its limit; each option is given as (count, limit)."""
     for name, (count, most) in counts.items():
         if not 1 <= count <= most:
             raise ValueError(f"{name} must be at least 1, and at most {most:,}, got {count}")
@@ -41,11 +41,12 @@ def _refuse(**counts: tuple[int, int]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """A low-rank adapter on every linear layer, those of the image encoder too, but not on the output head.
+    """A low-rank adapter on every linear layer, including the image encoder but not the output head.
 
     Args:
-        r: its rank.
-        alpha: its scale is alpha / r; by default 2 r.
+        r: rank.
+        alpha: the adapter is scaled by alpha / r; by default 2 r.
+        dropout: dropout rate.
     """
 
     r: int
@@ -66,11 +67,12 @@ class Threats:
     """The adversary inside training.
 
     Args:
-        eps: size of the ball in [0, 1] pixel units, at least one grey level; by default that of the attack pgd.
+        eps: attack bound in [0, 1] pixel units, at least one grey level; by default that of the attack pgd.
         steps: gradient steps of the inner loop.
-        step: size of one, as a fraction of eps; by default that of the attack pgd.
-        share: of the rows, how many are attacked; the others stay clean, which keeps clean accuracy.
-        warm_up: over this share of the training eps grows from nothing (for L-infinity, from one grey level).
+        step: step size as a fraction of eps; by default that of the attack pgd.
+        norm: norm of the bound.
+        share: share of the rows that are attacked; the others stay clean, which keeps clean accuracy.
+        warm_up: share of the training over which eps grows from 0 (for L-infinity, from one grey level).
     """
 
     eps: float | None = None
@@ -90,7 +92,7 @@ class Threats:
             raise ValueError("eps is below 1/255: an image of 8 bits cannot be changed by so little")
 
     def attack(self, progress: float) -> PGD:
-        """The textbook PGD of this moment; `progress` in [0, 1]. It stops nowhere early: training needs its maximum."""
+        """Return the PGD attack at this progress in [0, 1], without early stopping: training needs the highest loss."""
         full = PGD(eps=self.eps, steps=self.steps, step=self.step, norm=self.norm, early_stop=False)
         grown = min(1.0, progress / self.warm_up) if self.warm_up else 1.0
         least = GREY_LEVEL if self.norm == "linf" else 1e-3 * full.threat.eps
@@ -99,17 +101,17 @@ class Threats:
 
 @dataclass(frozen=True, kw_only=True)
 class Groups:
-    """What GRPO samples, rewards and compares.
+    """The sampling and reward settings of GRPO.
 
     Args:
         size: completions per question (G in DeepSeekMath).
         beta: weight of the KL divergence from the model before training; 0 leaves the reference out.
-        temperature: of sampling.
-        max_new_tokens: where a completion is cut off.
+        temperature: sampling temperature.
+        max_new_tokens: length at which a completion is cut off.
         correct, kept: weights of the two rewards, see `rewards`.
-        readout: how the answer of a completion is read for the first of them: parsed as it is written, or the likeliest
-            letter after its thought, which the policy is asked for on the image that the completion is about.
-        vllm: TRL's way to have completions written by vLLM, if at all.
+        readout: the reward `correct` either parses the answer from the completion ("generate"), or takes the policy's
+            likeliest letter after the completion's thought, on the same image ("think-choice").
+        vllm: TRL's mode of generating completions with vLLM; None: without vLLM.
     """
 
     size: int = 8
@@ -135,15 +137,15 @@ class Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training run.
+    """All settings of one training of a checkpoint.
 
     Args:
         threats: the adversary; None trains on clean images.
-        groups: what GRPO needs; None is supervised fine-tuning.
+        groups: the settings of GRPO; None is supervised fine-tuning.
         noise_sigma: Gaussian noise added to every image, for a model that will be smoothed. 0: none.
         steps: optimizer steps; None: as many as `epochs` need.
-        batch_size: rows per device and step (of GRPO: completions); `accumulate` steps make one update.
-        learning_rate: the highest, after a warm-up over 3 % of the steps; it then falls as a cosine.
+        batch_size: rows per device and step (for GRPO: completions); `accumulate` steps make one update.
+        learning_rate: highest learning rate, after a warm-up over 3 % of the steps; it then falls as a cosine.
         bf16: compute in bfloat16, with weights as they are loaded.
     """
 
@@ -175,9 +177,7 @@ class Recipe:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
         if self.noise_sigma and self.groups and self.groups.vllm:
-            raise ValueError(
-                "vLLM takes pictures, which cannot hold noise beyond their range; leave one of the two out"
-            )
+            raise ValueError("vLLM takes 8-bit images, which cannot hold noise beyond [0, 1]; leave out one of the two")
         if self.noise_sigma:
             refuse_sigma(self.noise_sigma, "noise_sigma")
         rows = self.batch_size * self.accumulate
@@ -189,18 +189,18 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserRecipe:
-    """One training of a denoiser for a frozen model.
+    """All settings of one training of a denoiser for a frozen model.
 
     Args:
-        sigma: standard deviation of the noise, in [0, 1] pixel units, that is to be removed.
-        mse_share: of the steps, from the first on, in which it learns to denoise; in the rest it learns that the
-            model's answer stays. 1: it only denoises, 0: it learns the answer from the start.
-        width, blocks: its size, see `models.denoiser.Shape`.
+        sigma: standard deviation of the noise to remove, in [0, 1] pixel units.
+        mse_share: share of the steps, from the first, with the mean squared error as loss; the rest trains the denoiser
+            to preserve the model's answer. 1: denoising only, 0: the answer from the start.
+        width, blocks: size of the network, see `models.denoiser.Shape`.
         steps: optimizer steps.
         batch_size: rows per device and step.
-        learning_rate: the highest while it learns to denoise.
-        stability_learning_rate: the highest in the rest. Either follows a warm-up over 3 % of its steps, and falls as a
-            cosine.
+        learning_rate: highest learning rate of the denoising phase.
+        stability_learning_rate: highest learning rate of the second phase. Both phases have a warm-up over 3 % of their
+            steps, after which the rate falls as a cosine.
     """
 
     sigma: float
@@ -228,11 +228,11 @@ class DenoiserRecipe:
 
     @property
     def mse_steps(self) -> int:
-        """How many steps, from the first, have the mean squared error as their loss."""
+        """Number of steps, from the first, with the mean squared error as loss."""
         return round(self.mse_share * self.steps)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         first = self.mse_steps
         highest, start, end = self.learning_rate, 0, first
         if step >= first:
@@ -242,7 +242,7 @@ class DenoiserRecipe:
 
 
 class TrainOptions(TypedDict, total=False):
-    """The options of `train`, by the names of the command line; what is left out has the recipe's default."""
+    """The options of `train`, named as on the command line; missing options have the recipe's defaults."""
 
     steps: int | None
     epochs: float
@@ -295,21 +295,21 @@ _OF_GROUPS = {
     "readout": "readout",
     "vllm": "vllm",
 }
-_OWN = {one.name: one.name for one in fields(Recipe) if one.name not in ("method", "threats", "groups")}
-_OF_DENOISER = {one.name: one.name for one in fields(DenoiserRecipe)}
+_OWN = {f.name: f.name for f in fields(Recipe) if f.name not in ("method", "threats", "groups")}
+_OF_DENOISER = {f.name: f.name for f in fields(DenoiserRecipe)}
 _NUMBERS = ("eps", "noise_sigma", "sigma")
-"""Options that may be fractions, such as 4/255."""
+"""Options that may be given as fractions, such as 4/255."""
 
 
 def recipe_of(
     method: Method | Literal["denoiser"], *, adapter: bool = False, **options: Unpack[TrainOptions]
 ) -> Recipe | DenoiserRecipe:
-    """Make the recipe that these options ask for.
+    """Build the recipe from options.
 
     Args:
-        adapter: whether what is trained is an adapter already.
+        adapter: True if the model to train is an adapter already.
     Raises:
-        SpecError: an unknown method, an option that it does not have, or a value out of range.
+        SpecError: the method is unknown, it has no such option, or a value is out of range.
     """
     given: dict[str, Any] = dict(options)
     kinds = {"sft": (_OWN,), "at-sft": (_OWN, _OF_THREATS), "grpo": (_OWN, _OF_GROUPS)}

@@ -1,4 +1,4 @@
-"""From items to the rows that TRL trains on: a conversation, an image on its canvas, and what the adversary needs."""
+"""Conversion of items to TRL's training rows: a conversation, an image, and the fields that the adversary needs."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from typing import Any
 import torch
 from PIL import Image
 
+from safemed_eval.codec import Json
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.models.answers import CLOSING_TAG
 from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.checkpoints.prompts import Template, opens_answer, thinks
 
-Row = dict[str, Any]
-"""prompt and completion (one message each), image (PIL, or a float tensor in [0, 255] where noise was added), and of
-the item: id, question, label."""
+Row = Json
+"""A training row: prompt and completion (one message each), image (PIL, or with added noise a float tensor on the scale
+[0, 255]), and id, question and label of the item."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Makes the rows of these items when they are asked for; images are drawn or decoded then."""
+    """Makes the rows of items on demand; images are drawn or decoded only then."""
 
     items: Sequence[Item]
     canvas: Canvas
     template: Template
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        """{"index": [i, j]} -> the columns of these rows, as `datasets` wants a transform to return them."""
+        """Return the columns of some rows, {"index": [i, j]}, as `datasets` expects of a transform."""
         rows = [self.row(self.items[index]) for index in batch["index"]]
         return {key: [row[key] for row in rows] for key in rows[0]}
 
@@ -45,10 +46,10 @@ class Rows:
 
 
 def completion(item: Item, template: Template) -> str:
-    """What supervised fine-tuning teaches: the gold letter after the template's cue.
+    """Return the target of supervised fine-tuning: the gold letter after the template's cue.
 
-    Data have no rationales. Where the template asks for one, the gold option's own text stands in: the form is
-    learned, reasoning is not.
+    Data have no rationales. If the template asks for one, the gold option's text takes its place: this teaches the
+    format, but no reasoning.
     """
     letter, option = item.question.letters[item.label], item.question.options[item.label]
     answer = f"{template.cue} {letter}" + (f" {CLOSING_TAG}" if opens_answer(template) else "")
@@ -56,7 +57,7 @@ def completion(item: Item, template: Template) -> str:
 
 
 def to_canvas(image: Image.Image | torch.Tensor) -> torch.Tensor:
-    """The pixels of a row's image again: (3, H, W) float32 in [0, 1] units."""
+    """Convert a row's image to its canvas: (3, H, W) float32 in [0, 1] units."""
     if isinstance(image, torch.Tensor):
         return image / 255
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)

@@ -1,8 +1,8 @@
-"""TRL's trainers with the adversary in front of them."""
+"""TRL's trainers, with an adversary that attacks the images first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from safemed_eval.train.adversary import Adversary, Perturbed, in_eval_mode
 
 _ROWS = "rows"
 _NO_ADVANTAGE = 0.01
-"""Of a group that agrees, advantages are this small or smaller, by rounding; of any other, one is above 0.3."""
+"""Rounding leaves advantages up to this size in a group of equal rewards; in any other group one is above 0.3."""
 
 
 class _Resumed:
-    """Goes on from a checkpoint by transformers' own loader.
+    """Resumes from a checkpoint with transformers' own loader.
 
-    `Trainer` reads the tensors by name and warns of those that do not fit, which are all where transformers saves an
-    architecture under other names than it has in memory (Qwen2-VL is one): the training would go on from the start.
+    `Trainer` matches tensors by name and only warns of mismatches. Transformers saves some architectures, such as
+    Qwen2-VL, under other names than in memory: no tensor would match, and training would restart from the beginning.
     """
 
     model: Any
@@ -46,11 +46,11 @@ class _Resumed:
 class AdversarialSFT(_Resumed, SFTTrainer):  # type: ignore[misc]
     """Supervised fine-tuning on adversarial images: Madry et al. 2018 (arXiv:1706.06083), for the answer's tokens.
 
-    The collator keeps the raw rows beside the clean batch, whose labels TRL counts; they are attacked just before the
-    step and collated again. Without an adversary this is TRL's trainer.
+    The collator keeps the raw rows beside the clean batch, whose labels TRL counts; just before the step they are
+    attacked and collated again. Without an adversary this is TRL's trainer.
     """
 
-    def __init__(self, *args: Any, adversary: Adversary | None, **kwargs: Any) -> None:
+    def __init__(self, *args: object, adversary: Adversary | None, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._adversary = adversary
         self._collate: Any = self.data_collator  # type: ignore[has-type]
@@ -63,15 +63,15 @@ class AdversarialSFT(_Resumed, SFTTrainer):  # type: ignore[misc]
     def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
         rows = inputs.pop(_ROWS, None)
         if self._adversary and rows is not None:
-            found = _perturb(self, self._adversary, rows)
-            inputs = dict(self._collate([dict(row) for row in found.rows]))
+            perturbed = _perturb(self, self._adversary, rows)
+            inputs = dict(self._collate([dict(row) for row in perturbed.rows]))
         return super()._prepare_inputs(inputs)
 
 
 class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
-    """Group relative policy optimization, on adversarial images: AT-GRPO.
+    """Group relative policy optimization on adversarial images: AT-GRPO.
 
-    For a question G completions are sampled, each gets the reward r = w1 correct + w2 kept, and the advantage
+    G completions are sampled for each question. Each gets the reward r = w1 correct + w2 kept, and the advantage
     (r - mean of the group) / (standard deviation of the group + 1e-4), the same for all of its tokens. The loss is the
     clipped surrogate of PPO with clip ratio 0.2, averaged over the tokens of a completion and then over completions,
     plus beta times the k3 estimate of the KL divergence from the model before training: DeepSeekMath
@@ -79,14 +79,14 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
     and nothing is clipped. As SafeMed-R1 (arXiv:2512.19317) does, the image is attacked first and everything after it,
     rollouts, rewards and log-probabilities, sees the attacked image.
 
-    Differs from both: the reference sees the clean image. A reference that is not robust, asked about an attacked
-    image, would pull the policy towards the answers that the attack wants. (`beta` 0 leaves it out.)
+    Differs from both: the reference sees the clean image. On an attacked image, a reference that is not robust would
+    pull the policy towards the answers that the attack aims at. (`beta` 0 leaves it out.)
 
-    A group whose completions all earn the same has no advantage and teaches nothing; the log counts them,
+    A group of completions with equal rewards has no advantage and no gradient; the log has the share of such groups,
     `frac_reward_zero_std`.
     """
 
-    def __init__(self, *args: Any, adversary: Adversary | None, **kwargs: Any) -> None:
+    def __init__(self, *args: object, adversary: Adversary | None, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._adversary = adversary
         self._clean: dict[str, torch.Tensor] = {}
@@ -100,7 +100,7 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
         finally:
             self._clean = {}
         if self.model.training:
-            # TRL compares rewards such as 1.2 to the last bit and misses groups that agree.
+            # TRL compares rewards such as 1.2 exactly, and misses groups of equal rewards.
             agree = (batch["advantages"].view(-1, self.num_generations).abs() < _NO_ADVANTAGE).all(1).float()
             share = float(self.accelerator.gather(agree).mean())
             self._metrics["train"]["frac_reward_zero_std"][-1] = share
@@ -111,18 +111,18 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
         if len(inputs) % size or any(row["id"] != inputs[i - i % size]["id"] for i, row in enumerate(inputs)):
             raise RuntimeError(f"the {len(inputs)} rows of a process are not whole groups of {size}")
         assert self._adversary is not None
-        found = _perturb(self, self._adversary, inputs[::size])
+        perturbed = _perturb(self, self._adversary, inputs[::size])
         if self.beta:
             self._clean = self._images_of(inputs)
-        return [{**row, "image": found.rows[i // size]["image"]} for i, row in enumerate(inputs)]
+        return [{**row, "image": perturbed.rows[i // size]["image"]} for i, row in enumerate(inputs)]
 
-    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: object, **kwargs: object) -> Any:
         if self._clean and self._is_reference(model):
             kwargs |= self._clean
         return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
 
     def _images_of(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """What the model is given for these rows' images, as TRL makes it."""
+        """Return the model's inputs for these rows' images, made as TRL makes them."""
         prompts = [prepare_multimodal_messages(row["prompt"], images=[row["image"]]) for row in rows]
         texts = [apply_chat_template({"prompt": prompt}, self.processing_class)["prompt"] for prompt in prompts]
         inputs = self.processing_class(
@@ -139,46 +139,45 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
 
 
 def _perturb(trainer: Any, adversary: Adversary, rows: Sequence[Row]) -> Perturbed:
-    """Run the adversary at this moment of the training, and note what it did in the trainer's log."""
+    """Run the adversary at the current step, and add its metrics to the trainer's log."""
     state = trainer.state
     with trainer.accelerator.autocast():
-        found = adversary.perturb(
-            rows, step=state.global_step, progress=min(1.0, (state.global_step + 1) / max(1, state.max_steps))
-        )
-    everywhere: list[dict[str, float]] = gather_object([found.metrics])
+        progress = min(1.0, (state.global_step + 1) / max(1, state.max_steps))
+        perturbed = adversary.perturb(rows, step=state.global_step, progress=progress)
+    everywhere: list[dict[str, float]] = gather_object([perturbed.metrics])
     for name in sorted({name for metrics in everywhere for name in metrics}):
         values = [metrics[name] for metrics in everywhere if name in metrics]
         trainer._metrics["train"][name].append(sum(values) / len(values))
-    return found
+    return perturbed
 
 
 def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[float]]], list[float]]:
-    """The rewards in the shape that TRL wants, and their weights. `vlm` is the policy, behind the waist."""
+    """Return the reward functions in TRL's signature, and their weights; `vlm` is the policy, behind the waist."""
 
     def correct(
         completion_ids: Sequence[Sequence[int]],
         question: Sequence[Question],
         label: Sequence[int],
         image: Sequence[Any],
-        **_: Any,
+        **_: object,
     ) -> list[float]:
         ends = frozenset(vlm.turn.ends(vlm.model.generation_config))
         if groups.readout == "generate":
-            texts = [_told(vlm, tokens, ends) for tokens in completion_ids]
-            return [rewards.correct(*one) for one in zip(texts, question, label, strict=True)]
+            texts = [_text_of(vlm, tokens, ends) for tokens in completion_ids]
+            return [rewards.correct(*row) for row in zip(texts, question, label, strict=True)]
         asked = zip(completion_ids, question, label, image, strict=True)
         with torch.no_grad(), in_eval_mode(vlm.model):
-            return [_chosen(vlm, ends, *one) for one in asked]
+            return [_chosen(vlm, ends, *row) for row in asked]
 
-    def kept(completions: Sequence[Any], **_: Any) -> list[float]:
-        return [rewards.kept(_text(one), vlm.template) for one in completions]
+    def kept(completions: Sequence[Any], **_: object) -> list[float]:
+        return [rewards.kept(completion[-1]["content"], vlm.template) for completion in completions]
 
     return [correct, kept], [groups.correct, groups.kept]
 
 
 def _chosen(vlm: VLM, ends: Set[int], tokens: Sequence[int], question: Question, label: int, image: Any) -> float:
-    """1 if the gold letter is the likeliest after what the completion thinks of its image; 0 for a thought cut off."""
-    text = _told(vlm, tokens, ends)
+    """Return 1 if gold is the likeliest letter after the completion's thought, else 0; 0 for an unfinished thought."""
+    text = _text_of(vlm, tokens, ends)
     ended = bool(tokens) and tokens[-1] in ends
     if not ended and (is_open(text) or not (CLOSE in text or OPENING_TAG in text)):
         return 0.0
@@ -186,10 +185,6 @@ def _chosen(vlm: VLM, ends: Set[int], tokens: Sequence[int], question: Question,
     return float(vlm.scores_after(canvas, [question], [text])[0].argmax() == label)
 
 
-def _told(vlm: VLM, tokens: Sequence[int], ends: Set[int]) -> str:
-    """What a completion says; TRL's own text of it lacks marks of a thought that are special tokens."""
+def _text_of(vlm: VLM, tokens: Sequence[int], ends: Set[int]) -> str:
+    """Decode a completion; TRL's own decoding drops thought tags that are special tokens."""
     return vlm.turn.told([token for token in tokens if token not in ends])
-
-
-def _text(completion: Sequence[Mapping[str, str]]) -> str:
-    return completion[-1]["content"]

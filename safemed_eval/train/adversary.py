@@ -1,4 +1,4 @@
-"""The adversary inside training: our PGD over the waist, row by row. One for supervised and for policy training."""
+"""The adversary inside training: PGD on the rows of a batch, for supervised fine-tuning and GRPO alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from safemed_eval.train._rows import Row, to_canvas
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbed:
-    """Rows after the adversary, in the same order, and what it did to those that it attacked.
+    """The rows after the adversary, in the same order, and statistics of the attacked ones.
 
     Losses are cross-entropies over the options of the question, by the letter after the template's cue; None where no
     row was attacked.
@@ -36,12 +36,12 @@ class Perturbed:
     clean_loss: float | None = None
     adversarial_loss: float | None = None
     flipped: float | None = None
-    """Share of the attacked rows that were answered rightly before and wrongly after."""
+    """Share of the attacked rows whose answer the attack turned from right to wrong."""
     seconds: float = 0.0
 
     @property
     def metrics(self) -> dict[str, float]:
-        """For the training log; what is unknown is left out."""
+        """The statistics for the training log, without unknown ones."""
         values = {
             "adversary/eps": self.eps,
             "adversary/clean_loss": self.clean_loss,
@@ -54,17 +54,17 @@ class Perturbed:
 
 @dataclass(frozen=True, kw_only=True)
 class Adversary:
-    """Attacks some rows of a batch, and adds noise to all.
+    """Attacks some rows of a batch, and adds noise to all of them.
 
-    The network is asked in eval mode, and only pixels get gradients (`autograd.grad`): neither `.grad` nor
-    `requires_grad` of a weight is touched, which would pollute the training step, or lose gradients under FSDP.
-    Adversarial images are on 8-bit grey levels, and none is easier for the model than its clean image.
+    The network runs in eval mode, and only pixels get gradients (`autograd.grad`): `.grad` and `requires_grad` of the
+    weights stay untouched, since a change would corrupt the training step, or lose gradients under FSDP. Adversarial
+    images are on 8-bit grey levels, and none has a lower loss than its clean image.
 
     Args:
         model: the network in training, behind the waist; its template is the one that is trained.
         threats: the attack; None leaves images clean.
-        noise_sigma: Gaussian noise added at the end, in [0, 1] pixel units, beyond that range too: what a model meets
-            when it is smoothed (Cohen et al. 2019). The image is a float tensor in [0, 255] then, not a picture.
+        noise_sigma: standard deviation of Gaussian noise added at the end, in [0, 1] pixel units and not clamped, as
+            under smoothing (Cohen et al. 2019). The image is then a float tensor on the scale [0, 255], not PIL.
     """
 
     model: Waist
@@ -73,11 +73,11 @@ class Adversary:
     seed: int = 0
 
     def perturb(self, rows: Sequence[Row], *, step: int = 0, progress: float = 1.0) -> Perturbed:
-        """Rows -> the same rows with adversarial, or noisy, images.
+        """Return the rows with adversarial and noisy images.
 
         Args:
             step: optimizer steps so far; with the row's id it seeds random starts and noise.
-            progress: share of the training that is done, for the warm-up of eps.
+            progress: completed share of the training, for the warm-up of eps.
         """
         started = time.perf_counter()
         done = self._attacked(rows, step, progress) if self.threats else Perturbed(rows=list(rows))
@@ -113,18 +113,18 @@ class Adversary:
         )
 
     def _search(self, rows: Sequence[Row], attack: PGD, step: int) -> tuple[torch.Tensor, _Read, _Read]:
-        """(B, 3, H, W) harder canvases, and what the model makes of the clean ones and of these."""
+        """Return (B, 3, H, W) attacked canvases, and losses and correctness before and after."""
         device = self.model.device
         classify = self.model.classify([row["question"] for row in rows])
         labels = torch.tensor([row["label"] for row in rows], device=device)
         clean = torch.stack([to_canvas(row["image"]) for row in rows]).to(device)
         generators = [generator(device, self.seed, "adversary", step, row["id"]) for row in rows]
-        found = attack(classify, clean, labels, generators, quantize=True).canvas
-        before, after = _read(classify, clean, labels), _read(classify, found, labels)
+        attacked = attack(classify, clean, labels, generators, quantize=True).canvas
+        before, after = _read(classify, clean, labels), _read(classify, attacked, labels)
         easier = after.loss < before.loss
         keep = easier.view(-1, 1, 1, 1)
         return (
-            clean.where(keep, found),
+            clean.where(keep, attacked),
             before,
             _Read(*(a.where(easier, b) for a, b in zip(before, after, strict=True))),
         )
@@ -136,7 +136,7 @@ class Adversary:
 
 
 class _Read(NamedTuple):
-    """(B,) cross-entropies of the gold options, and (B,) whether they are the likeliest."""
+    """(B,) cross-entropies of the gold options, and (B,) bools: gold is the likeliest."""
 
     loss: torch.Tensor
     right: torch.Tensor
@@ -150,7 +150,7 @@ def _read(classify: Classify, canvas: torch.Tensor, labels: torch.Tensor) -> _Re
 
 @contextmanager
 def in_eval_mode(network: Network) -> Iterator[None]:
-    """Ask a network in training as it will be asked when it is judged."""
+    """Put a network in training into eval mode for a while."""
     training = network.training
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""A denoiser for a frozen model: denoised smoothing, Salman et al. 2020 (arXiv:2003.01908), with the model at hand."""
+"""Training of a denoiser for a frozen model: denoised smoothing, Salman et al. 2020 (arXiv:2003.01908), white-box."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from safemed_eval.codec import Json
 from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, canvas_of, write_seen
 from safemed_eval.errors import ModelOutputError, RunError
@@ -35,17 +36,17 @@ def fit_denoiser(
     recipe: DenoiserRecipe,
     out: Path,
     *,
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
-    """Train a denoiser for this model, and save it into `out`, with how it was made.
+    """Train a denoiser for this model, and save it into `out`, with a note of its making.
 
-    Log and intermediate checkpoints are in `out/training`; from the last of these a training that was stopped goes on.
+    Log and intermediate checkpoints are in `out/training`; a stopped training resumes from the last of these.
 
     Args:
-        model: whose answers are to stay; it has scores, and no denoiser.
-        canvas: of one size for all images.
-        about: what the denoiser says of its making.
+        model: the frozen model, whose answers the denoiser preserves; it has scores, and no denoiser.
+        canvas: canvas of the same size for all images.
+        about: description of the training, saved with the denoiser.
     Raises:
         RunError: training has broken the denoiser, or the disk is full.
     """
@@ -53,11 +54,11 @@ def fit_denoiser(
     work.mkdir(parents=True, exist_ok=True)
     set_seed(recipe.seed)
     denoiser = ResidualDenoiser(Shape(width=recipe.width, blocks=recipe.blocks)).to(model.device)
-    # The gradient of the second loss is a hundred times that of the first: second moments must forget fast.
+    # The second loss has gradients a hundred times larger than the first: second moments must adapt fast.
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
     shared = {name: getattr(recipe, name) for name in ("steps", "batch_size", "save_every", "seed")}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what transformers tells
+        warnings.simplefilter("ignore")  # of transformers
         trainer = _Denoising(
             model=denoiser,
             args=TrainingArguments(**_loop.arguments(work / "checkpoints", **shared, cpu=cpu)),
@@ -81,23 +82,25 @@ def fit_denoiser(
 
 
 class _Denoising(Trainer):  # type: ignore[misc]
-    """For x an image, d noise of sigma, D the denoiser and f the frozen model, the loss of a row is at first
+    """Trains a denoiser D, first to remove noise d of sigma from an image x, then to preserve the answer of a model f.
+
+    The loss of a row is at first
 
         || D(x + d) - x ||^2 / (3 H W)
 
-    and after `mse_share` of the steps the cross-entropy of f(D(x + d)) to the likeliest option of f(x): the paper's MSE
-    and, begun from it, its STAB. No gold answer is used. Noise belongs to the item and the step.
+    and after `mse_share` of the steps the cross-entropy of f(D(x + d)) to the likeliest option of f(x): the paper's
+    MSE, followed by its STAB. No gold answer is used. Noise is seeded by item and step.
 
     Differs: AdamW with a warm-up and a cosine for each; the published code lowers its rate every 30 epochs.
     """
 
-    def __init__(self, *args: Any, frozen: Waist, recipe: DenoiserRecipe, **kwargs: Any) -> None:
+    def __init__(self, *args: object, frozen: Waist, recipe: DenoiserRecipe, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._frozen = frozen
         self._recipe = recipe
         self._figures: dict[str, list[torch.Tensor]] = defaultdict(list)
 
-    def compute_loss(self, model: Any, inputs: Mapping[str, Any], **_: Any) -> torch.Tensor:
+    def compute_loss(self, model: Any, inputs: Json, **_: object) -> torch.Tensor:
         items, clean, step = inputs["items"], inputs["canvas"], self.state.global_step
         noise = [self._noise(item, step, canvas.shape) for item, canvas in zip(items, clean, strict=True)]
         denoised = model(clean + torch.stack(noise).to(clean.device))
@@ -111,7 +114,7 @@ class _Denoising(Trainer):  # type: ignore[misc]
                 own = classify(clean).argmax(1)
             try:
                 log_probs = classify(denoised)
-            except ModelOutputError as error:  # on the clean images it had an answer
+            except ModelOutputError as error:  # the clean images were answered just before
                 raise RunError(
                     f"step {step}: training has broken the denoiser; behind it, {error}; try a lower "
                     "--stability-learning-rate"
@@ -124,7 +127,7 @@ class _Denoising(Trainer):  # type: ignore[misc]
         rng = generator("cpu", self._recipe.seed, "denoiser", step, item.id)
         return Gaussian(self._recipe.sigma).draw(torch.empty(shape), rng)
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         means = {name: torch.stack(values).mean() for name, values in self._figures.items()}
         everywhere = {name: float(self.accelerator.gather(mean).mean()) for name, mean in means.items()}
         self._figures.clear()
@@ -132,7 +135,7 @@ class _Denoising(Trainer):  # type: ignore[misc]
 
 
 class _Rows(torch.utils.data.Dataset[tuple[Item, torch.Tensor]]):
-    """Items with their canvases, drawn or decoded when they are asked for."""
+    """Items with their canvases, which are drawn or decoded on demand."""
 
     def __init__(self, items: Sequence[Item], canvas: Canvas) -> None:
         self.items = items
@@ -145,5 +148,5 @@ class _Rows(torch.utils.data.Dataset[tuple[Item, torch.Tensor]]):
         return self.items[index], canvas_of(self.items[index], self.canvas)
 
 
-def _collate(rows: Sequence[tuple[Item, torch.Tensor]]) -> dict[str, Any]:
+def _collate(rows: Sequence[tuple[Item, torch.Tensor]]) -> Json:
     return {"items": [item for item, _ in rows], "canvas": torch.stack([canvas for _, canvas in rows])}

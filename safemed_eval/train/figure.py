@@ -1,10 +1,10 @@
-"""The figure of a training: what its log says, against optimizer steps. Reads the training folder only."""
+"""The figure of a training: its logged values against optimizer steps. Reads the training folder only."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from safemed_eval.codec import Json
 from safemed_eval.train.log import LOG, read_log
 
 PANELS: dict[str, dict[str, str]] = {
@@ -19,14 +19,14 @@ PANELS: dict[str, dict[str, str]] = {
     },
     "divergence": {"kl": "KL from the reference"},
 }
-"""Panels, each with the log's keys and what to call them; a panel without figures is left out."""
+"""Panels, each with keys of the log and their labels; a panel without values is left out."""
 
 COLORS = ("#0072b2", "#d55e00", "#009e73")
-"""Told apart by the colour-blind (Okabe and Ito)."""
+"""Colours that are distinguishable with colour blindness (Okabe and Ito)."""
 
 
 def figure(folder: Path) -> None:
-    """Draw `training.png` and `training.pdf` from the folder's log; nothing where it has no figures yet."""
+    """Draw `training.png` and `training.pdf` from the folder's log; nothing if it has no values yet."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -49,8 +49,8 @@ def figure(folder: Path) -> None:
         sheet.savefig(folder / f"training.{kind}", dpi=150)
 
 
-def _series(lines: list[dict[str, Any]], keys: dict[str, str]) -> dict[str, list[tuple[int, float]]]:
-    found = {
+def _series(lines: list[Json], keys: dict[str, str]) -> dict[str, list[tuple[int, float]]]:
+    points_of = {
         name: [(line["step"], line[key]) for line in lines if line.get(key) is not None] for key, name in keys.items()
     }
-    return {name: points for name, points in found.items() if points}
+    return {name: points for name, points in points_of.items() if points}

@@ -1,4 +1,4 @@
-"""From a recipe to a checkpoint, with TRL."""
+"""Training of a checkpoint by a recipe, with TRL."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, SFTConfig
 
+from safemed_eval.codec import Json
 from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, write_seen
 from safemed_eval.errors import DataError, SpecError
@@ -39,22 +40,24 @@ def fit(
     out: Path,
     *,
     base: tuple[str, str | None],
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
     seen: Sequence[Path] = (),
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
-    """Train, and save the checkpoint into `out`: the model or the adapter, its processor, and how it is asked.
+    """Train, and save the checkpoint into `out`: the model or the adapter, its processor, and its prompt template.
 
-    Log and intermediate checkpoints are in `out/training`; from the last of these a training that was stopped goes on.
+    Log and intermediate checkpoints are in `out/training`; a stopped training resumes from the last of these.
 
     Args:
-        policy: what is trained, and `model`, the same network behind the waist; see `models.load_to_train`.
-        base: what a new adapter names as its base, and its commit on the hub; see `Source.reference`.
-        about: what the checkpoint says of its making.
-        seen: files of digests of images that the model has seen before; see `data.write_seen`.
+        policy: the network or adapter to train.
+        model: the same network behind the waist; see `models.load_to_train`.
+        base: name and hub commit of the base that a new adapter refers to; see `Source.reference`.
+        about: description of the training, saved with the checkpoint.
+        seen: files with digests of images that earlier trainings used; see `data.write_seen`.
     Raises:
-        RunError: training has broken the model, or the disk is full. DataError: there are too few data for one batch.
-        SpecError: launched in a way that the adversary does not support.
+        RunError: training has broken the model, or the disk is full.
+        DataError: there are too few data for one batch.
+        SpecError: the adversary does not support FSDP or DeepSpeed.
     """
     vlm, work = model.scorer, out / WORK
     template = vlm.template
@@ -65,7 +68,7 @@ def fit(
     rows = Rows(items=items, canvas=canvas, template=template)
     dataset = Dataset.from_dict({"index": list(range(len(items)))})
     dataset.set_transform(rows)
-    shared: dict[str, Any] = {
+    shared: Json = {
         "model": policy.train(),
         "train_dataset": dataset,
         "processing_class": vlm.processor,
@@ -77,7 +80,7 @@ def fit(
     configs = (policy.config, policy.config.get_text_config())
     caching = [vars(config).get("use_cache") for config in configs]
     with warnings.catch_warnings(), stopped_clock():
-        warnings.simplefilter("ignore")  # what transformers and TRL tell each other
+        warnings.simplefilter("ignore")  # of transformers and TRL
         shared["args"] = _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu")
         if recipe.groups:
             functions, weights = reward_functions(recipe.groups, vlm)
@@ -97,7 +100,7 @@ def fit(
             )
         _loop.refuse_broken(policy)
         for config, value in zip(configs, caching, strict=True):
-            vars(config).pop("use_cache", None)  # trainers switch it off, which is not for the checkpoint to remember
+            vars(config).pop("use_cache", None)  # switched off by trainers, which must not reach the checkpoint
             if value is not None:
                 config.use_cache = value
         with _loop.writing(out):
@@ -113,7 +116,7 @@ def fit(
 
 
 def _tidy(out: Path, base: tuple[str, str | None]) -> None:
-    """Leave nothing that needs trust or this machine: no pickle, no second adapter, no path that is true only here."""
+    """Remove what should not be shared: pickles, the reference adapter, and paths that exist only on this machine."""
     (out / "training_args.bin").unlink(missing_ok=True)
     shutil.rmtree(out / "ref", ignore_errors=True)
     settings = out / "adapter_config.json"

@@ -1,18 +1,19 @@
-"""Where a training log is, and how it is read: one JSON object a line."""
+"""Location and reading of the training log: one JSON object a line."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+
+from safemed_eval.codec import Json
 
 WORK = "training"
-"""Of a checkpoint's folder, the part that is about its making."""
+"""Folder, within that of a checkpoint, for log, figure and intermediate checkpoints."""
 LOG = "log.jsonl"
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a training log; none where there is none, and without a torn last one."""
+def read_log(file: Path) -> list[Json]:
+    """Read the lines of a training log, without an incomplete last one; empty if there is no log."""
     if not file.exists():
         return []
     lines = file.read_text(encoding="utf-8").split("\n")

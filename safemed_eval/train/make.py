@@ -1,4 +1,4 @@
-"""train: robust checkpoints, those that they are compared with, and denoisers."""
+"""The function `train`, which trains checkpoints and denoisers."""
 
 from __future__ import annotations
 
@@ -43,43 +43,43 @@ def train(
     out: str | Path,
     **options: Unpack[TrainOptions],
 ) -> Path:
-    """Train a checkpoint, or a denoiser before one, and save it into `out`.
+    """Train a checkpoint, or a denoiser for one, and save it into `out`.
 
     >>> import safemed_eval as se
     >>> se.train("at-grpo", "builtin:sft", "phantom:split=train,images=20000", out="ckpt", steps=300)  # doctest: +SKIP
 
     Args:
-        method: "sft", "at-sft", "grpo", "at-grpo", or "denoiser" for denoised smoothing of a model that stays as it is.
-        model: the checkpoint to start from, as in `evaluate`; it is loaded anew and never changed in place. It is asked
-            by the template that it was loaded with, else as it was trained before, else by `instruct`.
+        method: "sft", "at-sft", "grpo", "at-grpo", or "denoiser" for denoised smoothing of a frozen model.
+        model: the checkpoint to start from, as in `evaluate`; it is loaded anew, not changed in place. The template
+            is the one that it was loaded with, else that of its last training, else `instruct`.
         data: as in `evaluate`; not the test split of phantom.
-        out: the new checkpoint's folder; the same call goes on where an earlier one stopped.
-        options: those of `safemed-eval train METHOD`, by the same names and with the same defaults, such as steps,
+        out: the new checkpoint's folder; the same call resumes a stopped training.
+        options: the options of `safemed-eval train METHOD`, with the same names and defaults, such as steps,
             epochs, batch_size, learning_rate, lora, seed; eps, attack_steps of an adversary; group_size, beta of GRPO;
             sigma of a denoiser. See `train.recipe_of`.
     Returns:
         The folder, which `load_model` takes.
     Raises:
-        SpecError, DataError, CheckpointError, RunError: what is wrong, where, and what to do.
-        Stopped: Ctrl-C; the same call goes on from the last intermediate checkpoint.
+        SpecError, DataError, CheckpointError, RunError: the message says what is wrong, where, and what to do.
+        Stopped: Ctrl-C; the same call resumes from the last intermediate checkpoint.
     """
     place = Path(out)
     recipe_of(method, **options)
-    found = model if isinstance(model, Model) else find_model(model)
+    base = model if isinstance(model, Model) else find_model(model)
     chosen = choose_data(data) if isinstance(data, str) else data
-    _refuse_senseless(found, chosen.name)
-    _refuse_unfit(method, found, chosen, options.get("lora"))
-    recipe = recipe_of(method, adapter=found.source.is_adapter, **options)
-    asking = found.source.asked(Asking(template=found.given.template), to_train=method != "denoiser")
+    _refuse_senseless(base, chosen.name)
+    _refuse_unfit(method, base, chosen, options.get("lora"))
+    recipe = recipe_of(method, adapter=base.source.is_adapter, **options)
+    asking = base.source.asked(Asking(template=base.given.template), to_train=method != "denoiser")
     if isinstance(chosen, Choice):
         with progress("reading images", transient=True) as tick:
             chosen = chosen.verified(tick)
     processes, first = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")) == 0
     _refuse_too_few(len(chosen.items), recipe, processes)
     spec = TrainSpec(
-        model=found.source.identity,
-        load={"dtype": found.dtype, "attn": found.attn},
-        template=asking.describe()["template"] if found.source.takes_prompts else None,
+        model=base.source.identity,
+        load={"dtype": base.dtype, "attn": base.attn},
+        template=asking.describe()["template"] if base.source.takes_prompts else None,
         select=chosen.selection,
         skipped=len(chosen.set.bad),
         data=chosen.set.sha256,
@@ -87,9 +87,11 @@ def train(
         recipe={"method": method} | {key: value for key, value in asdict(recipe).items() if key != "save_every"},
         processes=processes,
     ).to_json()
-    if not _is_complete(place, spec):
+    if _is_complete(place, spec):
+        _log.info("%s: is complete", place)
+    else:
         refuse_unwritable(place)
-        _fit(method, found, chosen, recipe, asking, place, spec, first=first)
+        _fit(method, base, chosen, recipe, asking, place, spec, first=first)
     if first:
         from safemed_eval.train.figure import figure
 
@@ -139,7 +141,7 @@ def _fit(
 
 
 def _refuse_senseless(model: Model, data: str) -> None:
-    """Refuse what can be told before any data are read."""
+    """Refuse what can be refused before any data are read."""
     if find_spec("trl") is None:
         raise SpecError("training needs TRL: pip install 'safemed-eval[train]'")
     if model.device not in ("auto", "cpu"):
@@ -156,7 +158,7 @@ def _refuse_senseless(model: Model, data: str) -> None:
 
 
 def _refuse_unfit(method: str, model: Model, data: Data | Choice, lora: str | None) -> None:
-    """Refuse a model that cannot be trained, or not like this."""
+    """Refuse a model that cannot be trained with this method and these options."""
     source = model.source
     if method == "denoiser":
         if data.canvas.size is None:
@@ -174,7 +176,7 @@ def _refuse_unfit(method: str, model: Model, data: Data | Choice, lora: str | No
 
 
 def _refuse_too_few(items: int, recipe: Recipe | DenoiserRecipe, processes: int) -> None:
-    """Refuse data that do not fill a batch of GRPO, which leaves out what does not."""
+    """Refuse data that do not fill one batch of GRPO, which drops incomplete batches."""
     if isinstance(recipe, Recipe) and recipe.groups is not None:
         needed = recipe.batch_size * recipe.accumulate * processes // recipe.groups.size
         if items < needed:
@@ -182,7 +184,7 @@ def _refuse_too_few(items: int, recipe: Recipe | DenoiserRecipe, processes: int)
 
 
 def _is_complete(out: Path, spec: Json) -> bool:
-    """Whether this very training has been done there; RunError where the folder holds anything else."""
+    """Return True if this training is complete in `out`; raise RunError if the folder holds anything else."""
     begun, done = (out / WORK / META).exists(), (out / ABOUT).exists()
     if begun or (out.is_dir() and [*out.iterdir()] == [out / WORK]):
         refuse_other_spec(out / WORK, spec)
@@ -196,7 +198,7 @@ def _is_complete(out: Path, spec: Json) -> bool:
 
 
 def _loaded(model: Model, data: Data, recipe: Recipe | DenoiserRecipe, asking: Asking) -> tuple[Any, Waist]:
-    """What is trained, and the model behind the waist, on this process's device and after `models check`."""
+    """Load and check the network to train (None for a denoiser) and the model behind the waist."""
     from safemed_eval import models
     from safemed_eval.models.check import check, refuse_failures
 
@@ -220,7 +222,7 @@ def _loaded(model: Model, data: Data, recipe: Recipe | DenoiserRecipe, asking: A
 
 
 def _device(option: str) -> torch.device:
-    """The device of this process."""
+    """Choose the device of this process."""
     import torch
     from accelerate import PartialState
 
@@ -247,17 +249,17 @@ def _resumable(work: Path) -> Iterator[None]:
 
 
 def _shown_progress() -> Any:
-    """A callback that tells a progress bar, its `tick`, how far the training is; `text` is the latest figures."""
+    """Return a callback that updates a progress bar, its `tick`; `text` has the latest logged values."""
     from transformers import TrainerCallback
 
     class Shown(TrainerCallback):  # type: ignore[misc]
         tick: Tick
         text = ""
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, args: object, state: Any, control: object, **_: object) -> None:
             self.tick(state.global_step, state.max_steps)
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+        def on_log(self, args: object, state: Any, control: object, logs: Mapping[str, float], **_: object) -> None:
             words = {"loss": "loss", "adversary/loss": "adversarial loss", "reward": "reward"}
             words |= {"denoiser/mse": "mse", "denoiser/same_answer": "same answer"}
             self.text = ", ".join(f"{word} {logs[key]:.3g}" for key, word in words.items() if key in logs)

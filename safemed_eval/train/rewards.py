@@ -1,4 +1,4 @@
-"""What GRPO rewards: an answer that is right, and a form that was kept. Pure functions of one completion."""
+"""The rewards of GRPO, for the right answer and for the right format: pure functions of one completion."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _THOUGHT = r"<think>(?:(?!</?think>|</?answer>).)+</think>\s*"
 
 
 def correct(text: str, question: Question, label: int) -> float:
-    """1 if the text answers with the gold option, else 0; read by the parser that evaluation uses."""
+    """Return 1 if the text answers with the gold option, else 0; evaluation uses the same parser."""
     return float(parse(text, question) == label)
 
 
 def kept(text: str, template: Template) -> float:
-    """1 if the text has the form that its template asks for, else 0.
+    """Return 1 if the text has exactly the format that its template asks for, else 0.
 
-    That is the template's cue and a letter, `<answer> B </answer>` or `Answer: B`, and nothing else; where a thought is
-    asked for, one `<think>...</think>` before it.
+    The format is the template's cue and a letter, `<answer> B </answer>` or `Answer: B`, and nothing else; if the
+    template asks for a thought, one `<think>...</think>` before it.
     """
     thought = _THOUGHT if thinks(template) else ""
     closing = CLOSING_TAG if opens_answer(template) else r"\.?"

@@ -18,6 +18,7 @@ import pytest
 
 from safemed_eval import models
 from safemed_eval.cli import main
+from safemed_eval.models import model as model_module
 
 Make = Callable[[Path], object]
 
@@ -91,8 +92,10 @@ def called(argv: tuple[str, ...], folder: Path) -> Answer:
 def met(case: Case, folder: Path) -> Answer:
     """What the command of a case leaves behind, in a folder with its files; where it is told early, no model loads."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("load", "load_to_train") if case.early else ():
-            patch.setattr(models, name, _reached)
+        if case.early:
+            patch.setattr(models, "load", _reached)
+            patch.setattr(models, "load_to_train", _reached)
+            patch.setattr(model_module, "load_plain", _reached)
         case.make(folder)
         return called(case.argv, folder)
 

@@ -153,7 +153,7 @@ EVALUATE: Rows = [
     (("--smooth", "sigma=0.1,alpha=1"), ["alpha must lie between 0 and 1"]),
     (("--smooth", "sigma=0.1,m=0"), ["m between 1"]),
     (("--smooth", "sigma=0.1", "--circular"), ["--circular asks the model without noise"]),
-    (("--smooth", "sigma=0.1", "--attack", "suite"), ["believes"]),
+    (("--smooth", "sigma=0.1", "--attack", "suite"), ["stops at the first wrong prediction"]),
     (("--out", "/dev/null/run"), ["/dev/null is a file, not a folder"]),
     (("--out", ""), ["--out"]),
     (("--out", "."), ["--out .: not a run folder, it holds"]),

@@ -134,7 +134,7 @@ def pair(kind: Callable[..., None], **changes: Any) -> Make:
 
 
 RECORDS: list[tuple[str, Make, Sequence[str]]] = [
-    ("no json", line("not json"), ["records.jsonl: line 7 is not a record", "edited"]),
+    ("no json", line("not json"), ["records.jsonl: line 7 is not a record"]),
     ("a torn line", line('{"item": "i0", '), ["line 7 is not a record"]),
     ("a list", line("[1]"), ["line 7 is not a record"]),
     ("a number", line("3"), ["line 7 is not a record"]),
@@ -173,7 +173,7 @@ RECORDS: list[tuple[str, Make, Sequence[str]]] = [
     ("an abstention undone", edited(certificates, put("abstained", "x")), ["i0", "does not follow from its votes"]),
     ("votes that grew", edited(certificates, put("votes", [0, 1000, 1, 0])), ["i0", "votes are not 1000 votes"]),
     ("votes below zero", edited(certificates, put("votes", [-1, 1001, 0, 0])), ["i0", "votes are not 1000 votes"]),
-    ("votes of halves", edited(certificates, put("votes", [0.5, 999.5, 0, 0])), ["i0", "votes are not 1000 votes"]),
+    ("votes of halves", edited(certificates, put("votes", [0.5, 999.5, 0, 0])), ["i0", "votes cannot be [0.5"]),
     ("votes that are missing", edited(certificates, drop("votes")), ["i0", "votes are not 1000 votes"]),
     ("votes of another question", edited(certificates, put("votes", [0, 1000])), ["i0", "votes are not 1000"]),
     ("first votes of nobody", edited(certificates, put("votes0", [0, 0, 0, 0])), ["i0", "votes0 are not 100 votes"]),

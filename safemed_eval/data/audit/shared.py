@@ -113,6 +113,11 @@ class Audit:
             return "shared"
         return "not all compared" if (self.train.missing or self.test.missing) and not self.paths_only else "clean"
 
+    @property
+    def exit_code(self) -> int:
+        """0: nothing is shared; 1: something is; 3: not everything was compared."""
+        return {"clean": 0, "shared": 1, "not all compared": 3}[self.verdict]
+
     def to_json(self) -> dict[str, object]:
         """The verdict and all attributes, as `data audit --json` prints them."""
         facts = asdict(self)

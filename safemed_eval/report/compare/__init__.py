@@ -82,21 +82,21 @@ class Change:
     upper: float
     """The drop is at most this, at `level`."""
     needed: int | None
-    """Of an inconclusive one with too few items to pass even without a loss: how many such items would do."""
+    """The number of such items that would do, of a change that is inconclusive since even no loss could pass."""
     lost: int | None
     """Items that only the baseline has right; None for the average radius."""
     won: int | None
     identical: bool
-    """Whether no item has another outcome."""
+    """True where no item has another outcome."""
     p_drop: float
-    """Of no drop, adjusted by Holm for all measures in all, or for all slices and measures."""
+    """p-value of no drop, adjusted by Holm for all measures in all items, or for all slices and measures."""
     p_change: float
-    """Of no change in either direction, adjusted likewise."""
+    """p-value of no change in either direction, adjusted likewise."""
     verdict: Verdict
 
     @property
     def too_few(self) -> str:
-        """How many items would do, in words; empty where there are as many."""
+        """The number of items that would do, in words; empty where these do."""
         if self.needed is None:
             return ""
         kind = "independent ones" if self.clusters == self.n else "in clusters like these"
@@ -184,12 +184,12 @@ def compare(
         SpecError: a radius above what the sample budget can certify, or that sequential runs were not asked for.
     """
     rules = rules or Rules()
-    one, two = (run if isinstance(run, Run) else Run.read(run) for run in (baseline, candidate))
-    refuse_other_specs(one, two, across_prompts=across_prompts)
-    for run in (one, two):
+    first, second = (run if isinstance(run, Run) else Run.read(run) for run in (baseline, candidate))
+    refuse_other_specs(first, second, across_prompts=across_prompts)
+    for run in (first, second):
         refuse_incomplete(run)
-    measures, items = measures_of(one, two, radii)
-    same, clusters = same_weights(one, two), items.clusters
+    measures, items = measures_of(first, second, radii)
+    same, clusters = same_weights(first, second), items.clusters
     overall, slices = (
         _with_needed(judge(measures, clusters, rules, slices=masks, same_weights=same), clusters, rules, masks)
         for masks in ({ALL: np.ones(len(items), dtype=bool)}, items.slices())
@@ -208,7 +208,7 @@ def compare(
             for change in overall
             if change.lost is not None
         ],
-        notes=notes_of(one, two),
+        notes=notes_of(first, second),
     )
 
 

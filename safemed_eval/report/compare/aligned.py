@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safemed_eval import grammar, stats
 from safemed_eval.core import UNKNOWN
 from safemed_eval.errors import RunError, SpecError
-from safemed_eval.report.findings.aim import aims_at_letters
+from safemed_eval.report.findings.attack_sizes import aims_at_letters
 from safemed_eval.report.findings.cells import letter_only
 from safemed_eval.report.findings.collect import sampled, sequential_bounds
 from safemed_eval.report.findings.finding import Finding, counted
@@ -51,7 +51,7 @@ class Items:
         return stats.cluster_codes([record.cluster for record in self.records])
 
     def slices(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Which items belong to each slice, by "modality: CT"."""
+        """Mark the items of each slice, by "modality: CT"."""
         masks = {}
         for by, title in SLICES.items():
             names = [_slice_of(record, by) for record in self.records]
@@ -72,33 +72,35 @@ def weights_of(run: Run) -> list[str]:
     model = run.spec.model
     parts: list[Mapping[str, Any]] = [model, *filter(None, (model.get("base"), model.get("denoiser")))]
     hashes = [part.get("weights_sha256") for part in parts]
-    return [str(one) for one in hashes] if all(hashes) else []
+    return [str(value) for value in hashes] if all(hashes) else []
 
 
-def same_weights(one: Run, two: Run) -> bool:
-    """Whether both runs are of the same weights, asked in the same way."""
-    weights = weights_of(one)
-    return bool(weights) and weights == weights_of(two) and one.spec.asking == two.spec.asking
+def same_weights(baseline: Run, candidate: Run) -> bool:
+    """Return True where both runs are of the same weights, asked in the same way."""
+    weights = weights_of(baseline)
+    return bool(weights) and weights == weights_of(candidate) and baseline.spec.asking == candidate.spec.asking
 
 
-def refuse_other_specs(one: Run, two: Run, *, across_prompts: bool = False) -> None:
+def refuse_other_specs(baseline: Run, candidate: Run, *, across_prompts: bool = False) -> None:
     """Raise RunError where the runs were asked for different things, or are one.
 
     Args:
         across_prompts: their models may have been asked in different ways.
     """
-    if one is two or (one.out and two.out and one.out.resolve() == two.out.resolve()):
-        raise RunError(f"{one.where}: is compared with itself; name the run of another checkpoint")
+    if baseline is candidate or (baseline.out and candidate.out and baseline.out.resolve() == candidate.out.resolve()):
+        raise RunError(f"{baseline.where}: is compared with itself; name the run of another checkpoint")
     ignored = (*_MAY_DIFFER, *[ASKING] * across_prompts)
     here, there = (
-        {key: value for key, value in run.spec.to_json().items() if key not in ignored} for run in (one, two)
+        {key: value for key, value in run.spec.to_json().items() if key not in ignored} for run in (baseline, candidate)
     )
     changes = differences(here, there)
     if changes:
         lines = "".join(f"\n  {line}" for line in changes)
         if all(line.startswith(f"{ASKING}.") for line in changes):
             lines += "\n(--across-prompts compares models that are asked in different ways)"
-        raise RunError(f"{one.where} and {two.where} cannot be compared; they were asked for different things:{lines}")
+        raise RunError(
+            f"{baseline.where} and {candidate.where} cannot be compared; they were asked for different things:{lines}"
+        )
 
 
 def refuse_incomplete(run: Run) -> None:
@@ -115,35 +117,39 @@ def refuse_incomplete(run: Run) -> None:
         )
 
 
-def measures_of(one: Run, two: Run, radii: str | None) -> tuple[dict[str, Pair], Items]:
+def measures_of(baseline: Run, candidate: Run, radii: str | None) -> tuple[dict[str, Pair], Items]:
     """Return the scores of both runs under every measure, aligned by item, and the items themselves."""
-    items = _common_items(one, two)
+    items = _common_items(baseline, candidate)
     ids = [record.item for record in items.records]
-    if one.kind == "evaluate":
-        return {name: (_correct(one, name, ids), _correct(two, name, ids)) for name in one.conditions}, items
-    base, new = _radii(one, ids), _radii(two, ids)
+    if baseline.kind == "evaluate":
+        return {
+            name: (_correct(baseline, name, ids), _correct(candidate, name, ids)) for name in baseline.conditions
+        }, items
+    base, new = _radii(baseline, ids), _radii(candidate, ids)
     measures = {
         f"certified at r >= {name}": ((base >= radius).astype(float), (new >= radius).astype(float))
-        for name, radius in _compared(one.budget, one.ceiling, radii).items()
+        for name, radius in _compared(baseline.budget, baseline.ceiling, radii).items()
     }
-    measures[AVERAGE_RADIUS] = (np.fmax(base, 0) / one.ceiling, np.fmax(new, 0) / one.ceiling)
+    measures[AVERAGE_RADIUS] = (np.fmax(base, 0) / baseline.ceiling, np.fmax(new, 0) / baseline.ceiling)
     return measures, items
 
 
-def _common_items(one: Run, two: Run) -> Items:
+def _common_items(baseline: Run, candidate: Run) -> Items:
     """The items, or RunError where the runs do not have the same."""
-    here, there = ({record.item: record for record in reversed(run.records)} for run in (one, two))
+    here, there = ({record.item: record for record in reversed(run.records)} for run in (baseline, candidate))
     gone, new = sorted(here.keys() - there.keys()), sorted(there.keys() - here.keys())
     if gone or new:
         raise RunError(
-            f"{two.where} has other items than {one.where}: {_some(gone)} missing, {_some(new)} new; run both on the "
-            "same"
+            f"{candidate.where} has other items than {baseline.where}: {_some(gone)} missing, {_some(new)} new; "
+            "run both on the same"
         )
     ids = sorted(here)
     for name in _SAME:
         changed = [item for item in ids if getattr(here[item], name) != getattr(there[item], name)]
         if changed:
-            raise RunError(f"{name} differs between {one.where} and {two.where} for {_some(changed)}; the data changed")
+            raise RunError(
+                f"{name} differs between {baseline.where} and {candidate.where} for {_some(changed)}; the data changed"
+            )
     return Items(records=[here[item] for item in ids])
 
 
@@ -192,20 +198,23 @@ def _some(items: Sequence[str]) -> str:
     return f"{len(items)} ({', '.join(items[:_SHOWN])}{more})" if items else "none"
 
 
-def notes_of(one: Run, two: Run) -> list[str]:
+def notes_of(baseline: Run, candidate: Run) -> list[str]:
     """Describe what may differ between the runs, and does; and that they are samples. Without full stops."""
-    notes = differences(_made(one), _made(two))
-    if one.spec.asking != two.spec.asking and any(map(aims_at_letters, (one, two))):
+    notes = differences(_made(baseline), _made(candidate))
+    if baseline.spec.asking != candidate.spec.asking and any(map(aims_at_letters, (baseline, candidate))):
         notes.append(_note(letter_only()))
-    models, names = (one.spec.model, two.spec.model), [run.meta.names.denoiser or "none" for run in (one, two)]
+    models, names = (
+        (baseline.spec.model, candidate.spec.model),
+        [run.meta.names.denoiser or "none" for run in (baseline, candidate)],
+    )
     denoisers, settings = ([model.get(key) for model in models] for key in ("denoiser", "settings_sha256"))
     if denoisers[0] != denoisers[1]:
         notes.append(f"the denoisers differ: {names[0]}, now {names[1]}")
     if settings[0] != settings[1]:
         notes.append("the checkpoints' configurations differ")
-    notes += [_note(finding) for finding in (*sequential_bounds(one), *sampled(one))]
-    if one.meta.skipped:
-        notes.append(f"{counted(len(one.meta.skipped), 'bad item')} left out of both")
+    notes += [_note(finding) for finding in (*sequential_bounds(baseline), *sampled(baseline))]
+    if baseline.meta.skipped:
+        notes.append(f"{counted(len(baseline.meta.skipped), 'bad item')} left out of both")
     return notes
 
 
@@ -214,7 +223,7 @@ def _note(finding: Finding) -> str:
 
 
 def _made(run: Run) -> dict[str, object]:
-    """How a run was made, as far as two that compare may differ in it."""
+    """Describe how a run was made, as far as two runs that compare may differ in it."""
     spec, starts = run.spec.to_json(), run.meta.sessions
     return {key: spec.get(key) for key in ("load", "batch_size", ASKING)} | {
         "safemed_eval": sorted({str(start.safemed_eval) for start in starts}),

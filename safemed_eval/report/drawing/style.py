@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -33,7 +33,9 @@ INK, GREY, PALE = "#000000", "#666666", "#bbbbbb"
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
 """Told apart by the colour-blind (Okabe and Ito), without their yellow, which is faint on white."""
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (4, 1.2, 1, 1.2)), (0, (1.5, 1.2)), (0, (6, 1.2, 1, 1.2, 1, 1.2)))
+Dash = Literal["-"] | tuple[float, tuple[float, ...]]
+"""A line style of matplotlib."""
+DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (4, 1.2, 1, 1.2)), (0, (1.5, 1.2)), (0, (6, 1.2, 1, 1.2, 1, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 HATCHES = ("", "//////", "xxxxxx", "......", "\\\\\\\\\\\\", "++++++", "oooo", "------")
 
@@ -102,7 +104,7 @@ class Look:
     """Colour, dash, marker and hatch that tell one run, or one attack, from another, in black and white too."""
 
     color: str
-    dash: Any
+    dash: Dash
     marker: str
     hatch: str
 

@@ -1,4 +1,4 @@
-"""A run's attacks, as figures show them: which stand for the others, and what they are called."""
+"""A run's attacks in figures: the choice of those that are shown where room is short, and their names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def role_of(condition: str) -> str:
 
 
 def is_control(condition: str) -> bool:
-    """Whether it is the random control of an attack."""
+    """Tell whether a condition is the random control of an attack."""
     return role_of(condition) == "control"
 
 

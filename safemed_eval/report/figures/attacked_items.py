@@ -76,7 +76,7 @@ def _figure(run: Run, condition: str, items: Sequence[Shown]) -> Figure:
         for axes, pixels in zip(row, (item.clean, change, item.attacked), strict=False):
             _image(axes, pixels)
         _write(row[3], lines)
-    for axes, title in zip(grid[0], ("clean", f"change \u00d7 {factor}", "attacked"), strict=False):
+    for axes, title in zip(grid[0], (CLEAN, f"change \u00d7 {factor}", "attacked"), strict=False):
         axes.set_title(title)
     notes = [
         f"{plain(run.name, 60)}, {words(condition)}, {grouped.canvas_words(run)}. The change is magnified by {factor} "
@@ -117,7 +117,7 @@ def _lines(item: Shown) -> list[Line]:
             lines[-1] = (f"{lines[-1][0]}{GOLD}", INK, "bold")
     if len(options) > MOST_OPTIONS:
         lines.append((f"\u2026 of {len(options)} options", GREY, "normal"))
-    for when, answer in zip(("clean", "attacked"), answers, strict=True):
+    for when, answer in zip((CLEAN, "attacked"), answers, strict=True):
         text = f"{ascii_uppercase[answer]}  {plain(options[answer], width - 20)}" if isinstance(answer, int) else answer
         right = answer == gold
         lines.append((f"{when}: {text}{'' if right else WRONG}", INK if right else VERMILLION, "normal"))

@@ -47,12 +47,12 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
 
 
 def _belong(certified: Run, attacked: Run) -> bool:
-    """Whether both are about one smoothed model and one set of questions."""
-    one, other = (
+    """Tell whether two runs are of the same smoothed model and the same questions."""
+    proofs, attacks = (
         (spec.model, spec.asking, spec.data, spec.canvas, spec.select, spec.skipped)
         for spec in (certified.spec, attacked.spec)
     )
-    return one == other and attacked.voting is not None and attacked.voting.sigma == certified.budget.sigma
+    return proofs == attacks and attacked.voting is not None and attacked.voting.sigma == certified.budget.sigma
 
 
 def _families(run: Run) -> dict[str, list[tuple[float, str]]]:

@@ -97,9 +97,8 @@ def _figure(rows: Rows, by: Slicing, columns: Sequence[str], method: str, condit
     if not small:  # there the numbers need the room
         scale(figure, image, [axes], "accuracy (%)")
     runs = [run for _, run in rows]
-    shown = "clean" if condition == CLEAN else words(condition)
     notes = [
-        f"Accuracy {shown if condition == CLEAN else f'under {shown}'}, {grouped.canvas_words(runs[0])}. "
+        f"Accuracy {CLEAN if condition == CLEAN else f'under {words(condition)}'}, {grouped.canvas_words(runs[0])}. "
         f"{MEAN}: of the row's cells, each counting alike. Framed: trained and tested on the same.",
     ]
     notes += grouped.few_note(any(cell.few for row in cells for cell in row))

@@ -34,7 +34,7 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
             for run in some
         }
         for norm in sorted({attack.norm for attacks in measured.values() for attack in attacks}):
-            ours = {name: [one for one in attacks if one.norm == norm] for name, attacks in measured.items()}
+            ours = {name: [attack for attack in attacks if attack.norm == norm] for name, attacks in measured.items()}
             yield f"security-{norm}{suffix}", _figure([run for run in some if ours[run.name]], own, ours, norm)
 
 

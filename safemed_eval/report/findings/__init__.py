@@ -1,1 +1,1 @@
-"""What a reader must know of a run beside its numbers, each fact in a module of its own."""
+"""Facts that a reader must know beside the numbers of a run, each in a module of its own; `collect` has them all."""

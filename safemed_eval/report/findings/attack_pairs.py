@@ -48,7 +48,7 @@ class Pairs:
         )
 
     def right(self, condition: str) -> int:
-        """How many items an attack leaves right."""
+        """Count the items that an attack leaves right."""
         return int(self._right[condition].sum())
 
     def share(self, condition: str) -> float:
@@ -56,12 +56,12 @@ class Pairs:
         return float(self._right[condition][self._known[condition]].mean())
 
     def only(self, right: str, wrong: str) -> int:
-        """How many items stay right under one attack and not under the other."""
+        """Count the items that stay right under one attack and not under the other."""
         both = self._known[right] & self._known[wrong]
         return int((both & self._right[right] & ~self._right[wrong]).sum())
 
     def beaten(self, strong: str, weak: str) -> bool:
-        """Whether the stronger attack leaves more right than the weaker one, by more than chance explains."""
+        """Test whether the stronger attack leaves more right than the weaker one, by more than chance explains."""
         both = self._known[strong] & self._known[weak]
         if not both.any():
             return False
@@ -71,12 +71,12 @@ class Pairs:
         return drop < LEVEL
 
 
-def in_one_ball(one: SizedAttack, two: SizedAttack) -> bool:
-    return (one.norm, one.eps) == (two.norm, two.eps)
+def in_one_ball(first: SizedAttack, second: SizedAttack) -> bool:
+    return (first.norm, first.eps) == (second.norm, second.eps)
 
 
 def takes_more(less: SizedAttack, more: SizedAttack) -> bool:
-    """Whether two attacks are one, but for more steps or restarts of the second."""
+    """Return True where two attacks are one, but for more steps or restarts of the second."""
     (kind, own), (other, further) = grammar.split(less.condition), grammar.split(more.condition)
     effort = ("steps", "restarts")
     if kind != other or any(own.get(key) != further.get(key) for key in {*own, *further} if key not in effort):

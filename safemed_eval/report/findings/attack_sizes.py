@@ -29,7 +29,7 @@ class SizedAttack:
 
     @property
     def is_huge(self) -> bool:
-        """Whether the balls of all images meet: this tests the attack, not the model."""
+        """True where the balls of all images meet: this tests the attack, not the model."""
         return self.norm == "linf" and self.eps >= HUGE_EPS
 
 
@@ -45,3 +45,9 @@ def sized_attacks(run: LoadedRun) -> list[SizedAttack]:
         for condition, facts in facts_by_condition(run).items()
         if facts.eps is not None
     ]
+
+
+def aims_at_letters(run: LoadedRun) -> bool:
+    """Return True where a model that writes was attacked, but never through what it writes."""
+    aims = {facts.aims_at for facts in facts_by_condition(run).values() if facts.role == "attack"}
+    return run.spec.writes and bool(aims) and "text" not in aims

@@ -1,4 +1,4 @@
-"""What the canvas does to the images: its cost in accuracy, and how long a change of length 1 is in grey levels."""
+"""The canvas: its cost in accuracy, and the size of a change of length 1 in grey levels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTABLE_COST = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class CanvasCost:
-    """How much more accurate the official path is, on the items that failed on neither; None where there are none."""
+    """The gain in accuracy on the official path, over the items that failed on neither; None where there are none."""
 
     cost: float | None
 

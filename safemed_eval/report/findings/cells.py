@@ -57,11 +57,11 @@ def cell_findings(summary: EvaluateSummary) -> Iterator[Finding]:
 
 def _order_findings(summary: EvaluateSummary) -> Iterator[Finding]:
     preferred = [
-        f"{condition}: {one.letter} is answered in {percent(one.answered[one.letter])} %, gold in "
-        f"{percent(one.gold[one.letter])} %, expected in {percent(one.expected[one.letter])} % (total variation from "
-        f"gold {percent(one.total_variation)} points)"
-        for condition, one in summary.notes.letters.items()
-        if one.notable
+        f"{condition}: {counts.letter} is answered in {percent(counts.answered[counts.letter])} %, gold in "
+        f"{percent(counts.gold[counts.letter])} %, expected in {percent(counts.expected[counts.letter])} % (total "
+        f"variation from gold {percent(counts.total_variation)} points)"
+        for condition, counts in summary.notes.letters.items()
+        if counts.notable
     ]
     if preferred:
         yield warning(

@@ -47,7 +47,7 @@ class Check:
 
 def checklist(run: LoadedRun) -> list[Check]:
     """Check the attacks of an evaluate run; nothing where there is none."""
-    if run.kind != "evaluate" or not run.records or all(one.facts.strength == 0 for one in sized_attacks(run)):
+    if run.kind != "evaluate" or not run.records or all(attack.facts.strength == 0 for attack in sized_attacks(run)):
         return []
     pairs = Pairs(run)
     answers = {name: ask(pairs) for name, ask in _CHECKS.items()}
@@ -55,7 +55,7 @@ def checklist(run: LoadedRun) -> list[Check]:
 
 
 def count_words(checks: Sequence[Check]) -> str:
-    """How many checks passed, and how many did not: "Of 10 checks 7 pass, 1 warn, 2 n/a"."""
+    """Count the checks by status: "Of 10 checks 7 pass, 1 warn, 2 n/a"."""
     counts = Counter(check.status for check in checks)
     order: tuple[Status, ...] = ("pass", "warn", "fail", "n/a")
     return f"Of {len(checks)} checks {', '.join(f'{counts[status]} {status}' for status in order if counts[status])}"
@@ -165,7 +165,7 @@ def _gradients_win(pairs: Pairs) -> Answer:
 
 
 def _black_box_parts(run: LoadedRun) -> Iterator[tuple[str, str, list[bool]]]:
-    """Of attacks made of several: the part without gradients, and whether it left right what the others had left."""
+    """Yield each attack that has a part without gradients, that part, and whether it left right what it met."""
     for name, facts in facts_by_condition(run).items():
         part, records = facts.black_box_part, run.answers.under(name)
         met = [record.parts[part] for record in records if part and record.parts and part in record.parts]

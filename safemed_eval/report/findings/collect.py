@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from safemed_eval.codec import encode
 from safemed_eval.data import overlap_sentences
 from safemed_eval.report.findings.cells import cell_findings
 from safemed_eval.report.findings.checklist import count_words
@@ -12,7 +11,7 @@ from safemed_eval.report.findings.finding import Finding, counted, failure, note
 from safemed_eval.report.findings.sampling import draws_words
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.summary import FAILED_ITEMS, FEW, AnySummary, CertifySummary, EvaluateSummary
-from safemed_eval.rounding import floor_to
+from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import Sequential
 
@@ -37,7 +36,7 @@ def _of_any_run(run: LoadedRun, summary: AnySummary) -> Iterator[Finding]:
             "made-images",
             f"the images are drawn by a program ({MADE}): discs, rings and stripes. This is not clinical evidence.",
         )
-    for sentence in overlap_sentences(encode(notes.overlap)):
+    for sentence in overlap_sentences(notes.overlap):
         yield warning("trained-on", sentence)
     for sentence in notes.degenerate:
         yield warning("degenerate", sentence)
@@ -138,7 +137,7 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
     yield note(
         "by-chance",
         f"a certificate may be false by chance: with 95 % confidence at most {at_most:,} of these {summary.items:,} "
-        "are."
+        f"are, in expectation at most {ceil_to(notes.false_certificates_expected_at_most, 2):g}."
         if summary.items
         else "no certificate yet.",
     )

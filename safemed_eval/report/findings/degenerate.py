@@ -73,11 +73,11 @@ def _blind(answered: Sequence[Record]) -> Iterator[str]:
     asked = defaultdict[tuple[str, tuple[str, ...]], list[Record]](list)
     for record in answered:
         asked[record.question, record.options].append(record)
-    groups = [part for part in asked.values() if len({one.image_sha256 or one.image for one in part}) > 1]
+    groups = [part for part in asked.values() if len({record.image_sha256 or record.image for record in part}) > 1]
     size = sum(map(len, groups))
     if size < FEW:
         return
-    scores = [[one.log_probs for one in part if isinstance(one, EvaluateRecord)] for part in groups]
+    scores = [[record.log_probs for record in part if isinstance(record, EvaluateRecord)] for part in groups]
     if all(part and None not in part for part in scores):
         if max(float(np.ptp(np.array(part), axis=0).max()) for part in scores) <= _SAME:
             yield (
@@ -85,8 +85,8 @@ def _blind(answered: Sequence[Record]) -> Iterator[str]:
                 "log-probabilities."
             )
         return
-    telling = [part for part in groups if len({one.label for one in part}) > 1]
-    if len(telling) >= FEW and all(len({one.prediction for one in part}) == 1 for part in groups):
+    telling = [part for part in groups if len({record.label for record in part}) > 1]
+    if len(telling) >= FEW and all(len({record.prediction for record in part}) == 1 for part in groups):
         yield (
             f"The image never matters: {size} questions, in {len(groups)} groups that differ in the image alone, have "
             f"one answer a group, though in {len(telling)} of these the gold answers differ."

@@ -1,4 +1,4 @@
-"""What models wrote, clean and under attack: rationales, and whether answers go with them.
+"""Rationales that models wrote, clean and under attack, and whether answers follow from them.
 
 Of runs whose records hold texts, those of `--readout generate`. `models.answers` says how a text is read. Figures are
 of what was written: a model need not have come to its answer in that way.
@@ -46,7 +46,7 @@ MEANING = (
     "Parsable: an answer could be read; of all items, failed ones among them. With rationale: something is said before "
     "the answer; of all items. Self-consistent: the answer is the one that its own rationale leads to, right or wrong; "
     "of the texts with an answer and a rationale that leads to an option. Leads to gold: the rationale leads to the "
-    "gold option; of the rationales that lead to one. The others are of the items with a rationale here and on the "
+    "gold option; of the rationales that lead to written. The others are of the items with a rationale here and on the "
     "clean image. Answer alone changed: another answer than on the clean image, or none any more, after word for word "
     "the same rationale. Rationale changed: the mean distance from the rationale on the clean image, and how many "
     "changed at all; rationale alone changed: the same of those whose answer stayed. Distance: one minus the share of "
@@ -100,8 +100,8 @@ class Texts:
         parsable: texts with an answer that could be read; of all records, failed ones among them.
         rationale: with a rationale; of all records.
         self_consistency: with the answer that its own rationale leads to; of the texts with an answer and a rationale
-            that leads to one.
-        gold_agreement: with a rationale that leads to the gold option; of those that lead to one.
+            that leads to written.
+        gold_agreement: with a rationale that leads to the gold option; of those that lead to written.
         answer_alone: with another answer than the clean text of the item, after the same rationale but for case and
             blanks; no answer is another answer than A. Of the items that have a rationale here and when clean; None for
             clean itself.
@@ -173,7 +173,7 @@ def reasoning(run: LoadedRun) -> Reasoning | None:
     """Read the texts of a run; None where it has none."""
     rows = run.answers
     read = {id(record): _read(record) for record in rows}
-    if all(one.told is None for one in read.values()):
+    if all(written.told is None for written in read.values()):
         return None
     conditions = [name for name in run.conditions if any(read[id(record)].told for record in rows.under(name))]
     clean = {record.item: read[id(record)] for record in rows.under(CLEAN)}
@@ -197,15 +197,19 @@ def _read(record: EvaluateRecord) -> _Read:
 
 
 def _texts(read: Sequence[_Read], clean: Mapping[str, _Read]) -> Texts:
-    records = [one.record for one in read]
-    texts = [one.told for one in read if one.told is not None]
-    led = [one for one in read if one.conclusion is not None]
-    concluded = [one for one in led if one.record.prediction is not None]
+    records = [written.record for written in read]
+    texts = [written.told for written in read if written.told is not None]
+    led = [written for written in read if written.conclusion is not None]
+    concluded = [written for written in led if written.record.prediction is not None]
     answer_alone: TextShare | None = None
     changed: Change | None = None
     alone: Change | None = None
     if not any(record.attack == CLEAN for record in records):
-        pairs = [(clean[one.record.item], one) for one in read if one.rationale and one.record.item in clean]
+        pairs = [
+            (clean[written.record.item], written)
+            for written in read
+            if written.rationale and written.record.item in clean
+        ]
         pairs = [(before, after) for before, after in pairs if before.rationale]
         other = [before.record.prediction != after.record.prediction for before, after in pairs]
         answer_alone = _share(
@@ -219,9 +223,9 @@ def _texts(read: Sequence[_Read], clean: Mapping[str, _Read]) -> Texts:
         texts=len(texts),
         words=median(text.words for text in texts) if texts else None,
         parsable=_share(read, [record.prediction is not None for record in records]),
-        rationale=_share(read, [one.rationale is not None for one in read]),
-        self_consistency=_share(concluded, [one.record.prediction == one.conclusion for one in concluded]),
-        gold_agreement=_share(led, [one.conclusion == one.record.label for one in led]),
+        rationale=_share(read, [written.rationale is not None for written in read]),
+        self_consistency=_share(concluded, [written.record.prediction == written.conclusion for written in concluded]),
+        gold_agreement=_share(led, [written.conclusion == written.record.label for written in led]),
         answer_alone=answer_alone,
         rationale_changed=changed,
         rationale_alone=alone,
@@ -240,7 +244,7 @@ def _changed(pairs: Sequence[tuple[_Read, _Read]]) -> Change:
 
 @lru_cache(maxsize=2**16)
 def distance(one: str, other: str) -> float:
-    """How far two texts differ in their words: 0 where these are the same, 1 where none is common to both.
+    """Return how far two texts differ in their words: 0 where these are the same, 1 where none is common to both.
 
     One minus the ratio of `difflib.SequenceMatcher` over words: twice the words in common, in the same order, over all
     words of both (Ratcliff and Metzener 1988).
@@ -249,7 +253,7 @@ def distance(one: str, other: str) -> float:
 
 
 def _share(read: Sequence[_Read], successes: Sequence[bool]) -> TextShare:
-    share = stats.clustered_proportion(successes, [one.record.cluster for one in read])
+    share = stats.clustered_proportion(successes, [written.record.cluster for written in read])
     return TextShare(
         share=share.estimate, lower=share.lower, upper=share.upper, count=share.count, n=share.n, few=share.few
     )
@@ -268,7 +272,7 @@ def reasoning_sentences(reasoning: Reasoning) -> Iterator[str]:
             changes.append(f"{condition} {alone}; answer alone {cell.answer_alone}")
     yield (
         f"Texts: {'; '.join(texts)}. Words: the median; rationale: % of items with one; of those that lead to an "
-        "option % that are self-consistent (lead to the one that is answered), and % that lead to the gold one."
+        "option % that are self-consistent (lead to the one that is answered), and % that lead to the gold written."
     )
     if changes:
         yield (

@@ -1,4 +1,4 @@
-"""How the noisy copies of a certify run were drawn: what it cost, and what the run therefore does not know."""
+"""The noisy copies of a certify run: how many were drawn, and what the run therefore does not know."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safemed_eval.smoothing import CAP, CERTIFIED, FUTILE, WRONG, Sequential
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """How many noisy copies sequential certificates took, over the items that did not fail, and why draws ended.
+    """The number of noisy copies that sequential certificates took, and why draws ended; of items that did not fail.
 
     Attributes:
         mean: None where every item failed.
@@ -34,7 +34,7 @@ class Draws:
 
 
 def draws_words(run: LoadedRun) -> str:
-    """How many noisy copies an item of a certify run has."""
+    """Describe the noisy copies that an item of a certify run gets."""
     budget = run.budget
     if isinstance(budget, Sequential):
         return f"at most {budget.n:,} noisy copies, to decide about the radii {', '.join(budget.radii)}"

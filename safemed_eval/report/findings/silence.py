@@ -54,14 +54,18 @@ def silence(run: LoadedRun) -> Silence | None:
     if votes:
         none, n = sum(counts[-1] for counts in votes), sum(map(sum, votes))
     else:
-        written = [one for one in heard if isinstance(one, EvaluateRecord) and (one.text is not None or one.told)]
-        none, n = sum(one.prediction is None for one in written), len(written)
+        written = [
+            record
+            for record in heard
+            if isinstance(record, EvaluateRecord) and (record.text is not None or record.told)
+        ]
+        none, n = sum(record.prediction is None for record in written), len(written)
     if 2 * none <= n:
         return None
     texts = dict.fromkeys(
-        _short(one.text)
-        for one in heard
-        if isinstance(one, EvaluateRecord) and one.text is not None and one.prediction is None and not votes
+        _short(record.text)
+        for record in heard
+        if isinstance(record, EvaluateRecord) and record.text is not None and record.prediction is None and not votes
     )
     return Silence(
         none=none,

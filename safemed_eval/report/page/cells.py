@@ -1,4 +1,4 @@
-"""Rows of the page's tables: the cells of one run and slice, and the columns that they stand in.
+"""Rows of the page's tables: the cells of one run in one slice, and the headings above them.
 
 All rounding of tables is done by the properties of `summary.Share` and `Certified`, toward the weaker claim.
 """
@@ -58,7 +58,7 @@ def conditions_of(runs: Sequence[Run]) -> list[str]:
 
 
 def radii_differ(runs: Sequence[Run]) -> bool:
-    """Whether a radius in sigmas is another length in another run."""
+    """Tell whether a radius in sigmas stands for different lengths in these runs."""
     return len({tuple(run.points.values()) for run in runs if run.kind == "certify"}) > 1
 
 

@@ -1,4 +1,4 @@
-"""What the page shows of single items: questions, outcomes, votes, texts and images, as page.js reads them."""
+"""Single items on the page: questions, outcomes, votes, texts and images, in the form that page.js reads."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ _RIGHT, _WRONG, _SILENT, _FAILED, _MISSING, _ABSTAINED = "+x?!-a"
 
 
 def marks_of(run: Run, places: Mapping[str, int], count: int) -> list[str]:
-    """Make one string for each condition, with one mark for each of `count` items: what came of it."""
+    """Make one string for each condition, with one mark for the outcome of each of `count` items."""
     lines = []
     for rows in run.parts.values():
         marks = [_MISSING] * count
@@ -133,7 +133,7 @@ def radii_by_item(run: Run, places: Mapping[str, int], count: int) -> list[float
 
 
 Entry = list[object]
-"""What an opened item shows of one record.
+"""The details of one record, shown when its item is opened.
 
 For evaluate [prediction, probabilities, linf, l2, steps, text, error], and under the circular condition the answers to
 all rotations. For certify [prediction, votes0, votes, p_lower, abstained, error], and for sequential ones a `Ladder`.
@@ -172,7 +172,7 @@ def _entry(record: Record) -> Entry:
     if isinstance(record, CertifyRecord):
         entry: Entry = [record.prediction, record.votes0, record.votes, record.p_lower, record.abstained, error]
         return [*entry, _ladder(record)] if record.certified is not None else entry
-    chances = None if record.log_probs is None else [round(math.exp(one), 5) for one in record.log_probs]
+    chances = None if record.log_probs is None else [round(math.exp(log_prob), 5) for log_prob in record.log_probs]
     linf, l2 = (None if size is None else float(f"{size:.6g}") for size in (record.linf, record.l2))
     entry = [record.prediction, chances, linf, l2, record.steps, _text(record.text), error]
     return [*entry, record.rotations] if record.attack == CIRCULAR else entry

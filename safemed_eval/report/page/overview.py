@@ -131,6 +131,6 @@ def families(run: Run) -> list[Family]:
 
 
 def hides_huge(run: Run) -> bool:
-    """Whether `families` leaves an eps out."""
+    """Tell whether `families` leaves an eps out."""
     huge = [attack.is_huge for attack in sized_attacks(run)]
     return any(huge) and not all(huge)

@@ -1,4 +1,4 @@
-"""How each run was made, in the words of the page."""
+"""Facts about the making of each run: its method, model, data and spec."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Fact(NamedTuple):
 
 
 def method_of(run: Run) -> str:
-    """How a run measured."""
+    """Describe the attacks of a run, or the noise and the sample budget of its certificates."""
     if run.kind == "certify":
         method = f"noise of sigma {run.budget.sigma:g}; {draws_words(run)}; alpha {run.budget.alpha:g}"
     else:
@@ -32,7 +32,7 @@ def method_of(run: Run) -> str:
 
 
 def facts_of(run: Run) -> Iterator[Fact]:
-    """List where a run is, what it was made of, and what was done to its images."""
+    """List the folder of a run, its model and data, and the conversions of its images."""
     meta = run.meta
     yield Fact("folder", run.where)
     names = encode(meta.names)

@@ -65,7 +65,7 @@ class Study:
 
     @property
     def few(self) -> bool:
-        """Whether a cell of any slice has too few clusters."""
+        """True where a cell of any slice has too few clusters."""
         return any(cell.few for shown in self.slices.values() for cell in shown.row)
 
 

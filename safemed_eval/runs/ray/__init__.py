@@ -1,1 +1,1 @@
-"""The work of a run shared among Ray's workers."""
+"""Execution of a run's work by several Ray workers."""

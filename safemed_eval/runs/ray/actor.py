@@ -1,4 +1,4 @@
-"""What runs in the process of a worker; the crew's side of it is in `crew.py`."""
+"""The Ray actor that runs in a worker's process; `crew.py` is its counterpart in the main process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safemed_eval.errors import RunError, UserError
 from safemed_eval.runs.folder import differences
@@ -19,22 +19,24 @@ if TYPE_CHECKING:
 
 
 class Actor:
-    """A worker: one resident model, and its units one after the other."""
+    """A worker: loads one model, and does its units one after the other."""
 
     def where(self) -> tuple[str, str, str]:
-        """Where it has been placed: name of the machine, Ray's id of the node; and which code is there."""
+        """Return the name of the machine, Ray's id of the node, and the hash of the code there."""
         import ray
 
         return platform.node(), ray.get_runtime_context().get_node_id(), code_sha256()
 
     def load(
-        self, setup: Setup, folder: str, identity: Mapping[str, Any] | None
+        self, setup: Setup, folder: str, identity: Mapping[str, object] | None
     ) -> tuple[Ready | UserError, list[str]]:
         """Load and check the model.
 
         Args:
-            folder: that in which the run was started, for relative paths; it need not be there.
-            identity: of the models' files; compared with what is found here, unless it is None.
+            folder: working directory of the main process, for relative paths; it may not exist here.
+            identity: hashes of the models' files to compare the files here with; None: no comparison.
+        Returns:
+            The worker's report or its error, and the lines that the package has logged.
         """
         from safemed_eval.data import pixels_of
 
@@ -51,6 +53,7 @@ class Actor:
         return self._host.ready, self._notes.taken()
 
     def do(self, unit: Unit) -> tuple[Reply | UserError, list[str]]:
+        """Do a unit; return its result or its error, and the lines that the package has logged."""
         try:
             reply: Reply | UserError = self._host.do(unit)
         except BrokenDeviceError:
@@ -61,7 +64,7 @@ class Actor:
 
 
 class _Notes(logging.Handler):
-    """What the package logs in a worker, for the user."""
+    """Collects the package's log lines in a worker, to show them to the user."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -72,6 +75,6 @@ class _Notes(logging.Handler):
         self._lines.append(record.getMessage())
 
     def taken(self) -> list[str]:
-        """The lines since the last call."""
+        """Return the lines since the last call."""
         lines, self._lines = self._lines, []
         return lines

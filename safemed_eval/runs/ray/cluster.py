@@ -1,4 +1,4 @@
-"""Ray itself: started on this machine or joined on a cluster, and what its workers ask it for."""
+"""Connection to Ray, on this machine or on a cluster, and the resources of its workers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from safemed_eval.codec import Json
 from safemed_eval.errors import RunError, SpecError
 
 _REACH_S = 10.0
 _OBJECTS_BYTES = 2**28
-"""Ray's own store, through which larger answers go; its default is a third of the memory."""
+"""Size of Ray's object store, which large results pass through; Ray's default is a third of the memory."""
 
 
 def refuse_without_ray() -> None:
-    """Tell before anything is loaded that Ray is not installed."""
+    """Raise SpecError if Ray is not installed, before anything is loaded."""
     if find_spec("ray") is None:
         raise SpecError("--ray needs Ray, which is not installed; pip install 'safemed-eval[ray]'")
 
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Ray, started or joined. One that this process is connected to already is used, and left running."""
+    """Start or join Ray; an existing connection of this process is used, and left open."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -46,9 +47,9 @@ def connected(address: str) -> Iterator[Any]:
 def _connect(address: str) -> None:
     import ray
 
-    settings: dict[str, Any] = {}
+    settings: Json = {}
     if address == "local":
-        if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # nobody else on this machine may hand it work
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # keep other users of this machine out
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         settings = {"include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
     else:
@@ -56,19 +57,19 @@ def _connect(address: str) -> None:
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
-    except SystemExit:  # Ray's own answer to SIGTERM
+    except SystemExit:  # raised by Ray on SIGTERM
         raise KeyboardInterrupt from None
-    except Exception as error:  # Ray raises bare ones, too, as where a slow machine does not start it within its limit
+    except Exception as error:  # Ray raises bare exceptions, too, such as for a start that times out
         raise RunError(f"--ray {address}: {one_line(error)}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)
-    # Ray prints what becomes of its processes on stdout, where --json is. What matters is told by `Crew`.
+    # Ray reports the end of its processes on stdout, where --json is. `Crew` reports what matters.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _refuse_silence(address: str) -> None:
-    """Ray itself would try for minutes to reach an address where nobody is."""
+    """Raise RunError if nothing answers at the address, which Ray itself would try to reach for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon:
         return
@@ -80,27 +81,28 @@ def _refuse_silence(address: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """What each worker asks Ray for."""
+    """Number of workers, and the resources that each requests from Ray."""
 
     address: str
     workers: int
     threads: int | None
-    """Of torch; None leaves the choice to torch."""
+    """Threads of torch per worker; None leaves the choice to torch."""
     gpu: bool
 
     @property
-    def options(self) -> dict[str, Any]:
-        # On this machine cores are shared out by threads. On a cluster Ray must know what a worker takes.
+    def options(self) -> Json:
+        """Ray's options for the actor of a worker."""
+        # On this machine threads divide the cores. On a cluster Ray must know what a worker uses.
         cores = 0 if self.address == "local" else 1 if self.gpu else self.threads
         return {"num_cpus": cores, "num_gpus": int(self.gpu), "max_restarts": 0, "max_task_retries": 0}
 
 
 def places(address: str, workers: int | None, device: str, there: Mapping[str, float]) -> Places:
-    """Where workers go, with what Ray has now. A cluster may grow: more of them than it has room for wait for that."""
+    """Decide number and resources of the workers. A cluster may grow, so more workers than now fit are allowed."""
     gpus, cores = int(there.get("GPU", 0)), max(1, int(there.get("CPU", 1)))
     local = address == "local"
     if device == "cuda" and not gpus and (local or not workers):
-        wait = "" if local else "; --workers N waits for so many"
+        wait = "" if local else "; --workers N waits until there are N"
         raise SpecError(f"--device cuda: Ray ({address}) has no GPU{wait}")
     if device == "cuda" or (device == "auto" and gpus):
         count = workers or gpus
@@ -112,5 +114,5 @@ def places(address: str, workers: int | None, device: str, there: Mapping[str, f
 
 
 def one_line(error: BaseException) -> str:
-    """The type of an error, and what it says, on one line."""
+    """Format type and message of an error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

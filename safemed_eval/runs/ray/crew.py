@@ -1,7 +1,7 @@
-"""Ray actors that share the work of a run, a resident model each.
+"""Ray actors that share the work of a run; each holds a loaded model.
 
-Units are handed out as workers come free. A worker that dies is replaced, and what it was doing is tried again, a
-bounded number of times. Nothing but this process writes.
+A unit goes to the next free worker. A worker that dies is replaced, and its unit is retried a limited number of times.
+Only this process writes to the run folder.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from safemed_eval.runs.workers import Ready, Setup, Store, Unit
 
 Answer = Future[Any]
-"""What a worker will answer."""
+"""The pending answer of a worker."""
 Tell = Callable[[str], None]
-"""Says a line to the user."""
+"""Shows a line to the user."""
 
 TRIES = 3
-"""So many workers may die on a unit, or in loading their model, before it is given up."""
+"""Number of workers that may die on a unit, or while loading their model, before it is given up."""
 HOPELESS = 3 * TRIES
-"""So many deaths in a row, with nothing done in between, are not the items' fault."""
+"""Number of deaths in a row, without any result in between, that ends the run: the items are not the cause."""
 AHEAD = 2
-"""Units that a worker is given at a time: the next is there when one is done."""
+"""Units that a worker holds at a time, so that it need not wait for the next one."""
 _POLL_S = 1.0
 _PATIENCE_S = 60.0
 
 
 @contextmanager
 def crew(setup: Setup, store: Store, *, address: str, workers: int | None, tell: Tell) -> Iterator[Crew]:
-    """Start the workers, and stop them whatever happens.
+    """Start the workers, and stop them at the end.
 
     Args:
-        address: "local" starts Ray on this machine, for as long as this lasts; else that of a cluster.
-        workers: how many. By default one per GPU, and where there is none one for two cores.
+        address: "local" starts Ray on this machine until the end; else the address of a cluster.
+        workers: number of workers. Default: one per GPU, or without GPUs one for two cores.
     Raises:
-        UserError: Ray cannot be had, or the first worker that came up could not load its model, or no other could.
+        UserError: Ray cannot be started or joined, or no worker could load its model; the message is the first one's.
     """
     with connected(address) as ray:
         room = places(address, workers, setup.model.device, ray.cluster_resources())
@@ -61,36 +61,36 @@ def crew(setup: Setup, store: Store, *, address: str, workers: int | None, tell:
 
 @dataclass(kw_only=True)
 class _Worker:
-    """An actor, as this process sees it: being placed, loading, or ready."""
+    """The state of an actor in this process: being placed, loading, or ready."""
 
     actor: Any
     placing: Answer
     loading: Answer | None = None
     host: str = "an unknown node"
     away: bool = False
-    """Whether it is on another node than this process."""
+    """True if it is on another node than this process."""
     ready: Ready | None = None
     sent: deque[tuple[Unit, Answer]] = field(default_factory=deque)
-    """Units, in the order in which it does them."""
+    """Its units with their pending answers, in the order in which it does them."""
     forwards: int = 0
     falls: int = 0
-    """Workers before it, in its place, that died before they were ready."""
+    """Number of its predecessors that died before they were ready."""
 
     @property
     def head(self) -> Answer | None:
-        """What it will answer next; None: nothing."""
+        """Its next pending answer; None: there is none."""
         if self.ready:
             return self.sent[0][1] if self.sent else None
         return self.placing if self.loading is None else self.loading
 
     def answer(self) -> Any:
-        """What it has answered, or what Ray raises where it did not."""
+        """Return its answer, or raise the error that Ray reports instead."""
         assert self.head is not None
         return self.head.result()
 
 
 class Crew:
-    """Several workers; see `workers.Team`."""
+    """Does the units with several workers; see `workers.Team`."""
 
     def __init__(self, setup: Setup, store: Store, places: Places, tell: Tell) -> None:
         import ray
@@ -100,7 +100,7 @@ class Crew:
         self._class = ray.remote(Actor).options(**places.options)
         self._code = code_sha256()
         self._home = ray.get_runtime_context().get_node_id()
-        self._identity: Mapping[str, Any] | None = None
+        self._identity: Mapping[str, object] | None = None
         self._workers: list[_Worker] = []
         self._lost_forwards = 0
         self._todo: deque[Unit] = deque()
@@ -109,7 +109,7 @@ class Crew:
         self._first: Ready | None = None
         self._refusal: UserError | None = None
         self._heard, self._patience_s = time.monotonic(), _PATIENCE_S
-        self.about: Mapping[str, Any] = {"ray": places.address, "workers": places.workers, "threads": places.threads}
+        self.about: Mapping[str, object] = {"ray": places.address, "workers": places.workers, "threads": places.threads}
 
     @property
     def forwards(self) -> int:
@@ -121,10 +121,10 @@ class Crew:
         return f"{count} worker{'s' if count != 1 else ''}"
 
     def start(self) -> None:
-        """Start all workers, and wait for the first.
+        """Start all workers, and wait for the first that is ready.
 
         Raises:
-            UserError: none can be started; what the first to fail said.
+            UserError: none can be started; the message is that of the first to fail.
         """
         self._workers = [self._hired() for _ in range(self._places.workers)]
         while self._first is None:
@@ -137,8 +137,8 @@ class Crew:
             self._dismiss(worker)
         self._workers = []
 
-    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Any]]:
-        """See `workers.Team`. A unit that workers keep dying on comes out as failed."""
+    def do(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, object]]:
+        """Yield units and results; see `workers.Team`. A unit that TRIES workers died on is yielded as failed."""
         units = iter(units)
         while True:
             yield from self._hand_out(units)
@@ -150,11 +150,11 @@ class Crew:
                 else:
                     self._rise(worker)
 
-    def _hand_out(self, units: Iterator[Unit]) -> Iterator[tuple[Unit, Any]]:
-        """Give each worker a unit, and then one to have at hand; of the last ones none, who is free first takes those.
+    def _hand_out(self, units: Iterator[Unit]) -> Iterator[tuple[Unit, object]]:
+        """Give each worker a unit, then a second one to hold; the last units are held back for whoever is free first.
 
         Yields:
-            Units that are not tried any more, as failed.
+            Units that have been given up, as failed.
         """
         ready = [worker for worker in self._workers if worker.ready]
         for ahead in range(1, AHEAD + 1):
@@ -171,18 +171,18 @@ class Crew:
                         worker.sent.append((unit, worker.actor.do.remote(unit).future()))
 
     def _apart(self, worker: _Worker) -> bool:
-        """Whether the next unit must not wait behind that of the worker: on one of them a worker has died.
+        """Return True if the next unit must not queue behind the worker's own, since a worker has died on one of them.
 
-        An answer that was just given may be lost with a process that dies on what follows.
+        The result of the first would be lost if the process died on the second before sending it.
         """
         return any(self._deaths[unit.name] for unit in (worker.sent[-1][0], self._todo[0]))
 
     def _answering(self) -> list[_Worker]:
-        """Wait until some worker has answered, for a while."""
+        """Wait up to `_POLL_S` for answers, and return the workers that have one."""
         heads = {worker.head: worker for worker in self._workers if worker.head is not None}
-        # Not Ray's own wait, which asks the node: without it that never returns, whatever its timeout.
+        # Not `ray.wait`, which asks the node: if that is gone, it never returns, in spite of its timeout.
         wait(heads, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-        # All that have: the first of them must not starve the others.
+        # All that are done, so that a fast worker cannot starve the others.
         done = [head for head in heads if head.done()]
         if not done:
             self._refuse_lost_node()
@@ -199,9 +199,9 @@ class Crew:
         return [heads[head] for head in done]
 
     def _refuse_lost_node(self) -> None:
-        """Raise RunError where the node that this process is on is gone: nothing can be handed out, nor heard.
+        """Raise RunError if Ray's node on this machine is gone, since no worker can then be reached.
 
-        Others that are gone are another matter: their workers have died, and are replaced.
+        If another node is gone, its workers have died and are replaced.
         """
         (home,) = [node for node in self._ray.nodes() if node["NodeID"] == self._home]
         if not home["Alive"]:
@@ -212,10 +212,10 @@ class Crew:
             )
 
     def _rise(self, worker: _Worker) -> None:
-        """A worker has been placed, or has loaded its model, or has failed to."""
+        """Handle the answer of a worker that is being placed or is loading: it has succeeded, or failed."""
         ray = self._ray
         try:
-            found = worker.answer()
+            answer = worker.answer()
         except ray.exceptions.RayTaskError as error:
             return self._leave_out(worker, RunError(one_line(error.cause if error.cause else error)))
         except ray.exceptions.RayError as error:
@@ -225,17 +225,15 @@ class Crew:
             what = "starting" if worker.loading is None else "loading its model (try fewer --workers)"
             return self._leave_out(worker, RunError(f"a worker died {what}: {_cause(error)}"))
         if worker.loading is None:
-            worker.host, node, code = found
+            worker.host, node, code = answer
             worker.away = node != self._home
             if code != self._code:
-                text = (
-                    f"another version of safemed-eval is installed on {worker.host}; all nodes need the one from here"
-                )
+                text = f"another version of safemed-eval is installed on {worker.host}; install the one from here"
                 return self._leave_out(worker, RunError(text))
             loading = worker.actor.load.remote(self._setup, str(Path.cwd()), self._identity_for(worker))
             worker.loading = loading.future()
             return None
-        ready, notes = found
+        ready, notes = answer
         for line in notes:
             self._tell(line)
         if isinstance(ready, UserError):
@@ -251,20 +249,20 @@ class Crew:
 
     @property
     def ready(self) -> Ready:
-        """What the first worker said."""
+        """The report of the first worker that was ready."""
         assert self._first is not None
         return self._first
 
-    def _identity_for(self, worker: _Worker) -> Mapping[str, Any] | None:
-        """What a worker on another machine compares its files with."""
+    def _identity_for(self, worker: _Worker) -> Mapping[str, object] | None:
+        """Return the hashes that a worker on another machine compares its files with; None for one on this machine."""
         if not worker.away:
             return None
         if self._identity is None:
             self._identity = self._setup.identity
         return self._identity
 
-    def _take(self, worker: _Worker) -> Iterator[tuple[Unit, Any]]:
-        """What a worker has answered to the first of its units."""
+    def _take(self, worker: _Worker) -> Iterator[tuple[Unit, object]]:
+        """Handle a worker's answer to the first of its units: store its images, and yield the result."""
         ray = self._ray
         try:
             reply, notes = worker.answer()
@@ -284,8 +282,8 @@ class Crew:
             self._store(*what)
         yield unit, reply.result
 
-    def _bury(self, worker: _Worker, error: Exception) -> Iterator[tuple[Unit, Any]]:
-        """A worker has died on the first of its units; those behind it were not begun."""
+    def _bury(self, worker: _Worker, error: Exception) -> Iterator[tuple[Unit, object]]:
+        """Replace a worker that died on its first unit, and retry that one; the units behind it had not started."""
         self._refuse_lost_node()
         unit, _ = worker.sent.popleft()
         self._todo.extendleft(other for other, _ in reversed(worker.sent))
@@ -303,7 +301,7 @@ class Crew:
         if deaths >= TRIES:
             yield unit, unit.failed(_DIED)
             return
-        # The last time each item is tried by itself, to find the one at fault.
+        # On the last try each item is a unit of its own, to find the one at fault.
         parts = unit.alone() if deaths == TRIES - 1 else ()
         for part in parts:
             self._deaths[part.name] = deaths
@@ -326,7 +324,7 @@ class Crew:
         """Go on without a worker that cannot be used.
 
         Raises:
-            UserError: there is no other.
+            UserError: no worker is left.
         """
         self._dismiss(worker)
         self._workers.remove(worker)
@@ -342,13 +340,13 @@ _DIED = f"the worker died {TRIES} times on this item"
 
 
 def _on(setup: Setup, device: str, threads: int | None) -> Setup:
-    """The setup for workers that see one GPU, or none."""
+    """Adapt the setup to workers that see one GPU, or none."""
     surrogates = {name: loading.on(device, None) for name, loading in setup.surrogates.items()}
     return replace(setup, model=setup.model.on(device, threads), surrogates=surrogates)
 
 
 def _cause(error: Exception) -> str:
-    """Why a process is gone, in a few words."""
+    """Explain in a few words why a process is gone."""
     text = str(error)
     if "low on memory" in text or type(error).__name__ == "OutOfMemoryError":
         return "Ray ended it, memory ran low"

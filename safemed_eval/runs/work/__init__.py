@@ -1,1 +1,1 @@
-"""The units of work of a run, and what does them."""
+"""The units of work of a run, and the classes that do them with a loaded model."""

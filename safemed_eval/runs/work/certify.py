@@ -1,4 +1,4 @@
-"""Certified radii: items in, records out."""
+"""Certification of items: items in, records out."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ from safemed_eval.smoothing.certify import certify_gold, count_votes
 T = TypeVar("T")
 Purpose = Literal["select", "estimate"]
 Falsify = Callable[[str, torch.Tensor, Question, Certificate], tuple[Shot, ...]]
-"""From an item's id, canvas, question and certificate to what a search within its radius has found."""
+"""Takes an item's id, canvas, question and certificate; returns the results of searches within its radius."""
 
 
 @dataclass(kw_only=True)
 class Certification:
-    """How items are certified.
+    """Certifies items with a loaded model.
 
     Args:
-        batch: noisy copies that go through the model together; it shrinks when memory runs out. The noise does not
-            depend on it.
-        falsify: attacks each certificate as soon as it is made; see `falsify.Falsifier`.
-        stop_when_wrong: draw no more for an item whose selected answer is not gold. Sequential certificates, which are
-            of the gold answer, select none.
+        batch: noisy copies per batch, halved when memory runs out. The noise does not depend on it.
+        falsify: attacks each certificate as soon as it is computed; see `falsify.Falsifier`.
+        stop_when_wrong: skip the estimation for an item whose selected answer is wrong. It has no effect on sequential
+            certificates, which are always for the gold answer.
     """
 
     model: Waist
@@ -55,21 +54,21 @@ class Certification:
         return Ladder(self.smoothing)
 
     def certify(self, item: Item) -> CertifyRecord:
-        """The record of one item."""
+        """Certify one item, and return its record."""
         started = time.perf_counter()
 
         def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, tuple[Shot, ...] | None]:
-            found = self._memory.run(lambda size: self._certificate(item, canvas, vote, size))
-            if self.falsify and found.radius is not None:
-                return found, self.falsify(item.id, canvas, item.question, found)
-            return found, None
+            certificate = self._memory.run(lambda size: self._certificate(item, canvas, vote, size))
+            if self.falsify and certificate.radius is not None:
+                return certificate, self.falsify(item.id, canvas, item.question, certificate)
+            return certificate, None
 
         done, error = self._safely(item, work)
-        found, falsified = done or (None, None)
+        certificate, falsified = done or (None, None)
         return record(
             item,
             self.smoothing,
-            found,
+            certificate,
             falsified=falsified,
             batch=self._memory.size,
             seconds=time.perf_counter() - started,
@@ -77,7 +76,7 @@ class Certification:
         )
 
     def count(self, item: Item, purpose: Purpose, first: int, n: int) -> Counted:
-        """The votes of n of an item's noisy copies, from `first` on: a part of what `certify` counts."""
+        """Count the votes of n of an item's noisy copies, starting at number `first`."""
         started = time.perf_counter()
 
         def work(canvas: torch.Tensor, vote: Vote) -> tuple[int, ...]:
@@ -89,7 +88,7 @@ class Certification:
         return Counted(votes=votes, error=error, batch=self._memory.size, seconds=time.perf_counter() - started)
 
     def _safely(self, item: Item, work: Callable[[torch.Tensor, Vote], T]) -> tuple[T | None, str | None]:
-        """What the work on the item's canvas gives, or what is at fault with the item."""
+        """Do the work on the item's canvas, and return its result, or the error message if the item fails."""
         try:
             canvas = canvas_of(item, self.canvas).to(self.model.device)
             return work(canvas, self.model.vote(item.question)), None
@@ -108,7 +107,7 @@ class Certification:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """The votes for the classes 0 .. K of some of an item's draws, or why there are none."""
+    """The votes of some of an item's draws for the classes 0 .. K, or the error."""
 
     votes: tuple[int, ...] | None
     error: str | None
@@ -116,12 +115,12 @@ class Counted:
     seconds: float = 0.0
 
 
-def record(item: Item, spec: Budget, found: Certificate | None, **values: Any) -> CertifyRecord:
-    """The record of an item; what is not known is None."""
-    certificate = {one.name: getattr(found, one.name) for one in fields(found)} if found else {"prediction": None}
-    whole = item_fields(item) | {"sampling": spec.sampling} | asdict(spec) | certificate | values
+def record(item: Item, spec: Budget, certificate: Certificate | None, **values: Any) -> CertifyRecord:
+    """Build the record of an item; `certificate` is None if it failed."""
+    own = {f.name: getattr(certificate, f.name) for f in fields(certificate)} if certificate else {"prediction": None}
+    whole = item_fields(item) | {"sampling": spec.sampling} | asdict(spec) | own | values
     whole = {name: tuple(value) if isinstance(value, list) else value for name, value in whole.items()}
-    return CertifyRecord(**whole, correct=found is not None and found.prediction == item.label)
+    return CertifyRecord(**whole, correct=certificate is not None and certificate.prediction == item.label)
 
 
 def _rng(device: torch.device, seed: int, item: str, purpose: str, chunk: int) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""Accuracy, clean and under attack: items in, records out."""
+"""Evaluation of items, clean and under attack: items in, records out."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from safemed_eval.smoothing.certify import count_votes
 from safemed_eval.smoothing.scores import SmoothedClassify
 
 Keep = Callable[[Item, str, torch.Tensor, torch.Tensor, bool], None]
-"""Called with an item, the condition, its clean and its attacked (3, H, W) canvas, and whether the latter's answer is
-wrong."""
+"""Called with an item, the condition, its clean and its attacked (3, H, W) canvas, and True if the answer to the latter
+is wrong."""
 
 Pair = tuple[Item, torch.Tensor]
 Fields = dict[str, Any]
@@ -34,18 +34,18 @@ Fields = dict[str, Any]
 T = TypeVar("T")
 
 _BATCHES = 4
-"""Batches in a group: attacks that let new rows in as others are done go through a group without a pause."""
+"""Batches in a group. Attacks that replace finished rows by new ones work through a whole group without a pause."""
 
 
 @dataclass(kw_only=True)
 class Evaluation:
-    """How items are answered and attacked.
+    """Answers and attacks items with a loaded model.
 
     Args:
-        batch: rows that go through the model together; it shrinks when memory runs out.
+        batch: batch size, halved when memory runs out.
         quantize: keep attacked canvases on 8-bit grey levels.
-        keep: sees every attacked canvas, to store some.
-        voting: answer as the smoothed model does, and attack that one.
+        keep: called with every attacked canvas, to store some.
+        voting: answer with, and attack, the smoothed model.
         surrogates: the models that transfer attacks search, by name.
     """
 
@@ -63,11 +63,11 @@ class Evaluation:
         self._reader = Reader(self.canvas)
 
     def expect(self, group: Sequence[Item]) -> None:
-        """Begin to read the images of this group, which is next."""
+        """Start reading the images of this group, which is next."""
         self._reader.expect(group)
 
     def under(self, condition: Attack | str, group: Sequence[Item]) -> list[EvaluateRecord]:
-        """The records of these items under one attack, or under OFFICIAL or CIRCULAR."""
+        """Compute the records of these items under one attack, or under OFFICIAL or CIRCULAR."""
         if isinstance(condition, Attack):
             whole = condition.refills and not self.voting
             return self._on_canvases(str(condition), group, partial(self._attack, condition), whole=whole)
@@ -81,7 +81,7 @@ class Evaluation:
         *,
         whole: bool = False,
     ) -> list[EvaluateRecord]:
-        """Do the work on items whose canvases are of one size, and record those whose image is at fault."""
+        """Do the work on groups of canvases of one size; an unreadable image makes a failed record."""
         records: list[EvaluateRecord] = []
         by_size: dict[torch.Size, list[Pair]] = defaultdict(list)
         for item, canvas in self._reader.read(group):
@@ -98,10 +98,10 @@ class Evaluation:
         return self._safely(OFFICIAL, pairs, lambda cut: [self._official(item) for item, _ in cut])
 
     def _circularly(self, group: Sequence[Item]) -> list[EvaluateRecord]:
-        """The records of these items, each asked K times, its K options rotated by one place at a time.
+        """Ask each item K times, with its K options rotated by one place each time, and return the records.
 
-        An item is right if every rotation is answered rightly. `rotations` holds the K answers as options of the item
-        as it is, None for no answer; `prediction` is the gold option, or else the first of them that is wrong.
+        An item counts as correct if every rotation is answered correctly. `rotations` holds the K answers as options
+        in the item's own order, None for no answer; `prediction` is the first wrong one of them, or else gold.
 
         Source:
             CircularEval of Liu et al. 2023, "MMBench: Is Your Multi-modal Model an All-around Player?"
@@ -117,10 +117,10 @@ class Evaluation:
         *,
         whole: bool = False,
     ) -> list[EvaluateRecord]:
-        """Do the work in batches that fit into memory; where one row breaks them, find it by doing each alone.
+        """Do the work in batches that fit into memory; if a batch fails, do its rows one by one to find the bad ones.
 
         Args:
-            whole: the work sees to the batches itself.
+            whole: the work divides rows into batches itself.
         """
 
         def cut(size: int) -> list[EvaluateRecord]:
@@ -140,10 +140,11 @@ class Evaluation:
         started = time.perf_counter()
         items = [item for item, _ in pairs]
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
-        found = self._search(attack, clean, items)
-        heard = self._votes(str(attack), found.canvas, items) if self.voting else self._answers(found.canvas, items)
-        rounded = self._rounded(attack, clean, found, items, [one["prediction"] for one in heard])
-        delta = (found.canvas.double() - clean.double()).flatten(1)
+        attacked = self._search(attack, clean, items)
+        ask = partial(self._votes, str(attack)) if self.voting else self._answers
+        answers = ask(attacked.canvas, items)
+        rounded = self._rounded(attack, clean, attacked, items, [answer["prediction"] for answer in answers])
+        delta = (attacked.canvas.double() - clean.double()).flatten(1)
         linf, l2 = delta.abs().amax(1).tolist(), delta.norm(dim=1).tolist()
         seconds = (time.perf_counter() - started) / len(items)
         records = []
@@ -152,26 +153,26 @@ class Evaluation:
                 record(
                     item,
                     str(attack),
-                    **heard[row],
+                    **answers[row],
                     linf=linf[row],
                     l2=l2[row],
-                    steps=found.steps[row],
-                    target=found.targets[row] if found.targets else None,
-                    climb=found.climb[row] if found.climb else None,
-                    dead=found.dead[row] if found.dead else None,
+                    steps=attacked.steps[row],
+                    target=attacked.targets[row] if attacked.targets else None,
+                    climb=attacked.climb[row] if attacked.climb else None,
+                    dead=attacked.dead[row] if attacked.dead else None,
                     rounded=rounded[row],
-                    parts=found.parts[row] if found.parts else None,
+                    parts=attacked.parts[row] if attacked.parts else None,
                     batch=min(len(items), self._memory.size),
                     seconds=seconds,
                 )
             )
             if self.keep:
-                wrong = heard[row]["prediction"] != item.label
-                self.keep(item, str(attack), clean[row], found.canvas[row], wrong)
+                wrong = answers[row]["prediction"] != item.label
+                self.keep(item, str(attack), clean[row], attacked.canvas[row], wrong)
         return records
 
     def _search(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> Attacked:
-        """The attacked canvases; what is searched is the model, the smoothed model, or a surrogate."""
+        """Run the attack on the model, the smoothed model, or a surrogate."""
         device = self.model.device
         labels = torch.tensor([item.label for item in items], device=device)
         streams = {
@@ -189,37 +190,40 @@ class Evaluation:
         return attack(classify, clean, labels, streams["attack"], quantize=self.quantize)
 
     def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
-        """What each row's record says of its answer."""
+        """Answer all rows, and return each row's fields for its record."""
         size = self._memory.size
         parts = ((canvas[i : i + size], items[i : i + size]) for i in range(0, len(items), size))
         answers = (self.model.answer(rows, [item.question for item in asked]) for rows, asked in parts)
-        return [row for found in answers for row in _heard(found)]
+        return [row for part in answers for row in _answer_fields(part)]
 
     def _votes(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
-        """The same of the smoothed model's answer, by PREDICT."""
+        """Answer all rows with the smoothed model, by PREDICT, and return each row's fields for its record."""
         assert self.voting is not None
-        found = []
+        rows = []
         for row, item in zip(canvas, items, strict=True):
             streams = partial(generator, self.model.device, self.seed, "predict", condition, item.id)
             votes = count_votes(
                 self.model.vote(item.question), row, self.voting.noise, self.voting.n, self._memory.size, streams
             )
-            found.append({**asdict(read_prediction(votes, self.voting.alpha)), "votes": list(votes)})
-        return found
+            rows.append({**asdict(read_prediction(votes, self.voting.alpha)), "votes": list(votes)})
+        return rows
 
     def _rounded(
-        self, attack: Attack, clean: torch.Tensor, found: Attacked, items: Sequence[Item], said: Sequence[int | None]
+        self,
+        attack: Attack,
+        clean: torch.Tensor,
+        attacked: Attacked,
+        items: Sequence[Item],
+        predictions: Sequence[int | None],
     ) -> list[int | None]:
-        """What each row that a search made err is answered once it is on 8-bit grey levels; None where not asked."""
+        """Prediction for each successfully attacked row after rounding to 8 bits; None where not asked."""
         answers: list[int | None] = [None] * len(items)
         erring = [
-            row
-            for row, item in enumerate(items)
-            if found.steps[row] and said[row] is not None and said[row] != item.label
+            row for row, item in enumerate(items) if attacked.steps[row] and predictions[row] not in (None, item.label)
         ]
         if not erring or self.quantize or self.voting or self.model.writes:
             return answers
-        snapped = attack.threat.snap(clean[erring], found.canvas[erring])
+        snapped = attack.threat.snap(clean[erring], attacked.canvas[erring])
         for row, answer in zip(erring, self._answers(snapped, [items[row] for row in erring]), strict=True):
             answers[row] = answer["prediction"]
         return answers
@@ -227,14 +231,14 @@ class Evaluation:
     def _rotate(self, pairs: Sequence[Pair]) -> list[EvaluateRecord]:
         started = time.perf_counter()
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
-        found: list[list[int | None]] = [[] for _ in pairs]
+        rotations: list[list[int | None]] = [[] for _ in pairs]
         for by in range(max(len(item.question.options) for item, _ in pairs)):
             rows = [row for row, (item, _) in enumerate(pairs) if by < len(item.question.options)]
             orders = [rotation(len(pairs[row][0].question.options), by) for row in rows]
             questions = [reordered(pairs[row][0], order).question for row, order in zip(rows, orders, strict=True)]
             answers = self.model.answer(clean[rows], questions).predictions
             for row, order, answer in zip(rows, orders, answers, strict=True):
-                found[row].append(None if answer is None else order[answer])
+                rotations[row].append(None if answer is None else order[answer])
         seconds = (time.perf_counter() - started) / len(pairs)
         return [
             record(
@@ -245,28 +249,28 @@ class Evaluation:
                 batch=len(pairs),
                 seconds=seconds,
             )
-            for (item, _), answers in zip(pairs, found, strict=True)
+            for (item, _), answers in zip(pairs, rotations, strict=True)
         ]
 
     def _official(self, item: Item) -> EvaluateRecord:
         started = time.perf_counter()
         answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
-        return record(item, OFFICIAL, **_heard(answers)[0], batch=1, seconds=time.perf_counter() - started)
+        return record(item, OFFICIAL, **_answer_fields(answers)[0], batch=1, seconds=time.perf_counter() - started)
 
 
 def group_size(batch: int, canvas: Canvas) -> int:
-    """How many items are worked on together; of images at their own size, which may be huge, no more than a batch."""
+    """Return the number of items in a group; a single batch where images keep their own size, which may be huge."""
     return batch * _BATCHES if canvas.size else batch
 
 
 def groups(
     items: Sequence[Item], asked: Sequence[Attack | str], size: int, done: Callable[[str, str], bool]
 ) -> Iterator[tuple[Attack | str, Sequence[Item], frozenset[str]]]:
-    """Items in groups of this size, under each condition in turn, as far as records are missing.
+    """Divide items into groups of this size, under each condition in turn, where records are missing.
 
     Yields:
-        A condition, a group, and the ids of those of its items that have no record of it: a group is attacked whole
-        whatever is there already, since its rows share batches.
+        A condition, a group, and the ids of the items without a record. A group is always attacked as a whole, since
+        its rows share batches.
     """
     for start in range(0, len(items), size):
         group = items[start : start + size]
@@ -276,15 +280,15 @@ def groups(
                 yield condition, group, missing
 
 
-def _heard(answers: Answers) -> list[Fields]:
-    """From the answers of rows to each row's fields."""
+def _answer_fields(answers: Answers) -> list[Fields]:
+    """Split answers into the fields of each row's record."""
     unknown = [None] * len(answers.predictions)
     columns = zip(answers.predictions, answers.log_probs or unknown, answers.texts or unknown, strict=True)
     return [{"prediction": answer, "log_probs": scores, "text": text} for answer, scores, text in columns]
 
 
 def record(item: Item, condition: str, *, error: str | None = None, **values: Any) -> EvaluateRecord:
-    """The record of an item; what is not known is None."""
+    """Build the record of an item; unknown values are None."""
     whole = {"prediction": None} | item_fields(item) | values
     whole = {name: tuple(value) if isinstance(value, list) else value for name, value in whole.items()}
     right = error is None and whole["prediction"] == item.label

@@ -1,4 +1,4 @@
-"""Attacks on certificates: a search inside each certified radius for an image that proves the certificate false."""
+"""Attacks on certificates: search within each certified radius for an image that refutes the certificate."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from safemed_eval.smoothing.scores import SmoothedClassify
 from safemed_eval.threat import Threat
 
 _CHUNK = 64
-"""Noisy copies that are drawn, and shown to the model, together."""
+"""Noisy copies that share one random stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Climb(PGD):
-    """PGD that may leave [0, 1]: a certificate holds for every canvas within its radius, images or not."""
+    """PGD that may leave [0, 1]: a certificate holds for every canvas within its radius, valid image or not."""
 
     norm: str = "l2"  # type: ignore[assignment]
     early_stop: bool = False
@@ -35,23 +35,23 @@ class _Climb(PGD):
 
 
 NEEDS = _Climb(eps=1.0).needs
-"""The capabilities of a model that the search uses."""
+"""The capabilities of a model that the search needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Falsifier:
     """Attacks the certificates of one model.
 
-    For each share of a certified radius: PGD against the certified class in the L2 ball of that radius, on the mean
-    probabilities of m noisy copies a step, neither clamped nor rounded; then the votes of n fresh noisy copies of the
-    final point are counted. A certificate says more than that the answer holds: with p_lower at the image, the class's
-    probability at a distance d is at least `noise.probability_left`. A count that refutes this refutes the certificate,
-    whether or not the answer changes. The share 0 asks for fresh votes on the image itself.
+    For each share of a certified radius, PGD attacks the certified class in the L2 ball of that radius, on the mean
+    probabilities of m noisy copies per step, neither clamped nor rounded; then n fresh noisy copies of the final point
+    vote. A certificate implies more than an unchanged answer: with p_lower at the image, the class's probability at a
+    distance d is at least `noise.probability_left`. Votes that refute this bound refute the certificate, whether or not
+    the answer changes. The share 0 counts fresh votes on the image itself.
 
-    Noise is added here, not by `noisy_copies`, so that an error there does not hide itself.
+    Noise is added here, not by `noisy_copies`, so that an error there cannot hide itself.
 
     Args:
-        batch: noisy copies that vote together; those of one gradient are in memory together in any case.
+        batch: noisy copies per batch when voting; the copies of one gradient are always in memory together.
         keep: called with the item, the share and the (3, H, W) canvas of a refuted certificate.
     """
 
@@ -65,13 +65,13 @@ class Falsifier:
     def __call__(
         self, item: str, canvas: torch.Tensor, question: Question, certificate: Certificate
     ) -> tuple[Shot, ...]:
-        """What was found at each share of the radius: its L2 length, and the votes for the certified class.
+        """Search at each share of the radius, and return the length and the votes of each result.
 
         Args:
-            item: seeds the search.
+            item: id of the item, which seeds the search.
             canvas: (3, H, W) float32 in [0, 1].
         Raises:
-            ModelOutputError: the model returned NaN or infinite scores, or such gradients.
+            ModelOutputError: the model returned NaN or infinite scores or gradients.
         """
         assert certificate.radius is not None and certificate.prediction is not None and certificate.p_lower is not None
         shots: list[Shot] = []

@@ -1,4 +1,4 @@
-"""The units of work of `evaluate` and `certify`, and how parts of one item become its record."""
+"""The units of work of `evaluate` and `certify`, and the joining of an item's parts into its record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safemed_eval.smoothing import Budget, Falsification, Smoothing, Voting, rea
 from safemed_eval.smoothing.noise import CHUNK
 
 PART = 2048
-"""An item with more draws than this is cut into parts of about so many, for several workers to count."""
+"""An item with more draws than this is divided into parts of about this size, for several workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,8 @@ class Group:
     """Items that are answered together under one attack, or under OFFICIAL or CIRCULAR.
 
     Args:
-        missing: ids of the items whose records are wanted.
-        voting: how the smoothed model answers; None: the model without noise.
+        missing: ids of the items whose records are to be written.
+        voting: settings of the smoothed model; None: the model without noise.
     """
 
     condition: Attack | str
@@ -37,18 +37,18 @@ class Group:
     @property
     def passes(self) -> int | None:
         """See `meter.Weighed`."""
-        found = 0
+        total = 0
         for options in (len(item.question.options) for item in self.items):
             if not isinstance(self.condition, Attack):
-                found += options if self.condition == CIRCULAR else 1
+                total += options if self.condition == CIRCULAR else 1
                 continue
             attack = self.condition.on_smoothed if self.voting else self.condition
             looks = attack.looks(options)
             if looks is None:
                 return None
-            # What a search made err is answered once more, on 8-bit grey levels.
-            found += looks * self.voting.m + self.voting.n if self.voting else looks + 1 + (looks > 0)
-        return found
+            # A successfully attacked row is answered once more, after rounding to 8 bits.
+            total += looks * self.voting.m + self.voting.n if self.voting else looks + 1 + (looks > 0)
+        return total
 
     @property
     def name(self) -> str:
@@ -59,7 +59,8 @@ class Group:
         work.expect(self.items)
 
     def do(self, work: Evaluation) -> list[EvaluateRecord]:
-        return [one for one in work.under(self.condition, self.items) if one.item in self.missing]
+        records = work.under(self.condition, self.items)
+        return [record for record in records if record.item in self.missing]
 
     def alone(self) -> list[Group]:
         if len(self.items) == 1:
@@ -79,14 +80,14 @@ def groups(
     done: Callable[[str, str], bool],
     voting: Voting | None = None,
 ) -> Iterator[Group]:
-    """The units of an evaluation: groups of items under each condition in turn, as far as records are missing."""
+    """Yield the units of an evaluation: groups of items under each condition in turn, where records are missing."""
     for condition, group, missing in evaluate.groups(items, asked, size, done):
         yield Group(condition=condition, items=group, missing=missing, voting=voting)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """All that there is to do for the certificate of one item."""
+    """The whole certificate of one item."""
 
     item: Item
     smoothing: Budget
@@ -99,12 +100,12 @@ class Whole:
     @property
     def passes(self) -> int:
         """See `meter.Weighed`."""
-        spec, attacked = self.smoothing, self.falsify
+        spec, falsify = self.smoothing, self.falsify
         draws = spec.n0 + spec.n if isinstance(spec, Smoothing) else spec.n
-        if not attacked:
+        if not falsify:
             return draws
-        searched = sum(share > 0 for share in attacked.shares)
-        return draws + searched * (attacked.steps + 1) * attacked.m + len(attacked.shares) * attacked.n
+        searches = sum(share > 0 for share in falsify.shares)
+        return draws + searches * (falsify.steps + 1) * falsify.m + len(falsify.shares) * falsify.n
 
     def coming(self, work: Certification) -> None:
         pass
@@ -121,7 +122,7 @@ class Whole:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Some draws of one item."""
+    """Some of the draws for the certificate of one item."""
 
     item: Item
     smoothing: Smoothing
@@ -153,13 +154,13 @@ class Part:
 
 @dataclass(kw_only=True)
 class Certificates:
-    """The units of a certification, and the records that come of them.
+    """Makes the units of a certification, and joins their results into records.
 
     Args:
-        batch: that of the work; parts are multiples of it, so that the same copies go through the model together
-            whether or not an item is cut, and the same votes come out.
-        split: cut items with many draws into parts.
-        falsify: how items are attacked after they are certified, which are not cut then; None: they are not attacked.
+        batch: batch size of the work. Parts are multiples of it, so that the batches, and with them the votes, are the
+            same whether or not an item is divided.
+        split: divide items with many draws into parts.
+        falsify: settings of the attack on each certificate, which rules out dividing; None: no attack.
     """
 
     items: Sequence[Item]
@@ -173,11 +174,11 @@ class Certificates:
 
     @property
     def passes(self) -> int:
-        """Of all that there is to do; see `meter.Weighed`."""
+        """Forward passes of all missing items; see `meter.Weighed`."""
         return sum(self._whole(item).passes for item in self.items if not self.done(item.id))
 
     def units(self) -> Iterator[Whole | Part]:
-        """What there is to do, item by item; the parts of an item that has failed are left out."""
+        """Yield the units item by item; the remaining parts of a failed item are left out."""
         for item in self.items:
             if self.done(item.id):
                 continue
@@ -189,7 +190,7 @@ class Certificates:
                     yield Part(item=item, smoothing=spec, purpose=purpose, first=first, n=n)
 
     def records(self, results: Iterable[tuple[Any, Any]]) -> Iterator[list[CertifyRecord]]:
-        """From the units and what came of them to the records that are complete: one, or none."""
+        """Yield, for each unit and result, the record that it completes, or nothing, as a list."""
         for unit, result in results:
             if isinstance(unit, Part):
                 yield self._join(unit, result)
@@ -201,7 +202,7 @@ class Certificates:
 
     @property
     def _cut(self) -> Smoothing | None:
-        """What is asked of items that are cut into parts; None where they go whole, as sequential draws must."""
+        """The budget of items that are divided into parts; None if they are not, as with sequential draws."""
         spec = self.smoothing
         if self.falsify or not self.split or not isinstance(spec, Smoothing):
             return None
@@ -221,19 +222,19 @@ class Certificates:
             return []
         if counted.error is not None:
             self._failed.add(name)
-            found = [one for _, one in self._open.pop(name, [])] + [counted]
-            return [self._record(part, found, error=counted.error)]
-        there = self._open.setdefault(name, [])
-        there.append((part, counted))
-        if sum(one.n for one, _ in there) < part.smoothing.n0 + part.smoothing.n:
+            counts = [count for _, count in self._open.pop(name, [])]
+            return [self._record(part, [*counts, counted], error=counted.error)]
+        done = self._open.setdefault(name, [])
+        done.append((part, counted))
+        if sum(other.n for other, _ in done) < part.smoothing.n0 + part.smoothing.n:
             return []
         del self._open[name]
         votes: dict[Purpose, tuple[int, ...]] = {}
-        for one, count in there:
+        for other, count in done:
             assert count.votes is not None
-            before = votes.get(one.purpose, (0,) * len(count.votes))
-            votes[one.purpose] = tuple(a + b for a, b in zip(before, count.votes, strict=True))
-        counts = [count for _, count in there]
+            before = votes.get(other.purpose, (0,) * len(count.votes))
+            votes[other.purpose] = tuple(a + b for a, b in zip(before, count.votes, strict=True))
+        counts = [count for _, count in done]
         return [self._record(part, counts, votes=(votes["select"], votes["estimate"]))]
 
     def _record(
@@ -244,13 +245,13 @@ class Certificates:
         votes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
         error: str | None = None,
     ) -> CertifyRecord:
-        """`seconds` are those of all parts together, `batch` is the smallest that one of them ended with."""
-        found = read_votes(*votes, part.smoothing) if votes else None
+        """Build the record of a divided item, with the sum of its parts' seconds and their smallest batch size."""
+        certificate = read_votes(*votes, part.smoothing) if votes else None
         return certify.record(
             part.item,
             part.smoothing,
-            found,
-            batch=min((one.batch for one in counts if one.batch is not None), default=None),
-            seconds=sum(one.seconds for one in counts),
+            certificate,
+            batch=min((count.batch for count in counts if count.batch is not None), default=None),
+            seconds=sum(count.seconds for count in counts),
             error=error,
         )
