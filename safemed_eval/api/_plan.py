@@ -56,6 +56,11 @@ def plan(
 ) -> Plan:
     """Time a few items for half a minute, and estimate the cost of all of them.
 
+    >>> import safemed_eval as se
+    >>> planned = se.plan("builtin:sft", "phantom", attacks=["fgsm:eps=4/255"], pilot=2)
+    >>> [cost.what for cost in planned.costs]
+    ['fgsm:eps=4/255']
+
     Args:
         model: from `load_model`, or what that takes.
         data: what `load_data` takes, or from `data.choose_data`.

@@ -240,7 +240,12 @@ def load_model(
     allow_pickle: bool = False,
     offline: bool = False,
 ) -> Model:
-    """Find a model and load it at once; arguments and errors as in `find_model`."""
+    """Find a model and load it at once; arguments and errors as in `find_model`.
+
+    >>> import safemed_eval as se
+    >>> se.load_model("builtin:sft", device="cpu")
+    <Model 'builtin:sft', readout choice, dtype auto; loaded on cpu>
+    """
     chosen = find_model(
         model,
         denoiser=denoiser,
