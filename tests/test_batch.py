@@ -6,7 +6,9 @@ import pytest
 import torch
 from toys import Net
 
+from safemed_eval.api._start import Options
 from safemed_eval.cli._options import RunOptions
+from safemed_eval.core import BatchSize
 from safemed_eval.errors import SpecError
 from safemed_eval.models.batch import MOST, batch_of, find_batch
 from safemed_eval.models.waist import Waist
@@ -58,8 +60,13 @@ def test_the_command_line_asks_for_a_batch() -> None:
     assert batch_of(None, 16, model, (8, 9), gradients=False) == 16
     assert batch_of(5, 16, model, None, gradients=False) == 5
     assert batch_of("auto", 16, Waist(Machine(0, 1e-9), CPU), (8, 9), gradients=True) >= 1
-    assert RunOptions().batch is None and RunOptions(batch_size="auto").batch == "auto"
-    assert RunOptions(batch_size="65536").batch == 65536
+    assert batch_size_of() is None and batch_size_of(batch_size="auto") == "auto"
+    assert batch_size_of(batch_size="65536") == 65536
     for wrong in ("0", "65537", "-1", "many", "1.5", "", "\u0661"):
         with pytest.raises(SpecError, match="write a number from 1 to 65536, or auto"):
-            _ = RunOptions(batch_size=wrong).batch
+            batch_size_of(batch_size=wrong)
+
+
+def batch_size_of(**asked: str) -> BatchSize:
+    """What the command line passes on, as the library takes it."""
+    return Options(batch_size=RunOptions(**asked).passed["batch_size"]).batch_size

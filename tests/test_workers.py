@@ -116,7 +116,7 @@ def work(team: Any, items: Sequence[Item], *, split: bool) -> tuple[list[dict[st
         found = list(results)
         counts.append(len(found))
         records += [one for group in (read(found) if read else (result for _, result in found)) for one in group]
-    bare = [{key: value for key, value in one.items() if key != "seconds"} for one in records]
+    bare = [{key: value for key, value in one.to_json().items() if key != "seconds"} for one in records]
     return sorted(bare, key=lambda one: (one["item"], one.get("attack", ""))), counts
 
 
@@ -171,7 +171,7 @@ def test_a_part_that_fails_fails_its_item_once(items: tuple[Item, ...]) -> None:
         if unit.item.id == "q0" and unit.purpose == "estimate":
             counted = unit.failed("gone")
         found.append((unit, counted))
-        assert [one["error"] for one in made._join(*found[-1])] == (
+        assert [one.error for one in made._join(*found[-1])] == (
             ["gone"] if counted.error else [None] if unit.item.id == "q1" and unit.first == 2 * 2064 else []
         )
     assert [(unit.item.id, unit.purpose, unit.first, unit.n) for unit, _ in found] == [
