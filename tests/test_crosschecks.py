@@ -216,7 +216,7 @@ def test_parts_may_come_in_any_order(order: Random, lost: int | None) -> None:
     if lost is not None:
         gone = results[lost % len(results)][0]
         results = [(unit, unit.failed("gone") if unit is gone else counted) for unit, counted in results]
-    found = {one["item"]: one for records in made.records(iter(results)) for one in records}
+    found = {one.item: one.to_json() for records in made.records(iter(results)) for one in records}
     assert len(found) == 2
     for one in found.values():
         if lost is not None and one["item"] == gone.item.id:

@@ -88,6 +88,11 @@ class _Beside:
     checks: tuple[Check, ...] = ()
     overlap: Overlap | None = None
 
+    def __post_init__(self) -> None:
+        shared = self.overlap
+        if shared and not 0 <= shared["images"] <= min(shared["of"], shared["items"]):
+            raise ValueError(f"overlap cannot be {dict(shared)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunMeta(_Beside):
