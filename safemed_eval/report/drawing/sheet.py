@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -28,9 +29,18 @@ def width_of(columns: int) -> float:
     return ONE_COLUMN if columns == 1 else TWO_COLUMNS
 
 
+class Sheet(Figure):
+    """A figure that a notebook shows, whether or not pyplot is in use."""
+
+    def _repr_png_(self) -> bytes:
+        image = BytesIO()
+        self.savefig(image, format="png", dpi=200)
+        return image.getvalue()
+
+
 def sheet(width: float, height: float) -> Figure:
     """Make an empty figure; inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Sheet(figsize=(width, height), layout="constrained")
 
 
 def below(
