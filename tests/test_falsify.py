@@ -199,13 +199,13 @@ def test_the_command_fails_where_certificates_are_false_and_each_can_be_replayed
     item = next(item for item in data.load(f"table:{table}").items if item.id == one["item"])
     found = Falsifier(
         model=Waist(Brightness(), torch.device("cpu")),
-        spec=Falsification(shares=(one.share,)),
+        spec=Falsification(shares=(one["share"],)),
         noise=noise.Gaussian(3.0),
         seed=0,
         batch=16,
         keep=lambda *_: None,
-    )._votes(item.id, torch.from_numpy(np.load(file)), item.question, one["prediction"], one.share)
-    assert found == one.votes
+    )._votes(item.id, torch.from_numpy(np.load(file)), item.question, one["prediction"], one["share"])
+    assert found == one["votes"]
 
 
 def falsified(votes: list[int]) -> list[dict[str, Any]]:

@@ -524,7 +524,7 @@ def test_examples_name_options_that_exist() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     known = {name: {option for one in command.params for option in one.opts} for name, command in commands.items()}
     found = []
-    for file in sorted(folder.iterdir()):
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
         text = re.sub(r"\\\n|\n {4}(?=--)", " ", file.read_text())
         for command, rest in re.findall(r"^(?!#).*\bsafemed-eval (\w+) ([^\n]*)", text, flags=re.MULTILINE):
             shared = "".join(re.findall(r"^options=\((.*)\)", text, flags=re.MULTILINE))

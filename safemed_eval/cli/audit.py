@@ -22,7 +22,6 @@ from safemed_eval.errors import RunError, SpecError
 from safemed_eval.files import write_whole
 from safemed_eval.progress import progress
 from safemed_eval.rounding import percent
-from safemed_eval.runs.pseudonyms import Pseudonyms, read_key
 from safemed_eval.text import on_one_line
 
 EXAMPLE = (
@@ -73,6 +72,8 @@ def audit(
     With one data set: count how often only the gold option begins with a small letter, ends with a period or is the
     longest, and other cues that answer questions without their image, and compare with chance.
     """
+    from safemed_eval.runs.pseudonyms import Pseudonyms, read_key
+
     a, b = datasets.spelled(a), b and datasets.spelled(b)
     if b is None:
         given = {"--near": near, "--paths-only": paths_only, "--data-root-b": data_root_b, "--csv": csv}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from safemed_eval.cli._options import DataOptions, grouped
 from safemed_eval.cli._training import AdversaryOptions, DenoiserOptions, FitOptions, GroupOptions, TrainOptions
-from safemed_eval.train import Method
+
+if TYPE_CHECKING:
+    from safemed_eval.train import Method
 
 app = typer.Typer(
     help="Train a robust checkpoint, a baseline to compare it with, or a denoiser. Needs pip install "

@@ -155,7 +155,7 @@ class Host:
             except RuntimeError as error:
                 raise BrokenDeviceError(
                     f"the device failed on {unit.name} and is unusable: {' '.join(str(error).split())[:200]}; what "
-                    "was done before is safe, and the same command resumes; if the item fails again, --ray local "
+                    "was done before is safe, and the same command goes on; if the item fails again, --ray local "
                     "records it as failed"
                 ) from None
 

@@ -177,7 +177,7 @@ class Recipe:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
         if self.noise_sigma and self.groups and self.groups.vllm:
-            raise ValueError("vLLM takes 8-bit images, which cannot hold noise beyond [0, 1]; leave out one of the two")
+            raise ValueError("vLLM takes 8-bit images, which cannot hold noise beyond [0, 1]; leave one of the two out")
         if self.noise_sigma:
             refuse_sigma(self.noise_sigma, "noise_sigma")
         rows = self.batch_size * self.accumulate
