@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from safemed_eval import attacks, data, models
 from safemed_eval.cli import app
+from safemed_eval.cli._options import DataOptions
 from safemed_eval.errors import DataError, SpecError, canonical
 from safemed_eval.models.checkpoints.prompts import TEMPLATES, read_template
 
