@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Len
+from annotated_types import Ge, Le, Len
 
 from safemed_eval.codec import Json, encode
 from safemed_eval.core import CIRCULAR, MAX_OPTIONS
@@ -109,6 +109,8 @@ class EvaluateRecord(ItemRecord):
         climb, dead: diagnostics of the search; see `attacks.Attacked`.
         rounded: the answer to a successfully attacked canvas after rounding it to 8 bits; None: not asked.
         rotations: for the circular condition, the answer to each rotation of the options.
+        region: for an attack that is confined to a region, the share of the canvas's pixels that lie in it; 0: none,
+            and the canvas stays clean.
         parts: for an attack made of several, True for each part that left the answer correct.
         votes, p_value, abstained: for a smoothed model; see `smoothing.Prediction`.
     """
@@ -126,6 +128,7 @@ class EvaluateRecord(ItemRecord):
     climb: Annotated[tuple[float, ...], Len(5, 5)] | None = None
     dead: Size | None = None
     rounded: int | None = None
+    region: Annotated[float, Ge(0), Le(1)] | None = field(default=None, metadata=SOMETIMES)
     rotations: tuple[int | None, ...] | None = field(default=None, metadata=SOMETIMES)
     parts: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
     votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
