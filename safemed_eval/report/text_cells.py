@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from safemed_eval.core import GROUNDED
 from safemed_eval.report.corruptions import Grade, corruption_rows, others
 from safemed_eval.report.summary import DAGGER, AnsweredBy, Certified, Share
 from safemed_eval.rounding import percent
@@ -17,6 +18,7 @@ def text_cells(numbers: AnsweredBy | Certified, grades: Mapping[str, Grade]) -> 
     """
     if isinstance(numbers, Certified):
         points = {f"r>={name}": _share(point) for name, point in numbers.points.items()}
+        points |= {f"{GROUNDED}, r>={name}": _share(point) for name, point in numbers.grounded.items()}
         return (
             {"n": str(numbers.n)}
             | points
