@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from synthetic import evaluated, write_run
 from test_api import Brightness
 from test_attacks import ALL
 from toys import AB, ABCD, SHAPE, WritingLinear, WritingNet, generators, grid_canvases, linear, middle_canvases
@@ -23,6 +24,10 @@ from safemed_eval.data import Canvas, DataSet, region_of, verify_masks
 from safemed_eval.data.regions import background_of, otsu
 from safemed_eval.errors import DataError, SpecError
 from safemed_eval.models.waist import Waist
+from safemed_eval.report import Run
+from safemed_eval.report.findings.attack_pairs import in_one_ball
+from safemed_eval.report.findings.attack_sizes import sized_attacks
+from safemed_eval.report.findings.checklist import checklist
 from safemed_eval.threat import border_width
 
 BALLS = [spec for spec in ALL if isinstance(attacks.parse(spec), BallAttack)]
@@ -216,6 +221,27 @@ def test_other_regions_are_refused(text: str) -> None:
 def test_runs_without_a_region_keep_their_identity() -> None:
     assert "region" not in attacks.parse("pgd").described
     assert attacks.parse("pgd:region=mask").described["region"] == "mask"
+
+
+def test_the_checklist_compares_within_one_region_only(tmp_path: Path) -> None:
+    """A region's PGD may leave more right than FGSM on all pixels, and a huge eps flips nothing outside of it."""
+    specs = ["clean", "fgsm:eps=1", "pgd:eps=1,region=border:2,steps=10", "fgsm:eps=1,region=border:2"]
+    rights = (10, 0, 9, 9)
+    records = [
+        evaluated(i, name, i < right, region=0.3 if "region" in name else None)
+        for name, right in zip(specs, rights, strict=True)
+        for i in range(10)
+    ]
+    run = Run.read(write_run(tmp_path / "run", records, "evaluate", conditions=specs))
+    small = [attack for attack in sized_attacks(run) if attack.facts.region]
+    whole = next(attack for attack in sized_attacks(run) if not attack.facts.region)
+    assert len(small) == 2 and in_one_ball(*small)
+    assert not any(in_one_ball(whole, attack) or attack.is_huge or attack.facts.should_flip for attack in small)
+    checks = {check.name: check for check in checklist(run)}
+    assert checks["stronger attacks are stronger"].detail == "pairs of attacks in one ball: 1"
+    assert checks["a huge eps flips everything"].status == "n/a", "an eps of 1 in a region is no such test"
+    cells = run.summary.overall
+    assert cells[specs[1]].image_blind == 0 and cells[specs[2]].image_blind is None
 
 
 def test_an_attack_on_a_region_must_be_told_its_pixels() -> None:
