@@ -33,7 +33,7 @@ from safemed_eval.runs.work import units
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.runs.work.falsify import Falsifier, _Reordered
 from safemed_eval.seeds import generator, order_of
-from safemed_eval.smoothing import Budget, Falsification, Gaussian, Ladder, Sequential, Smoothing
+from safemed_eval.smoothing import Budget, DonorVote, Falsification, Gaussian, Ladder, Sequential, Smoothing
 from safemed_eval.smoothing.certify import certify, certify_gold, count_votes
 
 __all__ = ["shared"]  # fixtures
@@ -221,6 +221,14 @@ def test_a_selection_that_is_wrong_ends_a_certificate_with_the_same_votes(tmp_pa
     ended = list(certificates(work_of(Content(9.0), budget, stop_when_wrong=True), asked))
     assert [one["votes0"] for one in ended] == [one["votes0"] for one in whole]
     assert [one["votes"] for one in ended] == [None if n % 2 else one["votes"] for n, one in enumerate(whole)]
+
+
+def test_votes_on_other_images_are_asked_in_random_orders_too(tmp_path: Path) -> None:
+    """A model that looks at letters only spreads its votes on a blank image as it does on the item's own."""
+    budget, asked = Smoothing(sigma=0.5, n0=1, n=20), items(draw_table(tmp_path, rows=12))
+    made = list(certificates(work_of(Always(0), budget, grounding=DonorVote(n=200)), asked))
+    blank = [one["blank_votes"] for one in made if one.get("blank_votes")]
+    assert blank and all(chisquare(votes[:-1]).pvalue > 0.001 for votes in blank)
 
 
 # ------------------------------------------------------------------------------------------------------------ attacks

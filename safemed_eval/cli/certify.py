@@ -64,6 +64,13 @@ def certify(
             "of its own, so that certificates hold for every order and prefer no letter."
         ),
     ] = "data",
+    grounding: Annotated[
+        bool,
+        typer.Option(
+            "--grounding",
+            help="Let noisy copies of another patient's image vote as well: how many certificates depend on the image?",
+        ),
+    ] = False,
 ) -> None:
     """Certify L2 radii by randomized smoothing, by imaging modality and question type."""
     from safemed_eval import api
@@ -80,6 +87,7 @@ def certify(
         stop_when_wrong=stop_when_wrong,
         falsify=falsify,
         option_order=option_order,
+        grounding=grounding,
         **run.passed,
     )
     show_run(measured, json=run.json)
