@@ -159,7 +159,12 @@ def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
     for name, value in net.module.state_dict().items():
         assert torch.equal(value, before[name])
     alone = attacks.parse(spec)(
-        Waist(net, torch.device("cpu")).classify([ABCD]), x[4:5], labels[4:5], generators()[4:5], quantize=quantize
+        Waist(net, torch.device("cpu")).classify([ABCD]),
+        x[4:5],
+        labels[4:5],
+        generators()[4:5],
+        quantize=quantize,
+        questions=[ABCD],
     )
     torch.testing.assert_close(alone.canvas[0], first.canvas[4], atol=2e-6, rtol=0)
     assert alone.steps[0] == first.steps[4]

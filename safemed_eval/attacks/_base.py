@@ -12,7 +12,7 @@ from safemed_eval.threat import Norm, Threat
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify, Need
+    from safemed_eval.core import Classify, Need, Question
 
 Loss = Literal["ce", "margin", "dlr"]
 Start = Literal["random", "zero"]
@@ -52,6 +52,7 @@ class Problem:
         labels: (B,) int64, the gold options.
         generators: one per row, so that a row's result does not depend on its batch mates.
         quantize: search among images on 8-bit grey levels only.
+        questions: the B questions, for attacks that use their texts; None where the caller has none.
     """
 
     classify: Classify
@@ -59,6 +60,7 @@ class Problem:
     labels: torch.Tensor
     generators: Sequence[torch.Generator]
     quantize: bool = False
+    questions: Sequence[Question] | None = None
 
     def __len__(self) -> int:
         return len(self.canvas)
@@ -71,6 +73,7 @@ class Problem:
             labels=self.labels[list(rows)],
             generators=[self.generators[row] for row in rows],
             quantize=self.quantize,
+            questions=None if self.questions is None else [self.questions[row] for row in rows],
         )
 
     def on_grid(self, canvas: torch.Tensor, threat: Threat) -> torch.Tensor:
@@ -225,6 +228,7 @@ class Attack:
         generators: Sequence[torch.Generator],
         *,
         quantize: bool = False,
+        questions: Sequence[Question] | None = None,
     ) -> Attacked:
         """Search for canvases that change the answers. The caller judges success, on the result.
 
@@ -234,10 +238,18 @@ class Attack:
             labels: (B,) int64, the gold options.
             generators: one per row, so that a row's result does not depend on its batch mates.
             quantize: keep the result on 8-bit grey levels.
+            questions: the B questions, for attacks that use their texts.
         Raises:
             RuntimeError: the search left its ball, [0, 1], or the grey levels.
         """
-        problem = Problem(classify=classify, canvas=canvas, labels=labels, generators=generators, quantize=quantize)
+        problem = Problem(
+            classify=classify,
+            canvas=canvas,
+            labels=labels,
+            generators=generators,
+            quantize=quantize,
+            questions=questions,
+        )
         attacked = self.search(problem)
         inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
         self.threat.check(canvas, inside, on_grid=quantize)
