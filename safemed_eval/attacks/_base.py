@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from safemed_eval import grammar, plugins
-from safemed_eval.threat import Norm, Threat
+from safemed_eval.errors import DataError
+from safemed_eval.threat import Norm, Region, Threat
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +98,9 @@ class Attacked:
     """Share of each row's gradients that were zero at every pixel; None, as in `climb`, for a row that took none."""
     parts: list[dict[str, bool]] | None = None
     """For an attack made of several: whether a row's answer was right after each of those that it reached."""
+    regions: list[Region | None] | None = None
+    """For an attack on a part of the canvas: the rectangle outside of which no pixel of a row differs; None for a row
+    that was left as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +193,9 @@ class Attack:
         """The model that is searched instead of the judged one; None: the judged model itself."""
         return None
 
+    def refuse_canvas(self, height: int, width: int) -> None:
+        """Raise ValueError where the attack cannot be made on canvases of this size in pixels."""
+
     @property
     def stream(self) -> str:
         """Name of the random stream: attacks with the same stream draw the same numbers for an item."""
@@ -240,8 +247,13 @@ class Attack:
             quantize: keep the result on 8-bit grey levels.
             questions: the B questions, for attacks that use their texts.
         Raises:
-            RuntimeError: the search left its ball, [0, 1], or the grey levels.
+            DataError: the attack cannot be made on canvases of this size.
+            RuntimeError: the search left its ball, [0, 1], the grey levels, or its regions.
         """
+        try:
+            self.refuse_canvas(*canvas.shape[2:])
+        except ValueError as error:
+            raise DataError(f"{self.name}: {error}") from None
         problem = Problem(
             classify=classify,
             canvas=canvas,
@@ -252,7 +264,7 @@ class Attack:
         )
         attacked = self.search(problem)
         inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
-        self.threat.check(canvas, inside, on_grid=quantize)
+        self.threat.check(canvas, inside, on_grid=quantize, regions=attacked.regions)
         return replace(attacked, canvas=inside.detach())
 
     def search(self, problem: Problem) -> Attacked:

@@ -162,6 +162,7 @@ class Evaluation:
                     dead=attacked.dead[row] if attacked.dead else None,
                     rounded=rounded[row],
                     parts=attacked.parts[row] if attacked.parts else None,
+                    region=attacked.regions[row] if attacked.regions else None,
                     batch=min(len(items), self._memory.size),
                     seconds=seconds,
                 )
