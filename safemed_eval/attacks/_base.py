@@ -98,7 +98,7 @@ class Attacked:
     """Share of each row's gradients that were zero at every pixel; None, as in `climb`, for a row that took none."""
     parts: list[dict[str, bool]] | None = None
     """For an attack made of several: whether a row's answer was right after each of those that it reached."""
-    regions: list[Region | None] | None = None
+    regions: Sequence[Region | None] | None = None
     """For an attack on a part of the canvas: the rectangle outside of which no pixel of a row differs; None for a row
     that was left as it is."""
 
@@ -110,6 +110,7 @@ class Facts:
     A class declares those of the first group; `attacks.facts_of` adds the others for one attack of a run.
 
     Args:
+        role: an attack with `control=yes` among its options is a control, whatever its class declares.
         strength: place in the order of untargeted attacks in one ball: 0 random noise, 1 one step, 2 many steps,
             3 several attacks. None: no place in it.
         black_box: the search uses no gradient of the judged model.
