@@ -21,9 +21,11 @@ from safemed_eval.data import (
     Canvas,
     Choice,
     Data,
+    Donor,
     Training,
     canvas_of,
     choose_data,
+    donors_of,
     overlap,
     overlap_sentences,
 )
@@ -243,6 +245,21 @@ def _team(
                     crew(setup, store, address=options.ray, workers=options.workers, tell=_log.warning)
                 )
         yield team
+
+
+def donors_for(data: Data, seed: int) -> dict[str, Donor]:
+    """Find each item's donor; see `data.donors_of`.
+
+    Raises:
+        SpecError: no item has one.
+    """
+    donors = donors_of(data.items, seed)
+    if not donors:
+        raise SpecError(
+            f"--grounding: none of the {len(data.items)} items has another patient's image of its question or "
+            "modality; take more items"
+        )
+    return donors
 
 
 def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:
