@@ -119,6 +119,10 @@ class Search:
         self._taken = [0] * len(canvas)
         self._dead = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
         self._climb: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.round = 0
+        """Set by searches that start several times: the number of the current start."""
+        self.best_round = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
+        """The round in which each row's best point was found; 0: the clean image is the best."""
         self.at_once = at_once(problem)
         """How many rows are shown together."""
         self.active = torch.arange(len(canvas), device=canvas.device)
@@ -160,7 +164,7 @@ class Search:
             wins, level = wrong & ~self._fooled[rows], wrong == self._fooled[rows]
             better = wins | (level & (value > self._highest[rows]))
             self._best[rows[better]], self._highest[rows[better]] = shown[better], value[better]
-            self._fooled[rows[better]] = wrong[better]
+            self._fooled[rows[better]], self.best_round[rows[better]] = wrong[better], self.round
         return value, slope, wrong, done
 
     def count_step(self, rows: torch.Tensor) -> None:

@@ -18,6 +18,7 @@ from safemed_eval.data import Match
 from safemed_eval.models.answers import Told
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec
 from safemed_eval.smoothing import Smoothing, read_prediction, read_wrong
+from safemed_eval.threat import Region
 
 Count = Annotated[int, Ge(0)]
 Size = Annotated[float, Ge(0)]
@@ -111,6 +112,7 @@ class EvaluateRecord(ItemRecord):
         rounded: the answer to a successfully attacked canvas after rounding it to 8 bits; None: not asked.
         rotations: for the circular condition, the answer to each rotation of the options.
         parts: for an attack made of several, True for each part that left the answer correct.
+        region: for an attack on a part of the canvas, the rectangle outside of which no pixel differs.
         votes, p_value, abstained: for a smoothed model; see `smoothing.Prediction`.
         donor, match: for the shuffled condition, the id of the item whose image was shown; see `data.donors_of`.
         unavailable: why this condition cannot be had for this item. Such a record says nothing of the model: shares are
@@ -132,6 +134,7 @@ class EvaluateRecord(ItemRecord):
     rounded: int | None = None
     rotations: tuple[int | None, ...] | None = field(default=None, metadata=SOMETIMES)
     parts: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
+    region: Region | None = field(default=None, metadata=SOMETIMES)
     votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
     p_value: float | None = field(default=None, metadata=VOTED)
     abstained: str | None = field(default=None, metadata=VOTED)

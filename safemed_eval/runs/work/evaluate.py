@@ -224,6 +224,7 @@ class Evaluation:
                     dead=attacked.dead[row] if attacked.dead else None,
                     rounded=rounded[row],
                     parts=attacked.parts[row] if attacked.parts else None,
+                    region=attacked.regions[row] if attacked.regions else None,
                     batch=min(len(items), self._memory.size),
                     seconds=seconds,
                 )
@@ -242,14 +243,15 @@ class Evaluation:
             for purpose in ("attack", "eot")
         }
         searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model
-        classify: Classify = searched.classify([item.question for item in items], at_once=self._memory.size)
+        questions = [item.question for item in items]
+        classify: Classify = searched.classify(questions, at_once=self._memory.size)
         if self.voting:
             attack = attack.on_smoothed
             if "gradients" in attack.needs and searched is self.model:
                 classify = SmoothedClassify(
                     classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
                 )
-        return attack(classify, clean, labels, streams["attack"], quantize=self.quantize)
+        return attack(classify, clean, labels, streams["attack"], quantize=self.quantize, questions=questions)
 
     def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
         """Answer all rows, and return each row's fields for its record."""
