@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from safemed_eval.attacks import Attack
 from safemed_eval.codec import Json, decode
 from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
 from safemed_eval.data import (
     AnyData,
+    Canvas,
     Choice,
     Data,
     Donor,
@@ -289,6 +291,7 @@ def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> L
         options=max(len(item.question.options) for item in items),
         questions=_extremes(items),
         needs=needs,
+        may_be_blind=prepared.spec.asks_grounding,
     )
 
 
@@ -329,6 +332,17 @@ def _overlap(model: Model, data: Data) -> Json | None:
     for sentence in overlap_sentences(shared):
         _log.warning(sentence)
     return None if shared is None else dict(shared)
+
+
+def refuse_canvas(chosen: Iterable[Attack], canvas: Canvas) -> None:
+    """Refuse attacks that cannot be made on this canvas; where images keep their own size, each item tells."""
+    if canvas.size is None:
+        return
+    for attack in chosen:
+        try:
+            attack.refuse_canvas(*canvas.size)
+        except ValueError as error:
+            raise SpecError(f"--attack {attack}: {error}") from None
 
 
 def _refuse_senseless_workers(model: Model, options: Options) -> None:

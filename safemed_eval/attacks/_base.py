@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from safemed_eval import grammar, plugins
-from safemed_eval.threat import Norm, Threat, spelled_region
+from safemed_eval.errors import DataError
+from safemed_eval.threat import Norm, Rectangle, Threat, spelled_region
 
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify, Need
+    from safemed_eval.core import Classify, Need, Question
 
 Loss = Literal["ce", "margin", "dlr", "pm"]
 Start = Literal["random", "zero"]
@@ -52,6 +53,7 @@ class Problem:
         labels: (B,) int64, the gold options.
         generators: one per row, so that a row's result does not depend on its batch mates.
         quantize: search among images on 8-bit grey levels only.
+        questions: the B questions, for attacks that use their texts; None where the caller has none.
         region: (B, 1, H, W) bool, the pixels that may change; None: all. `classify` then sees the clean pixels
             elsewhere, whatever it is shown, and has no gradient there.
     """
@@ -61,6 +63,7 @@ class Problem:
     labels: torch.Tensor
     generators: Sequence[torch.Generator]
     quantize: bool = False
+    questions: Sequence[Question] | None = None
     region: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -74,6 +77,7 @@ class Problem:
             labels=self.labels[list(rows)],
             generators=[self.generators[row] for row in rows],
             quantize=self.quantize,
+            questions=None if self.questions is None else [self.questions[row] for row in rows],
             region=None if self.region is None else self.region[list(rows)],
         )
 
@@ -105,6 +109,9 @@ class Attacked:
     for one whose region is empty."""
     parts: list[dict[str, bool]] | None = None
     """For an attack made of several: whether a row's answer was right after each of those that it reached."""
+    rectangles: Sequence[Rectangle | None] | None = None
+    """For an attack on a part of the canvas: the rectangle outside of which no pixel of a row differs; None for a row
+    that was left as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +121,7 @@ class Facts:
     A class declares those of the first group; `attacks.facts_of` adds the others for one attack of a run.
 
     Args:
+        role: an attack with `control=yes` among its options is a control, whatever its class declares.
         strength: place in the order of untargeted attacks in one ball: 0 random noise, 1 one step, 2 many steps,
             3 several attacks. None: no place in it.
         black_box: the search uses no gradient of the judged model.
@@ -204,6 +212,9 @@ class Attack:
         """The model that is searched instead of the judged one; None: the judged model itself."""
         return None
 
+    def refuse_canvas(self, height: int, width: int) -> None:
+        """Raise ValueError where the attack cannot be made on canvases of this size in pixels."""
+
     @property
     def stream(self) -> str:
         """Name of the random stream: attacks with the same stream draw the same numbers for an item."""
@@ -244,6 +255,7 @@ class Attack:
         generators: Sequence[torch.Generator],
         *,
         quantize: bool = False,
+        questions: Sequence[Question] | None = None,
         region: torch.Tensor | None = None,
     ) -> Attacked:
         """Search for canvases that change the answers. The caller judges success, on the result.
@@ -254,14 +266,27 @@ class Attack:
             labels: (B,) int64, the gold options.
             generators: one per row, so that a row's result does not depend on its batch mates.
             quantize: keep the result on 8-bit grey levels.
+            questions: the B questions, for attacks that use their texts.
             region: (B, 1, H, W) bool, the pixels that may change; all others keep their value exactly. None: all may
                 change. An attack with a `region` needs it, see `data.region_of`.
         Raises:
-            RuntimeError: the search left its ball, [0, 1], or the grey levels.
+            DataError: the attack cannot be made on canvases of this size.
+            RuntimeError: the search left its ball, [0, 1], the grey levels, or its regions.
         """
+        try:
+            self.refuse_canvas(*canvas.shape[2:])
+        except ValueError as error:
+            raise DataError(f"{self.name}: {error}") from None
+        problem = Problem(
+            classify=classify,
+            canvas=canvas,
+            labels=labels,
+            generators=generators,
+            quantize=quantize,
+            questions=questions,
+        )
         if region is None and self.region:
             raise TypeError(f"{self}: needs the pixels of its region, region=...")
-        problem = Problem(classify=classify, canvas=canvas, labels=labels, generators=generators, quantize=quantize)
         if region is None:
             attacked = self.search(problem)
         else:
@@ -269,7 +294,7 @@ class Attack:
 
             attacked = search_within(problem, region, self.search)
         inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
-        self.threat.check(canvas, inside, on_grid=quantize)
+        self.threat.check(canvas, inside, on_grid=quantize, rectangles=attacked.rectangles)
         return replace(attacked, canvas=inside.detach())
 
     def search(self, problem: Problem) -> Attacked:

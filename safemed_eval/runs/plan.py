@@ -264,14 +264,15 @@ class Pilot:
 
     def _under(self, attack: Attack, some: slice) -> None:
         items, device = self.pilot[some], self.model.device
-        classify = self.model.classify([item.question for item in items], at_once=self.batch)
+        questions = [item.question for item in items]
+        classify = self.model.classify(questions, at_once=self.batch)
         streams = [generator(device, self.seed, "attack", attack.stream, item.id) for item in items]
         labels = torch.tensor([item.label for item in items], device=device)
         clean, region = self.canvases[some], None
         if attack.region:
             pairs = zip(clean, items, strict=True)
             region = torch.stack([region_of(attack.region, row, item, self._canvas) for row, item in pairs])
-        attack(classify, torch.stack(clean), labels, streams, region=region)
+        attack(classify, torch.stack(clean), labels, streams, region=region, questions=questions)
 
     @property
     def _left(self) -> float:

@@ -132,6 +132,12 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
             f"{notes.ended_wrong:,} of the items without a certificate: the selected answer is wrong and no more was "
             "drawn; whether it could be certified is not known.",
         )
+    if run.random_order:
+        yield note(
+            "random-order",
+            "each noisy copy was asked with the options in a random order of its own: certificates are of the vote "
+            "over noise and orders together, and do not depend on the order of the options in the data.",
+        )
     if notes.grounding:
         yield from certified_grounding_findings(notes.grounding)
     levels = notes.grey_levels_per_radius

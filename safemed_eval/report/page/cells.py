@@ -36,18 +36,16 @@ def columns(runs: Sequence[Run]) -> list[Column]:
     if runs[0].kind == "evaluate":
         return [Column("n", "clusters"), *map(condition_column, conditions_of(runs)), Column("failed")]
     same = not radii_differ(runs)
-    points = [
-        Column(
-            f"r \u2265 {name[:-1]} sigma" if name.endswith("s") else f"r \u2265 {name}",
-            f"{radius:.6g}" if name.endswith("s") and same else "",
-        )
-        for name, radius in runs[0].points.items()
-    ]
     return [
         Column("n", "clusters"),
         Column("sigma", "ceiling"),
-        *points,
-        *[Column(f"{GROUNDED}, {point.title}", point.below) for point in points * has_grounded(runs)],
+        *(
+            Column(
+                f"r \u2265 {name[:-1]} sigma" if name.endswith("s") else f"r \u2265 {name}",
+                f"{radius:.6g}" if name.endswith("s") and same else "",
+            )
+            for name, radius in runs[0].points.items()
+        ),
         Column("certified, wrong", "%"),
         Column("abstained", "%"),
         Column("ACR"),
@@ -80,11 +78,6 @@ def corruption_table(run: Run, runs: Sequence[Run]) -> list[tuple[str, list[Cell
         (kind, [Cell(figure.text.replace(DAGGER, ""), "", DAGGER in figure.text) for figure in figures.values()])
         for kind, figures in corruption_rows(run.summary.overall, grades_of(runs))
     ]
-
-
-def has_grounded(runs: Sequence[Run]) -> bool:
-    """Tell whether grounded certified accuracy is known of any of these runs."""
-    return any(run.donor_vote for run in runs)
 
 
 def radii_differ(runs: Sequence[Run]) -> bool:
@@ -120,11 +113,10 @@ def accuracy_row(numbers: AnsweredBy, conditions: Sequence[str], failed: int) ->
     return [*row, Cell(f"{failed:,}")]
 
 
-def certified_row(run: Run, numbers: Certified, *, grounded: bool, with_radius: bool) -> list[Cell]:
+def certified_row(run: Run, numbers: Certified, *, with_radius: bool) -> list[Cell]:
     """Make the row of a run of certify.
 
     Args:
-        grounded: the table has columns of grounded certified accuracy.
         with_radius: write a radius that is named in sigmas as a length, too.
     """
     wrong, n = numbers.wrong, numbers.n
@@ -134,10 +126,8 @@ def certified_row(run: Run, numbers: Certified, *, grounded: bool, with_radius: 
     ]
     for name, point in numbers.points.items():
         length = [f"r \u2265 {point.radius:.6g}"] if with_radius and name.endswith("s") else []
-        row.append(Cell(point.text, "\n".join([*_bounds(point), *length]), point.few))
-    for name in numbers.points if grounded else ():
-        depending = numbers.grounded.get(name)
-        row.append(Cell(depending.text, "\n".join(_bounds(depending)), depending.few) if depending else Cell("n/a"))
+        grounded = [f"{GROUNDED} {numbers.grounded[name].text}"] if name in numbers.grounded else []
+        row.append(Cell(point.text, "\n".join([*_bounds(point), *grounded, *length]), point.few))
     return [
         *row,
         Cell(percent(wrong / n if n and wrong is not None else None)),

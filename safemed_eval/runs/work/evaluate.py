@@ -227,6 +227,7 @@ class Evaluation:
                     rounded=rounded[row],
                     region=shares[row],
                     parts=attacked.parts[row] if attacked.parts else None,
+                    rectangle=attacked.rectangles[row] if attacked.rectangles else None,
                     batch=min(len(items), self._memory.size),
                     seconds=seconds,
                 )
@@ -254,14 +255,17 @@ class Evaluation:
             for purpose in ("attack", "eot")
         }
         searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model
-        classify: Classify = searched.classify([item.question for item in items], at_once=self._memory.size)
+        questions = [item.question for item in items]
+        classify: Classify = searched.classify(questions, at_once=self._memory.size)
         if self.voting:
             attack = attack.on_smoothed
             if "gradients" in attack.needs and searched is self.model:
                 classify = SmoothedClassify(
                     classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
                 )
-        return attack(classify, clean, labels, streams["attack"], quantize=self.quantize, region=region)
+        return attack(
+            classify, clean, labels, streams["attack"], quantize=self.quantize, region=region, questions=questions
+        )
 
     def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
         """Answer all rows, and return each row's fields for its record."""
