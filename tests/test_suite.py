@@ -41,10 +41,10 @@ def test_records_say_which_a_row_met_and_what_it_left() -> None:
     assert found.parts is not None
     assert found.parts[0] == {} and found.steps[0] == 0 and torch.equal(found.canvas[0], x[0])
     met = found.parts[1:]
-    assert all(list(part) == ["apgd-pm", "apgd-targeted", "square"][: len(part)] for part in met)
+    assert all(list(part) == ["apgd-ce", "apgd-targeted", "square"][: len(part)] for part in met)
     for part, holds in zip(met, right[1:].tolist(), strict=True):
         assert all(part.values()) == holds, "what fell to one has fallen"
-    assert {part["apgd-pm"] for part in met} == {True, False}
+    assert {part["apgd-ce"] for part in met} == {True, False}
     assert found.climb is not None and found.dead is not None and found.dead[1:] == [0.0] * 59
 
 
@@ -58,18 +58,8 @@ def test_only_survivors_go_on() -> None:
     near = toy.margin(x).abs() < 0.9 * toy.best_drop(attacks.parse("suite:eps=0.001").threat)
     assert 0 < near.sum() < 8
     for part, falls in zip(found.parts, near.tolist(), strict=True):
-        assert (part == {"apgd-pm": False}) is falls
-        assert falls or part == {"apgd-pm": True, "apgd-targeted": True, "square": True}
-
-
-def test_its_losses_can_be_those_of_autoattack() -> None:
-    """The parts say which loss was used, and another loss is another run."""
-    attack = attacks.parse("suite:loss=ce,targeted_loss=dlr,steps=5,queries=3")
-    assert str(attack) == "suite:eps=4/255,steps=5,queries=3,loss=ce,targeted_loss=dlr"
-    assert attacks.parse("suite").described["loss"] == "pm", "runs of earlier versions, which lack it, do not go on"
-    net, x, labels = wavy(4)
-    found = run(str(attack), net, x, labels)
-    assert found.parts is not None and {next(iter(part)) for part in found.parts} == {"apgd-ce"}
+        assert (part == {"apgd-ce": False}) is falls
+        assert falls or part == {"apgd-ce": True, "apgd-targeted": True, "square": True}
 
 
 def test_square_flips_what_gradients_cannot() -> None:
@@ -80,7 +70,7 @@ def test_square_flips_what_gradients_cannot() -> None:
     classify = Waist(model, CPU).classify([AB] * 4)
     spec = attacks.parse("suite:eps=0.12,steps=5,queries=300")
     found = spec(classify, x, labels, generators(4))
-    assert found.parts == [{"apgd-pm": True, "apgd-targeted": True, "square": False}] * 4
+    assert found.parts == [{"apgd-ce": True, "apgd-targeted": True, "square": False}] * 4
     assert classify(found.canvas).argmax(1).tolist() == [0] * 4
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Loss, Problem, refuse_counts
+from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Problem, refuse_counts
 from safemed_eval.attacks.apgd import APGD
 from safemed_eval.attacks.art import ART
 from safemed_eval.grammar import ALWAYS
@@ -20,29 +20,24 @@ _QUERIES_A_ROUND = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Suite(BallAttack):
-    """APGD away from gold, APGD towards each wrong option in turn, and Square, which sees no gradient.
+    """APGD on the cross-entropy, APGD towards each wrong option in turn, and Square, which sees no gradient.
 
     Each one sees only the rows that are still answered correctly. Records say which of the three a row reached, and
     whether its answer was right after each.
 
     Args:
         steps: gradients of each APGD.
-        loss, targeted_loss: of APGD away from gold, and towards an option; see `apgd`. The defaults were the strongest
-            on the shipped checkpoints, see benchmarks/LOG.md.
         queries: about how many images Square shows to the model, for each row.
     Source:
         AutoAttack, Croce and Hein 2020 (arXiv:2003.01690), for a question of K options. Differs: all K - 1 wrong
-        options are targets; the losses are the margin in probability and the margin, where the source has the
-        cross-entropy and the targeted DLR loss (`loss=ce,targeted_loss=dlr`); FAB is left out; Square is the one of the
-        Adversarial Robustness Toolbox.
+        options are targets; where a question has fewer than four, the margin stands for the targeted DLR loss, which is
+        undefined there; FAB is left out; Square is the one of the Adversarial Robustness Toolbox.
     """
 
     facts = Facts(strength=3, black_box_part="square", example="suite", summary="several, for a paper")
 
     steps: int = field(default=100, metadata=ALWAYS)
     queries: int = 600
-    loss: Loss = "pm"
-    targeted_loss: Loss = "margin"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,13 +54,13 @@ class Suite(BallAttack):
 
     @property
     def _apgd(self) -> APGD:
-        return APGD(eps=self.eps, norm=self.norm, steps=self.steps, loss=self.loss)
+        return APGD(eps=self.eps, norm=self.norm, steps=self.steps)
 
     def search(self, problem: Problem) -> Attacked:
         course = _Course(problem)
-        course.run(f"apgd-{self.loss}", self._apgd)
+        course.run("apgd-ce", self._apgd)
         for targets in targets_by_rank(course.clean, problem.labels):
-            course.run("apgd-targeted", replace(self._apgd, loss=self.targeted_loss), targets)
+            course.run("apgd-targeted", replace(self._apgd, loss="dlr"), targets)
         course.run("square", self.square)
         return course.result()
 
