@@ -65,8 +65,8 @@ def test_every_attack_needs_what_it_says_and_no_more(name: str, table: Path) -> 
     """It runs without a fault on a model that has what it names alone, and is refused before the first item by one
     that has less."""
     attack, voting = attacks.parse(WHOLE_SPECS.get(name, name)), Voting()
-    if attack.needs in ((), ("scores",)):
-        model = Sparing() if attack.needs else voting
+    if attack.needs in ((), ("votes",), ("scores",)):
+        model = Sparing() if attack.needs == ("scores",) else voting
         records = [one for group in answers(evaluation(model), items(table), [attack]) for one in group]
         assert len(records) == 8 and not any(one["error"] for one in records)
         assert model.asked
