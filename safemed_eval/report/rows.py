@@ -190,8 +190,18 @@ class Answers(Rows[EvaluateRecord]):
         }
         return lambda record: record.item not in wrong or record.attack in UNATTACKED
 
+    @property
+    def unavailable(self) -> Mask:
+        """True where the condition could not be had for the item."""
+        return self._column("unavailable", lambda record: record.unavailable is not None, bool)
+
     def under(self, condition: str) -> Answers:
-        """The rows of one condition."""
+        """The rows of one condition, without the items for which it is unavailable."""
+        rows = self.all_under(condition)
+        return rows.where(~rows.unavailable)
+
+    def all_under(self, condition: str) -> Answers:
+        """The rows of one condition, with the items for which it is unavailable."""
         parts = self._by_condition
         return parts[condition] if condition in parts else self[:0]
 

@@ -121,6 +121,7 @@ class Answered(Share):
         median_steps: to a flip; None where nothing flipped, and for a smoothed model, on which no attack ends early.
         image_blind: under an attack so large that all images are in its ball, how many items never flipped.
         parts: of an attack made of several, the accuracy that each of them left.
+        unavailable: for how many items the condition could not be had; they are not among the n.
     """
 
     no_answer: int
@@ -128,6 +129,13 @@ class Answered(Share):
     median_steps: float | None
     image_blind: int | None
     parts: dict[str, Share] | None
+    unavailable: int
+
+    @property
+    def rest_text(self) -> str:
+        """The figure without the failed items, and for how many items there is none."""
+        unavailable = f"n/a for {self.unavailable}" if self.unavailable else ""
+        return "; ".join(filter(None, (super().rest_text, unavailable)))
 
     def to_json(self) -> Json:
         return super().to_json() | {
@@ -136,6 +144,7 @@ class Answered(Share):
             "median_steps": self.median_steps,
             "image_blind": self.image_blind,
             "parts": {name: share.to_json() for name, share in self.parts.items()} if self.parts else None,
+            "unavailable": self.unavailable,
         }
 
 
@@ -482,7 +491,7 @@ def answers_measure(run: LoadedRun) -> Callable[[Answers], AnsweredBy]:
 
     def measure(part: Answers) -> AnsweredBy:
         return {
-            name: _answered(part.under(name), huge=name in huge, parts=parts[name], voted=voted)
+            name: _answered(part.all_under(name), huge=name in huge, parts=parts[name], voted=voted)
             for name in run.conditions
         }
 
@@ -495,6 +504,8 @@ def _parts_of(rows: Answers) -> list[str]:
 
 
 def _answered(rows: Answers, *, huge: bool, parts: Sequence[str], voted: bool) -> Answered:
+    unavailable = int(rows.unavailable.sum())
+    rows = rows.where(~rows.unavailable)
     share, steps = _share(rows, rows.correct), rows.steps
     flipped = steps[~rows.correct & (steps > 0)]
     if voted:
@@ -508,6 +519,7 @@ def _answered(rows: Answers, *, huge: bool, parts: Sequence[str], voted: bool) -
         median_steps=None if voted or not len(flipped) else float(np.median(flipped)),
         image_blind=share.count if huge else None,
         parts={name: _share(rows, _left_right(rows, name)) for name in parts} or None,
+        unavailable=unavailable,
     )
 
 

@@ -111,6 +111,8 @@ class EvaluateRecord(ItemRecord):
         rotations: for the circular condition, the answer to each rotation of the options.
         parts: for an attack made of several, True for each part that left the answer correct.
         votes, p_value, abstained: for a smoothed model; see `smoothing.Prediction`.
+        unavailable: why this condition cannot be had for this item. Such a record says nothing of the model: shares are
+            over the other items, and the number of these is shown.
     """
 
     kind: ClassVar[str] = "evaluate"
@@ -131,16 +133,19 @@ class EvaluateRecord(ItemRecord):
     votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
     p_value: float | None = field(default=None, metadata=VOTED)
     abstained: str | None = field(default=None, metadata=VOTED)
+    unavailable: str | None = field(default=None, metadata=SOMETIMES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.unavailable is not None and (self.error is not None or self.prediction is not None):
+            raise ValueError("is unavailable, and has an answer or an error")
         self._refuse_no_option("target", self.target)
         self._refuse_no_option("rounded", self.rounded)
         if self.told:
             self._refuse_no_option("told", self.told.conclusion)
         if self.log_probs is not None and len(self.log_probs) != len(self.options):
             raise ValueError("log_probs are not one number for each of its options")
-        if self.attack == CIRCULAR and self.error is None:
+        if self.attack == CIRCULAR and self.error is None and self.unavailable is None:
             self._check_rotations()
 
     def to_json(self, asked: Collection[str] = ()) -> Json:
@@ -157,7 +162,7 @@ class EvaluateRecord(ItemRecord):
         """Raise ValueError where the record contradicts the spec."""
         if self.attack not in spec.conditions:
             raise ValueError(f"is of attack {self.attack!r}, which was not asked for")
-        if spec.smooth and self.error is None:
+        if spec.smooth and self.error is None and self.unavailable is None:
             refuse_other_counts("votes", self.votes, self.options, spec.smooth.n)
             voted = read_prediction(self.votes or (), spec.smooth.alpha)
             if (self.prediction, self.abstained) != (voted.prediction, voted.abstained):

@@ -34,7 +34,8 @@ _SHOWN = 5
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]
-"""The scores of the baseline and of the candidate, item by item, in [0, 1]."""
+"""The scores of the baseline and of the candidate, item by item, in [0, 1]; NaN, in both, where the measure is
+unavailable for the item."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +123,8 @@ def measures_of(baseline: Run, candidate: Run, radii: str | None) -> tuple[dict[
     items = _common_items(baseline, candidate)
     ids = [record.item for record in items.records]
     if baseline.kind == "evaluate":
-        return {
-            name: (_correct(baseline, name, ids), _correct(candidate, name, ids)) for name in baseline.conditions
-        }, items
+        pairs = {name: (_correct(baseline, name, ids), _correct(candidate, name, ids)) for name in baseline.conditions}
+        return {name: pair for name, pair in pairs.items() if _is_measured(name, pair, ids)}, items
     base, new = _radii(baseline, ids), _radii(candidate, ids)
     measures = {
         f"certified at r >= {name}": ((base >= radius).astype(float), (new >= radius).astype(float))
@@ -180,7 +180,18 @@ def _asked(name: str, radius: float, budget: Sequential) -> float:
 
 def _correct(run: Run, condition: str, ids: Sequence[str]) -> Values:
     correct = {record.item: record.correct for record in run.answers.under(condition)}
-    return np.array([correct[item] for item in ids], dtype=float)
+    return np.array([correct.get(item, np.nan) for item in ids], dtype=float)
+
+
+def _is_measured(measure: str, pair: Pair, ids: Sequence[str]) -> bool:
+    """Tell whether a measure is available for any item; raise RunError if it is for an item of one run only."""
+    here, there = (np.isnan(scores) for scores in pair)
+    if (here != there).any():
+        differing = [item for item, differs in zip(ids, here != there, strict=True) if differs]
+        raise RunError(
+            f"{measure} is available in one of the runs only for {_some(differing)}; the runs do not compare"
+        )
+    return not here.all()
 
 
 def _radii(run: Run, ids: Sequence[str]) -> Values:
