@@ -123,6 +123,7 @@ ALL = [
     "apgd:eps=2,norm=l2,steps=8,restarts=2,loss=dlr",
     "apgd:eps=8/255,steps=8,target=least-likely,loss=dlr",
     "transfer:eps=8/255,from=other,steps=4",
+    "transfer:eps=8/255,from=other,steps=4,crops=yes",
     "suite:eps=8/255,steps=6,queries=12",
     "adaptive:eps=8/255,steps=4,refresh=2",
     "adaptive:eps=2,norm=l2,steps=3",

@@ -70,7 +70,7 @@ def test_every_attack_needs_what_it_says_and_no_more(name: str, table: Path) -> 
         records = [one for group in answers(evaluation(model), items(table), [attack]) for one in group]
         assert len(records) == 8 and not any(one["error"] for one in records)
         assert model.asked
-    if attack.needs and attack.surrogate is None:
+    if attack.needs and not attack.surrogates:
         asked = voting.asked
         with pytest.raises(CheckpointError, match=f"--attack {name}.*: needs .* and the model (only votes|does not)"):
             next(answers(evaluation(voting), items(table), [attacks.parse("clean"), attack]))

@@ -97,11 +97,8 @@ def evaluate(
     judged = model if isinstance(model, Model) else find_model(model)
     _refuse_senseless(judged, chosen.values(), official=official, keep_images=keep_images, out=out)
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
-    surrogates = {name: _surrogate(name, judged) for attack in chosen.values() if (name := attack.surrogate)}
-    described = {
-        spec: attack.described | ({"surrogate": surrogates[name].source.identity} if (name := attack.surrogate) else {})
-        for spec, attack in chosen.items()
-    }
+    surrogates = {name: _surrogate(name, judged) for attack in chosen.values() for name in attack.surrogates}
+    described = {spec: attack.described | _identities(attack, surrogates) for spec, attack in chosen.items()}
     extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular]
     smoothed = [f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"] if voting else []
     prepared = prepare(
@@ -190,6 +187,14 @@ def _refuse_senseless(model: Model, chosen: Iterable[Attack], *, official: bool,
     needs = attack_specs.needs_of(chosen)
     if "texts" in needs and model.source.takes_prompts and model.asking.readout == "choice":
         raise SpecError(f"{needs['texts']}: is for models that write; add --readout generate, or use pgd")
+
+
+def _identities(attack: Attack, surrogates: Mapping[str, Model]) -> dict[str, object]:
+    """The identities of the models that an attack searches, for its entry in the run's spec."""
+    identities = [surrogates[name].source.identity for name in attack.surrogates]
+    if len(identities) > 1:
+        return {"surrogates": identities}
+    return {"surrogate": identities[0]} if identities else {}
 
 
 def _surrogate(name: str, judged: Model) -> Model:

@@ -74,7 +74,7 @@ def needs_of(chosen: Iterable[Attack], surrogate: str | None = None) -> dict[Nee
     """The needs of these attacks of the judged model, or of this surrogate, each with the first option that has it."""
     needs: dict[Need, str] = {}
     for attack in chosen:
-        if attack.surrogate == surrogate:
+        if surrogate in (attack.surrogates or (None,)):
             needs |= {need: f"--attack {attack}" for need in attack.needs if need not in needs}
     return needs
 

@@ -182,9 +182,9 @@ class Attack:
         return None if self.needs else 0
 
     @property
-    def surrogate(self) -> str | None:
-        """The model that is searched instead of the judged one; None: the judged model itself."""
-        return None
+    def surrogates(self) -> tuple[str, ...]:
+        """The models that are searched instead of the judged one; none: the judged model itself."""
+        return ()
 
     @property
     def stream(self) -> str:

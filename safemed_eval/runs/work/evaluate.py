@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from safemed_eval.attacks import Attack, Attacked
+from safemed_eval.attacks.transfer import Ensemble
 from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, item_fields
 from safemed_eval.data import Canvas, Reader, pixels_of, reordered, rotation
 from safemed_eval.errors import DataError
@@ -172,18 +173,20 @@ class Evaluation:
         return records
 
     def _search(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> Attacked:
-        """Run the attack on the model, the smoothed model, or a surrogate."""
+        """Run the attack on the model, the smoothed model, or its surrogates."""
         device = self.model.device
         labels = torch.tensor([item.label for item in items], device=device)
         streams = {
             purpose: [generator(device, self.seed, purpose, attack.stream, item.id) for item in items]
             for purpose in ("attack", "eot")
         }
-        searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model
-        classify: Classify = searched.classify([item.question for item in items], at_once=self._memory.size)
+        size = self._memory.size
+        searched = [self.surrogates[name] for name in attack.surrogates] or [self.model]
+        bound: list[Classify] = [one.classify([item.question for item in items], at_once=size) for one in searched]
+        classify = Ensemble(bound, at_once=size) if len(bound) > 1 else bound[0]
         if self.voting:
             attack = attack.on_smoothed
-            if "gradients" in attack.needs and searched is self.model:
+            if "gradients" in attack.needs and not attack.surrogates:
                 classify = SmoothedClassify(
                     classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
                 )
