@@ -54,8 +54,13 @@ OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 CIRCULAR = "circular"
 """The condition of `--circular`: the clean image, asked once for each rotation of the options."""
-UNATTACKED = (CLEAN, OFFICIAL, CIRCULAR)
-"""The conditions that do not change the image."""
+SHUFFLED, BLANK, TEXT_ONLY = "shuffled", "blank", "text-only"
+"""The conditions of `--grounding`: another patient's image, the image's mean colour, and no image at all."""
+GROUNDING = (SHUFFLED, BLANK, TEXT_ONLY)
+GROUNDED = "grounded"
+"""Name, in tables, of the share that is right and depends on the image; under an attack "grounded, ATTACK"."""
+UNATTACKED = (CLEAN, OFFICIAL, CIRCULAR, *GROUNDING)
+"""The conditions that are no attacks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from safemed_eval.api._start import (
     Out,
     Prepared,
     Written,
+    donors_for,
     finished,
     prepare,
     started,
@@ -23,12 +25,12 @@ from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel
 from safemed_eval.runs.spec import CertifySpec
-from safemed_eval.smoothing import SEQUENTIAL, Budget, Falsification, Sequential, Smoothing
+from safemed_eval.smoothing import SEQUENTIAL, Budget, DonorVote, Falsification, Sequential, Smoothing
 
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.data import Canvas
+    from safemed_eval.data import Canvas, Donor
     from safemed_eval.report.run import Run
     from safemed_eval.runs.work.certify import Certification
     from safemed_eval.runs.workers import Loaded
@@ -49,6 +51,7 @@ def certify(
     radii: str = grammar.RADII,
     stop_when_wrong: bool = False,
     falsify: bool = False,
+    grounding: bool = False,
     batch_size: BatchSize = None,
     seed: int = 0,
     ray: str | None = None,
@@ -76,6 +79,8 @@ def certify(
         stop_when_wrong: skip the estimation if the selected answer is wrong; the item is not certified.
         falsify: attack every certificate within its radius; `run.sound` is False if more are refuted than chance
             allows.
+        grounding: let 100 noisy copies of another patient's image vote as well, where the gold answer is selected, to
+            tell how many certificates depend on the image.
         batch_size, seed, ray, workers, out, pseudonymize: as in `evaluate`.
     Returns:
         The run: `run.curve()`, `run.frame()`, `run.plot()`, `run.summary`.
@@ -99,6 +104,7 @@ def certify(
         sampling=budget.sampling,
         stop_when_wrong=stop_when_wrong,
         falsify=Falsification() if falsify else None,
+        grounding=DonorVote() if grounding else None,
     )
     return finished(prepared, _certify).at(radii)
 
@@ -125,7 +131,8 @@ def _certify(prepared: Prepared) -> Written:
 
     spec, place = prepared.spec, prepared.place
     assert isinstance(spec, CertifySpec)
-    make = partial(_certification, canvas=prepared.data.canvas, spec=spec)
+    donors = donors_for(prepared.data, spec.seed) if spec.grounding else {}
+    make = partial(_certification, canvas=prepared.data.canvas, spec=spec, donors=donors)
     needs: dict[Need, str] = dict.fromkeys(NEEDS, "--falsify") if spec.falsify else {}
 
     def store(item: str, share: float, canvas: torch.Tensor) -> None:
@@ -140,6 +147,7 @@ def _certify(prepared: Prepared) -> Written:
             done=folder.done,
             split=prepared.options.ray is not None and not spec.stop_when_wrong,
             falsify=spec.falsify,
+            grounding=spec.grounding,
         )
         meter = Meter(certificates.passes, lambda: team.forwards)
         records = certificates.records(meter.following(team.do(certificates.units())))
@@ -147,7 +155,7 @@ def _certify(prepared: Prepared) -> Written:
     return folder
 
 
-def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec) -> Certification:
+def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec, donors: Mapping[str, Donor]) -> Certification:
     """Build the work, in the process that has loaded the model."""
     from safemed_eval.models.batch import batch_of
     from safemed_eval.runs.work.certify import Certification
@@ -168,4 +176,6 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec) -> Cert
         batch=batch,
         falsify=falsifier,
         stop_when_wrong=spec.stop_when_wrong,
+        grounding=spec.grounding,
+        donors=donors,
     )

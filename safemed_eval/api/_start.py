@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safemed_eval.codec import Json, decode
 from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
-from safemed_eval.data import AnyData, Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
+from safemed_eval.data import (
+    AnyData,
+    Choice,
+    Data,
+    Donor,
+    Training,
+    canvas_of,
+    choose_data,
+    donors_of,
+    overlap,
+    overlap_sentences,
+)
 from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Loading, Model, find_model
@@ -232,6 +243,21 @@ def _team(
                     crew(setup, store, address=options.ray, workers=options.workers, tell=_log.warning)
                 )
         yield team
+
+
+def donors_for(data: Data, seed: int) -> dict[str, Donor]:
+    """Find each item's donor; see `data.donors_of`.
+
+    Raises:
+        SpecError: no item has one.
+    """
+    donors = donors_of(data.items, seed)
+    if not donors:
+        raise SpecError(
+            f"--grounding: none of the {len(data.items)} items has another patient's image of its question or "
+            "modality; take more items"
+        )
+    return donors
 
 
 def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:

@@ -57,6 +57,13 @@ def certify(
             help="Attack every certificate within its radius; exit code 1 if more are refuted than chance allows.",
         ),
     ] = False,
+    grounding: Annotated[
+        bool,
+        typer.Option(
+            "--grounding",
+            help="Let noisy copies of another patient's image vote as well: how many certificates depend on the image?",
+        ),
+    ] = False,
 ) -> None:
     """Certify L2 radii by randomized smoothing, by imaging modality and question type."""
     from safemed_eval import api
@@ -72,6 +79,7 @@ def certify(
         radii=radii,
         stop_when_wrong=stop_when_wrong,
         falsify=falsify,
+        grounding=grounding,
         **run.passed,
     )
     show_run(measured, json=run.json)

@@ -20,6 +20,7 @@ from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, canvas_of, par
 from safemed_eval.data.choose import AnyData, Choice, Data, choose_data, load_data
 from safemed_eval.data.dataset import Bad, DataSet
 from safemed_eval.data.description import Description, describe
+from safemed_eval.data.donors import Donor, Match, donors_of
 from safemed_eval.data.export import export
 from safemed_eval.data.images.reader import Canvases, Reader
 from safemed_eval.data.kinds import is_made, kinds, load, load_readable, spelled
@@ -43,7 +44,9 @@ __all__ = [
     "Data",
     "DataSet",
     "Description",
+    "Donor",
     "Fit",
+    "Match",
     "Overlap",
     "Progress",
     "Reader",
@@ -54,6 +57,7 @@ __all__ = [
     "choose_data",
     "cues",
     "describe",
+    "donors_of",
     "export",
     "is_made",
     "kinds",

@@ -156,6 +156,28 @@ class Waist:
         refuse_rows(~scores.isfinite().all(keepdim=True), NOT_FINITE)
         return likeliest(scores.log_softmax(0)[None], [question])
 
+    @torch.no_grad()
+    def without_image(self, question: Question) -> Answers:
+        """Answer a question without any image.
+
+        Raises:
+            CheckpointError: the model, or its processor, takes no prompt without an image.
+        """
+        if self.offers.answer_without_image is not None:
+            answers = self.offers.answer_without_image.answer_without_image(question)
+        elif self.offers.scores_without_image is not None:
+            scores = as_tensor(self.offers.scores_without_image.scores_without_image(question), "scores")
+            if scores.shape != (len(question.options),):
+                raise ModelOutputError(
+                    f"the model returned scores of shape {tuple(scores.shape)}, expected ({len(question.options)},)"
+                )
+            refuse_rows(~scores.isfinite().all(keepdim=True), NOT_FINITE)
+            answers = likeliest(scores.float().log_softmax(0)[None], [question])
+        else:
+            raise CheckpointError("the model has no path without an image")
+        self.forwards += 1
+        return answers
+
     def describe(self, question: Question) -> dict[str, Any]:
         """Describe the model for `run.json`, with this question as an example of its prompt."""
         device = {"device": self.device_name}

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Required
 from typing_extensions import TypedDict
 
 from safemed_eval.codec import Json, decode, encode
-from safemed_eval.core import CIRCULAR, OFFICIAL, BatchSize
+from safemed_eval.core import CIRCULAR, GROUNDING, OFFICIAL, BatchSize
 from safemed_eval.data import Selection
 from safemed_eval.errors import RunError
-from safemed_eval.smoothing import Budget, Falsification, Voting, budget_of
+from safemed_eval.smoothing import Budget, DonorVote, Falsification, Voting, budget_of
 
 LATER: Mapping[str, bool] = {"later": True}
 """Metadata of a field that the JSON leaves out at its default."""
@@ -126,6 +126,7 @@ class EvaluateSpec(Spec):
         circular: also answer in every rotation of the options.
         keep_images: number of items per attack whose images are stored for figures.
         smooth: answer by the vote of a smoothed model.
+        grounding: also answer under the conditions of `core.GROUNDING`.
     """
 
     command: ClassVar[str] = "evaluate"
@@ -136,10 +137,16 @@ class EvaluateSpec(Spec):
     circular: bool = field(default=False, metadata=LATER)
     keep_images: int = 0
     smooth: Voting | None = field(default=None, metadata=LATER)
+    grounding: bool = field(default=False, metadata=LATER)
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        return (*self.attacks, *[OFFICIAL] * self.official, *[CIRCULAR] * self.circular)
+        return (
+            *self.attacks,
+            *[OFFICIAL] * self.official,
+            *[CIRCULAR] * self.circular,
+            *GROUNDING[: len(GROUNDING) * self.grounding],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +157,7 @@ class CertifySpec(Spec):
         smoothing: the fields of `budget`, a `Smoothing` or a `Sequential`, depending on `sampling`.
         stop_when_wrong: draw no more copies of an item whose selected answer is wrong.
         falsify: attack each certificate within its radius.
+        grounding: ask the smoothed model about each item with its donor's image, too.
     """
 
     command: ClassVar[str] = "certify"
@@ -158,6 +166,7 @@ class CertifySpec(Spec):
     sampling: str
     stop_when_wrong: bool = field(default=False, metadata=LATER)
     falsify: Falsification | None = field(default=None, metadata=LATER)
+    grounding: DonorVote | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()

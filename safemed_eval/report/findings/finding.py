@@ -34,6 +34,7 @@ Key = Literal[
     "letter-only",
     "letters",
     "circular",
+    "grounding",
     "check",
     "checks",
     "ceiling",
@@ -86,6 +87,7 @@ BELOW: frozenset[Key] = frozenset(
         "letter-only",
         "letters",
         "circular",
+        "grounding",
     }
 )
 """Findings that belong below a table of the run's numbers."""

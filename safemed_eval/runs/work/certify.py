@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 import torch
 
 from safemed_eval.core import Certificate, Item, Question, Vote, item_fields
-from safemed_eval.data import Canvas, canvas_of
+from safemed_eval.data import Canvas, Donor, canvas_of
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
-from safemed_eval.runs.record import CertifyRecord, Shot
+from safemed_eval.runs.record import CertifyRecord, Shot, asks_donor
+from safemed_eval.runs.work.evaluate import blank
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Budget, Ladder, Sequential
+from safemed_eval.smoothing import Budget, DonorVote, Ladder, Sequential
 from safemed_eval.smoothing.certify import certify as certify_image
 from safemed_eval.smoothing.certify import certify_gold, count_votes
 
@@ -35,6 +36,8 @@ class Certification:
         falsify: attacks each certificate as soon as it is computed; see `falsify.Falsifier`.
         stop_when_wrong: skip the estimation for an item whose selected answer is wrong. It has no effect on sequential
             certificates, which are always for the gold answer.
+        grounding: settings of the vote on the donor's image; None: there is none.
+        donors: the items whose images are shown then, by the id of the item that is asked; without one a blank image.
     """
 
     model: Waist
@@ -44,6 +47,8 @@ class Certification:
     batch: int
     falsify: Falsify | None = None
     stop_when_wrong: bool = False
+    grounding: DonorVote | None = None
+    donors: Mapping[str, Donor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._memory = ShrinkingBatch(self.batch)
@@ -57,19 +62,22 @@ class Certification:
         """Certify one item, and return its record."""
         started = time.perf_counter()
 
-        def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, tuple[Shot, ...] | None]:
+        def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, dict[str, Any]]:
             certificate = self._memory.run(lambda size: self._certificate(item, canvas, vote, size))
+            more: dict[str, Any] = {}
             if self.falsify and certificate.radius is not None:
-                return certificate, self.falsify(item.id, canvas, item.question, certificate)
-            return certificate, None
+                more["falsified"] = self.falsify(item.id, canvas, item.question, certificate)
+            if self.grounding and asks_donor(certificate.votes0, item.label):
+                more |= self._on_donor(item, canvas, vote, self.grounding.n)
+            return certificate, more
 
         done, error = self._safely(item, work)
-        certificate, falsified = done or (None, None)
+        certificate, more = done or (None, {})
         return record(
             item,
             self.smoothing,
             certificate,
-            falsified=falsified,
+            **more,
             batch=self._memory.size,
             seconds=time.perf_counter() - started,
             error=error,
@@ -86,6 +94,25 @@ class Certification:
 
         votes, error = self._safely(item, work)
         return Counted(votes=votes, error=error, batch=self._memory.size, seconds=time.perf_counter() - started)
+
+    def _on_donor(self, item: Item, canvas: torch.Tensor, vote: Vote, n: int) -> dict[str, Any]:
+        """Let n noisy copies of the donor's image vote on the item's question.
+
+        Unless the donor is of the same question with another gold answer, n of a blank image vote as well.
+        """
+
+        def votes_on(shown: torch.Tensor, purpose: str) -> tuple[int, ...]:
+            streams = partial(_rng, canvas.device, self.seed, item.id, purpose)
+            return self._memory.run(lambda size: count_votes(vote, shown, self.smoothing.noise, n, size, streams))
+
+        more: dict[str, Any] = {}
+        donor = self.donors.get(item.id)
+        if donor:
+            shown = canvas_of(donor.item, self.canvas).to(canvas.device)
+            more |= {"donor": donor.item.id, "match": donor.match, "donor_votes": votes_on(shown, "donor")}
+        if not donor or donor.match != "question":
+            more["blank_votes"] = votes_on(blank(canvas), "blank")
+        return more
 
     def _safely(self, item: Item, work: Callable[[torch.Tensor, Vote], T]) -> tuple[T | None, str | None]:
         """Do the work on the item's canvas, and return its result, or the error message if the item fails."""

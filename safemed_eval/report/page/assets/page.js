@@ -148,6 +148,22 @@
           hovertext: radii.map(label),
         },
       );
+      const grounded = cell(run).grounded;
+      if (grounded) {
+        traces.push({
+          x: grounded.radii,
+          y: grounded.share,
+          name: `${name}, grounded`,
+          meta: "grounded",
+          legendgroup: run.name,
+          mode: "lines",
+          line: { ...line, width: 1.2, dash: "3px,2px" },
+          hoverinfo: "text",
+          hovertext: grounded.radii.map(
+            (r, k) => `${name}, grounded<br>radius ${floorText(r, 4)}: ${percents(grounded.share[k])} %${greys(run, r)}`,
+          ),
+        });
+      }
     }
     return traces;
   }
