@@ -133,8 +133,11 @@ ALL = [
     "corrupt:kind=noise,severity=4",
     "corrupt:kind=motion,severity=5",
     "corrupt:kind=jpeg,severity=3",
+    "prompt:kind=wrong-hint",
 ]
-GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(("noise", "corrupt"))]
+GRADIENT = [
+    spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(("noise", "corrupt", "prompt"))
+]
 
 
 def test_no_attack_is_left_out() -> None:

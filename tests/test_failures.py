@@ -27,7 +27,12 @@ from safemed_eval.report.tables import tables_of
 PGD = ATTACKS[2]
 SQUARE = "art:SquareAttack,eps=4/255,max_iter=2"
 LOST: dict[str, Any] = {"prediction": None, "log_probs": None, "steps": None, "linf": None, "l2": None}
-WHOLE_SPECS = {"art": SQUARE, "corrupt": "corrupt:kind=blur,severity=1", "transfer": "transfer:from=x"}
+WHOLE_SPECS = {
+    "art": SQUARE,
+    "corrupt": "corrupt:kind=blur,severity=1",
+    "prompt": "prompt:kind=prefix",
+    "transfer": "transfer:from=x",
+}
 
 
 def lost(number: int, attack: str, error: str = "broken", **changes: Any) -> dict[str, Any]:

@@ -78,6 +78,8 @@ def plan(
     for attack in chosen:
         if attack.surrogates or "texts" in attack.needs:
             raise SpecError(f"--attack {attack}: cannot be timed here; plan pgd with as many steps")
+        if attack.rewords:
+            raise SpecError(f"--attack {attack}: cannot be timed here; it takes one answer for each of its wordings")
     fixed, sequential = _budgets(sigma, n0, n, alpha, radii)
     choice = choose_data(data) if isinstance(data, str) else data
     if choice.canvas.size is None:

@@ -137,7 +137,7 @@ def _in_order() -> list[Facts]:
     """The facts of the built-in attacks: attacks by strength, then those without a place, controls and corruptions."""
     declared = [_class_of(name).facts for name in sorted(_built_in(), key=len) if name not in UNATTACKED]
     unplaced = max(facts.strength or 0 for facts in declared) + 1
-    roles = ("attack", "control", "corruption")
+    roles = ("attack", "control", "corruption", "prompt")
     return sorted(
         declared,
         key=lambda facts: (roles.index(facts.role), unplaced if facts.strength is None else facts.strength),
