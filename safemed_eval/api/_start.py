@@ -270,6 +270,7 @@ def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> L
         options=max(len(item.question.options) for item in items),
         questions=_extremes(items),
         needs=needs,
+        may_be_blind=prepared.spec.asks_grounding,
     )
 
 

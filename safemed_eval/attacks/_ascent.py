@@ -150,7 +150,7 @@ class Search:
             value, wrong, done = self._goal(asked.classify(shown), rows)
         wrong, done = wrong & self._early_stop, done & self._early_stop
         with faults_of_the_model():
-            slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
+            slope = _slope(value.sum(), shown) if gradient else shown[:0]
         refuse_broken_gradient(slope)
         value, shown = value.detach(), shown.detach()
         if gradient:
@@ -182,6 +182,12 @@ class Search:
             climb=[[way[(len(way) - 1) * quarter // 4] for quarter in range(5)] if way else None for way in heights],
             dead=[dead / len(way) if way else None for dead, way in zip(self._dead.tolist(), heights, strict=True)],
         )
+
+
+def _slope(value: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """The gradient; zero where the value does not depend on the pixels, as for a model that reads the text alone."""
+    slope = torch.autograd.grad(value, shown, allow_unused=True)[0] if value.requires_grad else None
+    return torch.zeros_like(shown) if slope is None else slope
 
 
 def at_once(problem: Problem) -> int:

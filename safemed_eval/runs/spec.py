@@ -91,6 +91,11 @@ class Spec:
             raise ValueError(f"canvas cannot be {self.canvas!r:.60}")
 
     @property
+    def asks_grounding(self) -> bool:
+        """True if the run measures whether answers depend on the image."""
+        return False
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """The conditions under which every item is answered; empty for a command without any."""
         return ()
@@ -140,6 +145,10 @@ class EvaluateSpec(Spec):
     grounding: bool = field(default=False, metadata=LATER)
 
     @property
+    def asks_grounding(self) -> bool:
+        return bool(self.grounding)
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         return (
             *self.attacks,
@@ -174,6 +183,10 @@ class CertifySpec(Spec):
             _ = self.budget
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"smoothing: {error}") from None
+
+    @property
+    def asks_grounding(self) -> bool:
+        return bool(self.grounding)
 
     @property
     def recorded(self) -> tuple[str, ...]:
