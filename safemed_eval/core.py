@@ -198,6 +198,19 @@ class Reasons(Classify, Protocol):
         ...
 
 
+class Decides(Classify, Protocol):
+    """A `Classify` of a model without scores: it can decide on an answer, and raises CheckpointError when called."""
+
+    options: Sequence[int]
+    """The number of options of each row's question."""
+
+    def take(self, rows: Sequence[int]) -> Decides: ...
+
+    def decide(self, canvas: torch.Tensor) -> torch.Tensor:
+        """Answer each row: (B, 3, H, W) -> (B,) int64 class ids in [0, K] of its own K options; K means "no answer"."""
+        ...
+
+
 class Vote(Protocol):
     """Answers one bound question once per noisy copy of the image."""
 
@@ -225,9 +238,10 @@ class Vote(Protocol):
         ...
 
 
-Need = Literal["scores", "gradients", "texts"]
-"""What an attack may need from a model besides its answers: option scores, their gradients with respect to the pixels,
-or generated text and the likelihood of a given text (see `Reasons`)."""
+Need = Literal["votes", "scores", "gradients", "texts"]
+"""What the search of an attack may need from a model: its answers alone, which every model gives (see `Decides`),
+option scores, their gradients with respect to the pixels, or generated text and the likelihood of a given text (see
+`Reasons`)."""
 
 
 def item_fields(item: Item) -> dict[str, Any]:

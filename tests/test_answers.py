@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safemed_eval.core import Question
-from safemed_eval.models.answers import conclusion, parse, rationale, retell
+from safemed_eval.models.answers import conclusion, curtail, parse, rationale, retell, told
 
 ORGANS = Question(text="Which organ?", options=("a lung", "a liver", "an eye", "No organ"))
 EYE = ORGANS.options.index("an eye")
@@ -215,3 +215,63 @@ def test_options_that_occur_in_any_sentence() -> None:
 def test_a_rationale_is_part_of_the_text_and_the_answer_is_not(thought: str, option: int) -> None:
     said = rationale(f"<think>{thought}</think><answer>{'ABCD'[option]}</answer>", ORGANS)
     assert said is None or said in thought.replace("<think>", "").replace("</think>", "")
+
+
+# ------------------------------------------------------------------------------------- the answer first, then a thought
+
+FIRST = [
+    "<answer> C </answer><think> It is round. </think>",
+    "<answer>C</answer>\n<think>The answer is A, since it is a lung.</think>",
+    "<answer>(C) an eye</answer> <think>Not C but A: <answer> A </answer></think>",
+    "<answer> C </answer><think> It is A, and was cut off",
+    "<ANSWER> C </ANSWER><think>A</think> So A it is, a lung.",
+    "<answer> C </answer><think>A</think><answer> C </answer>",
+    "[ANSWER]C[/ANSWER] ◁think▷The answer is A.◁/think▷",
+]
+
+
+@pytest.mark.parametrize("text", FIRST)
+def test_an_answer_before_the_first_thought_is_the_answer(text: str) -> None:
+    """Whatever the rationale behind it says, and whether or not it was cut off."""
+    assert parse(text, ORGANS) == EYE
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("<answer> C </answer><think>Wait.</think><answer> A </answer>", None),  # two answers, which differ
+        ("<answer>C<think>It is A.</think>A", 0),  # an open tag is no answer yet
+        ("<answer></answer><think>C</think>A", 0),
+        ("C<think>It is A.</think>A", 0),
+        ("C<think>It is A.</think>", None),
+        ("<answer>C or D</answer><think>It is A.</think>", None),
+        ("<answer>C</answer></think>A", 0),  # of a thought that the prompt has opened
+        ("<think><answer>C</answer><think>x</think>A", 0),
+    ],
+)
+def test_what_else_stands_before_a_thought(text: str, read: int | None) -> None:
+    assert parse(text, ORGANS) == read
+
+
+def test_the_rationale_of_an_answer_first_is_the_thought_behind_it() -> None:
+    assert rationale(FIRST[0], ORGANS) == "It is round."
+    assert rationale("<answer>C</answer><think>It is A, and", ORGANS) == "It is A, and"
+    assert rationale("<answer>C</answer><think></think>", ORGANS) is None
+    assert told(FIRST[1], ORGANS).conclusion == 0 and told(FIRST[1], ORGANS).words == 10
+
+
+def test_an_answer_first_is_retold_in_its_place() -> None:
+    """The same order: the answer that an attacker wants, and the rationale that was bent towards it, or was not."""
+    text = "<answer> C </answer>\n<think> It is an eye, so C. </think>"
+    assert retell(text, ORGANS, 0) == "<answer> A </answer><think> It is a lung, so A. </think>"
+    assert retell(text, ORGANS, 0, bent=False) == "<answer> A </answer><think> It is an eye, so C. </think>"
+    assert curtail(text, ORGANS, 1) == "<answer> B </answer>"
+    for option in range(4):
+        for first in FIRST:
+            assert parse(retell(first, ORGANS, option), ORGANS) == option, first
+            assert parse(curtail(first, ORGANS, option), ORGANS) == option
+
+
+@given(st.integers(0, 3), st.text(alphabet="AaCc <>/think().", max_size=40))
+def test_no_thought_behind_an_answer_changes_it(option: int, thought: str) -> None:
+    assert parse(f"<answer>{'ABCD'[option]}</answer><think>{thought}</think>", ORGANS) == option

@@ -250,8 +250,8 @@ def test_black_box_attacks_need_no_gradient() -> None:
 
     net, x = Blind(), middle_canvases(4)
     labels = answers(net, x)
-    for spec in (SQUARE, HOP):
-        assert attacks.parse(spec).needs == ("scores",)
+    for spec, needs in ((SQUARE, ("scores",)), (HOP, ("votes",))):
+        assert attacks.parse(spec).needs == needs
         assert (answers(net, run(spec, net, x, labels).canvas) != labels).any()
     for spec in (APGD, "art:DeepFool", "art:AutoAttack"):
         assert attacks.parse(spec).needs == ("scores", "gradients")
@@ -279,6 +279,121 @@ def test_a_gradient_that_is_not_finite_is_no_robustness() -> None:
     labels = torch.zeros(6, dtype=torch.int64)
     with pytest.raises(ModelOutputError, match="gradient is not finite"):
         run("art:FastGradientMethod", Root(linear().weight, bias=40.0), middle_canvases(), labels, AB)
+
+
+# --------------------------------------------------------------------------------------------- attacks by decision
+
+
+class Voting:
+    """Votes for the likeliest option of a network, and counts the rows."""
+
+    def __init__(self, net: object, none: int | None = None) -> None:
+        self.net, self.none, self.rows = net, none, 0
+
+    def vote(self, canvas: torch.Tensor, question: Question) -> torch.Tensor:
+        self.rows += len(canvas)
+        votes = self.net.scores(canvas, [question])[:, : len(question.options)].argmax(1)  # type: ignore[attr-defined]
+        return votes if self.none is None else votes.where(votes != self.none, len(question.options))
+
+
+class Penning:
+    """Writes what a voter votes for, and a text without an answer for "no answer"."""
+
+    def __init__(self, voter: Voting) -> None:
+        self.voter = voter
+
+    def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
+        votes = [int(self.voter.vote(row[None], q)) for row, q in zip(canvas, questions, strict=True)]
+        return [f"{q.letters} "[vote] for vote, q in zip(votes, questions, strict=True)]
+
+
+DECIDING = [
+    HOP,
+    "art:BoundaryAttack,eps=1,norm=l2,max_iter=3,init_size=20",
+    "art:SignOPTAttack,eps=1,norm=l2,max_iter=2,num_trial=5,k=5",
+    "art:SpatialTransformation,eps=0.2,max_translation=20,num_translations=3",
+]
+
+
+@pytest.mark.parametrize("spec", DECIDING)
+def test_an_attack_by_decision_sees_no_more_of_a_network_than_its_votes(spec: str) -> None:
+    """The same decisions and seeds give the same canvases, with scores, with votes alone, and with texts alone."""
+    net, x = Net(), middle_canvases(4)
+    few = ABCD if "SignOPT" in spec else AB  # ART refuses it scores of two options
+    questions, attack = [ABCD, few, ABCD, few], attacks.parse(spec)
+    labels = Waist(net, CPU).classify(questions)(x).argmax(1)
+    labels[3] = 1 - labels[3] % 2
+    scored, voted, written = (
+        attack(Waist(model, CPU).classify(questions), x, labels, generators(4))
+        for model in (net, Voting(net), Penning(Voting(net)))
+    )
+    assert attack.needs == ("votes",) and torch.equal(scored.canvas[3], x[3])
+    assert not torch.equal(scored.canvas, x)
+    for other in (voted, written):
+        torch.testing.assert_close(other.canvas, scored.canvas, atol=1e-6, rtol=0)
+        assert other.steps == scored.steps
+
+
+def test_all_other_attacks_without_gradients_need_scores() -> None:
+    """They move otherwise where they are shown votes in place of scores."""
+    from safemed_eval.attacks.art.methods import BY_DECISION, methods, uses_gradients
+
+    assert {*BY_DECISION} == {attacks.parse(spec).method for spec in DECIDING}  # type: ignore[attr-defined]
+    others = [name for name in methods() if not (uses_gradients(name) or name in BY_DECISION)]
+    assert others == ["PixelAttack", "SquareAttack", "ThresholdAttack", "ZooAttack"]
+    assert all(attacks.parse(f"art:{name}").needs == ("scores",) for name in others)
+
+
+def test_no_answer_is_an_answer_other_than_gold() -> None:
+    """A voter that says nothing beyond the plane falls as one that says B there; its own no answer is left alone."""
+    toy, x = linear(), middle_canvases()
+    labels = answers(toy, x, AB)
+    found = [run(HOP, model, x, labels, AB) for model in (Voting(toy), Voting(toy, none=1), Penning(Voting(toy, 1)))]
+    fallen = labels == 0
+    assert fallen.any() and (~fallen).any()
+    for silent in found[1:]:
+        assert torch.equal(silent.canvas[fallen], found[0].canvas[fallen])
+        assert torch.equal(silent.canvas[~fallen], x[~fallen])
+        assert all(steps == 0 for steps, fell in zip(silent.steps, fallen.tolist(), strict=True) if not fell)
+
+
+def test_a_voting_linear_model_falls_near_its_plane() -> None:
+    """HopSkipJump lands beyond the plane, no nearer than |margin| / ||w||_2, and not much farther."""
+    toy, x = linear(), middle_canvases(4)
+    labels = answers(toy, x, AB)
+    voter = Voting(toy)
+    found = run("art:HopSkipJump,eps=99,norm=l2,max_iter=20,init_eval=50", voter, x, labels, AB)
+    far = (found.canvas - x).double().flatten(1).norm(dim=1) / toy.radius(x)
+    assert (answers(toy, found.canvas, AB) != labels).all()
+    assert far.min() >= 1 and far.max() < 1.5, far
+    assert voter.rows == sum(found.steps) + len(x)
+
+
+def test_art_sees_a_voter_as_one_hot_vectors_with_a_class_for_no_answer() -> None:
+    toy, x = linear(), middle_canvases()
+    classifier = safemed_eval.to_art(Waist(Voting(toy, none=1), CPU), ABCD, canvas_size=(8, 9))
+    assert classifier.nb_classes == 5
+    wanted = np.eye(5)[torch.where(answers(toy, x) == 0, 0, 4)]
+    np.testing.assert_array_equal(classifier.predict(x.numpy()), wanted)
+    with pytest.raises(ModelOutputError, match="does not require grad"):
+        classifier.loss_gradient(x.numpy(), wanted)
+
+
+def test_a_model_that_only_votes_is_evaluated_under_hopskipjump(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever falls is recorded as its fresh vote; the same run on its scoring twin falls on the same items."""
+    (tmp_path / "twins.py").write_text(
+        "from safemed_eval.models.toy import Brightness\n"
+        "class Votes:\n    def vote(self, x, q): return Brightness().scores(x, [q]).argmax(1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = "art:HopSkipJump,eps=3,norm=l2,init_eval=5,max_eval=5,max_iter=2"
+    found = []
+    for name in ("twins:Votes", "twins:Brightness"):
+        ran = safemed_eval.evaluate(f"python:{name}", "phantom:images=4", attacks=[spec])
+        found.append([(one.item, one.attack, one.prediction, one.l2, one.steps, one.error) for one in ran.records])
+    assert found[0] == found[1] and any(steps for *_, steps, _ in found[0])
 
 
 @pytest.mark.parametrize("size", [(40, 9), (8, 9), (10, 40), (64, 64)])

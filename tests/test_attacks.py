@@ -125,6 +125,7 @@ ALL = [
     "apgd:eps=2,norm=l2,steps=8,restarts=2,loss=dlr",
     "apgd:eps=8/255,steps=8,target=least-likely,loss=dlr",
     "transfer:eps=8/255,from=other,steps=4",
+    "transfer:eps=8/255,from=other,steps=4,crops=yes",
     "suite:eps=8/255,steps=6,queries=12",
     "adaptive:eps=8/255,steps=4,refresh=2",
     "adaptive:eps=2,norm=l2,steps=3",
@@ -137,8 +138,9 @@ ALL = [
     "corrupt:kind=noise,severity=4",
     "corrupt:kind=motion,severity=5",
     "corrupt:kind=jpeg,severity=3",
+    "prompt:kind=wrong-hint",
 ]
-UNSEARCHED = ("noise", "overlay", "corrupt")
+UNSEARCHED = ("noise", "overlay", "corrupt", "prompt")
 GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(UNSEARCHED)]
 
 

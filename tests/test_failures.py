@@ -27,7 +27,12 @@ from safemed_eval.report.tables import tables_of
 PGD = ATTACKS[2]
 SQUARE = "art:SquareAttack,eps=4/255,max_iter=2"
 LOST: dict[str, Any] = {"prediction": None, "log_probs": None, "steps": None, "linf": None, "l2": None}
-WHOLE_SPECS = {"art": SQUARE, "corrupt": "corrupt:kind=blur,severity=1", "transfer": "transfer:from=x"}
+WHOLE_SPECS = {
+    "art": SQUARE,
+    "corrupt": "corrupt:kind=blur,severity=1",
+    "prompt": "prompt:kind=prefix",
+    "transfer": "transfer:from=x",
+}
 
 
 def lost(number: int, attack: str, error: str = "broken", **changes: Any) -> dict[str, Any]:
@@ -65,12 +70,12 @@ def test_every_attack_needs_what_it_says_and_no_more(name: str, table: Path) -> 
     """It runs without a fault on a model that has what it names alone, and is refused before the first item by one
     that has less."""
     attack, voting = attacks.parse(WHOLE_SPECS.get(name, name)), Voting()
-    if attack.needs in ((), ("scores",)):
-        model = Sparing() if attack.needs else voting
+    if attack.needs in ((), ("votes",), ("scores",)):
+        model = Sparing() if attack.needs == ("scores",) else voting
         records = [one for group in answers(evaluation(model), items(table), [attack]) for one in group]
         assert len(records) == 8 and not any(one["error"] for one in records)
         assert model.asked
-    if attack.needs and attack.surrogate is None:
+    if attack.needs and not attack.surrogates:
         asked = voting.asked
         with pytest.raises(CheckpointError, match=f"--attack {name}.*: needs .* and the model (only votes|does not)"):
             next(answers(evaluation(voting), items(table), [attacks.parse("clean"), attack]))

@@ -158,5 +158,6 @@ SPECS = {
     **{name: name for name in attacks.names()},
     "art": "art:SquareAttack",
     "corrupt": "corrupt:kind=blur,severity=1",
+    "prompt": "prompt:kind=prefix",
     "transfer": "transfer:from=x",
 }

@@ -16,10 +16,11 @@ from test_cli import call, summary_of
 
 from safemed_eval import attacks
 from safemed_eval.core import Question
-from safemed_eval.models import Asking, load, load_to_train, resolve, tiny
+from safemed_eval.errors import SpecError
+from safemed_eval.models import Asking, find_model, load, load_to_train, resolve, tiny
 from safemed_eval.models.check import check
 from safemed_eval.models.checkpoints.generate import Thinker, _Sampler
-from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, render
+from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, answers_first, render
 from safemed_eval.models.checkpoints.thoughts import canonical
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
@@ -147,6 +148,58 @@ def test_no_letter_is_read_inside_an_open_thought(made: Callable[..., Path], can
     assert prompt.endswith(f"<|im_start|>assistant\n{START}\n\n{END}\n\nAnswer:")
     plain = loaded(made((START, END))).scorer.describe(ABC)["prompt"]
     assert plain.endswith("<|im_start|>assistant\nAnswer:")
+
+
+# --------------------------------------------------------------- the answer first
+
+
+AFTER = TEMPLATES["think-after"]
+
+
+def test_a_row_that_answers_first_ends_when_its_thought_is_closed(
+    made: Callable[..., Path], scripted: Callable[..., None], canvases: torch.Tensor
+) -> None:
+    """Or with its turn, or at the limit; a thought that comes first instead is followed by its answer."""
+    for marks in (("<think>", "</think>"), (START, END)):
+        waist = loaded(made(marks if marks[0] == START else ()), readout="generate", template=AFTER, max_new_tokens=60)
+        first, second = marks
+        scripted(
+            waist,
+            [
+                f"<answer> B </answer>{first}So A.{second} A",
+                f"{first}So A.{second}<answer>B</answer> A",
+                "<answer> C </answer>",
+            ],
+        )
+        found = waist.answer(canvases, [ABC] * 3)
+        assert found.texts == [
+            "<answer> B </answer><think>So A.</think>",
+            "<think>So A.</think><answer>B</answer>",
+            "<answer> C </answer>",
+        ]
+        assert found.predictions == [1, 1, 2]
+
+
+def test_a_choice_is_read_right_after_the_answer_tag(
+    made: Callable[..., Path], scripted: Callable[..., None], canvases: torch.Tensor
+) -> None:
+    """Before any thought: also where an attack asks for the letter of a text that has its thought behind the answer."""
+    choice = loaded(made(()), template=AFTER)
+    assert choice.scorer.describe(ABC)["prompt"].endswith(
+        "in <think> </think> tags.<|im_end|>\n<|im_start|>assistant\n<answer>"
+    )
+    writer = loaded(made(()), readout="generate", template=AFTER, max_new_tokens=60)
+    scripted(writer, ["<answer> B </answer><think>So A.</think>"])
+    bound = writer.classify([ABC] * 3)
+    texts = bound.write(canvases)  # type: ignore[attr-defined]
+    assert texts == ["<answer> B </answer><think>So A.</think>"] * 3
+    torch.testing.assert_close(bound.after(canvases, texts), choice.classify([ABC] * 3)(canvases))  # type: ignore[attr-defined]
+
+
+def test_a_template_that_answers_first_leaves_no_choice_after_a_thought(made: Callable[..., Path]) -> None:
+    assert [name for name, template in TEMPLATES.items() if answers_first(template)] == ["think-after"]
+    with pytest.raises(SpecError, match="--readout think-choice: its template asks for the answer before the thought"):
+        find_model(str(made(())), readout="think-choice", template="think-after")
 
 
 # --------------------------------------------------------------- ends of a turn

@@ -26,7 +26,7 @@ from safemed_eval.core import Question
 from safemed_eval.errors import UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers, rewards
-from safemed_eval.train._rows import Rows, to_canvas
+from safemed_eval.train._rows import Rows, completion, to_canvas
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, _lora, fit
 from safemed_eval.train.log import WORK, read_log
@@ -176,26 +176,42 @@ def test_noise_is_added_beyond_the_range_of_pixels(adversary: Adversary) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "right", "instruct", "think"),
+    ("text", "right", "instruct", "think", "after"),
     [
-        ("<answer> B </answer>", 1, 1, 0),
-        ("<answer>B</answer>", 1, 1, 0),
-        ("<answer> A </answer>", 0, 1, 0),
-        ("<think> a disc </think><answer> B </answer>", 1, 0, 1),
-        ("<think> a disc </think>\n<answer> A </answer>\n", 0, 0, 1),
-        ("<think></think><answer> B </answer>", 1, 0, 0),
-        ("<think> a <answer> A </answer> </think><answer> B </answer>", 1, 0, 0),
-        ("B", 1, 0, 0),
-        ("<answer> B </answer> for sure", 1, 0, 0),
-        ("<answer> E </answer>", 0, 1, 0),
-        ("<answer> B", 1, 0, 0),
-        ("", 0, 0, 0),
+        ("<answer> B </answer>", 1, 1, 0, 0),
+        ("<answer>B</answer>", 1, 1, 0, 0),
+        ("<answer> A </answer>", 0, 1, 0, 0),
+        ("<think> a disc </think><answer> B </answer>", 1, 0, 1, 0),
+        ("<think> a disc </think>\n<answer> A </answer>\n", 0, 0, 1, 0),
+        ("<think></think><answer> B </answer>", 1, 0, 0, 0),
+        ("<think> a <answer> A </answer> </think><answer> B </answer>", 1, 0, 0, 0),
+        ("B", 1, 0, 0, 0),
+        ("<answer> B </answer> for sure", 1, 0, 0, 0),
+        ("<answer> E </answer>", 0, 1, 0, 0),
+        ("<answer> B", 1, 0, 0, 0),
+        ("", 0, 0, 0, 0),
+        ("<answer> B </answer><think> a ring </think>", 1, 0, 0, 1),
+        (" <answer>A</answer>\n<think> a disc </think>\n", 0, 0, 0, 1),
+        ("<answer> B </answer><think></think>", 1, 0, 0, 0),
+        ("<answer> B </answer><think> a disc", 1, 0, 0, 0),
+        ("<answer> B </answer><think> a disc </think> B", 1, 0, 0, 0),
     ],
 )
-def test_rewards(text: str, right: int, instruct: int, think: int) -> None:
+def test_rewards(text: str, right: int, instruct: int, think: int, after: int) -> None:
     question = Question(text="What is it?", options=("a ring", "a disc", "a stripe", "a dot"))
     assert rewards.correct(text, question, 1) == right
-    assert [rewards.kept(text, TEMPLATES[name]) for name in ("instruct", "think")] == [instruct, think]
+    names = ("instruct", "think", "think-after")
+    assert [rewards.kept(text, TEMPLATES[name]) for name in names] == [instruct, think, after]
+
+
+def test_what_is_taught_has_the_form_that_is_rewarded_and_the_answer_in_its_place() -> None:
+    item = data.load("phantom:images=1").items[0]
+    letter, option = item.question.letters[item.label], item.question.options[item.label]
+    taught = {name: completion(item, template) for name, template in TEMPLATES.items()}
+    assert taught["think-after"] == f"<answer> {letter} </answer><think> {option} </think>"
+    for name, text in taught.items():
+        assert rewards.kept(text, TEMPLATES[name]) == rewards.correct(text, item.question, item.label) == 1
+        assert [other for other in taught if rewards.kept(text, TEMPLATES[other])] == [name]
 
 
 def test_the_form_is_that_of_the_template() -> None:

@@ -74,7 +74,7 @@ def needs_of(chosen: Iterable[Attack], surrogate: str | None = None) -> dict[Nee
     """The needs of these attacks of the judged model, or of this surrogate, each with the first option that has it."""
     needs: dict[Need, str] = {}
     for attack in chosen:
-        if attack.surrogate == surrogate:
+        if surrogate in (attack.surrogates or (None,)):
             needs |= {need: f"--attack {attack}" for need in attack.needs if need not in needs}
     return needs
 
@@ -139,7 +139,7 @@ def _in_order() -> list[Facts]:
     """The facts of the built-in attacks: attacks by strength, then those without a place, controls and corruptions."""
     declared = [_class_of(name).facts for name in sorted(_built_in(), key=len) if name not in UNATTACKED]
     unplaced = max(facts.strength or 0 for facts in declared) + 1
-    roles = ("attack", "control", "corruption")
+    roles = ("attack", "control", "corruption", "prompt")
     return sorted(
         declared,
         key=lambda facts: (roles.index(facts.role), unplaced if facts.strength is None else facts.strength),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -13,7 +13,7 @@ from safemed_eval.threat import Norm, Rectangle, Threat, spelled_region
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify, Need, Question
+    from safemed_eval.core import Classify, Item, Need, Question
 
 Loss = Literal["ce", "margin", "dlr", "pm"]
 Start = Literal["random", "zero"]
@@ -21,8 +21,8 @@ Target = Literal["none", "runner-up", "least-likely", "random"]
 Value = bool | int | float | str
 """An option that a spec can write."""
 
-Role = Literal["clean", "control", "attack", "corruption"]
-"""A control changes images without a search, a corruption as it happens in practice."""
+Role = Literal["clean", "control", "attack", "corruption", "prompt"]
+"""A control changes images without a search, a corruption as it happens in practice; a prompt changes the question."""
 
 DEFAULT_LINF_EPS = 4 / 255
 TRAVEL: Mapping[Norm, float] = {"linf": 2.5, "l2": 4.0}
@@ -174,6 +174,9 @@ class Attack:
     refills: ClassVar[bool] = False
     """Whether the search takes more rows than fit into a batch (`classify.at_once`), and refills it itself."""
 
+    rewords: ClassVar[bool] = False
+    """Whether it leaves the image as it is, and asks other `questions`."""
+
     @property
     def name(self) -> str:
         """The name in spec strings: the entry point's for a plug-in, else the module's."""
@@ -208,9 +211,24 @@ class Attack:
         return None
 
     @property
-    def surrogate(self) -> str | None:
-        """The model that is searched instead of the judged one; None: the judged model itself."""
-        return None
+    def surrogates(self) -> tuple[str, ...]:
+        """The models that are searched instead of the judged one; none: the judged model itself."""
+        return ()
+
+    def questions(self, item: Item, seed: int) -> Sequence[Question]:
+        """The questions to ask in place of the item's own, with its options: the worst answer counts.
+
+        Args:
+            seed: drawn for the item; it does not depend on other items.
+        Returns:
+            Empty if there is none for this item.
+        """
+        return [item.question]
+
+    @property
+    def named(self) -> Collection[str]:
+        """Ids of items that a file of the attack names: they must be in the data."""
+        return ()
 
     def refuse_canvas(self, height: int, width: int) -> None:
         """Raise ValueError where the attack cannot be made on canvases of this size in pixels."""

@@ -82,9 +82,9 @@ class LoadOptions(FileOptions):
     template: Annotated[
         str | None,
         _model(
-            help="Prompt template: letter, instruct (asks for <answer> tags), think (asks for <think> first), or a "
-            "text file. Default: the template of the checkpoint's training, if known; else letter, instruct for "
-            "generate, think for think-choice."
+            help="Prompt template: letter, instruct (asks for <answer> tags), think (asks for <think> first), "
+            "think-after (for <think> after the answer), or a text file. Default: the template of the checkpoint's "
+            "training, if known; else letter, instruct for generate, think for think-choice."
         ),
     ] = None
     max_new_tokens: Annotated[int, _model(help="Longest generated answer or thought, in tokens.")] = 512

@@ -59,8 +59,8 @@ class TrainOptions(FitOptions):
         str | None,
         option(
             panel="Model",
-            help="Prompt template: instruct, think, letter, or a text file. Default: that of --model's training, else "
-            "instruct. The new checkpoint keeps it.",
+            help="Prompt template: instruct, think, think-after, letter, or a text file. Default: that of --model's "
+            "training, else instruct. The new checkpoint keeps it.",
         ),
     ] = None
     dtype: Annotated[
@@ -109,7 +109,8 @@ class DenoiserOptions(FitOptions):
     template: Annotated[
         str | None,
         option(
-            panel="Model", help="Prompt template: letter, instruct, think, or a text file. Default: as evaluate does."
+            panel="Model",
+            help="Prompt template: letter, instruct, think, think-after, or a text file. Default: as evaluate does.",
         ),
     ] = None
     sigma: Annotated[

@@ -81,6 +81,7 @@ def refuse_failures(findings: list[Finding], name: str) -> None:
 
 
 _ASKED: dict[Need, str] = {
+    "votes": "answers",
     "scores": "the scores of the options",
     "gradients": "gradients of the scores of the options",
     "texts": "texts that the model writes, and their log-probabilities",
@@ -92,8 +93,8 @@ def refuse_lacking(model: Waist, needs: Mapping[Need, str], name: str) -> None:
     for need, option in needs.items():
         if why := model.lacks(need):
             raise CheckpointError(
-                f"{option}: needs {_ASKED[need]}, and {name} {why}; leave it out (noise, corrupt and transfer "
-                "need answers only)"
+                f"{option}: needs {_ASKED[need]}, and {name} {why}; leave it out (noise, corrupt, transfer "
+                "and art:HopSkipJump need answers only)"
             )
 
 

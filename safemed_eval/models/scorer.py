@@ -22,8 +22,8 @@ class Scorer(Protocol):
     No base class is needed: an object has a method, or it has not. Write one of these three:
 
     - `scores(canvas, questions)` returns a score for each option. It can be attacked and certified.
-    - `vote(canvas, question)` returns the numbers of the chosen options. It can be evaluated and certified, but not
-      attacked with gradients or scores.
+    - `vote(canvas, question)` returns the numbers of the chosen options. It can be evaluated and certified, and
+      attacked by its decisions alone, but not with gradients or scores.
     - `write(canvas, questions)` returns texts, which are parsed like those of a checkpoint. A model that writes answers
       and votes with its texts; if it has `scores`, too, it is attacked on those.
 

@@ -91,11 +91,15 @@ class Source(ABC):
             to_train: the model is going to be trained to write its answer.
         Raises:
             CheckpointError: the note on how it was trained cannot be read.
+            SpecError: the readout does not fit the template.
         """
         asking = asking or Asking()
         default = default_template("generate" if to_train else asking.readout)
         clock = CLOCK.isoformat() if self.asks_for_the_date else None
-        return replace(asking, template=asking.template or self.template or default, clock=clock)
+        try:
+            return replace(asking, template=asking.template or self.template or default, clock=clock)
+        except ValueError as error:
+            raise SpecError(f"--readout {asking.readout}: {error}") from None
 
     @property
     def template(self) -> Template | None:

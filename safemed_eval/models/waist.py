@@ -78,6 +78,8 @@ class Waist:
 
         For gradients only the presence of scores is checked: whether they reach the pixels shows when one is taken.
         """
+        if need == "votes":
+            return None
         if need == "texts":
             if not self.writes:
                 return "does not write"
@@ -87,11 +89,15 @@ class Waist:
         return "only writes" if self.writes else "only votes"
 
     def classify(self, questions: Sequence[Question], at_once: int | None = None) -> Classify:
-        """Option log-probabilities, bound to one question per row; `Reasons` for a model that writes.
+        """Option log-probabilities, bound to one question per row.
 
         Args:
             at_once: how many rows fit into memory together, for attacks that are bound to more; see `Attack.refills`.
+        Returns:
+            `Reasons` for a model that writes and scores, `Decides` for one without scores.
         """
+        if not self.differentiable:
+            return _BoundDecides(self, tuple(questions), at_once)
         return (_BoundReasons if self.reasons else _BoundClassify)(self, tuple(questions), at_once)
 
     def vote(self, question: Question) -> Vote:
@@ -304,6 +310,20 @@ class _BoundReasons(_BoundClassify):
     def _forced(self) -> TextLogProbs:
         assert self._waist.offers.text_log_probs is not None
         return self._waist.offers.text_log_probs
+
+
+class _BoundDecides(_BoundClassify):
+    @property
+    def options(self) -> tuple[int, ...]:
+        return tuple(len(question.options) for question in self._questions)
+
+    @torch.no_grad()
+    def decide(self, canvas: torch.Tensor) -> torch.Tensor:
+        classes = torch.empty(len(canvas), dtype=torch.int64, device=canvas.device)
+        for question in dict.fromkeys(self._questions):
+            rows = [row for row, asked in enumerate(self._questions) if asked == question]
+            classes[rows] = self._waist.vote(question)(canvas[rows])
+        return classes
 
 
 class _BoundVote:

@@ -113,8 +113,8 @@ class Pseudonyms:
                 veiled[name] = None if value is None else self.item(value)
             elif name == "options":
                 veiled[name] = [self.of("option", item, option) for option in value]
-            elif name == "question":
-                veiled[name] = self.of("question", item, value)
+            elif name in ("question", "asked"):
+                veiled[name] = None if value is None else self.of("question", item, value)
             elif name == "image_sha256":
                 veiled[name] = None if value is None else self.digest(value)
             elif name == "error":

@@ -115,6 +115,7 @@ class EvaluateRecord(ItemRecord):
             and the canvas stays clean.
         parts: for an attack made of several, True for each part that left the answer correct.
         rectangle: for an attack on a part of the canvas, the rectangle outside of which no pixel differs.
+        asked: the question as it was put, where an attack put another one than the item's own.
         votes, p_value, abstained: for a smoothed model; see `smoothing.Prediction`.
         donor, match: for the shuffled condition, the id of the item whose image was shown; see `data.donors_of`.
         unavailable: why this condition cannot be had for this item. Such a record says nothing of the model: shares are
@@ -144,6 +145,7 @@ class EvaluateRecord(ItemRecord):
     donor: str | None = field(default=None, metadata=SOMETIMES)
     match: Match | None = field(default=None, metadata=SOMETIMES)
     unavailable: str | None = field(default=None, metadata=SOMETIMES)
+    asked: str | None = field(default=None, metadata=SOMETIMES)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from safemed_eval.core import Item
 from safemed_eval.data import Canvas, canvas_of
 from safemed_eval.models.answers import CLOSING_TAG
 from safemed_eval.models.checkpoints.processor import picture
-from safemed_eval.models.checkpoints.prompts import Template, opens_answer, thinks
+from safemed_eval.models.checkpoints.prompts import Template, answers_first, opens_answer, thinks
 
 Row = Json
 """A training row: prompt and completion (one message each), image (PIL, or with added noise a float tensor on the scale
@@ -53,7 +53,10 @@ def completion(item: Item, template: Template) -> str:
     """
     letter, option = item.question.letters[item.label], item.question.options[item.label]
     answer = f"{template.cue} {letter}" + (f" {CLOSING_TAG}" if opens_answer(template) else "")
-    return f"<think> {option} </think>{answer}" if thinks(template) else answer
+    if not thinks(template):
+        return answer
+    thought = f"<think> {option} </think>"
+    return f"{answer}{thought}" if answers_first(template) else f"{thought}{answer}"
 
 
 def to_canvas(image: Image.Image | torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from safemed_eval.data import AnyData, Choice, Data, canvas_of, choose_data
 from safemed_eval.errors import DataError, RunError, SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Asking, Model, find_model
+from safemed_eval.models.checkpoints.prompts import answers_first
 from safemed_eval.models.files.notes import ABOUT, SEEN_BY_NAME
 from safemed_eval.progress import Tick, progress, status
 from safemed_eval.runs import META, Folder, refuse_other_spec, session
@@ -71,6 +72,7 @@ def train(
     _refuse_unfit(method, base, chosen, options.get("lora"))
     recipe = recipe_of(method, adapter=base.source.is_adapter, **options)
     asking = base.source.asked(Asking(template=base.given.template), to_train=method != "denoiser")
+    _refuse_thought_last(recipe, asking)
     if isinstance(chosen, Choice):
         with progress("reading images", transient=True) as tick:
             chosen = chosen.verified(tick)
@@ -97,6 +99,15 @@ def train(
 
         figure(place / WORK)
     return place
+
+
+def _refuse_thought_last(recipe: Recipe | DenoiserRecipe, asking: Asking) -> None:
+    """Raise SpecError if GRPO would read the letter after a thought that the template asks for after the answer."""
+    after = isinstance(recipe, Recipe) and recipe.groups is not None and recipe.groups.readout == "think-choice"
+    if after and asking.template and answers_first(asking.template):
+        raise SpecError(
+            "--readout think-choice: its template asks for the answer before the thought; use --readout generate"
+        )
 
 
 def _fit(

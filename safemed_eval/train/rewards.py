@@ -6,7 +6,7 @@ import re
 
 from safemed_eval.core import Question
 from safemed_eval.models.answers import CLOSING_TAG, parse
-from safemed_eval.models.checkpoints.prompts import Template, opens_answer, thinks
+from safemed_eval.models.checkpoints.prompts import Template, answers_first, opens_answer, thinks
 
 _THOUGHT = r"<think>(?:(?!</?think>|</?answer>).)+</think>\s*"
 
@@ -20,10 +20,10 @@ def kept(text: str, template: Template) -> float:
     """Return 1 if the text has exactly the format that its template asks for, else 0.
 
     The format is the template's cue and a letter, `<answer> B </answer>` or `Answer: B`, and nothing else; if the
-    template asks for a thought, one `<think>...</think>` before it.
+    template asks for a thought, one `<think>...</think>` before it, or after it.
     """
-    thought = _THOUGHT if thinks(template) else ""
+    before = _THOUGHT if thinks(template) and not answers_first(template) else ""
+    after = _THOUGHT if answers_first(template) else ""
     closing = CLOSING_TAG if opens_answer(template) else r"\.?"
-    return float(
-        re.fullmatch(rf"\s*{thought}{re.escape(template.cue)}\s*[A-Z]\s*{closing}\s*", text, re.DOTALL) is not None
-    )
+    answer = rf"{re.escape(template.cue)}\s*[A-Z]\s*{closing}"
+    return float(re.fullmatch(rf"\s*{before}{answer}\s*{after}", text, re.DOTALL) is not None)

@@ -298,7 +298,7 @@ SCORES = "from safemed_eval.models.toy import brightness as make"
 LACKING: list[tuple[str, str, tuple[str, ...], Sequence[str]]] = [
     *(
         ("votes", VOTES, ("evaluate", "--attack", spec), [f"--attack {spec}", "needs the scores", "only votes"])
-        for spec in ("art:HopSkipJump", "art:SquareAttack", "art:BoundaryAttack", "art:AutoAttack", "art:DeepFool")
+        for spec in ("art:SquareAttack", "art:ZooAttack", "art:AutoAttack", "art:DeepFool")
     ),
     *(
         ("votes", VOTES, ("evaluate", "--attack", "noise", "--attack", spec), [f"--attack {spec}", "only votes"])

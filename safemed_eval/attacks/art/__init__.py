@@ -22,7 +22,9 @@ class ART(BallAttack):
     """One call of an ART attack per row, on an estimator of that row's own question.
 
     A row whose clean image is answered wrongly is left as it is. An attack that looks for the nearest adversarial
-    image, and so has no eps, runs unchanged: its result is projected into the ball before it is judged.
+    image, and so has no eps, runs unchanged: its result is projected into the ball before it is judged. Attacks by
+    decision (BoundaryAttack, HopSkipJump, SignOPTAttack, SpatialTransformation) see the likeliest option, or, of a
+    model without scores, its answers; "no answer" is then an answer other than gold.
 
     Args:
         method: ART's name of the attack, in any case, with or without its ending Attack or Method.
@@ -50,9 +52,11 @@ class ART(BallAttack):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """Scores in any case: ART does not say which of its attacks need predicted classes only."""
-        from safemed_eval.attacks.art.methods import uses_gradients
+        """The answers alone for attacks by decision, else scores, and gradients where ART's class asks for them."""
+        from safemed_eval.attacks.art.methods import BY_DECISION, uses_gradients
 
+        if self.method in BY_DECISION:
+            return ("votes",)
         return super().needs if uses_gradients(self.method) else ("scores",)
 
     @property
@@ -80,9 +84,10 @@ def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int] 
     """Wrap a loaded model and one question as a classifier of ART, for its attacks, metrics and certificates.
 
     It maps (B, 3, H, W) pixels to (B, K) log-probabilities of the question's options, which serve ART as logits, and
-    has gradients. The model sees the pixels as they are, outside [0, 1] too, as under noise; ART's attacks stay in
-    [0, 1] by the classifier's clip_values. The classifier works on the CPU, and the model stays on its device; train(),
-    eval() and backward() do not reach the model's modules and weights.
+    has gradients; of a model without scores to (B, K + 1) one-hot vectors of its answers, the last class being "no
+    answer", without gradients. The model sees the pixels as they are, outside [0, 1] too, as under noise; ART's attacks
+    stay in [0, 1] by the classifier's clip_values. The classifier works on the CPU, and the model stays on its device;
+    train(), eval() and backward() do not reach the model's modules and weights.
 
     >>> import numpy as np
     >>> import torch
@@ -109,9 +114,11 @@ def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int] 
         SpecError: ART is not installed.
     """
     _refuse_without_art()
-    from safemed_eval.attacks.art.estimator import estimator
+    from safemed_eval.attacks.art.estimator import Decisions, estimator, shown_to_art
 
-    return estimator(model.classify([question]), len(question.options), canvas_size, model.device)
+    classify = shown_to_art(model.classify([question]))
+    classes = len(question.options) + isinstance(classify, Decisions)
+    return estimator(classify, classes, canvas_size, model.device)
 
 
 def _refuse_without_art() -> None:

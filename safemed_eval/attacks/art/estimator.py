@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from art.estimators.classification import PyTorchClassifier
 
 from safemed_eval.attacks._base import Problem, Value
 from safemed_eval.attacks.art.methods import attack_of
-from safemed_eval.core import Classify
+from safemed_eval.core import Classify, Decides
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.faults import ShrinkingBatch, faults_of_the_model, refuse_broken_gradient
 from safemed_eval.threat import Threat
@@ -30,7 +30,7 @@ def estimator(classify: Classify, options: int, size: tuple[int, int], device: t
 
     Args:
         classify: bound to one question.
-        options: how many the question has.
+        options: how many the question has; of `Decisions` one more.
         size: height and width of the canvas.
         device: where `classify` wants its canvases.
     """
@@ -113,6 +113,31 @@ class _Graph(torch.autograd.Function):
         return gradient.to(slope), None, None
 
 
+class Decisions:
+    """Shows ART the answers of a model without scores: (B, 3, H, W) pixels -> (B, K + 1) one-hot vectors.
+
+    The last class of a row's own question is "no answer", and so an answer other than gold. Rows with fewer options
+    hold -inf in the rest. There is no gradient.
+    """
+
+    def __init__(self, model: Decides) -> None:
+        self._model = model
+
+    def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
+        last = torch.tensor(self._model.options, device=canvas.device)
+        classes = torch.arange(int(last.max()) + 1, device=canvas.device)
+        decided = (self._model.decide(canvas)[:, None] == classes).float()
+        return decided.masked_fill(classes > last[:, None], -torch.inf)
+
+    def take(self, rows: Sequence[int]) -> Classify:
+        return Decisions(self._model.take(rows))
+
+
+def shown_to_art(classify: Classify) -> Classify:
+    """The classifier itself, or the `Decisions` of one without scores."""
+    return Decisions(cast("Decides", classify)) if hasattr(classify, "decide") else classify
+
+
 class _Turned:
     """A classifier of transposed canvases."""
 
@@ -134,13 +159,14 @@ def search_rows(
     Returns:
         (B, 3, H, W) canvases, in the ball or not, and the number of images that were shown to the model for each.
     """
+    every = shown_to_art(problem.classify)
     with torch.no_grad():
-        log_probs = problem.classify(problem.canvas)
+        log_probs = every(problem.canvas)
     attacked, queries = problem.canvas.clone(), [0] * len(problem)
     _, _, height, width = problem.canvas.shape
     turn = method in _WIDE and threat.norm == "l2" and height > width
     for row in (log_probs.argmax(1) == problem.labels).nonzero().flatten().tolist():
-        classify, image = problem.classify.take([row]), problem.canvas[row]
+        classify, image = every.take([row]), problem.canvas[row]
         if turn:
             classify, image = _Turned(classify), image.mT
         count = int(log_probs[row].isfinite().sum())

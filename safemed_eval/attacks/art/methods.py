@@ -36,6 +36,9 @@ _OURS = ("estimator", "classifier", "eps", "norm", "targeted", "verbose", "summa
 """Parameters that a spec cannot set as options."""
 _BY_GRADIENT = ("AutoAttack",)
 """Attacks that use gradients although their requirements do not say so."""
+BY_DECISION = ("BoundaryAttack", "HopSkipJump", "SignOPTAttack", "SpatialTransformation")
+"""Attacks that use nothing but the likeliest class of each image. ART declares no such thing: this was read in their
+code, and a test holds each of them against it."""
 _OPTIONAL = re.compile(r"(?:typing\.Optional\[)?(int|float|str)(?: \| None|\])")
 _TYPES = {"int": int, "float": float, "str": str}
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from safemed_eval.models.answers.reading import Told, conclusion, parse, rationale, told
+from safemed_eval.models.answers.reading import Told, conclusion, first_answer, parse, rationale, told
 from safemed_eval.models.answers.retelling import curtail, retell
 from safemed_eval.models.answers.tags import CLOSING_TAG, OPENING_TAG
 
-__all__ = ["CLOSING_TAG", "OPENING_TAG", "Told", "conclusion", "curtail", "parse", "rationale", "retell", "told"]
+__all__ = [
+    "CLOSING_TAG",
+    "OPENING_TAG",
+    "Told",
+    "conclusion",
+    "curtail",
+    "first_answer",
+    "parse",
+    "rationale",
+    "retell",
+    "told",
+]

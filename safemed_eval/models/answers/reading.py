@@ -33,6 +33,8 @@ _END = re.compile(
     r"|observation|start_of_role|end_of_role|assistant_end|eoa|endofturn|diff_marker)\|>"
 )
 """Tokens that end a turn, or begin another speaker's."""
+_CLOSED = re.compile(TAGGED.pattern + r"(?:</|\[/)[^<>\[\]]*[>\]]\s*\Z", TAGGED.flags)
+"""An answer in tags, closed, at the end."""
 _DANGLING = re.compile(r"(?:\A|(?<=[.!?\n]))\W*(?:(?:so|therefore|thus|hence)\W+)?the\W*\Z|[\s*#$_`]+\Z", re.IGNORECASE)
 """The remains of `The correct answer is C` and its marks where the statement is cut off."""
 _REFUSED = re.compile(
@@ -54,7 +56,9 @@ def parse(text: str, question: Question) -> int | None:
     """Return the option that a text answers with, as an index, or None for no answer.
 
     The text up to the end of the last thought does not count (`thoughts` knows the marks), nor does anything after the
-    end of the turn. A thought that was cut off is no answer. The rest is read by the first of these rules that applies:
+    end of the turn. A thought that was cut off is no answer. But an answer in closed tags before the first thought is
+    the answer (see `first_answer`), unless other tags after the last thought differ from it: then there is none. The
+    rest is read by the first of these rules that applies:
 
     1. Explicit statements. If several differ, the last one counts if it ranks higher than the others: answer tags
        (`<answer>`, `<CONCLUSION>`) rank above `\\boxed{}`, GLM's box tokens and the value of a JSON key such as
@@ -68,8 +72,12 @@ def parse(text: str, question: Question) -> int | None:
     Nothing is stated by a letter beyond the options or next to the text of another option, by two options at once, by a
     question, a condition or a denial.
     """
-    names = names_of(question.options)
-    rest = answer_part(canonical(text))
+    names, text = names_of(question.options), canonical(text)
+    first, rest = first_answer(text), answer_part(text)
+    if first is not None:
+        option = read_option(first, flat(first), names).option
+        again = rest is not None and any(tag["said"].strip() for tag in TAGGED.finditer(rest))
+        return None if again and parse(rest or "", question) != option else option
     return None if rest is None else read_option(rest, flat(rest), names).option
 
 
@@ -81,6 +89,19 @@ class Reading:
     start: int = 0
     stated: tuple[Statement, ...] = ()
     named: tuple[Mention, ...] = ()
+
+
+def first_answer(text: str) -> str | None:
+    """The text before its first thought, if that ends with an answer in closed tags; None if it does not.
+
+    Models that answer first and explain afterwards write so. Thoughts are marked by `<think>` and `</think>`.
+    """
+    before, thought, _ = text.partition(OPEN)
+    if not thought or CLOSE in before:
+        return None
+    turn = _within_turn(before)
+    tag = _CLOSED.search(turn)
+    return turn if tag and tag["said"].strip() else None
 
 
 def answer_part(text: str) -> str | None:
@@ -131,11 +152,15 @@ def _sentence_start(view: str, place: int) -> int:
 def rationale(text: str, question: Question) -> str | None:
     """Return the text before an answer, without think tags, or None if there is none.
 
-    It is the text up to the end of the last thought. Without a thought, it is the text before the first answer tag, or
-    all of a thought that was cut off. In a text without tags that gives an answer, it is the text before the first
-    statement of it, `answer is C` or `\\boxed{C}`, or before the first sentence that names it.
+    Of a text that answers before its first thought, it is the thought behind the answer. Otherwise it is the text up to
+    the end of the last thought. Without a thought, it is the text before the first answer tag, or all of a thought that
+    was cut off. In a text without tags that gives an answer, it is the text before the first statement of it, `answer
+    is C` or `\\boxed{C}`, or before the first sentence that names it.
     """
     text = canonical(text)
+    if first_answer(text) is not None:
+        said = _PARTS.sub("", _within_turn(text[text.index(OPEN) : thought_end(text) or None])).strip()
+        return said or None
     end = thought_end(text)
     for part in (text[:end], _before_answer(text[end:], question)):
         if said := _PARTS.sub("", part).strip():

@@ -8,7 +8,7 @@ from safemed_eval.core import Question
 from safemed_eval.models.answers._cues import MARKED
 from safemed_eval.models.answers._names import Names, flat, names_of
 from safemed_eval.models.answers._stated import TAGGED, statements
-from safemed_eval.models.answers.reading import Reading, answer_part, parse, read_option, thought_end
+from safemed_eval.models.answers.reading import Reading, answer_part, first_answer, parse, read_option, thought_end
 from safemed_eval.models.answers.tags import CLOSING_TAG, OPENING_TAG
 from safemed_eval.models.checkpoints.thoughts import CLOSE, OPEN, canonical
 
@@ -25,6 +25,8 @@ def retell(text: str, question: Question, option: int, *, bent: bool = True) -> 
     """
     names, letter = names_of(question.options), question.letters[option]
     text = canonical(text)
+    if (first := first_answer(text)) is not None:
+        return _retold_first(text, first, question, option, bent=bent)
     start = thought_end(text)
     rest = answer_part(text)
     body = text[start:] if rest is None else rest
@@ -45,10 +47,21 @@ def retell(text: str, question: Question, option: int, *, bent: bool = True) -> 
     return _bare(question, option)
 
 
+def _retold_first(text: str, first: str, question: Question, option: int, *, bent: bool) -> str:
+    """The same for a text whose answer, `first`, comes before its thought: that stays behind it."""
+    names, said = names_of(question.options), parse(first, question)
+    answer, behind = retell(first, question, option, bent=bent), text[text.index(OPEN) :]
+    if bent and said is not None and said != option:
+        behind = _renamed(behind, flat(behind), names, said, question.options[option], question.letters[option])
+    told = answer + behind
+    return told if parse(told, question) == option else answer
+
+
 def curtail(text: str, question: Question, option: int) -> str:
-    """Return this option as an answer without a rationale; if the text has a thought, an empty one comes first."""
+    """Return this option as an answer without a rationale; if the text has a thought before its answer, an empty one
+    comes first."""
     text = canonical(text)
-    thought = f"{OPEN}{CLOSE}" if thought_end(text) else ""
+    thought = f"{OPEN}{CLOSE}" if thought_end(text) and first_answer(text) is None else ""
     answer = _bare(question, option)
     return f"{thought}{OPENING_TAG}{answer} {CLOSING_TAG}" if OPENING_TAG in text.lower() else thought + answer
 

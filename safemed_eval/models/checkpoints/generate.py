@@ -15,7 +15,7 @@ from safemed_eval.core import Answers, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.models.answers import CLOSING_TAG, OPENING_TAG, parse
 from safemed_eval.models.checkpoints.processor import official_inputs
-from safemed_eval.models.checkpoints.prompts import Asking, opens_answer
+from safemed_eval.models.checkpoints.prompts import Asking, answers_first, opens_answer
 from safemed_eval.models.checkpoints.protocols import Network, Processor, Tensors
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
 from safemed_eval.models.checkpoints.vlm import VLM
@@ -136,7 +136,9 @@ class Writer(VLM):
         return (CLOSING_TAG,)
 
     def has_stopped(self, text: str) -> bool:
-        """True if a row that has written this text is complete."""
+        """True if a row that has written this text is complete: with its thought, too, where that comes last."""
+        if answers_first(self.template) and CLOSE not in text:
+            return False
         return any(stop in text and not is_open(text[: text.rindex(stop) + len(stop)]) for stop in self.stops)
 
     def _generate(self, inputs: Tensors, generators: list[torch.Generator]) -> list[tuple[str, bool]]:
@@ -250,7 +252,7 @@ class _Stopped:
             latest = told(
                 row[-window:]
             )  # this decides most rows; decoding the whole text takes longer with every token
-            return any(stop in latest for stop in writer.stops) and writer.has_stopped(told(row))
+            return any(stop in latest for stop in (*writer.stops, CLOSE)) and writer.has_stopped(told(row))
 
         return torch.tensor([ended(row) for row in input_ids[:, self.start :].tolist()], device=input_ids.device)
 

@@ -63,9 +63,14 @@ TEMPLATES = {
         "in <answer> </answer> tags.",
         cue="<answer>",
     ),
+    "think-after": Template(
+        user=f"{_ASKED}First give the letter of the correct option in <answer> </answer> tags, then explain it step by "
+        "step in <think> </think> tags.",
+        cue="<answer>",
+    ),
 }
-"""`think` and `instruct` are the two variants of Med-R1 (arXiv:2503.13939), reworded; a checkpoint that was trained
-on other words is asked with `--template FILE`."""
+"""`think`, `instruct` and `think-after` are the variants of Med-R1 (arXiv:2503.13939), reworded; a checkpoint
+that was trained on other words is asked with `--template FILE`."""
 _DEFAULTS: Mapping[Readout, str] = {"choice": "letter", "generate": "instruct", "think-choice": "think"}
 
 
@@ -97,6 +102,8 @@ class Asking:
             )
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must not be below 0, got {self.temperature:g}")
+        if self.readout == "think-choice" and self.template and answers_first(self.template):
+            raise ValueError("its template asks for the answer before the thought; read it with choice or generate")
         if self.temperature and self.readout == "choice":
             raise ValueError("a temperature has no effect where nothing is written")
 
@@ -114,8 +121,13 @@ def default_template(readout: Readout) -> Template:
 
 
 def thinks(template: Template) -> bool:
-    """True if a template asks for a rationale before the answer."""
+    """True if a template asks for a rationale, before the answer or after it."""
     return "<think>" in template.user
+
+
+def answers_first(template: Template) -> bool:
+    """True if a template asks for the answer, and then for a rationale: it names `<answer>` before `<think>`."""
+    return 0 <= template.user.find("<answer>") < template.user.find("<think>")
 
 
 def opens_answer(template: Template) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safemed_eval.core import Question
-from safemed_eval.models.answers import OPENING_TAG, rationale
+from safemed_eval.models.answers import OPENING_TAG, first_answer, rationale
 from safemed_eval.models.checkpoints.prompts import Template
 from safemed_eval.models.checkpoints.protocols import GenerationSettings, Processor
 from safemed_eval.models.checkpoints.thoughts import CLOSE, OPEN, find_thought, is_open, turn_end
@@ -60,8 +60,10 @@ class Turn:
     def before_letter(self, text: str, question: Question) -> str:
         """The turn up to the option letter: the thought of a text, closed, and the template's cue.
 
-        Without think tags, the thought is the text before its answer, or all of the text if it has no answer.
+        Without think tags, the thought is the text before its answer, or all of the text if it has no answer. Of a text
+        that answers before it thinks, the thought does not count.
         """
+        text = text if (first := first_answer(text)) is None else first
         if is_open(text):
             return f"{text.rstrip()}{self.thought.told(self.thought.end)}{self.cue}"
         if CLOSE in text:

@@ -44,9 +44,10 @@ NOT_MEASURED = (
 )
 MEANING = (
     "Parsable: an answer could be read; of all items, failed ones among them. With rationale: something is said before "
-    "the answer; of all items. Self-consistent: the answer is the one that its own rationale leads to, right or wrong; "
-    "of the texts with an answer and a rationale that leads to an option. Leads to gold: the rationale leads to the "
-    "gold option; of the rationales that lead to written. The others are of the items with a rationale here and on the "
+    "the answer, or thought after it; of all items. Self-consistent: the answer is the one that its own rationale "
+    "leads to, right or wrong; of the texts with an answer and a rationale that leads to an option. Leads to gold: the "
+    "rationale leads to the gold option; of the rationales that lead to written. The others are of the items with a "
+    "rationale here and on the "
     "clean image. Answer alone changed: another answer than on the clean image, or none any more, after word for word "
     "the same rationale. Rationale changed: the mean distance from the rationale on the clean image, and how many "
     "changed at all; rationale alone changed: the same of those whose answer stayed. Distance: one minus the share of "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,13 +13,25 @@ import torch
 from PIL import Image
 
 from safemed_eval.attacks import Attack, Attacked
-from safemed_eval.core import BLANK, CIRCULAR, OFFICIAL, SHUFFLED, TEXT_ONLY, Answers, Classify, Item, item_fields
+from safemed_eval.attacks.transfer import Ensemble
+from safemed_eval.core import (
+    BLANK,
+    CIRCULAR,
+    OFFICIAL,
+    SHUFFLED,
+    TEXT_ONLY,
+    Answers,
+    Classify,
+    Item,
+    Question,
+    item_fields,
+)
 from safemed_eval.data import Canvas, Donor, Reader, pixels_of, region_of, reordered, rotation
 from safemed_eval.errors import CheckpointError, DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import EvaluateRecord
-from safemed_eval.seeds import generator
+from safemed_eval.seeds import generator, seed_of
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.certify import count_votes
 from safemed_eval.smoothing.scores import SmoothedClassify
@@ -74,6 +86,8 @@ class Evaluation:
     def under(self, condition: Attack | str, group: Sequence[Item]) -> list[EvaluateRecord]:
         """Compute the records of these items under one attack, or another condition of `EvaluateSpec.conditions`."""
         if isinstance(condition, Attack):
+            if condition.rewords:
+                return self._reworded(condition, group)
             whole = condition.refills and not self.voting
             return self._on_canvases(str(condition), group, partial(self._attack, condition), whole=whole)
         ways = {
@@ -126,6 +140,35 @@ class Evaluation:
             (arXiv:2307.06281).
         """
         return self._on_canvases(CIRCULAR, group, self._rotate)
+
+    def _reworded(self, attack: Attack, group: Sequence[Item]) -> list[EvaluateRecord]:
+        """Ask each item the questions that an attack puts in place of its own."""
+        seeds = {item.id: seed_of(self.seed, "attack", attack.stream, item.id) for item in group}
+        asked = {item.id: attack.questions(item, seeds[item.id]) for item in group}
+        without = [item for item in group if not asked[item.id]]
+        records = [record(item, str(attack), unavailable="no other wording of its question") for item in without]
+
+        def work(pairs: Sequence[Pair]) -> list[EvaluateRecord]:
+            return self._worst_of(attack, [(item, canvas, asked[item.id]) for item, canvas in pairs])
+
+        return records + self._on_canvases(str(attack), [item for item in group if asked[item.id]], work)
+
+    def _worst_of(
+        self, attack: Attack, rows: Sequence[tuple[Item, torch.Tensor, Sequence[Question]]]
+    ) -> list[EvaluateRecord]:
+        """Ask every question of each row; the record is that of its first wrong answer, or else of its first."""
+        started = time.perf_counter()
+        items = [replace(item, question=question) for item, _, questions in rows for question in questions]
+        shown = [canvas for _, canvas, questions in rows for _ in questions]
+        canvas = torch.stack(shown).to(self.model.device)
+        answers = self._votes(str(attack), canvas, items) if self.voting else self._answers(canvas, items)
+        seconds, batch = (time.perf_counter() - started) / len(rows), min(len(items), self._memory.size)
+        each, records = iter(answers), []
+        for item, _, questions in rows:
+            told = [{**next(each), "asked": question.text} for question in questions]
+            worst = next((one for one in told if one["prediction"] != item.label), told[0])
+            records.append(record(item, str(attack), **worst, linf=0.0, l2=0.0, steps=0, batch=batch, seconds=seconds))
+        return records
 
     def _with_donors(self, group: Sequence[Item]) -> list[EvaluateRecord]:
         """Ask each item about its donor's image."""
@@ -247,19 +290,21 @@ class Evaluation:
     def _search(
         self, attack: Attack, clean: torch.Tensor, items: Sequence[Item], region: torch.Tensor | None
     ) -> Attacked:
-        """Run the attack on the model, the smoothed model, or a surrogate."""
+        """Run the attack on the model, the smoothed model, or its surrogates."""
         device = self.model.device
         labels = torch.tensor([item.label for item in items], device=device)
         streams = {
             purpose: [generator(device, self.seed, purpose, attack.stream, item.id) for item in items]
             for purpose in ("attack", "eot")
         }
-        searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model
+        size = self._memory.size
+        searched = [self.surrogates[name] for name in attack.surrogates] or [self.model]
         questions = [item.question for item in items]
-        classify: Classify = searched.classify(questions, at_once=self._memory.size)
+        bound: list[Classify] = [one.classify(questions, at_once=size) for one in searched]
+        classify = Ensemble(bound, at_once=size) if len(bound) > 1 else bound[0]
         if self.voting:
             attack = attack.on_smoothed
-            if "gradients" in attack.needs and searched is self.model:
+            if "gradients" in attack.needs and not attack.surrogates:
                 classify = SmoothedClassify(
                     classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
                 )
