@@ -20,17 +20,19 @@ from safemed_eval.api._start import (
     finished,
     loading_of,
     prepare,
+    refuse_canvas,
     started,
     write_all,
 )
 from safemed_eval.attacks import Attack
 from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
-from safemed_eval.data import AnyData
+from safemed_eval.data import AnyData, choose_data
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import Voting
+from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
     import torch
@@ -106,14 +108,17 @@ def evaluate(
         spec: attack.described | ({"surrogate": surrogates[name].source.identity} if (name := attack.surrogate) else {})
         for spec, attack in chosen.items()
     }
+    choice = choose_data(data) if isinstance(data, str) else data
+    refuse_canvas(chosen.values(), choice.canvas)
     extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular, *["grounding"] * grounding]
     smoothed = [f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"] if voting else []
     prepared = prepare(
         EvaluateSpec,
         judged,
-        data,
+        choice,
         options,
         label="-".join([*[*chosen][1:], *extra, *smoothed]),
+        masked=next((f"--attack {attack}" for attack in chosen.values() if attack.region == MASK), None),
         attacks=described,
         quantize=quantize,
         official=official,

@@ -91,6 +91,11 @@ class Spec:
             raise ValueError(f"canvas cannot be {self.canvas!r:.60}")
 
     @property
+    def asks_grounding(self) -> bool:
+        """True if the run measures whether answers depend on the image."""
+        return False
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """The conditions under which every item is answered; empty for a command without any."""
         return ()
@@ -126,6 +131,7 @@ class EvaluateSpec(Spec):
         circular: also answer in every rotation of the options.
         keep_images: number of items per attack whose images are stored for figures.
         smooth: answer by the vote of a smoothed model.
+        masks: hash of the mask files that attacks are confined to; see `data.verify_masks`.
         grounding: also answer under the conditions of `core.GROUNDING`.
     """
 
@@ -137,7 +143,12 @@ class EvaluateSpec(Spec):
     circular: bool = field(default=False, metadata=LATER)
     keep_images: int = 0
     smooth: Voting | None = field(default=None, metadata=LATER)
+    masks: str | None = field(default=None, metadata=LATER)
     grounding: bool = field(default=False, metadata=LATER)
+
+    @property
+    def asks_grounding(self) -> bool:
+        return bool(self.grounding)
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -176,6 +187,10 @@ class CertifySpec(Spec):
             _ = self.budget
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"smoothing: {error}") from None
+
+    @property
+    def asks_grounding(self) -> bool:
+        return bool(self.grounding)
 
     @property
     def recorded(self) -> tuple[str, ...]:
