@@ -20,7 +20,7 @@ from safemed_eval import attacks
 from safemed_eval.core import Item, Question
 from safemed_eval.report import Run, page, read_all
 from safemed_eval.report.curves import curve_of
-from safemed_eval.report.findings.gap import gaps_of, why_no_gap
+from safemed_eval.report.gap import gaps_of, why_no_gap
 from safemed_eval.report.page import items as _page_items
 from safemed_eval.report.page import write_page
 from safemed_eval.report.summary import answers_measure

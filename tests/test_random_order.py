@@ -30,7 +30,7 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
 from safemed_eval.runs import read_meta
 from safemed_eval.runs.work import units
-from safemed_eval.runs.work.certify import Certification
+from safemed_eval.runs.work.certify import Certification, _order
 from safemed_eval.runs.work.falsify import Falsifier, _Reordered
 from safemed_eval.seeds import generator, order_of
 from safemed_eval.smoothing import Budget, DonorVote, Falsification, Gaussian, Ladder, Sequential, Smoothing
@@ -42,6 +42,7 @@ ABCD = Question(text="?", options=("a lung", "a liver", "an eye", "a hand"))
 SHAPE = (3, 4, 4)
 CANVAS = 0.3 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(1))
 NOISE = Gaussian(0.5)
+orders = partial(_order, 4, 0, "i")
 
 
 class Content:
@@ -84,10 +85,6 @@ class Writing(Voting):
 
 
 KINDS = [Content, Voting, Writing]
-
-
-def orders(purpose: str, copy: int) -> Sequence[int]:
-    return order_of(4, 0, purpose, copy)
 
 
 def rng(purpose: str, chunk: int) -> torch.Generator:

@@ -22,7 +22,7 @@ from safemed_eval.report.drawing.sheet import below, sheet
 from safemed_eval.report.drawing.style import ONE_COLUMN, look
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import words
-from safemed_eval.report.findings.gap import NOTE, Gap, Left, gaps_of
+from safemed_eval.report.gap import NOTE, Gap, Left, gaps_of
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER
 

@@ -20,8 +20,8 @@ from markupsafe import Markup
 from safemed_eval.errors import RunError
 from safemed_eval.report.corruptions import ABOUT
 from safemed_eval.report.findings.finding import Key
-from safemed_eval.report.findings.gap import NOTE, gaps_of, why_no_gap
 from safemed_eval.report.findings.reasoning import NOT_MEASURED
+from safemed_eval.report.gap import NOTE, gaps_of, why_no_gap
 from safemed_eval.report.load import SLICES, in_order
 from safemed_eval.report.page import items as single
 from safemed_eval.report.page import provenance

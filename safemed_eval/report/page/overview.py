@@ -12,7 +12,7 @@ from safemed_eval.core import CLEAN
 from safemed_eval.report.curves import Curve
 from safemed_eval.report.findings.attack_sizes import facts_by_condition, sized_attacks
 from safemed_eval.report.findings.canvas import grey_levels
-from safemed_eval.report.findings.gap import Gap
+from safemed_eval.report.gap import Gap
 from safemed_eval.report.page.items import Items, ItemsTable, marks_of, radii_by_item
 from safemed_eval.report.page.studies import Shown, Study
 from safemed_eval.report.rows import Slicing
