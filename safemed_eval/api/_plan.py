@@ -77,7 +77,7 @@ def plan(
     if sigma is None and not chosen:
         raise SpecError("plan: name what is to be planned, --sigma 0.25 or --attack pgd, or both")
     for attack in chosen:
-        if attack.surrogate or "texts" in attack.needs:
+        if attack.surrogate or attack.fits or "texts" in attack.needs:
             raise SpecError(f"--attack {attack}: cannot be timed here; plan pgd with as many steps")
     fixed, sequential = _budgets(sigma, n0, n, alpha, radii)
     choice = choose_data(data) if isinstance(data, str) else data
