@@ -210,6 +210,8 @@ def test_what_cannot_be_done_is_refused_before_the_model_is_loaded() -> None:
         evaluate("builtin:sft", load_data("phantom", canvas="native"), attacks=[SPEC])
     with pytest.raises(SpecError, match="fitted without noise"):
         evaluate("builtin:sft", "phantom", attacks=[SPEC], smooth="sigma=0.25")
+    with pytest.raises(SpecError, match="knows no region"):
+        attacks.parse("universal:region=background")
     with pytest.raises(SpecError, match="cannot be timed"):
         plan("builtin:sft", "phantom", attacks=[SPEC])
     assert not attacks.facts_of("universal:eps=1", {"eps": 1.0}).should_flip

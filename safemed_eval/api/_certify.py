@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from safemed_eval import grammar
 from safemed_eval.api._start import (
@@ -20,7 +20,7 @@ from safemed_eval.api._start import (
     started,
     write_all,
 )
-from safemed_eval.core import BatchSize, Need
+from safemed_eval.core import BatchSize, Need, OptionOrder
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel
@@ -51,6 +51,7 @@ def certify(
     radii: str = grammar.RADII,
     stop_when_wrong: bool = False,
     falsify: bool = False,
+    option_order: OptionOrder = "data",
     grounding: bool = False,
     batch_size: BatchSize = None,
     seed: int = 0,
@@ -79,6 +80,8 @@ def certify(
         stop_when_wrong: skip the estimation if the selected answer is wrong; the item is not certified.
         falsify: attack every certificate within its radius; `run.sound` is False if more are refuted than chance
             allows.
+        option_order: "data": every noisy copy is asked with the options in the order of the data. "random": each in an
+            order of its own, so that the smoothed model prefers no letter, and its certificates hold for every order.
         grounding: let 100 noisy copies of another patient's image vote as well, where the gold answer is selected, to
             tell how many certificates depend on the image.
         batch_size, seed, ray, workers, out, pseudonymize: as in `evaluate`.
@@ -94,16 +97,20 @@ def certify(
     budget = budget_from(std, sampling, n0, n, alpha, radii)
     if stop_when_wrong and isinstance(budget, Sequential):
         raise SpecError("--stop-when-wrong: has no effect with --sampling sequential, which asks for gold only")
+    if option_order not in get_args(OptionOrder):
+        raise SpecError(f"--option-order {option_order}: write {' or '.join(get_args(OptionOrder))}")
+    label = f"sigma{budget.sigma:g}" + "-sequential" * isinstance(budget, Sequential)
     prepared = prepare(
         CertifySpec,
         model,
         data,
         options,
-        label=f"sigma{budget.sigma:g}" + ("-sequential" if isinstance(budget, Sequential) else ""),
+        label=label + "-random-order" * (option_order == "random"),
         smoothing=asdict(budget),
         sampling=budget.sampling,
         stop_when_wrong=stop_when_wrong,
         falsify=Falsification() if falsify else None,
+        option_order=option_order,
         grounding=DonorVote() if grounding else None,
     )
     return finished(prepared, _certify).at(radii)
@@ -166,7 +173,13 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec, donors:
     batch = batch_of(spec.batch_size, default, waist, canvas.size, gradients=False)
     if spec.falsify:
         falsifier = Falsifier(
-            model=waist, spec=spec.falsify, noise=spec.budget.noise, seed=spec.seed, batch=batch, keep=loaded.keep
+            model=waist,
+            spec=spec.falsify,
+            noise=spec.budget.noise,
+            seed=spec.seed,
+            batch=batch,
+            keep=loaded.keep,
+            option_order=spec.option_order,
         )
     return Certification(
         model=waist,
@@ -176,6 +189,7 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec, donors:
         batch=batch,
         falsify=falsifier,
         stop_when_wrong=spec.stop_when_wrong,
+        option_order=spec.option_order,
         grounding=spec.grounding,
         donors=donors,
     )

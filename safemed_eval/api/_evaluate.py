@@ -35,6 +35,7 @@ from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.runs.work.fit import fitted_for, half_of
 from safemed_eval.smoothing import Voting
+from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
     import torch
@@ -120,6 +121,7 @@ def evaluate(
         choice,
         options,
         label="-".join([*[*chosen][1:], *extra, *smoothed]),
+        masked=next((f"--attack {attack}" for attack in chosen.values() if attack.region == MASK), None),
         attacks=described,
         quantize=quantize,
         official=official,

@@ -41,6 +41,11 @@ class Universal(SteppedAttack):
 
     steps: int = field(default=200, metadata=ALWAYS)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.region is not None:
+            raise ValueError("one perturbation for all images knows no region, which differs from image to image")
+
     def looks(self, options: int) -> int:
         return 0
 

@@ -57,6 +57,13 @@ def certify(
             help="Attack every certificate within its radius; exit code 1 if more are refuted than chance allows.",
         ),
     ] = False,
+    option_order: Annotated[
+        Literal["data", "random"],
+        typer.Option(
+            help="data: every noisy copy is asked with the options in the order of the data. random: each in an order "
+            "of its own, so that certificates hold for every order and prefer no letter."
+        ),
+    ] = "data",
     grounding: Annotated[
         bool,
         typer.Option(
@@ -79,6 +86,7 @@ def certify(
         radii=radii,
         stop_when_wrong=stop_when_wrong,
         falsify=falsify,
+        option_order=option_order,
         grounding=grounding,
         **run.passed,
     )

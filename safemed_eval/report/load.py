@@ -180,6 +180,11 @@ class LoadedRun:
         return isinstance(self.spec, CertifySpec) and self.spec.stop_when_wrong
 
     @property
+    def random_order(self) -> bool:
+        """True for a `certify` run whose noisy copies are each asked with their options in an order of its own."""
+        return isinstance(self.spec, CertifySpec) and self.spec.option_order == "random"
+
+    @property
     def falsification(self) -> Falsification | None:
         """The attack on the certificates of a `certify` run; None: there was none."""
         return self.spec.falsify if isinstance(self.spec, CertifySpec) else None

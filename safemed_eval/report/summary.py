@@ -475,6 +475,7 @@ def _asked(run: LoadedRun) -> dict[str, object]:
         if isinstance(budget, Sequential):
             options["radii"] = ",".join(budget.radii)
         options["stop_when_wrong"] = spec.stop_when_wrong or None
+        options["option_order"] = spec.option_order
     return {
         "model": names.model,
         "denoiser": names.denoiser,

@@ -140,7 +140,9 @@ def certified_grounding_findings(counts: CertifiedGrounding) -> Iterator[Finding
 
 
 def _shown(shown: Shown) -> str:
-    return (
-        f"Shown instead: an image of the same question with another answer ({shown.question:,} items), another image "
-        f"of the modality and a blank one ({shown.modality:,}), a blank one alone ({shown.blank:,})."
-    )
+    kinds = {
+        "an image of the same question with another answer": shown.question,
+        "another image of the modality, and a blank one": shown.modality,
+        "a blank image": shown.blank,
+    }
+    return f"Shown instead: {'; '.join(f'{kind} ({count:,} items)' for kind, count in kinds.items() if count)}."

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from safemed_eval.core import GROUNDED
+from safemed_eval.report.corruptions import corruption_rows, grades_of, severities_of
 from safemed_eval.report.run import Run
-from safemed_eval.report.summary import AnsweredBy, Certified, Share
+from safemed_eval.report.summary import DAGGER, AnsweredBy, Certified, EvaluateSummary, Share
 from safemed_eval.rounding import floor_to, percent
 from safemed_eval.text import visible
 
@@ -35,18 +36,16 @@ def columns(runs: Sequence[Run]) -> list[Column]:
     if runs[0].kind == "evaluate":
         return [Column("n", "clusters"), *map(condition_column, conditions_of(runs)), Column("failed")]
     same = not radii_differ(runs)
-    points = [
-        Column(
-            f"r \u2265 {name[:-1]} sigma" if name.endswith("s") else f"r \u2265 {name}",
-            f"{radius:.6g}" if name.endswith("s") and same else "",
-        )
-        for name, radius in runs[0].points.items()
-    ]
     return [
         Column("n", "clusters"),
         Column("sigma", "ceiling"),
-        *points,
-        *[Column(f"{GROUNDED}, {point.title}", point.below) for point in points * has_grounded(runs)],
+        *(
+            Column(
+                f"r \u2265 {name[:-1]} sigma" if name.endswith("s") else f"r \u2265 {name}",
+                f"{radius:.6g}" if name.endswith("s") and same else "",
+            )
+            for name, radius in runs[0].points.items()
+        ),
         Column("certified, wrong", "%"),
         Column("abstained", "%"),
         Column("ACR"),
@@ -56,13 +55,29 @@ def columns(runs: Sequence[Run]) -> list[Column]:
 
 
 def conditions_of(runs: Sequence[Run]) -> list[str]:
-    """The conditions, and grounded accuracies, of all runs, each once."""
-    return list(dict.fromkeys(name for run in runs for name in run.measures))
+    """The conditions, and grounded accuracies, that have a column; corruptions have a table of their own."""
+    grades = grades_of(runs)
+    return list(dict.fromkeys(name for run in runs for name in run.measures if name not in grades))
 
 
-def has_grounded(runs: Sequence[Run]) -> bool:
-    """Tell whether grounded certified accuracy is known of any of these runs."""
-    return any(run.donor_vote for run in runs)
+def corruption_columns(runs: Sequence[Run]) -> list[Column]:
+    """The columns of the table of corruptions, after the run's name and the kind; none where there is no such table."""
+    severities = severities_of(grades_of(runs))
+    return (
+        [*(Column(str(severity), "severity") for severity in severities), Column("mean"), Column("worst")]
+        if (severities)
+        else []
+    )
+
+
+def corruption_table(run: Run, runs: Sequence[Run]) -> list[tuple[str, list[Cell]]]:
+    """The rows of one of these runs in the table of corruptions: the kind, and its figures."""
+    if not isinstance(run.summary, EvaluateSummary):
+        return []
+    return [
+        (kind, [Cell(figure.text.replace(DAGGER, ""), "", DAGGER in figure.text) for figure in figures.values()])
+        for kind, figures in corruption_rows(run.summary.overall, grades_of(runs))
+    ]
 
 
 def radii_differ(runs: Sequence[Run]) -> bool:
@@ -98,11 +113,10 @@ def accuracy_row(numbers: AnsweredBy, conditions: Sequence[str], failed: int) ->
     return [*row, Cell(f"{failed:,}")]
 
 
-def certified_row(run: Run, numbers: Certified, *, grounded: bool, with_radius: bool) -> list[Cell]:
+def certified_row(run: Run, numbers: Certified, *, with_radius: bool) -> list[Cell]:
     """Make the row of a run of certify.
 
     Args:
-        grounded: the table has columns of grounded certified accuracy.
         with_radius: write a radius that is named in sigmas as a length, too.
     """
     wrong, n = numbers.wrong, numbers.n
@@ -112,10 +126,8 @@ def certified_row(run: Run, numbers: Certified, *, grounded: bool, with_radius: 
     ]
     for name, point in numbers.points.items():
         length = [f"r \u2265 {point.radius:.6g}"] if with_radius and name.endswith("s") else []
-        row.append(Cell(point.text, "\n".join([*_bounds(point), *length]), point.few))
-    for name in numbers.points if grounded else ():
-        depending = numbers.grounded.get(name)
-        row.append(Cell(depending.text, "\n".join(_bounds(depending)), depending.few) if depending else Cell("n/a"))
+        grounded = [f"{GROUNDED} {numbers.grounded[name].text}"] if name in numbers.grounded else []
+        row.append(Cell(point.text, "\n".join([*_bounds(point), *grounded, *length]), point.few))
     return [
         *row,
         Cell(percent(wrong / n if n and wrong is not None else None)),
