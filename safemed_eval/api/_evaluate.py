@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,8 +30,10 @@ from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
 from safemed_eval.data import AnyData, Choice, Data, Selection, choose_data
 from safemed_eval.errors import DataError, SpecError, shortened
 from safemed_eval.models import AnyModel, Model, find_model
+from safemed_eval.progress import status
 from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
+from safemed_eval.runs.work.fit import fitted_for, half_of
 from safemed_eval.smoothing import Voting
 from safemed_eval.threat import MASK
 
@@ -127,10 +130,18 @@ def evaluate(
     )
     if keep_images and prepared.names:
         _log.warning("--keep-images: images are kept as they are; report --no-images leaves them out")
-    return finished(prepared, partial(_answer, chosen=chosen, surrogates=surrogates))
+    fits = any(attack.fits for attack in chosen.values())
+    fitted_on = half_of(prepared.data.items, seed) if fits else ()
+    return finished(prepared, partial(_answer, chosen=chosen, surrogates=surrogates, fitted_on=fitted_on))
 
 
-def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Mapping[str, Model]) -> Written:
+def _answer(
+    prepared: Prepared,
+    *,
+    chosen: Mapping[str, Attack],
+    surrogates: Mapping[str, Model],
+    fitted_on: Sequence[Item],
+) -> Written:
     """Compute the missing records."""
     from safemed_eval.runs.images import Keeper
     from safemed_eval.runs.meter import Meter, passes_of
@@ -151,17 +162,21 @@ def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Map
         wants=keeper.wants,
         voting=spec.smooth,
         donors=donors_for(prepared.data, spec.seed) if spec.grounding else {},
+        fitted_on=fitted_on,
     )
     loadings = {
         name: loading_of(surrogate, prepared, attack_specs.needs_of(chosen.values(), name))
         for name, surrogate in surrogates.items()
     }
     with started(prepared, make, needs=needs, surrogates=loadings, store=keeper) as (team, folder):
+        fits = [attack for attack in chosen.values() if attack.fits]
+        with status(f"fitting {', '.join(map(str, fits))}") if fits else nullcontext():
+            fitted = fitted_for(fits, items, fitted_on, team=team, place=prepared.place, done=folder.done)
         if spec.keep_images:
             keeper.resume(checked(*folder.contents(), str(prepared.place))[1])
         conditions: list[Attack | str] = [chosen.get(name, name) for name in spec.conditions]
         size = group_size(team.ready.batch, prepared.data.canvas)
-        groups = list(units.groups(items, conditions, size, folder.done, spec.smooth))
+        groups = list(units.groups(items, conditions, size, folder.done, spec.smooth, fitted))
         meter = Meter(passes_of(groups), lambda: team.forwards)
         records = keeper.following(records for _, records in meter.following(team.do(groups)))
         write_all("evaluating", team, folder, prepared, meter, records)

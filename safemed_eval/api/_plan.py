@@ -78,7 +78,7 @@ def plan(
     if sigma is None and not chosen:
         raise SpecError("plan: name what is to be planned, --sigma 0.25 or --attack pgd, or both")
     for attack in chosen:
-        if attack.surrogates or "texts" in attack.needs:
+        if attack.surrogates or attack.fits or "texts" in attack.needs:
             raise SpecError(f"--attack {attack}: cannot be timed here; plan pgd with as many steps")
         if attack.rewords:
             raise SpecError(f"--attack {attack}: cannot be timed here; it takes one answer for each of its wordings")

@@ -336,9 +336,13 @@ def _overlap(model: Model, data: Data) -> Json | None:
 
 def refuse_canvas(chosen: Iterable[Attack], canvas: Canvas) -> None:
     """Refuse attacks that cannot be made on this canvas; where images keep their own size, each item tells."""
-    if canvas.size is None:
-        return
     for attack in chosen:
+        if canvas.size is None:
+            if attack.fits:
+                raise SpecError(
+                    f"--attack {attack}: is one change for all images, which need one size; name a --canvas"
+                )
+            continue
         try:
             attack.refuse_canvas(*canvas.size)
         except ValueError as error:

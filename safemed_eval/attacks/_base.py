@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -54,6 +54,7 @@ class Problem:
         generators: one per row, so that a row's result does not depend on its batch mates.
         quantize: search among images on 8-bit grey levels only.
         questions: the B questions, for attacks that use their texts; None where the caller has none.
+        fitted: (3, H, W) float32, what `Attack.fit` made of other items; None for an attack that is not fitted.
         region: (B, 1, H, W) bool, the pixels that may change; None: all. `classify` then sees the clean pixels
             elsewhere, whatever it is shown, and has no gradient there.
     """
@@ -64,6 +65,7 @@ class Problem:
     generators: Sequence[torch.Generator]
     quantize: bool = False
     questions: Sequence[Question] | None = None
+    fitted: torch.Tensor | None = None
     region: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -78,6 +80,7 @@ class Problem:
             generators=[self.generators[row] for row in rows],
             quantize=self.quantize,
             questions=None if self.questions is None else [self.questions[row] for row in rows],
+            fitted=self.fitted,
             region=None if self.region is None else self.region[list(rows)],
         )
 
@@ -128,6 +131,7 @@ class Facts:
         on_surrogate: it searches another model, and only tries the result on the judged one.
         aims_at: a "text" attack changes what the model writes, a "letter" attack the scores of the options alone.
         black_box_part: the name, in `Attacked.parts`, of the part of an attack that uses no gradient.
+        for_all: it makes one change for all images, which need not all fall however large it is.
         example: a spec string, for help and advice.
         summary: a few words beside it.
 
@@ -144,6 +148,7 @@ class Facts:
     on_surrogate: bool = False
     aims_at: Literal["letter", "text"] | None = "letter"
     black_box_part: str | None = None
+    for_all: bool = False
     example: str = ""
     summary: str = ""
 
@@ -163,7 +168,7 @@ class Facts:
     @property
     def should_flip(self) -> bool:
         """Whether it looks for any wrong answer of the judged model: with all images in its ball it must find one."""
-        return self.role == "attack" and not (self.targeted or self.on_surrogate or self.region)
+        return self.role == "attack" and not (self.targeted or self.on_surrogate or self.for_all or self.region)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +181,8 @@ class Attack:
 
     rewords: ClassVar[bool] = False
     """Whether it leaves the image as it is, and asks other `questions`."""
+    fits: ClassVar[bool] = False
+    """Whether `fit` is called on one half of a run's items before the search is tried on those of the other half."""
 
     @property
     def name(self) -> str:
@@ -243,10 +250,12 @@ class Attack:
         """The variant of this attack for a smoothed model, whose scores are estimates that differ from call to call.
 
         Raises:
-            ValueError: the attack stops at the first wrong prediction, which may be noise.
+            ValueError: the attack stops at the first wrong prediction, which may be noise, or it is fitted without it.
         """
         if not self.needs:
             return self
+        if self.fits:
+            raise ValueError(f"{self.name} is fitted without noise; on a smoothed model use pgd or fgsm")
         raise ValueError(
             f"{self.name} stops at the first wrong prediction, which may be noise; on a smoothed model use pgd or fgsm"
         )
@@ -274,6 +283,7 @@ class Attack:
         *,
         quantize: bool = False,
         questions: Sequence[Question] | None = None,
+        fitted: torch.Tensor | None = None,
         region: torch.Tensor | None = None,
     ) -> Attacked:
         """Search for canvases that change the answers. The caller judges success, on the result.
@@ -285,6 +295,7 @@ class Attack:
             generators: one per row, so that a row's result does not depend on its batch mates.
             quantize: keep the result on 8-bit grey levels.
             questions: the B questions, for attacks that use their texts.
+            fitted: what `fit` returned, for an attack that is fitted.
             region: (B, 1, H, W) bool, the pixels that may change; all others keep their value exactly. None: all may
                 change. An attack with a `region` needs it, see `data.region_of`.
         Raises:
@@ -302,6 +313,7 @@ class Attack:
             generators=generators,
             quantize=quantize,
             questions=questions,
+            fitted=fitted,
         )
         if region is None and self.region:
             raise TypeError(f"{self}: needs the pixels of its region, region=...")
@@ -314,6 +326,18 @@ class Attack:
         inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
         self.threat.check(canvas, inside, on_grid=quantize, rectangles=attacked.rectangles)
         return replace(attacked, canvas=inside.detach())
+
+    def fit(
+        self, count: int, batches: Callable[[Sequence[int]], Iterable[Problem]], rng: torch.Generator
+    ) -> torch.Tensor:
+        """Make what the search needs of other items, for an attack with `fits`: (3, H, W) float32.
+
+        Args:
+            count: number of the items to fit on.
+            batches: some of these, by number -> problems that fit into memory; items with unreadable images are left
+                out. The result must not depend on how many rows a problem has.
+        """
+        raise NotImplementedError
 
     def search(self, problem: Problem) -> Attacked:
         """Search for canvases that change the answers; this is what a new attack implements.

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from safemed_eval.attacks import Attack, Attacked
+from safemed_eval.attacks import Attack, Attacked, Problem
 from safemed_eval.attacks.transfer import Ensemble
 from safemed_eval.core import (
     BLANK,
@@ -27,10 +27,11 @@ from safemed_eval.core import (
     item_fields,
 )
 from safemed_eval.data import Canvas, Donor, Reader, pixels_of, region_of, reordered, rotation
-from safemed_eval.errors import CheckpointError, DataError
+from safemed_eval.errors import CheckpointError, DataError, RunError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import EvaluateRecord
+from safemed_eval.runs.work.fit import Fitted
 from safemed_eval.seeds import generator, seed_of
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.certify import count_votes
@@ -45,6 +46,8 @@ Fields = dict[str, Any]
 """Some fields of a record, by name."""
 T = TypeVar("T")
 
+TAUGHT = "the attack was fitted on this patient or image"
+"""Why there is no answer to an item under an attack that is fitted on it."""
 _BATCHES = 4
 """Batches in a group. Attacks that replace finished rows by new ones work through a whole group without a pause."""
 
@@ -60,6 +63,7 @@ class Evaluation:
         voting: answer with, and attack, the smoothed model.
         surrogates: the models that transfer attacks search, by name.
         donors: the items whose images are shown under SHUFFLED, by the id of the item that is asked.
+        fitted_on: the items that attacks are fitted on, and therefore not tried on.
     """
 
     model: Waist
@@ -71,8 +75,10 @@ class Evaluation:
     voting: Voting | None = None
     surrogates: Mapping[str, Waist] = field(default_factory=dict)
     donors: Mapping[str, Donor] = field(default_factory=dict)
+    fitted_on: Sequence[Item] = ()
 
     def __post_init__(self) -> None:
+        self._taught = {item.id for item in self.fitted_on}
         self._memory = ShrinkingBatch(self.batch)
         self._reader = Reader(self.canvas)
 
@@ -80,16 +86,28 @@ class Evaluation:
         """Start reading the images of this group, which is next."""
         if condition == SHUFFLED:
             self._reader.expect([self.donors[item.id].item for item in group if item.id in self.donors])
+        elif isinstance(condition, Attack):
+            self._reader.expect(self._tried(condition, group))
         elif condition not in (OFFICIAL, TEXT_ONLY):
             self._reader.expect(group)
 
-    def under(self, condition: Attack | str, group: Sequence[Item]) -> list[EvaluateRecord]:
-        """Compute the records of these items under one attack, or another condition of `EvaluateSpec.conditions`."""
+    def under(
+        self, condition: Attack | str, group: Sequence[Item], fitted: Fitted | None = None
+    ) -> list[EvaluateRecord]:
+        """Compute the records of these items under one attack, or another condition of `EvaluateSpec.conditions`.
+
+        Args:
+            fitted: what `fit` returned, for an attack that is fitted.
+        """
         if isinstance(condition, Attack):
             if condition.rewords:
                 return self._reworded(condition, group)
+            tried = self._tried(condition, group)
+            taught = [item for item in group if item not in tried]
+            records = [record(item, str(condition), unavailable=TAUGHT) for item in taught]
             whole = condition.refills and not self.voting
-            return self._on_canvases(str(condition), group, partial(self._attack, condition), whole=whole)
+            work = partial(self._attack, condition, fitted=fitted)
+            return records + self._on_canvases(str(condition), tried, work, whole=whole)
         ways = {
             OFFICIAL: self._officially,
             CIRCULAR: self._circularly,
@@ -98,6 +116,49 @@ class Evaluation:
             TEXT_ONLY: self._without_images,
         }
         return ways[condition](group)
+
+    def _tried(self, attack: Attack, group: Sequence[Item]) -> Sequence[Item]:
+        """The items that an attack is tried on: all but those that it was fitted on."""
+        return [item for item in group if item.id not in self._taught] if attack.fits else group
+
+    def fit(self, attack: Attack) -> Fitted:
+        """Fit an attack on the items that are set apart for it.
+
+        Raises:
+            RunError: none of their images can be read, or the model fails on them.
+        """
+
+        def work(size: int) -> torch.Tensor:
+            def batches(chosen: Sequence[int]) -> Iterator[Problem]:
+                items = [self.fitted_on[number] for number in chosen]
+                for start in range(0, len(items), size):
+                    read = self._reader.read(items[start : start + size])
+                    pairs = [(item, canvas) for item, canvas in read if not isinstance(canvas, DataError)]
+                    if pairs:
+                        yield self._problem(pairs)
+
+            rng = generator(self.model.device, self.seed, "fit", attack.stream)
+            return attack.fit(len(self.fitted_on), batches, rng)
+
+        try:
+            fitted: Fitted = self._memory.run(work).cpu().numpy()
+        except FAULTS as error:
+            if not is_fault(error):
+                raise
+            raise RunError(f"--attack {attack}: cannot be fitted: {error}") from None
+        return fitted
+
+    def _problem(self, pairs: Sequence[Pair]) -> Problem:
+        """The problem that these items are to an attack that is fitted on them."""
+        questions = [item.question for item, _ in pairs]
+        return Problem(
+            classify=self.model.classify(questions),
+            canvas=torch.stack([canvas for _, canvas in pairs]).to(self.model.device),
+            labels=torch.tensor([item.label for item, _ in pairs], device=self.model.device),
+            generators=[],
+            quantize=self.quantize,
+            questions=questions,
+        )
 
     def _on_canvases(
         self,
@@ -241,12 +302,12 @@ class Evaluation:
                 return [record(rows[0][0], condition, error=str(error))]
             return [record for row in rows for record in self._safely(condition, [row], work)]
 
-    def _attack(self, attack: Attack, pairs: Sequence[Pair]) -> list[EvaluateRecord]:
+    def _attack(self, attack: Attack, pairs: Sequence[Pair], fitted: Fitted | None = None) -> list[EvaluateRecord]:
         started = time.perf_counter()
         items = [item for item, _ in pairs]
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
         region = self._region(attack, clean, items)
-        attacked = self._search(attack, clean, items, region)
+        attacked = self._search(attack, clean, items, region, fitted)
         ask = partial(self._votes, str(attack)) if self.voting else self._answers
         answers = ask(attacked.canvas, items)
         rounded = self._rounded(attack, clean, attacked, items, [answer["prediction"] for answer in answers])
@@ -288,7 +349,12 @@ class Evaluation:
         return torch.stack([region_of(name, row, item, self.canvas) for row, item in zip(clean, items, strict=True)])
 
     def _search(
-        self, attack: Attack, clean: torch.Tensor, items: Sequence[Item], region: torch.Tensor | None
+        self,
+        attack: Attack,
+        clean: torch.Tensor,
+        items: Sequence[Item],
+        region: torch.Tensor | None,
+        fitted: Fitted | None,
     ) -> Attacked:
         """Run the attack on the model, the smoothed model, or its surrogates."""
         device = self.model.device
@@ -309,7 +375,14 @@ class Evaluation:
                     classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
                 )
         return attack(
-            classify, clean, labels, streams["attack"], quantize=self.quantize, region=region, questions=questions
+            classify,
+            clean,
+            labels,
+            streams["attack"],
+            quantize=self.quantize,
+            region=region,
+            questions=questions,
+            fitted=None if fitted is None else torch.from_numpy(fitted).to(device),
         )
 
     def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:

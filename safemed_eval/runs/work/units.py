@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from safemed_eval.runs.record import CertifyRecord, EvaluateRecord
 from safemed_eval.runs.work import certify, evaluate
 from safemed_eval.runs.work.certify import Certification, Counted, Purpose
 from safemed_eval.runs.work.evaluate import Evaluation
+from safemed_eval.runs.work.fit import Fitted
 from safemed_eval.smoothing import Budget, DonorVote, Falsification, Smoothing, Voting, read_votes
 from safemed_eval.smoothing.noise import CHUNK
 
@@ -27,12 +28,14 @@ class Group:
     Args:
         missing: ids of the items whose records are to be written.
         voting: settings of the smoothed model; None: the model without noise.
+        fitted: for an attack that is fitted, see `fit.fitted_for`.
     """
 
     condition: Attack | str
     items: Sequence[Item]
     missing: frozenset[str]
     voting: Voting | None = None
+    fitted: Fitted | None = field(default=None, compare=False, repr=False)
 
     @property
     def passes(self) -> int | None:
@@ -60,7 +63,7 @@ class Group:
         work.expect(self.condition, self.items)
 
     def do(self, work: Evaluation) -> list[EvaluateRecord]:
-        records = work.under(self.condition, self.items)
+        records = work.under(self.condition, self.items, self.fitted)
         return [record for record in records if record.item in self.missing]
 
     def alone(self) -> list[Group]:
@@ -80,10 +83,16 @@ def groups(
     size: int,
     done: Callable[[str, str], bool],
     voting: Voting | None = None,
+    fitted: Mapping[str, Fitted] | None = None,
 ) -> Iterator[Group]:
-    """Yield the units of an evaluation: groups of items under each condition in turn, where records are missing."""
+    """Yield the units of an evaluation: groups of items under each condition in turn, where records are missing.
+
+    Args:
+        fitted: see `fit.fitted_for`.
+    """
     for condition, group, missing in evaluate.groups(items, asked, size, done):
-        yield Group(condition=condition, items=group, missing=missing, voting=voting)
+        made = (fitted or {}).get(str(condition))
+        yield Group(condition=condition, items=group, missing=missing, voting=voting, fitted=made)
 
 
 @dataclass(frozen=True, kw_only=True)
