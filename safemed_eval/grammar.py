@@ -7,14 +7,17 @@ dataclass has a field for it.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from safemed_eval.errors import SpecError, canonical, did_you_mean
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 ALWAYS = {"always": True}
 """Metadata of a field that the canonical string always includes."""
@@ -203,3 +206,16 @@ def _show(name: str, value: Any) -> str:
             return f"{levels}/255"
         return repr(int(value)) if value.is_integer() else repr(value)
     return str(value)
+
+
+def arguments_of(other: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Decorate a function that passes all its arguments on to `other`: it gets the signature of `other`."""
+
+    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+        returned = function.__annotations__["return"]
+        function.__annotations__ = {**other.__annotations__, "return": returned}
+        signature = inspect.signature(other).replace(return_annotation=returned)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        return cast("Callable[P, R]", function)
+
+    return decorate

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safemed_eval.codec import Json, decode
 from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
-from safemed_eval.data import AnyData, Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
+from safemed_eval.data import AnyData, Choice, Data, Training, canvas_of, choice_of, overlap, overlap_sentences
 from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Loading, Model, find_model
@@ -100,12 +100,13 @@ def prepare(
     """
     command = kind.command
     judged = model if isinstance(model, Model) else find_model(model)
-    choice = choose_data(data) if isinstance(data, str) else data
     _refuse_senseless_workers(judged, options)
+    names = Pseudonyms(read_key(Path(options.pseudonymize))) if options.pseudonymize else None
+    if options.out not in (None, "auto"):
+        _refuse_place(Path(options.out), options)
+    choice = choice_of(data)
     if options.batch_size == "auto" and not choice.canvas.size:
         raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
-    key = None if options.pseudonymize is None else Path(options.pseudonymize)
-    names = Pseudonyms(read_key(key)) if key else None
     if isinstance(choice, Choice):
         with progress("reading images", transient=True) as tick:
             choice = choice.verified(tick)
@@ -126,9 +127,7 @@ def prepare(
     )
     place = _place(command, judged, choice, spec, options, label, named=names is None)
     if place:
-        if key and key.absolute().is_relative_to(place.absolute()):
-            raise SpecError(f"--pseudonymize {key}: lies in the run folder, and would be passed on with it")
-        refuse_unwritable(place)
+        _refuse_place(place, options)
         refuse_other_spec(place, spec.to_json())
     about = about_of(judged, choice, spec.conditions) | {"overlap": _overlap(judged, choice)}
     return Prepared(model=judged, data=choice, spec=spec, options=options, place=place, about=about, names=names)
@@ -276,6 +275,14 @@ def write_all(
                 if record.error is not None:  # withheld from the folder
                     _log.warning("%s failed: %s", record.item, record.error)
             tick(len(folder) / each, items)
+
+
+def _refuse_place(place: Path, options: Options) -> None:
+    """Refuse a run folder that cannot be written, or that holds the key of its pseudonyms."""
+    key = options.pseudonymize
+    if key and Path(key).absolute().is_relative_to(place.absolute()):
+        raise SpecError(f"--pseudonymize {key}: lies in the run folder, and would be passed on with it")
+    refuse_unwritable(place)
 
 
 def _overlap(model: Model, data: Data) -> Json | None:
