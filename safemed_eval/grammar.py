@@ -161,14 +161,14 @@ def read(hint: Any, text: str, where: str) -> Any:
     Raises:
         SpecError: the text is no such value; `where` names the option in the message.
     """
+    if type(None) in get_args(hint):
+        (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
     if get_origin(hint) is Literal:
         choices = get_args(hint)
         choice = canonical(text, choices)
         if choice is None:
             raise SpecError(f"{where}: '{text}' is not a choice; {did_you_mean(text, choices)}")
         return choice
-    if type(None) in get_args(hint):
-        (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
     if hint is str:
         return text
     if hint is bool:

@@ -8,12 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge
 
 if TYPE_CHECKING:
     import torch
 
 Norm = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A rectangle of the canvas, in pixels: its first row and column, and its sides."""
+
+    top: Annotated[int, Ge(0)]
+    left: Annotated[int, Ge(0)]
+    height: Annotated[int, Ge(0)]
+    width: Annotated[int, Ge(0)]
+
+    def inside(self, canvas: torch.Tensor) -> torch.Tensor:
+        """The pixels of this rectangle, as a view: (..., H, W) -> (..., height, width)."""
+        return canvas[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
 
 # Float32 arithmetic may leave a point of the ball's surface this far outside it, times max(1, eps).
 TOLERANCE = 1e-6
@@ -104,8 +121,20 @@ class Threat:
             snapped = grey0 + cut.view_as(grey0)
         return (snapped / 255).to(x.dtype)
 
-    def check(self, x0: torch.Tensor, x: torch.Tensor, *, on_grid: bool = False) -> None:
-        """Raise RuntimeError if any row has left the ball, [0, 1] or the 8-bit grid: a crash beats a wrong number."""
+    def check(
+        self,
+        x0: torch.Tensor,
+        x: torch.Tensor,
+        *,
+        on_grid: bool = False,
+        regions: Sequence[Region | None] | None = None,
+    ) -> None:
+        """Raise RuntimeError if any row has left its bounds: a crash beats a wrong number.
+
+        Args:
+            on_grid: besides the ball and [0, 1], the 8-bit grey levels are a bound.
+            regions: besides these, each row's region: outside it no pixel may differ at all. None for a row: nowhere.
+        """
         grey0, grey = x0.double() * 255, x.double() * 255
         moved = (grey.round() - grey0.round()) / 255 if on_grid else x.double() - x0.double()
         worst = float(self.size(moved).max())
@@ -115,6 +144,13 @@ class Threat:
             raise RuntimeError(f"attack left [0, 1]: [{float(x.min()):.9g}, {float(x.max()):.9g}]")
         if on_grid and float((grey - grey.round()).abs().max()) > _GRID_TOLERANCE:
             raise RuntimeError("attack left the 8-bit grey levels")
+        if regions is not None:
+            changed = x != x0
+            for row, region in zip(changed, regions, strict=True):
+                if region:
+                    region.inside(row).fill_(False)
+            if bool(changed.any()):
+                raise RuntimeError("attack changed pixels outside its region")
 
     def _boxed(self, x: torch.Tensor) -> torch.Tensor:
         return x.clamp(0, 1) if self.box else x

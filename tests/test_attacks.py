@@ -129,11 +129,15 @@ ALL = [
     "art:SquareAttack,eps=8/255,max_iter=10",
     "art:HopSkipJump,eps=1,norm=l2,max_iter=1,init_eval=5,max_eval=10",
     "art:AutoProjectedGradientDescent,eps=8/255,max_iter=5,nb_random_init=1",
+    "patch:size=6,steps=10,positions=3",
+    "patch:size=6,steps=10,positions=2,placement=random",
+    "overlay:kind=finding,size=5",
     "corrupt:kind=noise,severity=4",
     "corrupt:kind=motion,severity=5",
     "corrupt:kind=jpeg,severity=3",
 ]
-GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(("noise", "corrupt"))]
+UNSEARCHED = ("noise", "overlay", "corrupt")
+GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(UNSEARCHED)]
 
 
 def test_no_attack_is_left_out() -> None:
@@ -159,7 +163,12 @@ def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
     for name, value in net.module.state_dict().items():
         assert torch.equal(value, before[name])
     alone = attacks.parse(spec)(
-        Waist(net, torch.device("cpu")).classify([ABCD]), x[4:5], labels[4:5], generators()[4:5], quantize=quantize
+        Waist(net, torch.device("cpu")).classify([ABCD]),
+        x[4:5],
+        labels[4:5],
+        generators()[4:5],
+        quantize=quantize,
+        questions=[ABCD],
     )
     torch.testing.assert_close(alone.canvas[0], first.canvas[4], atol=2e-6, rtol=0)
     assert alone.steps[0] == first.steps[4]

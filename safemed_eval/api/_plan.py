@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
 from safemed_eval.api._certify import BATCH, CPU_BATCH
+from safemed_eval.api._start import refuse_canvas
 from safemed_eval.data import Choice, choice_of
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
@@ -82,6 +83,7 @@ def plan(
     choice = choice_of(data)
     if choice.canvas.size is None:
         raise SpecError("--canvas native: images of different sizes cost differently; name a size")
+    refuse_canvas(chosen, choice.canvas)
     judged = model if isinstance(model, Model) else find_model(model)
     with progress("reading images", transient=True) as tick:
         few = choice.pilot(min(pilot, len(choice))).verified(tick).items

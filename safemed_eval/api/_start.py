@@ -13,9 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from safemed_eval.attacks import Attack
 from safemed_eval.codec import Json, decode
 from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
-from safemed_eval.data import AnyData, Choice, Data, Training, canvas_of, choice_of, overlap, overlap_sentences
+from safemed_eval.data import (
+    AnyData,
+    Canvas,
+    Choice,
+    Data,
+    Donor,
+    Training,
+    canvas_of,
+    choice_of,
+    donors_of,
+    overlap,
+    overlap_sentences,
+)
 from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Loading, Model, find_model
@@ -90,12 +103,14 @@ def prepare(
     options: Options,
     *,
     label: str,
+    chosen: Iterable[Attack] = (),
     **asked: Any,
 ) -> Prepared:
     """Check everything that can be checked without torch.
 
     Args:
         label: part of the automatic folder's name that tells runs apart.
+        chosen: attacks, each of which may refuse the canvas.
         asked: the fields that only this command's spec has.
     """
     command = kind.command
@@ -105,6 +120,7 @@ def prepare(
     if options.out not in (None, "auto"):
         _refuse_place(Path(options.out), options)
     choice = choice_of(data)
+    refuse_canvas(chosen, choice.canvas)
     if options.batch_size == "auto" and not choice.canvas.size:
         raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
     if isinstance(choice, Choice):
@@ -233,6 +249,21 @@ def _team(
         yield team
 
 
+def donors_for(data: Data, seed: int) -> dict[str, Donor]:
+    """Find each item's donor; see `data.donors_of`.
+
+    Raises:
+        SpecError: no item has one.
+    """
+    donors = donors_of(data.items, seed)
+    if not donors:
+        raise SpecError(
+            f"--grounding: none of the {len(data.items)} items has another patient's image of its question or "
+            "modality; take more items"
+        )
+    return donors
+
+
 def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:
     """Collect what is needed to load and check a model for this run."""
     items = prepared.data.items
@@ -243,6 +274,7 @@ def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> L
         options=max(len(item.question.options) for item in items),
         questions=_extremes(items),
         needs=needs,
+        may_be_blind=prepared.spec.asks_grounding,
     )
 
 
@@ -291,6 +323,17 @@ def _overlap(model: Model, data: Data) -> Json | None:
     for sentence in overlap_sentences(shared):
         _log.warning(sentence)
     return None if shared is None else dict(shared)
+
+
+def refuse_canvas(chosen: Iterable[Attack], canvas: Canvas) -> None:
+    """Refuse attacks that cannot be made on this canvas; where images keep their own size, each item tells."""
+    if canvas.size is None:
+        return
+    for attack in chosen:
+        try:
+            attack.refuse_canvas(*canvas.size)
+        except ValueError as error:
+            raise SpecError(f"--attack {attack}: {error}") from None
 
 
 def _refuse_senseless_workers(model: Model, options: Options) -> None:

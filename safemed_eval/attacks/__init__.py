@@ -98,6 +98,7 @@ def facts_of(condition: str, described: Mapping[str, object]) -> Facts:
     rest = grammar.parts({key: value for key, value in pairs.items() if key not in ("eps", "norm")})
     return replace(
         declared,
+        role="control" if pairs.get("control") == "yes" else declared.role,
         strength=None if targeted else declared.strength,
         black_box=declared.black_box or described.get("needs_gradients") is False,
         family=f"{name}:{','.join(rest)}".rstrip(":"),

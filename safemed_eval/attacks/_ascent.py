@@ -119,6 +119,10 @@ class Search:
         self._taken = [0] * len(canvas)
         self._dead = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
         self._climb: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.round = 0
+        """Set by searches that start several times: the number of the current start."""
+        self.best_round = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
+        """The round in which each row's best point was found; 0: the clean image is the best."""
         self.at_once = at_once(problem)
         """How many rows are shown together."""
         self.active = torch.arange(len(canvas), device=canvas.device)
@@ -150,7 +154,7 @@ class Search:
             value, wrong, done = self._goal(asked.classify(shown), rows)
         wrong, done = wrong & self._early_stop, done & self._early_stop
         with faults_of_the_model():
-            slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
+            slope = _slope(value.sum(), shown) if gradient else shown[:0]
         refuse_broken_gradient(slope)
         value, shown = value.detach(), shown.detach()
         if gradient:
@@ -160,7 +164,7 @@ class Search:
             wins, level = wrong & ~self._fooled[rows], wrong == self._fooled[rows]
             better = wins | (level & (value > self._highest[rows]))
             self._best[rows[better]], self._highest[rows[better]] = shown[better], value[better]
-            self._fooled[rows[better]] = wrong[better]
+            self._fooled[rows[better]], self.best_round[rows[better]] = wrong[better], self.round
         return value, slope, wrong, done
 
     def count_step(self, rows: torch.Tensor) -> None:
@@ -182,6 +186,12 @@ class Search:
             climb=[[way[(len(way) - 1) * quarter // 4] for quarter in range(5)] if way else None for way in heights],
             dead=[dead / len(way) if way else None for dead, way in zip(self._dead.tolist(), heights, strict=True)],
         )
+
+
+def _slope(value: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """The gradient; zero where the value does not depend on the pixels, as for a model that reads the text alone."""
+    slope = torch.autograd.grad(value, shown, allow_unused=True)[0] if value.requires_grad else None
+    return torch.zeros_like(shown) if slope is None else slope
 
 
 def at_once(problem: Problem) -> int:

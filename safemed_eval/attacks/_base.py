@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from safemed_eval import grammar, plugins
-from safemed_eval.threat import Norm, Threat
+from safemed_eval.errors import DataError
+from safemed_eval.threat import Norm, Region, Threat
 
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify, Need
+    from safemed_eval.core import Classify, Need, Question
 
 Loss = Literal["ce", "margin", "dlr"]
 Start = Literal["random", "zero"]
@@ -52,6 +53,7 @@ class Problem:
         labels: (B,) int64, the gold options.
         generators: one per row, so that a row's result does not depend on its batch mates.
         quantize: search among images on 8-bit grey levels only.
+        questions: the B questions, for attacks that use their texts; None where the caller has none.
     """
 
     classify: Classify
@@ -59,6 +61,7 @@ class Problem:
     labels: torch.Tensor
     generators: Sequence[torch.Generator]
     quantize: bool = False
+    questions: Sequence[Question] | None = None
 
     def __len__(self) -> int:
         return len(self.canvas)
@@ -71,6 +74,7 @@ class Problem:
             labels=self.labels[list(rows)],
             generators=[self.generators[row] for row in rows],
             quantize=self.quantize,
+            questions=None if self.questions is None else [self.questions[row] for row in rows],
         )
 
     def on_grid(self, canvas: torch.Tensor, threat: Threat) -> torch.Tensor:
@@ -94,6 +98,9 @@ class Attacked:
     """Share of each row's gradients that were zero at every pixel; None, as in `climb`, for a row that took none."""
     parts: list[dict[str, bool]] | None = None
     """For an attack made of several: whether a row's answer was right after each of those that it reached."""
+    regions: Sequence[Region | None] | None = None
+    """For an attack on a part of the canvas: the rectangle outside of which no pixel of a row differs; None for a row
+    that was left as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +110,7 @@ class Facts:
     A class declares those of the first group; `attacks.facts_of` adds the others for one attack of a run.
 
     Args:
+        role: an attack with `control=yes` among its options is a control, whatever its class declares.
         strength: place in the order of untargeted attacks in one ball: 0 random noise, 1 one step, 2 many steps,
             3 several attacks. None: no place in it.
         black_box: the search uses no gradient of the judged model.
@@ -186,6 +194,9 @@ class Attack:
         """The model that is searched instead of the judged one; None: the judged model itself."""
         return None
 
+    def refuse_canvas(self, height: int, width: int) -> None:
+        """Raise ValueError where the attack cannot be made on canvases of this size in pixels."""
+
     @property
     def stream(self) -> str:
         """Name of the random stream: attacks with the same stream draw the same numbers for an item."""
@@ -225,6 +236,7 @@ class Attack:
         generators: Sequence[torch.Generator],
         *,
         quantize: bool = False,
+        questions: Sequence[Question] | None = None,
     ) -> Attacked:
         """Search for canvases that change the answers. The caller judges success, on the result.
 
@@ -234,13 +246,26 @@ class Attack:
             labels: (B,) int64, the gold options.
             generators: one per row, so that a row's result does not depend on its batch mates.
             quantize: keep the result on 8-bit grey levels.
+            questions: the B questions, for attacks that use their texts.
         Raises:
-            RuntimeError: the search left its ball, [0, 1], or the grey levels.
+            DataError: the attack cannot be made on canvases of this size.
+            RuntimeError: the search left its ball, [0, 1], the grey levels, or its regions.
         """
-        problem = Problem(classify=classify, canvas=canvas, labels=labels, generators=generators, quantize=quantize)
+        try:
+            self.refuse_canvas(*canvas.shape[2:])
+        except ValueError as error:
+            raise DataError(f"{self.name}: {error}") from None
+        problem = Problem(
+            classify=classify,
+            canvas=canvas,
+            labels=labels,
+            generators=generators,
+            quantize=quantize,
+            questions=questions,
+        )
         attacked = self.search(problem)
         inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
-        self.threat.check(canvas, inside, on_grid=quantize)
+        self.threat.check(canvas, inside, on_grid=quantize, regions=attacked.regions)
         return replace(attacked, canvas=inside.detach())
 
     def search(self, problem: Problem) -> Attacked:

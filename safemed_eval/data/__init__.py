@@ -20,6 +20,7 @@ from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, canvas_of, par
 from safemed_eval.data.choose import AnyData, Choice, Data, choice_of, choose_data, load_data
 from safemed_eval.data.dataset import Bad, DataSet
 from safemed_eval.data.description import Description, describe
+from safemed_eval.data.donors import Donor, Match, donors_of
 from safemed_eval.data.export import export
 from safemed_eval.data.images.reader import Canvases, Reader
 from safemed_eval.data.kinds import drawer_of, is_made, kinds, load, load_readable, spelled
@@ -42,7 +43,9 @@ __all__ = [
     "Data",
     "DataSet",
     "Description",
+    "Donor",
     "Fit",
+    "Match",
     "Overlap",
     "Reader",
     "Selection",
@@ -53,6 +56,7 @@ __all__ = [
     "choose_data",
     "cues",
     "describe",
+    "donors_of",
     "drawer_of",
     "export",
     "is_made",

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import pandas as pd
 
 from safemed_eval.codec import Json
+from safemed_eval.core import GROUNDED
 from safemed_eval.report._text import latex, markdown, spreadsheet
 from safemed_eval.report.findings.finding import BESIDE, of_keys, shared
 from safemed_eval.report.findings.reasoning import CHANGES, MEANING, SHARES, Texts, reasoning
@@ -193,6 +194,7 @@ def _certified_rows(run: Run, numbers: Certified) -> Iterator[Row]:
     sigma, n = run.budget.sigma, numbers.n
     about: Json = {"sigma": sigma, "alpha": run.budget.alpha, "n": n, "clusters": numbers.clusters}
     points = {f"r>={name}": _share(point, None, about) for name, point in numbers.points.items()}
+    points |= {f"{GROUNDED}, r>={name}": _share(point, None, about) for name, point in numbers.grounded.items()}
     measured = numbers.to_json()
     rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
     yield {
@@ -242,7 +244,7 @@ def _table(name: str, caption: str, rows: Sequence[Row]) -> Table:
 def _methods(studies: Sequence[_Study[AnsweredBy]], by: Slicing, name: str) -> Table:
     """Methods down, slices across, as the two papers print them; one block per attack."""
     rows: list[Row] = []
-    for condition in dict.fromkeys(condition for study in studies for condition in study.run.conditions):
+    for condition in dict.fromkeys(measure for study in studies for measure in study.run.measures):
         for study in studies:
             if condition in study.overall:
                 row: Row = {"attack": condition, "method": study.run.name, "all": _accuracy(study.overall[condition])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from safemed_eval.core import GROUNDED
 from safemed_eval.report.summary import DAGGER, AnsweredBy, Certified, Share
 from safemed_eval.rounding import percent
 
@@ -10,6 +11,7 @@ def text_cells(numbers: AnsweredBy | Certified) -> dict[str, str]:
     """Make the cells of one row by the heading of their column: shares in % with their 95 % intervals."""
     if isinstance(numbers, Certified):
         points = {f"r>={name}": _share(point) for name, point in numbers.points.items()}
+        points |= {f"{GROUNDED}, r>={name}": _share(point) for name, point in numbers.grounded.items()}
         return (
             {"n": str(numbers.n)}
             | points

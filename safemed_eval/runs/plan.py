@@ -263,10 +263,11 @@ class Pilot:
 
     def _under(self, attack: Attack, some: slice) -> None:
         items, device = self.pilot[some], self.model.device
-        classify = self.model.classify([item.question for item in items], at_once=self.batch)
+        questions = [item.question for item in items]
+        classify = self.model.classify(questions, at_once=self.batch)
         streams = [generator(device, self.seed, "attack", attack.stream, item.id) for item in items]
         labels = torch.tensor([item.label for item in items], device=device)
-        attack(classify, torch.stack(self.canvases[some]), labels, streams)
+        attack(classify, torch.stack(self.canvases[some]), labels, streams, questions=questions)
 
     @property
     def _left(self) -> float:

@@ -34,12 +34,14 @@ Key = Literal[
     "letter-only",
     "letters",
     "circular",
+    "grounding",
     "check",
     "checks",
     "ceiling",
     "sequential",
     "draws",
     "ended-wrong",
+    "random-order",
     "by-chance",
     "falsified",
     "at-ceiling",
@@ -78,6 +80,7 @@ BELOW: frozenset[Key] = frozenset(
         "sequential",
         "draws",
         "ended-wrong",
+        "random-order",
         "falsified",
         "at-ceiling",
         "steps",
@@ -86,6 +89,7 @@ BELOW: frozenset[Key] = frozenset(
         "letter-only",
         "letters",
         "circular",
+        "grounding",
     }
 )
 """Findings that belong below a table of the run's numbers."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from safemed_eval.core import GROUNDED
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import AnsweredBy, Certified, Share
 from safemed_eval.rounding import floor_to, percent
@@ -53,8 +54,8 @@ def columns(runs: Sequence[Run]) -> list[Column]:
 
 
 def conditions_of(runs: Sequence[Run]) -> list[str]:
-    """The conditions of all runs, each once."""
-    return list(dict.fromkeys(name for run in runs for name in run.conditions))
+    """The conditions, and grounded accuracies, of all runs, each once."""
+    return list(dict.fromkeys(name for run in runs for name in run.measures))
 
 
 def radii_differ(runs: Sequence[Run]) -> bool:
@@ -103,7 +104,8 @@ def certified_row(run: Run, numbers: Certified, *, with_radius: bool) -> list[Ce
     ]
     for name, point in numbers.points.items():
         length = [f"r \u2265 {point.radius:.6g}"] if with_radius and name.endswith("s") else []
-        row.append(Cell(point.text, "\n".join([*_bounds(point), *length]), point.few))
+        grounded = [f"{GROUNDED} {numbers.grounded[name].text}"] if name in numbers.grounded else []
+        row.append(Cell(point.text, "\n".join([*_bounds(point), *grounded, *length]), point.few))
     return [
         *row,
         Cell(percent(wrong / n if n and wrong is not None else None)),
