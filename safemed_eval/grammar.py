@@ -21,6 +21,8 @@ R = TypeVar("R")
 
 ALWAYS = {"always": True}
 """Metadata of a field that the canonical string always includes."""
+LATER = {"later": True}
+"""Metadata of a field that was added later: what a run stores of a spec leaves it out at its default."""
 FIRST = {"first": True}
 """Metadata of the text field that is written first, without its key."""
 REST = {"rest": True}

@@ -47,8 +47,8 @@ def test_a_text_is_drawn_as_pillow_draws_it() -> None:
     ImageDraw.Draw(mask).text((6 - left, 6 - top), "Mass 3 cm", fill=255, font=font)
     expected = torch.from_numpy(np.array(mask)).float() / 255
     assert torch.equal(found.canvas[0], expected.expand(3, -1, -1)) and expected.max() == 1
-    (region,) = found.regions or ()
-    assert region is not None and (region.height, region.width) <= (bottom - top, right - left)
+    (rectangle,) = found.rectangles or ()
+    assert rectangle is not None and (rectangle.height, rectangle.width) <= (bottom - top, right - left)
 
 
 def test_text_is_white_on_dark_pixels_and_black_on_bright_ones() -> None:
@@ -63,14 +63,14 @@ def test_nothing_changes_outside_the_box_of_the_text(position: str) -> None:
     x = scenes()
     found = burn(f"overlay:text=Mass,size=12,position={position}", x)
     places = set()
-    for image, burnt, region in zip(x, found.canvas, found.regions or (), strict=True):
-        assert region is not None
+    for image, burnt, rectangle in zip(x, found.canvas, found.rectangles or (), strict=True):
+        assert rectangle is not None
         difference = (burnt != image).any(0)
-        assert region.inside(difference).any()
-        region.inside(difference).fill_(False)
+        assert rectangle.inside(difference).any()
+        rectangle.inside(difference).fill_(False)
         assert not difference.any()
-        low, high = region.top, region.left
-        assert 6 <= low <= 90 - region.height and 6 <= high <= 90 - region.width
+        low, high = rectangle.top, rectangle.left
+        assert 6 <= low <= 90 - rectangle.height and 6 <= high <= 90 - rectangle.width
         places.add((low, high))
         if position != "random":
             assert (low > 48) == position.startswith("bottom") and (high > 40) == position.endswith("right")
@@ -101,7 +101,7 @@ def test_a_control_has_equal_ink_and_other_letters(spec: str, side: int) -> None
         assert own > 50 and abs(own - other) <= max(EQUAL_PIXELS, EQUAL_INK * own)
     assert not any(torch.equal(*pair) for pair in zip(told.canvas, control.canvas, strict=True))
     assert torch.equal(control.canvas, again.canvas) and control.targets is None
-    for own_box, other_box in zip(told.regions or (), control.regions or (), strict=True):
+    for own_box, other_box in zip(told.rectangles or (), control.rectangles or (), strict=True):
         assert own_box is not None and other_box is not None
         assert abs(own_box.top - other_box.top) <= 0.02 * side and abs(own_box.left - other_box.left) <= 0.02 * side
 

@@ -31,6 +31,7 @@ from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import Voting
+from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
     import torch
@@ -115,6 +116,7 @@ def evaluate(
         options,
         chosen=chosen.values(),
         label="-".join([*[*chosen][1:], *extra, *smoothed]),
+        masked=next((f"--attack {attack}" for attack in chosen.values() if attack.region == MASK), None),
         attacks=described,
         quantize=quantize,
         official=official,

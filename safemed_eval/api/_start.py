@@ -28,8 +28,9 @@ from safemed_eval.data import (
     donors_of,
     overlap,
     overlap_sentences,
+    verify_masks,
 )
-from safemed_eval.errors import SpecError, Stopped
+from safemed_eval.errors import DataError, SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Loading, Model, find_model
 from safemed_eval.progress import progress, status
@@ -104,6 +105,7 @@ def prepare(
     *,
     label: str,
     chosen: Iterable[Attack] = (),
+    masked: str | None = None,
     **asked: Any,
 ) -> Prepared:
     """Check everything that can be checked without torch.
@@ -111,6 +113,7 @@ def prepare(
     Args:
         label: part of the automatic folder's name that tells runs apart.
         chosen: attacks, each of which may refuse the canvas.
+        masked: the option that needs the mask files beside the images.
         asked: the fields that only this command's spec has.
     """
     command = kind.command
@@ -126,6 +129,9 @@ def prepare(
     if isinstance(choice, Choice):
         with progress("reading images", transient=True) as tick:
             choice = choice.verified(tick)
+    if masked:
+        masks = masks_digest(choice.items, masked)
+        asked["masks"] = names.digest(masks) if names else masks
     source = judged.source
     spec = kind(
         model=source.identity,
@@ -147,6 +153,19 @@ def prepare(
         refuse_other_spec(place, spec.to_json())
     about = about_of(judged, choice, spec.conditions) | {"overlap": _overlap(judged, choice)}
     return Prepared(model=judged, data=choice, spec=spec, options=options, place=place, about=about, names=names)
+
+
+def masks_digest(items: Sequence[Item], option: str) -> str:
+    """Open the mask of every image, and return the hash of all.
+
+    Raises:
+        DataError: a mask cannot be used; the message names the option that needs it.
+    """
+    try:
+        with progress("reading masks", transient=True) as tick:
+            return verify_masks(items, tick)
+    except DataError as error:
+        raise DataError(f"{option}: {error}") from None
 
 
 def finished(prepared: Prepared, work: Callable[[Prepared], Written]) -> Run:

@@ -105,6 +105,7 @@ def facts_of(condition: str, described: Mapping[str, object]) -> Facts:
         norm="l2" if described.get("norm") == "l2" else "linf",
         eps=float(eps) if isinstance(eps, (int, float)) else None,
         targeted=targeted,
+        region=str(described["region"]) if described.get("region") else None,
         kind=str(described["kind"]) if "kind" in described else None,
         severity=severity if isinstance(severity, int) else None,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from safemed_eval.attacks._base import TRAVEL, Attack, Attacked, Facts, Problem, refuse_counts
 from safemed_eval.grammar import ALWAYS
-from safemed_eval.threat import Region, Threat
+from safemed_eval.threat import Rectangle, Threat
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ class Patch(Attack):
 
     @property
     def threat(self) -> Threat:
-        """All of [0, 1]; the result is also bounded by its square, see `Attacked.regions`."""
+        """All of [0, 1]; the result is also bounded by its square, see `Attacked.rectangles`."""
         return Threat(norm="linf", eps=1.0)
 
     def refuse_canvas(self, height: int, width: int) -> None:
@@ -80,10 +80,12 @@ class Patch(Attack):
         for number, here in enumerate(zip(*squares, strict=True), start=1):
             search.round = number
             left = self._climb(problem, search, left, here)
-        regions = [row[best - 1] if best else None for row, best in zip(squares, search.best_round, strict=True)]
-        return replace(search.result(), regions=regions)
+        rectangles = [row[best - 1] if best else None for row, best in zip(squares, search.best_round, strict=True)]
+        return replace(search.result(), rectangles=rectangles)
 
-    def _climb(self, problem: Problem, search: Search, left: torch.Tensor, squares: Sequence[Region]) -> torch.Tensor:
+    def _climb(
+        self, problem: Problem, search: Search, left: torch.Tensor, squares: Sequence[Rectangle]
+    ) -> torch.Tensor:
         """Optimise the patch of these rows in their squares, from random pixels; return the rows still answered right.
 
         Args:
@@ -114,12 +116,12 @@ class Patch(Attack):
         canvas, generators = problem.canvas[rows], [problem.generators[row] for row in rows.tolist()]
         patches = canvas.new_empty((len(rows), canvas.shape[1], self.size, self.size))
 
-        def drawn() -> list[Region]:
+        def drawn() -> list[Rectangle]:
             count = self._positions(canvas)
             numbers = (torch.randint(count, (), generator=rng, device=canvas.device) for rng in generators)
             return [self._square(canvas, int(number)) for number in numbers]
 
-        def placed(squares: Sequence[Region]) -> torch.Tensor:
+        def placed(squares: Sequence[Rectangle]) -> torch.Tensor:
             shown = canvas.clone()
             for row, square, patch in zip(shown, squares, patches, strict=True):
                 square.inside(row).copy_(patch)
@@ -138,12 +140,12 @@ class Patch(Attack):
             patches = (patches + self._step_size * mean.sign()).clamp(0, 1)
         attacked = problem.canvas.clone()
         attacked[rows] = placed(last)
-        regions: list[Region | None] = [None] * len(problem)
+        rectangles: list[Rectangle | None] = [None] * len(problem)
         for row, square in zip(rows.tolist(), last, strict=True):
-            regions[row] = square
+            rectangles[row] = square
         # Each height of the climb is of another position: the record of a search at one point would not fit.
         canvases = problem.on_grid(attacked, self.threat)
-        return replace(search.result(), canvas=canvases, regions=regions, climb=None)
+        return replace(search.result(), canvas=canvases, rectangles=rectangles, climb=None)
 
     @property
     def _step_size(self) -> float:
@@ -154,10 +156,10 @@ class Patch(Attack):
         height, width = canvas.shape[2:]
         return (height - self.size + 1) * (width - self.size + 1)
 
-    def _square(self, canvas: torch.Tensor, number: int) -> Region:
+    def _square(self, canvas: torch.Tensor, number: int) -> Rectangle:
         """The square at one of the positions, which are counted row by row."""
         top, left = divmod(number, canvas.shape[3] - self.size + 1)
-        return Region(top=top, left=left, height=self.size, width=self.size)
+        return Rectangle(top=top, left=left, height=self.size, width=self.size)
 
 
 ATTACK = Patch

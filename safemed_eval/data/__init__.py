@@ -25,6 +25,7 @@ from safemed_eval.data.export import export
 from safemed_eval.data.images.reader import Canvases, Reader
 from safemed_eval.data.kinds import drawer_of, is_made, kinds, load, load_readable, spelled
 from safemed_eval.data.option_order import reordered, rotation, shuffled
+from safemed_eval.data.regions import region_of, verify_masks
 from safemed_eval.data.selection import Selection, select
 from safemed_eval.data.verification import verify
 
@@ -68,11 +69,13 @@ __all__ = [
     "overlap_sentences",
     "parse_canvas",
     "pixels_of",
+    "region_of",
     "reordered",
     "rotation",
     "select",
     "shuffled",
     "spelled",
     "verify",
+    "verify_masks",
     "write_seen",
 ]

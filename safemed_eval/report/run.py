@@ -14,13 +14,14 @@ import pandas as pd
 
 from safemed_eval.core import GROUNDED, UNKNOWN
 from safemed_eval.errors import SpecError
+from safemed_eval.report.corruptions import grades_of
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.collect import findings_of
 from safemed_eval.report.findings.finding import Finding
 from safemed_eval.report.load import SLICES, LoadedRun, in_order, radii_of
 from safemed_eval.report.rows import Certificates, Slicing
 from safemed_eval.report.summary import AnsweredBy, AnySummary, Certified, CertifySummary, summarize
-from safemed_eval.report.text_cells import text_cells
+from safemed_eval.report.text_cells import corruption_cells, text_cells
 from safemed_eval.smoothing import SEQUENTIAL
 from safemed_eval.text import on_one_line, visible
 
@@ -146,16 +147,19 @@ class Run(LoadedRun):
 
     def _repr_html_(self) -> str:
         """Show a notebook the numbers and findings; all text of models and data is escaped."""
-        rows = {ALL: text_cells(self.summary.overall)}
+        grades = grades_of([self])
+        rows = {ALL: text_cells(self.summary.overall, grades)}
         for by, title in SLICES.items():
-            rows |= {f"{title}: {name}": text_cells(numbers) for name, numbers in self._sliced(by).items()}
-        table = pd.DataFrame.from_dict(rows, orient="index").map(visible).rename(index=visible, columns=visible)
+            rows |= {f"{title}: {name}": text_cells(numbers, grades) for name, numbers in self._sliced(by).items()}
+        tables = [rows, *filter(None, [dict(corruption_cells(self.summary.overall, grades))])]
+        frames = [pd.DataFrame.from_dict(table, orient="index").map(visible) for table in tables]
+        html = "".join(frame.rename(index=visible, columns=visible).to_html(escape=True) for frame in frames)
         colors = {"note": "inherit", "warn": "#b36b00", "fail": "#c00000"}
         items = "".join(
             f'<li style="color: {colors[finding.severity]}">{escape(visible(finding.text))}</li>'
             for finding in self.findings
         )
-        return f"<p>{escape(str(self))}</p>{table.to_html(escape=True)}<ul>{items}</ul>"
+        return f"<p>{escape(str(self))}</p>{html}<ul>{items}</ul>"
 
 
 def _refuse_other_slicing(by: str | None) -> None:

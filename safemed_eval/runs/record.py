@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Len
+from annotated_types import Ge, Le, Len
 
 from safemed_eval.codec import Json, encode
 from safemed_eval.core import CIRCULAR, MAX_OPTIONS, SHUFFLED
@@ -18,7 +18,7 @@ from safemed_eval.data import Match
 from safemed_eval.models.answers import Told
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec
 from safemed_eval.smoothing import Smoothing, read_prediction, read_wrong
-from safemed_eval.threat import Region
+from safemed_eval.threat import Rectangle
 
 Count = Annotated[int, Ge(0)]
 Size = Annotated[float, Ge(0)]
@@ -111,8 +111,10 @@ class EvaluateRecord(ItemRecord):
         climb, dead: diagnostics of the search; see `attacks.Attacked`.
         rounded: the answer to a successfully attacked canvas after rounding it to 8 bits; None: not asked.
         rotations: for the circular condition, the answer to each rotation of the options.
+        region: for an attack that is confined to a region, the share of the canvas's pixels that lie in it; 0: none,
+            and the canvas stays clean.
         parts: for an attack made of several, True for each part that left the answer correct.
-        region: for an attack on a part of the canvas, the rectangle outside of which no pixel differs.
+        rectangle: for an attack on a part of the canvas, the rectangle outside of which no pixel differs.
         votes, p_value, abstained: for a smoothed model; see `smoothing.Prediction`.
         donor, match: for the shuffled condition, the id of the item whose image was shown; see `data.donors_of`.
         unavailable: why this condition cannot be had for this item. Such a record says nothing of the model: shares are
@@ -132,9 +134,10 @@ class EvaluateRecord(ItemRecord):
     climb: Annotated[tuple[float, ...], Len(5, 5)] | None = None
     dead: Size | None = None
     rounded: int | None = None
+    region: Annotated[float, Ge(0), Le(1)] | None = field(default=None, metadata=SOMETIMES)
     rotations: tuple[int | None, ...] | None = field(default=None, metadata=SOMETIMES)
     parts: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
-    region: Region | None = field(default=None, metadata=SOMETIMES)
+    rectangle: Rectangle | None = field(default=None, metadata=SOMETIMES)
     votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
     p_value: float | None = field(default=None, metadata=VOTED)
     abstained: str | None = field(default=None, metadata=VOTED)

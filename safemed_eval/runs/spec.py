@@ -133,6 +133,7 @@ class EvaluateSpec(Spec):
         circular: also answer in every rotation of the options.
         keep_images: number of items per attack whose images are stored for figures.
         smooth: answer by the vote of a smoothed model.
+        masks: hash of the mask files that attacks are confined to; see `data.verify_masks`.
         grounding: also answer under the conditions of `core.GROUNDING`.
     """
 
@@ -144,6 +145,7 @@ class EvaluateSpec(Spec):
     circular: bool = field(default=False, metadata=LATER)
     keep_images: int = 0
     smooth: Voting | None = field(default=None, metadata=LATER)
+    masks: str | None = field(default=None, metadata=LATER)
     grounding: bool = field(default=False, metadata=LATER)
 
     @property

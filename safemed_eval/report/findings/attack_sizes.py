@@ -30,7 +30,7 @@ class SizedAttack:
     @property
     def is_huge(self) -> bool:
         """True where the balls of all images meet: this tests the attack, not the model."""
-        return self.norm == "linf" and self.eps >= HUGE_EPS
+        return self.norm == "linf" and self.eps >= HUGE_EPS and not self.facts.region
 
 
 def facts_by_condition(run: LoadedRun) -> dict[str, Facts]:

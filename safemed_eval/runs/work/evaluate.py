@@ -14,7 +14,7 @@ from PIL import Image
 
 from safemed_eval.attacks import Attack, Attacked
 from safemed_eval.core import BLANK, CIRCULAR, OFFICIAL, SHUFFLED, TEXT_ONLY, Answers, Classify, Item, item_fields
-from safemed_eval.data import Canvas, Donor, Reader, pixels_of, reordered, rotation
+from safemed_eval.data import Canvas, Donor, Reader, pixels_of, region_of, reordered, rotation
 from safemed_eval.errors import CheckpointError, DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
@@ -202,12 +202,14 @@ class Evaluation:
         started = time.perf_counter()
         items = [item for item, _ in pairs]
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
-        attacked = self._search(attack, clean, items)
+        region = self._region(attack, clean, items)
+        attacked = self._search(attack, clean, items, region)
         ask = partial(self._votes, str(attack)) if self.voting else self._answers
         answers = ask(attacked.canvas, items)
         rounded = self._rounded(attack, clean, attacked, items, [answer["prediction"] for answer in answers])
         delta = (attacked.canvas.double() - clean.double()).flatten(1)
         linf, l2 = delta.abs().amax(1).tolist(), delta.norm(dim=1).tolist()
+        shares = [None] * len(items) if region is None else region.double().mean((1, 2, 3)).tolist()
         seconds = (time.perf_counter() - started) / len(items)
         records = []
         for row, item in enumerate(items):
@@ -223,8 +225,9 @@ class Evaluation:
                     climb=attacked.climb[row] if attacked.climb else None,
                     dead=attacked.dead[row] if attacked.dead else None,
                     rounded=rounded[row],
+                    region=shares[row],
                     parts=attacked.parts[row] if attacked.parts else None,
-                    region=attacked.regions[row] if attacked.regions else None,
+                    rectangle=attacked.rectangles[row] if attacked.rectangles else None,
                     batch=min(len(items), self._memory.size),
                     seconds=seconds,
                 )
@@ -234,7 +237,16 @@ class Evaluation:
                 self.keep(item, str(attack), clean[row], attacked.canvas[row], wrong)
         return records
 
-    def _search(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> Attacked:
+    def _region(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> torch.Tensor | None:
+        """Return the (B, 1, H, W) pixels that the attack may change; None: all."""
+        name = attack.region
+        if name is None:
+            return None
+        return torch.stack([region_of(name, row, item, self.canvas) for row, item in zip(clean, items, strict=True)])
+
+    def _search(
+        self, attack: Attack, clean: torch.Tensor, items: Sequence[Item], region: torch.Tensor | None
+    ) -> Attacked:
         """Run the attack on the model, the smoothed model, or a surrogate."""
         device = self.model.device
         labels = torch.tensor([item.label for item in items], device=device)
@@ -251,7 +263,9 @@ class Evaluation:
                 classify = SmoothedClassify(
                     classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
                 )
-        return attack(classify, clean, labels, streams["attack"], quantize=self.quantize, questions=questions)
+        return attack(
+            classify, clean, labels, streams["attack"], quantize=self.quantize, region=region, questions=questions
+        )
 
     def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
         """Answer all rows, and return each row's fields for its record."""
