@@ -7,11 +7,12 @@ dataclass has a field for it.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from safemed_eval.errors import SpecError, canonical, did_you_mean
 
@@ -210,14 +211,17 @@ def _show(name: str, value: Any) -> str:
     return str(value)
 
 
-def arguments_of(other: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Decorate a function that passes all its arguments on to `other`: it gets the signature of `other`."""
+def after(first: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P, R]]:
+    """Decorate a function of the result of `first`: it takes the arguments of `first` instead."""
 
-    def decorate(function: Callable[..., R]) -> Callable[P, R]:
-        returned = function.__annotations__["return"]
-        function.__annotations__ = {**other.__annotations__, "return": returned}
-        signature = inspect.signature(other).replace(return_annotation=returned)
-        function.__signature__ = signature  # type: ignore[attr-defined]
-        return cast("Callable[P, R]", function)
+    def decorate(then: Callable[[T], R]) -> Callable[P, R]:
+        @functools.wraps(then)
+        def both(*args: P.args, **options: P.kwargs) -> R:
+            return then(first(*args, **options))
+
+        both.__annotations__ = {**first.__annotations__, "return": then.__annotations__["return"]}
+        signature = inspect.signature(first).replace(return_annotation=both.__annotations__["return"])
+        both.__signature__ = signature  # type: ignore[attr-defined]
+        return both
 
     return decorate

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from safemed_eval.core import Item
 from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, parse_canvas
@@ -23,7 +23,7 @@ from safemed_eval.data.records import Builder
 from safemed_eval.data.selection import Selection, select
 from safemed_eval.data.verification import verify
 from safemed_eval.errors import DataError
-from safemed_eval.grammar import arguments_of
+from safemed_eval.grammar import after
 from safemed_eval.progress import Tick, no_progress, progress
 
 _BAD_SHOWN = 1000
@@ -211,8 +211,8 @@ def choose_data(
     )
 
 
-@arguments_of(choose_data)
-def load_data(*spec: Any, **options: Any) -> Data:
+@after(choose_data)
+def load_data(choice: Choice) -> Data:
     """Choose items of a data set, and open every image, with a progress bar; arguments as in `choose_data`.
 
     >>> import safemed_eval as se
@@ -223,7 +223,6 @@ def load_data(*spec: Any, **options: Any) -> Data:
         SpecError: an argument names nothing that is there.
         DataError: nothing readable at the path, or an item that cannot be used.
     """
-    choice = choose_data(*spec, **options)
     with progress("reading images", transient=True) as tick:
         return choice.verified(tick)
 

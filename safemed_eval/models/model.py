@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from safemed_eval.core import Need, Question
 from safemed_eval.errors import SpecError
-from safemed_eval.grammar import arguments_of
+from safemed_eval.grammar import after
 from safemed_eval.models.checkpoints.prompts import Asking, Readout, Template, read_template
 from safemed_eval.models.files.contents import Allowed
 from safemed_eval.models.kinds import kind_of, resolve
@@ -246,17 +246,16 @@ def find_model(
     )
 
 
-@arguments_of(find_model)
-def load_model(*model: Any, **options: Any) -> Model:
+@after(find_model)
+def load_model(found: Model) -> Model:
     """Find a model and load it at once; arguments and errors as in `find_model`.
 
     >>> import safemed_eval as se
     >>> se.load_model("builtin:sft", device="cpu")
     <Model 'builtin:sft', readout choice, dtype auto; loaded on cpu>
     """
-    chosen = find_model(*model, **options)
-    _ = chosen.waist
-    return chosen
+    _ = found.waist
+    return found
 
 
 def _refuse_senseless(model: object, device: str, given: Mapping[str, object]) -> None:
