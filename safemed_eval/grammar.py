@@ -7,14 +7,18 @@ dataclass has a field for it.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from safemed_eval.errors import SpecError, canonical, did_you_mean
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 ALWAYS = {"always": True}
 """Metadata of a field that the canonical string always includes."""
@@ -205,3 +209,19 @@ def _show(name: str, value: Any) -> str:
             return f"{levels}/255"
         return repr(int(value)) if value.is_integer() else repr(value)
     return str(value)
+
+
+def after(first: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P, R]]:
+    """Decorate a function of the result of `first`: it takes the arguments of `first` instead."""
+
+    def decorate(then: Callable[[T], R]) -> Callable[P, R]:
+        @functools.wraps(then)
+        def both(*args: P.args, **options: P.kwargs) -> R:
+            return then(first(*args, **options))
+
+        both.__annotations__ = {**first.__annotations__, "return": then.__annotations__["return"]}
+        signature = inspect.signature(first).replace(return_annotation=both.__annotations__["return"])
+        both.__signature__ = signature  # type: ignore[attr-defined]
+        return both
+
+    return decorate

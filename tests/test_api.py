@@ -234,6 +234,46 @@ def test_errors_have_the_words_of_the_command_line(command: list[str], call: Cal
     assert (type(told), str(told)) == (type(raised.value), str(raised.value))
 
 
+EARLY: list[tuple[list[str], Callable[[], object]]] = [
+    *WRONG[:4],
+    *[
+        ([command, *SFT, *options], partial(call, "builtin:sft", "phantom", **given))
+        for command, call, options, given in (
+            ("evaluate", se.evaluate, ["--attack", "pgd:eps=9"], {"attacks": ["pgd:eps=9"]}),
+            ("evaluate", se.evaluate, ["--attack", "adaptive"], {"attacks": ["adaptive"]}),
+            ("evaluate", se.evaluate, ["--smooth", "sigma=-1"], {"smooth": "sigma=-1"}),
+            ("evaluate", se.evaluate, ["--workers", "2"], {"workers": 2}),
+            ("evaluate", se.evaluate, ["--pseudonymize", "nowhere"], {"pseudonymize": "nowhere"}),
+            ("evaluate", se.evaluate, ["--out", __file__], {"out": __file__}),
+            ("certify", se.certify, ["--sigma", "0.1", "--radii", "x"], {"sigma": 0.1, "radii": "x"}),
+            ("plan", se.plan, ["--sigma", "0.1", "--n", "3"], {"sigma": 0.1, "n": 3}),
+            ("train", partial(se.train, "sft", out="x"), ["--steps", "0"], {"steps": 0}),
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("command", "call"), EARLY, ids=[" ".join(command) for command, _ in EARLY])
+def test_wrong_options_are_refused_before_data_are_read(
+    command: list[str], call: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> object:
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr("safemed_eval.data.choose.load", read)
+    with pytest.raises(SafemedError) as raised:
+        call()
+    method = [command[0], *["sft"] * (command[0] == "train"), *command[1:], *["--out", "x"] * (command[0] == "train")]
+    assert str(CliRunner().invoke(app, method).exception) == str(raised.value)
+
+
+def test_images_can_be_kept_in_a_run_folder_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the command line there always is one."""
+    monkeypatch.setattr("safemed_eval.data.choose.load", None)
+    with pytest.raises(SafemedError, match="--keep-images: are kept in the run folder"):
+        se.evaluate("builtin:sft", "phantom", keep_images=1)
+
+
 # ----------------------------------------------------------------------------------------------------- models of users
 
 

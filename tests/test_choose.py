@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from safemed_eval import data
+from safemed_eval.codec import encode
 from safemed_eval.data import Data, choose_data, load_data
 from safemed_eval.errors import DataError, SpecError
 from safemed_eval.plugins import plugins
@@ -23,7 +24,7 @@ def test_chosen_data_are_those_of_each_step() -> None:
     assert chosen.set == data.verify(by_hand) and chosen.name == "phantom:images=64"
     assert len(chosen) == 8 and list(chosen) == list(chosen.items) == list(chosen.set.items)
     assert str(chosen.canvas) == "64x64 stretch"
-    assert chosen.selection.to_json() == {
+    assert encode(chosen.selection) == {
         "modality": ["ct"],
         "question_type": ["disease diagnosis"],
         "per_group": None,

@@ -414,7 +414,7 @@ def test_help_teaches(command: list[str]) -> None:
 
 
 def test_version() -> None:
-    assert call("--version") == (0, "0.1.0\n")
+    assert call("--version") == (0, "0.2.0\n")
 
 
 def test_kinds_of_data_are_found_by_name() -> None:

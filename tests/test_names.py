@@ -56,7 +56,7 @@ def test_shipped_checkpoints() -> None:
 def test_kinds_of_data() -> None:
     assert data.load("Phantom:Images=2,SPLIT=Train").sha256 == data.load("phantom:images=2,split=train").sha256
     assert data.is_made("PHANTOM") and not data.is_made("nothing")
-    assert DataOptions(data="Phantom:Images=2,Split=Train").chosen(0).name == "phantom:images=2,split=train"
+    assert DataOptions(data="Phantom:Images=2,Split=Train").chosen(0)().name == "phantom:images=2,split=train"
     assert data.spelled("Phantom:Split=Train") == "phantom:split=train"
     assert data.spelled("TABLE:My.csv") == "table:My.csv"
 

@@ -212,12 +212,14 @@ def test_the_official_path_has_the_same_guards(table: Path) -> None:
         def official_scores(self, image: object, question: Question) -> torch.Tensor:
             if "image 4" in question.text:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return torch.tensor([torch.nan if "image 2" in question.text else 0.0, 1.0, -9.0][: len(question.options)])
+            wanted = len(question.options) + {"image 5": 1, "image 6": -1}.get(question.text[-8:-1], 0)
+            return torch.tensor([torch.nan if "image 2" in question.text else 0.0, 1.0, -9.0, -9.0][:wanted])
 
     records = [r for group in answers(evaluation(Official()), items(table), CHOSEN[:1], official=True) for r in group]
     official = {r["item"]: r for r in records if r["attack"] == "official"}
     assert len(official) == 8
-    assert {item for item, r in official.items() if r["error"]} == {"q2", "q4"}
+    assert {item for item, r in official.items() if r["error"]} == {"q2", "q4", "q5", "q6"}
+    assert "official scores of shape" in official["q5"]["error"] and "official scores of" in official["q6"]["error"]
     assert official["q0"]["prediction"] == 1 and official["q2"]["prediction"] is None
 
 

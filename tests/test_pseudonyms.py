@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -204,6 +206,19 @@ def test_what_a_checkpoint_was_trained_on_is_not_told() -> None:
     assert SECRET not in json.dumps(found) and found["names"]["trained"]["method"] == "sft"
     assert found["names"]["data"].startswith("table:data-")
     assert SECRET in json.dumps(about), "the given is left as it is"
+
+
+def test_only_drawings_keep_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data that a plug-in makes may be a ward's: their options are replaced, unless its images are drawings."""
+    names = Pseudonyms(secrets.token_bytes(32))
+    assert names.data("phantom:split=train") == "phantom:split=train" and names.data("phantom") == "phantom"
+    made = SimpleNamespace(make=lambda options: None)
+    module = import_module("safemed_eval.data.kinds")
+    monkeypatch.setattr(module, "kinds", lambda: ["ward"])
+    monkeypatch.setattr(module, "_imported", lambda kind: made)
+    assert names.data("ward:seven").startswith("ward:data-") and names.data("nothing:seven").startswith("nothing:data-")
+    made.draws, made.for_tests = (lambda options, item: False), (lambda options: False)
+    assert names.data("ward:seven") == "ward:seven"
 
 
 def test_a_field_that_nobody_knows_is_not_passed_on() -> None:

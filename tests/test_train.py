@@ -520,6 +520,51 @@ def test_a_training_that_was_killed_as_it_began_is_begun_again(tmp_path: Path) -
         _is_complete(tmp_path, {"command": "train"})
 
 
+OF_0_1_0 = """{"command": "train", "load": {"dtype": "auto", "attn": null},
+"template": {"user": "{question}\\n{options}\\nGive the letter of the correct option in <answer> </answer> tags.",
+"cue": "<answer>"}, "select": {"modality": ["ct"], "question_type": [], "per_group": null, "limit": 8}, "skipped": 0,
+"canvas": "64x64 stretch", "processes": 1, "recipe": """
+RECIPES_OF_0_1_0 = {
+    "at-grpo": """{"method": "at-grpo", "threats": {"eps": null, "steps": 5, "step": null, "norm": "linf",
+"share": 0.75, "warm_up": 0.2}, "groups": {"size": 4, "beta": 0.04, "temperature": 1.0, "max_new_tokens": 4,
+"correct": 1.0, "kept": 0.2, "readout": "generate", "vllm": null}, "noise_sigma": 0.0, "lora": null, "steps": 1,
+"epochs": 1.0, "batch_size": 8, "accumulate": 1, "learning_rate": 1e-06, "weight_decay": 0.0, "bf16": false,
+"gradient_checkpointing": false, "seed": 0}""",
+    "sft": """{"method": "sft", "threats": null, "groups": null, "noise_sigma": 0.0, "lora": {"r": 2, "alpha": null,
+"dropout": 0.0}, "steps": 1, "epochs": 1.0, "batch_size": 16, "accumulate": 1, "learning_rate": 0.0001,
+"weight_decay": 0.0, "bf16": false, "gradient_checkpointing": false, "seed": 0}""",
+    "denoiser": """{"method": "denoiser", "sigma": 0.25098039215686274, "mse_share": 0.5, "width": 4, "blocks": 1,
+"steps": 1, "batch_size": 32, "learning_rate": 0.001, "stability_learning_rate": 3e-05, "seed": 0}""",
+}
+"""What version 0.1.0 wrote as the spec into `training/run.json`, without the hashes of model and data."""
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("at-grpo", ["--batch-size", "8", "--group-size", "4", "--max-new-tokens", "4"]),
+        ("sft", ["--lora", "r=2"]),
+        ("denoiser", ["--sigma", "64/255", "--width", "4", "--blocks", "1"]),
+    ],
+)
+def test_a_training_of_version_0_1_0_counts_as_the_same(method: str, options: list[str], tmp_path: Path) -> None:
+    spec = json.loads(OF_0_1_0 + RECIPES_OF_0_1_0[method] + "}")
+    chosen = data.load_data("phantom:split=train,images=8", modality="CT", limit=8)
+    spec |= {"model": models.resolve("builtin:sft").identity, "data": chosen.set.sha256}
+    (tmp_path / WORK).mkdir()
+    run = {"schema": 1, "spec": spec, "model": {}, "sessions": [{"versions": {"safemed_eval": "0.1.0"}}]}
+    run |= {"names": {}, "items": 8, "skipped": [], "conditions": [], "sampled": None, "image_notes": {}}
+    (tmp_path / WORK / "run.json").write_text(json.dumps(run))
+    (tmp_path / "safemed_eval.json").write_text("{}")
+    (tmp_path / WORK / "log.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    asked = ["--model", "builtin:sft", "--data", "phantom:split=train,images=8", "--modality", "CT", "--limit", "8"]
+    result = command(method, *asked, "--steps", "1", *options, "--out", str(tmp_path))
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert json.loads((tmp_path / WORK / "run.json").read_text()) == run, "it is complete, and not begun again"
+    other = command(method, *asked, "--steps", "2", *options, "--out", str(tmp_path))
+    assert "steps" in str(other.exception) and isinstance(other.exception, UserError)
+
+
 def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "training").mkdir()
     (tmp_path / "thesis.txt").write_text("mine")

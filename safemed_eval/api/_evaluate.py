@@ -21,14 +21,13 @@ from safemed_eval.api._start import (
     finished,
     loading_of,
     prepare,
-    refuse_canvas,
     started,
     write_all,
 )
 from safemed_eval.attacks import Attack
 from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
-from safemed_eval.data import AnyData, Choice, Data, Selection, choose_data
-from safemed_eval.errors import DataError, SpecError, shortened
+from safemed_eval.data import AnyData
+from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.progress import status
 from safemed_eval.runs import checked
@@ -106,9 +105,6 @@ def evaluate(
     judged = model if isinstance(model, Model) else find_model(model)
     _refuse_senseless(judged, chosen.values(), official=official, keep_images=keep_images, out=out)
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
-    choice = choose_data(data) if isinstance(data, str) else data
-    refuse_canvas(chosen.values(), choice.canvas)
-    _refuse_unknown_items(chosen.values(), choice, pseudonymized=pseudonymize is not None)
     surrogates = {name: _surrogate(name, judged) for attack in chosen.values() for name in attack.surrogates}
     described = {spec: attack.described | _identities(attack, surrogates) for spec, attack in chosen.items()}
     extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular, *["grounding"] * grounding]
@@ -116,8 +112,9 @@ def evaluate(
     prepared = prepare(
         EvaluateSpec,
         judged,
-        choice,
+        data,
         options,
+        chosen=chosen.values(),
         label="-".join([*[*chosen][1:], *extra, *smoothed]),
         masked=next((f"--attack {attack}" for attack in chosen.values() if attack.region == MASK), None),
         attacks=described,
@@ -214,22 +211,6 @@ def _refuse_senseless(model: Model, chosen: Iterable[Attack], *, official: bool,
     needs = attack_specs.needs_of(chosen)
     if "texts" in needs and model.source.takes_prompts and model.asking.readout == "choice":
         raise SpecError(f"{needs['texts']}: is for models that write; add --readout generate, or use pgd")
-
-
-def _refuse_unknown_items(chosen: Iterable[Attack], choice: Choice | Data, *, pseudonymized: bool) -> None:
-    """Refuse attacks that name items which are not in the data, or whose names a pseudonymized run would give away.
-
-    Of loaded data that were filtered or sampled the other items are not known: there one known item is enough.
-    """
-    whole = choice.whole if isinstance(choice, Choice) else choice.set
-    known = {item.id for item in whole.items} | {bad.id for bad in whole.bad}
-    complete = isinstance(choice, Choice) or choice.selection == Selection()
-    for attack in chosen:
-        unknown = [item for item in attack.named if item not in known]
-        if unknown and (complete or len(unknown) == len(attack.named)):
-            raise DataError(f"--attack {attack}: names the item '{shortened(unknown[0])}', which is not in the data")
-        if attack.named and pseudonymized:
-            raise SpecError(f"--attack {attack}: reads a file about the data; leave it out, or --pseudonymize")
 
 
 def _identities(attack: Attack, surrogates: Mapping[str, Model]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
 from safemed_eval.api._certify import BATCH, CPU_BATCH
 from safemed_eval.api._start import masks_digest, refuse_canvas
-from safemed_eval.data import Choice, choose_data
+from safemed_eval.data import Choice, choice_of
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.progress import progress
@@ -44,7 +44,7 @@ class Plan:
 
 def plan(
     model: AnyModel,
-    data: Choice | str,
+    data: Choice | str | Callable[[], Choice],
     *,
     sigma: float | str | None = None,
     n0: int = 100,
@@ -83,7 +83,7 @@ def plan(
         if attack.rewords:
             raise SpecError(f"--attack {attack}: cannot be timed here; it takes one answer for each of its wordings")
     fixed, sequential = _budgets(sigma, n0, n, alpha, radii)
-    choice = choose_data(data) if isinstance(data, str) else data
+    choice = choice_of(data)
     if choice.canvas.size is None:
         raise SpecError("--canvas native: images of different sizes cost differently; name a size")
     refuse_canvas(chosen, choice.canvas)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,16 @@ from safemed_eval.data import (
     Choice,
     Data,
     Donor,
+    Selection,
     Training,
     canvas_of,
-    choose_data,
+    choice_of,
     donors_of,
     overlap,
     overlap_sentences,
     verify_masks,
 )
-from safemed_eval.errors import DataError, SpecError, Stopped
+from safemed_eval.errors import DataError, SpecError, Stopped, shortened
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Loading, Model, find_model
 from safemed_eval.progress import progress, status
@@ -104,6 +105,7 @@ def prepare(
     options: Options,
     *,
     label: str,
+    chosen: Collection[Attack] = (),
     masked: str | None = None,
     **asked: Any,
 ) -> Prepared:
@@ -111,17 +113,21 @@ def prepare(
 
     Args:
         label: part of the automatic folder's name that tells runs apart.
+        chosen: attacks, each of which may refuse the canvas or the items.
         masked: the option that needs the mask files beside the images.
         asked: the fields that only this command's spec has.
     """
     command = kind.command
     judged = model if isinstance(model, Model) else find_model(model)
-    choice = choose_data(data) if isinstance(data, str) else data
     _refuse_senseless_workers(judged, options)
+    names = Pseudonyms(read_key(Path(options.pseudonymize))) if options.pseudonymize else None
+    if options.out not in (None, "auto"):
+        _refuse_place(Path(options.out), options)
+    choice = choice_of(data)
+    refuse_canvas(chosen, choice.canvas)
+    _refuse_unknown_items(chosen, choice, pseudonymized=names is not None)
     if options.batch_size == "auto" and not choice.canvas.size:
         raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
-    key = None if options.pseudonymize is None else Path(options.pseudonymize)
-    names = Pseudonyms(read_key(key)) if key else None
     if isinstance(choice, Choice):
         with progress("reading images", transient=True) as tick:
             choice = choice.verified(tick)
@@ -145,9 +151,7 @@ def prepare(
     )
     place = _place(command, judged, choice, spec, options, label, named=names is None)
     if place:
-        if key and key.absolute().is_relative_to(place.absolute()):
-            raise SpecError(f"--pseudonymize {key}: lies in the run folder, and would be passed on with it")
-        refuse_unwritable(place)
+        _refuse_place(place, options)
         refuse_other_spec(place, spec.to_json())
     about = about_of(judged, choice, spec.conditions) | {"overlap": _overlap(judged, choice)}
     return Prepared(model=judged, data=choice, spec=spec, options=options, place=place, about=about, names=names)
@@ -326,6 +330,14 @@ def write_all(
             tick(len(folder) / each, items)
 
 
+def _refuse_place(place: Path, options: Options) -> None:
+    """Refuse a run folder that cannot be written, or that holds the key of its pseudonyms."""
+    key = options.pseudonymize
+    if key and Path(key).absolute().is_relative_to(place.absolute()):
+        raise SpecError(f"--pseudonymize {key}: lies in the run folder, and would be passed on with it")
+    refuse_unwritable(place)
+
+
 def _overlap(model: Model, data: Data) -> Json | None:
     """Count and log the items whose images the model was trained on; None if this package did not train it."""
     shared = overlap(data.items, [Training(*training) for training in model.source.trainings])
@@ -347,6 +359,22 @@ def refuse_canvas(chosen: Iterable[Attack], canvas: Canvas) -> None:
             attack.refuse_canvas(*canvas.size)
         except ValueError as error:
             raise SpecError(f"--attack {attack}: {error}") from None
+
+
+def _refuse_unknown_items(chosen: Iterable[Attack], choice: Choice | Data, *, pseudonymized: bool) -> None:
+    """Refuse attacks that name items which are not in the data, or whose names a pseudonymized run would give away.
+
+    Of loaded data that were filtered or sampled the other items are not known: there one known item is enough.
+    """
+    whole = choice.whole if isinstance(choice, Choice) else choice.set
+    known = {item.id for item in whole.items} | {bad.id for bad in whole.bad}
+    complete = isinstance(choice, Choice) or choice.selection == Selection()
+    for attack in chosen:
+        unknown = [item for item in attack.named if item not in known]
+        if unknown and (complete or len(unknown) == len(attack.named)):
+            raise DataError(f"--attack {attack}: names the item '{shortened(unknown[0])}', which is not in the data")
+        if attack.named and pseudonymized:
+            raise SpecError(f"--attack {attack}: reads a file about the data; leave it out, or --pseudonymize")
 
 
 def _refuse_senseless_workers(model: Model, options: Options) -> None:

@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from safemed_eval.core import MAX_BATCH, BatchSize
-from safemed_eval.data import Choice, Fit, choose_data
+from safemed_eval.core import MAX_BATCH
+from safemed_eval.data import Choice, Fit, choose_data, kinds
 from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.models import Model, find_model
 from safemed_eval.models.checkpoints.prompts import Readout
@@ -114,6 +114,11 @@ class ModelOptions(LoadOptions):
     ]
 
 
+def _further_kinds() -> str:
+    described = ("omnimedvqa", "medr1", "table", "phantom")
+    return "".join(f"; {kind}:..." for kind in kinds() if kind not in described)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """Options for choosing items, and the canvas of their images."""
@@ -122,7 +127,7 @@ class DataOptions:
         str,
         _data(
             help="omnimedvqa:DIR (raw layout), medr1:FILE_OR_DIR (Med-R1's splits), table:FILE (your own CSV or "
-            "JSONL), or phantom (drawn, nothing to download)."
+            f"JSONL), or phantom (drawn, nothing to download){_further_kinds()}."
         ),
     ]
     data_root: Annotated[
@@ -150,11 +155,11 @@ class DataOptions:
     fit: Annotated[Fit, _data(help="Stretch to the canvas, or keep the aspect ratio and pad with black.")] = "stretch"
     skip_bad: Annotated[bool, _data("--skip-bad", help="Leave out items that cannot be used, and count them.")] = False
 
-    def chosen(self, seed: int) -> Choice:
-        """Choose the items, without reading their images."""
+    def chosen(self, seed: int) -> Callable[[], Choice]:
+        """The call that chooses the items, for the API, which first checks all that needs no data."""
         options = {name: value for name, value in vars(self).items() if name not in ("data", "data_root")}
         options |= {name: options[name] or () for name in ("modality", "question_type")}
-        return choose_data(self.data, root=self.data_root, seed=seed, **options)
+        return functools.partial(choose_data, self.data, root=self.data_root, seed=seed, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +218,7 @@ class RunOptions:
     json: Annotated[bool, _run("--json", help="Print the summary as JSON instead of tables.")] = False
 
     @property
-    def passed(self) -> Passed:
+    def passed(self) -> dict[str, Any]:
         """The options in the form that `api.evaluate` and `api.certify` take.
 
         Raises:
@@ -222,25 +227,8 @@ class RunOptions:
         size = self.batch_size
         if size not in (None, "auto") and not re.fullmatch(r"[0-9]{1,9}", size or ""):
             raise SpecError(f"--batch-size {size}: write a number from 1 to {MAX_BATCH}, or auto")
-        return Passed(
-            batch_size=int(size) if size and size != "auto" else size,  # type: ignore[typeddict-item]
-            seed=self.seed,
-            ray=self.ray,
-            workers=self.workers,
-            out=self.out or "auto",
-            pseudonymize=self.pseudonymize,
-        )
-
-
-class Passed(TypedDict):
-    """Keyword arguments that `api.evaluate` and `api.certify` share."""
-
-    batch_size: BatchSize
-    seed: int
-    ray: str | None
-    workers: int | None
-    out: str | Path
-    pseudonymize: Path | None
+        passed = {name: value for name, value in vars(self).items() if name != "json"}
+        return passed | {"batch_size": int(size) if size and size != "auto" else size, "out": self.out or "auto"}
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

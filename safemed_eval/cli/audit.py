@@ -14,13 +14,12 @@ import typer
 from rich.markup import escape
 
 from safemed_eval import data as datasets
-from safemed_eval.cli._cues import show_cues
 from safemed_eval.cli._show import as_json, name_cell, print_table, say
 from safemed_eval.core import UNKNOWN
-from safemed_eval.data import NEAR, Audit, Comparison, Counts, Side
+from safemed_eval.data import NEAR, Audit, Comparison, Counts, Cue, DataSet, Side
 from safemed_eval.errors import RunError, SpecError
 from safemed_eval.files import write_whole
-from safemed_eval.progress import progress
+from safemed_eval.progress import progress, status
 from safemed_eval.rounding import percent
 from safemed_eval.text import on_one_line
 
@@ -31,6 +30,12 @@ EXAMPLE = (
 _SHOWN = 5
 _ALL = "--json and --csv list all"
 _WAYS = {"path": "same path", "file": "same file", "pixels": "same pixels", "near": "looks alike"}
+_ODD = {
+    "lower case": "one option alone begins with a small letter",
+    "period": "one option alone ends with a period",
+    "longest": "one option alone is the longest",
+    "in the question": "the words of one option alone stand in the question",
+}
 
 
 def audit(
@@ -80,7 +85,7 @@ def audit(
         given |= {"--pseudonymize": pseudonymize}
         for option in (option for option, value in given.items() if value):
             raise SpecError(f"{option} compares two data sets; name the second")
-        show_cues(a, datasets.load_readable(a, data_root), json=json)
+        _show_cues(a, datasets.load_readable(a, data_root), json=json)
         return
     names = Pseudonyms(read_key(pseudonymize)) if pseudonymize else None
     if csv and (csv.is_dir() or not os.access(csv.absolute().parent, os.W_OK | os.X_OK)):
@@ -207,3 +212,66 @@ def _left_out(side: Side, paths_only: bool) -> str:
         reason = on_one_line(str(side.reason)) + (root if str(side.reason).startswith("image not found") else "")
         said += f" Pixels {which}were not looked at: {reason}."
     return said
+
+
+def _show_cues(spec: str, data: DataSet, *, json: bool) -> None:
+    """Count and print every cue of these data, with the count expected by chance."""
+    with status("counting"):
+        cues = datasets.cues(data.items)
+    if json:
+        counts = {"a": spec, "questions": len(data.items), "bad": len(data.bad)}
+        typer.echo(as_json({**counts, "cues": [cue.to_json() for cue in cues]}))
+        return
+    rows: dict[str, dict[str, str]] = {}
+    for cue in cues:
+        rows.setdefault(cue.question_type or "all", {"n": str(cue.questions)})[cue.name] = _cue_cell(cue)
+    longest = max(len(name) for name in ("question type", *map(name_cell, rows)))
+    print_table(f"{'question type':<{longest}}", list(rows.items()))
+    say(
+        escape(
+            "x/n [c %]: n questions have the cue, in x of them it points to the gold answer, and in c % it would by "
+            "chance. This does not show whether a model uses a cue. No image was opened."
+        )
+    )
+    if data.bad:
+        say(f"{len(data.bad)} more questions cannot be read, and are not counted.")
+    _say_notable(cues, by_type=len(rows) > 1)
+
+
+def _say_notable(cues: Sequence[Cue], *, by_type: bool) -> None:
+    notable = [cue for cue in cues if cue.notable and bool(cue.question_type) == by_type]
+    for cue in notable:
+        where = f"{cue.question_type}: " if cue.question_type else ""
+        say(escape(on_one_line(f"{where}{_cue_sentence(cue)}")))
+    if not notable:
+        say("No cue is further from chance than 10 points, and than chance explains.")
+
+
+def _cue_cell(cue: Cue) -> str:
+    if not cue.marked:
+        return "-"
+    letter = f"{cue.value} " if cue.name == "letter" else ""
+    chance = "" if cue.expected is None else f" [{100 * cue.expected / cue.marked:.0f} %]"
+    return escape(f"{letter}{cue.gold:.0f}/{cue.marked}{chance}")
+
+
+def _cue_sentence(cue: Cue) -> str:
+    gold, share = f"{cue.gold:.0f}", f"{percent(cue.share)} %"
+    if cue.expected is None:
+        return (
+            f"in {cue.marked} of {cue.questions} questions two options say the same; in {gold} the gold one is of them."
+        )
+    chance = f"by chance in {percent(cue.expected / cue.marked)} %"
+    if cue.name == "one answer":
+        return f"one answer, '{cue.value}', is gold in {gold} of {cue.marked} questions ({share}), {chance}."
+    if cue.name == "letter":
+        return f"{cue.value} is gold in {gold} of {cue.marked} questions ({share}), {chance}."
+    if cue.name == "text alone":
+        return (
+            "a reader of the text alone, who picks the option that is most often gold in the other questions, is right "
+            f"in {share}, {chance}."
+        )
+    return (
+        f"in {cue.marked} of {cue.questions} questions {_ODD[cue.name]}; it is gold in {gold} of them ({share}), "
+        f"{chance}."
+    )

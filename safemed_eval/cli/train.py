@@ -1,16 +1,201 @@
-"""The commands `safemed-eval train METHOD`."""
+"""The commands `safemed-eval train METHOD`, and their groups of options."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from safemed_eval.cli._options import DataOptions, grouped
-from safemed_eval.cli._training import AdversaryOptions, DenoiserOptions, FitOptions, GroupOptions, TrainOptions
+from safemed_eval.cli._options import DataOptions, Dtype, FileOptions, grouped, option
+from safemed_eval.models import Model, find_model
+from safemed_eval.threat import Norm
 
 if TYPE_CHECKING:
     from safemed_eval.train import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(FileOptions):
+    """Options that all trainings share, denoisers included."""
+
+    device: Annotated[
+        str,
+        option(
+            panel="Model",
+            help="auto or cpu. Choose a GPU with CUDA_VISIBLE_DEVICES, several with accelerate launch.",
+        ),
+    ] = "auto"
+    model: str
+    template: str | None = None
+    save_every: Annotated[
+        int, option(panel="Run", help="Steps between intermediate checkpoints, from which a stopped training resumes.")
+    ] = 200
+    seed: Annotated[int, option(panel="Run", help="Seed of the order of items, samples, adversary and noise.")] = 0
+    out: Path
+
+    def find(self) -> Model:
+        """Find the model that these options name, without loading it."""
+        return find_model(**{name: getattr(self, name) for name in _OF_MODEL})
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The options of the training itself, by name."""
+        return {name: value for name, value in vars(self).items() if name not in (*_OF_MODEL, "out")}
+
+
+_OF_MODEL = ("model", "template", *(f.name for f in fields(FileOptions)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(FitOptions):
+    """Options of every method that trains a checkpoint."""
+
+    model: Annotated[
+        str,
+        option(
+            panel="Model",
+            help="The checkpoint to start from: a folder, a PEFT adapter's folder (which is trained on), builtin:NAME, "
+            "or org/name@revision on the hub.",
+        ),
+    ]
+    template: Annotated[
+        str | None,
+        option(
+            panel="Model",
+            help="Prompt template: instruct, think, think-after, letter, or a text file. Default: that of --model's "
+            "training, else instruct. The new checkpoint keeps it.",
+        ),
+    ] = None
+    dtype: Annotated[
+        Dtype,
+        option(
+            panel="Model",
+            help="Data type of the weights. auto: float32, or under an adapter the checkpoint's own. Half precision is "
+            "for adapters only: small updates would be rounded to nothing.",
+        ),
+    ] = "auto"
+    lora: Annotated[
+        str | None, option(panel="Training", help="Train an adapter, such as r=16 or r=16,alpha=32,dropout=0.05.")
+    ] = None
+    steps: Annotated[
+        int | None, option(panel="Training", help="Optimizer steps. Default: as many as --epochs take.")
+    ] = None
+    epochs: Annotated[float, option(panel="Training", help="Passes over the data.")] = 1.0
+    batch_size: Annotated[int, option(panel="Training", help="Rows per device and step; for GRPO, completions.")] = 16
+    accumulate: Annotated[int, option(panel="Training", help="Steps that make one update.")] = 1
+    learning_rate: Annotated[
+        float | None,
+        option(panel="Training", help="Highest rate. Default: 1e-5, 1e-6 for GRPO; ten times as much for an adapter."),
+    ] = None
+    weight_decay: Annotated[float, option(panel="Training", help="Weight decay of AdamW.")] = 0.0
+    noise_sigma: Annotated[
+        str, option(panel="Training", help="Gaussian noise added to every image, for a model that will be smoothed.")
+    ] = "0"
+    bf16: Annotated[bool, option("--bf16", panel="Training", help="Compute in bfloat16.")] = False
+    gradient_checkpointing: Annotated[
+        bool, option("--gradient-checkpointing", panel="Training", help="Less memory, more time.")
+    ] = False
+    out: Annotated[
+        Path,
+        option(panel="Run", help="Folder of the new checkpoint. The same command again resumes a stopped training."),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserOptions(FitOptions):
+    """Options of the training of a denoiser."""
+
+    model: Annotated[
+        str,
+        option(panel="Model", help="The frozen model that the denoiser is for, as --model of evaluate and certify."),
+    ]
+    template: Annotated[
+        str | None,
+        option(
+            panel="Model",
+            help="Prompt template: letter, instruct, think, think-after, or a text file. Default: as evaluate does.",
+        ),
+    ] = None
+    sigma: Annotated[
+        str,
+        option(panel="Training", help="Standard deviation of the noise to remove, as in certify: 0.25, or a fraction."),
+    ]
+    steps: Annotated[int, option(panel="Training", help="Optimizer steps.")] = 5000
+    mse_share: Annotated[
+        float,
+        option(
+            panel="Training",
+            help="Share of the steps, from the first, that train denoising (MSE). The rest trains the denoiser to "
+            "preserve the model's answer (stability). 1: MSE alone; 0: stability alone.",
+        ),
+    ] = 0.5
+    batch_size: Annotated[int, option(panel="Training", help="Rows per device and step.")] = 32
+    learning_rate: Annotated[float, option(panel="Training", help="Highest rate of the MSE steps.")] = 1e-3
+    stability_learning_rate: Annotated[
+        float, option(panel="Training", help="Highest rate of the stability steps; it has to be much lower.")
+    ] = 3e-5
+    width: Annotated[int, option(panel="Training", help="Channels of the inner layers.")] = 64
+    blocks: Annotated[int, option(panel="Training", help="Residual blocks, of two convolutions each.")] = 4
+    out: Annotated[
+        Path, option(panel="Run", help="Folder of the denoiser. The same command again resumes a stopped training.")
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversaryOptions:
+    """Options of the attack inside training."""
+
+    eps: Annotated[
+        str | None,
+        option(panel="Adversary", help="Attack bound in [0, 1] pixel units. Default: 4/255; L2 has no default."),
+    ] = None
+    attack_steps: Annotated[int, option(panel="Adversary", help="Gradient steps of the inner loop.")] = 5
+    attack_step: Annotated[
+        float | None,
+        option(panel="Adversary", help="Step size as a fraction of eps. Default: 2.5 / steps, in L2 4 / steps."),
+    ] = None
+    norm: Annotated[Norm, option(panel="Adversary", help="linf or l2.")] = "linf"
+    attack_share: Annotated[
+        float,
+        option(panel="Adversary", help="Share of the rows that are attacked; the clean rest keeps clean accuracy."),
+    ] = 0.75
+    eps_warm_up: Annotated[
+        float, option(panel="Adversary", help="Share of the training over which eps grows from 0.")
+    ] = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupOptions:
+    """Options of the sampling and rewards of GRPO."""
+
+    group_size: Annotated[int, option(panel="GRPO", help="Completions per question.")] = 8
+    beta: Annotated[
+        float, option(panel="GRPO", help="Weight of the KL divergence from --model on the clean image.")
+    ] = 0.04
+    temperature: Annotated[
+        float,
+        option(panel="GRPO", help="Sampling temperature; raise it if the completions of a group agree too often."),
+    ] = 1.0
+    max_new_tokens: Annotated[int, option(panel="GRPO", help="Longest completion, in tokens.")] = 256
+    reward_correct: Annotated[float, option(panel="GRPO", help="Weight of the reward for a right answer.")] = 1.0
+    reward_kept: Annotated[
+        float, option(panel="GRPO", help="Weight of the reward for the format that the template asks for.")
+    ] = 0.2
+    readout: Annotated[
+        Literal["generate", "think-choice"],
+        option(
+            panel="GRPO",
+            help="generate: the answer is parsed from the completion; think-choice: the likeliest letter after its "
+            "thought.",
+        ),
+    ] = "generate"
+    vllm: Annotated[
+        Literal["server", "colocate"] | None,
+        option(panel="GRPO", help="Generate completions with vLLM, in this mode of TRL (see TRL's documentation)."),
+    ] = None
+
 
 app = typer.Typer(
     help="Train a robust checkpoint, a baseline to compare it with, or a denoiser. Needs pip install "

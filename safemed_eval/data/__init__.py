@@ -17,15 +17,14 @@ from safemed_eval.data.audit.shared import Audit, Counts, Side
 from safemed_eval.data.audit.text_cues import Cue, cues
 from safemed_eval.data.audit.training_overlap import Overlap, Training, overlap, overlap_sentences, write_seen
 from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, canvas_of, parse_canvas, pixels_of
-from safemed_eval.data.choose import AnyData, Choice, Data, choose_data, load_data
+from safemed_eval.data.choose import AnyData, Choice, Data, choice_of, choose_data, load_data
 from safemed_eval.data.dataset import Bad, DataSet
 from safemed_eval.data.description import Description, describe
 from safemed_eval.data.donors import Donor, Match, donors_of
 from safemed_eval.data.export import export
 from safemed_eval.data.images.reader import Canvases, Reader
-from safemed_eval.data.kinds import is_made, kinds, load, load_readable, spelled
+from safemed_eval.data.kinds import drawer_of, is_made, kinds, load, load_readable, spelled
 from safemed_eval.data.option_order import reordered, rotation, shuffled
-from safemed_eval.data.progress import Progress, no_progress
 from safemed_eval.data.regions import region_of, verify_masks
 from safemed_eval.data.selection import Selection, select
 from safemed_eval.data.verification import verify
@@ -49,23 +48,23 @@ __all__ = [
     "Fit",
     "Match",
     "Overlap",
-    "Progress",
     "Reader",
     "Selection",
     "Side",
     "Training",
     "canvas_of",
+    "choice_of",
     "choose_data",
     "cues",
     "describe",
     "donors_of",
+    "drawer_of",
     "export",
     "is_made",
     "kinds",
     "load",
     "load_data",
     "load_readable",
-    "no_progress",
     "overlap",
     "overlap_sentences",
     "parse_canvas",

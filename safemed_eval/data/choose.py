@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
+from typing import TypeVar
 
 from safemed_eval.core import Item
 from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, parse_canvas
@@ -18,11 +19,12 @@ from safemed_eval.data.dataset import DataSet, listed
 from safemed_eval.data.description import count_groups
 from safemed_eval.data.kinds import load, spelled
 from safemed_eval.data.option_order import shuffled
-from safemed_eval.data.progress import Progress, no_progress
 from safemed_eval.data.records import Builder
 from safemed_eval.data.selection import Selection, select
 from safemed_eval.data.verification import verify
 from safemed_eval.errors import DataError
+from safemed_eval.grammar import after
+from safemed_eval.progress import Tick, no_progress, progress
 
 _BAD_SHOWN = 1000
 
@@ -56,7 +58,7 @@ class Data:
         canvas: Canvas = DEFAULT_CANVAS,
         skip_bad: bool = False,
         shuffle_options: int | None = None,
-        progress: Progress = no_progress,
+        progress: Tick = no_progress,
     ) -> Data:
         """Verify items that were built in Python.
 
@@ -133,7 +135,7 @@ class Choice:
         """At most `count` of the same items, whatever their groups; those that cannot be used are replaced."""
         return replace(self, draw=partial(self.draw, per_group=None, limit=count), skip_bad=True)
 
-    def verified(self, progress: Progress = no_progress) -> Data:
+    def verified(self, progress: Tick = no_progress) -> Data:
         """Open every image; with `skip_bad`, others are drawn for items that cannot be used, as far as there are any.
 
         Args:
@@ -178,7 +180,20 @@ def choose_data(
 ) -> Choice:
     """Read the questions of a data set and choose from them. Cheap: no image is opened before `Choice.verified`.
 
-    The arguments are those of `load_data`.
+    Args:
+        spec: "phantom", or KIND:PATH, such as "omnimedvqa:DIR", "medr1:FILE_OR_DIR" or "table:FILE.csv".
+        root: folder that image paths are relative to, where it is not the data's own.
+        per_group: take this many items of each modality x question type, drawn by `seed`.
+        limit: take at most this many items, drawn by `seed`.
+        modality: only this one, or these, such as "CT".
+        question_type: only this one, or these, such as "Disease Diagnosis".
+        canvas: "HxW" or "native", the pixel grid on which eps, sigma and radius are measured; None: the data's own.
+        fit: "stretch" to the canvas, or "pad": keep the aspect ratio, with black around.
+        skip_bad: leave out items that cannot be used, and count them.
+        shuffle_options: ask the options of each question in an order drawn by this seed.
+        seed: of samples.
+    Raises:
+        As `load_data`, of all but the images.
     """
     spec = spelled(spec)
     whole = load(spec, None if root is None else Path(root))
@@ -196,57 +211,18 @@ def choose_data(
     )
 
 
-def load_data(
-    spec: str,
-    *,
-    root: str | Path | None = None,
-    per_group: int | None = None,
-    limit: int | None = None,
-    modality: str | Sequence[str] = (),
-    question_type: str | Sequence[str] = (),
-    canvas: str | None = None,
-    fit: Fit = "stretch",
-    skip_bad: bool = False,
-    shuffle_options: int | None = None,
-    seed: int = 0,
-) -> Data:
-    """Choose items of a data set, and open every image, with a progress bar.
+@after(choose_data)
+def load_data(choice: Choice) -> Data:
+    """Choose items of a data set, and open every image, with a progress bar; arguments as in `choose_data`.
 
     >>> import safemed_eval as se
     >>> se.load_data("phantom", limit=8)
     <Data phantom: 8 items, canvas 64x64 stretch, 8 drawn at random from 1728>
 
-    Args:
-        spec: "phantom", or KIND:PATH, such as "omnimedvqa:DIR", "medr1:FILE_OR_DIR" or "table:FILE.csv".
-        root: folder that image paths are relative to, where it is not the data's own.
-        per_group: take this many items of each modality x question type, drawn by `seed`.
-        limit: take at most this many items, drawn by `seed`.
-        modality: only this one, or these, such as "CT".
-        question_type: only this one, or these, such as "Disease Diagnosis".
-        canvas: "HxW" or "native", the pixel grid on which eps, sigma and radius are measured; None: the data's own.
-        fit: "stretch" to the canvas, or "pad": keep the aspect ratio, with black around.
-        skip_bad: leave out items that cannot be used, and count them.
-        shuffle_options: ask the options of each question in an order drawn by this seed.
-        seed: of samples.
     Raises:
         SpecError: an argument names nothing that is there.
         DataError: nothing readable at the path, or an item that cannot be used.
     """
-    from safemed_eval.progress import progress
-
-    choice = choose_data(
-        spec,
-        root=root,
-        per_group=per_group,
-        limit=limit,
-        modality=modality,
-        question_type=question_type,
-        canvas=canvas,
-        fit=fit,
-        skip_bad=skip_bad,
-        shuffle_options=shuffle_options,
-        seed=seed,
-    )
     with progress("reading images", transient=True) as tick:
         return choice.verified(tick)
 
@@ -268,5 +244,13 @@ def _bad_items(chosen: DataSet, name: str) -> str:
     )
 
 
-AnyData = Data | Choice | str
-"""Chosen data, or what `load_data` takes."""
+AnyData = Data | Choice | str | Callable[[], Choice]
+"""Chosen data, what `load_data` takes, or a call of `choose_data` that is still to be made."""
+D = TypeVar("D", bound=Data | Choice)
+
+
+def choice_of(data: D | str | Callable[[], Choice]) -> D | Choice:
+    """Choose the items, unless that is done."""
+    if isinstance(data, str):
+        return choose_data(data)
+    return data if isinstance(data, (Data, Choice)) else data()

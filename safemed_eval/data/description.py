@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 
 from safemed_eval.core import UNKNOWN, Item
 from safemed_eval.data.dataset import Bad, DataSet
-from safemed_eval.data.progress import Progress, no_progress
 from safemed_eval.data.verification import verify
+from safemed_eval.progress import Tick, no_progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Description:
         return asdict(self) | {"bad": [{"item": bad.id, "reason": bad.reason} for bad in self.bad]}
 
 
-def describe(data: DataSet, progress: Progress = no_progress) -> Description:
+def describe(data: DataSet, progress: Tick = no_progress) -> Description:
     """Open every image of the data, and count questions by modality and question type.
 
     Args:

@@ -10,11 +10,11 @@ from PIL import Image
 from safemed_eval.core import Item
 from safemed_eval.data.canvas import pixels_of
 from safemed_eval.data.dataset import DataSet
-from safemed_eval.data.progress import Progress, no_progress
 from safemed_eval.errors import DataError
+from safemed_eval.progress import Tick, no_progress
 
 
-def export(data: DataSet, folder: Path, progress: Progress = no_progress) -> None:
+def export(data: DataSet, folder: Path, progress: Tick = no_progress) -> None:
     """Write `Images/` as PNG and `QA_information/`; `omnimedvqa:FOLDER` reads the same questions and pixels back.
 
     Args:

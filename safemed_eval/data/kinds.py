@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from safemed_eval.core import Item
 from safemed_eval.data import sources
 from safemed_eval.data.dataset import DataSet
 from safemed_eval.errors import DataError, SpecError, canonical, did_you_mean
@@ -46,6 +47,27 @@ class Makes(Protocol):
         ...
 
 
+@runtime_checkable
+class Draws(Makes, Protocol):
+    """A kind of data that is made, and whose images are drawn by a program: they show nobody, and are known by name."""
+
+    def draws(self, options: str, item: Item) -> bool:
+        """True if the data of these options include this item's image.
+
+        Raises:
+            SpecError: an option is unknown or wrong.
+        """
+        ...
+
+    def for_tests(self, options: str) -> bool:
+        """True if checkpoints are compared on the data of these options: nothing may be trained on them.
+
+        Raises:
+            SpecError: an option is unknown or wrong.
+        """
+        ...
+
+
 def kinds() -> list[str]:
     """The kinds of data that `--data` can name: KIND:PATH, or KIND alone for one that is made, not read."""
     return sorted({*_built_in(), *plugins("data")})
@@ -55,6 +77,13 @@ def is_made(kind: str) -> bool:
     """True if the kind is made, not read from files."""
     name = canonical(kind, kinds())
     return name is not None and isinstance(_imported(name), Makes)
+
+
+def drawer_of(spec: str) -> tuple[Draws, str] | None:
+    """The kind that draws the images of `KIND:OPTIONS`, with its options; None where images are no drawings."""
+    kind, _, options = spec.partition(":")
+    source = _imported(kind) if kind in kinds() else None
+    return (source, options) if isinstance(source, Draws) else None
 
 
 def spelled(spec: str) -> str:

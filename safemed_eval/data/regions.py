@@ -20,8 +20,8 @@ from safemed_eval.data.images.fingerprints import key_of
 from safemed_eval.data.images.guarded import guarded
 from safemed_eval.data.images.paths import Place, frame_of, inside_root
 from safemed_eval.data.images.picture import Mask, Pixels
-from safemed_eval.data.progress import Progress, no_progress
 from safemed_eval.errors import DataError, shortened
+from safemed_eval.progress import Tick, no_progress
 from safemed_eval.threat import BACKGROUND, MASK, border_width
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def otsu(grey: Pixels) -> int | None:
     return int(variance.argmax())
 
 
-def verify_masks(items: Sequence[Item], progress: Progress = no_progress) -> str:
+def verify_masks(items: Sequence[Item], progress: Tick = no_progress) -> str:
     """Open the mask of every image once, and return a hash of all masks, in the order of their items.
 
     Args:

@@ -33,15 +33,6 @@ class Selection:
         for name in ("modality", "question_type"):
             object.__setattr__(self, name, tuple(sorted({str(each).casefold() for each in getattr(self, name)})))
 
-    def to_json(self) -> dict[str, list[str] | int | None]:
-        """The "select" part of a run's spec."""
-        return {
-            "modality": list(self.modality),
-            "question_type": list(self.question_type),
-            "per_group": self.per_group,
-            "limit": self.limit,
-        }
-
 
 def select(
     data: DataSet,

@@ -10,13 +10,13 @@ from dataclasses import replace
 from safemed_eval.core import Item
 from safemed_eval.data.dataset import Bad, DataSet
 from safemed_eval.data.images.fingerprints import fingerprints, key_of
-from safemed_eval.data.progress import Progress, no_progress
+from safemed_eval.progress import Tick, no_progress
 
 _ALIKE = 3
 """The number of notes named of those that differ only in their numbers."""
 
 
-def verify(data: DataSet, progress: Progress = no_progress) -> DataSet:
+def verify(data: DataSet, progress: Tick = no_progress) -> DataSet:
     """Decode each image once: items get the hashes of their image, those that fail move to `bad`.
 
     Args:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from safemed_eval.core import Need, Question
 from safemed_eval.errors import SpecError
+from safemed_eval.grammar import after
 from safemed_eval.models.checkpoints.prompts import Asking, Readout, Template, read_template
 from safemed_eval.models.files.contents import Allowed
 from safemed_eval.models.kinds import kind_of, resolve
@@ -210,10 +211,16 @@ def find_model(
         SpecError: an argument is wrong, or has no effect on this kind of model.
         CheckpointError: files are missing or damaged, or not allowed.
     """
-    asking = asking_of(
-        readout=readout, template=template, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
-    )
-    refuse_senseless(model, device=device, dtype=dtype, attn=attn, device_map=device_map, asking=asking)
+    if isinstance(template, str):
+        template = read_template(template) if template else None
+    try:
+        asking = Asking(
+            readout=readout, template=template, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+        )
+    except ValueError as error:
+        raise SpecError(f"--readout {readout}: {error}") from None
+    given = {"--dtype": dtype != "auto", "--attn": attn, "--device-map": device_map}
+    _refuse_senseless(model, device, given | {"--readout": readout != "choice", "--template": template})
     source = resolve(
         model,
         denoiser=denoiser,
@@ -221,127 +228,44 @@ def find_model(
         allow_pickle=allow_pickle,
         offline=offline,
     )
-    asked = asking_for(source, asking)
-    return Model(
-        source=source,
-        device=device,
-        dtype=dtype,
-        attn=attn,
-        device_map=device_map,
-        asking=asked,
-        given=asking,
-        allowed=Allowed(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, offline=offline),
-    )
-
-
-def load_model(
-    model: object,
-    *,
-    denoiser: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    attn: str | None = None,
-    device_map: str | None = None,
-    readout: Readout = "choice",
-    template: str | Template | None = None,
-    max_new_tokens: int = 512,
-    temperature: float = 0.0,
-    seed: int = 0,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
-    offline: bool = False,
-) -> Model:
-    """Find a model and load it at once; arguments and errors as in `find_model`.
-
-    >>> import safemed_eval as se
-    >>> se.load_model("builtin:sft", device="cpu")
-    <Model 'builtin:sft', readout choice, dtype auto; loaded on cpu>
-    """
-    chosen = find_model(
-        model,
-        denoiser=denoiser,
-        device=device,
-        dtype=dtype,
-        attn=attn,
-        device_map=device_map,
-        readout=readout,
-        template=template,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-        offline=offline,
-    )
-    _ = chosen.waist
-    return chosen
-
-
-def asking_of(
-    *,
-    readout: Readout = "choice",
-    template: str | Template | None = None,
-    max_new_tokens: int = 512,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> Asking:
-    """Check how a model is to be asked; a template of None leaves it to the checkpoint.
-
-    Raises:
-        SpecError: an argument is out of range, or the template cannot be read.
-    """
-    if isinstance(template, str):
-        template = read_template(template) if template else None
-    try:
-        return Asking(
-            readout=readout,
-            template=template,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-        )
-    except ValueError as error:
-        raise SpecError(f"--readout {readout}: {error}") from None
-
-
-def asking_for(source: Source, asking: Asking, *, to_train: bool = False) -> Asking:
-    """Complete how a model is asked, as `Source.asked`; log a warning if it was trained on another template."""
     if asking.template and source.template and asking.template != source.template:
         _log.warning(
             "--template: %s was trained on other words, and is asked in these; without --template it is asked as it "
             "was trained",
             source.name,
         )
-    return source.asked(asking, to_train=to_train)
+    return Model(
+        source=source,
+        device=device,
+        dtype=dtype,
+        attn=attn,
+        device_map=device_map,
+        asking=source.asked(asking),
+        given=asking,
+        allowed=Allowed(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, offline=offline),
+    )
 
 
-def refuse_device(device: str) -> None:
-    """Raise SpecError if this cannot be the name of a device."""
+@after(find_model)
+def load_model(found: Model) -> Model:
+    """Find a model and load it at once; arguments and errors as in `find_model`.
+
+    >>> import safemed_eval as se
+    >>> se.load_model("builtin:sft", device="cpu")
+    <Model 'builtin:sft', readout choice, dtype auto; loaded on cpu>
+    """
+    _ = found.waist
+    return found
+
+
+def _refuse_senseless(model: object, device: str, given: Mapping[str, object]) -> None:
+    """Refuse what cannot be a device, and options without effect, before a model's files are looked for.
+
+    Args:
+        given: options by name, with a value that is true where they are given.
+    """
     if not re.fullmatch(r"[a-z]+(:[0-9]+)?", device):
         raise SpecError(f"--device {device}: not a device; write auto, cpu, cuda or cuda:1")
-
-
-def refuse_senseless(
-    model: object, *, device: str, dtype: str, attn: str | None, device_map: str | None, asking: Asking
-) -> None:
-    """Refuse options that make no sense for this kind of model, before its files are looked for.
-
-    Raises:
-        SpecError: the message names the option.
-    """
-    refuse_device(device)
-    options = {
-        "--dtype": dtype != "auto",
-        "--attn": attn,
-        "--device-map": device_map,
-        "--readout": asking.readout != "choice",
-        "--template": asking.template,
-    }
-    refuse_no_effect(model, options)
-
-
-def refuse_no_effect(model: object, given: Mapping[str, object]) -> None:
-    """Raise SpecError for the first given option, by its name, that has no effect on this kind of model."""
     kind = kind_of(model)
     for option, value in given.items():
         effective = kind.takes_prompts if option in ("--readout", "--template") else kind.takes_loading_options

@@ -154,7 +154,12 @@ class Waist:
                 return self.offers.official_answer.official_answer(image, question)
             if self.offers.official_scores is None:
                 raise CheckpointError("the model has no official 8-bit path")
-            scores = self.offers.official_scores.official_scores(image, question)
+            scores = as_tensor(self.offers.official_scores.official_scores(image, question), "official scores")
+        if scores.shape != (len(question.options),):
+            raise ModelOutputError(
+                f"the model returned official scores of shape {tuple(scores.shape)}, expected "
+                f"({len(question.options)},)"
+            )
         refuse_rows(~scores.isfinite().all(keepdim=True), NOT_FINITE)
         return likeliest(scores.log_softmax(0)[None], [question])
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from safemed_eval.codec import Json
 from safemed_eval.core import Item, Question
-from safemed_eval.data import Audit, Side
+from safemed_eval.data import Audit, Side, drawer_of
 from safemed_eval.errors import SpecError
 from safemed_eval.models.answers import told
 from safemed_eval.runs.folder import Memory, RunFolder
@@ -84,9 +84,9 @@ class Pseudonyms:
         return f"{kind}-{self._hash(kind, *parts)[:_DIGITS]}"
 
     def data(self, name: str) -> str:
-        """Replace the path in a --data argument; its kind stays."""
+        """Replace the path in a --data argument; its kind stays, and so do the options of drawn data."""
         kind, colon, path = name.partition(":")
-        return name if kind == "phantom" or not colon else f"{kind}:{self.of('data', path)}"
+        return name if not colon or drawer_of(name) else f"{kind}:{self.of('data', path)}"
 
     def item(self, id: str) -> str:
         """Return the pseudonym of an item's id."""

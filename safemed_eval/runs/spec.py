@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, ClassVar, Required
+from typing import Annotated, Any, ClassVar, Required
 
+from annotated_types import Ge
 from typing_extensions import TypedDict
 
+from safemed_eval.attacks import facts_of
 from safemed_eval.codec import Json, decode, encode
 from safemed_eval.core import CIRCULAR, GROUNDING, OFFICIAL, BatchSize, OptionOrder
 from safemed_eval.data import Selection
@@ -41,7 +43,7 @@ class Asked(TypedDict, total=False):
     readout: Required[str]
     template: dict[str, str]
     max_new_tokens: int
-    temperature: float
+    temperature: Annotated[float, Ge(0)]
     seed: int
     clock: str
 
@@ -52,7 +54,7 @@ class Described(TypedDict, total=False):
     __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
 
     attack: Required[str]
-    eps: float | None
+    eps: Annotated[float, Ge(0)] | None
     norm: str
     needs_gradients: bool
 
@@ -149,6 +151,13 @@ class EvaluateSpec(Spec):
     @property
     def asks_grounding(self) -> bool:
         return bool(self.grounding)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, attack in self.attacks.items():
+            facts = facts_of(name, attack)
+            if facts.role == "corruption" and facts.kind and facts.severity is None:
+                raise ValueError(f"attacks: {name}: a corruption has no severity")
 
     @property
     def conditions(self) -> tuple[str, ...]:

@@ -12,9 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from safemed_eval import grammar
 from safemed_eval.codec import Json
-from safemed_eval.data import AnyData, Choice, Data, canvas_of, choose_data
+from safemed_eval.data import AnyData, Choice, Data, canvas_of, choice_of, drawer_of
 from safemed_eval.errors import DataError, RunError, SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Asking, Model, find_model
@@ -25,7 +24,7 @@ from safemed_eval.runs import META, Folder, refuse_other_spec, session
 from safemed_eval.runs.meta import about_of
 from safemed_eval.runs.spec import TrainSpec
 from safemed_eval.train._recipe import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
-from safemed_eval.train.log import WORK
+from safemed_eval.train.log import WORK, figure
 from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def train(
         method: "sft", "at-sft", "grpo", "at-grpo", or "denoiser" for denoised smoothing of a frozen model.
         model: the checkpoint to start from, as in `evaluate`; it is loaded anew, not changed in place. The template
             is the one that it was loaded with, else that of its last training, else `instruct`.
-        data: as in `evaluate`; not the test split of phantom.
+        data: as in `evaluate`; not the test split of drawn data.
         out: the new checkpoint's folder; the same call resumes a stopped training.
         options: the options of `safemed-eval train METHOD`, with the same names and defaults, such as steps,
             epochs, batch_size, learning_rate, lora, seed; eps, attack_steps of an adversary; group_size, beta of GRPO;
@@ -67,7 +66,7 @@ def train(
     place = Path(out)
     recipe_of(method, **options)
     base = model if isinstance(model, Model) else find_model(model)
-    chosen = choose_data(data) if isinstance(data, str) else data
+    chosen = choice_of(data)
     _refuse_senseless(base, chosen.name)
     _refuse_unfit(method, base, chosen, options.get("lora"))
     recipe = recipe_of(method, adapter=base.source.is_adapter, **options)
@@ -95,8 +94,6 @@ def train(
         refuse_unwritable(place)
         _fit(method, base, chosen, recipe, asking, place, spec, first=first)
     if first:
-        from safemed_eval.train.figure import figure
-
         figure(place / WORK)
     return place
 
@@ -152,7 +149,7 @@ def _fit(
 
 
 def _refuse_senseless(model: Model, data: str) -> None:
-    """Refuse what can be refused before any data are read."""
+    """Refuse what can be refused before any image is read."""
     if find_spec("trl") is None:
         raise SpecError("training needs TRL: pip install 'safemed-eval[train]'")
     if model.device not in ("auto", "cpu"):
@@ -160,11 +157,11 @@ def _refuse_senseless(model: Model, data: str) -> None:
             f"--device {model.device}: training takes auto or cpu; choose a GPU with CUDA_VISIBLE_DEVICES, several "
             "with accelerate launch"
         )
-    kind, options = grammar.split(data) if data.startswith("phantom") else ("", {})
-    if kind == "phantom" and options.get("split", "test") == "test":
+    drawer = drawer_of(data)
+    if drawer and drawer[0].for_tests(drawer[1]):
         raise SpecError(
             f"--data {data}: is the test split, which checkpoints are compared on; train on "
-            "phantom:split=train,images=20000"
+            f"{data.partition(':')[0]}:split=train,images=20000"
         )
 
 

@@ -16,6 +16,7 @@ from bad.case import Case, Make, certified, evaluated
 
 Json = dict[str, Any]
 ATTACK = "fgsm:eps=4/255"
+CORRUPTION = "corrupt:kind=blur,severity=2"
 REPORT = ("report", "a", "--out", "r")
 COMPARE = ("compare", "a", "b")
 
@@ -24,6 +25,11 @@ def attacked(out: Path, **settings: Any) -> None:
     """A good run of evaluate, over three items."""
     records = [answer(i, name, i > 0) for i in range(3) for name in ("clean", ATTACK)]
     write_run(out, records, "evaluate", conditions=("clean", ATTACK), **settings)
+
+
+def corrupted(out: Path) -> None:
+    records = [answer(i, name, i > 0) for i in range(3) for name in ("clean", CORRUPTION)]
+    write_run(out, records, "evaluate", conditions=("clean", CORRUPTION))
 
 
 def certificates(out: Path, **settings: Any) -> None:
@@ -223,6 +229,21 @@ NOTES: list[tuple[str, Make, Sequence[str]]] = [
     ),
     ("image notes of texts", noted(attacked, put("image_notes", {"x": "y"})), ["a", "image_notes"]),
     ("an attack of nothing", noted(attacked, lambda m: m["spec"]["attacks"].update(clean={})), ["attacks"]),
+    (
+        "an attack of negative size",
+        noted(attacked, lambda m: m["spec"]["attacks"][ATTACK].update(eps=-0.1)),
+        ["eps cannot be -0.1"],
+    ),
+    (
+        "a corruption of no severity",
+        noted(corrupted, lambda m: m["spec"]["attacks"][CORRUPTION].pop("severity")),
+        [CORRUPTION, "a corruption has no severity"],
+    ),
+    (
+        "a temperature below zero",
+        noted(attacked, spec(asking={"readout": "generate", "temperature": -1.0})),
+        ["temperature cannot be -1.0"],
+    ),
     ("a canvas that is none", noted(attacked, spec(canvas="large")), ["a", "canvas"]),
     ("a seed of text", noted(attacked, spec(seed="x")), ["seed cannot be 'x'"]),
     ("a training", noted(attacked, spec(command="train")), ["a run of 'train'", "evaluate or certify"]),

@@ -15,8 +15,8 @@ from safemed_eval.data.audit.shared import Audit, Counts, How, SharedImage, Shar
 from safemed_eval.data.dataset import DataSet
 from safemed_eval.data.images.fingerprints import Fingerprint, Key, fingerprints, key_of
 from safemed_eval.data.kinds import is_made, load_readable
-from safemed_eval.data.progress import Progress, no_progress
 from safemed_eval.errors import SpecError
+from safemed_eval.progress import Tick, no_progress
 
 T = TypeVar("T")
 
@@ -62,13 +62,13 @@ class Comparison:
         second = load_readable(test, test_root or (None if is_made(test.partition(":")[0]) else root))
         return cls(train=first, test=second, near=near, paths_only=paths_only)
 
-    def open_images(self, progress: Progress = no_progress) -> dict[Key, Fingerprint]:
+    def open_images(self, progress: Tick = no_progress) -> dict[Key, Fingerprint]:
         """Open the images of both sets, unless `paths_only`, and take their fingerprints."""
         if self.paths_only:
             return {}
         return fingerprints((*self.train.items, *self.test.items), progress, likeness=self.near)
 
-    def audit(self, seen: Mapping[Key, Fingerprint], progress: Progress = no_progress) -> Audit:
+    def audit(self, seen: Mapping[Key, Fingerprint], progress: Tick = no_progress) -> Audit:
         """Find what the test set shares with the training set.
 
         Two images of one path are the same, unless their pixels could be compared and differ.
@@ -165,7 +165,7 @@ def _marks(key: Key, image: Fingerprint) -> dict[How, str]:
     return {how: mark for how, mark in marks.items() if mark is not None}
 
 
-def _matches(pair: Comparison, seen: Mapping[Key, Fingerprint], progress: Progress) -> tuple[dict[Key, _Match], int]:
+def _matches(pair: Comparison, seen: Mapping[Key, Fingerprint], progress: Tick) -> tuple[dict[Key, _Match], int]:
     """Test image -> the training image that it matches; and how many share a path only, with other pixels."""
     index, unseen = _Index(), Fingerprint()
     test_images, train_images = _images(pair.test.items), _images(pair.train.items)
@@ -207,7 +207,7 @@ def _differ(first: Fingerprint, second: Fingerprint) -> bool:
 
 
 def _alike(
-    test_images: Sequence[Key], train_images: Sequence[Key], seen: Mapping[Key, Fingerprint], progress: Progress
+    test_images: Sequence[Key], train_images: Sequence[Key], seen: Mapping[Key, Fingerprint], progress: Tick
 ) -> dict[Key, _Match]:
     ours, theirs = (
         {key: image.likeness for key in keys if (image := seen.get(key)) and image.likeness is not None}

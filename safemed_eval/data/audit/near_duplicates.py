@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from safemed_eval.data.images.fingerprints import Words
-from safemed_eval.data.progress import Progress, no_progress
+from safemed_eval.progress import Tick, no_progress
 
 NEAR = 16
 """Bits, of 256, in which the hashes of two copies of one image may differ.
@@ -21,7 +21,7 @@ _ROWS, _COLUMNS = 64, 4096
 
 
 def nearest(
-    ours: Sequence[Words], theirs: Sequence[Words], progress: Progress = no_progress
+    ours: Sequence[Words], theirs: Sequence[Words], progress: Tick = no_progress
 ) -> list[tuple[int, int] | None]:
     """Find the nearest of `theirs` for each of our hashes: its index and its distance in bits; None beyond NEAR.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import TypedDict
 
-from safemed_eval import grammar
 from safemed_eval.core import Item
 from safemed_eval.data.images.fingerprints import Key, key_of
+from safemed_eval.data.kinds import drawer_of
 from safemed_eval.errors import DataError
 
 Digests = npt.NDArray[np.uint64]
-_DRAWN = re.compile(r"(?:Images/)?(train|validation|test)/(\d+)/(\d{6})\.png")
-"""Name of a phantom image, in memory or as `data export` writes it."""
 
 
 class Overlap(TypedDict):
@@ -43,7 +40,7 @@ class Training(NamedTuple):
     Attributes:
         name: of the checkpoint.
         digests: the file that `write_seen` wrote; None: there is none.
-        data: what --data said of trainings that the file does not cover. The images of phantom are known by name.
+        data: what --data said of trainings that the file does not cover. Drawn images are known by name.
     """
 
     name: str
@@ -53,7 +50,7 @@ class Training(NamedTuple):
     @property
     def is_known(self) -> bool:
         """True if it is known of every image whether the checkpoint was trained on it."""
-        return bool(self.digests or self.data) and all(map(_is_drawn, self.data))
+        return bool(self.digests or self.data) and all(map(drawer_of, self.data))
 
 
 def write_seen(file: Path, items: Iterable[Item], earlier: Iterable[Path] = ()) -> None:
@@ -98,12 +95,12 @@ def overlap(items: Sequence[Item], trainings: Sequence[Training]) -> Overlap | N
         return None
     known = [read_seen(training.digests) for training in trainings if training.digests]
     seen = frozenset(np.concatenate(known).tolist()) if known else frozenset[int]()
-    drawn = [_phantom(spec) for training in trainings for spec in filter(_is_drawn, training.data)]
+    drawn = list(filter(None, (drawer_of(spec) for training in trainings for spec in training.data)))
 
     def was_seen(item: Item) -> bool:
         hashes = (item.image_sha256, item.pixels_sha256)
         in_files = any(sha256 and _digest(sha256) in seen for sha256 in hashes)
-        return in_files or any(_drawn_by(item, *phantom) for phantom in drawn)
+        return in_files or any(kind.draws(options, item) for kind, options in drawn)
 
     seen_images: dict[Key, bool] = {}
     for item in items:
@@ -133,22 +130,5 @@ def overlap_sentences(overlap: Overlap | None) -> list[str]:
     return sentences
 
 
-def _is_drawn(spec: str) -> bool:
-    return spec.partition(":")[0] == "phantom"
-
-
 def _digest(sha256: str) -> int:
     return int(sha256[:16], 16)
-
-
-def _phantom(spec: str) -> tuple[str, int, int]:
-    """Return (split, seed, number of images)."""
-    from safemed_eval.data.sources.phantom import Phantom
-
-    made = grammar.build(Phantom, grammar.split(spec)[1], spec)
-    return made.split, made.seed, made.images
-
-
-def _drawn_by(item: Item, split: str, seed: int, images: int) -> bool:
-    match = _DRAWN.fullmatch(item.image) if item.source == "phantom" else None
-    return match is not None and (match[1], int(match[2])) == (split, seed) and int(match[3]) < images

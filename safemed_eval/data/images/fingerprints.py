@@ -18,8 +18,8 @@ from safemed_eval.data.images.files import decode
 from safemed_eval.data.images.guarded import guarded
 from safemed_eval.data.images.paths import Place, inside_root
 from safemed_eval.data.images.picture import Pixels
-from safemed_eval.data.progress import Progress, no_progress
 from safemed_eval.errors import DataError
+from safemed_eval.progress import Tick, no_progress
 
 Words = npt.NDArray[np.uint64]
 Key = tuple[Path, str]
@@ -56,7 +56,7 @@ def key_of(item: Item) -> Key:
 
 
 def fingerprints(
-    items: Iterable[Item], progress: Progress = no_progress, *, likeness: bool = False
+    items: Iterable[Item], progress: Tick = no_progress, *, likeness: bool = False
 ) -> dict[Key, Fingerprint]:
     """Decode each image of these items once, each file in a process that it cannot harm; see `guarded`.
 

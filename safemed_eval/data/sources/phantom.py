@@ -10,6 +10,7 @@ and stripes.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ WORDINGS = {
 }
 MAX_IMAGES = 10**6
 """All questions are made in memory before the first one is asked."""
+_NAME = re.compile(r"(?:Images/)?(train|validation|test)/(\d+)/(\d{6})\.png")
 _FEW = 1 / 4
 """Share of questions with two options; the others have four."""
 
@@ -91,8 +93,22 @@ class Phantom:
 
 def make(options: str) -> DataSet:
     """Make the items of these options; pictures are drawn when they are needed."""
-    spec = grammar.build(Phantom, grammar.split(f"phantom:{options}")[1], "--data phantom")
-    return DataSet(items=tuple(_items(spec)), canvas=Canvas(size=(SIDE, SIDE)))
+    return DataSet(items=tuple(_items(_spec(options))), canvas=Canvas(size=(SIDE, SIDE)))
+
+
+def draws(options: str, item: Item) -> bool:
+    """True if these options include this item's image, by its name: in memory, or as `data export` writes it."""
+    spec, name = _spec(options), _NAME.fullmatch(item.image) if item.source == "phantom" else None
+    return name is not None and (name[1], int(name[2])) == (spec.split, spec.seed) and int(name[3]) < spec.images
+
+
+def for_tests(options: str) -> bool:
+    """True for the test split, on which checkpoints are compared."""
+    return _spec(options).split == "test"
+
+
+def _spec(options: str) -> Phantom:
+    return grammar.build(Phantom, grammar.split(f"phantom:{options}")[1], "--data phantom")
 
 
 def case_of(spec: Phantom, index: int) -> Case:

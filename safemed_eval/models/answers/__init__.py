@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from safemed_eval.models.answers.reading import Told, conclusion, first_answer, parse, rationale, told
-from safemed_eval.models.answers.retelling import curtail, retell
-from safemed_eval.models.answers.tags import CLOSING_TAG, OPENING_TAG
+from safemed_eval.models.answers.retelling import CLOSING_TAG, OPENING_TAG, curtail, retell
 
 __all__ = [
     "CLOSING_TAG",

@@ -9,8 +9,10 @@ from safemed_eval.models.answers._cues import MARKED
 from safemed_eval.models.answers._names import Names, flat, names_of
 from safemed_eval.models.answers._stated import TAGGED, statements
 from safemed_eval.models.answers.reading import Reading, answer_part, first_answer, parse, read_option, thought_end
-from safemed_eval.models.answers.tags import CLOSING_TAG, OPENING_TAG
 from safemed_eval.models.checkpoints.thoughts import CLOSE, OPEN, canonical
+
+OPENING_TAG, CLOSING_TAG = "<answer>", "</answer>"
+"""The tags that a model that was trained here puts around its answer."""
 
 
 def retell(text: str, question: Question, option: int, *, bent: bool = True) -> str:

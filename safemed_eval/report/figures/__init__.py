@@ -7,12 +7,13 @@ saved, inside `style()`: matplotlib's settings are never changed for anyone else
 
 Other packages add kinds through the entry points `safemed_eval.figures`, each naming such a function:
 
+>>> from safemed_eval.report.figures import slug
 >>> def draw(runs):
 ...     for run in runs:
 ...         if run.kind == "evaluate":
 ...             figure = Figure(figsize=(3.35, 2.3), layout="constrained")
 ...             figure.add_subplot().bar(*zip(*run.accuracy().drop(columns="n").loc["all"].items()))
-...             yield f"overview-{run.name}", figure
+...             yield f"overview-{slug(run.name)}", figure
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from matplotlib.figure import Figure
 from safemed_eval.errors import SpecError
 from safemed_eval.plugins import load_plugin, plugins
 from safemed_eval.report.drawing.style import save, style
+from safemed_eval.report.figures._groups import slug
 from safemed_eval.report.run import Run
 
-__all__ = ["draw_all", "kinds"]
+__all__ = ["draw_all", "kinds", "slug"]
 
 Draw = Callable[[Sequence[Run]], Iterator[tuple[str, Figure]]]
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from safemed_eval.attacks.corrupt import SEVERITIES
 from safemed_eval.core import CLEAN
 from safemed_eval.report.drawing.shares import line, percent_axis, plot_points, points_of
 from safemed_eval.report.drawing.sheet import below, label_outer, panels, sheet, width_of
@@ -58,8 +57,9 @@ def _figure(runs: Sequence[Run], own: Mapping[str, Look], shares: Mapping[str, M
             drawn += [share for _, share in known]
             if known:
                 plot_points(axes, points_of(known), own[run.name])
-    grid[0].set_xlim(-0.2, SEVERITIES[-1] + 0.2)
-    grid[0].set_xticks([0, *SEVERITIES])
+    severest = max(round(severity) for run in runs for shown in shares[run.name].values() for severity, _ in shown)
+    grid[0].set_xlim(-0.2, severest + 0.2)
+    grid[0].set_xticks(range(severest + 1))
     percent_axis(grid[0])
     few = any(share.few for share in drawn)
     note = (
