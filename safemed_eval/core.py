@@ -46,6 +46,8 @@ UNKNOWN = "unknown"
 PRECISION, REPEATS = "gradients in half precision", "same input, same output"
 GRADIENT_REPEATS = "same input, same gradient"
 """Names of the model checks that reports look up: comparison with float32, and repeatability."""
+PLANTED = "the attack finds a planted region"
+"""Name of the check in `models check --planted` and in the checklist of a run; see `runs.work.planted`."""
 TRAINED_ON = "trained_on.npy"
 """File in the folder of a checkpoint trained by this package: digests of its training images."""
 CLEAN = "clean"
@@ -204,9 +206,9 @@ class Vote(Protocol):
         ...
 
 
-Need = Literal["scores", "gradients", "texts"]
+Need = Literal["scores", "gradients", "texts", "features"]
 """What an attack may need from a model besides its answers: option scores, their gradients with respect to the pixels,
-or generated text and the likelihood of a given text (see `Reasons`)."""
+generated text and the likelihood of a given text (see `Reasons`), or the features that scores are read from."""
 
 
 def item_fields(item: Item) -> dict[str, Any]:

@@ -23,12 +23,15 @@ from safemed_eval.api._start import (
     write_all,
 )
 from safemed_eval.attacks import Attack
+from safemed_eval.codec import Json, encode
 from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
+from safemed_eval.progress import progress
 from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
+from safemed_eval.seeds import seed_of
 from safemed_eval.smoothing import Voting
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from safemed_eval.data import Canvas
     from safemed_eval.report.run import Run
     from safemed_eval.runs.work.evaluate import Evaluation
-    from safemed_eval.runs.workers import Loaded
+    from safemed_eval.runs.workers import Loaded, Team
 
 _BATCH = 16
 _log = logging.getLogger("safemed_eval")
@@ -53,6 +56,7 @@ def evaluate(
     smooth: str | Voting | None = None,
     official: bool = False,
     circular: bool = False,
+    planted: int = 0,
     batch_size: BatchSize = None,
     seed: int = 0,
     ray: str | None = None,
@@ -79,6 +83,8 @@ def evaluate(
         official: also answer through the checkpoint's unmodified 8-bit path, images at their own size.
         circular: also ask about each clean image with all K rotations of its K options; an item counts as correct if
             every rotation is answered correctly.
+        planted: test on this many items whether each attack by gradients is able to find anything: a region that it
+            must find is planted around their images; see `runs.work.planted`. The checklist says what came of it.
         batch_size: rows per forward pass, halved when memory runs out; "auto" measures the best.
         seed: seed of random starts and noise, which are drawn per item: results do not depend on batches or workers.
         ray: "local" or the address of a cluster: share the work among Ray's workers.
@@ -96,6 +102,8 @@ def evaluate(
     chosen = {str(attack): attack for attack in attack_specs.parse_all([CLEAN, *map(str, attacks)])}
     judged = model if isinstance(model, Model) else find_model(model)
     _refuse_senseless(judged, chosen.values(), official=official, keep_images=keep_images, out=out)
+    if planted:
+        _refuse_untestable(chosen.values(), planted, smoothed=smooth is not None)
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
     surrogates = {name: _surrogate(name, judged) for attack in chosen.values() if (name := attack.surrogate)}
     described = {
@@ -116,6 +124,7 @@ def evaluate(
         circular=circular,
         keep_images=keep_images,
         smooth=voting,
+        planted=planted,
     )
     if keep_images and prepared.names:
         _log.warning("--keep-images: images are kept as they are; report --no-images leaves them out")
@@ -131,7 +140,7 @@ def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Map
 
     spec, items = prepared.spec, prepared.data.items
     assert isinstance(spec, EvaluateSpec)
-    needs = attack_specs.needs_of(chosen.values())
+    needs = attack_specs.needs_of(chosen.values()) | ({"features": "--planted"} if spec.planted else {})
     keeper = Keeper(prepared.place, items, spec.keep_images, quantized=spec.quantize, called=prepared.called)
     make = partial(
         _evaluation,
@@ -150,6 +159,8 @@ def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Map
     with started(prepared, make, needs=needs, surrogates=loadings, store=keeper) as (team, folder):
         if spec.keep_images:
             keeper.resume(checked(*folder.contents(), str(prepared.place))[1])
+        if spec.planted and not folder.contents()[0].get("planted"):
+            folder.amend({"planted": _plant(team, items, chosen.values(), spec)})
         conditions: list[Attack | str] = [chosen.get(name, name) for name in spec.conditions]
         size = group_size(team.ready.batch, prepared.data.canvas)
         groups = list(units.groups(items, conditions, size, folder.done, spec.smooth))
@@ -157,6 +168,22 @@ def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Map
         records = keeper.following(records for _, records in meter.following(team.do(groups)))
         write_all("evaluating", team, folder, prepared, meter, records)
     return folder
+
+
+def _plant(team: Team, items: Sequence[Item], chosen: Iterable[Attack], spec: EvaluateSpec) -> list[Json]:
+    """Test the attacks on some of the items, drawn by the run's seed."""
+    from safemed_eval.runs.tally import Outcome, Tally
+    from safemed_eval.runs.work.units import Planted
+
+    drawn = sorted(items, key=lambda item: seed_of(spec.seed, "planted", item.id))[: spec.planted]
+    outcomes: dict[str, list[Outcome]] = {str(attack): [] for attack in chosen if attack.on_scores_alone}
+    units = [Planted(attack=attack, item=item) for attack in chosen if str(attack) in outcomes for item in drawn]
+    with progress("planting", transient=True) as tick:
+        for number, (unit, outcome) in enumerate(team.do(units), start=1):
+            assert isinstance(unit, Planted)
+            outcomes[str(unit.attack)].append(outcome)
+            tick(number, len(units))
+    return [encode(Tally.of(attack, told)) for attack, told in outcomes.items()]
 
 
 def _evaluation(
@@ -190,6 +217,19 @@ def _refuse_senseless(model: Model, chosen: Iterable[Attack], *, official: bool,
     needs = attack_specs.needs_of(chosen)
     if "texts" in needs and model.source.takes_prompts and model.asking.readout == "choice":
         raise SpecError(f"{needs['texts']}: is for models that write; add --readout generate, or use pgd")
+
+
+def _refuse_untestable(chosen: Iterable[Attack], planted: int, *, smoothed: bool) -> None:
+    """Raise SpecError where `planted` cannot be done."""
+    if planted < 0:
+        raise SpecError(f"--planted {planted}: write a number of items")
+    if smoothed:
+        raise SpecError("--planted tests attacks on the model without noise; leave it out, or --smooth")
+    if not any(attack.on_scores_alone for attack in chosen):
+        raise SpecError(
+            f"--planted: no attack of this run follows gradients of the model's scores; add --attack "
+            f"{attack_specs.example_of(strength=2)}"
+        )
 
 
 def _surrogate(name: str, judged: Model) -> Model:

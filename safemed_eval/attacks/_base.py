@@ -187,6 +187,11 @@ class Attack:
         return None
 
     @property
+    def on_scores_alone(self) -> bool:
+        """Whether it follows gradients of the judged model, and asks for nothing but its scores and those."""
+        return "gradients" in self.needs and "texts" not in self.needs and self.surrogate is None
+
+    @property
     def stream(self) -> str:
         """Name of the random stream: attacks with the same stream draw the same numbers for an item."""
         return str(self)

@@ -64,6 +64,14 @@ def evaluate(
             "every rotation is answered correctly.",
         ),
     ] = False,
+    planted: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Test on N items whether each attack by gradients is able to find anything: a region that it must "
+            "find is planted around their images.",
+        ),
+    ] = 0,
 ) -> None:
     """Measure accuracy, clean and under attack, by imaging modality and question type."""
     from safemed_eval import api
@@ -77,6 +85,7 @@ def evaluate(
         smooth=smooth,
         official=official,
         circular=circular,
+        planted=planted,
         **run.passed,
     )
     show_run(measured, json=run.json)

@@ -126,6 +126,7 @@ class EvaluateSpec(Spec):
         circular: also answer in every rotation of the options.
         keep_images: number of items per attack whose images are stored for figures.
         smooth: answer by the vote of a smoothed model.
+        planted: number of items on which each attack by gradients is tested; see `runs.work.planted`.
     """
 
     command: ClassVar[str] = "evaluate"
@@ -136,6 +137,7 @@ class EvaluateSpec(Spec):
     circular: bool = field(default=False, metadata=LATER)
     keep_images: int = 0
     smooth: Voting | None = field(default=None, metadata=LATER)
+    planted: int = field(default=0, metadata=LATER)
 
     @property
     def conditions(self) -> tuple[str, ...]:

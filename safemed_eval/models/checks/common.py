@@ -12,7 +12,7 @@ import torch
 from safemed_eval.core import Question
 from safemed_eval.models.waist import Waist
 
-Status = Literal["pass", "warn", "fail"]
+Status = Literal["pass", "warn", "fail", "n/a"]
 
 OTHER = Question(text="Is there a visible abnormality in this image of the chest?", options=("Yes", "No"))
 

@@ -19,6 +19,8 @@ from safemed_eval.errors import DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import EvaluateRecord
+from safemed_eval.runs.tally import Outcome
+from safemed_eval.runs.work.planted import plant
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.certify import count_votes
@@ -72,6 +74,15 @@ class Evaluation:
             whole = condition.refills and not self.voting
             return self._on_canvases(str(condition), group, partial(self._attack, condition), whole=whole)
         return self._officially(group) if condition == OFFICIAL else self._circularly(group)
+
+    def planted(self, attack: Attack, item: Item) -> Outcome:
+        """Test the attack on a region planted around the item's image; see `planted`."""
+        ((_, canvas),) = self._reader.read([item])
+        if isinstance(canvas, DataError):
+            return "failed"
+        row = (item.id, item.question, canvas)
+        (outcome,) = plant(self.model, attack, [row], seed=self.seed, memory=self._memory, quantize=self.quantize)
+        return outcome
 
     def _on_canvases(
         self,
