@@ -16,11 +16,13 @@ from toys import AB, ABCD, SHAPE, linear, middle_canvases
 import safemed_eval as se
 from safemed_eval import attacks
 from safemed_eval.core import PLANTED, Question
-from safemed_eval.errors import RunError
+from safemed_eval.errors import RunError, SpecError
 from safemed_eval.faults import ShrinkingBatch
 from safemed_eval.models.checks.common import Finding
 from safemed_eval.models.waist import Waist
+from safemed_eval.report import Run
 from safemed_eval.report.findings.verdict import verdict_on
+from safemed_eval.report.page import write_page
 from safemed_eval.runs.tally import Outcome, Tally
 from safemed_eval.runs.work import planted
 from safemed_eval.runs.work.landscape import slope_at
@@ -294,3 +296,36 @@ def test_gradients_go_straight_through_a_denoiser_that_cuts_the_graph() -> None:
     assert torch.equal(scores, Waist(model, torch.device("cpu")).classify([AB] * 2)(rounds(x)))
     (gradient,) = torch.autograd.grad((scores[:, 0] - scores[:, 1]).sum(), x)
     assert torch.allclose(gradient, model.weight.expand_as(gradient), atol=1e-5)
+
+
+def pull_to_grey() -> Callable[[torch.Tensor], torch.Tensor]:
+    """A denoiser, for a command."""
+    return lambda canvas: 0.5 + (canvas - 0.5) / 2
+
+
+def test_a_defended_model_is_attacked_through_itself_without_its_defence(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    toy = "python:safemed_eval.models.toy:brightness"
+    data, attack = se.load_data(f"table:{table}", canvas="16x16"), f"transfer:from={toy},eps=8/255"
+    with pytest.raises(SpecError, match="is the model that is judged"):
+        se.evaluate(toy, data, attacks=[attack])
+    behind = se.load_model(toy, denoiser="python:test_planted:pull_to_grey", device="cpu")
+    run = se.evaluate(behind, data, attacks=[attack])
+    assert run.summary.failed == 0 and {record.linf for record in run.answers.under(run.conditions[1])} != {0.0}
+    smoothed = se.evaluate(toy, data, attacks=[attack], smooth="sigma=0.1,n=30")
+    assert smoothed.summary.failed == 0
+    advice = se.evaluate(behind, data, attacks=["pgd"]).summary.notes.checklist
+    assert any("without its defence" in check.detail for check in advice)
+
+
+def test_the_verdict_stands_in_terminal_page_and_json(table: Path, tmp_path: Path) -> None:
+    toy = "python:safemed_eval.models.toy:brightness"
+    asked = ["evaluate", "--model", toy, "--data", f"table:{table}", "--canvas", "16x16", "--attack", "pgd"]
+    code, text = call(*asked, "--out", tmp_path / "run")
+    assert code == 0 and "Verdict: not enough (open: " in text and PLANTED in text
+    notes = json.loads(call(*asked, "--out", tmp_path / "run", "--json")[1])["notes"]
+    assert notes["verdict"]["verdict"] == "not enough" and notes["planted"] == []
+    write_page([Run.read(tmp_path / "run")], tmp_path / "page.html", title="one")
+    assert "<b>Verdict</b>: not enough (open: " in (tmp_path / "page.html").read_text()

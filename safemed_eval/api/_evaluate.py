@@ -105,7 +105,11 @@ def evaluate(
     if planted:
         _refuse_untestable(chosen.values(), planted, smoothed=smooth is not None)
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
-    surrogates = {name: _surrogate(name, judged) for attack in chosen.values() if (name := attack.surrogate)}
+    surrogates = {
+        name: _surrogate(name, judged, smoothed=voting is not None)
+        for attack in chosen.values()
+        if (name := attack.surrogate)
+    }
     described = {
         spec: attack.described | ({"surrogate": surrogates[name].source.identity} if (name := attack.surrogate) else {})
         for spec, attack in chosen.items()
@@ -232,9 +236,12 @@ def _refuse_untestable(chosen: Iterable[Attack], planted: int, *, smoothed: bool
         )
 
 
-def _surrogate(name: str, judged: Model) -> Model:
-    """Find the model that a transfer attack searches; it is loaded like the evaluated one, but asked for a letter."""
-    if name == judged.source.name:
+def _surrogate(name: str, judged: Model, *, smoothed: bool) -> Model:
+    """Find the model that a transfer attack searches; it is loaded like the evaluated one, but asked for a letter.
+
+    It has neither denoiser nor noise, so that a defended model may be attacked through itself.
+    """
+    if name == judged.source.name and not (smoothed or judged.source.denoiser):
         raise SpecError(f"--attack transfer:from={name}: is the model that is judged; name another, or use pgd")
     asks = judged.given.template if judged.source.takes_prompts else None
     surrogate = find_model(

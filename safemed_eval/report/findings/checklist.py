@@ -168,7 +168,9 @@ def _gradients_win(pairs: Pairs) -> Answer:
             doubts.append(("warn", text))
     if not compared:
         advice = f"--attack {name_of(strength=3)} or --attack {example_of(on_surrogate=True)}"
-        return "n/a", f"add {advice}, at the eps of {name_of(strength=2)}"
+        defended = pairs.run.voting or pairs.run.meta.names.denoiser
+        own = " (CKPT may be this model, which is then searched without its defence)" if defended else ""
+        return "n/a", f"add {advice}, at the eps of {name_of(strength=2)}{own}"
     if not doubts:
         return "pass", f"comparisons: {compared}"
     status: Status = "fail" if any(doubt == "fail" for doubt, _ in doubts) else "warn"
