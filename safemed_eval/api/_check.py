@@ -60,7 +60,7 @@ def check_model(
     if attack is not None and not planted:
         raise SpecError("--attack has no effect without --planted")
     tested = attack_specs.parse(attack or attack_specs.example_of(strength=2)) if planted else None
-    if tested and not tested.on_scores_alone:
+    if tested and not tested.can_be_planted:
         raise SpecError(f"--attack {tested}: --planted tests attacks that follow gradients of the model's scores")
     from safemed_eval.models.checks.common import Finding
 

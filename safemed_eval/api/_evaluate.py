@@ -16,16 +16,18 @@ from safemed_eval.api._start import (
     Out,
     Prepared,
     Written,
+    donors_for,
     finished,
     loading_of,
     prepare,
+    refuse_canvas,
     started,
     write_all,
 )
 from safemed_eval.attacks import Attack
 from safemed_eval.codec import Json, encode
 from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
-from safemed_eval.data import AnyData
+from safemed_eval.data import AnyData, choose_data
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.progress import progress
@@ -33,6 +35,7 @@ from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.seeds import seed_of
 from safemed_eval.smoothing import Voting
+from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +59,7 @@ def evaluate(
     smooth: str | Voting | None = None,
     official: bool = False,
     circular: bool = False,
+    grounding: bool = False,
     planted: int = 0,
     batch_size: BatchSize = None,
     seed: int = 0,
@@ -83,6 +87,8 @@ def evaluate(
         official: also answer through the checkpoint's unmodified 8-bit path, images at their own size.
         circular: also ask about each clean image with all K rotations of its K options; an item counts as correct if
             every rotation is answered correctly.
+        grounding: also ask about another patient's image, a blank one, and none, to tell how many right answers depend
+            on the image.
         planted: test on this many items whether each attack by gradients is able to find anything: a region that it
             must find is planted around their images; see `runs.work.planted`. The checklist says what came of it.
         batch_size: rows per forward pass, halved when memory runs out; "auto" measures the best.
@@ -114,20 +120,24 @@ def evaluate(
         spec: attack.described | ({"surrogate": surrogates[name].source.identity} if (name := attack.surrogate) else {})
         for spec, attack in chosen.items()
     }
-    extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular]
+    choice = choose_data(data) if isinstance(data, str) else data
+    refuse_canvas(chosen.values(), choice.canvas)
+    extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular, *["grounding"] * grounding]
     smoothed = [f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"] if voting else []
     prepared = prepare(
         EvaluateSpec,
         judged,
-        data,
+        choice,
         options,
         label="-".join([*[*chosen][1:], *extra, *smoothed]),
+        masked=next((f"--attack {attack}" for attack in chosen.values() if attack.region == MASK), None),
         attacks=described,
         quantize=quantize,
         official=official,
         circular=circular,
         keep_images=keep_images,
         smooth=voting,
+        grounding=grounding,
         planted=planted,
     )
     if keep_images and prepared.names:
@@ -155,6 +165,7 @@ def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Map
         quantize=spec.quantize,
         wants=keeper.wants,
         voting=spec.smooth,
+        donors=donors_for(prepared.data, spec.seed) if spec.grounding else {},
     )
     loadings = {
         name: loading_of(surrogate, prepared, attack_specs.needs_of(chosen.values(), name))
@@ -180,7 +191,7 @@ def _plant(team: Team, items: Sequence[Item], chosen: Iterable[Attack], spec: Ev
     from safemed_eval.runs.work.units import Planted
 
     drawn = sorted(items, key=lambda item: seed_of(spec.seed, "planted", item.id))[: spec.planted]
-    outcomes: dict[str, list[Outcome]] = {str(attack): [] for attack in chosen if attack.on_scores_alone}
+    outcomes: dict[str, list[Outcome]] = {str(attack): [] for attack in chosen if attack.can_be_planted}
     units = [Planted(attack=attack, item=item) for attack in chosen if str(attack) in outcomes for item in drawn]
     with progress("planting", transient=True) as tick:
         for number, (unit, outcome) in enumerate(team.do(units), start=1):
@@ -229,7 +240,7 @@ def _refuse_untestable(chosen: Iterable[Attack], planted: int, *, smoothed: bool
         raise SpecError(f"--planted {planted}: write a number of items")
     if smoothed:
         raise SpecError("--planted tests attacks on the model without noise; leave it out, or --smooth")
-    if not any(attack.on_scores_alone for attack in chosen):
+    if not any(attack.can_be_planted for attack in chosen):
         raise SpecError(
             f"--planted: no attack of this run follows gradients of the model's scores; add --attack "
             f"{attack_specs.example_of(strength=2)}"

@@ -64,6 +64,14 @@ def evaluate(
             "every rotation is answered correctly.",
         ),
     ] = False,
+    grounding: Annotated[
+        bool,
+        typer.Option(
+            "--grounding",
+            help="Also ask about another patient's image, a blank one, and none: how many right answers depend on the "
+            "image?",
+        ),
+    ] = False,
     planted: Annotated[
         int,
         typer.Option(
@@ -85,6 +93,7 @@ def evaluate(
         smooth=smooth,
         official=official,
         circular=circular,
+        grounding=grounding,
         planted=planted,
         **run.passed,
     )

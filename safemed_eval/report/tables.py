@@ -7,13 +7,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import pandas as pd
 
 from safemed_eval.codec import Json
+from safemed_eval.core import GROUNDED
 from safemed_eval.report._text import latex, markdown, spreadsheet
+from safemed_eval.report.corruptions import ABOUT, Grade, corruption_rows, grades_of, others
 from safemed_eval.report.findings.finding import BESIDE, of_keys, shared
 from safemed_eval.report.findings.reasoning import CHANGES, MEANING, SHARES, Texts, reasoning
 from safemed_eval.report.load import SLICES, in_order
@@ -45,7 +48,7 @@ _PARTS = (
 _REASONING = f"What was written, shares in % and their numbers, changes of rationales as distances. {MEANING}"
 _LONGEST_NAME = 80
 """Characters of a run's name in the name of a file."""
-_WORDS = ("run", "method", "attack", *SLICES.values(), "paper", "what")
+_WORDS = ("run", "method", "attack", "corruption", *SLICES.values(), "paper", "what")
 """Columns of text; the others hold figures."""
 _KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained")
 
@@ -131,13 +134,15 @@ def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
                 "question_type": texts.by_question_type,
             }
             written.append(_Study(run=run, overall=texts.overall, slices=slices))
-    yield from _broken_down("accuracy", _ACCURACY, evaluated, _accuracy_rows)
+    grades = grades_of(study.run for study in evaluated)
+    yield from _broken_down("accuracy", _ACCURACY, evaluated, partial(_accuracy_rows, grades))
+    yield from _broken_down("corruptions", ABOUT, evaluated, partial(_corruption_rows, grades))
     yield from _broken_down("certified", _CERTIFIED, certified, _certified_rows)
     yield from _broken_down("parts", _PARTS, evaluated, _part_rows)
     yield from _broken_down("reasoning", _REASONING, written, _reasoning_rows)
     for by, title in SLICES.items():
         if evaluated:
-            yield _methods(evaluated, by, f"methods-by-{title.replace(' ', '-')}")
+            yield _methods(evaluated, grades, by, f"methods-by-{title.replace(' ', '-')}")
     yield Table(
         name="published",
         caption="Published numbers of the two papers, NOT measured here: other checkpoints, other data, other attacks. "
@@ -184,15 +189,31 @@ def _broken_down(
         yield _table(f"{name}-by-{title.replace(' ', '-')}", caption, rows)
 
 
-def _accuracy_rows(run: Run, cells: AnsweredBy) -> Iterator[Row]:
-    first = next(iter(cells.values()))
-    yield {"n": _Cell(text=str(first.n)), **{condition: _share(cell, _KEPT) for condition, cell in cells.items()}}
+def _accuracy_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -> Iterator[Row]:
+    shown = others(cells, grades)
+    first = next(iter(shown.values()))
+    yield {"n": _Cell(text=str(first.n)), **{condition: _share(cell, _KEPT) for condition, cell in shown.items()}}
+
+
+def _corruption_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -> Iterator[Row]:
+    n = _Cell(text=str(next(iter(cells.values())).n))
+    for kind, figures in corruption_rows(cells, grades):
+        numbers = {
+            name: _numbers(figure.share, _KEPT) if figure.share else {"accuracy": figure.value}
+            for name, figure in figures.items()
+        }
+        yield {
+            "corruption": kind,
+            "n": n,
+            **{name: _Cell(text=figure.text, numbers=numbers[name]) for name, figure in figures.items()},
+        }
 
 
 def _certified_rows(run: Run, numbers: Certified) -> Iterator[Row]:
     sigma, n = run.budget.sigma, numbers.n
     about: Json = {"sigma": sigma, "alpha": run.budget.alpha, "n": n, "clusters": numbers.clusters}
     points = {f"r>={name}": _share(point, None, about) for name, point in numbers.points.items()}
+    points |= {f"{GROUNDED}, r>={name}": _share(point, None, about) for name, point in numbers.grounded.items()}
     measured = numbers.to_json()
     rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
     yield {
@@ -239,10 +260,11 @@ def _table(name: str, caption: str, rows: Sequence[Row]) -> Table:
     return Table(name=name, caption=caption + note, shown=frame, values=pd.DataFrame(values))
 
 
-def _methods(studies: Sequence[_Study[AnsweredBy]], by: Slicing, name: str) -> Table:
+def _methods(studies: Sequence[_Study[AnsweredBy]], grades: Mapping[str, Grade], by: Slicing, name: str) -> Table:
     """Methods down, slices across, as the two papers print them; one block per attack."""
     rows: list[Row] = []
-    for condition in dict.fromkeys(condition for study in studies for condition in study.run.conditions):
+    measures = dict.fromkeys(measure for study in studies for measure in study.run.measures)
+    for condition in (measure for measure in measures if measure not in grades):
         for study in studies:
             if condition in study.overall:
                 row: Row = {"attack": condition, "method": study.run.name, "all": _accuracy(study.overall[condition])}

@@ -56,7 +56,7 @@ def plant(
 
     Args:
         model: with `features`.
-        attack: one that is `on_scores_alone`.
+        attack: one that is `can_be_planted`.
         memory: the number of canvases that go through the model together.
         quantize: the attack stays on 8-bit grey levels.
     Returns:
