@@ -50,6 +50,8 @@ UNKNOWN = "unknown"
 PRECISION, REPEATS = "gradients in half precision", "same input, same output"
 GRADIENT_REPEATS = "same input, same gradient"
 """Names of the model checks that reports look up: comparison with float32, and repeatability."""
+PLANTED = "the attack finds a planted region"
+"""Name of the check in `models check --planted` and in the checklist of a run; see `runs.work.planted`."""
 TRAINED_ON = "trained_on.npy"
 """File in the folder of a checkpoint trained by this package: digests of its training images."""
 CLEAN = "clean"
@@ -238,10 +240,10 @@ class Vote(Protocol):
         ...
 
 
-Need = Literal["votes", "scores", "gradients", "texts"]
-"""What the search of an attack may need from a model: its answers alone, which every model gives (see `Decides`),
-option scores, their gradients with respect to the pixels, or generated text and the likelihood of a given text (see
-`Reasons`)."""
+Need = Literal["votes", "scores", "gradients", "texts", "features"]
+"""What an attack may need from a model: its answers alone, which every model gives (see `Decides`), option scores,
+their gradients with respect to the pixels, generated text and the likelihood of a given text (see `Reasons`), or the
+features that scores are read from."""
 
 
 def item_fields(item: Item) -> dict[str, Any]:

@@ -25,14 +25,16 @@ from safemed_eval.api._start import (
     write_all,
 )
 from safemed_eval.attacks import Attack
+from safemed_eval.codec import Json, encode
 from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
-from safemed_eval.progress import status
+from safemed_eval.progress import progress, status
 from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.runs.work.fit import fitted_for, half_of
+from safemed_eval.seeds import seed_of
 from safemed_eval.smoothing import Voting
 from safemed_eval.threat import MASK
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from safemed_eval.data import Canvas
     from safemed_eval.report.run import Run
     from safemed_eval.runs.work.evaluate import Evaluation
-    from safemed_eval.runs.workers import Loaded
+    from safemed_eval.runs.workers import Loaded, Team
 
 _BATCH = 16
 _log = logging.getLogger("safemed_eval")
@@ -59,6 +61,7 @@ def evaluate(
     official: bool = False,
     circular: bool = False,
     grounding: bool = False,
+    planted: int = 0,
     batch_size: BatchSize = None,
     seed: int = 0,
     ray: str | None = None,
@@ -87,6 +90,8 @@ def evaluate(
             every rotation is answered correctly.
         grounding: also ask about another patient's image, a blank one, and none, to tell how many right answers depend
             on the image.
+        planted: test on this many items whether each attack by gradients is able to find anything: a region that it
+            must find is planted around their images; see `runs.work.planted`. The checklist says what came of it.
         batch_size: rows per forward pass, halved when memory runs out; "auto" measures the best.
         seed: seed of random starts and noise, which are drawn per item: results do not depend on batches or workers.
         ray: "local" or the address of a cluster: share the work among Ray's workers.
@@ -104,8 +109,14 @@ def evaluate(
     chosen = {str(attack): attack for attack in attack_specs.parse_all([CLEAN, *map(str, attacks)])}
     judged = model if isinstance(model, Model) else find_model(model)
     _refuse_senseless(judged, chosen.values(), official=official, keep_images=keep_images, out=out)
+    if planted:
+        _refuse_untestable(chosen.values(), planted, smoothed=smooth is not None)
     voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
-    surrogates = {name: _surrogate(name, judged) for attack in chosen.values() for name in attack.surrogates}
+    surrogates = {
+        name: _surrogate(name, judged, smoothed=voting is not None)
+        for attack in chosen.values()
+        for name in attack.surrogates
+    }
     described = {spec: attack.described | _identities(attack, surrogates) for spec, attack in chosen.items()}
     extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular, *["grounding"] * grounding]
     smoothed = [f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"] if voting else []
@@ -124,6 +135,7 @@ def evaluate(
         keep_images=keep_images,
         smooth=voting,
         grounding=grounding,
+        planted=planted,
     )
     if keep_images and prepared.names:
         _log.warning("--keep-images: images are kept as they are; report --no-images leaves them out")
@@ -147,7 +159,7 @@ def _answer(
 
     spec, items = prepared.spec, prepared.data.items
     assert isinstance(spec, EvaluateSpec)
-    needs = attack_specs.needs_of(chosen.values())
+    needs = attack_specs.needs_of(chosen.values()) | ({"features": "--planted"} if spec.planted else {})
     keeper = Keeper(prepared.place, items, spec.keep_images, quantized=spec.quantize, called=prepared.called)
     make = partial(
         _evaluation,
@@ -171,6 +183,8 @@ def _answer(
             fitted = fitted_for(fits, items, fitted_on, team=team, place=prepared.place, done=folder.done)
         if spec.keep_images:
             keeper.resume(checked(*folder.contents(), str(prepared.place))[1])
+        if spec.planted and not folder.contents()[0].get("planted"):
+            folder.amend({"planted": _plant(team, items, chosen.values(), spec)})
         conditions: list[Attack | str] = [chosen.get(name, name) for name in spec.conditions]
         size = group_size(team.ready.batch, prepared.data.canvas)
         groups = list(units.groups(items, conditions, size, folder.done, spec.smooth, fitted))
@@ -178,6 +192,22 @@ def _answer(
         records = keeper.following(records for _, records in meter.following(team.do(groups)))
         write_all("evaluating", team, folder, prepared, meter, records)
     return folder
+
+
+def _plant(team: Team, items: Sequence[Item], chosen: Iterable[Attack], spec: EvaluateSpec) -> list[Json]:
+    """Test the attacks on some of the items, drawn by the run's seed."""
+    from safemed_eval.runs.tally import Outcome, Tally
+    from safemed_eval.runs.work.units import Planted
+
+    drawn = sorted(items, key=lambda item: seed_of(spec.seed, "planted", item.id))[: spec.planted]
+    outcomes: dict[str, list[Outcome]] = {str(attack): [] for attack in chosen if attack.can_be_planted}
+    units = [Planted(attack=attack, item=item) for attack in chosen if str(attack) in outcomes for item in drawn]
+    with progress("planting", transient=True) as tick:
+        for number, (unit, outcome) in enumerate(team.do(units), start=1):
+            assert isinstance(unit, Planted)
+            outcomes[str(unit.attack)].append(outcome)
+            tick(number, len(units))
+    return [encode(Tally.of(attack, told)) for attack, told in outcomes.items()]
 
 
 def _evaluation(
@@ -221,9 +251,25 @@ def _identities(attack: Attack, surrogates: Mapping[str, Model]) -> dict[str, ob
     return {"surrogate": identities[0]} if identities else {}
 
 
-def _surrogate(name: str, judged: Model) -> Model:
-    """Find the model that a transfer attack searches; it is loaded like the evaluated one, but asked for a letter."""
-    if name == judged.source.name:
+def _refuse_untestable(chosen: Iterable[Attack], planted: int, *, smoothed: bool) -> None:
+    """Raise SpecError where `planted` cannot be done."""
+    if planted < 0:
+        raise SpecError(f"--planted {planted}: write a number of items")
+    if smoothed:
+        raise SpecError("--planted tests attacks on the model without noise; leave it out, or --smooth")
+    if not any(attack.can_be_planted for attack in chosen):
+        raise SpecError(
+            f"--planted: no attack of this run follows gradients of the model's scores; add --attack "
+            f"{attack_specs.example_of(strength=2)}"
+        )
+
+
+def _surrogate(name: str, judged: Model, *, smoothed: bool) -> Model:
+    """Find the model that a transfer attack searches; it is loaded like the evaluated one, but asked for a letter.
+
+    It has neither denoiser nor noise, so that a defended model may be attacked through itself.
+    """
+    if name == judged.source.name and not (smoothed or judged.source.denoiser):
         raise SpecError(f"--attack transfer:from={name}: is the model that is judged; name another, or use pgd")
     asks = judged.given.template if judged.source.takes_prompts else None
     surrogate = find_model(

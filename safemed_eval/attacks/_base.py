@@ -241,6 +241,11 @@ class Attack:
         """Raise ValueError where the attack cannot be made on canvases of this size in pixels."""
 
     @property
+    def can_be_planted(self) -> bool:
+        """Whether `runs.work.planted` can test it: it follows the judged model's scores alone, anywhere in its ball."""
+        return False
+
+    @property
     def stream(self) -> str:
         """Name of the random stream: attacks with the same stream draw the same numbers for an item."""
         return str(self)
@@ -374,6 +379,10 @@ class BallAttack(Attack):
             raise ValueError(f"eps must be above 0 and at most {MAX_EPS}, got {self.eps:g}")
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"eps={self.eps:g} is more than all of [0, 1]; grey levels are written eps=4/255")
+
+    @property
+    def can_be_planted(self) -> bool:
+        return self.needs == ("scores", "gradients") and self.surrogates is None and self.region is None
 
     @property
     def threat(self) -> Threat:

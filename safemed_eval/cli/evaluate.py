@@ -72,6 +72,14 @@ def evaluate(
             "image?",
         ),
     ] = False,
+    planted: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Test on N items whether each attack by gradients is able to find anything: a region that it must "
+            "find is planted around their images.",
+        ),
+    ] = 0,
 ) -> None:
     """Measure accuracy, clean and under attack, by imaging modality and question type."""
     from safemed_eval import api
@@ -86,6 +94,7 @@ def evaluate(
         official=official,
         circular=circular,
         grounding=grounding,
+        planted=planted,
         **run.passed,
     )
     show_run(measured, json=run.json)

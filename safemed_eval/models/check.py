@@ -53,7 +53,7 @@ def check(
     findings: list[Finding] = []
     for run in (*checks, list_shortcuts):
         try:
-            findings.extend(run(model if run is check_texts else _unthinking(model), images, question))
+            findings.extend(run(model if run is check_texts else unthinking(model), images, question))
         except (ModelOutputError, CheckpointError) as error:
             findings.append(Finding("answers", "fail", str(error)))
             break
@@ -85,6 +85,7 @@ _ASKED: dict[Need, str] = {
     "scores": "the scores of the options",
     "gradients": "gradients of the scores of the options",
     "texts": "texts that the model writes, and their log-probabilities",
+    "features": "the features that scores are read from",
 }
 
 
@@ -92,10 +93,8 @@ def refuse_lacking(model: Waist, needs: Mapping[Need, str], name: str) -> None:
     """Raise CheckpointError if the model lacks what a run asks of it; `needs` says which option asks for it."""
     for need, option in needs.items():
         if why := model.lacks(need):
-            raise CheckpointError(
-                f"{option}: needs {_ASKED[need]}, and {name} {why}; leave it out (noise, corrupt, transfer "
-                "and art:HopSkipJump need answers only)"
-            )
+            hint = "" if need == "features" else " (noise, corrupt, transfer and art:HopSkipJump need answers only)"
+            raise CheckpointError(f"{option}: needs {_ASKED[need]}, and {name} {why}; leave it out{hint}")
 
 
 def _images(size: tuple[int, int]) -> torch.Tensor:
@@ -118,7 +117,7 @@ def _ends(questions: Sequence[Question]) -> tuple[Question, Question]:
     return by_length[0], by_length[-1]
 
 
-def _unthinking(model: Waist) -> Waist:
+def unthinking(model: Waist) -> Waist:
     """The model without the thought that it writes before an answer: two thoughts differ by more than rounding."""
     checkpoint = model.offers.checkpoint
     if checkpoint is None or checkpoint.unthinking is checkpoint:

@@ -29,7 +29,8 @@ class Scorer(Protocol):
 
     A model that writes may add `text_log_probs(canvas, questions, texts)`, which the adaptive attack needs. If it
     decides on an option after writing, it may add `decide(canvas, questions)`, which returns texts and predictions
-    together, and `read(text, question)`, which finds the option in such a text. Any model may have
+    together, and `read(text, question)`, which finds the option in such a text. One with `scores` may add
+    `features(canvas, questions)`, on which an attack is tested whether it can find anything. Any model may have
     `describe(question)`, which returns a JSON object for `run.json`, and `scores_without_image(question)`, (K,) scores
     for the text-only condition of `--grounding`.
 
@@ -50,6 +51,17 @@ class Scores(Protocol):
         Returns:
             (B, K) floats, K being the largest number of options in the batch; or B rows, each (K_i,), where questions
             have different numbers of options.
+        """
+        ...
+
+
+class Features(Protocol):
+    """A model that shows the features that its scores are read from."""
+
+    def features(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        """Return (B, D) floats, the input of the last layer, differentiable in `canvas` as the scores are.
+
+        Rows are independent of each other. D should be well above 10; see `runs.work.planted`.
         """
         ...
 
@@ -199,6 +211,7 @@ class Capabilities:
     """The same model under each protocol that it fulfils; None where it does not."""
 
     scores: Scores | None
+    features: Features | None
     votes: Votes | None
     writes: Writes | None
     text_log_probs: TextLogProbs | None
@@ -221,6 +234,7 @@ def capabilities(model: Any) -> Capabilities:
 
     return Capabilities(
         scores=if_it_has("scores"),
+        features=if_it_has("features"),
         votes=if_it_has("vote"),
         writes=if_it_has("write"),
         text_log_probs=if_it_has("text_log_probs"),

@@ -84,6 +84,8 @@ class Waist:
             if not self.writes:
                 return "does not write"
             return None if self.reasons else "does not say how likely a text is"
+        if need == "features":
+            return None if self.offers.features is not None else "has no method 'features'"
         if self.differentiable:
             return None
         return "only writes" if self.writes else "only votes"
@@ -99,6 +101,26 @@ class Waist:
         if not self.differentiable:
             return _BoundDecides(self, tuple(questions), at_once)
         return (_BoundReasons if self.reasons else _BoundClassify)(self, tuple(questions), at_once)
+
+    def features(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        """Compute the features that scores are read from: (B, 3, H, W) -> (B, D) float32, differentiable.
+
+        Raises:
+            CheckpointError: the model does not show its features.
+            ModelOutputError: they are not finite, or not one row for each canvas.
+        """
+        if self.offers.features is None:
+            raise CheckpointError(f"the model {self.lacks('features')}")
+        shown = self.denoised(canvas)
+        with guarded(shown):
+            features = as_tensor(self.offers.features.features(shown, questions), "features")
+        self.forwards += len(canvas)
+        if features.ndim != 2 or len(features) != len(canvas):
+            raise ModelOutputError(
+                f"the model returned features of shape {tuple(features.shape)}, expected ({len(canvas)}, D)"
+            )
+        refuse_rows(~features.isfinite().all(1), "the model returned NaN or infinite features")
+        return features.float()
 
     def vote(self, question: Question) -> Vote:
         """Answers to one question: from the model's texts, its own `vote`, or its likeliest option."""
@@ -125,6 +147,9 @@ class Waist:
     def denoised(self, canvas: torch.Tensor) -> torch.Tensor:
         """Apply the denoiser: (B, 3, H, W) float32 -> the same shape and type.
 
+        Gradients go straight through a denoiser that cuts the graph, as if it were the identity: BPDA, Athalye et al.
+        2018 (arXiv:1802.00420). An attack that took its word for it would find nothing.
+
         Raises:
             ModelOutputError: the denoiser raised, wrote into the canvas, or returned something else, NaN or infinity.
         """
@@ -134,6 +159,8 @@ class Waist:
             pixels = as_tensor(self.denoiser(canvas), "pixels", "denoiser")
         refuse_other_kind(pixels, canvas, "denoiser")
         refuse_rows(~pixels.isfinite().flatten(1).all(1), "the denoiser returned NaN or infinite pixels")
+        if canvas.requires_grad and torch.is_grad_enabled() and not pixels.requires_grad:
+            return pixels + (canvas - canvas.detach())  # the very same values
         return pixels
 
     def refuse_scores(self, canvas: torch.Tensor, question: Question, broken: int, rows: int) -> NoReturn:

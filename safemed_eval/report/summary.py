@@ -15,7 +15,7 @@ from safemed_eval.codec import Json, encode
 from safemed_eval.data.audit.training_overlap import Overlap
 from safemed_eval.report.findings.attack_sizes import aims_at_letters, sized_attacks
 from safemed_eval.report.findings.canvas import CanvasCost, canvas_cost, grey_levels
-from safemed_eval.report.findings.checklist import Check, checklist
+from safemed_eval.report.findings.checklist import Check, checklist, verdict
 from safemed_eval.report.findings.degenerate import degenerate
 from safemed_eval.report.findings.failures import failures
 from safemed_eval.report.findings.falsified import Falsified, falsified_of
@@ -23,10 +23,12 @@ from safemed_eval.report.findings.grounding import CertifiedGrounding, Grounding
 from safemed_eval.report.findings.order import Circular, Letters, circular, letters_by_condition
 from safemed_eval.report.findings.sampling import Draws, draws_of, ended_wrong
 from safemed_eval.report.findings.silence import Silence, silence
+from safemed_eval.report.findings.verdict import Verdict
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.rows import Answers, Certificates, Floats, Mask, Slicing
 from safemed_eval.rounding import interval, percent, percent_down, radius, radius_at_least
 from safemed_eval.runs.spec import EvaluateSpec
+from safemed_eval.runs.tally import Tally
 from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, DonorVote, Sequential
 
 FAILED = "failed"
@@ -250,6 +252,7 @@ class Notes:
     degenerate: list[str]
     silence: Silence | None
     checklist: list[Check]
+    verdict: Verdict | None
     letter_only: bool
 
     def own_json(self) -> Json:
@@ -265,6 +268,7 @@ class Notes:
             "degenerate": self.degenerate,
             "silence": encode(self.silence),
             "checklist": encode(self.checklist),
+            "verdict": encode(self.verdict),
             "letter_only": self.letter_only,
         }
 
@@ -275,9 +279,10 @@ class EvaluateNotes(Notes):
     circular: Circular | None
     canvas_cost: CanvasCost | None
     grounding: Grounding | None
+    planted: tuple[Tally, ...]
 
     def own_json(self) -> Json:
-        notes: Json = {"letters": encode(self.letters)}
+        notes: Json = {"letters": encode(self.letters), "planted": encode(self.planted)}
         if self.circular:
             notes["circular"] = encode(self.circular)
         if self.canvas_cost:
@@ -409,6 +414,7 @@ def evaluate_summary(run: LoadedRun) -> EvaluateSummary:
         circular=circular(run),
         canvas_cost=canvas_cost(run),
         grounding=grounding(run),
+        planted=run.meta.planted,
     )
     return EvaluateSummary(**vars(_summary(run, run.answers, answers_measure(run), notes)))
 
@@ -431,13 +437,15 @@ def certify_summary(run: LoadedRun, radii: Mapping[str, float] | None = None) ->
 
 
 def _notes(run: LoadedRun) -> Notes:
+    checks = checklist(run)
     return Notes(
         images=run.meta.image_notes,
         overlap=run.meta.overlap,
         failures=failures(run),
         degenerate=degenerate(run),
         silence=silence(run),
-        checklist=checklist(run),
+        checklist=checks,
+        verdict=verdict(checks),
         letter_only=aims_at_letters(run),
     )
 

@@ -103,6 +103,13 @@ class RunFolder(Folder):
         """Read run.json and the lines of records.jsonl."""
         return read_meta(self.out), list(_lines(self.out))
 
+    def amend(self, about: Mapping[str, object]) -> None:
+        """Write these further contents of run.json."""
+        try:
+            write_whole(self.out / META, json.dumps({**read_meta(self.out), **about}, indent=2, ensure_ascii=False))
+        except OSError as error:
+            raise RunError(f"--out {self.out}: cannot be written: {error.strerror}") from None
+
     def append(self, records: Iterable[Json]) -> None:
         """Write records, and return once they are on the disk."""
         keys, lines = [], []
@@ -165,6 +172,9 @@ class Memory:
 
     def done(self, item: str, condition: str = "") -> bool:
         return (item, condition) in self._records
+
+    def amend(self, about: Mapping[str, object]) -> None:
+        self._meta.update(_plain(about))
 
     def append(self, records: Iterable[Json]) -> None:
         self._records.update({record_key(record): record for record in records})

@@ -14,6 +14,7 @@ from safemed_eval.data.audit.training_overlap import Overlap
 from safemed_eval.errors import RunError
 from safemed_eval.models import Model
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec, spec_of
+from safemed_eval.runs.tally import Tally
 
 SCHEMA = 1
 """Version of run folders; incremented when a field is renamed, dropped, or changes its meaning."""
@@ -87,6 +88,7 @@ class _Beside:
     image_notes: Mapping[str, Count]
     checks: tuple[Check, ...] = ()
     overlap: Overlap | None = None
+    planted: tuple[Tally, ...] = ()
 
     def __post_init__(self) -> None:
         shared = self.overlap
@@ -103,6 +105,7 @@ class RunMeta(_Beside):
         items: number of items of the complete run.
         sampled: how the items were sampled; None: all are taken.
         image_notes: number of images by each conversion step on the way to 8-bit RGB.
+        planted: the tests of attacks by `evaluate --planted`.
     """
 
     spec: EvaluateSpec | CertifySpec

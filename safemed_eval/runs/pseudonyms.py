@@ -211,6 +211,9 @@ class Veiled:
     def done(self, item: str, condition: str = "") -> bool:
         return self._run.done(self._names.item(item), condition)
 
+    def amend(self, about: Mapping[str, object]) -> None:
+        self._run.amend(about)
+
     def append(self, records: Iterable[Json]) -> None:
         self._run.append([self._names.record(record) for record in records])
 

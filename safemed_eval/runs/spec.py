@@ -135,6 +135,7 @@ class EvaluateSpec(Spec):
         smooth: answer by the vote of a smoothed model.
         masks: hash of the mask files that attacks are confined to; see `data.verify_masks`.
         grounding: also answer under the conditions of `core.GROUNDING`.
+        planted: number of items on which each attack by gradients is tested; see `runs.work.planted`.
     """
 
     command: ClassVar[str] = "evaluate"
@@ -147,6 +148,7 @@ class EvaluateSpec(Spec):
     smooth: Voting | None = field(default=None, metadata=LATER)
     masks: str | None = field(default=None, metadata=LATER)
     grounding: bool = field(default=False, metadata=LATER)
+    planted: int = field(default=0, metadata=LATER)
 
     @property
     def asks_grounding(self) -> bool:

@@ -17,21 +17,31 @@ Head = tuple[torch.nn.Module, str, torch.nn.Linear]
 
 
 @contextmanager
-def letters_only(place: Head, tokens: torch.Tensor) -> Iterator[None]:
+def letters_only(place: Head, tokens: torch.Tensor) -> Iterator[LetterHead]:
     """For one forward, narrow lm_head to the rows of some tokens, in float32: in bfloat16 ties would favour A.
 
     The rest of the model's forward, such as soft-capping of logits, is left as it is. Not for two threads at once.
+
+    Yields:
+        The narrowed head, which keeps the features that it reads.
     """
     parent, name, head = place
-    setattr(parent, name, LetterHead(head, tokens))
+    letters = LetterHead(head, tokens)
+    setattr(parent, name, letters)
     try:
-        yield
+        yield letters
     finally:
         setattr(parent, name, head)
 
 
 class LetterHead(torch.nn.Module):
-    """The rows of an output head that belong to some tokens, applied in float32 or better."""
+    """The rows of an output head that belong to some tokens, applied in float32 or better.
+
+    Attributes:
+        features: (B, D) what it read at the last token in its last call.
+    """
+
+    features: torch.Tensor
 
     def __init__(self, head: torch.nn.Linear, tokens: torch.Tensor) -> None:
         super().__init__()
@@ -41,6 +51,7 @@ class LetterHead(torch.nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         bias = None if self.bias is None else self.bias.to(hidden.device, wide)
+        self.features = hidden[:, -1]
         with torch.autocast(hidden.device.type, enabled=False):  # which would narrow them again, in training
             return F.linear(hidden.to(wide), self.rows.to(hidden.device, wide), bias)
 

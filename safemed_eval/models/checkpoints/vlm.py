@@ -93,13 +93,24 @@ class VLM:
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         """(B, 3, H, W) pixels in [0, 1] units and one question per row -> (B, K) letter logits, at least float32."""
+        return self._read(canvas, questions)[0]
+
+    def features(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        """(B, 3, H, W) and one question per row -> (B, D), what the output head reads where the letter follows the cue.
+
+        It is the last hidden state at that token, differentiable in the pixels; no thought stands before it.
+        """
+        return self._read(canvas, questions)[1]
+
+    def _read(self, canvas: torch.Tensor, questions: Sequence[Question]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The letter logits after the cue, and the features that they are computed from."""
         rendered = {q: self.prompt(q, self.template.cue) for q in dict.fromkeys(questions)}
         if self.shortcuts:
             height, width = canvas.shape[-2:]
             self._prove_for(rendered, (height, width))
         return self._scores(canvas, [rendered[q] for q in questions], max(len(q.options) for q in questions))
 
-    def _scores(self, canvas: torch.Tensor, prompts: Sequence[str], options: int) -> torch.Tensor:
+    def _scores(self, canvas: torch.Tensor, prompts: Sequence[str], options: int) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = self._inputs(canvas, prompts, positions=True, short=PREFIX in self.shortcuts, checked=False)
         return self._letter_logits(inputs, options, self.shortcuts)
 
@@ -115,7 +126,7 @@ class VLM:
         befores = [self.turn.before_letter(text, question) for text, question in zip(texts, questions, strict=True)]
         written = [self.turn.tokens(before) for before in befores]
         inputs = self._inputs(canvas, [self.prompt(q, "") for q in questions], positions=True, written=written)
-        return self._letter_logits(inputs, max(len(q.options) for q in questions))
+        return self._letter_logits(inputs, max(len(q.options) for q in questions))[0]
 
     def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
@@ -188,7 +199,10 @@ class VLM:
             )
         return tokenizer.decode(plain[same:]) if behind else cue
 
-    def _letter_logits(self, inputs: Batch, options: int, shortcuts: Sequence[str] = ()) -> torch.Tensor:
+    def _letter_logits(
+        self, inputs: Batch, options: int, shortcuts: Sequence[str] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, K) letter logits of one forward, and the (B, D) features that the output head reads."""
         last = {"logits_to_keep": 1} if self._trims_logits else {}
         cache: dict[str, object] = {"use_cache": False}
         if PREFIX in inputs:
@@ -196,14 +210,14 @@ class VLM:
             cache = {"use_cache": True, cache_argument(self.model): kept.cache(len(inputs["input_ids"]))}
         narrow = last_token_only(self.model) if LAST_LAYER in shortcuts else nullcontext()
         packed = packed_images(self.model) if PACKED in shortcuts else nullcontext()
-        with letters_only(self._head, self.letters(options)), narrow, packed:
+        with letters_only(self._head, self.letters(options)) as head, narrow, packed:
             plain = {name: value for name, value in inputs.items() if name != PREFIX}
             logits = self.model(**plain, **cache, **last).logits[:, -1]
         if logits.shape[1] != options:
             raise CheckpointError(
                 f"{type(self.model).__name__} does not compute its logits with its output head; letters cannot be read"
             )
-        return logits
+        return logits, head.features
 
     # ------------------------------------------------------------------------------------------------------- inputs
 
@@ -358,7 +372,7 @@ class VLM:
 
         def scored(batch: tuple[int, ...]) -> list[torch.Tensor]:
             counts = [len(ends[i].options) for i in batch]
-            rows = self._scores(canvas[list(batch)], [prompts[i] for i in batch], max(counts))
+            rows, _ = self._scores(canvas[list(batch)], [prompts[i] for i in batch], max(counts))
             return [row[:count] for row, count in zip(rows, counts, strict=True)]
 
         candidates, self.shortcuts = self.shortcuts, ()

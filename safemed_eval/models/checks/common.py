@@ -14,7 +14,7 @@ from safemed_eval.models.waist import Waist
 
 IMAGE_MATTERS, REACHES = "the image matters", "gradient reaches the pixels"
 """Names of the checks that a model fails which does not look at its images."""
-Status = Literal["pass", "warn", "fail"]
+Status = Literal["pass", "warn", "fail", "n/a"]
 
 OTHER = Question(text="Is there a visible abnormality in this image of the chest?", options=("Yes", "No"))
 

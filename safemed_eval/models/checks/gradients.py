@@ -23,10 +23,15 @@ def check_gradient(model: Waist, images: torch.Tensor, question: Question) -> It
         yield Finding(name, "fail", "the model has no 'scores', only votes")
         return
     canvas = images[2:].clone().requires_grad_()
+    if model.denoiser is not None and not model.denoiser(canvas).requires_grad:
+        yield Finding(
+            "gradient of the denoiser",
+            "warn",
+            "it cuts the graph: attacks go straight through it, as if it were the identity (BPDA)",
+        )
     log_probs = model.classify([question])(canvas)
     if not log_probs.requires_grad:
-        cut = "the denoiser, the processor or the model" if model.denoiser else "the processor or the model"
-        yield Finding(name, "fail", f"{cut} cuts the graph between pixels and answer")
+        yield Finding(name, "fail", "the processor or the model cuts the graph between pixels and answer")
         return
     with faults_of_the_model():
         (gradient,) = torch.autograd.grad(log_probs[0, 0], canvas, allow_unused=True)

@@ -15,10 +15,11 @@ from typing import Literal
 import numpy as np
 
 from safemed_eval.attacks import example_of, name_of
-from safemed_eval.core import CLEAN, PRECISION, REPEATS
+from safemed_eval.core import CLEAN, PLANTED, PRECISION, REPEATS
 from safemed_eval.faults import BROKEN_GRADIENT
 from safemed_eval.report.findings.attack_pairs import Pairs, in_one_ball, takes_more
 from safemed_eval.report.findings.attack_sizes import facts_by_condition, sized_attacks
+from safemed_eval.report.findings.verdict import Verdict, verdict_on
 from safemed_eval.report.load import LoadedRun
 
 Status = Literal["pass", "warn", "fail", "n/a"]
@@ -52,6 +53,16 @@ def checklist(run: LoadedRun) -> list[Check]:
     pairs = Pairs(run)
     answers = {name: ask(pairs) for name, ask in _CHECKS.items()}
     return [Check(name=name, status=status, detail=detail) for name, (status, detail) in answers.items()]
+
+
+PROOFS = ((PLANTED, "a huge eps flips everything"), ("gradients beat what sees none",))
+"""What must be proved before attacks are believed: they find something that is there, and nothing finds more with
+less."""
+
+
+def verdict(checks: Sequence[Check]) -> Verdict | None:
+    """Say whether the attacks can be believed; None where there is no checklist."""
+    return verdict_on(checks, PROOFS) if checks else None
 
 
 def count_words(checks: Sequence[Check]) -> str:
@@ -157,7 +168,9 @@ def _gradients_win(pairs: Pairs) -> Answer:
             doubts.append(("warn", text))
     if not compared:
         advice = f"--attack {name_of(strength=3)} or --attack {example_of(on_surrogate=True)}"
-        return "n/a", f"add {advice}, at the eps of {name_of(strength=2)}"
+        defended = pairs.run.voting or pairs.run.meta.names.denoiser
+        own = " (CKPT may be this model, which is then searched without its defence)" if defended else ""
+        return "n/a", f"add {advice}, at the eps of {name_of(strength=2)}{own}"
     if not doubts:
         return "pass", f"comparisons: {compared}"
     status: Status = "fail" if any(doubt == "fail" for doubt, _ in doubts) else "warn"
@@ -171,6 +184,20 @@ def _black_box_parts(run: LoadedRun) -> Iterator[tuple[str, str, list[bool]]]:
         met = [record.parts[part] for record in records if part and record.parts and part in record.parts]
         if part and met:
             yield name, part, met
+
+
+def _planted(pairs: Pairs) -> Answer:
+    """Judge attacks of many steps by it: one step may miss what is there."""
+    facts = facts_by_condition(pairs.run)
+    tallies = [tally for tally in pairs.run.meta.planted if tally.attack in facts and facts[tally.attack].climbs]
+    if not tallies:
+        return "n/a", "--planted 16 tests attacks of many steps on regions that they must find"
+    worst = max((tally.status for tally in tallies), key=_ORDER.index)
+    return worst, _several([str(tally) for tally in tallies])
+
+
+_ORDER: tuple[Status, ...] = ("pass", "n/a", "warn", "fail")
+"""From the best status to the worst."""
 
 
 def _precision(pairs: Pairs) -> Answer:
@@ -226,6 +253,7 @@ _CHECKS: dict[str, Callable[[Pairs], Answer]] = {
     "more steps would not help": _steps_are_enough,
     "gradients are finite and not zero": _gradients_are_there,
     "gradients beat what sees none": _gradients_win,
+    PLANTED: _planted,
     PRECISION: _precision,
     "8-bit rounding undoes nothing": _rounding,
     "randomness is averaged over": _randomness,

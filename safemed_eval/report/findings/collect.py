@@ -86,7 +86,8 @@ def _evaluate_findings(run: LoadedRun, summary: EvaluateSummary) -> Iterator[Fin
     if any(check.status == "fail" for check in checks):
         yield failure(
             "failed-check",
-            "the attacks fail a check: do not take accuracy under them for robustness before that is fixed.",
+            "the attacks are not to be believed, they fail a check: do not take accuracy under them for robustness "
+            "before that is fixed.",
         )
     if cost and cost.cost is not None and cost.notable:
         yield warning(
@@ -100,8 +101,12 @@ def _evaluate_findings(run: LoadedRun, summary: EvaluateSummary) -> Iterator[Fin
         if check.status in ("warn", "fail"):
             make = failure if check.status == "fail" else warning
             yield make("check", f"attack check: {check.status} {check.name}: {check.detail}")
-    if checks:
-        yield note("checks", f"can these attacks be believed? {count_words(checks)}; `safemed-eval report` lists them.")
+    if judged := summary.notes.verdict:
+        yield note(
+            "checks",
+            f"can these attacks be believed? Verdict: {judged}. {count_words(checks)}; `safemed-eval report` lists "
+            "them.",
+        )
 
 
 def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Finding]:

@@ -31,7 +31,9 @@ from safemed_eval.errors import CheckpointError, DataError, RunError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import EvaluateRecord
+from safemed_eval.runs.tally import Outcome
 from safemed_eval.runs.work.fit import Fitted
+from safemed_eval.runs.work.planted import plant
 from safemed_eval.seeds import generator, seed_of
 from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.smoothing.certify import count_votes
@@ -159,6 +161,15 @@ class Evaluation:
             quantize=self.quantize,
             questions=questions,
         )
+
+    def planted(self, attack: Attack, item: Item) -> Outcome:
+        """Test the attack on a region planted around the item's image; see `planted`."""
+        ((_, canvas),) = self._reader.read([item])
+        if isinstance(canvas, DataError):
+            return "failed"
+        row = (item.id, item.question, canvas)
+        (outcome,) = plant(self.model, attack, [row], seed=self.seed, memory=self._memory, quantize=self.quantize)
+        return outcome
 
     def _on_canvases(
         self,

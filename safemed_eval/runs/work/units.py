@@ -10,6 +10,7 @@ from typing import Any
 from safemed_eval.attacks import Attack
 from safemed_eval.core import BLANK, CIRCULAR, SHUFFLED, Item
 from safemed_eval.runs.record import CertifyRecord, EvaluateRecord
+from safemed_eval.runs.tally import Outcome
 from safemed_eval.runs.work import certify, evaluate
 from safemed_eval.runs.work.certify import Certification, Counted, Purpose
 from safemed_eval.runs.work.evaluate import Evaluation
@@ -93,6 +94,30 @@ def groups(
     for condition, group, missing in evaluate.groups(items, asked, size, done):
         made = (fitted or {}).get(str(condition))
         yield Group(condition=condition, items=group, missing=missing, voting=voting, fitted=made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """The test of one attack on a region planted around the image of one item."""
+
+    attack: Attack
+    item: Item
+
+    @property
+    def name(self) -> str:
+        return f"item {self.item.id} under {self.attack}, planted"
+
+    def coming(self, work: Evaluation) -> None:
+        work.expect(self.attack, [self.item])
+
+    def do(self, work: Evaluation) -> Outcome:
+        return work.planted(self.attack, self.item)
+
+    def alone(self) -> list[Planted]:
+        return []
+
+    def failed(self, why: str) -> Outcome:
+        return "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
