@@ -83,14 +83,10 @@ def table_of(name: str, caption: str, rows: Sequence[Row]) -> Table:
     return Table(name=name, caption=caption + note, shown=frame, values=pd.DataFrame(values), words=words)
 
 
-def heading_of(title: str, row: Row) -> str:
+def heading_of(title: str, rows: Sequence[Row]) -> str:
     """What to call a column of the user's data in a table with such rows, whose own columns keep their names."""
-    taken = {
-        "run",
-        "column",
-        *row,
-        *(key for cell in row.values() if isinstance(cell, Cell) for key in cell.numbers or ()),
-    }
+    taken = {"column", *(key for row in rows for key in row)}
+    taken |= {key for row in rows for cell in row.values() if isinstance(cell, Cell) for key in cell.numbers or ()}
     return f"{title} (data)" if title in taken else title
 
 

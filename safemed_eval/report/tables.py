@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import pandas as pd
 
 from safemed_eval.codec import Json
-from safemed_eval.report.columns import Column, stems
-from safemed_eval.report.findings.finding import BESIDE, of_keys, shared
+from safemed_eval.report.analyses.tables import analysis_tables
+from safemed_eval.report.breakdown import Study, broken_down, caveats, names_of, slices_of
+from safemed_eval.report.columns import Column
 from safemed_eval.report.findings.reasoning import CHANGES, MEANING, SHARES, Texts, reasoning
-from safemed_eval.report.load import SLICES, in_order
+from safemed_eval.report.load import SLICES
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run, at_common_radii
 from safemed_eval.report.summary import (
-    FAILED_ITEMS,
     AnsweredBy,
     Certified,
     CertifySummary,
-    Part,
     Share,
     answers_measure,
     certificates_measure,
 )
-from safemed_eval.report.table import Cell, Row, Table, heading_of, share_cell, share_numbers, table_of
+from safemed_eval.report.table import Cell, Row, Table, share_cell, share_numbers, table_of
 from safemed_eval.rounding import floor_to, percent
 
 _ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (clusters are patients or images)."
@@ -79,41 +76,31 @@ def write_tables(runs: Sequence[Run], folder: Path, *, radii: str | None) -> lis
     return files
 
 
-Numbers = TypeVar("Numbers")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Study(Generic[Numbers]):
-    """A run with its numbers, in all and by slice."""
-
-    run: Run
-    overall: Numbers
-    slices: Mapping[Slicing | Column, Mapping[str, Numbers]]
-
-
 def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
     """Make every table that these runs have data for; see `radii_of` for where certified accuracy is read."""
-    evaluated: list[_Study[AnsweredBy]] = []
-    certified: list[_Study[Certified]] = []
-    written: list[_Study[dict[str, Texts]]] = []
-    for run in at_common_radii(runs, radii):
+    evaluated: list[Study[AnsweredBy]] = []
+    certified: list[Study[Certified]] = []
+    written: list[Study[dict[str, Texts]]] = []
+    runs = at_common_radii(runs, radii)
+    for run in runs:
         summary = run.summary
         if isinstance(summary, CertifySummary):
-            proved = _slices(run, run.certificates, {by: summary.by(by) for by in SLICES}, certificates_measure(run))
-            certified.append(_Study(run=run, overall=summary.overall, slices=proved))
+            proved = slices_of(run, run.certificates, {by: summary.by(by) for by in SLICES}, certificates_measure(run))
+            certified.append(Study(run=run, overall=summary.overall, slices=proved))
             continue
-        answered = _slices(run, run.answers, {by: summary.by(by) for by in SLICES}, answers_measure(run))
-        evaluated.append(_Study(run=run, overall=summary.overall, slices=answered))
+        answered = slices_of(run, run.answers, {by: summary.by(by) for by in SLICES}, answers_measure(run))
+        evaluated.append(Study(run=run, overall=summary.overall, slices=answered))
         if texts := reasoning(run):
             slices: dict[Slicing | Column, dict[str, dict[str, Texts]]] = {
                 "modality": texts.by_modality,
                 "question_type": texts.by_question_type,
             }
-            written.append(_Study(run=run, overall=texts.overall, slices=slices))
-    yield from _broken_down("accuracy", _ACCURACY, evaluated, _accuracy_rows)
-    yield from _broken_down("certified", _CERTIFIED, certified, _certified_rows)
-    yield from _broken_down("parts", _PARTS, evaluated, _part_rows)
-    yield from _broken_down("reasoning", _REASONING, written, _reasoning_rows)
+            written.append(Study(run=run, overall=texts.overall, slices=slices))
+    yield from broken_down("accuracy", _ACCURACY, evaluated, _accuracy_rows)
+    yield from broken_down("certified", _CERTIFIED, certified, _certified_rows)
+    yield from broken_down("parts", _PARTS, evaluated, _part_rows)
+    yield from broken_down("reasoning", _REASONING, written, _reasoning_rows)
+    yield from analysis_tables(runs)
     for by, title in SLICES.items():
         if evaluated:
             yield _methods(evaluated, by, f"methods-by-{title.replace(' ', '-')}")
@@ -125,42 +112,6 @@ def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
         values=PUBLISHED,
         words=2,
     )
-
-
-def _slices(
-    run: Run, rows: Part, known: Mapping[Slicing | Column, dict[str, Numbers]], measure: Callable[[Part], Numbers]
-) -> dict[Slicing | Column, dict[str, Numbers]]:
-    """The numbers of each slice, which are known, and of each group of the user's columns."""
-    others = [by for by in run.slicings if isinstance(by, Column)]
-    return {**known} | {by: {name: measure(part) for name, part in rows.split(by).items()} for by in others}
-
-
-def _broken_down(
-    name: str,
-    caption: str,
-    studies: Sequence[_Study[Numbers]],
-    rows_of: Callable[[Run, Numbers], Iterator[Row]],
-) -> Iterator[Table]:
-    """Make the table of all items, and one for each way to slice them; none where there are no rows."""
-    whole: list[Row] = [
-        {"run": study.run.name, **row} for study in studies for row in rows_of(study.run, study.overall)
-    ]
-    if not whole:
-        return
-    caption += _caveats(study.run for study in studies)
-    yield table_of(name, caption, whole)
-    slicings = studies[0].run.slicings
-    for by, stem in stems(slicings).items():
-        title = slicings[by]
-        rows: list[Row] = [
-            {heading_of(title, row): slice_, "run": study.run.name, **row}
-            for slice_ in _names(studies, by)
-            for study in studies
-            if slice_ in study.slices[by]
-            for row in rows_of(study.run, study.slices[by][slice_])
-        ]
-        if rows:
-            yield table_of(f"{name}-by-{stem}", caption, rows)
 
 
 def _accuracy_rows(run: Run, cells: AnsweredBy) -> Iterator[Row]:
@@ -204,19 +155,19 @@ def _reasoning_rows(run: Run, cells: dict[str, Texts]) -> Iterator[Row]:
         yield {"attack": condition, "n": Cell(text=str(cell.n)), "words": words, **shares}
 
 
-def _methods(studies: Sequence[_Study[AnsweredBy]], by: Slicing, name: str) -> Table:
+def _methods(studies: Sequence[Study[AnsweredBy]], by: Slicing, name: str) -> Table:
     """Methods down, slices across, as the two papers print them; one block per attack."""
     rows: list[Row] = []
     for condition in dict.fromkeys(condition for study in studies for condition in study.run.conditions):
         for study in studies:
             if condition in study.overall:
                 row: Row = {"attack": condition, "method": study.run.name, "all": _accuracy(study.overall[condition])}
-                for slice_ in _names(studies, by):
+                for slice_ in names_of(studies, by):
                     cells = study.slices[by].get(slice_)
                     row[slice_] = _accuracy(cells[condition] if cells else None)
                 rows.append(row)
     caption = "Accuracy in % of each method; n/a where a run has no such item."
-    return table_of(name, caption + _caveats(study.run for study in studies), rows)
+    return table_of(name, caption + caveats(study.run for study in studies), rows)
 
 
 def cohen(run: Run) -> pd.DataFrame:
@@ -247,16 +198,3 @@ def _accuracy(cell: Share | None) -> Cell:
         return Cell(text="n/a", numbers={"accuracy": None, "n": 0})
     rest = f" ({cell.rest_text})" if cell.rest_text else ""
     return Cell(text=cell.text + rest, numbers=share_numbers(cell, _KEPT))
-
-
-def _names(studies: Sequence[_Study[Numbers]], by: Slicing | Column) -> list[str]:
-    """All slices of these runs, the known ones first and in their fixed order; none where they were not measured."""
-    return in_order({name for study in studies for name in study.slices.get(by, {})})
-
-
-def _caveats(runs: Iterable[Run]) -> str:
-    """The findings without which a table must not be pasted elsewhere."""
-    findings = [(run.name, finding) for run in runs for finding in of_keys(run.findings, BESIDE)]
-    texts = [f" {', '.join(names)}: {finding.sentence}" for finding, names in shared(findings).items()]
-    texts += [f" {FAILED_ITEMS}"] * any(finding.key == "failed" for _, finding in findings)
-    return "".join(texts)

@@ -33,9 +33,9 @@ def bounded_mean(
     """
     weights = np.ones(len(values)) if weights is None else weights
     codes = cluster_codes(clusters)
-    sizes = np.bincount(codes, weights=weights)
+    sizes: Floats = np.bincount(codes, weights=weights).astype(float)
     middle, half = (low + high) / 2, (high - low) / 2
-    sums = np.bincount(codes, weights=weights * (values - middle) / half)
+    sums: Floats = np.bincount(codes, weights=weights * (values - middle) / half).astype(float)
     sums, sizes = sums[sizes > 0], sizes[sizes > 0]
     if not len(sizes):
         return None

@@ -93,7 +93,7 @@ def _share(successes: Mask, clusters: Codes, group: Mask, alpha: float) -> Bound
 def _residuals(successes: Mask, clusters: Codes, group: Mask) -> Floats:
     """(c,) sums by cluster of the group's outcomes minus their mean."""
     off = np.where(group, successes - successes[group].mean(), 0.0)
-    return np.bincount(clusters, weights=off)
+    return np.bincount(clusters, weights=off).astype(float)
 
 
 def _correlation(one: Floats, other: Floats) -> float:
