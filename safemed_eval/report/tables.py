@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -58,16 +58,13 @@ PUBLISHED = pd.DataFrame(
 """The two papers' headlines. They stand apart: other checkpoints, other data, other attacks."""
 
 
-def write_tables(runs: Sequence[Run], folder: Path, *, radii: str | None) -> list[Path]:
-    """Write every table that these runs have data for; returns the Markdown files.
+def write_tables(tables: Iterable[Table], runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Write the tables of these runs, see `tables_of`; returns the Markdown files.
 
     `certified-RUN.tsv` is a certify run in the format of Cohen et al. 2019, which their plotting code reads.
-
-    Raises:
-        SpecError: `radii` cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [table.write(folder) for table in tables_of(runs, radii=radii)]
+    files = [table.write(folder) for table in tables]
     certified = [run for run in runs if run.kind == "certify" and run.records and not run.all_failed]
     names = [re.sub(r"[^\w.=-]+", "-", run.name)[-_LONGEST_NAME:] for run in certified]
     for place, (name, run) in enumerate(zip(names, certified, strict=True)):
@@ -77,7 +74,11 @@ def write_tables(runs: Sequence[Run], folder: Path, *, radii: str | None) -> lis
 
 
 def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
-    """Make every table that these runs have data for; see `radii_of` for where certified accuracy is read."""
+    """Make every table that these runs have data for; see `radii_of` for where certified accuracy is read.
+
+    Raises:
+        SpecError: `radii` cannot be read.
+    """
     evaluated: list[Study[AnsweredBy]] = []
     certified: list[Study[Certified]] = []
     written: list[Study[dict[str, Texts]]] = []

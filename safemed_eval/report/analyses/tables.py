@@ -8,6 +8,7 @@ from typing import TypeVar
 from safemed_eval.codec import Json
 from safemed_eval.report.analyses.bounded import Bounded
 from safemed_eval.report.analyses.calibration import Calibration, calibration
+from safemed_eval.report.analyses.falling import REFERENCE, Falling, falling
 from safemed_eval.report.analyses.selective import Selective, selective
 from safemed_eval.report.analyses.subgroups import extremes_of
 from safemed_eval.report.breakdown import Study, broken_down, caveats
@@ -41,6 +42,13 @@ WORST = (
     "so that they stay true though the worst was looked for. Not compared: groups of effectively fewer than ten "
     "clusters (patients or images), and items without a value."
 )
+ODDS = (
+    "What goes with falling: odds ratios of being wrong under an attack, among items that were right when clean, from "
+    "one logistic regression on all columns (generalized estimating equations; patients or images are clusters; runs "
+    "with the same attack share it). Above 1: falls more often than the reference, the most frequent level of its "
+    "column, the other columns being equal. Intervals are 95 %, each for itself. What goes together need not cause it. "
+    "n/a: an estimate would be infinite or not to be trusted, for the reason that is given."
+)
 
 
 def analysis_tables(runs: Sequence[Run]) -> Iterator[Table]:
@@ -51,6 +59,9 @@ def analysis_tables(runs: Sequence[Run]) -> Iterator[Table]:
     yield from broken_down("selective", SELECTIVE, chosen, _selective_rows)
     if rows := [row for run in runs for row in _extreme_rows(run)]:
         yield table_of("worst-groups", WORST + caveats(runs), rows)
+    found = list(falling(runs))
+    if rows := [row for regression in found for row in _odds_rows(regression)]:
+        yield table_of("odds", " ".join([ODDS, *(_of_regression(regression) for regression in found)]), rows)
 
 
 def _calibrated(run: Run) -> Study[dict[str, Calibration]]:
@@ -137,6 +148,29 @@ def _extreme(bounded: Bounded | None, about: Json, rounded: Callable[[float | No
         return Cell(text="n/a", numbers={"value": None, "lower": None, "upper": None} | about)
     text = f"{rounded(bounded.value)} [{interval(bounded.lower, bounded.upper)}]"
     return Cell(text=text, numbers=vars(bounded) | about)
+
+
+def _odds_rows(found: Falling) -> Iterator[Row]:
+    for odds in found.odds:
+        text = odds.reason if odds.reason == REFERENCE else f"n/a: {odds.reason}"
+        if odds.ratio is not None and odds.lower is not None and odds.upper is not None:
+            text = f"{odds.ratio:.2f} [{floor_to(odds.lower, 2):.2f}-{ceil_to(odds.upper, 2):.2f}]"
+        numbers: Json = {"ratio": odds.ratio, "lower": odds.lower, "upper": odds.upper, "reason": odds.reason}
+        yield {
+            "attack": found.condition,
+            "of": odds.column,
+            "level": odds.level,
+            "n": Cell(text=f"{odds.n:,}"),
+            "fell": Cell(text=f"{odds.fallen:,}"),
+            "odds ratio": Cell(text=text, numbers=numbers | {"n": odds.n, "fallen": odds.fallen}),
+        }
+
+
+def _of_regression(found: Falling) -> str:
+    """Say what a regression is made of."""
+    failed = f", without {found.failed:,} that failed under it" if found.failed else ""
+    why = f"; n/a: {found.reason}" if found.reason else ""
+    return f"{found.condition}: {found.n:,} items{failed}, {found.fallen:,} fell, {found.clusters:,} clusters{why}."
 
 
 def _numbers(bounded: Bounded | None, found: Calibration) -> Json:
