@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from safemed_eval.report._text import slug
 from safemed_eval.report.analyses.falling import REFERENCE, Falling, falling
@@ -19,6 +19,7 @@ from safemed_eval.report.run import Run
 _LINE = 0.135
 """Inches of one row."""
 _LONGEST = 26
+_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
@@ -57,14 +58,16 @@ def _figure(runs: Sequence[Run], found: Falling) -> Figure:
         label.set_color(INK)
     axes.set_ylim(place - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
+    left, right = axes.get_xlim()
+    axes.set_xticks([tick for tick in _TICKS if left <= tick <= right])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"odds ratio of falling under {words(found.condition)}")
+    axes.xaxis.set_minor_locator(NullLocator())
     notes = [
         f"Above 1: falls more often than the reference level of its column. {found.n:,} items that were right when "
         f"clean, {found.fallen:,} of them fell (in brackets: fallen/items), {found.clusters:,} patients or images. "
-        "Logistic regression on all columns at once (GEE); bars: 95 % intervals by cluster. What goes together need not "
-        "cause it."
+        "Logistic regression on all columns at once (GEE); bars: 95 % intervals by cluster. What goes together need "
+        "not cause it."
     ]
     notes += [f"{found.failed:,} items failed under the attack and are left out."] if found.failed else []
-    return below(figure, {}, [*notes, *grouped.notes(grouped.with_records(runs, "evaluate"))])
+    notes += grouped.notes(grouped.with_records(runs, "evaluate"))
+    return below(figure, {}, notes, x_label=f"odds ratio of falling under {words(found.condition)}")

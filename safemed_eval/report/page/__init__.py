@@ -23,7 +23,7 @@ from safemed_eval.report.findings.reasoning import NOT_MEASURED
 from safemed_eval.report.load import SLICES, in_order
 from safemed_eval.report.page import items as single
 from safemed_eval.report.page import provenance
-from safemed_eval.report.page.analyses import analyses_of
+from safemed_eval.report.page.analyses import analyses_of, cell_of
 from safemed_eval.report.page.cells import columns
 from safemed_eval.report.page.overview import Slices, families, hides_huge, overview_of
 from safemed_eval.report.page.remarks import notices_of, remarks_of
@@ -146,5 +146,6 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["command"] = shlex.join
+    environment.filters["figure"] = cell_of
     environment.tests["holding"] = lambda mapping, key: key in mapping
     return environment.get_template("page.html")

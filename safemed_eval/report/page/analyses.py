@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safemed_eval.report.columns import Column, stems
+from safemed_eval.report.page.cells import Cell
 from safemed_eval.report.run import Run
+from safemed_eval.report.summary import DAGGER
 from safemed_eval.report.table import Table
 
 GROUPS = "Groups"
@@ -28,6 +30,14 @@ class Analysis:
     title: str
     shown: list[Table]
     folded: list[tuple[str, Table]]
+
+
+def cell_of(text: str) -> Cell:
+    """A cell of a table, with its interval below the figure."""
+    figure, bracket, rest = text.partition(" [")
+    bounds, _, after = rest.partition("]")
+    few = DAGGER in after
+    return Cell(figure, f"{bounds}{after.replace(DAGGER, '')}" if bracket else "", few)
 
 
 def analyses_of(runs: Sequence[Run], tables: Sequence[Table]) -> list[Analysis]:
