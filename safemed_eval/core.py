@@ -9,7 +9,7 @@ Attacks see only Classify, smoothing only Vote. Neither sees text, tokens or a m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -36,6 +36,10 @@ QUESTION_TYPES = (
     "Other Biological Attributes",
 )
 MAX_OPTIONS = len(ascii_uppercase)
+Order = Sequence[int]
+"""An order of the K options of a question, each of 0 .. K - 1 once: option `order[i]` stands in place i."""
+OptionOrder = Literal["data", "random"]
+"""How the noisy copies of an image are asked: all in the order of the data, or each in a random order of its own."""
 BatchSize = int | Literal["auto"] | None
 """Batch size; None is the command's default."""
 MAX_BATCH = 65536
@@ -54,8 +58,13 @@ OFFICIAL = "official"
 """The condition of `--official`: the checkpoint's untouched 8-bit path, each image at its own size."""
 CIRCULAR = "circular"
 """The condition of `--circular`: the clean image, asked once for each rotation of the options."""
-UNATTACKED = (CLEAN, OFFICIAL, CIRCULAR)
-"""The conditions that do not change the image."""
+SHUFFLED, BLANK, TEXT_ONLY = "shuffled", "blank", "text-only"
+"""The conditions of `--grounding`: another patient's image, the image's mean colour, and no image at all."""
+GROUNDING = (SHUFFLED, BLANK, TEXT_ONLY)
+GROUNDED = "grounded"
+"""Name, in tables, of the share that is right and depends on the image; under an attack "grounded, ATTACK"."""
+UNATTACKED = (CLEAN, OFFICIAL, CIRCULAR, *GROUNDING)
+"""The conditions that are no attacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +83,10 @@ class Question:
     def characters(self) -> int:
         """Number of characters in text and options, a rough measure of the prompt's number of tokens."""
         return len(self.text) + sum(map(len, self.options))
+
+    def reordered(self, order: Order) -> Question:
+        """Return the same question with option `order[i]` in place i."""
+        return replace(self, options=tuple(self.options[place] for place in order))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,15 +204,23 @@ class Vote(Protocol):
     classes: int
     """K + 1: one class per option, and one for "no answer"."""
 
-    def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) float32, unbounded -> (B,) int64 in [0, K]."""
+    def __call__(self, canvas: torch.Tensor, orders: Sequence[Order] | None = None) -> torch.Tensor:
+        """(B, 3, H, W) float32, unbounded -> (B,) int64 in [0, K].
+
+        Args:
+            orders: of the options, one for each row; None: the question's own. It changes how a row is asked, not what
+                its vote means: class k stands for option k of the bound question in every row.
+        """
         ...
 
-    def count(self, batches: Iterable[torch.Tensor]) -> tuple[int, ...]:
+    def count(self, batches: Iterable[torch.Tensor], orders: Iterable[Order] | None = None) -> tuple[int, ...]:
         """Count the votes of all batches for each class 0 .. K.
 
         Equal to counting the answers batch by batch, but without waiting for the device in between; an error in a row
         is therefore raised only after the last batch.
+
+        Args:
+            orders: of the options, one for each row of all batches in turn; None: the question's own.
         """
         ...
 

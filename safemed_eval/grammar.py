@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 ALWAYS = {"always": True}
 """Metadata of a field that the canonical string always includes."""
+LATER = {"later": True}
+"""Metadata of a field that was added later: what a run stores of a spec leaves it out at its default."""
 FIRST = {"first": True}
 """Metadata of the text field that is written first, without its key."""
 REST = {"rest": True}
@@ -158,14 +160,14 @@ def read(hint: Any, text: str, where: str) -> Any:
     Raises:
         SpecError: the text is no such value; `where` names the option in the message.
     """
+    if type(None) in get_args(hint):
+        (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
     if get_origin(hint) is Literal:
         choices = get_args(hint)
         choice = canonical(text, choices)
         if choice is None:
             raise SpecError(f"{where}: '{text}' is not a choice; {did_you_mean(text, choices)}")
         return choice
-    if type(None) in get_args(hint):
-        (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
     if hint is str:
         return text
     if hint is bool:

@@ -33,6 +33,11 @@ def percent_down(share: float | None) -> str:
     return "n/a" if share is None else f"{100 * floor_to(share, 3):.1f}"
 
 
+def percent_up(share: float | None) -> str:
+    """Format an upper bound of a share as a percentage, rounded up to one decimal."""
+    return "n/a" if share is None else f"{100 * ceil_to(share, 3):.1f}"
+
+
 def interval(lower: float | None, upper: float | None) -> str:
     """Format an interval of a share in percent, rounded outward: "90.1-94.6"; empty where unknown."""
     if lower is None or upper is None:

@@ -19,6 +19,14 @@ def seed_of(*parts: str | int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def order_of(count: int, *parts: str | int) -> tuple[int, ...]:
+    """Return the numbers 0 .. count - 1 in an order that the parts determine; all orders are equally likely.
+
+    It is drawn from hashes, which depend neither on the device nor on the version of a random generator.
+    """
+    return tuple(sorted(range(count), key=lambda place: seed_of(*parts, place)))
+
+
 def generator(device: torch.device | str, *parts: str | int) -> torch.Generator:
     """Create a torch generator on `device`, seeded by `seed_of(*parts)`.
 

@@ -1,24 +1,66 @@
-"""The threat model: the images that an adversary may choose, given a norm and a bound eps.
+"""The threat model: the images that an adversary may choose, given a norm, a bound eps and a region.
 
 eps is in [0, 1] pixel units: 4/255 for L-infinity is four grey levels at most at each pixel; for L2 it is the
-Euclidean length of the change over the whole canvas. An adversarial canvas also stays in [0, 1].
+Euclidean length of the change over the whole canvas. An adversarial canvas also stays in [0, 1]. A region names the
+pixels that may change, the others keep their value: "background", "mask", or "border:16".
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge
 
 if TYPE_CHECKING:
     import torch
 
 Norm = Literal["linf", "l2"]
 
+
+@dataclass(frozen=True, kw_only=True)
+class Rectangle:
+    """A rectangle of the canvas, in pixels: its first row and column, and its sides."""
+
+    top: Annotated[int, Ge(0)]
+    left: Annotated[int, Ge(0)]
+    height: Annotated[int, Ge(0)]
+    width: Annotated[int, Ge(0)]
+
+    def inside(self, canvas: torch.Tensor) -> torch.Tensor:
+        """The pixels of this rectangle, as a view: (..., H, W) -> (..., height, width)."""
+        return canvas[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+BACKGROUND, MASK = "background", "mask"
+"""The regions that are the background of the canvas, and the white part of a mask file beside the image."""
+
 # Float32 arithmetic may leave a point of the ball's surface this far outside it, times max(1, eps).
 TOLERANCE = 1e-6
 # 255 * float32(k / 255) may miss the integer k by this much.
 _GRID_TOLERANCE = 1e-4
+
+
+def spelled_region(text: str) -> str:
+    """Return the one spelling of a region: "border:16" for "Border:016".
+
+    Raises:
+        ValueError: the text is no region.
+    """
+    name = text.lower()
+    if name in (BACKGROUND, MASK):
+        return name
+    if (width := border_width(name)) is None:
+        raise ValueError(f"region is {BACKGROUND}, border:PIXELS such as border:16, or {MASK}, got {text:.40}")
+    return f"border:{width}"
+
+
+def border_width(region: str) -> int | None:
+    """Return 16 for "border:16", a frame of 16 canvas pixels; None for another region, or a width of 0."""
+    match = re.fullmatch(r"border:([0-9]{1,5})", region)
+    return int(match[1]) or None if match else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +105,27 @@ class Threat:
         outside = self.size(inside.double() - x0.double()) > self.eps * (1 + TOLERANCE / 2)
         return torch.nextafter(inside, x0).where(outside.view(-1, 1, 1, 1), inside)
 
-    def sample(self, x0: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """Draw a uniform point from each row's ball, clamped to [0, 1]; each row has its own generator."""
+    def sample(
+        self, x0: torch.Tensor, generators: Sequence[torch.Generator], region: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Draw a uniform point from each row's ball, clamped to [0, 1]; each row has its own generator.
+
+        Args:
+            region: (B, 1, H, W) bool, the pixels that may change; None: all. L-infinity noise is the same within it.
+        """
         import torch
 
+        region = torch.ones_like(x0[:, :1], dtype=torch.bool) if region is None else region
         delta = torch.empty_like(x0)
-        for row, generator in zip(delta, generators, strict=True):
+        for row, generator, inside in zip(delta, generators, region.expand_as(x0), strict=True):
             if self.norm == "linf":
                 row.uniform_(-self.eps, self.eps, generator=generator)
+                row.mul_(inside)
             else:
                 row.normal_(generator=generator)
-                share = float(torch.rand((), generator=generator, device=row.device)) ** (1 / row.numel())
-                row.mul_(self.eps * share / float(row.double().norm()))
+                row.mul_(inside)
+                share = float(torch.rand((), generator=generator, device=row.device)) ** (1 / max(1, int(inside.sum())))
+                row.mul_(self.eps * share / max(float(row.double().norm()), 1e-30))
         return self.project(x0, x0 + delta)
 
     def snap(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -104,8 +155,20 @@ class Threat:
             snapped = grey0 + cut.view_as(grey0)
         return (snapped / 255).to(x.dtype)
 
-    def check(self, x0: torch.Tensor, x: torch.Tensor, *, on_grid: bool = False) -> None:
-        """Raise RuntimeError if any row has left the ball, [0, 1] or the 8-bit grid: a crash beats a wrong number."""
+    def check(
+        self,
+        x0: torch.Tensor,
+        x: torch.Tensor,
+        *,
+        on_grid: bool = False,
+        rectangles: Sequence[Rectangle | None] | None = None,
+    ) -> None:
+        """Raise RuntimeError if any row has left its bounds: a crash beats a wrong number.
+
+        Args:
+            on_grid: besides the ball and [0, 1], the 8-bit grey levels are a bound.
+            rectangles: besides these, the rectangle of each row that may differ at all; None for a row: no pixel may.
+        """
         grey0, grey = x0.double() * 255, x.double() * 255
         moved = (grey.round() - grey0.round()) / 255 if on_grid else x.double() - x0.double()
         worst = float(self.size(moved).max())
@@ -115,6 +178,13 @@ class Threat:
             raise RuntimeError(f"attack left [0, 1]: [{float(x.min()):.9g}, {float(x.max()):.9g}]")
         if on_grid and float((grey - grey.round()).abs().max()) > _GRID_TOLERANCE:
             raise RuntimeError("attack left the 8-bit grey levels")
+        if rectangles is not None:
+            changed = x != x0
+            for row, rectangle in zip(changed, rectangles, strict=True):
+                if rectangle:
+                    rectangle.inside(row).fill_(False)
+            if bool(changed.any()):
+                raise RuntimeError("attack changed pixels outside its rectangle")
 
     def _boxed(self, x: torch.Tensor) -> torch.Tensor:
         return x.clamp(0, 1) if self.box else x

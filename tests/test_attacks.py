@@ -43,11 +43,13 @@ Height = Callable[[torch.Tensor], torch.Tensor]
         ("fgsm:eps=4/255,loss=margin", 1),
         ("pgd:eps=4/255", 0.99),
         ("pgd:eps=4/255,loss=margin,start=zero", 1),
+        ("pgd:eps=4/255,loss=pm,start=zero", 1),
         ("pgd:eps=0.3,norm=l2", 0.99),
         ("pgd:eps=0.3,norm=l2,steps=40", 0.99),
         ("pgd:eps=0.3,norm=l2,start=zero,early_stop=no", 1),
         ("apgd:eps=4/255,steps=10", 1),
         ("apgd:eps=4/255,steps=10,loss=dlr", 1),
+        ("apgd:eps=4/255,steps=10,loss=pm", 1),
         ("apgd:eps=0.3,norm=l2,steps=10", 0.99),
         ("suite:eps=4/255,steps=10,queries=3", 1),
         ("suite:eps=0.3,norm=l2,steps=10,queries=3", 0.99),
@@ -129,11 +131,15 @@ ALL = [
     "art:SquareAttack,eps=8/255,max_iter=10",
     "art:HopSkipJump,eps=1,norm=l2,max_iter=1,init_eval=5,max_eval=10",
     "art:AutoProjectedGradientDescent,eps=8/255,max_iter=5,nb_random_init=1",
+    "patch:size=6,steps=10,positions=3",
+    "patch:size=6,steps=10,positions=2,placement=random",
+    "overlay:kind=finding,size=5",
     "corrupt:kind=noise,severity=4",
     "corrupt:kind=motion,severity=5",
     "corrupt:kind=jpeg,severity=3",
 ]
-GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(("noise", "corrupt"))]
+UNSEARCHED = ("noise", "overlay", "corrupt")
+GRADIENT = [spec for spec in ALL if spec not in ("clean", "pgd:eps=1") and not spec.startswith(UNSEARCHED)]
 
 
 def test_no_attack_is_left_out() -> None:
@@ -159,7 +165,12 @@ def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
     for name, value in net.module.state_dict().items():
         assert torch.equal(value, before[name])
     alone = attacks.parse(spec)(
-        Waist(net, torch.device("cpu")).classify([ABCD]), x[4:5], labels[4:5], generators()[4:5], quantize=quantize
+        Waist(net, torch.device("cpu")).classify([ABCD]),
+        x[4:5],
+        labels[4:5],
+        generators()[4:5],
+        quantize=quantize,
+        questions=[ABCD],
     )
     torch.testing.assert_close(alone.canvas[0], first.canvas[4], atol=2e-6, rtol=0)
     assert alone.steps[0] == first.steps[4]
@@ -612,6 +623,39 @@ def test_the_difference_of_logits_ratio_by_hand() -> None:
     assert value.tolist() == [pytest.approx(-2 / 2.5), 1.0], "(1 - 3) / (3 - (1 + 0) / 2); two options: the margin"
     scaled, _, _ = Goal(loss="dlr", gold=gold)(7 * scores[:1], rows[:1])
     assert scaled.tolist() == [-0.5], "blind to the scale of the logits"
+
+
+def test_the_probability_margin_by_hand() -> None:
+    """2 artanh(p_rival - p_gold), and of two options the lead in log-probability."""
+    p = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.8, 0.2, 0.0, 0.0]])
+    rows, gold = torch.arange(2), torch.tensor([0, 1])
+    value, _, _ = Goal(loss="pm", gold=gold)(p.log(), rows)
+    assert value.tolist() == pytest.approx([2 * np.arctanh(0.3 - 0.5), np.log(4)])
+    value, _, done = Goal(loss="pm", gold=gold, targets=torch.tensor([2, 0]))(p.log(), rows)
+    assert value.tolist() == pytest.approx([2 * np.arctanh(0.15 - 0.5), np.log(4)])
+    assert done.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("sure", [1.0, 25.0])
+def test_the_probability_margin_points_where_the_source_does(sure: float) -> None:
+    """Along the gradient of p_rival - p_gold, computed in float64; also where that is lost in float32."""
+    scores = torch.tensor([[2.0, 1.0, 0.5, -1.0], [0.3, 0.1, 0.2, 1.0]]) * sure
+    rows, gold = torch.arange(2), torch.tensor([0, 3])
+
+    def direction(scores: torch.Tensor, *, plain: bool) -> torch.Tensor:
+        scores = scores.clone().requires_grad_()
+        log_probs = scores.log_softmax(1)
+        if plain:
+            p = log_probs.exp()
+            value = p.scatter(1, gold[:, None], 0).amax(1) - p.gather(1, gold[:, None])[:, 0]
+        else:
+            value, _, _ = Goal(loss="pm", gold=gold)(log_probs, rows)
+        (slope,) = torch.autograd.grad(value.sum(), scores)
+        return (slope / slope.norm(dim=1, keepdim=True)).double()
+
+    torch.testing.assert_close(
+        direction(scores, plain=False), direction(scores.double(), plain=True), atol=1e-4, rtol=0
+    )
 
 
 class _Counting(Net):

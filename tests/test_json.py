@@ -47,6 +47,8 @@ CASES: list[tuple[str, tuple[str, ...]]] = [
             "run",
         ),
     ),
+    ("evaluate", ("evaluate", *MODEL, "--attack", "pgd:steps=1", "--grounding", "--out", "run")),
+    ("certify", ("certify", *MODEL, "--sigma", "0.25", "--n", "60", "--grounding", "--out", "run")),
     ("plan", ("plan", *MODEL, "--sigma", "0.25", "--n", "60", "--radii", "0.1s", "--attack", "pgd", "--pilot", "2")),
     ("data-describe", ("data", "describe")),
     ("data-audit", ("data", "audit")),

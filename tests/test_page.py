@@ -20,11 +20,13 @@ from safemed_eval import attacks
 from safemed_eval.core import Item, Question
 from safemed_eval.report import Run, page, read_all
 from safemed_eval.report.curves import curve_of
+from safemed_eval.report.findings.gap import gaps_of, why_no_gap
 from safemed_eval.report.page import items as _page_items
 from safemed_eval.report.page import write_page
 from safemed_eval.report.summary import answers_measure
 from safemed_eval.rounding import floor_to
 from safemed_eval.runs.images import Keeper
+from safemed_eval.smoothing import Voting, read_prediction
 from safemed_eval.text import visible
 
 EVIL = "<script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
@@ -295,6 +297,65 @@ def wait(opened: Any, expression: str, wanted: str) -> None:
 def rows_of(opened: Any) -> list[str]:
     found: list[str] = opened.locator("#rows th").all_inner_texts()
     return found
+
+
+def test_the_gap_between_proofs_and_attacks(open_page: Open, swift: Write, tmp_path: Path) -> None:
+    """The points and cells of figure and table, counted by hand: 4 of 6 certified, 2 with 0.25; attacks leave 3."""
+    conditions = ("clean", "pgd:eps=0.25,norm=l2,steps=10", "pgd:eps=9,norm=l2,steps=10")
+    proofs = [certified(i, 1000) for i in range(2)] + [certified(i, 700) for i in (2, 3)]
+    proofs += [certified(i, 1000, chosen=0) for i in (4, 5)]
+    right = dict(zip(conditions, (5, 2, 0), strict=True))
+    answers = []
+    for name in conditions:
+        for i in range(6):
+            votes = [0, 100, 0, 0] if i < right[name] else [48, 52, 0, 0] if i == 2 else [100, 0, 0, 0]
+            found = read_prediction(tuple(votes), 0.001)
+            answers.append(evaluated(i, name, i < right[name], votes=votes, **vars(found)))
+    smooth = {"smooth": vars(Voting(sigma=0.25))}
+    certify = Run.read(write_run(tmp_path / "c", proofs, "certify"))
+    evaluate = Run.read(write_run(tmp_path / "e", answers, "evaluate", conditions=conditions, spec=smooth))
+    opened = open_page(swift([certify, evaluate]))
+    curve, line = (found for found in traces(opened, "gap-0") if found.get("name"))
+    assert curve["y"] == pytest.approx([4 / 6, *[4 / 6] * (len(curve["y"]) - 2), 2 / 6])
+    assert line["x"] == [0, 0.25, 9] and line["y"] == pytest.approx([5 / 6, 3 / 6, 1 / 6])
+    cells = [row.locator("td").all_inner_texts() for row in opened.locator("#gap tbody tr").all()]
+    bare = [[text.rstrip("\u2020") for text in row] for row in cells]
+    assert bare == [["0", "66.6", "83.4"], ["0.25", "33.3", "50.0"], ["9", ">ceiling", "16.7"]]
+    assert "No gap is shown" not in opened.locator("#gap").inner_text()
+
+
+def test_the_page_says_why_there_is_no_gap(swift: Write, tmp_path: Path) -> None:
+    l2, linf = "pgd:eps=0.25,norm=l2,steps=10", "pgd:eps=4/255,steps=10"
+    smooth = {"smooth": vars(Voting(sigma=0.25))}
+    votes = {"votes": [0, 100, 0, 0]} | vars(read_prediction((0, 100, 0, 0), 0.001))
+
+    def proved(name: str, **settings: Any) -> Run:
+        return Run.read(write_run(tmp_path / name, [certified(0, 990)], "certify", **settings), name=name)
+
+    def attacked(name: str, condition: str = l2, **settings: Any) -> Run:
+        voted = votes if settings.get("spec") else {}
+        records = [evaluated(0, asked, True, **voted) for asked in ("clean", condition)]
+        folder = write_run(tmp_path / name, records, "evaluate", conditions=("clean", condition), **settings)
+        return Run.read(folder, name=name)
+
+    proofs, fit = proved("c"), attacked("fit", spec=smooth)
+    assert why_no_gap([proofs, fit]) == [] and len(gaps_of([proofs, fit])) == 1
+    mixed, shuffled = proved("mixed", spec={"option_order": "random"}), {**smooth, "shuffle_options": 3}
+    for runs, reason in {
+        (fit,): "no run of certify",
+        (proofs,): "no run of evaluate with --smooth",
+        (proofs, attacked("plain")): "no run of evaluate with --smooth",
+        (proofs, attacked("linf", linf, spec=smooth)): "no attack on the smoothed model is bounded in L2",
+        (proofs, attacked("other", spec={**smooth, "data": "e"})): "and they differ in items.",
+        (proofs, attacked("wide", spec={**smooth, "canvas": "9x9 pad"})): "and they differ in canvas.",
+        (proofs, attacked("sigma", spec={"smooth": vars(Voting(sigma=0.5))})): "and they differ in sigma.",
+        (proofs, attacked("weights", spec=smooth, weights="x")): "and they differ in model.",
+        (proofs, attacked("shuffled", spec=shuffled)): "and they differ in order of options.",
+        (mixed, fit): "No gap is shown for mixed: of the attacked runs fit is the nearest, and they differ in order of",
+    }.items():
+        (sentence,) = why_no_gap(runs)
+        assert reason in sentence and not gaps_of(runs) and sentence in swift(list(runs)).read_text(encoding="utf-8")
+    assert len(gaps_of([proofs, mixed, fit])) == 1 and "for mixed" in why_no_gap([proofs, mixed, fit])[0]
 
 
 def test_sort_search_and_outcomes(open_page: Open, brief: Path, runs: list[Run]) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from safemed_eval.report.curves import MOST_POINTS, curve_of
 from safemed_eval.runs.work.certify import Certification
 from safemed_eval.runs.work.evaluate import Evaluation
 from safemed_eval.smoothing import Smoothing
+from safemed_eval.threat import Threat
 
 CANVAS = data.Canvas(size=(24, 24))
 CPU = torch.device("cpu")
@@ -64,6 +66,24 @@ def test_every_item_has_one_record_per_attack(table: Path) -> None:
         limit = 0 if record["attack"] == "clean" else 8 / 255
         assert record["linf"] <= limit + 1e-6
         json.dumps(record, allow_nan=False)
+
+
+class Asked(attacks.Attack):
+    """Changes nothing; notes the questions of the odd rows of each batch."""
+
+    seen: ClassVar[list[Question]] = []
+    name, threat = "asked", Threat(norm="linf", eps=1.0)
+
+    def search(self, problem: attacks.Problem) -> attacks.Attacked:
+        odd = problem.take(range(1, len(problem), 2))
+        self.seen.extend(odd.questions or ())
+        return attacks.Attacked(canvas=problem.canvas, steps=[0] * len(problem))
+
+
+def test_an_attack_is_given_the_questions_of_its_rows(table: Path) -> None:
+    Asked.seen.clear()
+    list(answers(evaluation(Colors(), batch=4), items(table), [Asked()]))
+    assert Asked.seen == [item.question for item in items(table)[1::2]]
 
 
 def test_an_interrupted_run_ends_with_the_same_records(table: Path) -> None:

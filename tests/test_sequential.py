@@ -408,7 +408,7 @@ def test_a_wrong_selection_ends_a_fixed_certificate() -> None:
         def __call__(self, copies: torch.Tensor) -> torch.Tensor:
             raise AssertionError("votes are counted")
 
-        def count(self, batches: Iterable[torch.Tensor]) -> tuple[int, ...]:
+        def count(self, batches: Iterable[torch.Tensor], orders: None) -> tuple[int, ...]:
             return vote.count(self.noted(copies) for copies in batches)
 
         def noted(self, copies: torch.Tensor) -> torch.Tensor:

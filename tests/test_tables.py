@@ -13,8 +13,10 @@ from synthetic import ATTACKS, certified, evaluated, failed, numbers, write_run
 from test_cli import call
 
 from safemed_eval import stats
+from safemed_eval.cli._show import show_run
 from safemed_eval.errors import RunError
 from safemed_eval.report import Run, read_all
+from safemed_eval.report.summary import DAGGER
 from safemed_eval.report.tables import Table, tables_of, write_tables
 
 RADII = "0,0.3,0.31,3s"
@@ -271,3 +273,79 @@ def test_each_part_is_shown_beside_the_worst_of_all(tmp_path: Path) -> None:
 def test_parts_that_say_nothing_are_refused(parts: Any, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"parts.* cannot be"):
         Run.read(of_parts(tmp_path / "run", parts=parts))
+
+
+# -------------------------------------------------------------------------------------------------------- corruptions
+
+
+PGD = "pgd:eps=4/255,steps=10"
+
+
+def worn(kind: str, severity: int) -> str:
+    return f"corrupt:kind={kind},severity={severity}"
+
+
+WORN = {worn("jpeg", 1): 8, worn("jpeg", 5): 4, worn("blur", 1): 7, worn("blur", 3): 6, worn("blur", 5): 1}
+"""Items answered correctly, of ten."""
+
+
+def worn_run(out: Path, rights: dict[str, int], **changes: Any) -> Path:
+    rights = {"clean": 9} | rights
+    records = [
+        evaluated(i, attack, i < right, modality="MRI" if i < 5 else "CT", **changes)
+        for attack, right in rights.items()
+        for i in range(10)
+    ]
+    return write_run(out, records, "evaluate", conditions=tuple(rights))
+
+
+def test_corruptions_are_one_table_of_kinds_and_severities(tmp_path: Path) -> None:
+    """By hand: means with equal weight, the worst with its place; other conditions stay columns."""
+    tables = named([run := Run.read(worn_run(tmp_path / "run", {PGD: 2} | WORN))])
+    plain = [cell.rstrip(DAGGER) for cell in tables["corruptions"].shown.to_numpy().ravel()]
+    assert list(tables["corruptions"].shown) == ["run", "corruption", "n", "1", "3", "5", "mean", "worst"]
+    rows = [plain[i + 1 : i + 8] for i in range(0, len(plain), 8)]
+    assert rows == [
+        ["jpeg", "10", "80.0", "n/a", "40.0", "60.0", "40.0 (5)"],
+        ["blur", "10", "70.0", "60.0", "10.0", "46.7", "10.0 (5)"],
+        ["all kinds", "10", "75.0", "60.0", "25.0", "52.0", "10.0 (blur 5)"],
+    ]
+    assert list(tables["accuracy"].shown) == ["run", "n", "clean", PGD]
+    assert set(tables["methods-by-modality"].shown["attack"]) == {"clean", PGD}
+    values = tables["corruptions"].values
+    cell = values[(values["corruption"] == "blur") & (values["column"] == "5")].iloc[0]
+    assert (cell["accuracy"], cell["correct"], cell["n"]) == (0.1, 1, 10) and 0.1 < cell["upper"] < 0.5
+    ct = tables["corruptions-by-modality"].shown.query("modality == 'CT' and corruption == 'jpeg'").iloc[0]
+    assert [ct[name].rstrip(DAGGER) for name in ("n", "1", "5", "worst")] == ["5", "60.0", "0.0", "0.0 (5)"]
+    code, text = call("report", run.out, "--out", tmp_path / "r")
+    assert code == 0, text
+    page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert page.count("10.0 (blur 5)") == 1 and ">all kinds<" in page
+    shown = run._repr_html_()
+    assert "10.0 (blur 5)" in shown and f"<th>{worn('blur', 5)}</th>" not in shown
+
+
+def test_the_terminal_shows_corruptions_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_run(Run.read(worn_run(tmp_path / "run", WORN)), json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["modality", "n", "clean"]
+    (place,) = [i for i, line in enumerate(lines) if line.startswith("corruption")]
+    assert lines[place].split() == ["corruption", "n", "1", "3", "5", "mean", "worst"]
+    assert lines[place + 3].replace(DAGGER, "").split() == [
+        *("all", "kinds", "10", "75.0", "60.0", "25.0", "52.0", "10.0", "(blur", "5)")
+    ]
+
+
+def test_one_corruption_stays_a_column_and_unknown_is_not_the_worst(tmp_path: Path) -> None:
+    tables = named([Run.read(worn_run(tmp_path / "one", {worn("jpeg", 3): 5}))])
+    assert list(tables["accuracy"].shown) == ["run", "n", "clean", worn("jpeg", 3)] and "corruptions" not in tables
+    broken = {"prediction": None, "log_probs": None, "error": "broken"}
+    rights = {"clean": 9, worn("jpeg", 1): 8, worn("jpeg", 2): 0}
+    records = [
+        evaluated(i, attack, i < right, **(broken if right == 0 else {}))
+        for attack, right in rights.items()
+        for i in range(10)
+    ]
+    out = write_run(tmp_path / "lost", records, "evaluate", conditions=tuple(rights))
+    row = named([Run.read(out)])["corruptions"].shown.iloc[0]
+    assert [row[name] for name in ("2", "mean", "worst")] == ["failed", "n/a", "n/a"]

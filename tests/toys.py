@@ -71,8 +71,9 @@ def generators(rows: int = 6, key: str = "") -> list[torch.Generator]:
 def run(
     spec: str, model: object, x: torch.Tensor, labels: torch.Tensor, question: Question = ABCD, **kw: bool
 ) -> attacks.Attacked:
-    classify = Waist(model, torch.device("cpu")).classify([question] * len(x))
-    return attacks.parse(spec)(classify, x, labels, generators(len(x)), **kw)
+    questions = [question] * len(x)
+    classify = Waist(model, torch.device("cpu")).classify(questions)
+    return attacks.parse(spec)(classify, x, labels, generators(len(x)), questions=questions, **kw)
 
 
 def linear(kind: type[Linear] = Linear) -> Linear:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from safemed_eval import grammar
 from safemed_eval.api._start import (
@@ -13,22 +14,23 @@ from safemed_eval.api._start import (
     Out,
     Prepared,
     Written,
+    donors_for,
     finished,
     prepare,
     started,
     write_all,
 )
-from safemed_eval.core import BatchSize, Need
+from safemed_eval.core import BatchSize, Need, OptionOrder
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel
 from safemed_eval.runs.spec import CertifySpec
-from safemed_eval.smoothing import SEQUENTIAL, Budget, Falsification, Sequential, Smoothing
+from safemed_eval.smoothing import SEQUENTIAL, Budget, DonorVote, Falsification, Sequential, Smoothing
 
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.data import Canvas
+    from safemed_eval.data import Canvas, Donor
     from safemed_eval.report.run import Run
     from safemed_eval.runs.work.certify import Certification
     from safemed_eval.runs.workers import Loaded
@@ -49,6 +51,8 @@ def certify(
     radii: str = grammar.RADII,
     stop_when_wrong: bool = False,
     falsify: bool = False,
+    option_order: OptionOrder = "data",
+    grounding: bool = False,
     batch_size: BatchSize = None,
     seed: int = 0,
     ray: str | None = None,
@@ -76,6 +80,10 @@ def certify(
         stop_when_wrong: skip the estimation if the selected answer is wrong; the item is not certified.
         falsify: attack every certificate within its radius; `run.sound` is False if more are refuted than chance
             allows.
+        option_order: "data": every noisy copy is asked with the options in the order of the data. "random": each in an
+            order of its own, so that the smoothed model prefers no letter, and its certificates hold for every order.
+        grounding: let 100 noisy copies of another patient's image vote as well, where the gold answer is selected, to
+            tell how many certificates depend on the image.
         batch_size, seed, ray, workers, out, pseudonymize: as in `evaluate`.
     Returns:
         The run: `run.curve()`, `run.frame()`, `run.plot()`, `run.summary`.
@@ -89,16 +97,21 @@ def certify(
     budget = budget_from(std, sampling, n0, n, alpha, radii)
     if stop_when_wrong and isinstance(budget, Sequential):
         raise SpecError("--stop-when-wrong: has no effect with --sampling sequential, which asks for gold only")
+    if option_order not in get_args(OptionOrder):
+        raise SpecError(f"--option-order {option_order}: write {' or '.join(get_args(OptionOrder))}")
+    label = f"sigma{budget.sigma:g}" + "-sequential" * isinstance(budget, Sequential)
     prepared = prepare(
         CertifySpec,
         model,
         data,
         options,
-        label=f"sigma{budget.sigma:g}" + ("-sequential" if isinstance(budget, Sequential) else ""),
+        label=label + "-random-order" * (option_order == "random"),
         smoothing=asdict(budget),
         sampling=budget.sampling,
         stop_when_wrong=stop_when_wrong,
         falsify=Falsification() if falsify else None,
+        option_order=option_order,
+        grounding=DonorVote() if grounding else None,
     )
     return finished(prepared, _certify).at(radii)
 
@@ -125,7 +138,8 @@ def _certify(prepared: Prepared) -> Written:
 
     spec, place = prepared.spec, prepared.place
     assert isinstance(spec, CertifySpec)
-    make = partial(_certification, canvas=prepared.data.canvas, spec=spec)
+    donors = donors_for(prepared.data, spec.seed) if spec.grounding else {}
+    make = partial(_certification, canvas=prepared.data.canvas, spec=spec, donors=donors)
     needs: dict[Need, str] = dict.fromkeys(NEEDS, "--falsify") if spec.falsify else {}
 
     def store(item: str, share: float, canvas: torch.Tensor) -> None:
@@ -140,6 +154,7 @@ def _certify(prepared: Prepared) -> Written:
             done=folder.done,
             split=prepared.options.ray is not None and not spec.stop_when_wrong,
             falsify=spec.falsify,
+            grounding=spec.grounding,
         )
         meter = Meter(certificates.passes, lambda: team.forwards)
         records = certificates.records(meter.following(team.do(certificates.units())))
@@ -147,7 +162,7 @@ def _certify(prepared: Prepared) -> Written:
     return folder
 
 
-def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec) -> Certification:
+def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec, donors: Mapping[str, Donor]) -> Certification:
     """Build the work, in the process that has loaded the model."""
     from safemed_eval.models.batch import batch_of
     from safemed_eval.runs.work.certify import Certification
@@ -158,7 +173,13 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec) -> Cert
     batch = batch_of(spec.batch_size, default, waist, canvas.size, gradients=False)
     if spec.falsify:
         falsifier = Falsifier(
-            model=waist, spec=spec.falsify, noise=spec.budget.noise, seed=spec.seed, batch=batch, keep=loaded.keep
+            model=waist,
+            spec=spec.falsify,
+            noise=spec.budget.noise,
+            seed=spec.seed,
+            batch=batch,
+            keep=loaded.keep,
+            option_order=spec.option_order,
         )
     return Certification(
         model=waist,
@@ -168,4 +189,7 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec) -> Cert
         batch=batch,
         falsify=falsifier,
         stop_when_wrong=spec.stop_when_wrong,
+        option_order=spec.option_order,
+        grounding=spec.grounding,
+        donors=donors,
     )

@@ -16,20 +16,23 @@ from safemed_eval.api._start import (
     Out,
     Prepared,
     Written,
+    donors_for,
     finished,
     loading_of,
     prepare,
+    refuse_canvas,
     started,
     write_all,
 )
 from safemed_eval.attacks import Attack
 from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
-from safemed_eval.data import AnyData
+from safemed_eval.data import AnyData, choose_data
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.smoothing import Voting
+from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +56,7 @@ def evaluate(
     smooth: str | Voting | None = None,
     official: bool = False,
     circular: bool = False,
+    grounding: bool = False,
     batch_size: BatchSize = None,
     seed: int = 0,
     ray: str | None = None,
@@ -79,6 +83,8 @@ def evaluate(
         official: also answer through the checkpoint's unmodified 8-bit path, images at their own size.
         circular: also ask about each clean image with all K rotations of its K options; an item counts as correct if
             every rotation is answered correctly.
+        grounding: also ask about another patient's image, a blank one, and none, to tell how many right answers depend
+            on the image.
         batch_size: rows per forward pass, halved when memory runs out; "auto" measures the best.
         seed: seed of random starts and noise, which are drawn per item: results do not depend on batches or workers.
         ray: "local" or the address of a cluster: share the work among Ray's workers.
@@ -102,20 +108,24 @@ def evaluate(
         spec: attack.described | ({"surrogate": surrogates[name].source.identity} if (name := attack.surrogate) else {})
         for spec, attack in chosen.items()
     }
-    extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular]
+    choice = choose_data(data) if isinstance(data, str) else data
+    refuse_canvas(chosen.values(), choice.canvas)
+    extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular, *["grounding"] * grounding]
     smoothed = [f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"] if voting else []
     prepared = prepare(
         EvaluateSpec,
         judged,
-        data,
+        choice,
         options,
         label="-".join([*[*chosen][1:], *extra, *smoothed]),
+        masked=next((f"--attack {attack}" for attack in chosen.values() if attack.region == MASK), None),
         attacks=described,
         quantize=quantize,
         official=official,
         circular=circular,
         keep_images=keep_images,
         smooth=voting,
+        grounding=grounding,
     )
     if keep_images and prepared.names:
         _log.warning("--keep-images: images are kept as they are; report --no-images leaves them out")
@@ -142,6 +152,7 @@ def _answer(prepared: Prepared, *, chosen: Mapping[str, Attack], surrogates: Map
         quantize=spec.quantize,
         wants=keeper.wants,
         voting=spec.smooth,
+        donors=donors_for(prepared.data, spec.seed) if spec.grounding else {},
     )
     loadings = {
         name: loading_of(surrogate, prepared, attack_specs.needs_of(chosen.values(), name))

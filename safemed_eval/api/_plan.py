@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
 from safemed_eval.api._certify import BATCH, CPU_BATCH
+from safemed_eval.api._start import masks_digest, refuse_canvas
 from safemed_eval.data import Choice, choose_data
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.progress import progress
 from safemed_eval.smoothing import Sequential, Smoothing
+from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
     from safemed_eval.runs.plan import Cost
@@ -82,9 +84,12 @@ def plan(
     choice = choose_data(data) if isinstance(data, str) else data
     if choice.canvas.size is None:
         raise SpecError("--canvas native: images of different sizes cost differently; name a size")
+    refuse_canvas(chosen, choice.canvas)
     judged = model if isinstance(model, Model) else find_model(model)
     with progress("reading images", transient=True) as tick:
         few = choice.pilot(min(pilot, len(choice))).verified(tick).items
+    if masked := next((attack for attack in chosen if attack.region == MASK), None):
+        masks_digest(few, f"--attack {masked}")
     waist = judged.waist
     from safemed_eval.models.check import refuse_lacking
     from safemed_eval.runs.plan import Pilot

@@ -13,10 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from safemed_eval.attacks import Attack
 from safemed_eval.codec import Json, decode
 from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
-from safemed_eval.data import AnyData, Choice, Data, Training, canvas_of, choose_data, overlap, overlap_sentences
-from safemed_eval.errors import SpecError, Stopped
+from safemed_eval.data import (
+    AnyData,
+    Canvas,
+    Choice,
+    Data,
+    Donor,
+    Training,
+    canvas_of,
+    choose_data,
+    donors_of,
+    overlap,
+    overlap_sentences,
+    verify_masks,
+)
+from safemed_eval.errors import DataError, SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Loading, Model, find_model
 from safemed_eval.progress import progress, status
@@ -90,12 +104,14 @@ def prepare(
     options: Options,
     *,
     label: str,
+    masked: str | None = None,
     **asked: Any,
 ) -> Prepared:
     """Check everything that can be checked without torch.
 
     Args:
         label: part of the automatic folder's name that tells runs apart.
+        masked: the option that needs the mask files beside the images.
         asked: the fields that only this command's spec has.
     """
     command = kind.command
@@ -109,6 +125,9 @@ def prepare(
     if isinstance(choice, Choice):
         with progress("reading images", transient=True) as tick:
             choice = choice.verified(tick)
+    if masked:
+        masks = masks_digest(choice.items, masked)
+        asked["masks"] = names.digest(masks) if names else masks
     source = judged.source
     spec = kind(
         model=source.identity,
@@ -132,6 +151,19 @@ def prepare(
         refuse_other_spec(place, spec.to_json())
     about = about_of(judged, choice, spec.conditions) | {"overlap": _overlap(judged, choice)}
     return Prepared(model=judged, data=choice, spec=spec, options=options, place=place, about=about, names=names)
+
+
+def masks_digest(items: Sequence[Item], option: str) -> str:
+    """Open the mask of every image, and return the hash of all.
+
+    Raises:
+        DataError: a mask cannot be used; the message names the option that needs it.
+    """
+    try:
+        with progress("reading masks", transient=True) as tick:
+            return verify_masks(items, tick)
+    except DataError as error:
+        raise DataError(f"{option}: {error}") from None
 
 
 def finished(prepared: Prepared, work: Callable[[Prepared], Written]) -> Run:
@@ -234,6 +266,21 @@ def _team(
         yield team
 
 
+def donors_for(data: Data, seed: int) -> dict[str, Donor]:
+    """Find each item's donor; see `data.donors_of`.
+
+    Raises:
+        SpecError: no item has one.
+    """
+    donors = donors_of(data.items, seed)
+    if not donors:
+        raise SpecError(
+            f"--grounding: none of the {len(data.items)} items has another patient's image of its question or "
+            "modality; take more items"
+        )
+    return donors
+
+
 def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> Loading:
     """Collect what is needed to load and check a model for this run."""
     items = prepared.data.items
@@ -244,6 +291,7 @@ def loading_of(model: Model, prepared: Prepared, needs: Mapping[Need, str]) -> L
         options=max(len(item.question.options) for item in items),
         questions=_extremes(items),
         needs=needs,
+        may_be_blind=prepared.spec.asks_grounding,
     )
 
 
@@ -284,6 +332,17 @@ def _overlap(model: Model, data: Data) -> Json | None:
     for sentence in overlap_sentences(shared):
         _log.warning(sentence)
     return None if shared is None else dict(shared)
+
+
+def refuse_canvas(chosen: Iterable[Attack], canvas: Canvas) -> None:
+    """Refuse attacks that cannot be made on this canvas; where images keep their own size, each item tells."""
+    if canvas.size is None:
+        return
+    for attack in chosen:
+        try:
+            attack.refuse_canvas(*canvas.size)
+        except ValueError as error:
+            raise SpecError(f"--attack {attack}: {error}") from None
 
 
 def _refuse_senseless_workers(model: Model, options: Options) -> None:

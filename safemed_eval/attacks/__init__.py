@@ -98,12 +98,14 @@ def facts_of(condition: str, described: Mapping[str, object]) -> Facts:
     rest = grammar.parts({key: value for key, value in pairs.items() if key not in ("eps", "norm")})
     return replace(
         declared,
+        role="control" if pairs.get("control") == "yes" else declared.role,
         strength=None if targeted else declared.strength,
         black_box=declared.black_box or described.get("needs_gradients") is False,
         family=f"{name}:{','.join(rest)}".rstrip(":"),
         norm="l2" if described.get("norm") == "l2" else "linf",
         eps=float(eps) if isinstance(eps, (int, float)) else None,
         targeted=targeted,
+        region=str(described["region"]) if described.get("region") else None,
         kind=str(described["kind"]) if "kind" in described else None,
         severity=severity if isinstance(severity, int) else None,
     )

@@ -21,11 +21,13 @@ class Goal:
     """The quantity that the ascent maximises, and the rule by which a row is done.
 
     `ce` is the log-odds of all other options together against gold, `margin` the lead of the best other one, `dlr` that
-    lead over the distance from the best option to the third; a row is done when its answer is not gold. For a target it
-    is the log-odds, or the lead, of the target, and a row is done when the target is its answer.
+    lead over the distance from the best option to the third, `pm` the lead in probability. A row is done when its
+    answer is not gold. For a target they are the log-odds, or the lead, of the target, and a row is done when the
+    target is its answer.
 
     The log-odds z stand for the cross-entropy, log(1 + exp(z)): the gradients of both have the same direction at every
-    point, but that of the cross-entropy vanishes in float32 where the model is confident, and the attack with it.
+    point, but that of the cross-entropy vanishes in float32 where the model is confident, and the attack with it. For
+    the same reason 2 artanh(m) stands for the lead in probability, m.
 
     Args:
         gold: (B,) the gold options.
@@ -41,7 +43,10 @@ class Goal:
         sign, aim = (-1, self.gold) if self.targets is None else (1, self.targets)
         lead, odds = ahead(log_probs, aim[rows])
         behind, _ = ahead(log_probs, self.gold[rows])
-        value = {"ce": odds, "margin": lead, "dlr": lead / _spread(log_probs, targeted=sign > 0)}[self.loss]
+        if self.loss == "pm":
+            value = probability_margin(log_probs, aim[rows])
+        else:
+            value = {"ce": odds, "margin": lead, "dlr": lead / _spread(log_probs, targeted=sign > 0)}[self.loss]
         return sign * value, behind < 0, sign * lead > SURE
 
 
@@ -50,6 +55,24 @@ def ahead(log_probs: torch.Tensor, option: torch.Tensor) -> tuple[torch.Tensor, 
     others = log_probs.scatter(1, option.unsqueeze(1), -torch.inf)
     own = log_probs.gather(1, option.unsqueeze(1)).squeeze(1)
     return own - others.amax(1), own - others.logsumexp(1)
+
+
+def probability_margin(log_probs: torch.Tensor, option: torch.Tensor) -> torch.Tensor:
+    """2 artanh(m), (B,), of each row's m = p(option) - p(best rival), the probabilities being those of the K options.
+
+    With r the probability of all further options it is log(2 p(option) + r) - log(2 p(rival) + r). It rises and falls
+    with m, so that the gradients of both have the same direction, but those of m underflow. Of two options it is the
+    lead in log-probability.
+
+    Source:
+        Xie et al. 2024 (arXiv:2411.15210): the loss is -m. Differs: artanh, as above; and the loss alone is taken, not
+        the source's two phases and step sizes.
+    """
+    own = log_probs.gather(1, option.unsqueeze(1))
+    others = log_probs.scatter(1, option.unsqueeze(1), -torch.inf)
+    best, rival = others.max(1, keepdim=True)
+    without_rival = log_probs.scatter(1, rival, -torch.inf)
+    return torch.cat([without_rival, own], 1).logsumexp(1) - torch.cat([others, best], 1).logsumexp(1)
 
 
 def _spread(log_probs: torch.Tensor, *, targeted: bool) -> torch.Tensor:
@@ -119,6 +142,10 @@ class Search:
         self._taken = [0] * len(canvas)
         self._dead = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
         self._climb: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.round = 0
+        """Set by searches that start several times: the number of the current start."""
+        self.best_round = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
+        """The round in which each row's best point was found; 0: the clean image is the best."""
         self.at_once = at_once(problem)
         """How many rows are shown together."""
         self.active = torch.arange(len(canvas), device=canvas.device)
@@ -150,7 +177,7 @@ class Search:
             value, wrong, done = self._goal(asked.classify(shown), rows)
         wrong, done = wrong & self._early_stop, done & self._early_stop
         with faults_of_the_model():
-            slope = torch.autograd.grad(value.sum(), shown)[0] if gradient else shown[:0]
+            slope = _slope(value.sum(), shown) if gradient else shown[:0]
         refuse_broken_gradient(slope)
         value, shown = value.detach(), shown.detach()
         if gradient:
@@ -160,7 +187,7 @@ class Search:
             wins, level = wrong & ~self._fooled[rows], wrong == self._fooled[rows]
             better = wins | (level & (value > self._highest[rows]))
             self._best[rows[better]], self._highest[rows[better]] = shown[better], value[better]
-            self._fooled[rows[better]] = wrong[better]
+            self._fooled[rows[better]], self.best_round[rows[better]] = wrong[better], self.round
         return value, slope, wrong, done
 
     def count_step(self, rows: torch.Tensor) -> None:
@@ -182,6 +209,12 @@ class Search:
             climb=[[way[(len(way) - 1) * quarter // 4] for quarter in range(5)] if way else None for way in heights],
             dead=[dead / len(way) if way else None for dead, way in zip(self._dead.tolist(), heights, strict=True)],
         )
+
+
+def _slope(value: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """The gradient; zero where the value does not depend on the pixels, as for a model that reads the text alone."""
+    slope = torch.autograd.grad(value, shown, allow_unused=True)[0] if value.requires_grad else None
+    return torch.zeros_like(shown) if slope is None else slope
 
 
 def at_once(problem: Problem) -> int:

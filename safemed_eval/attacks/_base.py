@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from safemed_eval import grammar, plugins
-from safemed_eval.threat import Norm, Threat
+from safemed_eval.errors import DataError
+from safemed_eval.threat import Norm, Rectangle, Threat, spelled_region
 
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.core import Classify, Need
+    from safemed_eval.core import Classify, Need, Question
 
-Loss = Literal["ce", "margin", "dlr"]
+Loss = Literal["ce", "margin", "dlr", "pm"]
 Start = Literal["random", "zero"]
 Target = Literal["none", "runner-up", "least-likely", "random"]
 Value = bool | int | float | str
@@ -52,6 +53,9 @@ class Problem:
         labels: (B,) int64, the gold options.
         generators: one per row, so that a row's result does not depend on its batch mates.
         quantize: search among images on 8-bit grey levels only.
+        questions: the B questions, for attacks that use their texts; None where the caller has none.
+        region: (B, 1, H, W) bool, the pixels that may change; None: all. `classify` then sees the clean pixels
+            elsewhere, whatever it is shown, and has no gradient there.
     """
 
     classify: Classify
@@ -59,6 +63,8 @@ class Problem:
     labels: torch.Tensor
     generators: Sequence[torch.Generator]
     quantize: bool = False
+    questions: Sequence[Question] | None = None
+    region: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.canvas)
@@ -71,7 +77,15 @@ class Problem:
             labels=self.labels[list(rows)],
             generators=[self.generators[row] for row in rows],
             quantize=self.quantize,
+            questions=None if self.questions is None else [self.questions[row] for row in rows],
+            region=None if self.region is None else self.region[list(rows)],
         )
+
+    def sample(self, threat: Threat, rows: Sequence[int]) -> torch.Tensor:
+        """Draw a uniform point from the ball of each of these rows, within its region."""
+        chosen = list(rows)
+        region = None if self.region is None else self.region[chosen]
+        return threat.sample(self.canvas[chosen], [self.generators[row] for row in chosen], region)
 
     def on_grid(self, canvas: torch.Tensor, threat: Threat) -> torch.Tensor:
         """The canvases moved to 8-bit grey levels inside the ball if `quantize` is set, else as they are."""
@@ -91,9 +105,13 @@ class Attacked:
     climb: list[list[float] | None] | None = None
     """Highest value of each row's goal at its first gradient and after each quarter of them: five numbers."""
     dead: list[float | None] | None = None
-    """Share of each row's gradients that were zero at every pixel; None, as in `climb`, for a row that took none."""
+    """Share of each row's gradients that were zero at every pixel; None, as in `climb`, for a row that took none, and
+    for one whose region is empty."""
     parts: list[dict[str, bool]] | None = None
     """For an attack made of several: whether a row's answer was right after each of those that it reached."""
+    rectangles: Sequence[Rectangle | None] | None = None
+    """For an attack on a part of the canvas: the rectangle outside of which no pixel of a row differs; None for a row
+    that was left as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +121,7 @@ class Facts:
     A class declares those of the first group; `attacks.facts_of` adds the others for one attack of a run.
 
     Args:
+        role: an attack with `control=yes` among its options is a control, whatever its class declares.
         strength: place in the order of untargeted attacks in one ball: 0 random noise, 1 one step, 2 many steps,
             3 several attacks. None: no place in it.
         black_box: the search uses no gradient of the judged model.
@@ -115,6 +134,7 @@ class Facts:
         family: the spec without eps and norm: attacks of one family and norm are points of one curve.
         eps: None for an attack that has no ball.
         targeted: whether it aims at one wrong option.
+        region: the pixels that it may change; None: all.
         kind: of a corruption, and its severity.
     """
 
@@ -131,6 +151,7 @@ class Facts:
     norm: Norm = "linf"
     eps: float | None = None
     targeted: bool = False
+    region: str | None = None
     kind: str | None = None
     severity: int | None = None
 
@@ -142,7 +163,7 @@ class Facts:
     @property
     def should_flip(self) -> bool:
         """Whether it looks for any wrong answer of the judged model: with all images in its ball it must find one."""
-        return self.role == "attack" and not (self.targeted or self.on_surrogate)
+        return self.role == "attack" and not (self.targeted or self.on_surrogate or self.region)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +203,17 @@ class Attack:
         return None if self.needs else 0
 
     @property
+    def region(self) -> str | None:
+        """The pixels that the attack may change, see `threat`; None: all."""
+        return None
+
+    @property
     def surrogate(self) -> str | None:
         """The model that is searched instead of the judged one; None: the judged model itself."""
         return None
+
+    def refuse_canvas(self, height: int, width: int) -> None:
+        """Raise ValueError where the attack cannot be made on canvases of this size in pixels."""
 
     @property
     def stream(self) -> str:
@@ -212,7 +241,8 @@ class Attack:
     @property
     def described(self) -> dict[str, object]:
         """The entry of this attack in a run's spec."""
-        return {"attack": self.name, **asdict(self)}
+        later = {f.name for f in fields(self) if f.metadata.get("later") and getattr(self, f.name) == f.default}
+        return {"attack": self.name} | {key: value for key, value in asdict(self).items() if key not in later}
 
     def __str__(self) -> str:
         return grammar.write(self.name, self)
@@ -225,6 +255,8 @@ class Attack:
         generators: Sequence[torch.Generator],
         *,
         quantize: bool = False,
+        questions: Sequence[Question] | None = None,
+        region: torch.Tensor | None = None,
     ) -> Attacked:
         """Search for canvases that change the answers. The caller judges success, on the result.
 
@@ -234,13 +266,35 @@ class Attack:
             labels: (B,) int64, the gold options.
             generators: one per row, so that a row's result does not depend on its batch mates.
             quantize: keep the result on 8-bit grey levels.
+            questions: the B questions, for attacks that use their texts.
+            region: (B, 1, H, W) bool, the pixels that may change; all others keep their value exactly. None: all may
+                change. An attack with a `region` needs it, see `data.region_of`.
         Raises:
-            RuntimeError: the search left its ball, [0, 1], or the grey levels.
+            DataError: the attack cannot be made on canvases of this size.
+            RuntimeError: the search left its ball, [0, 1], the grey levels, or its regions.
         """
-        problem = Problem(classify=classify, canvas=canvas, labels=labels, generators=generators, quantize=quantize)
-        attacked = self.search(problem)
+        try:
+            self.refuse_canvas(*canvas.shape[2:])
+        except ValueError as error:
+            raise DataError(f"{self.name}: {error}") from None
+        problem = Problem(
+            classify=classify,
+            canvas=canvas,
+            labels=labels,
+            generators=generators,
+            quantize=quantize,
+            questions=questions,
+        )
+        if region is None and self.region:
+            raise TypeError(f"{self}: needs the pixels of its region, region=...")
+        if region is None:
+            attacked = self.search(problem)
+        else:
+            from safemed_eval.attacks._region import search_within
+
+            attacked = search_within(problem, region, self.search)
         inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
-        self.threat.check(canvas, inside, on_grid=quantize)
+        self.threat.check(canvas, inside, on_grid=quantize, rectangles=attacked.rectangles)
         return replace(attacked, canvas=inside.detach())
 
     def search(self, problem: Problem) -> Attacked:
@@ -259,12 +313,16 @@ class BallAttack(Attack):
     Args:
         eps: size of the ball in [0, 1] pixel units, over the whole canvas for L2. By default 4/255 for L-infinity;
             L2 has no default.
+        region: the pixels that may change: background, border:PIXELS, or mask; None: all.
     """
 
     eps: float | None = field(default=None, metadata=grammar.ALWAYS)
     norm: Norm = "linf"
+    region: str | None = field(default=None, metadata=grammar.LATER)
 
     def __post_init__(self) -> None:
+        if self.region is not None:
+            object.__setattr__(self, "region", spelled_region(self.region))
         if self.eps is None:
             if self.norm != "linf":
                 raise ValueError(f"norm={self.norm} needs eps=...")

@@ -104,7 +104,7 @@ class Adaptive(SteppedAttack):
         import torch
 
         threat, problem = self.threat, rows.problem
-        drawn = threat.sample(problem.canvas, problem.generators)
+        drawn = problem.sample(threat, range(len(problem)))
         x = problem.canvas if from_clean else drawn
         value = aim(rows)
         for step in range(1, self.steps + 1):

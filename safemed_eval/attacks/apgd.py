@@ -65,7 +65,7 @@ class APGD(BallAttack):
             if not len(rows):
                 break
             x0 = problem.canvas[rows]
-            x = self.threat.sample(x0, [problem.generators[row] for row in rows.tolist()])
+            x = problem.sample(self.threat, rows.tolist())
             search.active = _one_start(search, rows, x0, x, self.threat, self.steps)
         return search.result()
 

@@ -14,7 +14,7 @@ class Noise(BallAttack):
     facts = Facts(role="control", strength=0, aims_at=None, example="noise", summary="the random control")
 
     def search(self, problem: Problem) -> Attacked:
-        drawn = self.threat.sample(problem.canvas, problem.generators)
+        drawn = problem.sample(self.threat, range(len(problem)))
         return Attacked(canvas=problem.on_grid(drawn, self.threat), steps=[0] * len(problem))
 
 

@@ -93,9 +93,7 @@ class PGD(SteppedAttack):
             while waiting and len(climbing) < search.at_once:
                 row = waiting.popleft()
                 steps[row], starts[row] = 0, starts[row] + 1
-                x0 = canvas[row : row + 1]
-                drawn = self.start == "random"
-                points[row] = threat.sample(x0, [problem.generators[row]])[0] if drawn else canvas[row]
+                points[row] = problem.sample(threat, [row])[0] if self.start == "random" else canvas[row]
                 climbing.append(row)
             if climbing:
                 left, slope = look(climbing, gradient=True)

@@ -50,9 +50,10 @@ def name_cell(name: str) -> str:
 
 def show_run(run: Run, *, json: bool) -> None:
     """Print a run as tables with its findings below, or as JSON; warn on stderr if the model hardly answered."""
+    from safemed_eval.report.corruptions import ABOUT, grades_of
     from safemed_eval.report.findings.reasoning import reasoning, reasoning_sentences
     from safemed_eval.report.load import SLICES
-    from safemed_eval.report.text_cells import text_cells
+    from safemed_eval.report.text_cells import corruption_cells, text_cells
 
     summary, written = run.summary, reasoning(run)
     for finding in run.findings:
@@ -62,11 +63,15 @@ def show_run(run: Run, *, json: bool) -> None:
         typer.echo(as_json(summary.to_json() | ({"reasoning": written.to_json()} if written else {})))
         return
     tables = {title: summary.by(column) for column, title in SLICES.items()}
+    grades = grades_of([run])
+    corrupted = corruption_cells(summary.overall, grades)
     longest = max(len(name) for heading, groups in tables.items() for name in (heading, *map(name_cell, groups)))
     for heading, groups in tables.items():
-        rows = [("all", text_cells(summary.overall)), *((name, text_cells(row)) for name, row in groups.items())]
-        print_table(f"{heading:<{longest}}", rows)
-    for line in _about(summary):
+        rows = [("all", summary.overall), *groups.items()]
+        print_table(f"{heading:<{longest}}", [(name, text_cells(row, grades)) for name, row in rows])
+    if corrupted:
+        print_table(f"{'corruption':<{longest}}", corrupted)
+    for line in (*_about(summary), *[ABOUT] * bool(corrupted)):
         say(escape(line))
     for finding in run.findings:
         if finding.key not in ("silence", "first-error"):

@@ -57,6 +57,20 @@ def certify(
             help="Attack every certificate within its radius; exit code 1 if more are refuted than chance allows.",
         ),
     ] = False,
+    option_order: Annotated[
+        Literal["data", "random"],
+        typer.Option(
+            help="data: every noisy copy is asked with the options in the order of the data. random: each in an order "
+            "of its own, so that certificates hold for every order and prefer no letter."
+        ),
+    ] = "data",
+    grounding: Annotated[
+        bool,
+        typer.Option(
+            "--grounding",
+            help="Let noisy copies of another patient's image vote as well: how many certificates depend on the image?",
+        ),
+    ] = False,
 ) -> None:
     """Certify L2 radii by randomized smoothing, by imaging modality and question type."""
     from safemed_eval import api
@@ -72,6 +86,8 @@ def certify(
         radii=radii,
         stop_when_wrong=stop_when_wrong,
         falsify=falsify,
+        option_order=option_order,
+        grounding=grounding,
         **run.passed,
     )
     show_run(measured, json=run.json)

@@ -64,6 +64,14 @@ def evaluate(
             "every rotation is answered correctly.",
         ),
     ] = False,
+    grounding: Annotated[
+        bool,
+        typer.Option(
+            "--grounding",
+            help="Also ask about another patient's image, a blank one, and none: how many right answers depend on the "
+            "image?",
+        ),
+    ] = False,
 ) -> None:
     """Measure accuracy, clean and under attack, by imaging modality and question type."""
     from safemed_eval import api
@@ -77,6 +85,7 @@ def evaluate(
         smooth=smooth,
         official=official,
         circular=circular,
+        grounding=grounding,
         **run.passed,
     )
     show_run(measured, json=run.json)

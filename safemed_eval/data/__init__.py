@@ -20,11 +20,13 @@ from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, canvas_of, par
 from safemed_eval.data.choose import AnyData, Choice, Data, choose_data, load_data
 from safemed_eval.data.dataset import Bad, DataSet
 from safemed_eval.data.description import Description, describe
+from safemed_eval.data.donors import Donor, Match, donors_of
 from safemed_eval.data.export import export
 from safemed_eval.data.images.reader import Canvases, Reader
 from safemed_eval.data.kinds import is_made, kinds, load, load_readable, spelled
 from safemed_eval.data.option_order import reordered, rotation, shuffled
 from safemed_eval.data.progress import Progress, no_progress
+from safemed_eval.data.regions import region_of, verify_masks
 from safemed_eval.data.selection import Selection, select
 from safemed_eval.data.verification import verify
 
@@ -43,7 +45,9 @@ __all__ = [
     "Data",
     "DataSet",
     "Description",
+    "Donor",
     "Fit",
+    "Match",
     "Overlap",
     "Progress",
     "Reader",
@@ -54,6 +58,7 @@ __all__ = [
     "choose_data",
     "cues",
     "describe",
+    "donors_of",
     "export",
     "is_made",
     "kinds",
@@ -65,11 +70,13 @@ __all__ = [
     "overlap_sentences",
     "parse_canvas",
     "pixels_of",
+    "region_of",
     "reordered",
     "rotation",
     "select",
     "shuffled",
     "spelled",
     "verify",
+    "verify_masks",
     "write_seen",
 ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from safemed_eval.core import Item
 from safemed_eval.data.dataset import DataSet
-from safemed_eval.seeds import seed_of
+from safemed_eval.seeds import order_of
 
 
 def shuffled(data: DataSet, seed: int) -> DataSet:
@@ -16,7 +16,9 @@ def shuffled(data: DataSet, seed: int) -> DataSet:
     All orders of an item's options are equally likely. An option that refers to its neighbours, such as "all of the
     above", is moved like any other.
     """
-    return replace(data, items=tuple(reordered(item, _drawn(item, seed)) for item in data.items))
+    items = data.items
+    orders = (order_of(len(item.question.options), seed, "options", item.id) for item in items)
+    return replace(data, items=tuple(reordered(item, order) for item, order in zip(items, orders, strict=True)))
 
 
 def reordered(item: Item, order: Sequence[int]) -> Item:
@@ -25,17 +27,9 @@ def reordered(item: Item, order: Sequence[int]) -> Item:
     Args:
         order: each of the item's K places, 0 .. K - 1, once.
     """
-    options = item.question.options
-    question = replace(item.question, options=tuple(options[place] for place in order))
-    return replace(item, question=question, label=list(order).index(item.label))
+    return replace(item, question=item.question.reordered(order), label=list(order).index(item.label))
 
 
 def rotation(count: int, by: int) -> list[int]:
     """The order of `count` options that begins with option `by` and goes on around the end."""
     return [(place + by) % count for place in range(count)]
-
-
-def _drawn(item: Item, seed: int) -> list[int]:
-    """Draw an order from hashes, which do not depend on the version of a random generator."""
-    places = range(len(item.question.options))
-    return sorted(places, key=lambda place: seed_of(seed, "options", item.id, place))

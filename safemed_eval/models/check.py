@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from safemed_eval.core import MODALITIES, Need, Question
 from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.models.checks.answers import check_outputs, check_texts
-from safemed_eval.models.checks.common import OTHER, Finding
+from safemed_eval.models.checks.common import IMAGE_MATTERS, OTHER, REACHES, Finding
 from safemed_eval.models.checks.gradients import check_gradient, check_precision
 from safemed_eval.models.checks.paths import check_official, list_shortcuts
 from safemed_eval.models.waist import Waist
@@ -57,6 +58,19 @@ def check(
             findings.append(Finding("answers", "fail", str(error)))
             break
     return findings
+
+
+def without_blindness(findings: Sequence[Finding]) -> list[Finding]:
+    """Turn the failures of a model that ignores its images into warnings, for runs that measure just that.
+
+    A zero gradient is forgiven only to a model whose answers do not depend on the image: to others it is a broken one.
+    """
+    blind = any(finding.name == IMAGE_MATTERS and finding.status == "fail" for finding in findings)
+    names = (IMAGE_MATTERS, REACHES) if blind else ()
+    return [
+        replace(finding, status="warn") if finding.name in names and finding.status == "fail" else finding
+        for finding in findings
+    ]
 
 
 def refuse_failures(findings: list[Finding], name: str) -> None:

@@ -80,6 +80,7 @@ class Model:
         options: int,
         questions: Sequence[Question] = (),
         needs: Mapping[Need, str],
+        may_be_blind: bool = False,
     ) -> tuple[Waist, list[Finding]]:
         """Get the model ready for a run: load it unless it is, prove its shortcuts, and check it.
 
@@ -88,12 +89,13 @@ class Model:
             options: the largest number of options that a question of the run has.
             questions: some of the run, the shortest and the longest among them.
             needs: what the run asks of the model beside its answers, each with the option that asks.
+            may_be_blind: the run measures whether the model looks at images, and takes one that does not.
         Returns:
             The model, whose count of forwards begins anew, and the findings of all checks.
         Raises:
             CheckpointError: it cannot be loaded or asked, lacks what is needed, or fails a check.
         """
-        from safemed_eval.models.check import check, refuse_failures, refuse_lacking
+        from safemed_eval.models.check import check, refuse_failures, refuse_lacking, without_blindness
         from safemed_eval.models.waist import Waist
 
         waist = Waist(self._loaded.scorer, self._loaded.device, self._loaded.denoiser)
@@ -101,6 +103,8 @@ class Model:
         vars(self)["_proved"] = True
         refuse_lacking(waist, needs, self.name)
         findings = check(waist, size, options=options, questions=questions, gradients="gradients" in needs)
+        if may_be_blind:
+            findings = without_blindness(findings)
         refuse_failures(findings, self.name)
         return waist, findings
 
@@ -124,7 +128,7 @@ class Loading:
     """A call of `Model.prepared` that is still to be made, in this process or another. Can be pickled.
 
     Args:
-        model, size, options, questions, needs: see `Model.prepared`.
+        model, size, options, questions, needs, may_be_blind: see `Model.prepared`.
         threads: of torch, in the process in which the call is made; None leaves them as they are.
     """
 
@@ -133,6 +137,7 @@ class Loading:
     options: int
     needs: Mapping[Need, str]
     questions: tuple[Question, ...] = ()
+    may_be_blind: bool = False
     threads: int | None = None
 
     def __call__(self) -> tuple[Waist, list[Finding]]:
@@ -141,7 +146,13 @@ class Loading:
             import torch
 
             torch.set_num_threads(self.threads)
-        return self.model.prepared(size=self.size, options=self.options, questions=self.questions, needs=self.needs)
+        return self.model.prepared(
+            size=self.size,
+            options=self.options,
+            questions=self.questions,
+            needs=self.needs,
+            may_be_blind=self.may_be_blind,
+        )
 
     @property
     def source(self) -> Source:

@@ -30,7 +30,8 @@ class Scorer(Protocol):
     A model that writes may add `text_log_probs(canvas, questions, texts)`, which the adaptive attack needs. If it
     decides on an option after writing, it may add `decide(canvas, questions)`, which returns texts and predictions
     together, and `read(text, question)`, which finds the option in such a text. Any model may have
-    `describe(question)`, which returns a JSON object for `run.json`.
+    `describe(question)`, which returns a JSON object for `run.json`, and `scores_without_image(question)`, (K,) scores
+    for the text-only condition of `--grounding`.
 
     `canvas` is a (B, 3, H, W) float32 tensor of pixels in [0, 1], and beyond it under noise. It must not be written
     into. A question has `.text` and `.options`, a tuple of strings. Rows must be answered independently of each other.
@@ -125,6 +126,22 @@ class OfficialAnswer(Protocol):
         ...
 
 
+class ScoresWithoutImage(Protocol):
+    """A model that can be asked without an image."""
+
+    def scores_without_image(self, question: Question) -> torch.Tensor:
+        """Return (K,) scores of the options; raises CheckpointError where there is no such path."""
+        ...
+
+
+class AnswerWithoutImage(Protocol):
+    """A model that writes, and can be asked without an image."""
+
+    def answer_without_image(self, question: Question) -> Answers:
+        """Answer one question; raises CheckpointError where there is no such path."""
+        ...
+
+
 class Checkpoint(Scores, Describes, OfficialScores, Protocol):
     """A transformers checkpoint: it can also be examined, proved, and asked through its untouched 8-bit path."""
 
@@ -191,6 +208,8 @@ class Capabilities:
     describes: Describes | None
     official_scores: OfficialScores | None
     official_answer: OfficialAnswer | None
+    scores_without_image: ScoresWithoutImage | None
+    answer_without_image: AnswerWithoutImage | None
     checkpoint: Checkpoint | None
 
 
@@ -211,5 +230,7 @@ def capabilities(model: Any) -> Capabilities:
         describes=if_it_has("describe"),
         official_scores=if_it_has("official_scores"),
         official_answer=if_it_has("official_answer"),
+        scores_without_image=if_it_has("scores_without_image"),
+        answer_without_image=if_it_has("answer_without_image"),
         checkpoint=if_it_has("scores", "describe", "take_shortcuts", "askable", "exact", "image_inputs"),
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, NoReturn, Self
 
 import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
-from safemed_eval.core import Answers, Classify, Need, Question, Vote
+from safemed_eval.core import Answers, Classify, Need, Order, Question, Vote
 from safemed_eval.errors import CheckpointError, ModelOutputError, SafemedError
 from safemed_eval.faults import faults_of_the_model, place_of
 from safemed_eval.models.answers import curtail, parse, retell
@@ -23,7 +25,7 @@ from safemed_eval.models.outputs import (
     refuse_other_kind,
     refuse_rows,
 )
-from safemed_eval.models.scorer import Scores, TextLogProbs, capabilities
+from safemed_eval.models.scorer import Scores, TextLogProbs, Votes, capabilities
 
 Denoise = Callable[[torch.Tensor], torch.Tensor]
 """(B, 3, H, W) float32 -> the same shape and type: row by row, differentiable, and not written into its input."""
@@ -149,6 +151,28 @@ class Waist:
             scores = self.offers.official_scores.official_scores(image, question)
         refuse_rows(~scores.isfinite().all(keepdim=True), NOT_FINITE)
         return likeliest(scores.log_softmax(0)[None], [question])
+
+    @torch.no_grad()
+    def without_image(self, question: Question) -> Answers:
+        """Answer a question without any image.
+
+        Raises:
+            CheckpointError: the model, or its processor, takes no prompt without an image.
+        """
+        if self.offers.answer_without_image is not None:
+            answers = self.offers.answer_without_image.answer_without_image(question)
+        elif self.offers.scores_without_image is not None:
+            scores = as_tensor(self.offers.scores_without_image.scores_without_image(question), "scores")
+            if scores.shape != (len(question.options),):
+                raise ModelOutputError(
+                    f"the model returned scores of shape {tuple(scores.shape)}, expected ({len(question.options)},)"
+                )
+            refuse_rows(~scores.isfinite().all(keepdim=True), NOT_FINITE)
+            answers = likeliest(scores.float().log_softmax(0)[None], [question])
+        else:
+            raise CheckpointError("the model has no path without an image")
+        self.forwards += 1
+        return answers
 
     def describe(self, question: Question) -> dict[str, Any]:
         """Describe the model for `run.json`, with this question as an example of its prompt."""
@@ -290,19 +314,22 @@ class _BoundVote:
         self.classes = len(question.options) + 1
 
     @torch.no_grad()
-    def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
-        return self._scored(canvas)(canvas).argmax(1) if self._by_scores else self._voted(canvas)
+    def __call__(self, canvas: torch.Tensor, orders: Sequence[Order] | None = None) -> torch.Tensor:
+        places = self._scored(canvas, orders)(canvas).argmax(1) if self._by_scores else self._voted(canvas, orders)
+        return self._options_in(places, orders)
 
     @torch.no_grad()
-    def count(self, batches: Iterable[torch.Tensor]) -> tuple[int, ...]:
+    def count(self, batches: Iterable[torch.Tensor], orders: Iterable[Order] | None = None) -> tuple[int, ...]:
         bad = self.classes  # one further place for rows that are NaN: refusing them at once would wait for the device
         counts = torch.zeros(bad + 1, dtype=torch.int64, device=self._waist.device)
+        remaining = None if orders is None else iter(orders)
         for canvas in batches:
+            asked = None if remaining is None else list(islice(remaining, len(canvas)))
             if self._by_scores:
-                log_probs, broken = self._scored(canvas).unchecked(canvas)
-                votes = log_probs.argmax(1).masked_fill(broken, bad)
+                log_probs, broken = self._scored(canvas, asked).unchecked(canvas)
+                votes = self._options_in(log_probs.argmax(1), asked).masked_fill(broken, bad)
             else:
-                votes = self._voted(canvas)
+                votes = self._options_in(self._voted(canvas, asked), asked)
             counts.index_add_(0, votes, torch.ones_like(votes))  # bincount would wait, too
         *by_class, lost = counts.tolist()
         if lost:
@@ -313,22 +340,48 @@ class _BoundVote:
     def _by_scores(self) -> bool:
         return self._waist.offers.writes is None and self._waist.offers.votes is None
 
-    def _scored(self, canvas: torch.Tensor) -> _BoundClassify:
+    def _asked(self, rows: int, orders: Sequence[Order] | None) -> tuple[Question, ...]:
+        """The question of each row, with its options in that row's order."""
+        return (self._question,) * rows if orders is None else tuple(map(self._question.reordered, orders))
+
+    def _options_in(self, places: torch.Tensor, orders: Sequence[Order] | None) -> torch.Tensor:
+        """The options that stand in these places of their rows' orders; "no answer" stays. Does not wait."""
+        if orders is None:
+            return places
+        table = torch.tensor([[*order, self.classes - 1] for order in orders])
+        return table.to(places.device, non_blocking=True).gather(1, places.unsqueeze(1)).squeeze(1)
+
+    def _scored(self, canvas: torch.Tensor, orders: Sequence[Order] | None) -> _BoundClassify:
+        if orders is not None:
+            return _BoundClassify(self._waist, self._asked(len(canvas), orders))
         if self._bound is None or len(self._bound) != len(canvas):
-            self._bound = _BoundClassify(self._waist, (self._question,) * len(canvas))
+            self._bound = _BoundClassify(self._waist, self._asked(len(canvas), None))
         return self._bound
 
-    def _voted(self, canvas: torch.Tensor) -> torch.Tensor:
+    def _voted(self, canvas: torch.Tensor, orders: Sequence[Order] | None) -> torch.Tensor:
+        """The place of each row's answer in that row's order; K for "no answer"."""
         voter = self._waist.offers.votes
         if self._waist.writes or voter is None:
-            predictions = self._waist.answer(canvas, [self._question] * len(canvas)).predictions
+            predictions = self._waist.answer(canvas, self._asked(len(canvas), orders)).predictions
             none = self.classes - 1
-            return torch.tensor([none if option is None else option for option in predictions], device=canvas.device)
+            return torch.tensor([none if place is None else place for place in predictions], device=canvas.device)
         shown = self._waist.denoised(canvas)
+        if orders is None:
+            return self._votes_of(voter, shown, self._question)
+        rows_by_order = defaultdict[tuple[int, ...], list[int]](list)
+        for row, order in enumerate(orders):
+            rows_by_order[tuple(order)].append(row)
+        places = torch.empty(len(canvas), dtype=torch.int64, device=canvas.device)
+        for order, rows in rows_by_order.items():
+            places[rows] = self._votes_of(voter, shown[rows], self._question.reordered(order))
+        return places
+
+    def _votes_of(self, voter: Votes, shown: torch.Tensor, question: Question) -> torch.Tensor:
+        """The model's own votes on one question, checked."""
         with guarded(shown):
-            votes = as_tensor(voter.vote(shown, self._question), "votes")
-        self._waist.forwards += len(canvas)
-        if votes.shape != (len(canvas),) or votes.dtype not in _INTEGERS:
+            votes = as_tensor(voter.vote(shown, question), "votes")
+        self._waist.forwards += len(shown)
+        if votes.shape != (len(shown),) or votes.dtype not in _INTEGERS:
             raise ModelOutputError(f"the model returned votes of shape {tuple(votes.shape)} and type {votes.dtype}")
         refuse_rows((votes < 0) | (votes >= self.classes), f"the model voted outside [0, {self.classes - 1}]")
         return votes.long()

@@ -32,12 +32,18 @@ class Curve:
     few: bool
 
 
-def curve_of(run: LoadedRun, part: Certificates | None = None) -> Curve | None:
-    """The curve of a `certify` run, or of some of its rows; None where there is no row, or every one failed."""
+def curve_of(run: LoadedRun, part: Certificates | None = None, *, grounded: bool = False) -> Curve | None:
+    """The curve of a `certify` run, or of some of its rows; None where there is no row, or every one failed.
+
+    Args:
+        grounded: count only certificates that depend on the image; None, too, where the run did not ask.
+    """
+    if grounded and not run.donor_vote:
+        return None
     rows = run.certificates if part is None else part
     if not len(rows) or rows.nothing_measured:
         return None
-    right = rows.right_radii
+    right = rows.grounded_radii(run.donor_vote) if grounded and run.donor_vote else rows.right_radii
     steps = np.unique(right[~np.isnan(right)])
     if len(steps) > MOST_POINTS:
         steps = steps[np.linspace(0, len(steps) - 1, MOST_POINTS).round().astype(int)]

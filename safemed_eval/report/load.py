@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from safemed_eval import grammar
-from safemed_eval.core import MODALITIES, QUESTION_TYPES, UNKNOWN
+from safemed_eval.core import CLEAN, GROUNDED, GROUNDING, MODALITIES, QUESTION_TYPES, UNATTACKED, UNKNOWN
 from safemed_eval.errors import SpecError
 from safemed_eval.report.certificates import recomputed
 from safemed_eval.report.columns import Column, number_of
@@ -20,7 +20,7 @@ from safemed_eval.runs import checked, read_run
 from safemed_eval.runs.meta import RunMeta
 from safemed_eval.runs.record import CertifyRecord, EvaluateRecord, Record
 from safemed_eval.runs.spec import CertifySpec, Described, EvaluateSpec
-from safemed_eval.smoothing import Budget, Falsification, Sequential, Voting
+from safemed_eval.smoothing import Budget, DonorVote, Falsification, Sequential, Voting
 
 IN_MEMORY = "in memory"
 """In place of the folder of a run that has none."""
@@ -119,8 +119,31 @@ class LoadedRun:
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """The attacks, clean first; none for `certify`."""
-        return self.spec.conditions
+        """The attacks, clean first, without the conditions of `grounding`; none for `certify`."""
+        return tuple(name for name in self.spec.conditions if name not in GROUNDING)
+
+    @property
+    def grounding(self) -> bool:
+        """True for an evaluate run that also asked about other images, and none."""
+        return isinstance(self.spec, EvaluateSpec) and self.spec.grounding
+
+    @property
+    def donor_vote(self) -> DonorVote | None:
+        """The vote on donors' images of a `certify` run; None: there was none."""
+        return self.spec.grounding if isinstance(self.spec, CertifySpec) else None
+
+    @property
+    def grounded(self) -> dict[str, str]:
+        """The names of grounded accuracies, each with the condition whose right answers it counts."""
+        if not self.grounding:
+            return {}
+        attacks = [name for name in self.conditions if name not in UNATTACKED]
+        return {GROUNDED: CLEAN} | {f"{GROUNDED}, {name}": name for name in attacks}
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What an evaluate run has an accuracy of: its conditions, grounded accuracies, other images and none."""
+        return (*self.conditions, *self.grounded, *GROUNDING[: len(GROUNDING) * self.grounding])
 
     @property
     def attacks(self) -> Mapping[str, Described]:
@@ -164,6 +187,11 @@ class LoadedRun:
     @property
     def stop_when_wrong(self) -> bool:
         return isinstance(self.spec, CertifySpec) and self.spec.stop_when_wrong
+
+    @property
+    def random_order(self) -> bool:
+        """True for a `certify` run whose noisy copies are each asked with their options in an order of its own."""
+        return isinstance(self.spec, CertifySpec) and self.spec.option_order == "random"
 
     @property
     def falsification(self) -> Falsification | None:

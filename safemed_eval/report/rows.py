@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Generic, Literal, Self, TypeVar, overload
@@ -10,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from safemed_eval import stats
-from safemed_eval.core import CLEAN, UNATTACKED, UNKNOWN
+from safemed_eval.core import BLANK, CLEAN, SHUFFLED, UNATTACKED, UNKNOWN
 from safemed_eval.report.columns import Column
 from safemed_eval.runs.record import CertifyRecord, EvaluateRecord, Record
+from safemed_eval.smoothing import DonorVote, read_prediction
 
 Slicing = Literal["modality", "question_type"]
 """A column that everything is broken down by."""
@@ -169,6 +171,27 @@ def split_by(rows: T, names: Names) -> dict[str, T]:
     return {name: rows._selected(rows._index[places[name]]) for name in sorted(places)}
 
 
+GROUNDED_LOSS = math.log(2)
+"""An answer depends on the image if another image gets another answer, or if the gold option's log-probability is lower
+there by at least this: half the probability. Batch shapes change log-probabilities by 1e-2 at most, in bfloat16.
+
+The other image is that of a donor with the same question and another gold answer. Where an item has none, an image of
+the same modality may well have the same answer, so that a blank image is tried, too, and either change counts."""
+
+
+def depends(own: EvaluateRecord, instead: EvaluateRecord) -> bool:
+    """Tell whether an answer depends on the image.
+
+    Args:
+        own, instead: the answers to the item's own image, and to another one.
+    """
+    if own.prediction != instead.prediction:
+        return True
+    if own.log_probs is None or instead.log_probs is None:
+        return False
+    return own.log_probs[own.label] - instead.log_probs[own.label] >= GROUNDED_LOSS
+
+
 class Answers(Rows[EvaluateRecord]):
     """The rows of an evaluate run: an answer to each item under each condition."""
 
@@ -203,8 +226,53 @@ class Answers(Rows[EvaluateRecord]):
         }
         return lambda record: record.item not in wrong or record.attack in UNATTACKED
 
+    @property
+    def unavailable(self) -> Mask:
+        """True where the condition could not be had for the item."""
+        return self._column("unavailable", lambda record: record.unavailable is not None, bool)
+
+    @property
+    def dependent(self) -> Mask:
+        """True where the answer to the clean image depends on the image; see `GROUNDED_LOSS`. False where unknown."""
+        return self._column("dependent", self._origin._is_dependent, bool)
+
+    @cached_property
+    def _is_dependent(self) -> Callable[[EvaluateRecord], bool]:
+        known = self._dependence
+        return lambda record: known.get(record.item, False)
+
+    @cached_property
+    def _is_known(self) -> Callable[[EvaluateRecord], bool]:
+        known = self._dependence
+        return lambda record: record.item in known
+
+    @cached_property
+    def _dependence(self) -> dict[str, bool]:
+        """Tell for each item whether its answer depends on its image, where that is known."""
+        own, blank, shuffled = (
+            {record.item: record for record in self.under(name)} for name in (CLEAN, BLANK, SHUFFLED)
+        )
+        known = {}
+        for item, record in own.items():
+            donor = shuffled.get(item)
+            instead = [donor] if donor and donor.match == "question" else [donor, blank.get(item)]
+            answers = [answer for answer in instead if answer and not answer.failed]
+            if answers and not record.failed:
+                known[item] = any(depends(record, answer) for answer in answers)
+        return known
+
+    @property
+    def dependence_known(self) -> Mask:
+        """True where it is known whether the answer to the clean image depends on the image."""
+        return self._column("dependence_known", self._origin._is_known, bool)
+
     def under(self, condition: str) -> Answers:
-        """The rows of one condition."""
+        """The rows of one condition, without the items for which it is unavailable."""
+        rows = self.all_under(condition)
+        return rows.where(~rows.unavailable)
+
+    def all_under(self, condition: str) -> Answers:
+        """The rows of one condition, with the items for which it is unavailable."""
         parts = self._by_condition
         return parts[condition] if condition in parts else self[:0]
 
@@ -229,6 +297,23 @@ def _brier(record: EvaluateRecord) -> float:
 class Certificates(Rows[CertifyRecord]):
     """The rows of a certify run: a certificate of each item, as its votes give it."""
 
+    def grounded(self, vote: DonorVote) -> Mask:
+        """True where the smoothed model answers otherwise, and does not abstain, about another image."""
+        return self._column("grounded", lambda record: any(_others(record, vote)), bool)
+
+    def stays(self, vote: DonorVote) -> Mask:
+        """True where the smoothed model gives the gold answer about every other image, and does not abstain."""
+
+        def stays(record: CertifyRecord) -> bool:
+            others = _others(record, vote)
+            return bool(others) and all(other is False for other in others)
+
+        return self._column("stays", stays, bool)
+
+    def grounded_radii(self, vote: DonorVote) -> Floats:
+        """The certified radius where the certified answer is right and depends on the image, else NaN."""
+        return np.where(self.grounded(vote), self.right_radii, np.nan)
+
     @property
     def radii(self) -> Floats:
         """The certified L2 radius; NaN: none."""
@@ -243,3 +328,10 @@ class Certificates(Rows[CertifyRecord]):
     def abstained(self) -> Names:
         """The reason why there is no certificate; None where there is one."""
         return self._column("abstained", lambda record: record.abstained, object)
+
+
+def _others(record: CertifyRecord, vote: DonorVote) -> list[bool | None]:
+    """Tell for each other image that was shown whether the smoothed model answers otherwise; None where it abstains."""
+    votes = filter(None, (record.donor_votes, record.blank_votes))
+    answers = (read_prediction(counts, vote.alpha).prediction for counts in votes)
+    return [None if answer is None else answer != record.label for answer in answers]

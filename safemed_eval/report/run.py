@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from safemed_eval.core import UNKNOWN
+from safemed_eval.core import GROUNDED, UNKNOWN
 from safemed_eval.errors import SpecError
 from safemed_eval.report.columns import Column, columns_of
+from safemed_eval.report.corruptions import grades_of
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.collect import findings_of
 from safemed_eval.report.findings.finding import Finding
@@ -29,7 +30,7 @@ from safemed_eval.report.summary import (
     certificates_measure,
     summarize,
 )
-from safemed_eval.report.text_cells import text_cells
+from safemed_eval.report.text_cells import corruption_cells, text_cells
 from safemed_eval.smoothing import SEQUENTIAL
 from safemed_eval.text import on_one_line, visible
 
@@ -97,13 +98,14 @@ class Run(LoadedRun):
         known = {name: table[name].fillna(UNKNOWN) for name in SLICES if name in table}
         return table.astype(dict.fromkeys(floats, float)).assign(**known)
 
-    def curve(self, by: Slicing | None = None) -> pd.DataFrame:
+    def curve(self, by: Slicing | None = None, *, grounded: bool = False) -> pd.DataFrame:
         """Return certified accuracy at rising radii, up to the largest that the sample budget certifies.
 
         A step function: a share holds for all radii above that of the row before, up to its own.
 
         Args:
             by: "modality" or "question_type"; None: all items.
+            grounded: count only certificates that depend on the image; no rows where the run did not ask.
         Returns:
             Columns `radius`, `certified_accuracy`, `lower` and `upper`, shares in [0, 1] with pointwise 95 % bounds;
             and with `by` that column. No rows where every item failed.
@@ -117,7 +119,7 @@ class Run(LoadedRun):
         parts: dict[str, Certificates] = {ALL: self.certificates} if by is None else self.certificates.split(by)
         tables = []
         for name in in_order(parts):
-            curve = curve_of(self, parts[name])
+            curve = curve_of(self, parts[name], grounded=grounded)
             if curve:
                 columns = {
                     "radius": curve.radii,
@@ -180,21 +182,26 @@ class Run(LoadedRun):
 
     def _repr_html_(self) -> str:
         """Show a notebook the numbers and findings; all text of models and data is escaped."""
-        rows = {ALL: text_cells(self.summary.overall)}
+        grades = grades_of([self])
+        rows = {ALL: text_cells(self.summary.overall, grades)}
         for by, title in SLICES.items():
-            rows |= {f"{title}: {name}": text_cells(numbers) for name, numbers in self.numbers(by).items()}
-        table = pd.DataFrame.from_dict(rows, orient="index").map(visible).rename(index=visible, columns=visible)
+            rows |= {f"{title}: {name}": text_cells(numbers, grades) for name, numbers in self.numbers(by).items()}
+        tables = [rows, *filter(None, [dict(corruption_cells(self.summary.overall, grades))])]
+        frames = [pd.DataFrame.from_dict(table, orient="index").map(visible) for table in tables]
+        html = "".join(frame.rename(index=visible, columns=visible).to_html(escape=True) for frame in frames)
         colors = {"note": "inherit", "warn": "#b36b00", "fail": "#c00000"}
         items = "".join(
             f'<li style="color: {colors[finding.severity]}">{escape(visible(finding.text))}</li>'
             for finding in self.findings
         )
-        return f"<p>{escape(str(self))}</p>{table.to_html(escape=True)}<ul>{items}</ul>"
+        return f"<p>{escape(str(self))}</p>{html}<ul>{items}</ul>"
 
 
 def _accuracy_row(numbers: AnsweredBy | Certified) -> dict[str, float | int | None]:
     if isinstance(numbers, Certified):
-        return {f"r>={name}": point.share for name, point in numbers.points.items()} | {"n": numbers.n}
+        points = {f"r>={name}": point.share for name, point in numbers.points.items()}
+        points |= {f"{GROUNDED}, r>={name}": point.share for name, point in numbers.grounded.items()}
+        return points | {"n": numbers.n}
     return {name: cell.share for name, cell in numbers.items()} | {"n": next(iter(numbers.values())).n}
 
 
@@ -272,6 +279,7 @@ def with_columns(runs: Sequence[Run], by: str | None) -> list[Run]:
 _TELLING: tuple[Callable[[Run], str], ...] = (
     lambda run: f"sigma {run.budget.sigma:g}" if run.kind == "certify" else "",
     lambda run: SEQUENTIAL if run.sequential else "",
+    lambda run: "random option order" if run.random_order else "",
     lambda run: run.out.name if run.out else "",
     lambda run: run.where,
 )

@@ -19,6 +19,7 @@ from safemed_eval.report.findings.checklist import Check, checklist
 from safemed_eval.report.findings.degenerate import degenerate
 from safemed_eval.report.findings.failures import failures
 from safemed_eval.report.findings.falsified import Falsified, falsified_of
+from safemed_eval.report.findings.grounding import CertifiedGrounding, Grounding, certified_grounding, grounding
 from safemed_eval.report.findings.order import Circular, Letters, circular, letters_by_condition
 from safemed_eval.report.findings.sampling import Draws, draws_of, ended_wrong
 from safemed_eval.report.findings.silence import Silence, silence
@@ -26,7 +27,7 @@ from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.rows import Answers, Certificates, Floats, Mask, Slicing
 from safemed_eval.rounding import interval, percent, percent_down, radius, radius_at_least
 from safemed_eval.runs.spec import EvaluateSpec
-from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, Sequential
+from safemed_eval.smoothing import NO_ANSWER, WRONG, Budget, DonorVote, Sequential
 
 FAILED = "failed"
 """In place of a figure that nobody knows, since every item failed."""
@@ -121,6 +122,7 @@ class Answered(Share):
         median_steps: to a flip; None where nothing flipped, and for a smoothed model, on which no attack ends early.
         image_blind: under an attack so large that all images are in its ball, how many items never flipped.
         parts: of an attack made of several, the accuracy that each of them left.
+        unavailable: for how many items the condition could not be had; they are not among the n.
     """
 
     no_answer: int
@@ -128,6 +130,13 @@ class Answered(Share):
     median_steps: float | None
     image_blind: int | None
     parts: dict[str, Share] | None
+    unavailable: int
+
+    @property
+    def rest_text(self) -> str:
+        """The figure without the failed items, and for how many items there is none."""
+        unavailable = f"n/a for {self.unavailable}" if self.unavailable else ""
+        return "; ".join(filter(None, (super().rest_text, unavailable)))
 
     def to_json(self) -> Json:
         return super().to_json() | {
@@ -136,6 +145,7 @@ class Answered(Share):
             "median_steps": self.median_steps,
             "image_blind": self.image_blind,
             "parts": {name: share.to_json() for name, share in self.parts.items()} if self.parts else None,
+            "unavailable": self.unavailable,
         }
 
 
@@ -186,6 +196,7 @@ class Certified:
 
     Attributes:
         points: certified accuracy by the name of the radius.
+        grounded: the same, of items that depend on the image, too; empty where this was not asked.
         abstained: items without a certificate; `abstention` is their share.
         no_answer: items for which "no answer" won the vote; None where draws are of the gold answer alone.
         wrong: items with a certificate of a wrong answer; None where that is not known.
@@ -195,6 +206,7 @@ class Certified:
     """
 
     points: dict[str, Point]
+    grounded: dict[str, Point]
     n: int
     clusters: int
     abstained: int
@@ -214,6 +226,7 @@ class Certified:
     def to_json(self) -> Json:
         return {
             "certified": {name: point.to_json() for name, point in self.points.items()},
+            **({"grounded": {name: point.to_json() for name, point in self.grounded.items()}} if self.grounded else {}),
             "n": self.n,
             "clusters": self.clusters,
             "abstained": self.abstained,
@@ -261,6 +274,7 @@ class EvaluateNotes(Notes):
     letters: dict[str, Letters]
     circular: Circular | None
     canvas_cost: CanvasCost | None
+    grounding: Grounding | None
 
     def own_json(self) -> Json:
         notes: Json = {"letters": encode(self.letters)}
@@ -268,6 +282,8 @@ class EvaluateNotes(Notes):
             notes["circular"] = encode(self.circular)
         if self.canvas_cost:
             notes["canvas_cost"] = self.canvas_cost.cost
+        if self.grounding:
+            notes["grounding"] = encode(self.grounding)
         return notes
 
 
@@ -288,6 +304,7 @@ class CertifyNotes(Notes):
     falsified: Falsified | None
     draws: Draws | None
     ended_wrong: int | None
+    grounding: CertifiedGrounding | None
 
     def own_json(self) -> Json:
         return {
@@ -298,6 +315,7 @@ class CertifyNotes(Notes):
             "falsified": encode(self.falsified),
             "draws": encode(self.draws),
             "ended_wrong": self.ended_wrong,
+            **({"grounding": encode(self.grounding)} if self.grounding else {}),
         }
 
 
@@ -390,6 +408,7 @@ def evaluate_summary(run: LoadedRun) -> EvaluateSummary:
         letters=letters_by_condition(run),
         circular=circular(run),
         canvas_cost=canvas_cost(run),
+        grounding=grounding(run),
     )
     return EvaluateSummary(**vars(_summary(run, run.answers, answers_measure(run), notes)))
 
@@ -406,6 +425,7 @@ def certify_summary(run: LoadedRun, radii: Mapping[str, float] | None = None) ->
         falsified=falsified_of(run),
         draws=draws_of(run),
         ended_wrong=ended_wrong(run),
+        grounding=certified_grounding(run),
     )
     return CertifySummary(**vars(_summary(run, run.certificates, certificates_measure(run, radii), notes)))
 
@@ -426,7 +446,7 @@ Part = TypeVar("Part", Answers, Certificates)
 
 
 def _summary(run: LoadedRun, rows: Part, measure: Callable[[Part], Numbers], notes: Noted) -> Summary[Numbers, Noted]:
-    each, counts = max(1, len(run.conditions)), Counter(rows.items)
+    each, counts = max(1, len(run.spec.conditions)), Counter(rows.items)
     return Summary(
         kind=run.kind,
         items=sum(count == each for count in counts.values()),
@@ -455,6 +475,7 @@ def _asked(run: LoadedRun) -> dict[str, object]:
         if isinstance(budget, Sequential):
             options["radii"] = ",".join(budget.radii)
         options["stop_when_wrong"] = spec.stop_when_wrong or None
+        options["option_order"] = spec.option_order
     return {
         "model": names.model,
         "denoiser": names.denoiser,
@@ -482,8 +503,14 @@ def answers_measure(run: LoadedRun) -> Callable[[Answers], AnsweredBy]:
 
     def measure(part: Answers) -> AnsweredBy:
         return {
-            name: _answered(part.under(name), huge=name in huge, parts=parts[name], voted=voted)
-            for name in run.conditions
+            name: _answered(
+                part.all_under(run.grounded.get(name, name)),
+                voted=voted,
+                grounded=name in run.grounded,
+                huge=name in huge,
+                parts=parts.get(name, ()),
+            )
+            for name in run.measures
         }
 
     return measure
@@ -494,8 +521,16 @@ def _parts_of(rows: Answers) -> list[str]:
     return list(dict.fromkeys(name for record in rows for name in record.parts or ()))
 
 
-def _answered(rows: Answers, *, huge: bool, parts: Sequence[str], voted: bool) -> Answered:
-    share, steps = _share(rows, rows.correct), rows.steps
+def _answered(rows: Answers, *, voted: bool, grounded: bool, huge: bool, parts: Sequence[str]) -> Answered:
+    """Measure the rows of one condition.
+
+    Args:
+        grounded: count only the answers that depend on the image, and say nothing of the attack's steps.
+    """
+    unavailable = int(rows.unavailable.sum())
+    rows = rows.where(~rows.unavailable)
+    successes = rows.correct & rows.dependent if grounded else rows.correct
+    share, steps = _share(rows, successes), rows.steps
     flipped = steps[~rows.correct & (steps > 0)]
     if voted:
         silent = sum(record.abstained == NO_ANSWER for record in rows)
@@ -505,9 +540,10 @@ def _answered(rows: Answers, *, huge: bool, parts: Sequence[str], voted: bool) -
         **vars(share),
         no_answer=silent,
         abstained=sum(record.abstained is not None for record in rows) if voted and len(rows) else None,
-        median_steps=None if voted or not len(flipped) else float(np.median(flipped)),
+        median_steps=None if voted or grounded or not len(flipped) else float(np.median(flipped)),
         image_blind=share.count if huge else None,
         parts={name: _share(rows, _left_right(rows, name)) for name in parts} or None,
+        unavailable=unavailable,
     )
 
 
@@ -547,12 +583,19 @@ def certificates_measure(
 ) -> Callable[[Certificates], Certified]:
     """Make the function that measures some of the rows of a certify run; see `summarize` for its radii."""
     points = radii or run.points
-    return partial(_certified, points=points, budget=run.budget, ceiling=run.ceiling)
+    return partial(_certified, points=points, budget=run.budget, ceiling=run.ceiling, donor_vote=run.donor_vote)
 
 
-def _certified(rows: Certificates, points: Mapping[str, float], budget: Budget, ceiling: float) -> Certified:
+def _certified(
+    rows: Certificates,
+    points: Mapping[str, float],
+    budget: Budget,
+    ceiling: float,
+    donor_vote: DonorVote | None,
+) -> Certified:
     n, nothing = len(rows), rows.nothing_measured
     right = rows.right_radii
+    grounded = rows.grounded_radii(donor_vote) if donor_vote else None
     reached = np.nan_to_num(right, nan=0.0)
     abstained = [record.abstained for record in rows]
     none = sum(reason is not None for reason in abstained)
@@ -562,6 +605,9 @@ def _certified(rows: Certificates, points: Mapping[str, float], budget: Budget, 
     unseen = gold_only or nothing or WRONG in abstained
     return Certified(
         points={name: _point(rows, right, value, budget, ceiling) for name, value in points.items()},
+        grounded={}
+        if grounded is None
+        else {name: _point(rows, grounded, value, budget, ceiling) for name, value in points.items()},
         n=n,
         clusters=int(rows.clusters.max()) + 1 if n else 0,
         abstained=none,

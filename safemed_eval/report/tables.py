@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from safemed_eval.codec import Json
+from safemed_eval.core import GROUNDED
 from safemed_eval.report.analyses.tables import analysis_tables
 from safemed_eval.report.breakdown import Study, broken_down, caveats, names_of, slices_of
 from safemed_eval.report.columns import Column
+from safemed_eval.report.corruptions import ABOUT, Grade, corruption_rows, grades_of, others
 from safemed_eval.report.findings.reasoning import CHANGES, MEANING, SHARES, Texts, reasoning
 from safemed_eval.report.load import SLICES
 from safemed_eval.report.rows import Slicing
@@ -97,14 +100,16 @@ def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
                 "question_type": texts.by_question_type,
             }
             written.append(Study(run=run, overall=texts.overall, slices=slices))
-    yield from broken_down("accuracy", _ACCURACY, evaluated, _accuracy_rows)
+    grades = grades_of(study.run for study in evaluated)
+    yield from broken_down("accuracy", _ACCURACY, evaluated, partial(_accuracy_rows, grades))
+    yield from broken_down("corruptions", ABOUT, evaluated, partial(_corruption_rows, grades))
     yield from broken_down("certified", _CERTIFIED, certified, _certified_rows)
     yield from broken_down("parts", _PARTS, evaluated, _part_rows)
     yield from broken_down("reasoning", _REASONING, written, _reasoning_rows)
     yield from analysis_tables(runs)
     for by, title in SLICES.items():
         if evaluated:
-            yield _methods(evaluated, by, f"methods-by-{title.replace(' ', '-')}")
+            yield _methods(evaluated, grades, by, f"methods-by-{title.replace(' ', '-')}")
     yield Table(
         name="published",
         caption="Published numbers of the two papers, NOT measured here: other checkpoints, other data, other attacks. "
@@ -115,15 +120,31 @@ def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
     )
 
 
-def _accuracy_rows(run: Run, cells: AnsweredBy) -> Iterator[Row]:
-    first = next(iter(cells.values()))
-    yield {"n": Cell(text=str(first.n)), **{condition: share_cell(cell, _KEPT) for condition, cell in cells.items()}}
+def _accuracy_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -> Iterator[Row]:
+    shown = others(cells, grades)
+    first = next(iter(shown.values()))
+    yield {"n": Cell(text=str(first.n)), **{condition: share_cell(cell, _KEPT) for condition, cell in shown.items()}}
+
+
+def _corruption_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -> Iterator[Row]:
+    n = Cell(text=str(next(iter(cells.values())).n))
+    for kind, figures in corruption_rows(cells, grades):
+        numbers = {
+            name: share_numbers(figure.share, _KEPT) if figure.share else {"accuracy": figure.value}
+            for name, figure in figures.items()
+        }
+        yield {
+            "corruption": kind,
+            "n": n,
+            **{name: Cell(text=figure.text, numbers=numbers[name]) for name, figure in figures.items()},
+        }
 
 
 def _certified_rows(run: Run, numbers: Certified) -> Iterator[Row]:
     sigma, n = run.budget.sigma, numbers.n
     about: Json = {"sigma": sigma, "alpha": run.budget.alpha, "n": n, "clusters": numbers.clusters}
     points = {f"r>={name}": share_cell(point, None, about) for name, point in numbers.points.items()}
+    points |= {f"{GROUNDED}, r>={name}": share_cell(point, None, about) for name, point in numbers.grounded.items()}
     measured = numbers.to_json()
     rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
     yield {
@@ -156,10 +177,11 @@ def _reasoning_rows(run: Run, cells: dict[str, Texts]) -> Iterator[Row]:
         yield {"attack": condition, "n": Cell(text=str(cell.n)), "words": words, **shares}
 
 
-def _methods(studies: Sequence[Study[AnsweredBy]], by: Slicing, name: str) -> Table:
+def _methods(studies: Sequence[Study[AnsweredBy]], grades: Mapping[str, Grade], by: Slicing, name: str) -> Table:
     """Methods down, slices across, as the two papers print them; one block per attack."""
     rows: list[Row] = []
-    for condition in dict.fromkeys(condition for study in studies for condition in study.run.conditions):
+    measures = dict.fromkeys(measure for study in studies for measure in study.run.measures)
+    for condition in (measure for measure in measures if measure not in grades):
         for study in studies:
             if condition in study.overall:
                 row: Row = {"attack": condition, "method": study.run.name, "all": _accuracy(study.overall[condition])}

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from safemed_eval.core import GROUNDED
+from safemed_eval.report.corruptions import Grade, corruption_rows, others
 from safemed_eval.report.summary import DAGGER, AnsweredBy, Certified, Share
 from safemed_eval.rounding import percent
 
 
-def text_cells(numbers: AnsweredBy | Certified) -> dict[str, str]:
-    """Make the cells of one row by the heading of their column: shares in % with their 95 % intervals."""
+def text_cells(numbers: AnsweredBy | Certified, grades: Mapping[str, Grade]) -> dict[str, str]:
+    """Make the cells of one row by the heading of their column: shares in % with their 95 % intervals.
+
+    Args:
+        grades: the conditions that `corruption_cells` shows.
+    """
     if isinstance(numbers, Certified):
         points = {f"r>={name}": _share(point) for name, point in numbers.points.items()}
+        points |= {f"{GROUNDED}, r>={name}": _share(point) for name, point in numbers.grounded.items()}
         return (
             {"n": str(numbers.n)}
             | points
@@ -19,8 +28,20 @@ def text_cells(numbers: AnsweredBy | Certified) -> dict[str, str]:
                 "median r": numbers.radius_text(numbers.median_radius),
             }
         )
-    first = next(iter(numbers.values()))
-    return {"n": str(first.n)} | {condition: _share(cell) for condition, cell in numbers.items()}
+    shown = others(numbers, grades)
+    first = next(iter(shown.values()))
+    return {"n": str(first.n)} | {condition: _share(cell) for condition, cell in shown.items()}
+
+
+def corruption_cells(numbers: AnsweredBy | Certified, grades: Mapping[str, Grade]) -> list[tuple[str, dict[str, str]]]:
+    """Make the rows of the table of corruptions, each a kind and its cells; none for a certify run."""
+    if isinstance(numbers, Certified) or not grades:
+        return []
+    n = str(next(iter(numbers.values())).n)
+    return [
+        (kind, {"n": n} | {name: figure.text for name, figure in figures.items()})
+        for kind, figures in corruption_rows(numbers, grades)
+    ]
 
 
 def _share(share: Share) -> str:

@@ -16,7 +16,7 @@ from scipy import stats as sps
 
 from safemed_eval.attacks import Attack
 from safemed_eval.core import Item
-from safemed_eval.data import Canvas, canvas_of
+from safemed_eval.data import Canvas, canvas_of, region_of
 from safemed_eval.errors import SafemedError
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
@@ -127,6 +127,7 @@ class Pilot:
         self.pilot, self.items, self.batch, self.seed = pilot, items, batch, seed
         self.canvases = [canvas_of(item, canvas).to(model.device) for item in pilot]
         self.stopped, self.now = False, ""
+        self._canvas = canvas
         self._clock, self._began, self._budget = clock, clock(), budget_s
         self._until = math.inf
 
@@ -263,10 +264,15 @@ class Pilot:
 
     def _under(self, attack: Attack, some: slice) -> None:
         items, device = self.pilot[some], self.model.device
-        classify = self.model.classify([item.question for item in items], at_once=self.batch)
+        questions = [item.question for item in items]
+        classify = self.model.classify(questions, at_once=self.batch)
         streams = [generator(device, self.seed, "attack", attack.stream, item.id) for item in items]
         labels = torch.tensor([item.label for item in items], device=device)
-        attack(classify, torch.stack(self.canvases[some]), labels, streams)
+        clean, region = self.canvases[some], None
+        if attack.region:
+            pairs = zip(clean, items, strict=True)
+            region = torch.stack([region_of(attack.region, row, item, self._canvas) for row, item in pairs])
+        attack(classify, torch.stack(clean), labels, streams, region=region, questions=questions)
 
     @property
     def _left(self) -> float:

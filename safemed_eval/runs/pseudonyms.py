@@ -25,7 +25,18 @@ from safemed_eval.runs.folder import Memory, RunFolder
 WITHHELD = "withheld by --pseudonymize"
 """Replaces error messages and arguments, which may quote the data."""
 
-_KEPT = ("kind", "attack", "sampling", "abstained", "stopped", "hits", "modality", "question_type")
+_KEPT = (
+    "kind",
+    "attack",
+    "sampling",
+    "abstained",
+    "unavailable",
+    "match",
+    "stopped",
+    "hits",
+    "modality",
+    "question_type",
+)
 """Fields of a record that stay: their texts are the toolkit's own, or tables are broken down by them."""
 _KINDS = {"image": "image", "patient_id": "patient", "source": "source"}
 _SECRET_OPTIONS = ("--data", "--data-root", "--out", "--pseudonymize")
@@ -98,6 +109,8 @@ class Pseudonyms:
                 veiled[name] = value
             elif name == "item":
                 veiled[name] = self.item(value)
+            elif name == "donor":
+                veiled[name] = None if value is None else self.item(value)
             elif name == "options":
                 veiled[name] = [self.of("option", item, option) for option in value]
             elif name == "question":

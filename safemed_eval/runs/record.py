@@ -10,13 +10,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Len
+from annotated_types import Ge, Le, Len
 
 from safemed_eval.codec import Json, encode
-from safemed_eval.core import CIRCULAR, MAX_OPTIONS
+from safemed_eval.core import CIRCULAR, MAX_OPTIONS, SHUFFLED
+from safemed_eval.data import Match
 from safemed_eval.models.answers import Told
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec
 from safemed_eval.smoothing import Smoothing, read_prediction, read_wrong
+from safemed_eval.threat import Rectangle
 
 Count = Annotated[int, Ge(0)]
 Size = Annotated[float, Ge(0)]
@@ -109,8 +111,14 @@ class EvaluateRecord(ItemRecord):
         climb, dead: diagnostics of the search; see `attacks.Attacked`.
         rounded: the answer to a successfully attacked canvas after rounding it to 8 bits; None: not asked.
         rotations: for the circular condition, the answer to each rotation of the options.
+        region: for an attack that is confined to a region, the share of the canvas's pixels that lie in it; 0: none,
+            and the canvas stays clean.
         parts: for an attack made of several, True for each part that left the answer correct.
+        rectangle: for an attack on a part of the canvas, the rectangle outside of which no pixel differs.
         votes, p_value, abstained: for a smoothed model; see `smoothing.Prediction`.
+        donor, match: for the shuffled condition, the id of the item whose image was shown; see `data.donors_of`.
+        unavailable: why this condition cannot be had for this item. Such a record says nothing of the model: shares are
+            over the other items, and the number of these is shown.
     """
 
     kind: ClassVar[str] = "evaluate"
@@ -126,21 +134,31 @@ class EvaluateRecord(ItemRecord):
     climb: Annotated[tuple[float, ...], Len(5, 5)] | None = None
     dead: Size | None = None
     rounded: int | None = None
+    region: Annotated[float, Ge(0), Le(1)] | None = field(default=None, metadata=SOMETIMES)
     rotations: tuple[int | None, ...] | None = field(default=None, metadata=SOMETIMES)
     parts: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
+    rectangle: Rectangle | None = field(default=None, metadata=SOMETIMES)
     votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
     p_value: float | None = field(default=None, metadata=VOTED)
     abstained: str | None = field(default=None, metadata=VOTED)
+    donor: str | None = field(default=None, metadata=SOMETIMES)
+    match: Match | None = field(default=None, metadata=SOMETIMES)
+    unavailable: str | None = field(default=None, metadata=SOMETIMES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.unavailable is not None and (self.error is not None or self.prediction is not None):
+            raise ValueError("is unavailable, and has an answer or an error")
+        measured = self.error is None and self.unavailable is None
+        if (self.attack == SHUFFLED and measured) != (self.donor is not None and self.match is not None):
+            raise ValueError("does not say whose image was shown")
         self._refuse_no_option("target", self.target)
         self._refuse_no_option("rounded", self.rounded)
         if self.told:
             self._refuse_no_option("told", self.told.conclusion)
         if self.log_probs is not None and len(self.log_probs) != len(self.options):
             raise ValueError("log_probs are not one number for each of its options")
-        if self.attack == CIRCULAR and self.error is None:
+        if self.attack == CIRCULAR and measured:
             self._check_rotations()
 
     def to_json(self, asked: Collection[str] = ()) -> Json:
@@ -157,7 +175,7 @@ class EvaluateRecord(ItemRecord):
         """Raise ValueError where the record contradicts the spec."""
         if self.attack not in spec.conditions:
             raise ValueError(f"is of attack {self.attack!r}, which was not asked for")
-        if spec.smooth and self.error is None:
+        if spec.smooth and self.error is None and self.unavailable is None:
             refuse_other_counts("votes", self.votes, self.options, spec.smooth.n)
             voted = read_prediction(self.votes or (), spec.smooth.alpha)
             if (self.prediction, self.abstained) != (voted.prediction, voted.abstained):
@@ -187,6 +205,9 @@ class CertifyRecord(ItemRecord):
 
     Args:
         falsified: results of the searches within the certified radius; None: none was made.
+        donor, match: the id of the item whose image was shown to the smoothed model as well; see `data.donors_of`.
+        donor_votes, blank_votes: votes of the noisy copies of that image, and of a blank one, for classes 0 .. K; None:
+            not asked. A blank image is shown unless the donor is of the same question.
     """
 
     kind: ClassVar[str] = "certify"
@@ -209,6 +230,10 @@ class CertifyRecord(ItemRecord):
     stopped: str | None = field(default=None, metadata=SEQUENCED)
     hits: str | None = field(default=None, metadata=SEQUENCED)
     falsified: tuple[Shot, ...] | None = field(default=None, metadata=SOMETIMES)
+    donor: str | None = field(default=None, metadata=SOMETIMES)
+    match: Match | None = field(default=None, metadata=SOMETIMES)
+    donor_votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
+    blank_votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
 
     def check(self, spec: CertifySpec) -> None:
         """Raise ValueError where the record contradicts the spec."""
@@ -223,6 +248,16 @@ class CertifyRecord(ItemRecord):
             assert self.votes0 is not None
             if not (spec.stop_when_wrong and self.votes is None and read_wrong(self.votes0, self.label)):
                 refuse_other_counts("votes", self.votes, self.options, budget.n)
+        if spec.grounding:
+            asked = asks_donor(self.votes0, self.label)
+            for name, votes, due in (
+                ("donor_votes", self.donor_votes, asked and self.donor is not None),
+                ("blank_votes", self.blank_votes, asked and self.match != "question"),
+            ):
+                if due:
+                    refuse_other_counts(name, votes, self.options, spec.grounding.n)
+                elif votes is not None:
+                    raise ValueError(f"{name} are there, though nothing was to be asked")
         if spec.falsify:
             shares = None if self.falsified is None else tuple(shot.share for shot in self.falsified)
             most = max((shot.votes for shot in self.falsified or ()), default=0)
@@ -231,6 +266,15 @@ class CertifyRecord(ItemRecord):
 
 
 Record = EvaluateRecord | CertifyRecord
+
+
+def asks_donor(votes0: tuple[int, ...] | None, label: int) -> bool:
+    """Tell whether `certify` with grounding asks about other images: not where another class than gold is selected.
+
+    Args:
+        votes0: the selection votes; None for a class that is fixed beforehand, which is gold.
+    """
+    return votes0 is None or not read_wrong(votes0, label)
 
 
 def refuse_other_counts(name: str, votes: tuple[int, ...] | None, options: tuple[str, ...], draws: int) -> None:

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Required
 from typing_extensions import TypedDict
 
 from safemed_eval.codec import Json, decode, encode
-from safemed_eval.core import CIRCULAR, OFFICIAL, BatchSize
+from safemed_eval.core import CIRCULAR, GROUNDING, OFFICIAL, BatchSize, OptionOrder
 from safemed_eval.data import Selection
 from safemed_eval.errors import RunError
-from safemed_eval.smoothing import Budget, Falsification, Voting, budget_of
+from safemed_eval.smoothing import Budget, DonorVote, Falsification, Voting, budget_of
 
 LATER: Mapping[str, bool] = {"later": True}
 """Metadata of a field that the JSON leaves out at its default."""
@@ -91,6 +91,11 @@ class Spec:
             raise ValueError(f"canvas cannot be {self.canvas!r:.60}")
 
     @property
+    def asks_grounding(self) -> bool:
+        """True if the run measures whether answers depend on the image."""
+        return False
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """The conditions under which every item is answered; empty for a command without any."""
         return ()
@@ -126,6 +131,8 @@ class EvaluateSpec(Spec):
         circular: also answer in every rotation of the options.
         keep_images: number of items per attack whose images are stored for figures.
         smooth: answer by the vote of a smoothed model.
+        masks: hash of the mask files that attacks are confined to; see `data.verify_masks`.
+        grounding: also answer under the conditions of `core.GROUNDING`.
     """
 
     command: ClassVar[str] = "evaluate"
@@ -136,10 +143,21 @@ class EvaluateSpec(Spec):
     circular: bool = field(default=False, metadata=LATER)
     keep_images: int = 0
     smooth: Voting | None = field(default=None, metadata=LATER)
+    masks: str | None = field(default=None, metadata=LATER)
+    grounding: bool = field(default=False, metadata=LATER)
+
+    @property
+    def asks_grounding(self) -> bool:
+        return bool(self.grounding)
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        return (*self.attacks, *[OFFICIAL] * self.official, *[CIRCULAR] * self.circular)
+        return (
+            *self.attacks,
+            *[OFFICIAL] * self.official,
+            *[CIRCULAR] * self.circular,
+            *GROUNDING[: len(GROUNDING) * self.grounding],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +168,8 @@ class CertifySpec(Spec):
         smoothing: the fields of `budget`, a `Smoothing` or a `Sequential`, depending on `sampling`.
         stop_when_wrong: draw no more copies of an item whose selected answer is wrong.
         falsify: attack each certificate within its radius.
+        option_order: "random": each noisy copy is asked with its options in an order of its own.
+        grounding: ask the smoothed model about each item with its donor's image, too.
     """
 
     command: ClassVar[str] = "certify"
@@ -158,6 +178,8 @@ class CertifySpec(Spec):
     sampling: str
     stop_when_wrong: bool = field(default=False, metadata=LATER)
     falsify: Falsification | None = field(default=None, metadata=LATER)
+    option_order: OptionOrder = field(default="data", metadata=LATER)
+    grounding: DonorVote | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -165,6 +187,10 @@ class CertifySpec(Spec):
             _ = self.budget
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"smoothing: {error}") from None
+
+    @property
+    def asks_grounding(self) -> bool:
+        return bool(self.grounding)
 
     @property
     def recorded(self) -> tuple[str, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count, islice
 
 import torch
 
-from safemed_eval.core import Certificate, Vote
+from safemed_eval.core import Certificate, Order, Vote
 from safemed_eval.smoothing.noise import Noise, Streams, noisy_copies
 from safemed_eval.smoothing.options import Smoothing
 from safemed_eval.smoothing.sequential import Hits, Ladder, SequentialCertificate
@@ -14,11 +16,20 @@ from safemed_eval.smoothing.votes import read_votes, read_wrong
 
 Rng = Callable[[str, int], torch.Generator]
 """Maps a purpose ("select", "estimate") and a chunk's index to a generator."""
+Orders = Callable[[str, int], Order]
+"""Maps a purpose and a copy's number to the order of the options in which that copy is asked."""
 
 
 @torch.no_grad()
 def certify(
-    vote: Vote, canvas: torch.Tensor, smoothing: Smoothing, *, rng: Rng, batch: int, gold: int | None = None
+    vote: Vote,
+    canvas: torch.Tensor,
+    smoothing: Smoothing,
+    *,
+    rng: Rng,
+    batch: int,
+    gold: int | None = None,
+    orders: Orders | None = None,
 ) -> Certificate:
     """Certify the smoothed answer around one image.
 
@@ -30,8 +41,11 @@ def certify(
         rng: must give independent streams for the two purposes.
         batch: copies per call of `vote`; does not change the noise. Memory does not grow with n.
         gold: if given, the n copies are drawn only if this class was selected; otherwise there is no radius.
+        orders: must be independent of the noise and of each other, and of one distribution. They are then part of the
+            randomness of each draw, and the smoothed classifier is the vote over noise and orders together. None: all
+            copies are asked in the question's own order.
     Returns:
-        Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the noise it
+        Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the draws it
         does not exceed the true one: the smoothed classifier gives the certified class for every canvas within it.
     Raises:
         ModelOutputError: the model returned NaN or infinite scores.
@@ -39,16 +53,27 @@ def certify(
         Cohen et al. 2019 (arXiv:1902.02918), CERTIFY. Differs: abstains at p_lower == 1/2 too, and where class K is
         chosen; a class K exists at all; a tie of the selection goes to the first class.
     """
-    votes0 = count_votes(vote, canvas, smoothing.noise, smoothing.n0, batch, lambda chunk: rng("select", chunk))
+
+    def counted(purpose: str, n: int) -> tuple[int, ...]:
+        order = partial(orders, purpose) if orders else None
+        return count_votes(vote, canvas, smoothing.noise, n, batch, partial(rng, purpose), order=order)
+
+    votes0 = counted("select", smoothing.n0)
     if gold is not None and (wrong := read_wrong(votes0, gold)):
         return wrong
-    votes = count_votes(vote, canvas, smoothing.noise, smoothing.n, batch, lambda chunk: rng("estimate", chunk))
-    return read_votes(votes0, votes, smoothing)
+    return read_votes(votes0, counted("estimate", smoothing.n), smoothing)
 
 
 @torch.no_grad()
 def certify_gold(
-    vote: Vote, canvas: torch.Tensor, ladder: Ladder, *, gold: int, rng: Rng, batch: int
+    vote: Vote,
+    canvas: torch.Tensor,
+    ladder: Ladder,
+    *,
+    gold: int,
+    rng: Rng,
+    batch: int,
+    orders: Orders | None = None,
 ) -> SequentialCertificate:
     """Certify that the smoothed answer around one image is gold, at the ladder's radii, with as few draws as needed.
 
@@ -56,21 +81,35 @@ def certify_gold(
     after the end of the rule is not counted. See `Ladder` for the rule and `certify` for the other arguments.
 
     Returns:
-        With probability >= 1 - alpha over the noise no certified radius exceeds the true one.
+        With probability >= 1 - alpha over the draws no certified radius exceeds the true one.
     Raises:
         ModelOutputError: the model returned NaN or infinite scores.
     """
     noise, n = ladder.spec.noise, ladder.spec.n
 
     def hits() -> Iterator[Hits]:
-        for copies in noisy_copies(canvas, noise, n, batch, lambda chunk: rng("estimate", chunk)):
-            yield (vote(copies) == gold).cpu().numpy()
+        drawn = map(partial(orders, "estimate"), count()) if orders else None
+        for copies in noisy_copies(canvas, noise, n, batch, partial(rng, "estimate")):
+            asked = None if drawn is None else list(islice(drawn, len(copies)))
+            yield (vote(copies, asked) == gold).cpu().numpy()
 
     return ladder.follow(hits(), gold)
 
 
 def count_votes(
-    vote: Vote, canvas: torch.Tensor, noise: Noise, n: int, batch: int, streams: Streams, first: int = 0
+    vote: Vote,
+    canvas: torch.Tensor,
+    noise: Noise,
+    n: int,
+    batch: int,
+    streams: Streams,
+    first: int = 0,
+    order: Callable[[int], Order] | None = None,
 ) -> tuple[int, ...]:
-    """Count the votes of n noisy copies, from `first` on, for each class 0 .. K."""
-    return vote.count(noisy_copies(canvas, noise, n, batch, streams, first))
+    """Count the votes of n noisy copies, from `first` on, for each class 0 .. K.
+
+    Args:
+        order: maps a copy's number to the order of its options; None: the question's own.
+    """
+    orders = map(order, range(first, first + n)) if order else None
+    return vote.count(noisy_copies(canvas, noise, n, batch, streams, first), orders)

@@ -172,6 +172,25 @@ class Falsification:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DonorVote:
+    """Options of the smoothed model's answer to a question about another patient's image; see `read_prediction`.
+
+    Args:
+        n: noisy copies that vote.
+        alpha: probability of an answer that is not the smoothed model's.
+    """
+
+    n: int = 100
+    alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.n <= MAX_DRAWS and 0 < self.alpha < 1):
+            raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, alpha between 0 and 1")
+        if stats.binomial_test(self.n, self.n) > self.alpha:
+            raise ValueError(f"n={self.n} unanimous votes decide nothing at alpha={self.alpha:g}; raise n or alpha")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Voting(_Noisy):
     """Options of a smoothed model, which answers by a vote over noisy copies, or abstains.
 

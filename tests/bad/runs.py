@@ -239,6 +239,7 @@ NOTES: list[tuple[str, Make, Sequence[str]]] = [
     ),
     ("a vote of text", noted(attacked, spec(smooth={"sigma": "x"})), ["smooth"]),
     ("an order of text", noted(attacked, spec(shuffle_options="x")), ["shuffle_options cannot be 'x'"]),
+    ("an option order that is none", noted(certificates, spec(option_order="x")), ["option_order"]),
     ("an asking of text", noted(attacked, spec(asking="x")), ["a", "asking"]),
 ]
 

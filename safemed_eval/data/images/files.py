@@ -56,17 +56,23 @@ def decode(path: Path, frame: int | None = None) -> Picture:
         raise DataError(f"cannot decode {path}: {text[:200] or type(error).__name__}") from error
 
 
-def fit(pixels: Pixels, size: tuple[int, int] | None, how: Literal["stretch", "pad"]) -> Pixels:
-    """Resize once, bicubic with antialiasing, to (height, width); `pad` keeps the aspect ratio on black."""
+def fit(
+    pixels: Pixels, size: tuple[int, int] | None, how: Literal["stretch", "pad"], *, nearest: bool = False
+) -> Pixels:
+    """Resize once, bicubic with antialiasing, to (height, width); `pad` keeps the aspect ratio on black.
+
+    Args:
+        nearest: take the nearest pixel instead, so that no new values come up.
+    """
     if size is None or pixels.shape[:2] == size:
         return pixels
     height, width = size
-    image = Image.fromarray(pixels)
+    image, by = Image.fromarray(pixels), Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
     if how == "pad":
         scale = min(height / pixels.shape[0], width / pixels.shape[1])
         inner = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
         board = Image.new("RGB", (width, height))
         corner = ((width - inner[0]) // 2, (height - inner[1]) // 2)
-        board.paste(image.resize(inner, Image.Resampling.BICUBIC), corner)
+        board.paste(image.resize(inner, by), corner)
         return np.asarray(board)
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((width, height), by))

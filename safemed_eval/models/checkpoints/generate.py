@@ -108,6 +108,17 @@ class Writer(VLM):
         text, _ = self._officially_written(image, question)
         return Answers(predictions=[parse(text, question)], texts=[text])
 
+    @torch.no_grad()
+    def answer_without_image(self, question: Question) -> Answers:
+        """Write and parse an answer to a prompt without an image; raises like `scores_without_image`."""
+        text, _ = self._written_without_image(question)
+        return Answers(predictions=[parse(text, question)], texts=[text])
+
+    def _written_without_image(self, question: Question) -> tuple[str, bool]:
+        with self._needing_image():
+            inputs = self._text_inputs(question, "")
+            return self._generate(inputs, [self._rng(question, torch.zeros(0, dtype=torch.uint8))])[0]
+
     def _officially_written(self, image: Image.Image, question: Question) -> tuple[str, bool]:
         inputs, _ = official_inputs(self.processor, image, self.prompt(question, ""))
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
@@ -186,8 +197,18 @@ class Thinker(Writer):
         written = self._officially_written(image, question)
         behind = self.turn.own(self.turn.before_letter(written[0], question))
         inputs, _ = official_inputs(self.processor, image, self.prompt(question, "") + behind)
-        logits = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
-        scores = logits[self.letters(len(question.options)).to(logits.device)].float()
+        prediction, log_probs, text = self._decided(
+            written, self._last_letters(self._to_model(inputs), question), question
+        )
+        return Answers(predictions=[prediction], log_probs=[log_probs], texts=[text])
+
+    @torch.no_grad()
+    def answer_without_image(self, question: Question) -> Answers:
+        """The same for a prompt without an image; raises like `scores_without_image`."""
+        written = self._written_without_image(question)
+        behind = self.turn.own(self.turn.before_letter(written[0], question))
+        with self._needing_image():
+            scores = self._last_letters(self._text_inputs(question, behind), question)
         prediction, log_probs, text = self._decided(written, scores, question)
         return Answers(predictions=[prediction], log_probs=[log_probs], texts=[text])
 

@@ -148,7 +148,7 @@ def read_template(name: str) -> Template:
         raise SpecError(f"--template {name}: {error}") from None
 
 
-def render(processor: Processor, text: str) -> str:
+def render(processor: Processor, text: str, *, with_image: bool = True) -> str:
     """Render the prompt for this user's turn with the checkpoint's chat template, up to where the model's turn begins.
 
     The prompt depends on the text alone: a template that writes the date writes CLOCK, and one that draws at random
@@ -161,19 +161,19 @@ def render(processor: Processor, text: str) -> str:
     """
     if getattr(processor, "chat_template", None):
         with faults_of_the_model("the chat template"):
-            return conversation(processor, [user_turn(text)], add_generation_prompt=True)
+            return conversation(processor, [user_turn(text, with_image=with_image)], add_generation_prompt=True)
     image_token = getattr(processor, "image_token", None)
     if image_token is None:
         raise CheckpointError(
             f"{type(processor).__name__} has neither a chat template nor an image token; save a chat_template.jinja "
             "beside the model"
         )
-    return f"{image_token}\n{text}\n"
+    return f"{image_token}\n{text}\n" if with_image else f"{text}\n"
 
 
-def user_turn(text: str) -> Mapping[str, object]:
-    """The user's message: an image, then a text."""
-    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+def user_turn(text: str, *, with_image: bool = True) -> Mapping[str, object]:
+    """The user's message: an image, unless there is none, then a text."""
+    return {"role": "user", "content": [*[{"type": "image"}] * with_image, {"type": "text", "text": text}]}
 
 
 def conversation(processor: Processor, messages: Sequence[Mapping[str, object]], **settings: object) -> str:

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from safemed_eval.core import Question
-from safemed_eval.errors import CheckpointError, DataError
-from safemed_eval.faults import place_of
+from safemed_eval.errors import CheckpointError, DataError, ModelOutputError
+from safemed_eval.faults import faults_of_the_model, place_of
 from safemed_eval.models.checkpoints.letters import find_head, letter_tokens, letters_only
 from safemed_eval.models.checkpoints.processor import both_inputs, official_inputs, pixel_inputs, refuse_8_bit_only
 from safemed_eval.models.checkpoints.prompts import Asking, default_template, render, template_sha256
 from safemed_eval.models.checkpoints.proof import Plain, refuted
-from safemed_eval.models.checkpoints.protocols import Network, Processor
+from safemed_eval.models.checkpoints.protocols import Network, Processor, Tensors
 from safemed_eval.models.checkpoints.shortcuts import (
     LAST_LAYER,
     PACKED,
@@ -120,8 +120,36 @@ class VLM:
     def official_scores(self, image: Image.Image, question: Question) -> torch.Tensor:
         """(K,) letter logits of the untouched path: 8-bit image, whole processor, model with its full head."""
         inputs, _ = official_inputs(self.processor, image, self.prompt(question, self.template.cue))
-        logits = self.model(**self._to_model(inputs), use_cache=False).logits[0, -1]
+        return self._last_letters(self._to_model(inputs), question)
+
+    @torch.no_grad()
+    def scores_without_image(self, question: Question) -> torch.Tensor:
+        """(K,) letter logits of a prompt without an image.
+
+        Raises:
+            CheckpointError: the processor, or the model, needs an image.
+        """
+        with self._needing_image():
+            return self._last_letters(self._text_inputs(question, self.template.cue), question)
+
+    def _text_inputs(self, question: Question, answer: str) -> Tensors:
+        """Arguments of the model's forward for a prompt without an image, with the beginning of an answer."""
+        prompt = self.prompt(question, answer, with_image=False)
+        return self._to_model(dict(self.processor(text=[prompt], return_tensors="pt")))
+
+    def _last_letters(self, inputs: Tensors, question: Question) -> torch.Tensor:
+        """(K,) letter logits of the next token, in float32, by the full head."""
+        logits = self.model(**inputs, use_cache=False).logits[0, -1]
         return logits[self.letters(len(question.options)).to(logits.device)].float()
+
+    @contextmanager
+    def _needing_image(self) -> Iterator[None]:
+        """Turn what processor and model raise inside this block into CheckpointError: they need an image."""
+        try:
+            with faults_of_the_model(f"{type(self.processor).__name__} or its model"):
+                yield
+        except ModelOutputError as error:
+            raise CheckpointError(f"no prompt without an image: {error}") from error
 
     def letters(self, count: int) -> torch.Tensor:
         """(count,) token ids of the first option letters, on the head's device; see `letter_tokens`."""
@@ -221,7 +249,7 @@ class VLM:
 
     # ------------------------------------------------------------------------------------------------------- prompts
 
-    def prompt(self, question: Question, cue: str) -> str:
+    def prompt(self, question: Question, cue: str, *, with_image: bool = True) -> str:
         """The rendered prompt, with these words as the beginning of the model's turn.
 
         A thought that the chat template has opened is closed before them, in the checkpoint's own way.
@@ -230,7 +258,7 @@ class VLM:
             DataError: the question holds a control token of the checkpoint, which would rewrite the prompt.
         """
         self.refuse_control_tokens(question)
-        prompt = render(self.processor, self.template.wording(question))
+        prompt = render(self.processor, self.template.wording(question), with_image=with_image)
         thought = self.turn.thought
         return prompt + (thought.end if cue and thought.opened else "") + cue
 

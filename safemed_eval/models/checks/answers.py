@@ -11,7 +11,7 @@ import torch
 from safemed_eval.core import REPEATS, Question
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models.checkpoints.proof import limit
-from safemed_eval.models.checks.common import OTHER, Finding, in_full_precision, largest_change
+from safemed_eval.models.checks.common import IMAGE_MATTERS, OTHER, Finding, in_full_precision, largest_change
 from safemed_eval.models.waist import Waist
 
 _ROUNDING = 0.1
@@ -123,7 +123,7 @@ def _image_matters(
 
     If the model's own noise is as large, the mean over repetitions must differ by four standard errors.
     """
-    name, moved = "the image matters", largest_change(answered[0] - answered[1])
+    name, moved = IMAGE_MATTERS, largest_change(answered[0] - answered[1])
     if moved > max(2 * noise, _VISIBLE):
         return Finding(name, "pass", f"log-probabilities change by {moved:.2g} between an image and its negative")
     detail = f"log-probabilities change by {moved:.2g} between an image and its negative, by {noise:.2g} between copies"

@@ -12,6 +12,8 @@ import torch
 from safemed_eval.core import Question
 from safemed_eval.models.waist import Waist
 
+IMAGE_MATTERS, REACHES = "the image matters", "gradient reaches the pixels"
+"""Names of the checks that a model fails which does not look at its images."""
 Status = Literal["pass", "warn", "fail"]
 
 OTHER = Question(text="Is there a visible abnormality in this image of the chest?", options=("Yes", "No"))

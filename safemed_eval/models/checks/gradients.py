@@ -9,7 +9,7 @@ import torch
 from safemed_eval.core import GRADIENT_REPEATS, PRECISION, Question
 from safemed_eval.errors import CheckpointError
 from safemed_eval.faults import faults_of_the_model
-from safemed_eval.models.checks.common import Finding, in_full_precision, largest_change
+from safemed_eval.models.checks.common import REACHES, Finding, in_full_precision, largest_change
 from safemed_eval.models.waist import Waist
 
 GRADIENT_AGREEMENT = 0.9
@@ -18,7 +18,7 @@ GRADIENT_AGREEMENT = 0.9
 
 def check_gradient(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     """Check that a gradient reaches the pixels, is finite and not zero, and repeats."""
-    name = "gradient reaches the pixels"
+    name = REACHES
     if not model.differentiable:
         yield Finding(name, "fail", "the model has no 'scores', only votes")
         return

@@ -227,9 +227,10 @@ def judge(
     """Test every measure in every slice, as one family of tests."""
     tests = len(slices) * len(measures)
     changes = [
-        _change(name, measure, base[rows], new[rows], clusters[rows], rules, tests=tests, same_weights=same_weights)
+        _change(name, measure, base[known], new[known], clusters[known], rules, tests=tests, same_weights=same_weights)
         for name, rows in slices.items()
         for measure, (base, new) in measures.items()
+        if (known := rows & ~np.isnan(base)).any()
     ]
     p_drop = paired.holm([change.p_drop for change, _ in changes])
     p_change = paired.holm([change.p_change for change, _ in changes])
@@ -327,6 +328,8 @@ def _detectable(
     change: Change, measures: Mapping[str, Pair], clusters: stats.Codes, rules: Rules, tests: int
 ) -> Detectable:
     base, new = measures[change.measure]
+    known = ~np.isnan(base)
+    base, new, clusters = base[known], new[known], stats.cluster_codes(clusters[known])
     items = paired.cautious_size(base - new, clusters, level=rules.level)
     churn = 2 * min(change.lost or 0, change.won or 0) / change.n
     drop = paired.smallest_drop(

@@ -20,7 +20,7 @@ from safemed_eval.report.load import SLICES
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.runs import differences
-from safemed_eval.runs.record import CertifyRecord, ItemRecord
+from safemed_eval.runs.record import ItemRecord
 from safemed_eval.smoothing import Budget, Sequential
 
 AVERAGE_RADIUS = "average certified radius / ceiling"
@@ -34,7 +34,8 @@ _SHOWN = 5
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]
-"""The scores of the baseline and of the candidate, item by item, in [0, 1]."""
+"""The scores of the baseline and of the candidate, item by item, in [0, 1]; NaN, in both, where the measure is
+unavailable for the item."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +123,15 @@ def measures_of(baseline: Run, candidate: Run, radii: str | None) -> tuple[dict[
     items = _common_items(baseline, candidate)
     ids = [record.item for record in items.records]
     if baseline.kind == "evaluate":
-        return {
-            name: (_correct(baseline, name, ids), _correct(candidate, name, ids)) for name in baseline.conditions
-        }, items
+        compared = (*baseline.conditions, *baseline.grounded)
+        pairs = {name: (_correct(baseline, name, ids), _correct(candidate, name, ids)) for name in compared}
+        return {name: pair for name, pair in pairs.items() if _is_measured(name, pair, ids)}, items
     base, new = _radii(baseline, ids), _radii(candidate, ids)
-    measures = {
-        f"certified at r >= {name}": ((base >= radius).astype(float), (new >= radius).astype(float))
-        for name, radius in _compared(baseline.budget, baseline.ceiling, radii).items()
-    }
+    points = _compared(baseline.budget, baseline.ceiling, radii)
+    measures = _at_points("certified", base, new, points)
+    if baseline.donor_vote:
+        here, there = (_radii(run, ids, grounded=True) for run in (baseline, candidate))
+        measures |= _at_points("grounded, certified", here, there, points)
     measures[AVERAGE_RADIUS] = (np.fmax(base, 0) / baseline.ceiling, np.fmax(new, 0) / baseline.ceiling)
     return measures, items
 
@@ -178,19 +180,38 @@ def _asked(name: str, radius: float, budget: Sequential) -> float:
     return asked
 
 
-def _correct(run: Run, condition: str, ids: Sequence[str]) -> Values:
-    correct = {record.item: record.correct for record in run.answers.under(condition)}
-    return np.array([correct[item] for item in ids], dtype=float)
+def _at_points(name: str, base: Values, new: Values, points: Mapping[str, float]) -> dict[str, Pair]:
+    """The measures of certified accuracy at these radii, from the radii of right certificates."""
+    return {
+        f"{name} at r >= {point}": ((base >= radius).astype(float), (new >= radius).astype(float))
+        for point, radius in points.items()
+    }
 
 
-def _radii(run: Run, ids: Sequence[str]) -> Values:
-    """The certified radius of each item that is right, else -1."""
-    radii = {record.item: _right_radius(record) for record in run.certificates}
+def _correct(run: Run, measure: str, ids: Sequence[str]) -> Values:
+    rows = run.answers.under(run.grounded.get(measure, measure))
+    right = rows.correct & rows.dependent if measure in run.grounded else rows.correct
+    correct = dict(zip(rows.items, right, strict=True))
+    return np.array([correct.get(item, np.nan) for item in ids], dtype=float)
+
+
+def _is_measured(measure: str, pair: Pair, ids: Sequence[str]) -> bool:
+    """Tell whether a measure is available for any item; raise RunError if it is for an item of one run only."""
+    here, there = (np.isnan(scores) for scores in pair)
+    if (here != there).any():
+        differing = [item for item, differs in zip(ids, here != there, strict=True) if differs]
+        raise RunError(
+            f"{measure} is available in one of the runs only for {_some(differing)}; the runs do not compare"
+        )
+    return not here.all()
+
+
+def _radii(run: Run, ids: Sequence[str], *, grounded: bool = False) -> Values:
+    """The certified radius of each item that is right, and grounded if that is asked, else -1."""
+    rows = run.certificates
+    right = rows.grounded_radii(run.donor_vote) if grounded and run.donor_vote else rows.right_radii
+    radii = dict(zip(rows.items, np.nan_to_num(right, nan=-1.0), strict=True))
     return np.array([radii[item] for item in ids], dtype=float)
-
-
-def _right_radius(record: CertifyRecord) -> float:
-    return record.radius if record.correct and record.radius is not None else -1.0
 
 
 def _some(items: Sequence[str]) -> str:

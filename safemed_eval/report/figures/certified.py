@@ -11,7 +11,17 @@ from matplotlib.ticker import MaxNLocator
 
 from safemed_eval.report.columns import Column, stems
 from safemed_eval.report.curves import Curve, curve_of
-from safemed_eval.report.drawing.shares import CEILING, ceiling_line, line, percent_axis, plot_ceiling, plot_certified
+from safemed_eval.report.drawing.shares import (
+    CEILING,
+    GROUNDED_CURVE,
+    ceiling_line,
+    grounded_line,
+    line,
+    percent_axis,
+    plot_ceiling,
+    plot_certified,
+    plot_grounded,
+)
 from safemed_eval.report.drawing.sheet import below, heading, label_outer, nothing, panels, sheet, width_of
 from safemed_eval.report.drawing.style import ONE_COLUMN, Look, looks
 from safemed_eval.report.figures import _groups as grouped
@@ -44,6 +54,9 @@ def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
     curves = {run.name: curve for run in runs if (curve := curve_of(run))}
     for name, curve in curves.items():
         _plot(axes, curve, own[name])
+    for run in runs:
+        if grounded := curve_of(run, grounded=True):
+            plot_grounded(axes, grounded, own[run.name])
     _limits(axes, runs)
     axes.set_xlabel(f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])})")
     axes.set_ylabel("certified accuracy (%)")
@@ -53,7 +66,7 @@ def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
         top.set_xlabel("the same change in RMS grey levels")
     marks = grouped.few_note(any(curve.few for curve in curves.values()))
     names = {name: f"{name} ({grouped.sizes([curve.n])}){DAGGER * curve.few}" for name, curve in curves.items()}
-    return below(figure, _legend(own, names), [_BANDS, *marks, *grouped.notes(runs)])
+    return below(figure, _legend(own, names, runs), [_BANDS, *marks, *grouped.notes(runs)])
 
 
 def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing | Column, names: Sequence[str]) -> Figure:
@@ -73,8 +86,11 @@ def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing | Column, name
         count = grouped.sizes(len(part) for part in parts if len(part))
         axes.set_title(heading(name, count, width / columns - 0.15, few=few))
         shown = {run: curve for run, curve in curves.items() if curve.n >= FEWEST}
-        for run, curve in shown.items():
-            _plot(axes, curve, own[run])
+        for run, part in zip(runs, parts, strict=True):
+            if run.name in shown:
+                _plot(axes, shown[run.name], own[run.name])
+                if grounded := curve_of(run, part, grounded=True):
+                    plot_grounded(axes, grounded, own[run.name])
         if not shown:
             nothing(axes)
             marks[f"n/a: fewer than {FEWEST} items, or all failed."] = None
@@ -86,7 +102,7 @@ def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing | Column, name
     label = f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])}{worth})"
     every = {run.name: run.name for run in runs}
     notes = [_BANDS, *marks, *grouped.left_out(runs, by, names), *grouped.notes(runs)]
-    return below(figure, _legend(own, every), notes, x_label=label, y_label="certified accuracy (%)")
+    return below(figure, _legend(own, every, runs), notes, x_label=label, y_label="certified accuracy (%)")
 
 
 def _plot(axes: Axes, curve: Curve, own: Look) -> None:
@@ -101,5 +117,7 @@ def _limits(axes: Axes, runs: Sequence[Run]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
-def _legend(own: Mapping[str, Look], names: Mapping[str, str]) -> dict[str, Artist]:
-    return {text: line(own[name]) for name, text in names.items()} | {CEILING: ceiling_line()}
+def _legend(own: Mapping[str, Look], names: Mapping[str, str], runs: Sequence[Run]) -> dict[str, Artist]:
+    lines = {text: line(own[name]) for name, text in names.items()}
+    grounded = {GROUNDED_CURVE: grounded_line()} if any(run.donor_vote for run in runs) else {}
+    return {**lines, **grounded, CEILING: ceiling_line()}

@@ -72,7 +72,8 @@ class Pairs:
 
 
 def in_one_ball(first: SizedAttack, second: SizedAttack) -> bool:
-    return (first.norm, first.eps) == (second.norm, second.eps)
+    a, b = first.facts, second.facts
+    return (a.norm, a.eps, a.region) == (b.norm, b.eps, b.region)
 
 
 def takes_more(less: SizedAttack, more: SizedAttack) -> bool:

@@ -30,7 +30,7 @@ class SizedAttack:
     @property
     def is_huge(self) -> bool:
         """True where the balls of all images meet: this tests the attack, not the model."""
-        return self.norm == "linf" and self.eps >= HUGE_EPS
+        return self.norm == "linf" and self.eps >= HUGE_EPS and not self.facts.region
 
 
 def facts_by_condition(run: LoadedRun) -> dict[str, Facts]:
@@ -49,5 +49,5 @@ def sized_attacks(run: LoadedRun) -> list[SizedAttack]:
 
 def aims_at_letters(run: LoadedRun) -> bool:
     """Return True where a model that writes was attacked, but never through what it writes."""
-    aims = {facts.aims_at for facts in facts_by_condition(run).values() if facts.role == "attack"}
+    aims = {facts.aims_at for facts in facts_by_condition(run).values() if facts.role == "attack" and facts.aims_at}
     return run.spec.writes and bool(aims) and "text" not in aims

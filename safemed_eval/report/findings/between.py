@@ -16,7 +16,7 @@ _DIFFERENCES: tuple[tuple[Key, Callable[[LoadedRun], object], str], ...] = (
     ),
     (
         "different-order",
-        lambda run: run.spec.shuffle_options,
+        lambda run: (run.spec.shuffle_options, run.random_order),
         "were not asked the options in the same order: what differs may be due to the order",
     ),
     (

@@ -1,12 +1,15 @@
-"""The canvas: its cost in accuracy, and the size of a change of length 1 in grey levels."""
+"""The canvas: its cost in accuracy, the size of a change of length 1 in grey levels, and regions of it."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import median
 
 from safemed_eval.core import CLEAN, OFFICIAL
+from safemed_eval.report.findings.finding import Finding, counted, note
 from safemed_eval.report.load import LoadedRun
 
 NOTABLE_COST = 0.02
@@ -41,3 +44,15 @@ def grey_levels(canvas: str) -> float | None:
     """Root-mean-square change in 8-bit grey levels of a change of L2 length 1; None where canvases differ in size."""
     match = re.match(r"(\d+)x(\d+)", canvas)
     return 255 / math.sqrt(3 * int(match[1]) * int(match[2])) if match else None
+
+
+def region_findings(run: LoadedRun) -> Iterator[Finding]:
+    """Say how much of the canvas each attack on a region may change, and for how many items that is nothing."""
+    for condition in run.conditions:
+        shares = [record.region for record in run.answers.under(condition) if record.region is not None]
+        if not shares:
+            continue
+        size = f"the region covers {100 * median(shares):.1f} % of the canvas (median of {counted(len(shares), 'item')}"
+        none = shares.count(0)
+        empty = f"; {none:,} of {counted(len(shares), 'item')} have no such pixel and stay clean" if none else ""
+        yield note("region", f"{condition}: {size}, from {100 * min(shares):.1f} to {100 * max(shares):.1f} %){empty}.")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from safemed_eval.attacks import facts_of, names
 from safemed_eval.core import CIRCULAR, CLEAN
 from safemed_eval.report.findings.finding import Finding, note, warning
+from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.summary import FEW, EvaluateSummary
 from safemed_eval.rounding import percent
 
@@ -23,9 +24,9 @@ def letter_only() -> Finding:
     return warning("letter-only", f"{LETTER_ONLY.format(example=example)}.")
 
 
-def cell_findings(summary: EvaluateSummary) -> Iterator[Finding]:
+def cell_findings(run: LoadedRun, summary: EvaluateSummary) -> Iterator[Finding]:
     """Findings about accuracies."""
-    cells, smooth = summary.overall, summary.asked["smooth"]
+    cells, smooth = {name: summary.overall[name] for name in run.conditions}, summary.asked["smooth"]
     if any(cell.few for cell in cells.values()):
         yield warning("few", FEW)
     if smooth:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from safemed_eval.data import overlap_sentences
+from safemed_eval.report.findings.canvas import region_findings
 from safemed_eval.report.findings.cells import cell_findings
 from safemed_eval.report.findings.checklist import count_words
 from safemed_eval.report.findings.finding import Finding, counted, failure, note, warning
+from safemed_eval.report.findings.grounding import certified_grounding_findings, grounding_findings
 from safemed_eval.report.findings.sampling import draws_words
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.summary import FAILED_ITEMS, FEW, AnySummary, CertifySummary, EvaluateSummary
@@ -25,7 +27,9 @@ def findings_of(run: LoadedRun, summary: AnySummary) -> tuple[Finding, ...]:
     Args:
         summary: its numbers.
     """
-    own = _certify_findings(run, summary) if isinstance(summary, CertifySummary) else _evaluate_findings(summary)
+    if isinstance(summary, CertifySummary):
+        return (*_of_any_run(run, summary), *_certify_findings(run, summary))
+    own = (*_evaluate_findings(run, summary), *region_findings(run))
     return (*_of_any_run(run, summary), *own)
 
 
@@ -77,7 +81,7 @@ def sequential_bounds(run: LoadedRun) -> Iterator[Finding]:
         )
 
 
-def _evaluate_findings(summary: EvaluateSummary) -> Iterator[Finding]:
+def _evaluate_findings(run: LoadedRun, summary: EvaluateSummary) -> Iterator[Finding]:
     cost, checks = summary.notes.canvas_cost, summary.notes.checklist
     if any(check.status == "fail" for check in checks):
         yield failure(
@@ -89,7 +93,9 @@ def _evaluate_findings(summary: EvaluateSummary) -> Iterator[Finding]:
             "canvas-cost",
             f"the canvas costs {100 * cost.cost:.1f} points of accuracy against the checkpoint's official path.",
         )
-    yield from cell_findings(summary)
+    yield from cell_findings(run, summary)
+    if summary.notes.grounding:
+        yield from grounding_findings(summary.notes.grounding)
     for check in checks:
         if check.status in ("warn", "fail"):
             make = failure if check.status == "fail" else warning
@@ -126,6 +132,14 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
             f"{notes.ended_wrong:,} of the items without a certificate: the selected answer is wrong and no more was "
             "drawn; whether it could be certified is not known.",
         )
+    if run.random_order:
+        yield note(
+            "random-order",
+            "each noisy copy was asked with the options in a random order of its own: certificates are of the vote "
+            "over noise and orders together, and do not depend on the order of the options in the data.",
+        )
+    if notes.grounding:
+        yield from certified_grounding_findings(notes.grounding)
     levels = notes.grey_levels_per_radius
     rms = f" ({floor_to(notes.ceiling * levels, 3)} grey levels RMS)" if levels else ""
     yield note(

@@ -18,13 +18,15 @@ import jinja2
 from markupsafe import Markup
 
 from safemed_eval.errors import RunError
+from safemed_eval.report.corruptions import ABOUT
 from safemed_eval.report.findings.finding import Key
+from safemed_eval.report.findings.gap import NOTE, gaps_of, why_no_gap
 from safemed_eval.report.findings.reasoning import NOT_MEASURED
 from safemed_eval.report.load import SLICES, in_order
 from safemed_eval.report.page import items as single
 from safemed_eval.report.page import provenance
 from safemed_eval.report.page.analyses import analyses_of, cell_of
-from safemed_eval.report.page.cells import columns
+from safemed_eval.report.page.cells import columns, corruption_columns, corruption_table
 from safemed_eval.report.page.overview import Slices, families, hides_huge, overview_of
 from safemed_eval.report.page.remarks import notices_of, remarks_of
 from safemed_eval.report.page.studies import studies_of
@@ -55,10 +57,11 @@ def write_page(
     studies = studies_of(runs, radii)
     runs = [study.run for study in studies]
     slices: Slices = {by: in_order({name for run in runs for name in run.rows.names(by)}) for by in SLICES}
-    items = single.Items(runs)
+    items, gaps = single.Items(runs), gaps_of(runs)
     scripts = [_read("page.js"), _plotly()]
     kinds = {kind: some for kind in _COMMANDS if (some := [study for study in studies if study.run.kind == kind])}
     by_kind = {kind: [study.run for study in some] for kind, some in kinds.items()}
+    evaluated = by_kind.get("evaluate", [])
     norms = {family.norm for run in runs for family in families(run)}
     html = _template().render(
         title=title,
@@ -71,7 +74,13 @@ def write_page(
         texts=texts_of(runs),
         text_columns=TEXT_COLUMNS,
         not_measured=NOT_MEASURED,
+        gaps=gaps,
+        gap_note=NOTE,
+        why_no_gap=why_no_gap(runs),
         columns={kind: columns(some) for kind, some in by_kind.items()},
+        about_corruptions=ABOUT,
+        corruption_columns=corruption_columns(evaluated),
+        corruptions=[corruption_table(run, evaluated) for run in evaluated],
         commands=_COMMANDS,
         slices=SLICES,
         names=slices,
@@ -85,7 +94,7 @@ def write_page(
         hides_huge=any(hides_huge(run) for run in runs),
         analyses=analyses_of(runs, tables),
         blocks={
-            "data": _embedded(overview_of(studies, items, slices)),
+            "data": _embedded(overview_of(studies, gaps, items, slices)),
             "details": _embedded(
                 [single.details(run, places, len(items)) for run, places in zip(runs, items.places, strict=True)]
             ),

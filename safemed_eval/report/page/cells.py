@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from safemed_eval.core import GROUNDED
+from safemed_eval.report.corruptions import corruption_rows, grades_of, severities_of
 from safemed_eval.report.run import Run
-from safemed_eval.report.summary import AnsweredBy, Certified, Share
+from safemed_eval.report.summary import DAGGER, AnsweredBy, Certified, EvaluateSummary, Share
 from safemed_eval.rounding import floor_to, percent
 from safemed_eval.text import visible
 
@@ -53,8 +55,29 @@ def columns(runs: Sequence[Run]) -> list[Column]:
 
 
 def conditions_of(runs: Sequence[Run]) -> list[str]:
-    """The conditions of all runs, each once."""
-    return list(dict.fromkeys(name for run in runs for name in run.conditions))
+    """The conditions, and grounded accuracies, that have a column; corruptions have a table of their own."""
+    grades = grades_of(runs)
+    return list(dict.fromkeys(name for run in runs for name in run.measures if name not in grades))
+
+
+def corruption_columns(runs: Sequence[Run]) -> list[Column]:
+    """The columns of the table of corruptions, after the run's name and the kind; none where there is no such table."""
+    severities = severities_of(grades_of(runs))
+    return (
+        [*(Column(str(severity), "severity") for severity in severities), Column("mean"), Column("worst")]
+        if (severities)
+        else []
+    )
+
+
+def corruption_table(run: Run, runs: Sequence[Run]) -> list[tuple[str, list[Cell]]]:
+    """The rows of one of these runs in the table of corruptions: the kind, and its figures."""
+    if not isinstance(run.summary, EvaluateSummary):
+        return []
+    return [
+        (kind, [Cell(figure.text.replace(DAGGER, ""), "", DAGGER in figure.text) for figure in figures.values()])
+        for kind, figures in corruption_rows(run.summary.overall, grades_of(runs))
+    ]
 
 
 def radii_differ(runs: Sequence[Run]) -> bool:
@@ -103,7 +126,8 @@ def certified_row(run: Run, numbers: Certified, *, with_radius: bool) -> list[Ce
     ]
     for name, point in numbers.points.items():
         length = [f"r \u2265 {point.radius:.6g}"] if with_radius and name.endswith("s") else []
-        row.append(Cell(point.text, "\n".join([*_bounds(point), *length]), point.few))
+        grounded = [f"{GROUNDED} {numbers.grounded[name].text}"] if name in numbers.grounded else []
+        row.append(Cell(point.text, "\n".join([*_bounds(point), *grounded, *length]), point.few))
     return [
         *row,
         Cell(percent(wrong / n if n and wrong is not None else None)),

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from safemed_eval.core import CLEAN
+from safemed_eval.report.curves import Curve
 from safemed_eval.report.findings.attack_sizes import facts_by_condition, sized_attacks
 from safemed_eval.report.findings.canvas import grey_levels
+from safemed_eval.report.findings.gap import Gap
 from safemed_eval.report.page.items import Items, ItemsTable, marks_of, radii_by_item
 from safemed_eval.report.page.studies import Shown, Study
 from safemed_eval.report.rows import Slicing
@@ -68,15 +70,25 @@ class CertifyOverview(RunOverview):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GapOverview:
+    """A gap over all items: the certified curve, and for each family of attacks (eps, share, lower, upper)."""
+
+    curve: Curve
+    families: dict[str, list[tuple[float, float | None, float | None, float | None]]]
+    grey: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Overview:
     """The whole block."""
 
     runs: list[RunOverview]
+    gaps: list[GapOverview]
     slices: dict[Slicing, list[str]]
     items: ItemsTable
 
 
-def overview_of(studies: Sequence[Study], items: Items, slices: Slices) -> Overview:
+def overview_of(studies: Sequence[Study], gaps: Sequence[Gap[Run]], items: Items, slices: Slices) -> Overview:
     """Make the block."""
     numbers: dict[Slicing, dict[str | None, int]] = {
         by: {name: number for number, name in enumerate([None, *names])} for by, names in slices.items()
@@ -89,7 +101,15 @@ def overview_of(studies: Sequence[Study], items: Items, slices: Slices) -> Overv
         }
         runs.append(_run_overview(study, cells, places, len(items)))
     shown = {by: list(map(visible, names)) for by, names in slices.items()}
-    return Overview(runs=runs, slices=shown, items=items.table(slices))
+    return Overview(runs=runs, gaps=list(map(_gap_overview, gaps)), slices=shown, items=items.table(slices))
+
+
+def _gap_overview(gap: Gap[Run]) -> GapOverview:
+    families = {
+        visible(name): [(point.eps, point.left.estimate, point.left.lower, point.left.upper) for point in points]
+        for name, points in gap.families.items()
+    }
+    return GapOverview(curve=gap.curve, families=families, grey=grey_levels(gap.certified.spec.canvas))
 
 
 def _run_overview(study: Study, cells: dict[str, Shown], places: Mapping[str, int], count: int) -> RunOverview:

@@ -45,10 +45,12 @@ class Shown:
     Attributes:
         row: of a table, without the run's name; see `cells.columns`.
         curve: None for a certify run of which nothing was measured.
+        grounded: the curve of grounded certified accuracy; None for a run that has none.
     """
 
     row: list[Cell]
     curve: AccuracyPoints | Curve | None
+    grounded: Curve | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,7 @@ def _certified(run: Run, summary: CertifySummary, with_radius: bool) -> dict[Key
         key: Shown(
             row=certified_row(run, _known(summary, key) or measure(part), with_radius=with_radius),
             curve=curve_of(run, part),
+            grounded=curve_of(run, part, grounded=True),
         )
         for key, part in slices_of(run.certificates)
     }

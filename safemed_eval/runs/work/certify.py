@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 import torch
 
-from safemed_eval.core import Certificate, Item, Question, Vote, item_fields
-from safemed_eval.data import Canvas, canvas_of
+from safemed_eval.core import Certificate, Item, OptionOrder, Order, Question, Vote, item_fields
+from safemed_eval.data import Canvas, Donor, canvas_of
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
-from safemed_eval.runs.record import CertifyRecord, Shot
-from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Budget, Ladder, Sequential
+from safemed_eval.runs.record import CertifyRecord, Shot, asks_donor
+from safemed_eval.runs.work.evaluate import blank
+from safemed_eval.seeds import generator, order_of
+from safemed_eval.smoothing import Budget, DonorVote, Ladder, Sequential
+from safemed_eval.smoothing.certify import Orders, certify_gold, count_votes
 from safemed_eval.smoothing.certify import certify as certify_image
-from safemed_eval.smoothing.certify import certify_gold, count_votes
 
 T = TypeVar("T")
 Purpose = Literal["select", "estimate"]
@@ -35,6 +36,10 @@ class Certification:
         falsify: attacks each certificate as soon as it is computed; see `falsify.Falsifier`.
         stop_when_wrong: skip the estimation for an item whose selected answer is wrong. It has no effect on sequential
             certificates, which are always for the gold answer.
+        option_order: "random": each noisy copy is asked in an order of its own, drawn by item, purpose and number of
+            the copy.
+        grounding: settings of the vote on the donor's image; None: there is none.
+        donors: the items whose images are shown then, by the id of the item that is asked; without one a blank image.
     """
 
     model: Waist
@@ -44,6 +49,9 @@ class Certification:
     batch: int
     falsify: Falsify | None = None
     stop_when_wrong: bool = False
+    option_order: OptionOrder = "data"
+    grounding: DonorVote | None = None
+    donors: Mapping[str, Donor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._memory = ShrinkingBatch(self.batch)
@@ -57,19 +65,22 @@ class Certification:
         """Certify one item, and return its record."""
         started = time.perf_counter()
 
-        def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, tuple[Shot, ...] | None]:
+        def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, dict[str, Any]]:
             certificate = self._memory.run(lambda size: self._certificate(item, canvas, vote, size))
+            more: dict[str, Any] = {}
             if self.falsify and certificate.radius is not None:
-                return certificate, self.falsify(item.id, canvas, item.question, certificate)
-            return certificate, None
+                more["falsified"] = self.falsify(item.id, canvas, item.question, certificate)
+            if self.grounding and asks_donor(certificate.votes0, item.label):
+                more |= self._on_donor(item, canvas, vote, self.grounding.n)
+            return certificate, more
 
         done, error = self._safely(item, work)
-        certificate, falsified = done or (None, None)
+        certificate, more = done or (None, {})
         return record(
             item,
             self.smoothing,
             certificate,
-            falsified=falsified,
+            **more,
             batch=self._memory.size,
             seconds=time.perf_counter() - started,
             error=error,
@@ -80,12 +91,39 @@ class Certification:
         started = time.perf_counter()
 
         def work(canvas: torch.Tensor, vote: Vote) -> tuple[int, ...]:
-            streams = partial(_rng, canvas.device, self.seed, item.id, purpose)
-            noise = self.smoothing.noise
-            return self._memory.run(lambda size: count_votes(vote, canvas, noise, n, size, streams, first=first))
+            return self._votes(item, canvas, vote, purpose, n, first)
 
         votes, error = self._safely(item, work)
         return Counted(votes=votes, error=error, batch=self._memory.size, seconds=time.perf_counter() - started)
+
+    def _votes(
+        self, item: Item, canvas: torch.Tensor, vote: Vote, purpose: str, n: int, first: int = 0
+    ) -> tuple[int, ...]:
+        """Count the votes of n noisy copies of a canvas on the item's question."""
+        streams, orders = partial(_rng, canvas.device, self.seed, item.id, purpose), self._orders(item)
+        order = partial(orders, purpose) if orders else None
+        noise = self.smoothing.noise
+        return self._memory.run(
+            lambda size: count_votes(vote, canvas, noise, n, size, streams, first=first, order=order)
+        )
+
+    def _on_donor(self, item: Item, canvas: torch.Tensor, vote: Vote, n: int) -> dict[str, Any]:
+        """Let n noisy copies of the donor's image vote on the item's question.
+
+        Unless the donor is of the same question with another gold answer, n of a blank image vote as well.
+        """
+        more: dict[str, Any] = {}
+        donor = self.donors.get(item.id)
+        if donor:
+            shown = canvas_of(donor.item, self.canvas).to(canvas.device)
+            more |= {
+                "donor": donor.item.id,
+                "match": donor.match,
+                "donor_votes": self._votes(item, shown, vote, "donor", n),
+            }
+        if not donor or donor.match != "question":
+            more["blank_votes"] = self._votes(item, blank(canvas), vote, "blank", n)
+        return more
 
     def _safely(self, item: Item, work: Callable[[torch.Tensor, Vote], T]) -> tuple[T | None, str | None]:
         """Do the work on the item's canvas, and return its result, or the error message if the item fails."""
@@ -98,11 +136,17 @@ class Certification:
             return None, str(fault)
 
     def _certificate(self, item: Item, canvas: torch.Tensor, vote: Vote, batch: int) -> Certificate:
-        rng = partial(_rng, canvas.device, self.seed, item.id)
+        rng, orders = partial(_rng, canvas.device, self.seed, item.id), self._orders(item)
         if isinstance(self.smoothing, Sequential):
-            return certify_gold(vote, canvas, self._ladder, gold=item.label, rng=rng, batch=batch)
+            return certify_gold(vote, canvas, self._ladder, gold=item.label, rng=rng, batch=batch, orders=orders)
         gold = item.label if self.stop_when_wrong else None
-        return certify_image(vote, canvas, self.smoothing, rng=rng, batch=batch, gold=gold)
+        return certify_image(vote, canvas, self.smoothing, rng=rng, batch=batch, gold=gold, orders=orders)
+
+    def _orders(self, item: Item) -> Orders | None:
+        """The orders in which the copies of an item are asked; None: all in its own."""
+        if self.option_order == "data":
+            return None
+        return partial(_order, len(item.question.options), self.seed, item.id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +169,7 @@ def record(item: Item, spec: Budget, certificate: Certificate | None, **values: 
 
 def _rng(device: torch.device, seed: int, item: str, purpose: str, chunk: int) -> torch.Generator:
     return generator(device, seed, "certify", item, purpose, chunk)
+
+
+def _order(options: int, seed: int, item: str, purpose: str, copy: int) -> Order:
+    return order_of(options, seed, "option order", item, purpose, copy)

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from safemed_eval.attacks import Attack, Attacked
-from safemed_eval.core import CIRCULAR, OFFICIAL, Answers, Classify, Item, item_fields
-from safemed_eval.data import Canvas, Reader, pixels_of, reordered, rotation
-from safemed_eval.errors import DataError
+from safemed_eval.core import BLANK, CIRCULAR, OFFICIAL, SHUFFLED, TEXT_ONLY, Answers, Classify, Item, item_fields
+from safemed_eval.data import Canvas, Donor, Reader, pixels_of, region_of, reordered, rotation
+from safemed_eval.errors import CheckpointError, DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import EvaluateRecord
@@ -47,6 +47,7 @@ class Evaluation:
         keep: called with every attacked canvas, to store some.
         voting: answer with, and attack, the smoothed model.
         surrogates: the models that transfer attacks search, by name.
+        donors: the items whose images are shown under SHUFFLED, by the id of the item that is asked.
     """
 
     model: Waist
@@ -57,21 +58,32 @@ class Evaluation:
     keep: Keep | None = None
     voting: Voting | None = None
     surrogates: Mapping[str, Waist] = field(default_factory=dict)
+    donors: Mapping[str, Donor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._memory = ShrinkingBatch(self.batch)
         self._reader = Reader(self.canvas)
 
-    def expect(self, group: Sequence[Item]) -> None:
+    def expect(self, condition: Attack | str, group: Sequence[Item]) -> None:
         """Start reading the images of this group, which is next."""
-        self._reader.expect(group)
+        if condition == SHUFFLED:
+            self._reader.expect([self.donors[item.id].item for item in group if item.id in self.donors])
+        elif condition not in (OFFICIAL, TEXT_ONLY):
+            self._reader.expect(group)
 
     def under(self, condition: Attack | str, group: Sequence[Item]) -> list[EvaluateRecord]:
-        """Compute the records of these items under one attack, or under OFFICIAL or CIRCULAR."""
+        """Compute the records of these items under one attack, or another condition of `EvaluateSpec.conditions`."""
         if isinstance(condition, Attack):
             whole = condition.refills and not self.voting
             return self._on_canvases(str(condition), group, partial(self._attack, condition), whole=whole)
-        return self._officially(group) if condition == OFFICIAL else self._circularly(group)
+        ways = {
+            OFFICIAL: self._officially,
+            CIRCULAR: self._circularly,
+            SHUFFLED: self._with_donors,
+            BLANK: self._blank,
+            TEXT_ONLY: self._without_images,
+        }
+        return ways[condition](group)
 
     def _on_canvases(
         self,
@@ -80,11 +92,17 @@ class Evaluation:
         work: Callable[[Sequence[Pair]], list[EvaluateRecord]],
         *,
         whole: bool = False,
+        shown: Sequence[Item] | None = None,
     ) -> list[EvaluateRecord]:
-        """Do the work on groups of canvases of one size; an unreadable image makes a failed record."""
+        """Do the work on groups of canvases of one size; an unreadable image makes a failed record.
+
+        Args:
+            shown: the items whose images are shown, by default the group's own.
+        """
         records: list[EvaluateRecord] = []
         by_size: dict[torch.Size, list[Pair]] = defaultdict(list)
-        for item, canvas in self._reader.read(group):
+        canvases = self._reader.read(group if shown is None else shown)
+        for item, (_, canvas) in zip(group, canvases, strict=True):
             if isinstance(canvas, DataError):
                 records.append(record(item, condition, error=str(canvas)))
             else:
@@ -108,6 +126,50 @@ class Evaluation:
             (arXiv:2307.06281).
         """
         return self._on_canvases(CIRCULAR, group, self._rotate)
+
+    def _with_donors(self, group: Sequence[Item]) -> list[EvaluateRecord]:
+        """Ask each item about its donor's image."""
+        without = [item for item in group if item.id not in self.donors]
+        records = [record(item, SHUFFLED, unavailable="no other patient's image to show") for item in without]
+        asked = [item for item in group if item.id in self.donors]
+        shown = [self.donors[item.id].item for item in asked]
+        return records + self._on_canvases(SHUFFLED, asked, partial(self._ask, SHUFFLED), shown=shown)
+
+    def _blank(self, group: Sequence[Item]) -> list[EvaluateRecord]:
+        """Ask each item about an image that is its own mean colour everywhere, rounded to 8 bits."""
+
+        def work(pairs: Sequence[Pair]) -> list[EvaluateRecord]:
+            return self._ask(BLANK, [(item, blank(canvas)) for item, canvas in pairs])
+
+        return self._on_canvases(BLANK, group, work)
+
+    def _ask(self, condition: str, pairs: Sequence[Pair]) -> list[EvaluateRecord]:
+        """Ask about these canvases as they are."""
+        started = time.perf_counter()
+        items = [item for item, _ in pairs]
+        canvas = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
+        answers = self._votes(condition, canvas, items) if self.voting else self._answers(canvas, items)
+        about = [self.donors[item.id] if condition == SHUFFLED else None for item in items]
+        whose = [{"donor": donor.item.id, "match": donor.match} if donor else {} for donor in about]
+        seconds, batch = (time.perf_counter() - started) / len(items), min(len(items), self._memory.size)
+        return [
+            record(item, condition, **answer, **donor, batch=batch, seconds=seconds)
+            for item, answer, donor in zip(items, answers, whose, strict=True)
+        ]
+
+    def _without_images(self, group: Sequence[Item]) -> list[EvaluateRecord]:
+        pairs = [(item, None) for item in group]
+        return self._safely(TEXT_ONLY, pairs, lambda cut: [self._without_image(item) for item, _ in cut])
+
+    def _without_image(self, item: Item) -> EvaluateRecord:
+        started = time.perf_counter()
+        if self.voting:
+            return record(item, TEXT_ONLY, unavailable="the smoothed model needs an image to add noise to")
+        try:
+            answers = self.model.without_image(item.question)
+        except CheckpointError as error:
+            return record(item, TEXT_ONLY, unavailable=str(error))
+        return record(item, TEXT_ONLY, **_answer_fields(answers)[0], batch=1, seconds=time.perf_counter() - started)
 
     def _safely(
         self,
@@ -140,12 +202,14 @@ class Evaluation:
         started = time.perf_counter()
         items = [item for item, _ in pairs]
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
-        attacked = self._search(attack, clean, items)
+        region = self._region(attack, clean, items)
+        attacked = self._search(attack, clean, items, region)
         ask = partial(self._votes, str(attack)) if self.voting else self._answers
         answers = ask(attacked.canvas, items)
         rounded = self._rounded(attack, clean, attacked, items, [answer["prediction"] for answer in answers])
         delta = (attacked.canvas.double() - clean.double()).flatten(1)
         linf, l2 = delta.abs().amax(1).tolist(), delta.norm(dim=1).tolist()
+        shares = [None] * len(items) if region is None else region.double().mean((1, 2, 3)).tolist()
         seconds = (time.perf_counter() - started) / len(items)
         records = []
         for row, item in enumerate(items):
@@ -161,7 +225,9 @@ class Evaluation:
                     climb=attacked.climb[row] if attacked.climb else None,
                     dead=attacked.dead[row] if attacked.dead else None,
                     rounded=rounded[row],
+                    region=shares[row],
                     parts=attacked.parts[row] if attacked.parts else None,
+                    rectangle=attacked.rectangles[row] if attacked.rectangles else None,
                     batch=min(len(items), self._memory.size),
                     seconds=seconds,
                 )
@@ -171,7 +237,16 @@ class Evaluation:
                 self.keep(item, str(attack), clean[row], attacked.canvas[row], wrong)
         return records
 
-    def _search(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> Attacked:
+    def _region(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> torch.Tensor | None:
+        """Return the (B, 1, H, W) pixels that the attack may change; None: all."""
+        name = attack.region
+        if name is None:
+            return None
+        return torch.stack([region_of(name, row, item, self.canvas) for row, item in zip(clean, items, strict=True)])
+
+    def _search(
+        self, attack: Attack, clean: torch.Tensor, items: Sequence[Item], region: torch.Tensor | None
+    ) -> Attacked:
         """Run the attack on the model, the smoothed model, or a surrogate."""
         device = self.model.device
         labels = torch.tensor([item.label for item in items], device=device)
@@ -180,14 +255,17 @@ class Evaluation:
             for purpose in ("attack", "eot")
         }
         searched = self.surrogates[attack.surrogate] if attack.surrogate else self.model
-        classify: Classify = searched.classify([item.question for item in items], at_once=self._memory.size)
+        questions = [item.question for item in items]
+        classify: Classify = searched.classify(questions, at_once=self._memory.size)
         if self.voting:
             attack = attack.on_smoothed
             if "gradients" in attack.needs and searched is self.model:
                 classify = SmoothedClassify(
                     classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
                 )
-        return attack(classify, clean, labels, streams["attack"], quantize=self.quantize)
+        return attack(
+            classify, clean, labels, streams["attack"], quantize=self.quantize, region=region, questions=questions
+        )
 
     def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
         """Answer all rows, and return each row's fields for its record."""
@@ -256,6 +334,12 @@ class Evaluation:
         started = time.perf_counter()
         answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
         return record(item, OFFICIAL, **_answer_fields(answers)[0], batch=1, seconds=time.perf_counter() - started)
+
+
+def blank(canvas: torch.Tensor) -> torch.Tensor:
+    """The canvas's mean colour everywhere, rounded to 8 bits: (3, H, W) -> the same shape."""
+    mean = (canvas.double().mean((1, 2), keepdim=True) * 255).round().float() / 255
+    return mean.expand_as(canvas).contiguous()
 
 
 def group_size(batch: int, canvas: Canvas) -> int:

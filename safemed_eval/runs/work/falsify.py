@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count, islice
+from typing import Self
 
 import torch
 
 from safemed_eval import stats
 from safemed_eval.attacks import Problem
 from safemed_eval.attacks.pgd import PGD
-from safemed_eval.core import Certificate, Question
+from safemed_eval.core import Certificate, Classify, OptionOrder, Order, Question
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import Shot
-from safemed_eval.seeds import generator
+from safemed_eval.seeds import generator, order_of
 from safemed_eval.smoothing import Falsification, Noise
 from safemed_eval.smoothing.scores import SmoothedClassify
 from safemed_eval.threat import Threat
@@ -53,6 +56,8 @@ class Falsifier:
     Args:
         batch: noisy copies per batch when voting; the copies of one gradient are always in memory together.
         keep: called with the item, the share and the (3, H, W) canvas of a refuted certificate.
+        option_order: of the certificates. "random": each copy, in gradients and votes alike, is asked in an order of
+            its own, drawn anew at each step.
     """
 
     model: Waist
@@ -61,6 +66,7 @@ class Falsifier:
     seed: int
     batch: int
     keep: Callable[[str, float, torch.Tensor], None]
+    option_order: OptionOrder = "data"
 
     def __call__(
         self, item: str, canvas: torch.Tensor, question: Question, certificate: Certificate
@@ -93,7 +99,11 @@ class Falsifier:
         device = canvas.device
         climb = _Climb(eps=length, steps=self.spec.steps)
         rng = generator(device, self.seed, "falsify", "search", item, str(share))
-        classify = SmoothedClassify(self.model.classify([question]), noise=self.noise, m=self.spec.m, generators=[rng])
+        plain: Classify = self.model.classify([question])
+        if self.option_order == "random":
+            orders = map(self._orders("search", item, question, share), count())
+            plain = _Reordered(model=self.model, question=question, orders=orders)
+        classify = SmoothedClassify(plain, noise=self.noise, m=self.spec.m, generators=[rng])
         labels = torch.tensor([chosen], device=device)
         problem = Problem(classify=classify, canvas=canvas[None], labels=labels, generators=[rng])
         moved = climb.search(problem).canvas
@@ -102,11 +112,38 @@ class Falsifier:
 
     @torch.no_grad()
     def _votes(self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float) -> int:
-        vote, count = self.model.vote(question), 0
+        vote, votes = self.model.vote(question), 0
+        orders = map(self._orders("count", item, question, share), count())
         for chunk, start in enumerate(range(0, self.spec.n, _CHUNK)):
             rng = generator(canvas.device, self.seed, "falsify", "count", item, str(share), chunk)
             shape = (min(_CHUNK, self.spec.n - start), *canvas.shape)
             copies = canvas + self.noise.draw(torch.empty(shape, device=canvas.device), rng)
             for part in torch.split(copies, self.batch):
-                count += int((vote(part) == chosen).sum())
-        return count
+                asked = list(islice(orders, len(part))) if self.option_order == "random" else None
+                votes += int((vote(part, asked) == chosen).sum())
+        return votes
+
+    def _orders(self, purpose: str, item: str, question: Question, share: float) -> Callable[[int], Order]:
+        """Map a copy's number to the order in which it is asked."""
+        return partial(order_of, len(question.options), self.seed, "falsify", purpose, "order", item, str(share))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reordered:
+    """The scores of one question whose options stand in the next of these orders, for each row of each call.
+
+    Scores are returned in the question's own order. It has one question, so that `take` takes any number of rows.
+    """
+
+    model: Waist
+    question: Question
+    orders: Iterator[Order]
+
+    def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
+        orders = list(islice(self.orders, len(canvas)))
+        log_probs = self.model.classify([self.question.reordered(order) for order in orders])(canvas)
+        places = torch.tensor(orders, device=canvas.device).argsort(1)  # the inverse: the place of each option
+        return log_probs.gather(1, places)
+
+    def take(self, rows: Sequence[int]) -> Self:
+        return self

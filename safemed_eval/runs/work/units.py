@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from safemed_eval.attacks import Attack
-from safemed_eval.core import CIRCULAR, Item
+from safemed_eval.core import BLANK, CIRCULAR, SHUFFLED, Item
 from safemed_eval.runs.record import CertifyRecord, EvaluateRecord
 from safemed_eval.runs.work import certify, evaluate
 from safemed_eval.runs.work.certify import Certification, Counted, Purpose
 from safemed_eval.runs.work.evaluate import Evaluation
-from safemed_eval.smoothing import Budget, Falsification, Smoothing, Voting, read_votes
+from safemed_eval.smoothing import Budget, DonorVote, Falsification, Smoothing, Voting, read_votes
 from safemed_eval.smoothing.noise import CHUNK
 
 PART = 2048
@@ -22,7 +22,7 @@ PART = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Items that are answered together under one attack, or under OFFICIAL or CIRCULAR.
+    """Items that are answered together under one attack, or another condition.
 
     Args:
         missing: ids of the items whose records are to be written.
@@ -40,7 +40,8 @@ class Group:
         total = 0
         for options in (len(item.question.options) for item in self.items):
             if not isinstance(self.condition, Attack):
-                total += options if self.condition == CIRCULAR else 1
+                voted = self.voting.n if self.voting and self.condition in (SHUFFLED, BLANK) else 1
+                total += options if self.condition == CIRCULAR else voted
                 continue
             attack = self.condition.on_smoothed if self.voting else self.condition
             looks = attack.looks(options)
@@ -56,7 +57,7 @@ class Group:
         return f"item {self.items[0].id}{more} under {self.condition}"
 
     def coming(self, work: Evaluation) -> None:
-        work.expect(self.items)
+        work.expect(self.condition, self.items)
 
     def do(self, work: Evaluation) -> list[EvaluateRecord]:
         records = work.under(self.condition, self.items)
@@ -92,6 +93,7 @@ class Whole:
     item: Item
     smoothing: Budget
     falsify: Falsification | None = None
+    grounding: DonorVote | None = None
 
     @property
     def name(self) -> str:
@@ -102,6 +104,8 @@ class Whole:
         """See `meter.Weighed`."""
         spec, falsify = self.smoothing, self.falsify
         draws = spec.n0 + spec.n if isinstance(spec, Smoothing) else spec.n
+        if self.grounding:
+            draws += self.grounding.n
         if not falsify:
             return draws
         searches = sum(share > 0 for share in falsify.shares)
@@ -160,7 +164,8 @@ class Certificates:
         batch: batch size of the work. Parts are multiples of it, so that the batches, and with them the votes, are the
             same whether or not an item is divided.
         split: divide items with many draws into parts.
-        falsify: settings of the attack on each certificate, which rules out dividing; None: no attack.
+        falsify, grounding: settings of the attack on each certificate, and of the vote on other images; either of them
+            rules out dividing. None: there is none.
     """
 
     items: Sequence[Item]
@@ -169,6 +174,7 @@ class Certificates:
     done: Callable[[str], bool]
     split: bool
     falsify: Falsification | None = None
+    grounding: DonorVote | None = None
     _open: dict[str, list[tuple[Part, Counted]]] = field(default_factory=dict, init=False)
     _failed: set[str] = field(default_factory=set, init=False)
 
@@ -198,13 +204,13 @@ class Certificates:
                 yield [result]
 
     def _whole(self, item: Item) -> Whole:
-        return Whole(item=item, smoothing=self.smoothing, falsify=self.falsify)
+        return Whole(item=item, smoothing=self.smoothing, falsify=self.falsify, grounding=self.grounding)
 
     @property
     def _cut(self) -> Smoothing | None:
         """The budget of items that are divided into parts; None if they are not, as with sequential draws."""
         spec = self.smoothing
-        if self.falsify or not self.split or not isinstance(spec, Smoothing):
+        if self.falsify or self.grounding or not self.split or not isinstance(spec, Smoothing):
             return None
         return spec if spec.n0 + spec.n > PART else None
 

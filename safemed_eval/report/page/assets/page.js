@@ -148,6 +148,22 @@
           hovertext: radii.map(label),
         },
       );
+      const grounded = cell(run).grounded;
+      if (grounded) {
+        traces.push({
+          x: grounded.radii,
+          y: grounded.share,
+          name: `${name}, grounded`,
+          meta: "grounded",
+          legendgroup: run.name,
+          mode: "lines",
+          line: { ...line, width: 1.2, dash: "3px,2px" },
+          hoverinfo: "text",
+          hovertext: grounded.radii.map(
+            (r, k) => `${name}, grounded<br>radius ${floorText(r, 4)}: ${percents(grounded.share[k])} %${greys(run, r)}`,
+          ),
+        });
+      }
     }
     return traces;
   }
@@ -191,6 +207,45 @@
           };
         }),
     );
+  }
+
+  /** Certified accuracy as steps with a band, and below each attack a line of what it leaves. */
+  function gapTraces(gap) {
+    const palette = COLOURS[isDark() ? "dark" : "light"];
+    const { radii, share, lower, upper } = gap.curve;
+    const edge = {
+      ...{ x: radii, mode: "lines", hoverinfo: "skip", showlegend: false },
+      line: { shape: "vh", color: palette[0], width: 0 },
+    };
+    const proved = (r, k) => `certified<br>radius ${floorText(r, 4)}: ${percents(share[k])} % (${interval(lower[k], upper[k])})`;
+    const attacked = Object.entries(gap.families).map(([name, points], k) => ({
+      x: points.map(([eps]) => eps),
+      y: points.map(([, left]) => left),
+      error_y: {
+        ...{ type: "data", symmetric: false, thickness: 1, width: 4, color: taken(palette, k + 1) },
+        array: points.map(([, left, , high]) => high - left),
+        arrayminus: points.map(([, left, low]) => left - low),
+      },
+      name: legend(`under ${name}`),
+      mode: "lines+markers",
+      line: { color: taken(palette, k + 1), width: 1.8, dash: taken(DASHES, k + 1) },
+      marker: { color: taken(palette, k + 1), size: 8, symbol: taken(SYMBOLS, k) },
+      hoverinfo: "text",
+      hovertext: points.map(
+        ([eps, left, low, high]) =>
+          `${legend(`under ${name}`)}<br>eps ${floorText(eps, 4)}: ${percents(left, ceilText)} % (${interval(low, high)})${greys(gap, eps)}`,
+      ),
+    }));
+    return [
+      { ...edge, y: lower },
+      { ...edge, y: upper, fill: "tonexty", fillcolor: faint(palette[0]) },
+      {
+        ...{ x: radii, y: share, name: "certified", mode: "lines" },
+        line: { shape: "vh", color: palette[0], width: 2 },
+        ...{ hoverinfo: "text", hovertext: radii.map(proved) },
+      },
+      ...attacked,
+    ];
   }
 
   function layout(xTitle, yTitle, most, named, extra) {
@@ -284,6 +339,17 @@
       const title = linf ? "eps (L-infinity, grey levels of 255)" : "eps (L2)";
       const look = layout(title, "accuracy", largest, traces.length, { annotations: nothing(traces) });
       look.xaxis.range = [-0.03 * largest, 1.05 * largest];
+      drawn.push(Plotly.react(plot, traces, look, CONFIG));
+    }
+    for (const plot of document.querySelectorAll("[data-gap]")) {
+      const gap = data.gaps[plot.dataset.gap];
+      const traces = gapTraces(gap);
+      const ceiling = gap.curve.radii.at(-1);
+      const largest = Math.max(ceiling, ...Object.values(gap.families).flatMap((points) => points.map(([eps]) => eps)));
+      const line = { color: isDark() ? "#a3acb5" : "#59616a", dash: "dot", width: 1.5 };
+      const extra = { shapes: [{ type: "line", x0: ceiling, x1: ceiling, y0: 0, y1: 1, yref: "paper", line }] };
+      const look = layout("radius, eps (L2)", "accuracy of the smoothed model", largest, traces.length - 2, extra);
+      look.xaxis.range = [-0.03 * largest, 1.06 * largest];
       drawn.push(Plotly.react(plot, traces, look, CONFIG));
     }
     return Promise.all(drawn);
