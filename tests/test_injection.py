@@ -20,7 +20,7 @@ from test_cli import call
 from safemed_eval.report import figures, page, read_all
 from safemed_eval.report._text import spreadsheet
 from safemed_eval.report.page import write_page
-from safemed_eval.report.tables import write_tables
+from safemed_eval.report.tables import tables_of, write_tables
 
 HOSTILE = [
     "<script>hit(1)</script>",
@@ -123,7 +123,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def tables(runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
-    write_tables(read_all(runs), folder, radii="0,1s")
+    write_tables(tables_of(read_all(runs), radii="0,1s"), read_all(runs), folder)
     return folder
 
 

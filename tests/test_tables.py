@@ -160,7 +160,7 @@ def test_a_changed_alpha_is_said_in_the_caption(tmp_path: Path) -> None:
 def test_the_three_formats_hold_the_same_and_text_stays_text(tmp_path: Path) -> None:
     name = r"a|b_c & 5% $x$ \end{table} <script> [x](y)"
     run = Run.read(evaluate_run(tmp_path / "a", names={"model": name}))
-    files = write_tables([run], tmp_path / "tables", radii="0")
+    files = write_tables(tables_of([run], radii="0"), [run], tmp_path / "tables")
     assert [file.name for file in files if file.name.startswith("acc")] == [
         *("accuracy.md", "accuracy-by-modality.md", "accuracy-by-question-type.md")
     ]
@@ -174,7 +174,8 @@ def test_the_three_formats_hold_the_same_and_text_stays_text(tmp_path: Path) -> 
 
 
 def test_cohens_format_is_read_as_his_scripts_read_it(tmp_path: Path) -> None:
-    write_tables([Run.read(certify_run(tmp_path / "c"))], tmp_path / "tables", radii="0")
+    run = Run.read(certify_run(tmp_path / "c"))
+    write_tables(tables_of([run], radii="0"), [run], tmp_path / "tables")
     text = (tmp_path / "tables/certified-toy.tsv").read_text()
     assert text.splitlines()[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime"
     frame = pd.read_csv(io.StringIO(text), delimiter="\t")

@@ -382,7 +382,7 @@ class BallAttack(Attack):
 
     @property
     def can_be_planted(self) -> bool:
-        return self.needs == ("scores", "gradients") and self.surrogates is None and self.region is None
+        return self.needs == ("scores", "gradients") and not self.surrogates and self.region is None
 
     @property
     def threat(self) -> Threat:

@@ -37,6 +37,14 @@ def report(
             show_default=f"{grammar.RADII}; of sequential runs their own",
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN,...",
+            help="Columns of the data to break numbers down by as well, such as age,sex,site; also source. Numbers are "
+            "cut into quartiles; the worst group and the gap get intervals that hold for all groups at once.",
+        ),
+    ] = None,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Leave out the images stored by evaluate --keep-images.")
     ] = False,
@@ -48,6 +56,6 @@ def report(
     """
     from safemed_eval.report.make import report as make_report
 
-    written = make_report(runs, out, alpha=alpha, radii=radii, images=not no_images, title=title)
+    written = make_report(runs, out, alpha=alpha, radii=radii, by=by, images=not no_images, title=title)
     say(f"{len(written.figures)} figures, {len(written.tables)} tables. Open:")
     say(escape(str(written.page)))

@@ -51,3 +51,8 @@ def spreadsheet(value: object) -> object:
         return value
     text = plain(value)
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.").lower()[-60:].strip("-.") or "run"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from safemed_eval import grammar
 from safemed_eval.core import CLEAN, GROUNDED, GROUNDING, MODALITIES, QUESTION_TYPES, UNATTACKED, UNKNOWN
 from safemed_eval.errors import SpecError
 from safemed_eval.report.certificates import recomputed
+from safemed_eval.report.columns import Column, number_of
 from safemed_eval.report.rows import Answers, Certificates, Rows, Slicing
 from safemed_eval.runs import checked, read_run
 from safemed_eval.runs.meta import RunMeta
@@ -28,8 +30,13 @@ _ORDER = {name: place for place, name in enumerate((*MODALITIES, *QUESTION_TYPES
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Sort slices as reports list them: the eight and the five in their fixed order, others, then unknown."""
-    return sorted(names, key=lambda name: (name == UNKNOWN, _ORDER.get(name, len(_ORDER)), name))
+    """Sort slices as reports list them: the eight and the five in their fixed order, numbers, others, then unknown."""
+
+    def place(name: str) -> tuple[bool, int, float, str]:
+        number = number_of(name)
+        return name == UNKNOWN, _ORDER.get(name, len(_ORDER)), math.inf if number is None else number, name
+
+    return sorted(names, key=place)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +50,7 @@ class LoadedRun:
         alpha: at which certificates are read; None for `evaluate`.
         with_images: whether a report may show images that the run has kept.
         radii: where certified accuracy is shown, see `grammar.radii`; None: where it usually is.
+        by: columns of the data by which reports break numbers down, beside modality and question type.
     """
 
     out: Path | None
@@ -52,6 +60,7 @@ class LoadedRun:
     alpha: float | None
     with_images: bool = True
     radii: str | None = None
+    by: tuple[Column, ...] = ()
 
     @classmethod
     def read(cls, out: str | Path, *, alpha: float | None = None, name: str | None = None) -> Self:
@@ -250,7 +259,7 @@ class LoadedRun:
         if self.alpha != self.own_budget.alpha:
             raise SpecError(f"{self.name}: is read at alpha {self.alpha:g} already; read the run folder again")
         read = self._made(self.meta, self.records, out=self.out, alpha=alpha, name=self.name)
-        return replace(read, with_images=self.with_images, radii=self.radii)
+        return replace(read, with_images=self.with_images, radii=self.radii, by=self.by)
 
     def at(self, radii: str | None) -> Self:
         """The same run with certified accuracy shown at these radii, such as "0,0.5s,0.3"; s counts in sigma.
@@ -260,6 +269,12 @@ class LoadedRun:
         """
         grammar.radii(radii or grammar.RADII, 1.0)
         return replace(self, radii=radii)
+
+    @property
+    def slicings(self) -> dict[Slicing | Column, str]:
+        """All that reports break numbers down by, and what to call it: modality, question type, then `by`."""
+        titles: dict[Slicing | Column, str] = dict(SLICES.items())
+        return titles | {column: column.name for column in self.by if column.name not in SLICES}
 
 
 def _model_of(meta: RunMeta) -> str:

@@ -23,6 +23,7 @@ def report(
     *,
     alpha: float | None = None,
     radii: str | None = None,
+    by: str | None = None,
     images: bool = True,
     title: str = "Robustness report",
 ) -> Written:
@@ -38,6 +39,7 @@ def report(
         out: a new or empty folder, or one of an earlier report, which is replaced.
         alpha: read certificates again, from their votes, at this alpha instead of the run's own.
         radii: where certified accuracy is shown, such as "0,0.5s,1s"; the suffix s counts in sigma.
+        by: columns of the data to break numbers down by as well, such as "age,sex"; numbers are cut into quartiles.
         images: show the images that `evaluate(keep_images=...)` has kept.
         title: of the page.
     Returns:
@@ -46,13 +48,13 @@ def report(
         RunError: a folder is no run, or `out` holds something else. SpecError: an option cannot be read.
     """
     from safemed_eval.report.findings.finding import AT_READING, of_keys
-    from safemed_eval.report.run import at_common_radii, read_all
+    from safemed_eval.report.run import at_common_radii, read_all, with_columns
     from safemed_eval.report.write import refuse_foreign, write
 
     place = Path(out)
     grammar.radii(radii or grammar.RADII, 1.0)  # refuse wrong radii before anything is read or written
     refuse_foreign(place)
-    loaded = at_common_radii(read_all(runs, alpha=alpha, images=images), radii)
+    loaded = with_columns(at_common_radii(read_all(runs, alpha=alpha, images=images), radii), by)
     if alpha is not None and all(run.kind != "certify" for run in loaded):
         _log.warning("--alpha: has no effect, none of these runs is of certify")
     for run in loaded:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from safemed_eval import stats
 from safemed_eval.core import BLANK, CLEAN, SHUFFLED, UNATTACKED, UNKNOWN
+from safemed_eval.report.columns import Column
 from safemed_eval.runs.record import CertifyRecord, EvaluateRecord, Record
 from safemed_eval.smoothing import DonorVote, read_prediction
 
@@ -122,12 +123,14 @@ class Rows(Sequence[R], Generic[R]):
         known: dict[str, int] = {}
         return lambda record: known.setdefault(record.cluster, len(known))
 
-    def names(self, slicing: Slicing) -> Names:
-        """The modality or question type of each row; "unknown" where its item does not say."""
+    def names(self, slicing: Slicing | Column) -> Names:
+        """The modality, question type, or group of a column of each row; "unknown" where its item does not say."""
+        if isinstance(slicing, Column):
+            return self._column(repr(slicing), slicing.group, object)
         return self._column(slicing, lambda record: getattr(record, slicing) or UNKNOWN, object)
 
-    def split(self, slicing: Slicing) -> dict[str, Self]:
-        """The rows of each modality or question type, by name, sorted."""
+    def split(self, slicing: Slicing | Column) -> dict[str, Self]:
+        """The rows of each modality, question type, or group of a column, by name, sorted."""
         return split_by(self, self.names(slicing))
 
     @property
@@ -202,6 +205,16 @@ class Answers(Rows[EvaluateRecord]):
         return self._column("steps", lambda record: record.steps or 0, int)
 
     @property
+    def confidences(self) -> Floats:
+        """The probability of the likeliest option, among the item's own; NaN without log-probabilities."""
+        return self._column("confidence", lambda record: _probabilities(record).max(), float)
+
+    @property
+    def briers(self) -> Floats:
+        """The squared error of the probabilities, summed over options, in [0, 2]; NaN without log-probabilities."""
+        return self._column("brier", _brier, float)
+
+    @property
     def at_stake(self) -> Mask:
         """False where the answer to the clean image is wrong already, and an attack has nothing to flip."""
         return self._column("at_stake", self._origin._is_at_stake, bool)
@@ -266,6 +279,19 @@ class Answers(Rows[EvaluateRecord]):
     @cached_property
     def _by_condition(self) -> dict[str, Answers]:
         return split_by(self, self.conditions)
+
+
+def _probabilities(record: EvaluateRecord) -> Floats:
+    """(K,) probabilities that sum to 1; NaN where the record has no log-probabilities."""
+    if record.log_probs is None or record.failed:
+        return np.full(len(record.options), np.nan)
+    scores = np.exp(np.array(record.log_probs) - max(record.log_probs))
+    probabilities: Floats = scores / scores.sum()
+    return probabilities
+
+
+def _brier(record: EvaluateRecord) -> float:
+    return float(((_probabilities(record) - np.eye(len(record.options))[record.label]) ** 2).sum())
 
 
 class Certificates(Rows[CertifyRecord]):

@@ -14,13 +14,22 @@ import pandas as pd
 
 from safemed_eval.core import GROUNDED, UNKNOWN
 from safemed_eval.errors import SpecError
+from safemed_eval.report.columns import Column, columns_of
 from safemed_eval.report.corruptions import grades_of
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.collect import findings_of
 from safemed_eval.report.findings.finding import Finding
 from safemed_eval.report.load import SLICES, LoadedRun, in_order, radii_of
 from safemed_eval.report.rows import Certificates, Slicing
-from safemed_eval.report.summary import AnsweredBy, AnySummary, Certified, CertifySummary, summarize
+from safemed_eval.report.summary import (
+    AnsweredBy,
+    AnySummary,
+    Certified,
+    CertifySummary,
+    answers_measure,
+    certificates_measure,
+    summarize,
+)
 from safemed_eval.report.text_cells import corruption_cells, text_cells
 from safemed_eval.smoothing import SEQUENTIAL
 from safemed_eval.text import on_one_line, visible
@@ -59,13 +68,14 @@ class Run(LoadedRun):
         """False where attacks within certified radii proved more certificates false than chance allows."""
         return all(finding.key != "unsound" for finding in self.findings)
 
-    def accuracy(self, by: Slicing | None = None) -> pd.DataFrame:
+    def accuracy(self, by: str | None = None) -> pd.DataFrame:
         """Return accuracy under each condition, or of a certify run certified accuracy at each radius.
 
         >>> share = run.accuracy(by="modality").loc["CT", "clean"]
 
         Args:
-            by: "modality" or "question_type"; None: one row, "all".
+            by: "modality", "question_type", "source" or another column of the data, whose numbers are cut into
+                quartiles; None: one row, "all".
         Returns:
             A row per slice. Columns: a share in [0, 1] for each condition, or each radius as "r>=0.5s" (s is sigma),
             then `n`, the number of items. NaN is unknown: every item failed, or no such radius can be certified.
@@ -73,7 +83,7 @@ class Run(LoadedRun):
         Raises:
             SpecError: `by` is something else.
         """
-        rows = {name: _accuracy_row(numbers) for name, numbers in self._sliced(by).items()}
+        rows = {name: _accuracy_row(numbers) for name, numbers in self.numbers(self._slicing(by)).items()}
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=by)
         return table.astype({column: float for column in table if column != "n"})
 
@@ -104,7 +114,8 @@ class Run(LoadedRun):
         """
         if self.kind != "certify":
             raise SpecError(f"{self.name}: a run of evaluate has no certified curve; use accuracy() or plot()")
-        _refuse_other_slicing(by)
+        if by is not None and by not in SLICES:
+            raise SpecError(f"by={by!r}: write one of {', '.join(map(repr, SLICES))}, or leave it out")
         parts: dict[str, Certificates] = {ALL: self.certificates} if by is None else self.certificates.split(by)
         tables = []
         for name in in_order(parts):
@@ -131,12 +142,36 @@ class Run(LoadedRun):
             return plot_curve(curve_of(self), self.ceiling, visible(self.name))
         return plot_accuracy(self.summary, visible(self.name))
 
-    def _sliced(self, by: Slicing | None) -> Mapping[str, AnsweredBy | Certified]:
-        _refuse_other_slicing(by)
+    def numbers(self, by: Slicing | Column | None) -> dict[str, AnsweredBy | Certified]:
+        """The numbers of each slice, in order; None: of all items, by the name "all"."""
+        slices: Mapping[str, AnsweredBy | Certified]
         if by is None:
-            return {ALL: self.summary.overall}
-        slices: Mapping[str, AnsweredBy | Certified] = self.summary.by(by)
+            slices = {ALL: self.summary.overall}
+        elif not isinstance(by, Column):
+            slices = self.summary.by(by)
+        elif self.kind == "certify":
+            slices = {name: certificates_measure(self)(part) for name, part in self.certificates.split(by).items()}
+        else:
+            slices = {name: answers_measure(self)(part) for name, part in self.answers.split(by).items()}
         return {name: slices[name] for name in in_order(slices)}
+
+    def grouped(self, by: str | None) -> Run:
+        """The same run broken down by these columns of its data, too, such as "age,sex".
+
+        Raises:
+            SpecError: no such column, or no item has a value in it.
+        """
+        return replace(self, by=columns_of(self.records, by) if by else ())
+
+    def _slicing(self, by: str | None) -> Slicing | Column | None:
+        """Find a column by its name.
+
+        Raises:
+            SpecError: there is none.
+        """
+        if by is None or by in SLICES:
+            return by
+        return columns_of(self.records, by)[0]
 
     def __str__(self) -> str:
         sentence = f"{self.kind} run {self.name}: {self.summary.items} of {self.summary.expected} items, {self.where}"
@@ -150,7 +185,7 @@ class Run(LoadedRun):
         grades = grades_of([self])
         rows = {ALL: text_cells(self.summary.overall, grades)}
         for by, title in SLICES.items():
-            rows |= {f"{title}: {name}": text_cells(numbers, grades) for name, numbers in self._sliced(by).items()}
+            rows |= {f"{title}: {name}": text_cells(numbers, grades) for name, numbers in self.numbers(by).items()}
         tables = [rows, *filter(None, [dict(corruption_cells(self.summary.overall, grades))])]
         frames = [pd.DataFrame.from_dict(table, orient="index").map(visible) for table in tables]
         html = "".join(frame.rename(index=visible, columns=visible).to_html(escape=True) for frame in frames)
@@ -160,11 +195,6 @@ class Run(LoadedRun):
             for finding in self.findings
         )
         return f"<p>{escape(str(self))}</p>{html}<ul>{items}</ul>"
-
-
-def _refuse_other_slicing(by: str | None) -> None:
-    if by is not None and by not in SLICES:
-        raise SpecError(f"by={by!r}: write one of {', '.join(map(repr, SLICES))}, or leave it out")
 
 
 def _accuracy_row(numbers: AnsweredBy | Certified) -> dict[str, float | int | None]:
@@ -232,6 +262,18 @@ def at_common_radii(runs: Sequence[Run], radii: str | None) -> list[Run]:
     """
     common = radii_of(runs, radii)
     return [run if run.kind == "evaluate" or run.radii == common else run.at(common) for run in runs]
+
+
+def with_columns(runs: Sequence[Run], by: str | None) -> list[Run]:
+    """Break these runs down by columns of their data, with the same groups in all; see `columns_of`.
+
+    Raises:
+        SpecError: no run has such a column, or no item has a value in it.
+    """
+    if by is None:
+        return [*runs]
+    columns = columns_of([record for run in runs for record in run.records], by)
+    return [replace(run, by=columns) for run in runs]
 
 
 _TELLING: tuple[Callable[[Run], str], ...] = (

@@ -10,7 +10,7 @@ from safemed_eval.errors import RunError
 from safemed_eval.report.figures import draw_all
 from safemed_eval.report.page import write_page
 from safemed_eval.report.run import Run
-from safemed_eval.report.tables import write_tables
+from safemed_eval.report.tables import tables_of, write_tables
 
 PAGE = "report.html"
 FIGURES, TABLES = "figures", "tables"
@@ -49,7 +49,8 @@ def write(runs: Sequence[Run], out: Path, *, title: str, radii: str | None) -> W
         for file in (out / folder).glob("*"):
             if file.suffix in endings:
                 file.unlink()
-    tables = write_tables(runs, out / TABLES, radii=radii)
+    made = list(tables_of(runs, radii=radii))
+    tables = write_tables(made, runs, out / TABLES)
     figures = draw_all(runs, out / FIGURES)
-    write_page(runs, out / PAGE, title=title, radii=radii)
+    write_page(runs, out / PAGE, title=title, radii=radii, tables=made)
     return Written(page=out / PAGE, figures=figures, tables=tables)

@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 
 from safemed_eval.errors import SpecError
 from safemed_eval.plugins import load_plugin, plugins
+from safemed_eval.report._text import slug
 from safemed_eval.report.drawing.style import save, style
-from safemed_eval.report.figures._groups import slug
 from safemed_eval.report.run import Run
 
 __all__ = ["draw_all", "kinds", "slug"]

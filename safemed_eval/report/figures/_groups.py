@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from safemed_eval.core import UNKNOWN
+from safemed_eval.report._text import slug
+from safemed_eval.report.columns import Column
 from safemed_eval.report.findings.between import findings_between
 from safemed_eval.report.findings.finding import BESIDE, of_keys, shared
 from safemed_eval.report.load import in_order
@@ -52,17 +53,12 @@ def pages(runs: Sequence[Run]) -> list[tuple[str, Sequence[Run]]]:
     return [(f"-{start // MOST_RUNS + 1}" if start else "", runs[start : start + MOST_RUNS]) for start in starts]
 
 
-def slug(name: str) -> str:
-    """A name as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.").lower()[-60:].strip("-.") or "run"
-
-
 def canvas_words(run: Run) -> str:
     """ "canvas 64x64"."""
     return f"canvas {run.spec.canvas}".removesuffix(" stretch")
 
 
-def groups(runs: Iterable[Run], by: Slicing, most: int = MOST_GROUPS) -> list[str]:
+def groups(runs: Iterable[Run], by: Slicing | Column, most: int = MOST_GROUPS) -> list[str]:
     """The slices of these runs: in the fixed order, others after, the largest if there are more than `most`.
 
     None where no item says which slice it belongs to.
@@ -74,7 +70,7 @@ def groups(runs: Iterable[Run], by: Slicing, most: int = MOST_GROUPS) -> list[st
     return in_order(largest)
 
 
-def left_out(runs: Iterable[Run], by: Slicing, shown: Sequence[str]) -> list[str]:
+def left_out(runs: Iterable[Run], by: Slicing | Column, shown: Sequence[str]) -> list[str]:
     """A note where there are more slices than a figure shows."""
     every = {name for run in runs for name in run.rows.names(by)}
     return [f"The {len(shown)} largest of {len(every)} groups."] if len(every) > len(shown) else []

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from safemed_eval.core import CLEAN
+from safemed_eval.report._text import slug
 from safemed_eval.report.drawing.sheet import below, letters, sheet
 from safemed_eval.report.drawing.style import GREY, INK, SIZE, TWO_COLUMNS, VERMILLION, plain
 from safemed_eval.report.figures import _groups as grouped
@@ -46,7 +47,7 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     for suffix, run in grouped.one_by_one(evaluated):
         for condition in chosen(run)[0]:
             if role_of(condition) == "attack" and (items := _items(run, condition)):
-                yield f"attacked-items-{grouped.slug(condition)}{suffix}", _figure(run, condition, items)
+                yield f"attacked-items-{slug(condition)}{suffix}", _figure(run, condition, items)
 
 
 def _items(run: Run, condition: str) -> list[Shown]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from safemed_eval.report.columns import Column, stems
 from safemed_eval.report.drawing.shares import percent_axis
 from safemed_eval.report.drawing.sheet import below, letters, sheet, wrapped
 from safemed_eval.report.drawing.style import (
@@ -25,7 +26,6 @@ from safemed_eval.report.drawing.style import (
 )
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import chosen, is_control, union, words
-from safemed_eval.report.load import SLICES
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER, AnsweredBy, EvaluateSummary
@@ -43,12 +43,12 @@ _FULL = 0.82
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     for suffix, page in grouped.pages(grouped.with_records(runs, "evaluate")):
-        for by, title in SLICES.items():
+        for by, stem in stems(page[0].slicings).items():
             if names := grouped.groups(page, by):
-                yield f"accuracy-by-{grouped.slug(title)}{suffix}", _figure(page, by, names)
+                yield f"accuracy-by-{stem}{suffix}", _figure(page, by, names)
 
 
-def _figure(runs: Sequence[Run], by: Slicing, names: Sequence[str]) -> Figure:
+def _figure(runs: Sequence[Run], by: Slicing | Column, names: Sequence[str]) -> Figure:
     picked = [chosen(run) for run in runs]
     conditions = union(shown for shown, _ in picked)
     own = {condition: _look(number, condition) for number, condition in enumerate(conditions)}
@@ -62,7 +62,8 @@ def _figure(runs: Sequence[Run], by: Slicing, names: Sequence[str]) -> Figure:
     for axes, run in zip(panels, runs, strict=True):
         summary = run.summary
         assert isinstance(summary, EvaluateSummary)
-        few |= _row(axes, [summary.overall, *(summary.by(by).get(name, {}) for name in names)], own)
+        slices = cast(dict[str, AnsweredBy], run.numbers(by))
+        few |= _row(axes, [summary.overall, *(slices.get(name, {}) for name in names)], own)
         axes.set_title(plain(run.name, letters(whole - _MARGIN)), loc="left", pad=11)
     width = letters(room - 0.08)
     labels = [plain(name, 24) if narrow else wrapped(name, width) for name in groups]

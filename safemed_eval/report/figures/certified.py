@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from safemed_eval.report.columns import Column, stems
 from safemed_eval.report.curves import Curve, curve_of
 from safemed_eval.report.drawing.shares import (
     CEILING,
@@ -25,7 +26,6 @@ from safemed_eval.report.drawing.sheet import below, heading, label_outer, nothi
 from safemed_eval.report.drawing.style import ONE_COLUMN, Look, looks
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.findings.canvas import grey_levels
-from safemed_eval.report.load import SLICES
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER
@@ -43,9 +43,9 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         if all(run.all_failed for run in some):
             continue
         yield f"certified{suffix}", _all(some, own)
-        for by, title in SLICES.items():
+        for by, stem in stems(some[0].slicings).items():
             if names := grouped.groups(some, by):
-                yield f"certified-by-{grouped.slug(title)}{suffix}", _by(some, own, by, names)
+                yield f"certified-by-{stem}{suffix}", _by(some, own, by, names)
 
 
 def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
@@ -69,7 +69,7 @@ def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
     return below(figure, _legend(own, names, runs), [_BANDS, *marks, *grouped.notes(runs)])
 
 
-def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing, names: Sequence[str]) -> Figure:
+def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing | Column, names: Sequence[str]) -> Figure:
     columns = min(4, len(names)) if len(names) != 5 else 3
     rows = -(-len(names) // columns)
     width = width_of(1 if columns < 3 else columns)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from safemed_eval.core import CLEAN, MODALITIES, QUESTION_TYPES
+from safemed_eval.report._text import slug
 from safemed_eval.report.drawing.matrix import Cell, cell_of, matrix, scale
 from safemed_eval.report.drawing.sheet import below, sheet
 from safemed_eval.report.drawing.style import INK, ONE_COLUMN, TWO_COLUMNS, plain
@@ -32,11 +33,11 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
             columns = grouped.groups(some, by, _MOST_COLUMNS)
             by_method = _by_method(some, by, columns) if columns else {}
             for method, rows in by_method.items():
-                which = f"-{grouped.slug(method)}" if len(by_method) > 1 else ""
+                which = f"-{slug(method)}" if len(by_method) > 1 else ""
                 for condition in union(chosen(run)[0] for _, run in rows):
                     have = [(name, run) for name, run in rows if condition in run.conditions]
                     if len(have) > 1:
-                        stem = f"generalisation-{grouped.slug(title)}{which}-{grouped.slug(condition)}{suffix}"
+                        stem = f"generalisation-{slug(title)}{which}-{slug(condition)}{suffix}"
                         yield stem, _figure(have, by, columns, method, condition)
 
 

@@ -25,6 +25,7 @@ from safemed_eval.report.gap import NOTE, gaps_of, why_no_gap
 from safemed_eval.report.load import SLICES, in_order
 from safemed_eval.report.page import items as single
 from safemed_eval.report.page import provenance
+from safemed_eval.report.page.analyses import analyses_of, cell_of
 from safemed_eval.report.page.cells import columns, corruption_columns, corruption_table
 from safemed_eval.report.page.overview import Slices, families, hides_huge, overview_of
 from safemed_eval.report.page.remarks import notices_of, remarks_of
@@ -33,6 +34,7 @@ from safemed_eval.report.page.texts import COLUMNS as TEXT_COLUMNS
 from safemed_eval.report.page.texts import texts_of
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import FEW
+from safemed_eval.report.table import Table
 from safemed_eval.text import visible
 from safemed_eval.version import __version__
 
@@ -41,11 +43,14 @@ _FOLDER = Path(__file__).parent / "assets"
 _BY_CHANCE: frozenset[Key] = frozenset({"by-chance"})
 
 
-def write_page(runs: Sequence[Run], file: Path, *, title: str, radii: str | None = None) -> None:
+def write_page(
+    runs: Sequence[Run], file: Path, *, title: str, radii: str | None = None, tables: Sequence[Table] = ()
+) -> None:
     """Write the page of these runs, evaluate and certify mixed.
 
     Args:
         radii: where certified accuracy is read; see `grammar.radii` and `radii_of`.
+        tables: of these runs; those of `analyses.tables`, and of the user's columns, are shown as they are.
     Raises:
         SpecError: `radii` cannot be read. RunError: the file cannot be written.
     """
@@ -87,6 +92,7 @@ def write_page(runs: Sequence[Run], file: Path, *, title: str, radii: str | None
         most_images=single.MOST_IMAGES,
         norms=[norm for norm in ("linf", "l2") if norm in norms],
         hides_huge=any(hides_huge(run) for run in runs),
+        analyses=analyses_of(runs, tables),
         blocks={
             "data": _embedded(overview_of(studies, gaps, items, slices)),
             "details": _embedded(
@@ -149,5 +155,6 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["command"] = shlex.join
+    environment.filters["figure"] = cell_of
     environment.tests["holding"] = lambda mapping, key: key in mapping
     return environment.get_template("page.html")
