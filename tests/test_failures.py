@@ -21,7 +21,7 @@ from safemed_eval.report import Run
 from safemed_eval.report.figures._attacks import role_of
 from safemed_eval.report.figures.heatmap import _strongest
 from safemed_eval.report.findings.checklist import checklist
-from safemed_eval.report.findings.failures import failures
+from safemed_eval.report.findings.unanswered import failures
 from safemed_eval.report.tables import tables_of
 
 PGD = ATTACKS[2]

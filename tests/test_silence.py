@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from safemed_eval.cli import app
 from safemed_eval.core import Question
 from safemed_eval.report import Run
-from safemed_eval.report.findings.silence import silence
+from safemed_eval.report.findings.unanswered import silence
 from safemed_eval.report.page import write_page
 
 MARK = "\x1b[31m<b>[bold]I cannot"

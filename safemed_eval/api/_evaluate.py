@@ -33,7 +33,7 @@ from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.progress import progress, status
 from safemed_eval.runs import checked
 from safemed_eval.runs.spec import EvaluateSpec
-from safemed_eval.runs.work.fit import fitted_for, half_of
+from safemed_eval.runs.work.fit import Fitted, fitted_for, half_of
 from safemed_eval.seeds import seed_of
 from safemed_eval.smoothing import Voting
 from safemed_eval.threat import MASK
@@ -180,7 +180,14 @@ def _answer(
     with started(prepared, make, needs=needs, surrogates=loadings, store=keeper) as (team, folder):
         fits = [attack for attack in chosen.values() if attack.fits]
         with status(f"fitting {', '.join(map(str, fits))}") if fits else nullcontext():
-            fitted = fitted_for(fits, items, fitted_on, team=team, place=prepared.place, done=folder.done)
+            fitted = fitted_for(
+                fits,
+                items,
+                fitted_on,
+                fit=partial(_fit, team),
+                place=prepared.place,
+                done=folder.done,
+            )
         if spec.keep_images:
             keeper.resume(checked(*folder.contents(), str(prepared.place))[1])
         if spec.planted and not folder.contents()[0].get("planted"):
@@ -208,6 +215,14 @@ def _plant(team: Team, items: Sequence[Item], chosen: Iterable[Attack], spec: Ev
             outcomes[str(unit.attack)].append(outcome)
             tick(number, len(units))
     return [encode(Tally.of(attack, told)) for attack, told in outcomes.items()]
+
+
+def _fit(team: Team, attack: Attack) -> Fitted:
+    from safemed_eval.runs.work.units import Fit
+
+    fitted: Fitted
+    ((_, fitted),) = team.do([Fit(attack=attack)])
+    return fitted
 
 
 def _evaluation(

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from safemed_eval import grammar, plugins
+from safemed_eval.attacks._problem import Attacked, Problem, search_within
 from safemed_eval.errors import DataError
-from safemed_eval.threat import Norm, Rectangle, Threat, spelled_region
+from safemed_eval.threat import Norm, Threat, spelled_region
 
 if TYPE_CHECKING:
     import torch
@@ -41,80 +42,6 @@ def refuse_counts(**counts: int) -> None:
     for name, count in counts.items():
         if not 1 <= count <= MAX_COUNT:
             raise ValueError(f"{name} must be at least 1, and at most {MAX_COUNT:,}, got {count}")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Problem:
-    """A batch to attack: B images with their questions and gold answers.
-
-    Args:
-        classify: bound to the B questions.
-        canvas: (B, 3, H, W) float32 in [0, 1].
-        labels: (B,) int64, the gold options.
-        generators: one per row, so that a row's result does not depend on its batch mates.
-        quantize: search among images on 8-bit grey levels only.
-        questions: the B questions, for attacks that use their texts; None where the caller has none.
-        fitted: (3, H, W) float32, what `Attack.fit` made of other items; None for an attack that is not fitted.
-        region: (B, 1, H, W) bool, the pixels that may change; None: all. `classify` then sees the clean pixels
-            elsewhere, whatever it is shown, and has no gradient there.
-    """
-
-    classify: Classify
-    canvas: torch.Tensor
-    labels: torch.Tensor
-    generators: Sequence[torch.Generator]
-    quantize: bool = False
-    questions: Sequence[Question] | None = None
-    fitted: torch.Tensor | None = None
-    region: torch.Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.canvas)
-
-    def take(self, rows: Sequence[int]) -> Problem:
-        """The same problem for these rows only."""
-        return Problem(
-            classify=self.classify.take(rows),
-            canvas=self.canvas[list(rows)],
-            labels=self.labels[list(rows)],
-            generators=[self.generators[row] for row in rows],
-            quantize=self.quantize,
-            questions=None if self.questions is None else [self.questions[row] for row in rows],
-            fitted=self.fitted,
-            region=None if self.region is None else self.region[list(rows)],
-        )
-
-    def sample(self, threat: Threat, rows: Sequence[int]) -> torch.Tensor:
-        """Draw a uniform point from the ball of each of these rows, within its region."""
-        chosen = list(rows)
-        region = None if self.region is None else self.region[chosen]
-        return threat.sample(self.canvas[chosen], [self.generators[row] for row in chosen], region)
-
-    def on_grid(self, canvas: torch.Tensor, threat: Threat) -> torch.Tensor:
-        """The canvases moved to 8-bit grey levels inside the ball if `quantize` is set, else as they are."""
-        return threat.snap(self.canvas, canvas) if self.quantize else canvas
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attacked:
-    """Result of a search."""
-
-    canvas: torch.Tensor
-    """(B, 3, H, W) float32 in [0, 1]."""
-    steps: list[int]
-    """Gradient steps that each row took until it stopped; for ART's attacks, images shown to the model."""
-    targets: list[int] | None = None
-    """The option that each row was to be answered with, for a targeted attack."""
-    climb: list[list[float] | None] | None = None
-    """Highest value of each row's goal at its first gradient and after each quarter of them: five numbers."""
-    dead: list[float | None] | None = None
-    """Share of each row's gradients that were zero at every pixel; None, as in `climb`, for a row that took none, and
-    for one whose region is empty."""
-    parts: list[dict[str, bool]] | None = None
-    """For an attack made of several: whether a row's answer was right after each of those that it reached."""
-    rectangles: Sequence[Rectangle | None] | None = None
-    """For an attack on a part of the canvas: the rectangle outside of which no pixel of a row differs; None for a row
-    that was left as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,12 +249,7 @@ class Attack:
         )
         if region is None and self.region:
             raise TypeError(f"{self}: needs the pixels of its region, region=...")
-        if region is None:
-            attacked = self.search(problem)
-        else:
-            from safemed_eval.attacks._region import search_within
-
-            attacked = search_within(problem, region, self.search)
+        attacked = self.search(problem) if region is None else search_within(problem, region, self.search)
         inside = attacked.canvas if quantize else self.threat.project(canvas, attacked.canvas)
         self.threat.check(canvas, inside, on_grid=quantize, rectangles=attacked.rectangles)
         return replace(attacked, canvas=inside.detach())

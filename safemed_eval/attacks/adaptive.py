@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from safemed_eval.attacks._base import Attacked, Facts, Problem, SteppedAttack, refuse_counts
+from safemed_eval.attacks._base import Facts, SteppedAttack, refuse_counts
+from safemed_eval.attacks._problem import Attacked, Problem
 from safemed_eval.core import Need, Reasons
 from safemed_eval.faults import faults_of_the_model, refuse_broken_gradient
 

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attacked, BallAttack, Facts, Loss, Problem, Target, refuse_counts
+from safemed_eval.attacks._base import BallAttack, Facts, Loss, Target, refuse_counts
+from safemed_eval.attacks._problem import Attacked, Problem
 from safemed_eval.grammar import ALWAYS
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Literal, get_args
 
-from safemed_eval.attacks._base import Attack, Attacked, Facts, Problem
+from safemed_eval.attacks._base import Attack, Facts
+from safemed_eval.attacks._problem import Attacked, Problem
 from safemed_eval.threat import Threat
 
 if TYPE_CHECKING:

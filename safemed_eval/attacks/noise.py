@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safemed_eval.attacks._base import Attacked, BallAttack, Facts, Problem
+from safemed_eval.attacks._base import BallAttack, Facts
+from safemed_eval.attacks._problem import Attacked, Problem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from safemed_eval.attacks._base import TRAVEL, Attack, Attacked, Facts, Problem, refuse_counts
+from safemed_eval.attacks._base import TRAVEL, Attack, Facts, refuse_counts
+from safemed_eval.attacks._problem import Attacked, Problem
 from safemed_eval.grammar import ALWAYS
 from safemed_eval.threat import Rectangle, Threat
 

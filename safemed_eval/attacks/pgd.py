@@ -6,17 +6,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import (
-    Attack,
-    Attacked,
-    Facts,
-    Loss,
-    Problem,
-    Start,
-    SteppedAttack,
-    Target,
-    refuse_counts,
-)
+from safemed_eval.attacks._base import Attack, Facts, Loss, Start, SteppedAttack, Target, refuse_counts
+from safemed_eval.attacks._problem import Attacked, Problem
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Attacked, BallAttack, Facts, Problem, refuse_counts
+from safemed_eval.attacks._base import Attack, BallAttack, Facts, refuse_counts
+from safemed_eval.attacks._problem import Attacked, Problem
 from safemed_eval.attacks.apgd import APGD
 from safemed_eval.attacks.art import ART
 from safemed_eval.grammar import ALWAYS

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attacked, Facts, Problem, SteppedAttack
+from safemed_eval.attacks._base import Facts, SteppedAttack
+from safemed_eval.attacks._problem import Attacked, Problem
 from safemed_eval.errors import DataError
 from safemed_eval.grammar import ALWAYS
 from safemed_eval.threat import Threat

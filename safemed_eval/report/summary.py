@@ -17,12 +17,11 @@ from safemed_eval.report.findings.attack_sizes import aims_at_letters, sized_att
 from safemed_eval.report.findings.canvas import CanvasCost, canvas_cost, grey_levels
 from safemed_eval.report.findings.checklist import Check, checklist, verdict
 from safemed_eval.report.findings.degenerate import degenerate
-from safemed_eval.report.findings.failures import failures
 from safemed_eval.report.findings.falsified import Falsified, falsified_of
 from safemed_eval.report.findings.grounding import CertifiedGrounding, Grounding, certified_grounding, grounding
 from safemed_eval.report.findings.order import Circular, Letters, circular, letters_by_condition
 from safemed_eval.report.findings.sampling import Draws, draws_of, ended_wrong
-from safemed_eval.report.findings.silence import Silence, silence
+from safemed_eval.report.findings.unanswered import Silence, failures, silence
 from safemed_eval.report.findings.verdict import Verdict
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.report.rows import Answers, Certificates, Floats, Mask, Slicing

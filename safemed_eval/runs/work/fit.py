@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,10 +21,6 @@ from safemed_eval.errors import RunError, SpecError
 from safemed_eval.files import NEW
 from safemed_eval.seeds import seed_of
 from safemed_eval.threat import TOLERANCE
-
-if TYPE_CHECKING:
-    from safemed_eval.runs.work.evaluate import Evaluation
-    from safemed_eval.runs.workers import Team
 
 Fitted = npt.NDArray[np.float32]
 """(3, H, W), what `Attack.fit` returned."""
@@ -49,41 +43,19 @@ def half_of(items: Sequence[Item], seed: int) -> tuple[Item, ...]:
     return tuple(item for item in items if item.cluster in half)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """The unit of work that fits an attack; its result is `Fitted`."""
-
-    attack: Attack
-
-    @property
-    def name(self) -> str:
-        return f"the fit of {self.attack}"
-
-    def coming(self, work: Evaluation) -> None:
-        pass
-
-    def do(self, work: Evaluation) -> Fitted:
-        return work.fit(self.attack)
-
-    def alone(self) -> list[Fit]:
-        return []
-
-    def failed(self, why: str) -> NoReturn:
-        raise RunError(f"--attack {self.attack}: cannot be fitted: {why}")
-
-
 def fitted_for(
     attacks: Iterable[Attack],
     items: Sequence[Item],
     fitted_on: Sequence[Item],
     *,
-    team: Team,
+    fit: Callable[[Attack], Fitted],
     place: Path | None,
     done: Callable[[str, str], bool],
 ) -> dict[str, Fitted]:
     """Read, or make and store, the result of each fit that missing records need; by the attack's spec string.
 
     Args:
+        fit: makes the result.
         place: the run folder; None: nothing is stored.
         done: tells whether an item has its record under a condition.
     Raises:
@@ -101,7 +73,7 @@ def fitted_for(
             continue
         if recorded:
             raise RunError(f"{file}: is missing, and {len(recorded)} items were tried with it; choose another --out")
-        ((_, result),) = team.do([Fit(attack=attack)])
+        result = fit(attack)
         if file:
             _write(file, result, attack)
         results[str(attack)] = result

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -176,13 +175,12 @@ class _Planted:
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
         model, _, readout = self._made
         features = model.features(canvas, self._questions)
-        origin, weights = (self._as(part, features) for part in (readout.origin, readout.weights))
+        origin, weights = (
+            torch.tensor(part, dtype=features.dtype, device=features.device)
+            for part in (readout.origin, readout.weights)
+        )
         odds = ((features - origin) * weights).sum(1) - readout.threshold
         return torch.stack([-odds / 2, odds / 2], 1).log_softmax(1)
 
     def take(self, rows: Sequence[int]) -> _Planted:
         return _Planted(*self._made, len(rows))
-
-    @staticmethod
-    def _as(values: Floats, like: torch.Tensor) -> Any:
-        return torch.tensor(values, dtype=like.dtype, device=like.device)

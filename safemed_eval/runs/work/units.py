@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from safemed_eval.attacks import Attack
 from safemed_eval.core import BLANK, CIRCULAR, SHUFFLED, Item
+from safemed_eval.errors import RunError
 from safemed_eval.runs.record import CertifyRecord, EvaluateRecord
 from safemed_eval.runs.tally import Outcome
 from safemed_eval.runs.work import certify, evaluate
@@ -94,6 +95,29 @@ def groups(
     for condition, group, missing in evaluate.groups(items, asked, size, done):
         made = (fitted or {}).get(str(condition))
         yield Group(condition=condition, items=group, missing=missing, voting=voting, fitted=made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """The unit of work that fits an attack; its result is `Fitted`."""
+
+    attack: Attack
+
+    @property
+    def name(self) -> str:
+        return f"the fit of {self.attack}"
+
+    def coming(self, work: Evaluation) -> None:
+        pass
+
+    def do(self, work: Evaluation) -> Fitted:
+        return work.fit(self.attack)
+
+    def alone(self) -> list[Fit]:
+        return []
+
+    def failed(self, why: str) -> NoReturn:
+        raise RunError(f"--attack {self.attack}: cannot be fitted: {why}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,8 @@
-"""Runs in which most of what a model said is no answer: most likely it is asked otherwise than it was trained."""
+"""Items without an answer: those that failed, and runs in which most of what a model said is no answer.
+
+Failed items stay in every denominator and count as wrong; where all did, nothing was measured. A model whose texts
+are no answers is most likely asked otherwise than it was trained.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,36 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from safemed_eval.core import CLEAN
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.runs.record import EvaluateRecord, Record
 
 _SHOWN = 3
 _LONGEST = 80
+
+
+def failures(run: LoadedRun) -> list[str]:
+    """Describe the failed items of a run, in sentences that follow a colon."""
+    if not run.failed:
+        return []
+    lost, rows = run.all_failed, run.rows
+    if run.conditions:
+        rows = run.answers.where(np.array([record.attack not in lost for record in run.answers], dtype=bool))
+    elif lost:
+        rows = rows[:0]
+    some = rows.failed_items
+    sentences = [f"{some} of {run.meta.items} items failed and count as wrong."] if some else []
+    return sentences + [f"{words_of_failure(run, name)}, and nothing was measured." for name in lost]
+
+
+def words_of_failure(run: LoadedRun, condition: str) -> str:
+    """Say that every item failed under a condition in `LoadedRun.all_failed`."""
+    if not run.conditions:
+        return "every item failed"
+    which = "" if run.answers.under(condition).failed.all() else " that was right when clean"
+    return f"every item{which} failed under {condition}"
 
 
 @dataclass(frozen=True, kw_only=True)
