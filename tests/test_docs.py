@@ -243,7 +243,8 @@ def test_commands_in_the_docs_can_be_given(words: list[str]) -> None:
         command = command.commands[rest.pop(0)]
     if rest and "..." not in rest:
         given = command.make_context("safemed-eval", rest, resilient_parsing=rest == ["--version"]).params
-        attacks.parse_all(spec for spec in given.get("attack") or () if "..." not in spec)
+        specs = given.get("attack") or ()
+        attacks.parse_all(spec for spec in ([specs] if isinstance(specs, str) else specs) if "..." not in spec)
 
 
 def test_options_in_the_docs_exist() -> None:

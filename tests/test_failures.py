@@ -30,6 +30,7 @@ LOST: dict[str, Any] = {"prediction": None, "log_probs": None, "steps": None, "l
 WHOLE_SPECS = {
     "art": SQUARE,
     "corrupt": "corrupt:kind=blur,severity=1",
+    "overlay": "overlay:text=X,size=5",
     "prompt": "prompt:kind=prefix",
     "transfer": "transfer:from=x",
 }

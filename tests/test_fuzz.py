@@ -21,6 +21,7 @@ from safemed_eval.errors import DataError, RunError, SpecError, UserError
 from safemed_eval.models.answers import conclusion, parse, rationale, retell
 from safemed_eval.models.checkpoints.prompts import read_template
 from safemed_eval.report import Run
+from safemed_eval.report.gap import gaps_of
 from safemed_eval.report.load import SLICES
 from safemed_eval.report.page.items import Items, details
 from safemed_eval.report.page.overview import overview_of
@@ -212,7 +213,8 @@ def _reported(folder: Path) -> None:
     run = Run.read(folder)
     list(tables_of([run], radii="0,1s"))
     items = Items([run])
-    overview_of(studies_of([run], "0,1s"), items, {by: sorted(set(run.rows.names(by))) for by in SLICES})
+    slices = {by: sorted(set(run.rows.names(by))) for by in SLICES}
+    overview_of(studies_of([run], "0,1s"), gaps_of([run]), items, slices)
     details(run, items.places[0], len(items))
 
 

@@ -137,6 +137,7 @@ def test_what_pgd_flips_on_a_shipped_checkpoint_the_suite_has_flipped_too(eps: s
 
 def test_the_measurement_passes_the_checklist() -> None:
     found = {check.name: check.status for check in checklist(Run.read(MEASURED))}
-    assert [name for name, status in found.items() if status != "pass"] == ["more steps would not help"], (
-        "PGD, ten steps"
-    )
+    assert {name: status for name, status in found.items() if status != "pass"} == {
+        "more steps would not help": "warn",  # PGD, ten steps
+        "the attack finds a planted region": "n/a",
+    }

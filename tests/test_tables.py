@@ -98,6 +98,8 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
     tables = named([Run.read(evaluate_run(tmp_path / "a"))])
     assert list(tables) == [
         *("accuracy", "accuracy-by-modality", "accuracy-by-question-type"),
+        *("calibration", "calibration-by-modality", "calibration-by-question-type"),
+        *("selective", "selective-by-modality", "selective-by-question-type", "odds"),
         *("methods-by-modality", "methods-by-question-type", "published"),
     ]
     (row,) = tables["accuracy"].shown.to_dict("records")

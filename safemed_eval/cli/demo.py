@@ -26,8 +26,8 @@ def demo(
     refuse_unwritable(out)
     drawn = ["--data", DRAWN]
     shown = [word for strength in (1, 2) for word in ("--attack", attacks.example_of(strength=strength))]
-    shown += ["--keep-images", "4"]
-    few = ["--per-group", "1", "--sigma", "0.1", "--n0", "50", "--n", "200"]
+    shown += ["--keep-images", "4", "--grounding"]
+    few = ["--per-group", "1", "--sigma", "0.1", "--n0", "50", "--n", "200", "--grounding"]
     commands = [["data", "describe", DRAWN], ["models", "check", "builtin:sft", "--canvas", "64x64"]]
     runs = [str(out / f"{command}-{name}") for command in ("evaluate", "certify") for name in ("sft", "at-grpo")]
     for name in ("sft", "at-grpo"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -12,6 +12,7 @@ import numpy as np
 
 from safemed_eval import stats
 from safemed_eval.codec import Json, encode
+from safemed_eval.core import CLEAN
 from safemed_eval.data.audit.training_overlap import Overlap
 from safemed_eval.report.findings.attack_sizes import aims_at_letters, sized_attacks
 from safemed_eval.report.findings.canvas import CanvasCost, canvas_cost, grey_levels
@@ -509,9 +510,11 @@ def answers_measure(run: LoadedRun) -> Callable[[Answers], AnsweredBy]:
     voted = run.voting is not None
 
     def measure(part: Answers) -> AnsweredBy:
+        right = {record.item for record in part.under(CLEAN) if record.correct}
         return {
             name: _answered(
                 part.all_under(run.grounded.get(name, name)),
+                right=right,
                 voted=voted,
                 grounded=name in run.grounded,
                 huge=name in huge,
@@ -528,17 +531,21 @@ def _parts_of(rows: Answers) -> list[str]:
     return list(dict.fromkeys(name for record in rows for name in record.parts or ()))
 
 
-def _answered(rows: Answers, *, voted: bool, grounded: bool, huge: bool, parts: Sequence[str]) -> Answered:
+def _answered(
+    rows: Answers, *, right: Set[str], voted: bool, grounded: bool, huge: bool, parts: Sequence[str]
+) -> Answered:
     """Measure the rows of one condition.
 
     Args:
+        right: the items that are answered rightly on clean images: only these can flip.
         grounded: count only the answers that depend on the image, and say nothing of the attack's steps.
     """
     unavailable = int(rows.unavailable.sum())
     rows = rows.where(~rows.unavailable)
     successes = rows.correct & rows.dependent if grounded else rows.correct
-    share, steps = _share(rows, successes), rows.steps
-    flipped = steps[~rows.correct & (steps > 0)]
+    share = _share(rows, successes)
+    was_right = np.array([record.item in right for record in rows], dtype=bool)
+    flipped = rows.steps[was_right & ~rows.correct & (rows.steps > 0)]
     if voted:
         silent = sum(record.abstained == NO_ANSWER for record in rows)
     else:

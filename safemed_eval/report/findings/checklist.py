@@ -262,7 +262,7 @@ _CHECKS: dict[str, Callable[[Pairs], Answer]] = {
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{float(f'{100 * share:.2g}'):g} %"
 
 
 def _several(texts: Sequence[str], most: int = 3) -> str:
