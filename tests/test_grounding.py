@@ -18,6 +18,7 @@ import safemed_eval as se
 from safemed_eval import data
 from safemed_eval.core import GROUNDING, Item, Question
 from safemed_eval.data import donors_of
+from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
 from safemed_eval.report.findings.grounding import certified_grounding, grounding
@@ -282,3 +283,37 @@ def test_pseudonyms_hide_the_donor(tmp_path: Path) -> None:
     assert {record.donor for record in run.answers.under("shuffled")} <= names
     again = Run.read(tmp_path / "run")
     assert again.accuracy().loc["all", "grounded"] == 1.0 and set(again.spec.conditions) == {"clean", *GROUNDING}
+
+
+# ----------------------------------------------------------------------------------------------------- reports/grounded
+
+
+MEASURED = Path(__file__).parents[1] / "reports" / "grounded"
+
+
+@pytest.mark.parametrize("name", ["sft", "at-grpo"])
+def test_the_measurement_is_of_the_shipped_checkpoints(name: str) -> None:
+    for command in ("evaluate", "certify"):
+        run = Run.read(MEASURED / f"{command}-{name}")
+        assert run.spec.model == resolve(f"builtin:{name}").identity and not run.unfinished and not run.failed
+
+
+def test_sft_loses_less_than_three_points_of_phantom_where_it_must_look() -> None:
+    shares = Run.read(MEASURED / "evaluate-sft").summary.overall
+    assert 0 < shares["clean"].count - shares["grounded"].count < 0.03 * shares["clean"].n
+
+
+def test_what_does_not_look_is_as_robust_as_it_is_right_and_grounded_nowhere() -> None:
+    attacked, certified = Run.read(MEASURED / "evaluate-text-only"), Run.read(MEASURED / "certify-text-only")
+    shares = attacked.summary.overall
+    assert {shares[name].count for name in attacked.conditions} == {57}
+    assert {shares[name].count for name in attacked.grounded} == {0}
+    assert all(shares[name].median_steps is None for name in attacked.conditions), "nothing flipped"
+    assert certified.curve()["certified_accuracy"].tolist() == [9 / 40] * 2, "up to the ceiling"
+    assert certified.curve(grounded=True)["certified_accuracy"].tolist() == [0.0] * 2
+
+
+def test_one_pixel_is_seen_where_it_decides() -> None:
+    shares = Run.read(MEASURED / "evaluate-one-pixel").summary.overall
+    assert 0 < shares["grounded"].count < shares["clean"].count
+    assert shares["text-only"].unavailable == 192
