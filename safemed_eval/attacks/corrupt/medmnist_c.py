@@ -1,13 +1,14 @@
 """MedMNIST-C's corruptions: for each imaging modality its kinds, each with a strength for each of five severities.
 
 Source:
-    Di Salvo et al. 2024, "MedMNIST-C: Comprehensive benchmark and improved classifier robustness by simulating realistic
-    image corruptions" (arXiv:2406.17536). Data sets, kinds and strengths are those of `medmnistc/corruptions/registry.py`
-    in github.com/francescodisalvo05/medmnistc-api, commit b6dee0e; the transforms are written anew.
-    Differs: it corrupts whole data sets, here each item is corrupted as its modality's data set is. One draw serves all
-    severities. Grey levels are not cut to 8 bits, unless the attack is quantized. Lengths in pixels, and the block of
-    `pixelate`, are of its images of 224 x 224: they grow and shrink with the canvas's shorter side, so that on small
-    canvases weak blurs change nothing. What differs in a single kind is said in `transforms`.
+    Di Salvo et al. 2024, "MedMNIST-C: Comprehensive benchmark and improved classifier robustness by simulating
+    realistic image corruptions" (arXiv:2406.17536). Data sets, kinds and strengths are those of the file
+    `medmnistc/corruptions/registry.py` in github.com/francescodisalvo05/medmnistc-api, commit b6dee0e; the transforms
+    are written anew.
+    Differs: it corrupts whole data sets; here each item is corrupted as the data set of its modality is. One draw
+    serves all severities. Grey levels are not cut to 8 bits, unless the attack is quantized. Lengths in pixels, and the
+    block of `pixelate`, are of its images of 224 x 224: they grow and shrink with the canvas's shorter side, so that on
+    small canvases weak blurs change nothing. What differs in a single kind is said in `transforms`.
 """
 
 from __future__ import annotations
@@ -181,8 +182,8 @@ DATA_SETS: dict[str, DataSet] = {
     ),
 }
 """The data set that stands for each modality: where MedMNIST-C has several, the one of most images. TissueMNIST is left
-out of Microscopy: its images are fluorescence in grey, those of PathMNIST and BloodMNIST are stained, as OmniMedVQA's are.
-OrganAMNIST, OrganCMNIST and OrganSMNIST have the same strengths. There is none of MRI."""
+out of Microscopy, since its images are fluorescence in grey; those of PathMNIST and BloodMNIST are stained, as the
+slides of OmniMedVQA are. OrganAMNIST, OrganCMNIST and OrganSMNIST have the same strengths. There is none of MRI."""
 
 
 def unavailable(kind: str, modality: str | None) -> str | None:

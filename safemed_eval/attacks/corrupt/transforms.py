@@ -1,8 +1,8 @@
 """The transforms of MedMNIST-C's corruptions, written anew after its descriptions and strengths; see `medmnist_c`.
 
-Each takes a (3, H, W) float32 image in [0, 1], a generator, and the numbers of its strength, and returns an image of that
-shape that may leave [0, 1]. What it draws does not depend on the strength: a stronger one uses the same numbers, or more
-of the same sequence. Lengths in pixels are those of an image of SIDE x SIDE.
+Each takes a (3, H, W) float32 image in [0, 1], a generator, and the numbers of its strength, and returns an image of
+that shape that may leave [0, 1]. What it draws does not depend on the strength: a stronger one uses the same numbers,
+or more of the same sequence. Lengths in pixels are those of an image of SIDE x SIDE.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LEVELS = 256
 RING, INSIDE, BORDER = 130 / 255, 100 / 255, 2
 """How far a bubble turns pixels white on its border and inside, and the width of its border in pixels."""
 SMALLEST_BUBBLE, FEWEST_BUBBLES, LARGEST_BUBBLE = 3, 7, 17
-"""Smallest radius in pixels, and number, of bubbles; their centres leave room for the largest radius of all strengths."""
+"""Smallest radius in pixels, and number, of bubbles; their centres leave room for the largest radius."""
 SPOT, INK = (8, 16), 0.95
 """Smallest and largest mean radius of a spot of stain in pixels, and its share of black."""
 FEWEST_LETTERS, MOST_LETTERS, SMALLEST_FONT, LETTER, FONT = 3, 10, 0.14, 8, 30
-"""Letters of a word, the smallest scale of its font, the width in pixels that is kept free for a letter, and the size of
-Pillow's font in pixels at scale 1, where its capitals are as high as those of OpenCV's Hershey Duplex."""
+"""Fewest and most letters of a word, the smallest scale of its font, the width in pixels that is kept for a letter, and
+the size of Pillow's font at scale 1, where its capitals are about as high as those of OpenCV's Hershey Duplex."""
 MARGIN = 10
 """Pixels at the edge that are free of spots and of the beginnings of words."""
 _SEEDS = 2**31
@@ -82,7 +82,9 @@ def shot_noise(image: torch.Tensor, rng: torch.Generator, photons: float) -> tor
     at_most = torch.special.gammaincc(counts + 1, rates[:, None])
     # All 256 distribution functions in one sorted sequence: that of level i goes from i to i + 1.
     level = (image.double() * (LEVELS - 1)).round()
-    places = torch.searchsorted((at_most + torch.arange(LEVELS, device=image.device)[:, None]).flatten(), chances + level)
+    places = torch.searchsorted(
+        (at_most + torch.arange(LEVELS, device=image.device)[:, None]).flatten(), chances + level
+    )
     return ((places - level * most) / photons).to(image)
 
 
@@ -93,7 +95,7 @@ def defocus_blur(image: torch.Tensor, rng: torch.Generator, radius: float, alias
 
     scale = _scale(image)
     edge = math.ceil(scale)
-    reach = int(radius * scale) + edge
+    reach = int(radius * scale) + 2 * edge
     squares = torch.arange(-reach, reach + 1, dtype=torch.float64) ** 2
     disc = (squares[:, None] + squares <= (radius * scale) ** 2).double()
     smooth = vision.gaussian_blur(disc[None] / disc.sum(), [2 * edge + 1] * 2, [alias * scale] * 2)
@@ -103,8 +105,8 @@ def defocus_blur(image: torch.Tensor, rng: torch.Generator, radius: float, alias
 def motion_blur(image: torch.Tensor, rng: torch.Generator, radius: float, sigma: float) -> torch.Tensor:
     """Average along a line from each pixel on, within 45 degrees of the horizontal, with Gaussian weights.
 
-    The line is 2 * `radius` long, as that of ImageMagick's MotionBlurImage, which MedMNIST-C calls; there it runs through
-    whole pixels, here also between them.
+    The line is 2 * `radius` long, as that of ImageMagick's MotionBlurImage, which MedMNIST-C calls. Differs: there it
+    runs through whole pixels, here also between them.
     """
     import torch
 
@@ -112,7 +114,13 @@ def motion_blur(image: torch.Tensor, rng: torch.Generator, radius: float, sigma:
     angle = math.pi / 2 * (float(torch.rand((), generator=rng, device=image.device)) - 0.5)
     points = torch.arange(math.ceil(2 * radius * scale * own.POINTS) + 1, dtype=torch.float64) / own.POINTS
     weights = torch.exp(-0.5 * (points / (sigma * scale)) ** 2)
-    return own.convolved(image, own.line_kernel(angle, points, weights), "replicate")
+    kernel = own.line_kernel(angle, points, weights)
+    padded = torch.nn.functional.pad(image[None], [len(kernel) // 2] * 4, mode="replicate")[0]
+    blurred, (height, width) = torch.zeros_like(image), image.shape[1:]
+    # The kernel is large, and zero off the line.
+    for down, right in kernel.nonzero().tolist():
+        blurred += float(kernel[down, right]) * padded[:, down : down + height, right : right + width]
+    return blurred
 
 
 def zoom_blur(image: torch.Tensor, rng: torch.Generator, stop: float, step: float) -> torch.Tensor:
