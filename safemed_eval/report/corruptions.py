@@ -17,9 +17,9 @@ _ABOUT = (
     "severities, and below of the kinds, with equal weight; worst: the lowest of them, and where."
 )
 _OF_A_SET = (
-    "Accuracy in % under the corruptions of {set}, by kind and severity, from 1 to 5. Each item meets the kinds that the "
-    "set has for its modality; for the others it is n/a, and not among the n. Mean: of the severities, and below of the "
-    "kinds that some item meets, with equal weight; worst: the lowest of them, and where."
+    "Accuracy in % under the corruptions of {set}, by kind and severity, from 1 to 5. Each item meets the kinds that "
+    "the set has for its modality; for the others it is n/a, and not among the n. Mean: of the severities, and below "
+    "of the kinds that some item meets, with equal weight; worst: the lowest of them, and where."
 )
 
 

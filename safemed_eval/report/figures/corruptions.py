@@ -34,14 +34,14 @@ Shares = list[tuple[float, Share]]
 """Accuracy by severity, with that on clean images at 0."""
 
 
-def _shares(run: Run) -> dict[str | None, dict[str, Shares]]:
-    """Collect the shares of each kind of corruption that some item meets, by set."""
+def _shares(run: Run) -> dict[str, dict[str, Shares]]:
+    """Collect the shares of each kind of corruption that some item meets, by set; "" is this package's own."""
     assert isinstance(run.summary, EvaluateSummary)
-    cells, sets = run.summary.overall, dict[str | None, dict[str, Shares]]()
+    cells, sets = run.summary.overall, dict[str, dict[str, Shares]]()
     for condition, facts in facts_by_condition(run).items():
         share = cells[condition]
         if facts.role == "corruption" and facts.kind and facts.severity is not None and (share.n or share.failed):
-            kinds = sets.setdefault(facts.set, {})
+            kinds = sets.setdefault(facts.set or "", {})
             if facts.kind not in kinds:
                 kinds[facts.kind] = [(0.0, _clean(run, condition))] if CLEAN in cells else []
             kinds[facts.kind].append((facts.severity, share))
