@@ -206,7 +206,8 @@ def corrupted(
     """
     from torchvision.transforms.v2 import functional as vision
 
-    if modality is None or (why := unavailable(kind, modality)):
+    why = unavailable(kind, modality)
+    if modality is None or why:
         raise ValueError(why)
     known = DATA_SETS[modality]
     strengths = {name: each for name, each in known.strengths.items() if name == kind}
