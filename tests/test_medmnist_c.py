@@ -41,6 +41,7 @@ from safemed_eval.errors import SpecError
 from safemed_eval.report import Run
 from safemed_eval.report.figures.corruptions import draw
 from safemed_eval.report.tables import tables_of
+from safemed_eval.runs.images import Keeper
 from safemed_eval.seeds import generator
 
 KINDS = get_args(Kind)
@@ -437,6 +438,16 @@ def test_a_run_counts_and_shows_them(table: Path, tmp_path: Path) -> None:
     assert code == 0 and "n/a" in text, "nothing is left to do"
     code, text = call("plan", *shared[:-2], "--attack", spec("pixelate", 3))
     assert code == 0, text
+
+
+def test_images_are_kept_of_items_that_have_the_kind(table: Path, tmp_path: Path) -> None:
+    """The first items are MRI, which has none: of the four of CT two are kept."""
+    attack = attacks.parse(spec("shot_noise", 1))
+    known = items(table)[::-1]
+    assert known[0].modality == "MRI"
+    keeper = Keeper(tmp_path / "run", known, 2, quantized=True, chosen={str(attack): attack})
+    met = [item for item in known if item.modality == "CT"]
+    assert [keeper.wants(item, str(attack), wrong=False) for item in met] == [True, True, False, False]
 
 
 OWN = {f"corrupt:kind=jpeg,severity={severity}": 8 - severity for severity in (1, 2)}

@@ -79,7 +79,7 @@ def _figure(runs: Sequence[Run], own: Mapping[str, Look], shares: Mapping[str, M
     percent_axis(grid[0])
     few = any(share.few for share in drawn)
     note = (
-        "Severity 0 is the clean image, 1 barely visible, 5 bad. Bars: 95 % intervals; "
+        "Severity 0 is the clean image, of the same items; 1 barely visible, 5 bad. Bars: 95 % intervals; "
         f"{grouped.sizes(share.n for share in drawn)}{DAGGER * few}."
     )
     legend = {run.name: line(own[run.name]) for run in runs}
