@@ -138,6 +138,8 @@ ALL = [
     "corrupt:kind=noise,severity=4",
     "corrupt:kind=motion,severity=5",
     "corrupt:kind=jpeg,severity=3",
+    "corrupt:kind=defocus_blur,severity=2,set=medmnist-c",
+    "corrupt:kind=bubble,severity=5,set=medmnist-c",
     "prompt:kind=wrong-hint",
 ]
 UNSEARCHED = ("noise", "overlay", "corrupt", "prompt")
@@ -177,6 +179,7 @@ def test_every_attack_keeps_its_promises(spec: str, quantize: bool) -> None:
         generators()[4:5],
         quantize=quantize,
         questions=[ABCD],
+        modalities=["Microscopy"],
     )
     torch.testing.assert_close(alone.canvas[0], first.canvas[4], atol=2e-6, rtol=0)
     assert alone.steps[0] == first.steps[4]

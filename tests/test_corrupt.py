@@ -17,7 +17,8 @@ from running import answers
 from test_pipeline import Colors, evaluation, items
 
 from safemed_eval import attacks, data
-from safemed_eval.attacks.corrupt import PIXEL_BLUR, SEVERITIES, STRENGTHS, Kind
+from safemed_eval.attacks.corrupt import SEVERITIES
+from safemed_eval.attacks.corrupt.own import PIXEL_BLUR, STRENGTHS, Kind
 from safemed_eval.core import Classify, Item
 from safemed_eval.errors import SpecError
 from safemed_eval.seeds import generator

@@ -73,7 +73,8 @@ def run(
 ) -> attacks.Attacked:
     questions = [question] * len(x)
     classify = Waist(model, torch.device("cpu")).classify(questions)
-    return attacks.parse(spec)(classify, x, labels, generators(len(x)), questions=questions, **kw)
+    rngs, modalities = generators(len(x)), ["Microscopy"] * len(x)
+    return attacks.parse(spec)(classify, x, labels, rngs, questions=questions, modalities=modalities, **kw)
 
 
 def linear(kind: type[Linear] = Linear) -> Linear:

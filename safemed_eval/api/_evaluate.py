@@ -160,7 +160,9 @@ def _answer(
     spec, items = prepared.spec, prepared.data.items
     assert isinstance(spec, EvaluateSpec)
     needs = attack_specs.needs_of(chosen.values()) | ({"features": "--planted"} if spec.planted else {})
-    keeper = Keeper(prepared.place, items, spec.keep_images, quantized=spec.quantize, called=prepared.called)
+    keeper = Keeper(
+        prepared.place, items, spec.keep_images, quantized=spec.quantize, called=prepared.called, chosen=chosen
+    )
     make = partial(
         _evaluation,
         canvas=prepared.data.canvas,

@@ -109,6 +109,7 @@ def facts_of(condition: str, described: Mapping[str, object]) -> Facts:
         region=str(described["region"]) if described.get("region") else None,
         kind=str(described["kind"]) if "kind" in described else None,
         severity=severity if isinstance(severity, int) else None,
+        set=str(described["set"]) if "set" in described else None,
     )
 
 

@@ -66,7 +66,7 @@ class Facts:
         eps: None for an attack that has no ball.
         targeted: whether it aims at one wrong option.
         region: the pixels that it may change; None: all.
-        kind: of a corruption, and its severity.
+        kind: of a corruption, with its severity, and the set that it is of where that is not this package's own.
     """
 
     role: Role = "attack"
@@ -86,6 +86,7 @@ class Facts:
     region: str | None = None
     kind: str | None = None
     severity: int | None = None
+    set: str | None = None
 
     @property
     def climbs(self) -> bool:
@@ -149,13 +150,15 @@ class Attack:
         """The models that are searched instead of the judged one; none: the judged model itself."""
         return ()
 
+    def unavailable(self, item: Item) -> str | None:
+        """Say why this attack cannot be had for an item, which is then recorded instead; None: it can."""
+        return None
+
     def questions(self, item: Item, seed: int) -> Sequence[Question]:
-        """The questions to ask in place of the item's own, with its options: the worst answer counts.
+        """The questions to ask in place of the item's own, with its options, at least one: the worst answer counts.
 
         Args:
             seed: drawn for the item; it does not depend on other items.
-        Returns:
-            Empty if there is none for this item.
         """
         return [item.question]
 
@@ -217,6 +220,7 @@ class Attack:
         questions: Sequence[Question] | None = None,
         fitted: torch.Tensor | None = None,
         region: torch.Tensor | None = None,
+        modalities: Sequence[str | None] | None = None,
     ) -> Attacked:
         """Search for canvases that change the answers. The caller judges success, on the result.
 
@@ -230,6 +234,7 @@ class Attack:
             fitted: what `fit` returned, for an attack that is fitted.
             region: (B, 1, H, W) bool, the pixels that may change; all others keep their value exactly. None: all may
                 change. An attack with a `region` needs it, see `data.region_of`.
+            modalities: the modalities of the B images, for attacks that differ by them.
         Raises:
             DataError: the attack cannot be made on canvases of this size.
             RuntimeError: the search left its ball, [0, 1], the grey levels, or its regions.
@@ -246,6 +251,7 @@ class Attack:
             quantize=quantize,
             questions=questions,
             fitted=fitted,
+            modalities=modalities,
         )
         if region is None and self.region:
             raise TypeError(f"{self}: needs the pixels of its region, region=...")

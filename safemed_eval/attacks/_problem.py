@@ -34,6 +34,8 @@ class Problem:
         fitted: (3, H, W) float32, what `Attack.fit` made of other items; None for an attack that is not fitted.
         region: (B, 1, H, W) bool, the pixels that may change; None: all. `classify` then sees the clean pixels
             elsewhere, whatever it is shown, and has no gradient there.
+        modalities: the modalities of the B images, each None where it is not known, for attacks that differ by them;
+            None where the caller has none.
     """
 
     classify: Classify
@@ -44,6 +46,7 @@ class Problem:
     questions: Sequence[Question] | None = None
     fitted: torch.Tensor | None = None
     region: torch.Tensor | None = None
+    modalities: Sequence[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.canvas)
@@ -59,6 +62,7 @@ class Problem:
             questions=None if self.questions is None else [self.questions[row] for row in rows],
             fitted=self.fitted,
             region=None if self.region is None else self.region[list(rows)],
+            modalities=None if self.modalities is None else [self.modalities[row] for row in rows],
         )
 
     def sample(self, threat: Threat, rows: Sequence[int]) -> torch.Tensor:

@@ -93,6 +93,10 @@ class Prompt(Attack):
     def named(self) -> Collection[str]:
         return self._paraphrases.keys() if self.file is not None else ()
 
+    def unavailable(self, item: Item) -> str | None:
+        named = self.file is None or item.id in self._paraphrases
+        return None if named else "no other wording of its question"
+
     def questions(self, item: Item, seed: int) -> Sequence[Question]:
         asked = item.question
         if self.kind == "wrong-hint":
@@ -101,7 +105,7 @@ class Prompt(Attack):
         if self.kind == "prefix":
             sentences = PREFIXES if self.number is None else [PREFIXES[self.number - 1]]
             return [replace(asked, text=f"{sentence}\n{asked.text}") for sentence in sentences]
-        return [replace(asked, text=text) for text in self._paraphrases.get(item.id, ())]
+        return [replace(asked, text=text) for text in self._paraphrases[item.id]]
 
     def search(self, problem: Problem) -> Attacked:
         return Attacked(canvas=problem.canvas, steps=[0] * len(problem))

@@ -50,7 +50,7 @@ def name_cell(name: str) -> str:
 
 def show_run(run: Run, *, json: bool) -> None:
     """Print a run as tables with its findings below, or as JSON; warn on stderr if the model hardly answered."""
-    from safemed_eval.report.corruptions import ABOUT, grades_of
+    from safemed_eval.report.corruptions import about, grades_of
     from safemed_eval.report.findings.reasoning import reasoning, reasoning_sentences
     from safemed_eval.report.load import SLICES
     from safemed_eval.report.text_cells import corruption_cells, text_cells
@@ -69,9 +69,9 @@ def show_run(run: Run, *, json: bool) -> None:
     for heading, groups in tables.items():
         rows = [("all", summary.overall), *groups.items()]
         print_table(f"{heading:<{longest}}", [(name, text_cells(row, grades)) for name, row in rows])
-    if corrupted:
-        print_table(f"{'corruption':<{longest}}", corrupted)
-    for line in (*_about(summary), *[ABOUT] * bool(corrupted)):
+    for name, cells in corrupted.items():
+        print_table(f"{name or 'corruption':<{longest}}", cells)
+    for line in (*_about(summary), *map(about, corrupted)):
         say(escape(line))
     for finding in run.findings:
         if finding.key not in ("silence", "first-error"):

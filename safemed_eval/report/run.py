@@ -186,7 +186,7 @@ class Run(LoadedRun):
         rows = {ALL: text_cells(self.summary.overall, grades)}
         for by, title in SLICES.items():
             rows |= {f"{title}: {name}": text_cells(numbers, grades) for name, numbers in self.numbers(by).items()}
-        tables = [rows, *filter(None, [dict(corruption_cells(self.summary.overall, grades))])]
+        tables = [rows, *map(dict, corruption_cells(self.summary.overall, grades).values())]
         frames = [pd.DataFrame.from_dict(table, orient="index").map(visible) for table in tables]
         html = "".join(frame.rename(index=visible, columns=visible).to_html(escape=True) for frame in frames)
         colors = {"note": "inherit", "warn": "#b36b00", "fail": "#c00000"}

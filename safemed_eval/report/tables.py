@@ -15,7 +15,7 @@ from safemed_eval.core import GROUNDED
 from safemed_eval.report.analyses.tables import analysis_tables
 from safemed_eval.report.breakdown import Study, broken_down, caveats, names_of, slices_of
 from safemed_eval.report.columns import Column
-from safemed_eval.report.corruptions import ABOUT, Grade, corruption_rows, grades_of, others
+from safemed_eval.report.corruptions import Grade, about, by_set, corruption_rows, grades_of, others
 from safemed_eval.report.findings.reasoning import CHANGES, MEANING, SHARES, Texts, reasoning
 from safemed_eval.report.load import SLICES
 from safemed_eval.report.rows import Slicing
@@ -102,7 +102,9 @@ def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
             written.append(Study(run=run, overall=texts.overall, slices=slices))
     grades = grades_of(study.run for study in evaluated)
     yield from broken_down("accuracy", _ACCURACY, evaluated, partial(_accuracy_rows, grades))
-    yield from broken_down("corruptions", ABOUT, evaluated, partial(_corruption_rows, grades))
+    for name, some in by_set(grades).items():
+        stem = f"corruptions-{name}" if name else "corruptions"
+        yield from broken_down(stem, about(name), evaluated, partial(_corruption_rows, some))
     yield from broken_down("certified", _CERTIFIED, certified, _certified_rows)
     yield from broken_down("parts", _PARTS, evaluated, _part_rows)
     yield from broken_down("reasoning", _REASONING, written, _reasoning_rows)
@@ -127,15 +129,14 @@ def _accuracy_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -> 
 
 
 def _corruption_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -> Iterator[Row]:
-    n = Cell(text=str(next(iter(cells.values())).n))
-    for kind, figures in corruption_rows(cells, grades):
+    for kind, n, figures in corruption_rows(cells, grades):
         numbers = {
             name: share_numbers(figure.share, _KEPT) if figure.share else {"accuracy": figure.value}
             for name, figure in figures.items()
         }
         yield {
             "corruption": kind,
-            "n": n,
+            "n": Cell(text=n),
             **{name: Cell(text=figure.text, numbers=numbers[name]) for name, figure in figures.items()},
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from safemed_eval.core import GROUNDED
-from safemed_eval.report.corruptions import Grade, corruption_rows, others
+from safemed_eval.report.corruptions import Grade, by_set, corruption_rows, others
 from safemed_eval.report.summary import DAGGER, AnsweredBy, Certified, Share
 from safemed_eval.rounding import percent
 
@@ -33,15 +33,19 @@ def text_cells(numbers: AnsweredBy | Certified, grades: Mapping[str, Grade]) -> 
     return {"n": str(first.n)} | {condition: _share(cell) for condition, cell in shown.items()}
 
 
-def corruption_cells(numbers: AnsweredBy | Certified, grades: Mapping[str, Grade]) -> list[tuple[str, dict[str, str]]]:
-    """Make the rows of the table of corruptions, each a kind and its cells; none for a certify run."""
-    if isinstance(numbers, Certified) or not grades:
-        return []
-    n = str(next(iter(numbers.values())).n)
-    return [
-        (kind, {"n": n} | {name: figure.text for name, figure in figures.items()})
-        for kind, figures in corruption_rows(numbers, grades)
-    ]
+def corruption_cells(
+    numbers: AnsweredBy | Certified, grades: Mapping[str, Grade]
+) -> dict[str | None, list[tuple[str, dict[str, str]]]]:
+    """Make the rows of the table of each set of corruptions, each a kind and its cells; none for a certify run."""
+    if isinstance(numbers, Certified):
+        return {}
+    return {
+        name: [
+            (row.kind, {"n": row.n} | {column: figure.text for column, figure in row.figures.items()})
+            for row in corruption_rows(numbers, some)
+        ]
+        for name, some in by_set(grades).items()
+    }
 
 
 def _share(share: Share) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from safemed_eval.attacks import Attack
 from safemed_eval.core import CLEAN, Item
 from safemed_eval.errors import RunError
 from safemed_eval.runs.record import EvaluateRecord, Record
@@ -31,21 +32,32 @@ class Keeper:
     """Stores the canvases of up to `most` items under each attack below `out/images`.
 
     Items that are right when clean and wrong under the attack are kept first, in the order of the data; then the
-    others among the first `most` items. The choice depends neither on the order in which work is done, nor on workers
-    or restarts: images that were stored too early are deleted once better ones are known.
+    others among the first `most` items for which the attack is available. The choice depends neither on the order in
+    which work is done, nor on workers or restarts: images that were stored too early are deleted once better ones are
+    known.
 
     `NAME.clean.png` is the canvas. The attacked canvas is `NAME.adv.png` where it is on 8-bit grey levels, else
     `NAME.adv.npy`, (3, H, W) float32 in [0, 1]: rounding would undo part of it.
 
     Args:
         called: maps an item's id to its name in the run folder.
+        chosen: the run's attacks by spec string; one that is missing counts as available for all items.
     """
 
     def __init__(
-        self, out: Path | None, items: Sequence[Item], most: int, *, quantized: bool, called: Callable[[str], str] = str
+        self,
+        out: Path | None,
+        items: Sequence[Item],
+        most: int,
+        *,
+        quantized: bool,
+        called: Callable[[str], str] = str,
+        chosen: Mapping[str, Attack] | None = None,
     ) -> None:
         self._folder, self._most, self._quantized = (out or Path()) / "images", most, quantized
-        self._order = {item.id: place for place, item in enumerate(items)}
+        self._items, self._chosen = items, chosen or {}
+        self._places: dict[str, dict[str, int]] = {}
+        """The place of each item among those for which a condition is available, by condition."""
         self._names = {item.id: called(item.id) for item in items}
         self._right: dict[tuple[str, str], bool | None] = {}
         """(item, condition) -> True if answered correctly; None where the item failed."""
@@ -54,7 +66,7 @@ class Keeper:
 
     def wants(self, item: Item, condition: str, wrong: bool) -> bool:
         """Return True if the item may be kept; `wrong`: the attacked answer is wrong."""
-        return condition != CLEAN and self._most > 0 and (wrong or self._order[item.id] < self._most)
+        return condition != CLEAN and self._most > 0 and (wrong or self._place(condition, item.id) < self._most)
 
     def __call__(self, item: Item, condition: str, clean: torch.Tensor, attacked: torch.Tensor) -> None:
         """Store one item, unless enough better ones are stored; canvases are (3, H, W) tensors.
@@ -62,7 +74,7 @@ class Keeper:
         Raises:
             RunError: the folder cannot be written.
         """
-        best = (False, self._order[item.id])
+        best = (False, self._place(condition, item.id))
         if sum(self._rank(condition, held) < best for held in self._held[condition]) >= self._most:
             self._delete(item.id, condition)  # an earlier start may have stored it
             return
@@ -104,7 +116,14 @@ class Keeper:
     def _rank(self, condition: str, item: str) -> tuple[bool, int]:
         """Return the sort key of an item, lowest kept first: False if it is known to turn wrong, then its place."""
         turned = self._right.get((item, CLEAN)) is True and self._right.get((item, condition)) is False
-        return not turned, self._order[item]
+        return not turned, self._place(condition, item)
+
+    def _place(self, condition: str, item: str) -> int:
+        if condition not in self._places:
+            attack = self._chosen.get(condition)
+            met = [known.id for known in self._items if not (attack and attack.unavailable(known))]
+            self._places[condition] = {name: place for place, name in enumerate(met)}
+        return self._places[condition][item]
 
     def _delete(self, item: str, condition: str) -> None:
         stem = _stem(self._folder, self._names[item], condition)

@@ -263,16 +263,28 @@ class Pilot:
         )
 
     def _under(self, attack: Attack, some: slice) -> None:
-        items, device = self.pilot[some], self.model.device
+        """Attack some items; those for which the attack is unavailable take no time, as in the run."""
+        rows = [row for row in range(len(self.pilot))[some] if not attack.unavailable(self.pilot[row])]
+        if not rows:
+            return
+        items, device = [self.pilot[row] for row in rows], self.model.device
         questions = [item.question for item in items]
         classify = self.model.classify(questions, at_once=self.batch)
         streams = [generator(device, self.seed, "attack", attack.stream, item.id) for item in items]
         labels = torch.tensor([item.label for item in items], device=device)
-        clean, region = self.canvases[some], None
+        clean, region = [self.canvases[row] for row in rows], None
         if attack.region:
             pairs = zip(clean, items, strict=True)
             region = torch.stack([region_of(attack.region, row, item, self._canvas) for row, item in pairs])
-        attack(classify, torch.stack(clean), labels, streams, region=region, questions=questions)
+        attack(
+            classify,
+            torch.stack(clean),
+            labels,
+            streams,
+            region=region,
+            questions=questions,
+            modalities=[item.modality for item in items],
+        )
 
     @property
     def _left(self) -> float:

@@ -1,9 +1,10 @@
-"""corruptions: accuracy against severity, a panel per kind of corruption, a line per run; clean at 0."""
+"""corruptions: accuracy against severity, a panel per kind of corruption of a set, a line per run; clean at 0."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from safemed_eval.core import CLEAN
@@ -14,7 +15,7 @@ from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import union
 from safemed_eval.report.findings.attack_sizes import facts_by_condition
 from safemed_eval.report.run import Run
-from safemed_eval.report.summary import DAGGER, EvaluateSummary, Share
+from safemed_eval.report.summary import DAGGER, EvaluateSummary, Share, answers_measure
 
 _COLUMNS = 3
 
@@ -22,24 +23,39 @@ _COLUMNS = 3
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     own = looks(runs)
     for suffix, some in grouped.by_canvas(grouped.with_records(runs, "evaluate")):
-        shares = {run.name: by_kind for run in some if (by_kind := _shares(run))}
-        if shares:
-            yield f"corruptions{suffix}", _figure([run for run in some if run.name in shares], own, shares)
+        sets = {run.name: _shares(run) for run in some}
+        for name in union(sets.values()):
+            shares = {run: by_kind[name] for run, by_kind in sets.items() if name in by_kind}
+            stem = f"corruptions-{name}" if name else "corruptions"
+            yield f"{stem}{suffix}", _figure([run for run in some if run.name in shares], own, shares)
 
 
 Shares = list[tuple[float, Share]]
 """Accuracy by severity, with that on clean images at 0."""
 
 
-def _shares(run: Run) -> dict[str, Shares]:
-    """Collect the shares of each kind of corruption."""
+def _shares(run: Run) -> dict[str, dict[str, Shares]]:
+    """Collect the shares of each kind of corruption that some item meets, by set; "" is this package's own."""
     assert isinstance(run.summary, EvaluateSummary)
-    cells, by_kind = run.summary.overall, dict[str, Shares]()
-    clean: Shares = [(0.0, cells[CLEAN])] if CLEAN in cells else []
+    cells, sets = run.summary.overall, dict[str, dict[str, Shares]]()
     for condition, facts in facts_by_condition(run).items():
-        if facts.role == "corruption" and facts.kind and facts.severity is not None:
-            by_kind.setdefault(facts.kind, [*clean]).append((facts.severity, cells[condition]))
-    return by_kind
+        share = cells[condition]
+        if facts.role == "corruption" and facts.kind and facts.severity is not None and (share.n or share.failed):
+            kinds = sets.setdefault(facts.set or "", {})
+            if facts.kind not in kinds:
+                kinds[facts.kind] = [(0.0, _clean(run, condition))] if CLEAN in cells else []
+            kinds[facts.kind].append((facts.severity, share))
+    return sets
+
+
+def _clean(run: Run, condition: str) -> Share:
+    """Clean accuracy on the items that meet a condition."""
+    assert isinstance(run.summary, EvaluateSummary)
+    if not run.summary.overall[condition].unavailable:
+        return run.summary.overall[CLEAN]
+    met = {record.item for record in run.answers.under(condition)}
+    part = run.answers.where(np.array([record.item in met for record in run.answers], dtype=bool))
+    return answers_measure(run)(part)[CLEAN]
 
 
 def _figure(runs: Sequence[Run], own: Mapping[str, Look], shares: Mapping[str, Mapping[str, Shares]]) -> Figure:
@@ -63,7 +79,7 @@ def _figure(runs: Sequence[Run], own: Mapping[str, Look], shares: Mapping[str, M
     percent_axis(grid[0])
     few = any(share.few for share in drawn)
     note = (
-        "Severity 0 is the clean image, 1 barely visible, 5 bad. Bars: 95 % intervals; "
+        "Severity 0 is the clean image, of the same items; 1 barely visible, 5 bad. Bars: 95 % intervals; "
         f"{grouped.sizes(share.n for share in drawn)}{DAGGER * few}."
     )
     legend = {run.name: line(own[run.name]) for run in runs}

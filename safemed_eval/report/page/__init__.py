@@ -18,7 +18,6 @@ import jinja2
 from markupsafe import Markup
 
 from safemed_eval.errors import RunError
-from safemed_eval.report.corruptions import ABOUT
 from safemed_eval.report.findings.finding import Key
 from safemed_eval.report.findings.reasoning import NOT_MEASURED
 from safemed_eval.report.gap import NOTE, gaps_of, why_no_gap
@@ -26,7 +25,7 @@ from safemed_eval.report.load import SLICES, in_order
 from safemed_eval.report.page import items as single
 from safemed_eval.report.page import provenance
 from safemed_eval.report.page.analyses import analyses_of, cell_of
-from safemed_eval.report.page.cells import columns, corruption_columns, corruption_table
+from safemed_eval.report.page.cells import columns, corruption_tables
 from safemed_eval.report.page.overview import Slices, families, hides_huge, overview_of
 from safemed_eval.report.page.remarks import notices_of, remarks_of
 from safemed_eval.report.page.studies import studies_of
@@ -78,9 +77,7 @@ def write_page(
         gap_note=NOTE,
         why_no_gap=why_no_gap(runs),
         columns={kind: columns(some) for kind, some in by_kind.items()},
-        about_corruptions=ABOUT,
-        corruption_columns=corruption_columns(evaluated),
-        corruptions=[corruption_table(run, evaluated) for run in evaluated],
+        corruptions=corruption_tables(evaluated),
         commands=_COMMANDS,
         slices=SLICES,
         names=slices,

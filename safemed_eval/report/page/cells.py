@@ -5,11 +5,11 @@ All rounding of tables is done by the properties of `summary.Share` and `Certifi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from safemed_eval.core import GROUNDED
-from safemed_eval.report.corruptions import corruption_rows, grades_of, severities_of
+from safemed_eval.report.corruptions import Grade, about, by_set, corruption_rows, grades_of, severities_of
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER, AnsweredBy, Certified, EvaluateSummary, Share
 from safemed_eval.rounding import floor_to, percent
@@ -60,23 +60,44 @@ def conditions_of(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.measures if name not in grades))
 
 
-def corruption_columns(runs: Sequence[Run]) -> list[Column]:
-    """The columns of the table of corruptions, after the run's name and the kind; none where there is no such table."""
-    severities = severities_of(grades_of(runs))
-    return (
-        [*(Column(str(severity), "severity") for severity in severities), Column("mean"), Column("worst")]
-        if (severities)
-        else []
-    )
+class CorruptionTable(NamedTuple):
+    """The table of one set of corruptions: its columns after kind and run, and the rows of each run."""
+
+    title: str
+    caption: str
+    columns: list[Column]
+    runs: list[list[tuple[str, list[Cell]]]]
 
 
-def corruption_table(run: Run, runs: Sequence[Run]) -> list[tuple[str, list[Cell]]]:
-    """The rows of one of these runs in the table of corruptions: the kind, and its figures."""
+def corruption_tables(runs: Sequence[Run]) -> list[CorruptionTable]:
+    """The table of each set of corruptions that these runs have several of."""
+    return [
+        CorruptionTable(
+            title="Accuracy under corruptions" + (f" of {name}" if name else ""),
+            caption=about(name),
+            columns=[
+                Column("n"),
+                *(Column(str(severity), "severity") for severity in severities_of(grades)),
+                Column("mean"),
+                Column("worst"),
+            ],
+            runs=[_corruption_cells(run, grades) for run in runs],
+        )
+        for name, grades in by_set(grades_of(runs)).items()
+    ]
+
+
+def _corruption_cells(run: Run, grades: Mapping[str, Grade]) -> list[tuple[str, list[Cell]]]:
+    """The rows of one run, each a kind and its cells."""
     if not isinstance(run.summary, EvaluateSummary):
         return []
     return [
-        (kind, [Cell(figure.text.replace(DAGGER, ""), "", DAGGER in figure.text) for figure in figures.values()])
-        for kind, figures in corruption_rows(run.summary.overall, grades_of(runs))
+        (
+            row.kind,
+            [Cell(row.n)]
+            + [Cell(figure.text.replace(DAGGER, ""), "", DAGGER in figure.text) for figure in row.figures.values()],
+        )
+        for row in corruption_rows(run.summary.overall, grades)
     ]
 
 

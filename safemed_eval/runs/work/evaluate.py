@@ -102,11 +102,11 @@ class Evaluation:
             fitted: what `fit` returned, for an attack that is fitted.
         """
         if isinstance(condition, Attack):
-            if condition.rewords:
-                return self._reworded(condition, group)
             tried = self._tried(condition, group)
-            taught = [item for item in group if item not in tried]
-            records = [record(item, str(condition), unavailable=TAUGHT) for item in taught]
+            reasons = [(item, self._unavailable(condition, item)) for item in group]
+            records = [record(item, str(condition), unavailable=reason) for item, reason in reasons if reason]
+            if condition.rewords:
+                return records + self._reworded(condition, tried)
             whole = condition.refills and not self.voting
             work = partial(self._attack, condition, fitted=fitted)
             return records + self._on_canvases(str(condition), tried, work, whole=whole)
@@ -120,8 +120,12 @@ class Evaluation:
         return ways[condition](group)
 
     def _tried(self, attack: Attack, group: Sequence[Item]) -> Sequence[Item]:
-        """The items that an attack is tried on: all but those that it was fitted on."""
-        return [item for item in group if item.id not in self._taught] if attack.fits else group
+        """The items that an attack is tried on: all for which it is available."""
+        return [item for item in group if not self._unavailable(attack, item)]
+
+    def _unavailable(self, attack: Attack, item: Item) -> str | None:
+        """Say why an attack cannot be had for an item: it was fitted on it, or has nothing for it. None: it can."""
+        return TAUGHT if attack.fits and item.id in self._taught else attack.unavailable(item)
 
     def fit(self, attack: Attack) -> Fitted:
         """Fit an attack on the items that are set apart for it.
@@ -217,13 +221,11 @@ class Evaluation:
         """Ask each item the questions that an attack puts in place of its own."""
         seeds = {item.id: seed_of(self.seed, "attack", attack.stream, item.id) for item in group}
         asked = {item.id: attack.questions(item, seeds[item.id]) for item in group}
-        without = [item for item in group if not asked[item.id]]
-        records = [record(item, str(attack), unavailable="no other wording of its question") for item in without]
 
         def work(pairs: Sequence[Pair]) -> list[EvaluateRecord]:
             return self._worst_of(attack, [(item, canvas, asked[item.id]) for item, canvas in pairs])
 
-        return records + self._on_canvases(str(attack), [item for item in group if asked[item.id]], work)
+        return self._on_canvases(str(attack), group, work)
 
     def _worst_of(
         self, attack: Attack, rows: Sequence[tuple[Item, torch.Tensor, Sequence[Question]]]
@@ -393,6 +395,7 @@ class Evaluation:
             quantize=self.quantize,
             region=region,
             questions=questions,
+            modalities=[item.modality for item in items],
             fitted=None if fitted is None else torch.from_numpy(fitted).to(device),
         )
 

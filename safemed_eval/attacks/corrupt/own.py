@@ -1,17 +1,11 @@
-"""corrupt: natural corruptions of the image that occur in hospitals every day. The model is not used."""
+"""This package's own set of corruptions: what happens to images in hospitals every day, for all modalities alike."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING, Literal, get_args
-
-from safemed_eval.attacks._base import Attack, Facts
-from safemed_eval.attacks._problem import Attacked, Problem
-from safemed_eval.threat import Threat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +15,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["noise", "blur", "motion", "contrast", "brightness", "jpeg", "gamma", "resolution", "bias"]
 
-SEVERITIES = range(1, 6)
 STRENGTHS: dict[Kind, tuple[float, float, float, float, float]] = {
     "noise": (4, 8, 14, 22, 32),  # of a detector: standard deviation in grey levels
     "blur": (0.004, 0.0065, 0.0095, 0.013, 0.018),  # out of focus: standard deviation, of the shorter side; PIXEL_BLUR
@@ -41,70 +34,20 @@ _GREY_IMAGE = 4 / 255
 """Largest difference between the channels of a grey image, which JPEG may have pulled apart."""
 _WAVES = 2
 """Half waves of the field of gain across the canvas, at most."""
-_POINTS = 8
+POINTS = 8
 """Points along a line of motion, for each pixel of its length."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corrupt(Attack):
-    """One kind of corruption at one severity.
-
-    Noise, directions, signs and fields are drawn once per item and kind: only the strength grows with the severity, so
-    that the points of a curve over severities share their random numbers.
-
-    Args:
-        kind: see STRENGTHS.
-        severity: 1 to 5.
-    Source:
-        Kinds, and five severities, after Hendrycks and Dietterich 2019 (arXiv:1903.12261). Differs: corruptions of
-        medical images, with strengths of our own; lengths grow with the canvas; one draw for all severities.
-    """
-
-    facts = Facts(
-        role="corruption",
-        aims_at=None,
-        example="corrupt:kind=jpeg,severity=3",
-        summary="without them all kinds, all five",
-    )
-
-    kind: Kind
-    severity: int
-
-    def __post_init__(self) -> None:
-        if self.severity not in SEVERITIES:
-            raise ValueError(f"severity goes from {SEVERITIES[0]} to {SEVERITIES[-1]}, got {self.severity}")
-
-    @classmethod
-    def spread(cls, pairs: Mapping[str, str]) -> list[Mapping[str, str]]:
-        """Expand to all kinds where none is given, and to all five severities where none is given."""
-        kinds = [pairs["kind"]] if "kind" in pairs else get_args(Kind)
-        severities = [pairs["severity"]] if "severity" in pairs else map(str, SEVERITIES)
-        return [{**pairs, "kind": kind, "severity": severity} for kind, severity in product(kinds, severities)]
-
-    @property
-    def threat(self) -> Threat:
-        """All of [0, 1]."""
-        return Threat(norm="linf", eps=1.0)
-
-    @property
-    def stream(self) -> str:
-        return f"{self.name}:kind={self.kind}"
-
-    def search(self, problem: Problem) -> Attacked:
-        import torch
-
-        corrupt, strength = CORRUPTIONS[self.kind], STRENGTHS[self.kind][self.severity - 1]
-        rows = [corrupt(image, strength, rng) for image, rng in zip(problem.canvas, problem.generators, strict=True)]
-        corrupted = torch.stack(rows).clamp(0, 1)
-        return Attacked(canvas=problem.on_grid(corrupted, self.threat), steps=[0] * len(problem))
+def is_grey(image: torch.Tensor) -> bool:
+    """Tell whether the three channels of an image are the same, see _GREY_IMAGE."""
+    return bool((image.amax(0) - image.amin(0)).max() <= _GREY_IMAGE)
 
 
 def noise(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.Tensor:
     """Add Gaussian noise, independent per pixel and, unless the image is grey, per channel."""
     import torch
 
-    grey = bool((image.amax(0) - image.amin(0)).max() <= _GREY_IMAGE)
-    shape = (1, *image.shape[1:]) if grey else image.shape
+    shape = (1, *image.shape[1:]) if is_grey(image) else image.shape
     return image + strength / 255 * torch.randn(shape, generator=rng, device=image.device)
 
 
@@ -123,15 +66,34 @@ def motion(image: torch.Tensor, strength: float, rng: torch.Generator) -> torch.
 
     length = strength * min(image.shape[1:])
     angle = math.pi * float(torch.rand((), generator=rng, device=image.device))
-    points = torch.linspace(-0.5, 0.5, 2 * math.ceil(_POINTS * length) + 1, dtype=torch.float64) * length
-    reach = math.ceil(length / 2)
+    points = torch.linspace(-0.5, 0.5, 2 * math.ceil(POINTS * length) + 1, dtype=torch.float64) * length
+    return convolved(image, line_kernel(angle, points, torch.ones_like(points)), "replicate")
+
+
+def line_kernel(angle: float, points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Make the kernel of a weighted mean over places of a straight line: (2R + 1, 2R + 1) float64.
+
+    Args:
+        angle: of the line, in radians; it turns from right to down.
+        points: (P,) float64, the places, as signed distances from the middle in pixels.
+        weights: (P,) float64, of any sum.
+    """
+    import torch
+
+    reach = math.ceil(float(points.abs().max()))
     cells = torch.arange(-reach, reach + 1)
     # Each point of the line is shared by the four pixels around it.
     down, right = (
         (1 - (points[:, None] * slope - cells).abs()).clamp_min(0) for slope in (math.sin(angle), math.cos(angle))
     )
-    kernel = torch.einsum("pi,pj->ij", down, right) / len(points)
-    padded = torch.nn.functional.pad(image[:, None], [reach] * 4, mode="replicate")
+    return torch.einsum("pi,pj->ij", down, right * weights[:, None]) / weights.sum()
+
+
+def convolved(image: torch.Tensor, kernel: torch.Tensor, edge: Literal["replicate", "reflect"]) -> torch.Tensor:
+    """Convolve each channel with a square kernel of odd size; beyond its edge the image is repeated in this way."""
+    import torch
+
+    padded = torch.nn.functional.pad(image[:, None], [len(kernel) // 2] * 4, mode=edge)
     return torch.nn.functional.conv2d(padded, kernel.to(image)[None, None])[:, 0]
 
 
@@ -213,4 +175,7 @@ CORRUPTIONS: dict[Kind, Corruption] = {
 }
 
 
-ATTACK = Corrupt
+def corrupted(image: torch.Tensor, kind: str, severity: int, rng: torch.Generator) -> torch.Tensor:
+    """Corrupt a (3, H, W) float32 image in [0, 1]; the result may leave [0, 1]."""
+    (known,) = (known for known in CORRUPTIONS if known == kind)
+    return CORRUPTIONS[known](image, STRENGTHS[known][severity - 1], rng)
