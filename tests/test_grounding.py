@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,14 +68,16 @@ class Blind:
     """Answers as `OnePixel` would, from the text alone: it knows each item's answer by heart."""
 
     def __init__(self, asked: Sequence[Item]) -> None:
-        self.known = {item.question.text: item.label for item in asked}
+        self.known = {item.question: item.label for item in asked}
 
     def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
         rows = [self.scores_without_image(question) for question in questions]
-        return torch.stack(rows) + 0 * canvas.mean((1, 2, 3))[:, None]
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1e4)
+        return padded + 0 * canvas.mean((1, 2, 3))[:, None]
 
     def scores_without_image(self, question: Question) -> torch.Tensor:
-        return 50.0 * torch.nn.functional.one_hot(torch.tensor(self.known.get(question.text, 0)), 2).float()
+        gold = torch.tensor(self.known.get(question, 0))
+        return 50.0 * torch.nn.functional.one_hot(gold, len(question.options)).float()
 
 
 def numbered(asked: Sequence[Item]) -> tuple[Item, ...]:
@@ -153,6 +156,46 @@ def test_a_model_that_reads_one_pixel_is_grounded_where_that_pixel_decides() -> 
     assert run.answers.under("text-only").items.tolist() == []
     cell = run.summary.overall["text-only"]
     assert cell.text == "n/a" and cell.rest_text == "n/a for 12"
+
+
+class Centre:
+    """Answers A where the pixel at the centre is bright, B where it is dark, the surer the farther it is from grey."""
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        height, width = canvas.shape[2:]
+        lead = 5 * (canvas[:, :, height // 2, width // 2].mean(1) - 0.5)
+        rest = max(len(question.options) for question in questions) - 2
+        return torch.stack([lead, -lead, *[torch.full_like(lead, -100.0)] * rest], 1)
+
+
+def test_both_on_real_images(real_data: Callable[[str], Path]) -> None:
+    """What does not look is grounded nowhere; a pixel is seen exactly where the donor's leads to another answer, or to
+    half the probability."""
+    asked = se.load_data(f"omnimedvqa:{real_data('omnimed_real')}", canvas="32x32", limit=120)
+    attacks = ["fgsm:eps=8/255"]
+    blind = se.evaluate(Blind(asked.items), asked, attacks=attacks, grounding=True).accuracy().loc["all"]
+    assert blind["clean"] == blind[attacks[0]] == blind["text-only"] > 0
+    assert blind["grounded"] == blind[f"grounded, {attacks[0]}"] == 0
+
+    run = se.evaluate(Centre(), asked, attacks=attacks, grounding=True)
+    canvases: dict[str, Any] = {item.id: canvas for item, canvas in data.Reader(asked.canvas).read(asked.items)}
+
+    def odds(item: Item, canvas: torch.Tensor) -> tuple[int, float]:
+        """The answer, and the log-probability of gold."""
+        scores = Centre().scores(canvas[None], [item.question])[0].log_softmax(0)
+        return int(scores.argmax()), float(scores[item.label])
+
+    def depends(item: Item, donor: str, match: str) -> bool:
+        answer, gold = odds(item, canvases[item.id])
+        instead = [canvases[donor], *[blank(canvases[item.id])] * (match == "modality")]
+        shown = [odds(item, canvas) for canvas in instead]
+        return any(other != answer or gold - less >= math.log(2) for other, less in shown)
+
+    shuffled = {record.item: record for record in run.answers.under("shuffled")}
+    clean = run.answers.under("clean")
+    right = set(clean.items[clean.correct])
+    seen = {item.id for item in asked if depends(item, shuffled[item.id].donor, shuffled[item.id].match)}
+    assert set(clean.items[clean.correct & clean.dependent]) == right & seen and 0 < len(right & seen) < len(right)
 
 
 def test_grounding_costs_one_forward_for_each_condition_and_item(monkeypatch: pytest.MonkeyPatch) -> None:
