@@ -24,7 +24,7 @@ from toys import (
 )
 
 from safemed_eval import attacks, plugins
-from safemed_eval.attacks._ascent import Goal
+from safemed_eval.attacks._common.ascent import Goal
 from safemed_eval.attacks.apgd import checkpoints
 from safemed_eval.core import Question
 from safemed_eval.errors import ModelOutputError, SpecError

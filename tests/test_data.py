@@ -280,7 +280,7 @@ def test_an_answer_that_is_a_number_is_refused(tmp_path: Path) -> None:
         ("t.csv", b"\xff\xfe\x00", "not UTF-8"),
         ("t.jsonl", '{"image": 1}\n{', "broken JSON at line 2"),
         ("t.jsonl", "[1]", "line 1 is not an object"),
-        ("t.xlsx", "x", "a table is a .csv or .jsonl file"),
+        ("t.xlsx", "x", "a table is a .csv, .tsv or .jsonl file"),
         ("t.csv", "", "found no questions"),
     ],
 )

@@ -12,7 +12,7 @@ from test_cli import call
 
 import safemed_eval
 from safemed_eval.attacks import Attacked, Problem, fgsm, pgd
-from safemed_eval.attacks._base import BallAttack
+from safemed_eval.attacks._common.base import BallAttack
 from safemed_eval.models import resolve
 from safemed_eval.runs import read_meta
 from safemed_eval.threat import Threat

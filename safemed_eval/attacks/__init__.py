@@ -16,8 +16,8 @@ from functools import cache
 from importlib import import_module
 
 from safemed_eval import grammar, plugins
-from safemed_eval.attacks._base import Attack, BallAttack, Facts, Role
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Attack, BallAttack, Facts, Role
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.core import UNATTACKED, Need
 from safemed_eval.errors import SpecError, canonical, did_you_mean, shortened
 

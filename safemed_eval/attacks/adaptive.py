@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from safemed_eval.attacks._base import Facts, SteppedAttack, refuse_counts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Facts, SteppedAttack, refuse_counts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.core import Need, Reasons
 from safemed_eval.faults import faults_of_the_model, refuse_broken_gradient
 
@@ -59,7 +59,7 @@ class Adaptive(SteppedAttack):
         """Climb on each goal; rows whose clean image is answered wrongly are left as they are."""
         import torch
 
-        from safemed_eval.attacks._ascent import choose_targets
+        from safemed_eval.attacks._common.ascent import choose_targets
 
         if not hasattr(problem.classify, "likelihood"):
             raise TypeError("adaptive needs what a model writes, and how likely a text is: see core.Reasons")
@@ -161,7 +161,7 @@ class _Rows:
         """(b,) log-odds of the other options against gold, or of the target against the others."""
         import torch
 
-        from safemed_eval.attacks._ascent import Goal
+        from safemed_eval.attacks._common.ascent import Goal
 
         goal = Goal(loss="ce", gold=self.problem.labels, targets=self.targets if targeted else None)
         return goal(log_probs, torch.arange(len(self.problem), device=self.targets.device))[0]

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import BallAttack, Facts, Loss, Target, refuse_counts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import BallAttack, Facts, Loss, Target, refuse_counts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.grammar import ALWAYS
 
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.attacks._ascent import Goal, Search
+    from safemed_eval.attacks._common.ascent import Goal, Search
     from safemed_eval.threat import Threat
 
 MOMENTUM = 0.75
@@ -52,13 +52,13 @@ class APGD(BallAttack):
         return (self.target != "none") + 1 + self.restarts * (self.steps + 1)
 
     def search(self, problem: Problem) -> Attacked:
-        from safemed_eval.attacks._ascent import goal_of
+        from safemed_eval.attacks._common.ascent import goal_of
 
         return self.ascend(problem, goal_of(problem, self.loss, self.target))
 
     def ascend(self, problem: Problem, goal: Goal) -> Attacked:
         """Maximise the goal inside each row's ball, and return the best point seen."""
-        from safemed_eval.attacks._ascent import Search
+        from safemed_eval.attacks._common.ascent import Search
 
         search = Search(problem, goal, self.threat, early_stop=True)
         for _ in range(self.restarts):

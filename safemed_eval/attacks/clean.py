@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safemed_eval.attacks._base import Attack, Facts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Attack, Facts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.threat import Threat
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from safemed_eval.attacks._base import Attack, BallAttack, Facts, Loss
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Attack, BallAttack, Facts, Loss
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.attacks.pgd import PGD
 
 

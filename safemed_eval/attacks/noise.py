@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safemed_eval.attacks._base import BallAttack, Facts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import BallAttack, Facts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from random import Random
 from string import ascii_lowercase, ascii_uppercase, digits
 from typing import TYPE_CHECKING, Literal
 
-from safemed_eval.attacks._base import Attack, Facts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Attack, Facts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.core import Need, Question
 from safemed_eval.errors import DataError, shortened
 from safemed_eval.grammar import ALWAYS

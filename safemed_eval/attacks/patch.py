@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from safemed_eval.attacks._base import TRAVEL, Attack, Facts, refuse_counts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import TRAVEL, Attack, Facts, refuse_counts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.grammar import ALWAYS
 from safemed_eval.threat import Rectangle, Threat
 
 if TYPE_CHECKING:
     import torch
 
-    from safemed_eval.attacks._ascent import Search
+    from safemed_eval.attacks._common.ascent import Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Patch(Attack):
         return 1 + self.positions * (self.steps + (self.placement == "best"))
 
     def search(self, problem: Problem) -> Attacked:
-        from safemed_eval.attacks._ascent import Search, goal_of
+        from safemed_eval.attacks._common.ascent import Search, goal_of
 
         search = Search(problem, goal_of(problem, "ce", "none"), self.threat, early_stop=True)
         return self._best(problem, search) if self.placement == "best" else self._expected(problem, search)

@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, Facts, Loss, Start, SteppedAttack, Target, refuse_counts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Attack, Facts, Loss, Start, SteppedAttack, Target, refuse_counts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class PGD(SteppedAttack):
         """
         import torch
 
-        from safemed_eval.attacks._ascent import Search, goal_of
+        from safemed_eval.attacks._common.ascent import Search, goal_of
 
         threat, canvas = self.threat, problem.canvas
         goal = goal_of(problem, self.loss, self.target)

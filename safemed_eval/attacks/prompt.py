@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from safemed_eval.attacks._base import Attack, Facts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Attack, Facts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.core import Question
 from safemed_eval.errors import SpecError, shortened
 from safemed_eval.threat import Threat

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, BallAttack, Facts, refuse_counts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Attack, BallAttack, Facts, refuse_counts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.attacks.apgd import APGD
 from safemed_eval.attacks.art import ART
 from safemed_eval.grammar import ALWAYS
@@ -91,7 +91,7 @@ class _Course:
     """
 
     def __init__(self, problem: Problem) -> None:
-        from safemed_eval.attacks._ascent import ahead
+        from safemed_eval.attacks._common.ascent import ahead
 
         self._problem = problem
         self.clean = self._log_probs(problem, problem.canvas)
@@ -109,7 +109,7 @@ class _Course:
         Args:
             targets: (B,) options that APGD is to reach; rows with NO_TARGET are left out.
         """
-        from safemed_eval.attacks._ascent import SURE, Goal, ahead
+        from safemed_eval.attacks._common.ascent import SURE, Goal, ahead
 
         left = self._searched & (self._lead > -SURE)
         left = left if targets is None else left & (targets != NO_TARGET)

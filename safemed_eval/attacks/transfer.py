@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Attack, BallAttack, Facts, refuse_counts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Attack, BallAttack, Facts, refuse_counts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.grammar import ALWAYS
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from safemed_eval.attacks._base import Facts, SteppedAttack
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Facts, SteppedAttack
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.errors import DataError
 from safemed_eval.grammar import ALWAYS
 from safemed_eval.threat import Threat
@@ -87,7 +87,7 @@ def _slope(problem: Problem, delta: torch.Tensor, threat: Threat) -> torch.Tenso
     """The gradient of the sum of all goals in the perturbation: (1, 3, H, W)."""
     import torch
 
-    from safemed_eval.attacks._ascent import Goal
+    from safemed_eval.attacks._common.ascent import Goal
     from safemed_eval.faults import faults_of_the_model, refuse_broken_gradient
 
     shown = _moved(problem, delta, threat).detach().requires_grad_()

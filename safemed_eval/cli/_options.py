@@ -126,8 +126,8 @@ class DataOptions:
     data: Annotated[
         str,
         _data(
-            help="omnimedvqa:DIR (raw layout), medr1:FILE_OR_DIR (Med-R1's splits), table:FILE (your own CSV or "
-            f"JSONL), or phantom (drawn, nothing to download){_further_kinds()}."
+            help="omnimedvqa:DIR (raw layout), medr1:FILE_OR_DIR (Med-R1's splits), table:FILE (your own CSV, "
+            f"TSV or JSONL), or phantom (drawn, nothing to download){_further_kinds()}."
         ),
     ]
     data_root: Annotated[

@@ -69,8 +69,11 @@ TARGETS: Mapping[str, Sequence[str]] = {
     "threat": ("test_threat.py", "test_attacks.py", "test_falsify.py"),
     "paired": ("test_paired.py", "test_compare.py"),
     **{f"smoothing.{name}": _SMOOTHING for name in ("evidence", "sequential", "options", "votes", "certify", "noise")},
-    **{f"attacks.{name}": _ATTACKS for name in ("_base", "_ascent", "apgd", "fgsm", "noise", "pgd", "suite")},
-    **{f"report.{name}": _REPORT for name in ("breakdown", "curves", "_certificates")},
+    **{
+        f"attacks.{name}": _ATTACKS
+        for name in ("_common.base", "_common.problem", "_common.ascent", "apgd", "fgsm", "noise", "pgd", "suite")
+    },
+    **{f"report.{name}": _REPORT for name in ("rows", "curves", "certificates")},
 }
 """Modules, and the test files that are about them."""
 

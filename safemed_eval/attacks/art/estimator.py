@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from safemed_eval.attacks._base import Value
-from safemed_eval.attacks._problem import Problem
+from safemed_eval.attacks._common.base import Value
+from safemed_eval.attacks._common.problem import Problem
 from safemed_eval.attacks.art.methods import attack_of
 from safemed_eval.core import Classify, Decides
 from safemed_eval.errors import ModelOutputError, SpecError

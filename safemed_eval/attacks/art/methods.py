@@ -16,7 +16,7 @@ from art.estimators.classification.classifier import ClassGradientsMixin
 from art.estimators.estimator import LossGradientsMixin
 
 from safemed_eval import grammar
-from safemed_eval.attacks._base import Value
+from safemed_eval.attacks._common.base import Value
 from safemed_eval.errors import SpecError, canonical, did_you_mean
 from safemed_eval.threat import Threat
 

@@ -8,8 +8,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Literal, get_args
 
 from safemed_eval import grammar
-from safemed_eval.attacks._base import Attack, Facts
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Attack, Facts
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.attacks.corrupt import medmnist_c, own
 from safemed_eval.errors import canonical, did_you_mean, shortened
 from safemed_eval.threat import Threat

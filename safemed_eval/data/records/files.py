@@ -29,7 +29,7 @@ def read_table(file: Path) -> list[Row]:
     """
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _jsonl_rows}
     if file.suffix.lower() not in readers:
-        raise DataError(f"{file}: a table is a .csv or .jsonl file")
+        raise DataError(f"{file}: a table is a .csv, .tsv or .jsonl file")
     rows = []
     for line, row in readers[file.suffix.lower()](file):
         lowered = {str(key).strip().lower(): value for key, value in row.items()}

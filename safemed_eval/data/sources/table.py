@@ -1,4 +1,4 @@
-"""table:FILE.csv or table:FILE.jsonl: your own data.
+"""table:FILE.csv, .tsv or .jsonl: your own data.
 
 Columns: image (below the table's folder, or below --data-root; `scan.dcm#7` is the seventh frame of a file), question,
 option_a, option_b, ... (or in JSONL `options`, a list, or an object of letters), answer (an option's letter or its

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from safemed_eval.attacks._base import Loss, Target
-from safemed_eval.attacks._problem import Attacked, Problem
+from safemed_eval.attacks._common.base import Loss, Target
+from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.faults import faults_of_the_model, refuse_broken_gradient
 from safemed_eval.threat import Threat
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from safemed_eval import grammar, plugins
-from safemed_eval.attacks._problem import Attacked, Problem, search_within
+from safemed_eval.attacks._common.problem import Attacked, Problem, search_within
 from safemed_eval.errors import DataError
 from safemed_eval.threat import Norm, Threat, spelled_region
 
