@@ -379,6 +379,10 @@ def test_ctrl_c_leaves_a_clean_resumable_run(
         (["certify", "--sigma", "0.25", "--alpha", "1"], "alpha must lie between"),
         (["certify", "--sigma", "0.25", "--n", "5"], "cannot certify anything"),
         (["certify", "--sigma", "0.25", "--radii", "1x"], "--radii: '1x' is not a number"),
+        (
+            ["certify", "--sigma", "0.25", "--sampling", "both"],
+            "'--sampling': 'both' is not one of 'fixed', 'sequential'",
+        ),
     ],
 )
 def test_wrong_input_is_one_clear_line_without_torch(table: Path, arguments: list[str], message: str) -> None:

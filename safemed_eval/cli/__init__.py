@@ -88,7 +88,8 @@ def _refuse(message: str) -> NoReturn:
 def _usage(error: Any) -> str:
     """Format an error of typer, with a hint to --help."""
     command = error.ctx.command_path if getattr(error, "ctx", None) else "safemed-eval"
-    return f"{on_one_line(error.format_message().rstrip('.'))}; `{command} --help` explains the options"
+    message = error.format_message().replace(": Value error, ", ": ")  # which typer 0.29 takes over from pydantic
+    return f"{on_one_line(message.rstrip('.'))}; `{command} --help` explains the options"
 
 
 def _log_to_stderr() -> None:
