@@ -66,7 +66,7 @@ _REPORT = (
 TARGETS: Mapping[str, Sequence[str]] = {
     "stats": ("test_stats.py", "test_crosschecks.py", "test_paired.py", "test_smoothing.py", "test_pipeline.py"),
     "rounding": ("test_stats.py", "test_tables.py"),
-    "threat": ("test_threat.py", "test_attacks.py", "test_falsify.py"),
+    "threat": ("test_threat.py", "test_attacks.py", "test_falsify.py", "test_region.py"),
     "paired": ("test_paired.py", "test_compare.py"),
     **{f"smoothing.{name}": _SMOOTHING for name in ("evidence", "sequential", "options", "votes", "certify", "noise")},
     **{
