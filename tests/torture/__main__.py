@@ -53,7 +53,8 @@ def _faults() -> None:
                 found[name] = report.outcome
 
     files = [str(TESTS / file) for file in FAULTS]
-    pytest.main(["-q", "-k", f"not ({' or '.join(NO_FAULTS)})", *files], plugins=[Noted()])
+    quiet = ["-q", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plug-ins that the kills have imported
+    pytest.main([*quiet, "-k", f"not ({' or '.join(NO_FAULTS)})", *files], plugins=[Noted()])
     _write("faults", [{"name": name, "outcome": outcome} for name, outcome in found.items()])
 
 
