@@ -60,7 +60,8 @@ def astray(x: torch.Tensor) -> torch.Tensor:
 def outcomes(model: object, spec: str = PGD, rows: int = 6, **kw: bool) -> list[Outcome]:
     asked = [(str(i), ABCD, canvas) for i, canvas in enumerate(middle_canvases(rows))]
     waist = Waist(model, torch.device("cpu"))
-    return plant(waist, attacks.parse(spec), asked, seed=0, memory=ShrinkingBatch(64), **kw)
+    memory = ShrinkingBatch(64)
+    return [plant(waist, attacks.parse(spec), row, seed=0, memory=memory, **kw) for row in asked]
 
 
 @pytest.mark.parametrize("spec", [PGD, L2, "apgd:eps=8/255,steps=10", "suite:eps=8/255,steps=5,queries=50"])
@@ -109,9 +110,8 @@ def test_a_model_that_raises_fails_the_image_alone() -> None:
 def test_an_image_has_the_same_outcome_in_any_company_and_batch() -> None:
     whole = outcomes(Features(size=3), rows=8)
     waist, asked = Waist(Features(size=3), torch.device("cpu")), list(enumerate(middle_canvases(8)))[::-1]
-    turned = plant(
-        waist, attacks.parse(PGD), [(str(i), ABCD, canvas) for i, canvas in asked], seed=0, memory=ShrinkingBatch(7)
-    )
+    attack, memory = attacks.parse(PGD), ShrinkingBatch(7)
+    turned = [plant(waist, attack, (str(i), ABCD, canvas), seed=0, memory=memory) for i, canvas in asked]
     assert whole == turned[::-1] and len(set(whole)) > 1
 
 
@@ -171,7 +171,8 @@ def test_an_attack_on_a_real_architecture_finds_what_is_planted(
     monkeypatch.setattr(planted, "SURFACE", 16)
     monkeypatch.setattr(planted, "TRIES", 24)
     rows = [(str(i), ABCD, canvas) for i, canvas in enumerate(canvases)]
-    told = plant(waist("qwen2_vl"), attacks.parse(PGD), rows, seed=0, memory=ShrinkingBatch(32))
+    model, attack, memory = waist("qwen2_vl"), attacks.parse(PGD), ShrinkingBatch(32)
+    told = [plant(model, attack, row, seed=0, memory=memory) for row in rows]
     assert set(told) <= {"found", "random"} and "found" in told
 
 

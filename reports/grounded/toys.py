@@ -25,7 +25,7 @@ class Counts:
     """Gives each option the share of training questions that it answers: of those with the text, alike at one pixel.
 
     Args:
-        levels: number of grey levels that the pixel is told apart by; 1: it is not looked at.
+        levels: number of grey levels that the pixel's value is rounded to; 1: the pixel is ignored.
     """
 
     def __init__(self, levels: int) -> None:

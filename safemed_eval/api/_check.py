@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from safemed_eval import attacks as attack_specs
@@ -81,8 +81,8 @@ def check_model(
 
 def _indicators(model: Waist, attack: Attack, canvas: str) -> list[Finding]:
     """Test an attack on the model, and judge it."""
-    from safemed_eval.models.checks.common import Finding
-    from safemed_eval.report.findings.verdict import verdict_on
+    from safemed_eval.models.checks.common import Finding, Status
+    from safemed_eval.report.findings.verdict import Word, verdict_on
 
     name = "can the attack be believed?"
     if why := model.lacks("scores"):
@@ -96,8 +96,8 @@ def _indicators(model: Waist, attack: Attack, canvas: str) -> list[Finding]:
     except ModelOutputError as error:
         findings.append(Finding(_UPHILL, "fail", str(error)))
     verdict = verdict_on(findings, [[PLANTED], [_UPHILL]])
-    status = {"believe": "pass", "do not believe": "fail", "not enough": "n/a"}[verdict.verdict]
-    return [*findings, Finding(name, status, f"{attack}: {verdict}")]  # type: ignore[arg-type]
+    status: Mapping[Word, Status] = {"believe": "pass", "do not believe": "fail", "not enough": "n/a"}
+    return [*findings, Finding(name, status[verdict.verdict], f"{attack}: {verdict}")]
 
 
 def _planted(model: Waist, attack: Attack, rows: Sequence[Row]) -> Finding:
@@ -111,7 +111,7 @@ def _planted(model: Waist, attack: Attack, rows: Sequence[Row]) -> Finding:
     memory, outcomes = ShrinkingBatch(_BATCH), list[Outcome]()
     with progress("planting", transient=True) as tick:
         for number, row in enumerate(rows, start=1):
-            outcomes += plant(model, attack, [row], seed=0, memory=memory)
+            outcomes.append(plant(model, attack, row, seed=0, memory=memory))
             tick(number, len(rows))
     tally = Tally.of(str(attack), outcomes)
     return Finding(PLANTED, tally.status, str(tally))

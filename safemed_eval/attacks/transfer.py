@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from safemed_eval.attacks._common.base import Attack, BallAttack, Facts, refuse_counts
 from safemed_eval.attacks._common.problem import Attacked, Problem
 from safemed_eval.attacks.pgd import PGD
-from safemed_eval.grammar import ALWAYS
+from safemed_eval.grammar import ALWAYS, LATER
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ class Transfer(BallAttack):
 
     model: str = field(metadata={"key": "from"})
     steps: int = field(default=10, metadata=ALWAYS)
-    crops: bool = False
+    crops: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,11 +68,6 @@ class Transfer(BallAttack):
     @property
     def on_smoothed(self) -> Attack:
         return self
-
-    @property
-    def described(self) -> dict[str, object]:
-        """The entry in a run's spec; older ones have no `crops`."""
-        return {name: value for name, value in super().described.items() if name != "crops" or value}
 
     @property
     def _surrogate_search(self) -> PGD:

@@ -182,13 +182,7 @@ class Waist:
             if self.offers.official_scores is None:
                 raise CheckpointError("the model has no official 8-bit path")
             scores = as_tensor(self.offers.official_scores.official_scores(image, question), "official scores")
-        if scores.shape != (len(question.options),):
-            raise ModelOutputError(
-                f"the model returned official scores of shape {tuple(scores.shape)}, expected "
-                f"({len(question.options)},)"
-            )
-        refuse_rows(~scores.isfinite().all(keepdim=True), NOT_FINITE)
-        return likeliest(scores.log_softmax(0)[None], [question])
+        return _likeliest_of(scores, question, "official scores")
 
     @torch.no_grad()
     def without_image(self, question: Question) -> Answers:
@@ -201,12 +195,7 @@ class Waist:
             answers = self.offers.answer_without_image.answer_without_image(question)
         elif self.offers.scores_without_image is not None:
             scores = as_tensor(self.offers.scores_without_image.scores_without_image(question), "scores")
-            if scores.shape != (len(question.options),):
-                raise ModelOutputError(
-                    f"the model returned scores of shape {tuple(scores.shape)}, expected ({len(question.options)},)"
-                )
-            refuse_rows(~scores.isfinite().all(keepdim=True), NOT_FINITE)
-            answers = likeliest(scores.float().log_softmax(0)[None], [question])
+            answers = _likeliest_of(scores.float(), question, "scores")
         else:
             raise CheckpointError("the model has no path without an image")
         self.forwards += 1
@@ -224,6 +213,15 @@ class Waist:
             raise
         except Exception as error:
             raise CheckpointError(f"the model's describe(question) gives no JSON object: {place_of(error)}") from error
+
+
+def _likeliest_of(scores: torch.Tensor, question: Question, what: str) -> Answers:
+    """Answer one question from the scores of its options; raises ModelOutputError unless they are (K,) and finite."""
+    options = len(question.options)
+    if scores.shape != (options,):
+        raise ModelOutputError(f"the model returned {what} of shape {tuple(scores.shape)}, expected ({options},)")
+    refuse_rows(~scores.isfinite().all(keepdim=True), NOT_FINITE)
+    return likeliest(scores.log_softmax(0)[None], [question])
 
 
 class _BoundClassify:

@@ -21,7 +21,7 @@ WORKS = 0.95
 ENOUGH = 5
 """Fewer images that say something decide nothing."""
 LEVEL = 0.05
-"""Probability that an attack which finds WORKS of all regions is told to fail by chance."""
+"""The largest probability that an attack fails by chance, although it finds the share WORKS of all regions."""
 
 Count = Annotated[int, Ge(0)]
 

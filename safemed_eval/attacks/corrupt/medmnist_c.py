@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from safemed_eval.attacks.corrupt.own import is_grey
 from safemed_eval.attacks.corrupt.transforms import TRANSFORMS
@@ -53,7 +53,7 @@ Strength = float | tuple[float, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A data set of MedMNIST, and the five strengths of each kind of its corruptions.
+    """A data set of MedMNIST, and five strengths for each Kind of its corruptions.
 
     Args:
         grey: its images are grey: one that is grey here stays grey under corruptions of colours, by its luminance.
@@ -210,8 +210,7 @@ def corrupted(
     if modality is None or why:
         raise ValueError(why)
     known = DATA_SETS[modality]
-    strengths = {name: each for name, each in known.strengths.items() if name == kind}
-    (strength,) = (each[severity - 1] for each in strengths.values())
+    strength = known.strengths[cast("Kind", kind)][severity - 1]
     changed = TRANSFORMS[kind](image, rng, *(strength if isinstance(strength, tuple) else (strength,)))
     if not (known.grey and is_grey(image)):
         return changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     import torch
@@ -177,5 +177,5 @@ CORRUPTIONS: dict[Kind, Corruption] = {
 
 def corrupted(image: torch.Tensor, kind: str, severity: int, rng: torch.Generator) -> torch.Tensor:
     """Corrupt a (3, H, W) float32 image in [0, 1]; the result may leave [0, 1]."""
-    (known,) = (known for known in CORRUPTIONS if known == kind)
+    known = cast("Kind", kind)
     return CORRUPTIONS[known](image, STRENGTHS[known][severity - 1], rng)

@@ -144,10 +144,8 @@ def _extreme_rows(run: Run) -> Iterator[Row]:
 
 
 def _extreme(bounded: Bounded | None, about: Json, rounded: Callable[[float | None], str]) -> Cell:
-    if bounded is None:
-        return Cell(text="n/a", numbers={"value": None, "lower": None, "upper": None} | about)
-    text = f"{rounded(bounded.value)} [{interval(bounded.lower, bounded.upper)}]"
-    return Cell(text=text, numbers=vars(bounded) | about)
+    text = "n/a" if bounded is None else f"{rounded(bounded.value)} [{interval(bounded.lower, bounded.upper)}]"
+    return Cell(text=text, numbers=_ends(bounded) | about)
 
 
 def _odds_rows(found: Falling) -> Iterator[Row]:
@@ -174,9 +172,12 @@ def _of_regression(found: Falling) -> str:
 
 
 def _numbers(bounded: Bounded | None, found: Calibration) -> Json:
-    unknown: Json = {"value": None, "lower": None, "upper": None}
     about: Json = {"n": found.n, "few": found.few, "by_chance": found.by_chance, "accuracy": found.accuracy}
-    return (unknown if bounded is None else vars(bounded)) | about | {"confidence": found.confidence}
+    return _ends(bounded) | about | {"confidence": found.confidence}
+
+
+def _ends(bounded: Bounded | None) -> Json:
+    return {"value": None, "lower": None, "upper": None} if bounded is None else dict(vars(bounded))
 
 
 def _points(bounded: Bounded | None, mark: str) -> str:

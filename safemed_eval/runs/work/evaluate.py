@@ -86,12 +86,11 @@ class Evaluation:
 
     def expect(self, condition: Attack | str, group: Sequence[Item]) -> None:
         """Start reading the images of this group, which is next."""
+        asked = [item for item in group if not self._unavailable(condition, item)]
         if condition == SHUFFLED:
-            self._reader.expect([self.donors[item.id].item for item in group if item.id in self.donors])
-        elif isinstance(condition, Attack):
-            self._reader.expect(self._tried(condition, group))
+            self._reader.expect([self.donors[item.id].item for item in asked])
         elif condition not in (OFFICIAL, TEXT_ONLY):
-            self._reader.expect(group)
+            self._reader.expect(asked)
 
     def under(
         self, condition: Attack | str, group: Sequence[Item], fitted: Fitted | None = None
@@ -101,15 +100,11 @@ class Evaluation:
         Args:
             fitted: what `fit` returned, for an attack that is fitted.
         """
+        reasons = [(item, self._unavailable(condition, item)) for item in group]
+        records = [record(item, str(condition), unavailable=reason) for item, reason in reasons if reason]
+        asked = [item for item, reason in reasons if not reason]
         if isinstance(condition, Attack):
-            tried = self._tried(condition, group)
-            reasons = [(item, self._unavailable(condition, item)) for item in group]
-            records = [record(item, str(condition), unavailable=reason) for item, reason in reasons if reason]
-            if condition.rewords:
-                return records + self._reworded(condition, tried)
-            whole = condition.refills and not self.voting
-            work = partial(self._attack, condition, fitted=fitted)
-            return records + self._on_canvases(str(condition), tried, work, whole=whole)
+            return records + self._attacked(condition, asked, fitted)
         ways = {
             OFFICIAL: self._officially,
             CIRCULAR: self._circularly,
@@ -117,15 +112,23 @@ class Evaluation:
             BLANK: self._blank,
             TEXT_ONLY: self._without_images,
         }
-        return ways[condition](group)
+        return records + ways[condition](asked)
 
-    def _tried(self, attack: Attack, group: Sequence[Item]) -> Sequence[Item]:
-        """The items that an attack is tried on: all for which it is available."""
-        return [item for item in group if not self._unavailable(attack, item)]
+    def _unavailable(self, condition: Attack | str, item: Item) -> str | None:
+        """Say why a condition cannot be had for an item, whatever its image shows; None: it can, as far as is known."""
+        if isinstance(condition, Attack):
+            return TAUGHT if condition.fits and item.id in self._taught else condition.unavailable(item)
+        if condition == SHUFFLED and item.id not in self.donors:
+            return "no other patient's image to show"
+        if condition == TEXT_ONLY and self.voting:
+            return "the smoothed model needs an image to add noise to"
+        return None
 
-    def _unavailable(self, attack: Attack, item: Item) -> str | None:
-        """Say why an attack cannot be had for an item: it was fitted on it, or has nothing for it. None: it can."""
-        return TAUGHT if attack.fits and item.id in self._taught else attack.unavailable(item)
+    def _attacked(self, attack: Attack, group: Sequence[Item], fitted: Fitted | None) -> list[EvaluateRecord]:
+        if attack.rewords:
+            return self._reworded(attack, group)
+        whole = attack.refills and not self.voting
+        return self._on_canvases(str(attack), group, partial(self._attack, attack, fitted=fitted), whole=whole)
 
     def fit(self, attack: Attack) -> Fitted:
         """Fit an attack on the items that are set apart for it.
@@ -172,8 +175,7 @@ class Evaluation:
         if isinstance(canvas, DataError):
             return "failed"
         row = (item.id, item.question, canvas)
-        (outcome,) = plant(self.model, attack, [row], seed=self.seed, memory=self._memory, quantize=self.quantize)
-        return outcome
+        return plant(self.model, attack, row, seed=self.seed, memory=self._memory, quantize=self.quantize)
 
     def _on_canvases(
         self,
@@ -235,7 +237,7 @@ class Evaluation:
         items = [replace(item, question=question) for item, _, questions in rows for question in questions]
         shown = [canvas for _, canvas, questions in rows for _ in questions]
         canvas = torch.stack(shown).to(self.model.device)
-        answers = self._votes(str(attack), canvas, items) if self.voting else self._answers(canvas, items)
+        answers = self._answers(str(attack), canvas, items)
         seconds, batch = (time.perf_counter() - started) / len(rows), min(len(items), self._memory.size)
         each, records = iter(answers), []
         for item, _, questions in rows:
@@ -246,11 +248,8 @@ class Evaluation:
 
     def _with_donors(self, group: Sequence[Item]) -> list[EvaluateRecord]:
         """Ask each item about its donor's image."""
-        without = [item for item in group if item.id not in self.donors]
-        records = [record(item, SHUFFLED, unavailable="no other patient's image to show") for item in without]
-        asked = [item for item in group if item.id in self.donors]
-        shown = [self.donors[item.id].item for item in asked]
-        return records + self._on_canvases(SHUFFLED, asked, partial(self._ask, SHUFFLED), shown=shown)
+        shown = [self.donors[item.id].item for item in group]
+        return self._on_canvases(SHUFFLED, group, partial(self._ask, SHUFFLED), shown=shown)
 
     def _blank(self, group: Sequence[Item]) -> list[EvaluateRecord]:
         """Ask each item about an image that is its own mean colour everywhere, rounded to 8 bits."""
@@ -265,7 +264,7 @@ class Evaluation:
         started = time.perf_counter()
         items = [item for item, _ in pairs]
         canvas = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
-        answers = self._votes(condition, canvas, items) if self.voting else self._answers(canvas, items)
+        answers = self._answers(condition, canvas, items)
         about = [self.donors[item.id] if condition == SHUFFLED else None for item in items]
         whose = [{"donor": donor.item.id, "match": donor.match} if donor else {} for donor in about]
         seconds, batch = (time.perf_counter() - started) / len(items), min(len(items), self._memory.size)
@@ -280,8 +279,6 @@ class Evaluation:
 
     def _without_image(self, item: Item) -> EvaluateRecord:
         started = time.perf_counter()
-        if self.voting:
-            return record(item, TEXT_ONLY, unavailable="the smoothed model needs an image to add noise to")
         try:
             answers = self.model.without_image(item.question)
         except CheckpointError as error:
@@ -321,8 +318,7 @@ class Evaluation:
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
         region = self._region(attack, clean, items)
         attacked = self._search(attack, clean, items, region, fitted)
-        ask = partial(self._votes, str(attack)) if self.voting else self._answers
-        answers = ask(attacked.canvas, items)
+        answers = self._answers(str(attack), attacked.canvas, items)
         rounded = self._rounded(attack, clean, attacked, items, [answer["prediction"] for answer in answers])
         delta = (attacked.canvas.double() - clean.double()).flatten(1)
         linf, l2 = delta.abs().amax(1).tolist(), delta.norm(dim=1).tolist()
@@ -399,8 +395,12 @@ class Evaluation:
             fitted=None if fitted is None else torch.from_numpy(fitted).to(device),
         )
 
-    def _answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
-        """Answer all rows, and return each row's fields for its record."""
+    def _answers(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
+        """Answer all rows, with the smoothed model if it is asked, and return each row's fields for its record."""
+        return self._votes(condition, canvas, items) if self.voting else self._plain_answers(canvas, items)
+
+    def _plain_answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
+        """Answer all rows with the model without noise."""
         size = self._memory.size
         parts = ((canvas[i : i + size], items[i : i + size]) for i in range(0, len(items), size))
         answers = (self.model.answer(rows, [item.question for item in asked]) for rows, asked in parts)
@@ -434,7 +434,7 @@ class Evaluation:
         if not erring or self.quantize or self.voting or self.model.writes:
             return answers
         snapped = attack.threat.snap(clean[erring], attacked.canvas[erring])
-        for row, answer in zip(erring, self._answers(snapped, [items[row] for row in erring]), strict=True):
+        for row, answer in zip(erring, self._plain_answers(snapped, [items[row] for row in erring]), strict=True):
             answers[row] = answer["prediction"]
         return answers
 

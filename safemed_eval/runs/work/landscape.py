@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 
 from safemed_eval.attacks import Attack
-from safemed_eval.core import Question
 from safemed_eval.faults import faults_of_the_model
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.work.planted import Row
@@ -86,19 +85,16 @@ def slope_at(model: Waist, attack: Attack, row: Row, *, seed: int) -> Slope:
 
 def flipped(model: Waist, attack: Attack, rows: Sequence[Row], *, seed: int, batch: int) -> list[list[bool]]:
     """Run an attack STARTS times, and say for each run which rows it turned from the model's own clean answer."""
-    runs: list[list[bool]] = []
-    for start in range(STARTS):
-        fell: list[bool] = []
-        for first in range(0, len(rows), batch):
-            part = rows[first : first + batch]
-            canvas = torch.stack([canvas for _, _, canvas in part]).to(model.device)
-            questions: list[Question] = [question for _, question, _ in part]
-            classify = model.classify(questions, at_once=batch)
-            with torch.no_grad():
-                clean = classify(canvas).argmax(1)
+    runs: list[list[bool]] = [[] for _ in range(STARTS)]
+    for first in range(0, len(rows), batch):
+        part = rows[first : first + batch]
+        canvas = torch.stack([canvas for _, _, canvas in part]).to(model.device)
+        classify = model.classify([question for _, question, _ in part], at_once=batch)
+        with torch.no_grad():
+            clean = classify(canvas).argmax(1)
+        for start, fell in enumerate(runs):
             rngs = [generator(model.device, seed, "restart", start, str(attack), name) for name, _, _ in part]
             attacked = attack(classify, canvas, clean, rngs)
             with torch.no_grad():
                 fell += (classify(attacked.canvas).argmax(1) != clean).tolist()
-        runs.append(fell)
     return runs

@@ -49,30 +49,25 @@ Floats = NDArray[np.float64]
 
 
 def plant(
-    model: Waist, attack: Attack, rows: Sequence[Row], *, seed: int, memory: ShrinkingBatch, quantize: bool = False
-) -> list[Outcome]:
-    """Plant a region in the ball around each image, and let random search and the attack look for it.
+    model: Waist, attack: Attack, row: Row, *, seed: int, memory: ShrinkingBatch, quantize: bool = False
+) -> Outcome:
+    """Plant a region in the ball around an image, and let random search and the attack look for it.
 
     Args:
         model: with `features`.
         attack: one that is `can_be_planted`.
         memory: the number of canvases that go through the model together.
         quantize: the attack stays on 8-bit grey levels.
-    Returns:
-        The outcome of each row, which depends on no other row.
     """
-    outcomes: list[Outcome] = []
-    for row in rows:
-        try:
-            outcomes.append(_one(model, attack, row, seed, memory, quantize=quantize))
-        except FAULTS as error:
-            if not is_fault(error):
-                raise
-            outcomes.append("failed")
-    return outcomes
+    try:
+        return _planted(model, attack, row, seed, memory, quantize=quantize)
+    except FAULTS as error:
+        if not is_fault(error):
+            raise
+        return "failed"
 
 
-def _one(model: Waist, attack: Attack, row: Row, seed: int, memory: ShrinkingBatch, *, quantize: bool) -> Outcome:
+def _planted(model: Waist, attack: Attack, row: Row, seed: int, memory: ShrinkingBatch, *, quantize: bool) -> Outcome:
     name, question, canvas = row
     canvas, ball = canvas.to(model.device)[None], attack.threat
     rng = generator(model.device, seed, "planted", str(attack), name)
