@@ -184,6 +184,6 @@ def _radius_findings(run: LoadedRun) -> Iterator[Finding]:
     told = {name: kind.words(radius) for name, radius in run.points.items() if 0 < radius <= run.ceiling}
     words = [f"r>={name}: {text}" for name, text in told.items() if text]
     if words:
-        yield note("radius-words", "; ".join(words) + ".")
+        yield note("radius-words", f"in words, {'; '.join(words)}.")
     if kind.caveat:
-        yield note("floating-point", f"{kind}: {kind.caveat}.")
+        yield note("floating-point", f"certificates under {kind} noise {kind.caveat}.")
