@@ -155,7 +155,7 @@ def page(made: list[Row]) -> str:
         "Toys whose true radius is known in closed form (`truths.py`), the product's own noise and rules, alpha "
         f"{ALPHA:g}: n0 {N0} and n {N} copies for fixed, {CAP} at most for sequential ones, which are asked for",
         "exactly the true radius. A false one is larger than the truth. Expected is the exact sum over the binomial",
-        "distribution, which stays below alpha because counts are whole. The bound is the upper 99.9 % one of the rate.",
+        "distribution, which stays below alpha because counts are whole. The rate is bounded with 99.9 % confidence.",
         "",
         "| kind | certificates attempted | made | false | expected | rate, at most | copies each |",
         "|---|---|---|---|---|---|---|",

@@ -106,6 +106,10 @@ class Noise(ABC):
         """Say in the words of the user what is certified at this radius; None where the number says all."""
         return None
 
+    def words_on_window(self, radius: float, centre: float, width: float) -> str | None:
+        """Say it in terms of the window, such as 40/400 HU, through which an image is shown; None: it has none."""
+        return None
+
     @property
     def title(self) -> str:
         """The noise as reports name it: "sigma 0.25", "gamma, sigma 0.5"."""
