@@ -65,7 +65,7 @@ class Gap(Generic[R]):
 
     @property
     def title(self) -> str:
-        return f"{self.certified.name}, sigma {self.certified.budget.sigma:g}"
+        return f"{self.certified.name}, sigma {self.certified.budget.sigma_text}"
 
     @property
     def few(self) -> bool:

@@ -149,7 +149,7 @@ def _certified_rows(run: Run, numbers: Certified) -> Iterator[Row]:
     measured = numbers.to_json()
     rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
     yield {
-        "sigma": Cell(text=f"{sigma:g}"),
+        "sigma": Cell(text=run.budget.sigma_text),
         "n": Cell(text=str(n)),
         **points,
         "abstain": Cell(text=percent(numbers.abstention)),

@@ -64,7 +64,7 @@ class CertifyOverview(RunOverview):
     """A run of certify. `radii`: the certified radius of each item; None where there is none."""
 
     radii: list[float | None]
-    sigma: float
+    sigma: float | None
     ceiling: float
     alpha: float
 

@@ -13,8 +13,9 @@ from safemed_eval import grammar
 if TYPE_CHECKING:
     import torch
 
-Measure = Literal["l2", "l1", "parameter"]
-"""What a radius measures: a norm of the change of the pixels, or the change of one parameter of the display."""
+Measure = Literal["l2", "l1", "parameter", "patch"]
+"""What a radius measures: a norm of the change of the pixels, the change of one parameter of the display, or the side
+of the square outside of which no pixel changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +31,10 @@ class View:
         return 3 * self.height * self.width
 
 
-class Noise(ABC):
-    """A kind of random change of an image, drawn independently of it, and what votes under it certify.
+class Kind(ABC):
+    """A way to change copies of an image, and what their votes certify.
 
-    A class is one kind; its fields are the options of its spec string. It holds everything that depends on the
-    distribution of the noise: the draws, and the radius that they certify.
+    A class is one kind; its fields are the options of its spec string.
 
     Attributes:
         name: of the kind.
@@ -56,6 +56,22 @@ class Noise(ABC):
         name, pairs = grammar.split(grammar.write(self.name, self))
         rest = grammar.parts({key: value for key, value in pairs.items() if key != "sigma"})
         return f"{name}:{','.join(rest)}" if rest else name
+
+    def words(self, radius: float) -> str | None:
+        """Say in the words of the user what is certified at this radius; None where the number says all."""
+        return None
+
+    @property
+    def title(self) -> str:
+        """The noise as plots and tables name it."""
+        return str(self)
+
+
+class Noise(Kind):
+    """A kind of random change, drawn independently of the image.
+
+    It holds everything that depends on the distribution of the noise: the draws, and the radius that they certify.
+    """
 
     @abstractmethod
     def draw(self, canvas: torch.Tensor, n: int, rng: torch.Generator) -> torch.Tensor:
@@ -98,12 +114,3 @@ class Noise(ABC):
     def snap(self, canvas: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
         """Move a changed canvas to the nearest one towards `canvas` that certificates are about."""
         return moved
-
-    def words(self, radius: float) -> str | None:
-        """Say in the words of the user what is certified at this radius; None where the number says all."""
-        return None
-
-    @property
-    def title(self) -> str:
-        """The noise as plots and tables name it."""
-        return str(self)

@@ -624,14 +624,14 @@
     const bound = pLower === null ? "n/a" : floorText(pLower, 4);
     return [
       make("p", {}, said),
-      make("p", { class: "note" }, `Sigma ${run.sigma}; p lower ${bound}; ceiling ${floorText(run.ceiling, 4)}`),
+      make("p", { class: "note" }, `Sigma ${run.sigma ?? "n/a"}; p lower ${bound}; ceiling ${floorText(run.ceiling, 4)}`),
       ...(ladder ? evidence(run, ladder) : counted(run, votes0, votes, i)),
     ];
   }
 
   function counted(run, votes0, votes, i) {
     const sum = votes?.reduce((a, b) => a + b, 0);
-    const rows = votes0.map((n, k) =>
+    const rows = (votes0 ?? votes).map((_, k) =>
       make(
         "tr",
         {},
@@ -641,7 +641,7 @@
           k < optionsOf(i).length ? answer(i, k) : "no answer",
           k === items.label[i] ? goldTag() : null,
         ),
-        make("td", {}, n.toLocaleString("en")),
+        make("td", {}, votes0 ? votes0[k].toLocaleString("en") : "n/a"),
         votes ? make("td", {}, votes[k].toLocaleString("en"), bar(votes[k] / sum)) : make("td", {}, "n/a"),
       ),
     );
