@@ -93,7 +93,9 @@ def test_certify_from_images_to_table(shared: list[object], tmp_path: Path) -> N
 
 
 def test_falsify_attacks_each_certificate_and_finds_none_false(shared: list[object], tmp_path: Path) -> None:
-    found = summary_of("certify", *shared, "--noise", "patch:size=2,band=4,stride=4", "--falsify", "--out", tmp_path / "run")
+    found = summary_of(
+        "certify", *shared, "--noise", "patch:size=2,band=4,stride=4", "--falsify", "--out", tmp_path / "run"
+    )
     attacked = found["notes"]["falsified"]
     radii = [record["radius"] for record in _records(found)]
     assert attacked["certificates"] == sum(radius is not None for radius in radii) > 0

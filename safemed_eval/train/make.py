@@ -70,6 +70,7 @@ def train(
     _refuse_senseless(base, chosen.name)
     _refuse_unfit(method, base, chosen, options.get("lora"))
     recipe = recipe_of(method, adapter=base.source.is_adapter, **options)
+    _refuse_wide_band(recipe, chosen.canvas.size)
     asking = base.source.asked(Asking(template=base.given.template), to_train=method != "denoiser")
     _refuse_thought_last(recipe, asking)
     if isinstance(chosen, Choice):
@@ -77,7 +78,6 @@ def train(
             chosen = chosen.verified(tick)
     processes, first = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")) == 0
     _refuse_too_few(len(chosen.items), recipe, processes)
-    _refuse_wide_band(recipe, chosen.canvas.size)
     spec = TrainSpec(
         model=base.source.identity,
         load={"dtype": base.dtype, "attn": base.attn},

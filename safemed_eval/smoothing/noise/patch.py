@@ -26,9 +26,9 @@ class Patch(Kind):
     *Certificate.* Let a patch of m x m pixels take any values. It lies in m neighbouring columns, and no m neighbouring
     columns are shown, in part, by more than D(m) of the copies. Every other copy is the same with the patch as without,
     and so is its vote. So the answer c keeps at least n_c - D of its n_c votes, and another class j gets at most
-    n_j + D. c is the answer with every such patch if, for every j other than c,
+    n_j + D. c is the answer with every such patch if
 
-        n_c - D(m) >= n_j + D(m) + [j < c],
+        n_c - D(m) >= n_j + D(m) + [j < c]  for every j other than c,
 
     where [j < c] = 1 if j comes first and so would win a tie, else 0. In other words D(m) <= lead / 2, with the lead
     min over j of n_c - n_j - [j < c]. D never falls as m grows, since m columns are part of m + 1. The radius is
