@@ -17,9 +17,9 @@ from importlib import import_module
 
 from safemed_eval import grammar, plugins
 from safemed_eval.errors import SpecError, canonical, did_you_mean, shortened
-from safemed_eval.smoothing.noise._base import Noise, View
+from safemed_eval.smoothing.noise._base import Kind, Noise, View
 
-__all__ = ["FLOAT32", "Noise", "View", "names", "parse"]
+__all__ = ["FLOAT32", "Kind", "Noise", "View", "names", "parse"]
 
 FLOAT32 = "float32"
 """The noise of runs that do not say which: those of versions that knew no other."""
@@ -31,7 +31,7 @@ def names() -> list[str]:
 
 
 @lru_cache(maxsize=256)
-def parse(text: str, sigma: float | None) -> Noise:
+def parse(text: str, sigma: float | None) -> Kind:
     """Build the noise of a spec string such as "gaussian" or "contrast:grey=0.5".
 
     Args:
@@ -61,9 +61,9 @@ def _built_in() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
 
 
-def _class_of(name: str) -> type[Noise]:
+def _class_of(name: str) -> type[Kind]:
     if name in _built_in():
-        noise: type[Noise] = import_module(f"{__name__}.{name}").NOISE
+        noise: type[Kind] = import_module(f"{__name__}.{name}").NOISE
         return noise
     loaded = plugins.load_plugin("noises", name)
     if not (isinstance(loaded, type) and issubclass(loaded, Noise)):
