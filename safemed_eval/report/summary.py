@@ -425,7 +425,7 @@ def certify_summary(run: LoadedRun, radii: Mapping[str, float] | None = None) ->
     notes = CertifyNotes(
         **vars(_notes(run)),
         ceiling=run.ceiling,
-        grey_levels_per_radius=grey_levels(run.spec.canvas),
+        grey_levels_per_radius=grey_levels(run.spec),
         false_certificates_expected_at_most=attempted * alpha,
         false_certificates_at_most_95=stats.false_certificates_at_most(attempted, alpha) if attempted else 0,
         falsified=falsified_of(run),
@@ -489,6 +489,7 @@ def _asked(run: LoadedRun) -> dict[str, object]:
         "denoiser": names.denoiser,
         "data": names.data,
         "canvas": spec.canvas,
+        "domain": spec.domain if spec.domain != "canvas" else None,
         "readout": spec.readout,
         **options,
         "shuffle_options": spec.shuffle_options,

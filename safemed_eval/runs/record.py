@@ -105,11 +105,13 @@ class EvaluateRecord(ItemRecord):
         log_probs: log-probabilities of the item's own options; None where the model gives none.
         text: the generated text.
         told: what reports need of the text, in a record that withholds the text itself.
-        linf, l2: distance of the attacked canvas from the clean one, in [0, 1] pixel units.
+        linf, l2: distance of the attacked canvas, or of the image at its own size where the run is about that, from the
+            clean one, in [0, 1] pixel units.
         steps: gradient steps, or queries of a black-box attack.
         target: the option that a targeted attack aimed at.
         climb, dead: diagnostics of the search; see `attacks.Attacked`.
         rounded: the answer to a successfully attacked canvas after rounding it to 8 bits; None: not asked.
+        official: whether the checkpoint's official path is right about the attacked image; None: not asked.
         rotations: for the circular condition, the answer to each rotation of the options.
         region: for an attack that is confined to a region, the share of the canvas's pixels that lie in it; 0: none,
             and the canvas stays clean.
@@ -135,6 +137,7 @@ class EvaluateRecord(ItemRecord):
     climb: Annotated[tuple[float, ...], Len(5, 5)] | None = None
     dead: Size | None = None
     rounded: int | None = None
+    official: bool | None = field(default=None, metadata=SOMETIMES)
     region: Annotated[float, Ge(0), Le(1)] | None = field(default=None, metadata=SOMETIMES)
     rotations: tuple[int | None, ...] | None = field(default=None, metadata=SOMETIMES)
     parts: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)

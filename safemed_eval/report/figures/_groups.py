@@ -27,11 +27,14 @@ def with_records(runs: Iterable[Run], kind: str) -> list[Run]:
 
 
 def by_canvas(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Group runs of one canvas, with an ending of a file's stem: lengths on different canvases share no axis."""
-    canvases = list(dict.fromkeys(run.spec.canvas for run in runs))
+    """Group runs of one canvas and domain, with an ending of a file's stem: lengths on others share no axis."""
+    grids = list(dict.fromkeys((run.spec.canvas, run.spec.domain) for run in runs))
     return [
-        (f"-{slug(canvas)}" if len(canvases) > 1 else "", [run for run in runs if run.spec.canvas == canvas])
-        for canvas in canvases
+        (
+            f"-{slug(canvas)}{'-file' * (domain == 'file')}" if len(grids) > 1 else "",
+            [run for run in runs if (run.spec.canvas, run.spec.domain) == (canvas, domain)],
+        )
+        for canvas, domain in grids
     ]
 
 
@@ -54,8 +57,8 @@ def pages(runs: Sequence[Run]) -> list[tuple[str, Sequence[Run]]]:
 
 
 def canvas_words(run: Run) -> str:
-    """ "canvas 64x64"."""
-    return f"canvas {run.spec.canvas}".removesuffix(" stretch")
+    """ "canvas 64x64", or "the file's own pixels, canvas 384x384"."""
+    return run.spec.grid
 
 
 def groups(runs: Iterable[Run], by: Slicing | Column, most: int = MOST_GROUPS) -> list[str]:

@@ -60,7 +60,7 @@ def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
     _limits(axes, runs)
     axes.set_xlabel(f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])})")
     axes.set_ylabel("certified accuracy (%)")
-    if levels := grey_levels(runs[0].spec.canvas):
+    if levels := grey_levels(runs[0].spec):
         there, back = lambda radius: radius * levels, lambda grey: grey / levels
         top = axes.secondary_xaxis("top", functions=(there, back))
         top.set_xlabel("the same change in RMS grey levels")
@@ -97,7 +97,7 @@ def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing | Column, name
         marks |= dict.fromkeys(grouped.few_note(few))
     _limits(grid[0], runs)
     label_outer(grid, columns)
-    levels = grey_levels(runs[0].spec.canvas)
+    levels = grey_levels(runs[0].spec)
     worth = f"; 0.1 is {floor_to(0.1 * levels, 2)} grey levels RMS" if levels else ""
     label = f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])}{worth})"
     every = {run.name: run.name for run in runs}

@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 from safemed_eval.core import CLEAN, OFFICIAL
 from safemed_eval.report.findings.finding import Finding, counted, note
 from safemed_eval.report.load import LoadedRun
+from safemed_eval.runs.spec import Spec
 
 NOTABLE_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
@@ -40,9 +41,9 @@ def canvas_cost(run: LoadedRun) -> CanvasCost | None:
     return CanvasCost(cost=gained / len(both) if both else None)
 
 
-def grey_levels(canvas: str) -> float | None:
-    """Root-mean-square change in 8-bit grey levels of a change of L2 length 1; None where canvases differ in size."""
-    match = re.match(r"(\d+)x(\d+)", canvas)
+def grey_levels(spec: Spec) -> float | None:
+    """Root-mean-square change in 8-bit grey levels of a change of L2 length 1; None where images differ in size."""
+    match = re.match(r"(\d+)x(\d+)", spec.canvas) if spec.domain == "canvas" else None
     return 255 / math.sqrt(3 * int(match[1]) * int(match[2])) if match else None
 
 
@@ -56,3 +57,16 @@ def region_findings(run: LoadedRun) -> Iterator[Finding]:
         none = shares.count(0)
         empty = f"; {none:,} of {counted(len(shares), 'item')} have no such pixel and stay clean" if none else ""
         yield note("region", f"{condition}: {size}, from {100 * min(shares):.1f} to {100 * max(shares):.1f} %){empty}.")
+
+
+def file_findings(run: LoadedRun) -> Iterator[Finding]:
+    """Say what the official path answers to attacked files, for each attack of a run that asked it."""
+    for condition in run.conditions:
+        asked = [record for record in run.answers.under(condition) if record.official is not None]
+        if asked:
+            official, canvas = mean(bool(r.official) for r in asked), mean(r.correct for r in asked)
+            yield note(
+                "attacked-files",
+                f"{condition}: of {counted(len(asked), 'attacked file')} the checkpoint's official path is right about "
+                f"{100 * official:.1f} %, the canvas about {100 * canvas:.1f} %.",
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from safemed_eval.data import overlap_sentences
-from safemed_eval.report.findings.canvas import region_findings
+from safemed_eval.report.findings.canvas import file_findings, region_findings
 from safemed_eval.report.findings.cells import cell_findings
 from safemed_eval.report.findings.checklist import count_words
 from safemed_eval.report.findings.finding import Finding, counted, failure, note, warning
@@ -29,7 +29,7 @@ def findings_of(run: LoadedRun, summary: AnySummary) -> tuple[Finding, ...]:
     """
     if isinstance(summary, CertifySummary):
         return (*_of_any_run(run, summary), *_certify_findings(run, summary))
-    own = (*_evaluate_findings(run, summary), *region_findings(run))
+    own = (*_evaluate_findings(run, summary), *region_findings(run), *file_findings(run))
     return (*_of_any_run(run, summary), *own)
 
 

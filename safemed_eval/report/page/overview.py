@@ -109,7 +109,7 @@ def _gap_overview(gap: Gap[Run]) -> GapOverview:
         visible(name): [(point.eps, point.left.estimate, point.left.lower, point.left.upper) for point in points]
         for name, points in gap.families.items()
     }
-    return GapOverview(curve=gap.curve, families=families, grey=grey_levels(gap.certified.spec.canvas))
+    return GapOverview(curve=gap.curve, families=families, grey=grey_levels(gap.certified.spec))
 
 
 def _run_overview(study: Study, cells: dict[str, Shown], places: Mapping[str, int], count: int) -> RunOverview:
@@ -118,7 +118,7 @@ def _run_overview(study: Study, cells: dict[str, Shown], places: Mapping[str, in
         name=visible(run.name),
         kind=run.kind,
         style=study.style,
-        grey=grey_levels(run.spec.canvas),
+        grey=grey_levels(run.spec),
         cells=cells,
         marks=marks_of(run, places, count),
     )
