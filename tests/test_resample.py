@@ -64,16 +64,12 @@ def test_the_norms_are_those_of_the_table() -> None:
 @pytest.mark.parametrize(
     ("before", "size"), [((5, 9), (8, 8)), ((9, 4), (9, 12)), ((23, 17), (8, 9)), ((8, 8), (8, 8))]
 )
-def test_the_norm_is_the_largest_stretch_and_the_transpose_is_one(
-    before: tuple[int, int], size: tuple[int, int], how: How
-) -> None:
+def test_the_norm_is_the_largest_stretch(before: tuple[int, int], size: tuple[int, int], how: How) -> None:
     resize = Resize(before=before, size=size, how=how)
     units = torch.eye(3 * before[0] * before[1], dtype=torch.float64)
     matrix = resize(units.view(-1, 3, *before)).flatten(1).T
     largest = float(torch.linalg.matrix_norm(matrix, 2))
     assert largest <= resize.norm <= largest * (1 + 1e-8)
-    units = torch.eye(3 * size[0] * size[1], dtype=torch.float64)
-    assert torch.allclose(resize.transposed(units.view(-1, 3, *size)).flatten(1), matrix, atol=1e-12)
 
 
 def test_a_norm_is_that_of_the_whole_matrix() -> None:

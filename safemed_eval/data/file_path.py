@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,21 +25,11 @@ class FilePath:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) float32 in [0, 1] -> (B, 3, h, w) float32 on 8-bit grey levels, differentiable."""
         assert self.canvas.size is not None
+        levels = (images.detach() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        rows = np.stack([fit(row, self.canvas.size, self.canvas.fit) for row in levels])
+        shown = torch.from_numpy(rows).permute(0, 3, 1, 2).to(images.device).float() / 255
+        if not (images.requires_grad and torch.is_grad_enabled()):
+            return shown
         resize = Resize(before=(images.shape[2], images.shape[3]), size=self.canvas.size, how=self.canvas.fit)
-        shown: torch.Tensor = _Shown.apply(images, resize)
-        return shown
-
-
-class _Shown(torch.autograd.Function):
-    """`files.fit` forward, the transpose of `Resize` backward."""
-
-    @staticmethod
-    def forward(ctx: Any, images: torch.Tensor, resize: Resize) -> torch.Tensor:
-        ctx.resize = resize
-        levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        shown = np.stack([fit(row, resize.size, resize.how) for row in levels])
-        return torch.from_numpy(shown).permute(0, 3, 1, 2).to(images.device).float() / 255
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return ctx.resize.transposed(gradient), None
+        linear = resize(images)
+        return shown + (linear - linear.detach())  # the very same values

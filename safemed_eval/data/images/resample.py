@@ -1,4 +1,4 @@
-"""The resize from an image's own pixels to the canvas as a linear map R: its matrices, its transpose and its norm.
+"""The resize from an image's own pixels to the canvas as a linear map R: its matrices and its norm.
 
 `files.fit` resizes 8-bit pixels with Pillow, which rounds and clips after each of two passes. R is the same map without
 rounding and clipping: along each axis Pillow's bicubic filter with antialiasing, a matrix; along both their Kronecker
@@ -109,7 +109,7 @@ class Resize:
         return norm_of(self.before[0], height) * norm_of(self.before[1], width) * (1 + _SLACK * (not self.identity))
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Resize (..., 3, H, W) float64 to (..., 3, h, w), differentiable; nothing is clipped or rounded."""
+        """Resize (..., H, W) to (..., h, w), differentiable; nothing is clipped or rounded, but to the image's type."""
         if self.identity:
             return image
         from torch.nn.functional import pad
@@ -118,14 +118,6 @@ class Resize:
         rows, columns = self._matrices(image)
         inner = rows @ (image @ columns.T)
         return pad(inner, (left, self.size[1] - left - width, top, self.size[0] - top - height))
-
-    def transposed(self, canvas: torch.Tensor) -> torch.Tensor:
-        """Apply the transpose of R, (..., 3, h, w) -> (..., 3, H, W): takes gradients from the canvas to the image."""
-        if self.identity:
-            return canvas
-        (height, width), (top, left) = self._placed
-        rows, columns = self._matrices(canvas)
-        return rows.T @ canvas[..., top : top + height, left : left + width] @ columns
 
     def _matrices(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
