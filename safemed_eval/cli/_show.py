@@ -104,7 +104,7 @@ def _about(summary: AnySummary) -> Iterator[str]:
             "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
             "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
             f"{summary.overall.clusters}; {DAGGER} effectively fewer than ten: do not trust it). Radii are L2 in "
-            "[0, 1] pixel units over the whole canvas; s is sigma."
+            f"[0, 1] pixel units over the whole {summary.asked['domain'] or 'canvas'}; s is sigma."
         )
         yield (
             "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: "

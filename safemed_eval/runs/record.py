@@ -6,6 +6,7 @@ always recompute certificates from their votes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar
@@ -15,6 +16,7 @@ from annotated_types import Ge, Le, Len
 from safemed_eval.codec import Json, encode
 from safemed_eval.core import CIRCULAR, MAX_OPTIONS, SHUFFLED
 from safemed_eval.data import Match
+from safemed_eval.data.images.resample import How, Resize
 from safemed_eval.models.answers import Told
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec
 from safemed_eval.smoothing import FLOAT32, Smoothing, View, read_prediction, read_wrong
@@ -210,7 +212,7 @@ class CertifyRecord(ItemRecord):
 
     Args:
         noise, sigma: the noise; see `smoothing.noise`.
-        view: the canvas; None in a record of a version that did not keep it.
+        view: the canvas, and the file where radii are about that; None in a record of a version that did not keep it.
         falsified: results of the searches within the certified radius; None: none was made.
         donor, match: the id of the item whose image was shown to the smoothed model as well; see `data.donors_of`.
         donor_votes, blank_votes: votes of the noisy copies of that image, and of a blank one, for classes 0 .. K; None:
@@ -253,6 +255,7 @@ class CertifyRecord(ItemRecord):
             raise ValueError("does not say on which canvas it was made")
         if self.view and canvas and (self.view.height, self.view.width) != canvas:
             raise ValueError(f"was made on {self.view.height}x{self.view.width}, the run on {spec.canvas}")
+        self._check_file(spec)
         for name, asked in {"sampling": budget.sampling, **asdict(budget)}.items():
             if getattr(self, name) != asked:
                 raise ValueError(f"was made with {name}={getattr(self, name)}, the run with another")
@@ -276,6 +279,17 @@ class CertifyRecord(ItemRecord):
             most = max((shot.votes for shot in self.falsified or ()), default=0)
             if shares != (None if self.radius is None else spec.falsify.shares) or most > spec.falsify.n:
                 raise ValueError("falsified does not fit its certificate")
+
+    def _check_file(self, spec: CertifySpec) -> None:
+        """Raise ValueError where the certificate is not about the run's domain, or has another norm than the resize."""
+        file = self.view.file if self.view else None
+        if (file is None) != (spec.domain == "canvas"):
+            raise ValueError(f"is not about the {spec.domain}, as the run is")
+        if file and spec.canvas_size:
+            how: How = "pad" if spec.canvas.endswith("pad") else "stretch"
+            norm = Resize(before=(file.height, file.width), size=spec.canvas_size, how=how).norm
+            if not math.isclose(file.norm, norm, rel_tol=1e-6):
+                raise ValueError(f"has the norm {file.norm:g}, the resize of its file {norm:g}")
 
 
 Record = EvaluateRecord | CertifyRecord

@@ -44,6 +44,7 @@ Key = Literal[
     "draws",
     "ended-wrong",
     "random-order",
+    "own-pixels",
     "by-chance",
     "falsified",
     "at-ceiling",
@@ -79,6 +80,7 @@ ABOVE: frozenset[Key] = frozenset(
 BELOW: frozenset[Key] = frozenset(
     {
         "ceiling",
+        "own-pixels",
         "sequential",
         "draws",
         "ended-wrong",
