@@ -19,7 +19,7 @@ from safemed_eval.data.images.resample import Resize
 from safemed_eval.errors import RunError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
-from safemed_eval.report.figures._groups import by_canvas, canvas_words
+from safemed_eval.report.figures._groups import by_scale, canvas_words
 from safemed_eval.report.findings.canvas import grey_levels
 from safemed_eval.runs.images import kept
 
@@ -143,9 +143,9 @@ def test_figures_never_mix_domains_and_compare_refuses_them(data: Path, tmp_path
         se.evaluate(model, chosen, attacks=["fgsm"], domain=domain, out=tmp_path / domain)
         for domain in ("canvas", "file")
     )
-    assert [suffix for suffix, _ in by_canvas([canvas, file])] == ["-64x64-stretch", "-64x64-stretch-file"]
+    assert [suffix for suffix, _ in by_scale([canvas, file])] == ["-64x64-stretch", "-64x64-stretch-file"]
     assert canvas_words(file) == "the file's own pixels, canvas 64x64"
-    assert grey_levels(file.spec) is None
+    assert grey_levels(file) is None
     with pytest.raises(RunError, match="domain"):
         se.compare(canvas, file)
     assert (

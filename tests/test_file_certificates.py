@@ -253,7 +253,7 @@ def test_a_run_about_files(tmp_path: Path) -> None:
     asked += ["--n0", "10", "--n", "100", "--domain", "file"]
     code, text = call("certify", *asked, "--out", out)
     assert code == 0, text
-    assert "over the whole file" in text
+    assert "the file's own pixels, canvas 16x16" in text
     run = Run.read(out)
     frame = run.frame()
     for record in run.certificates:

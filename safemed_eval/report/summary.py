@@ -425,7 +425,7 @@ def certify_summary(run: LoadedRun, radii: Mapping[str, float] | None = None) ->
     notes = CertifyNotes(
         **vars(_notes(run)),
         ceiling=run.ceiling,
-        grey_levels_per_radius=grey_levels(run.spec),
+        grey_levels_per_radius=grey_levels(run),
         false_certificates_expected_at_most=attempted * alpha,
         false_certificates_at_most_95=stats.false_certificates_at_most(attempted, alpha) if attempted else 0,
         falsified=falsified_of(run),

@@ -39,7 +39,7 @@ _BANDS = "Bands: pointwise 95 % intervals. A curve ends at the largest radius th
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     own = looks(runs)
-    for suffix, some in grouped.by_canvas(grouped.with_records(runs, "certify")):
+    for suffix, some in grouped.by_scale(grouped.with_records(runs, "certify")):
         if all(run.all_failed for run in some):
             continue
         yield f"certified{suffix}", _all(some, own)
@@ -58,9 +58,9 @@ def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
         if grounded := curve_of(run, grounded=True):
             plot_grounded(axes, grounded, own[run.name])
     _limits(axes, runs)
-    axes.set_xlabel(f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])})")
+    axes.set_xlabel(f"certified {runs[0].scale}")
     axes.set_ylabel("certified accuracy (%)")
-    if levels := grey_levels(runs[0].spec):
+    if levels := grey_levels(runs[0]):
         there, back = lambda radius: radius * levels, lambda grey: grey / levels
         top = axes.secondary_xaxis("top", functions=(there, back))
         top.set_xlabel("the same change in RMS grey levels")
@@ -97,9 +97,9 @@ def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing | Column, name
         marks |= dict.fromkeys(grouped.few_note(few))
     _limits(grid[0], runs)
     label_outer(grid, columns)
-    levels = grey_levels(runs[0].spec)
+    levels = grey_levels(runs[0])
     worth = f"; 0.1 is {floor_to(0.1 * levels, 2)} grey levels RMS" if levels else ""
-    label = f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])}{worth})"
+    label = f"certified {runs[0].scale[:-1]}{worth})"
     every = {run.name: run.name for run in runs}
     notes = [_BANDS, *marks, *grouped.left_out(runs, by, names), *grouped.notes(runs)]
     return below(figure, _legend(own, every, runs), notes, x_label=label, y_label="certified accuracy (%)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import mean, median
@@ -13,7 +12,6 @@ from safemed_eval.report.findings.finding import Finding, counted, note
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.runs.record import CertifyRecord
-from safemed_eval.runs.spec import Spec
 
 NOTABLE_COST = 0.02
 """The canvas's cost in accuracy against the official path that is worth a warning."""
@@ -43,10 +41,15 @@ def canvas_cost(run: LoadedRun) -> CanvasCost | None:
     return CanvasCost(cost=gained / len(both) if both else None)
 
 
-def grey_levels(spec: Spec) -> float | None:
-    """Root-mean-square change in 8-bit grey levels of a change of L2 length 1; None where images differ in size."""
-    match = re.match(r"(\d+)x(\d+)", spec.canvas) if spec.domain == "canvas" else None
-    return 255 / math.sqrt(3 * int(match[1]) * int(match[2])) if match else None
+def grey_levels(run: LoadedRun) -> float | None:
+    """Root-mean-square change in 8-bit grey levels of a change of L2 length 1.
+
+    None where images differ in size, or the run's radii are not L2.
+    """
+    size = run.spec.canvas_size if run.spec.domain == "canvas" else None
+    if size is None or (run.kind == "certify" and run.budget.kind.measure != "l2"):
+        return None
+    return 255 / math.sqrt(3 * size[0] * size[1])
 
 
 def region_findings(run: LoadedRun) -> Iterator[Finding]:

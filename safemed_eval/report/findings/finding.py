@@ -53,6 +53,9 @@ Key = Literal[
     "different-order",
     "different-sampling",
     "different-canvas",
+    "different-noise",
+    "radius-words",
+    "floating-point",
 ]
 
 Run = TypeVar("Run")
@@ -87,6 +90,8 @@ BELOW: frozenset[Key] = frozenset(
         "random-order",
         "falsified",
         "at-ceiling",
+        "radius-words",
+        "floating-point",
         "steps",
         "parts",
         "region",

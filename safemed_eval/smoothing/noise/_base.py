@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 
 from safemed_eval import grammar
+from safemed_eval.core import DEFAULT_NOISE
 from safemed_eval.smoothing.noise._lattice import SCALE
 
 if TYPE_CHECKING:
@@ -160,5 +161,12 @@ class Noise(ABC):
 
     @property
     def title(self) -> str:
-        """The noise as plots and tables name it."""
-        return str(self)
+        """The noise as reports name it: "sigma 0.25", "gamma, sigma 0.5"."""
+        sigma = getattr(self, "sigma", None)
+        parts = [str(self)] * (str(self) != DEFAULT_NOISE or sigma is None) + [f"sigma {sigma:g}"] * (sigma is not None)
+        return ", ".join(parts)
+
+    @property
+    def scale(self) -> str:
+        """What its radii are and their unit, as axes and captions name them: "L2 radius ([0, 1] pixel units)"."""
+        return f"{self.radius_name} ({self.unit})"
