@@ -161,6 +161,8 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
         if summary.items
         else "no certificate yet.",
     )
+    if summary.items:
+        yield note("population", str(notes.population))
     if attacked:
         yield note(
             "falsified",
