@@ -316,7 +316,7 @@ class Light:
 
 
 def light(item: Item, **settings: Any) -> Setup:
-    return Setup(model=Light(**settings), make=lambda loaded: SimpleNamespace(batch=1), first=item)  # type: ignore
+    return Setup(model=Light(**settings), make=lambda loaded: SimpleNamespace(model=loaded.model, batch=1), first=item)  # type: ignore
 
 
 def drawn_item() -> Item:
