@@ -103,7 +103,7 @@ def _about(summary: AnySummary, scale: str) -> Iterator[str]:
         yield (
             "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
             "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
-            f"{summary.overall.clusters}; {DAGGER} effectively fewer than ten: do not trust it). A radius is an "
+            f"{summary.overall.clusters}; {DAGGER} effectively fewer than ten: do not trust it). Radius: "
             f"{scale}; s is sigma."
         )
         yield (

@@ -24,7 +24,7 @@ def certify(
         typer.Option(help="Standard deviation of the noise; of pixels in [0, 1] units: 0.25, or a fraction."),
     ] = None,
     noise: Annotated[
-        str, typer.Option(help=f"Kind of noise, which decides what a radius is. {noise_help()}.")
+        str, typer.Option(help=f"Kind of noise, which decides what a radius is. {noise_help()}")
     ] = DEFAULT_NOISE,
     sampling: Annotated[
         Literal["fixed", "sequential"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -64,6 +65,10 @@ def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
         there, back = lambda radius: radius * levels, lambda grey: grey / levels
         top = axes.secondary_xaxis("top", functions=(there, back))
         top.set_xlabel("the same change in RMS grey levels")
+    elif factor := runs[0].budget.kind.factor:
+        top = axes.secondary_xaxis("top", functions=(np.exp, lambda value: np.log(np.maximum(value, 1e-9))))
+        top.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        top.set_xlabel(f"{factor} up to this, and down to its inverse")
     marks = grouped.few_note(any(curve.few for curve in curves.values()))
     names = {name: f"{name} ({grouped.sizes([curve.n])}){DAGGER * curve.few}" for name, curve in curves.items()}
     return below(figure, _legend(own, names, runs), [_BANDS, *marks, *grouped.notes(runs)])

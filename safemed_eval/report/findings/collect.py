@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from safemed_eval.data import overlap_sentences
@@ -182,9 +183,24 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
 def _radius_findings(run: LoadedRun) -> Iterator[Finding]:
     """Say what a radius of this noise is, where its name does not, and what its certificates lack."""
     kind = run.budget.kind
-    told = {name: kind.words(radius) for name, radius in run.points.items() if 0 < radius <= run.ceiling}
-    words = [f"r>={name}: {text}" for name, text in told.items() if text]
+    words = []
+    for name, radius in run.points.items():
+        if 0 < radius <= run.ceiling and (told := kind.words(radius)):
+            words.append("; ".join([f"r>={name}: {told}", *_on_windows(run, radius)]))
     if words:
-        yield note("radius-words", "; ".join(words) + ".")
+        yield note("radius-words", f"in words, {'; '.join(words)}.")
     if kind.caveat:
-        yield note("floating-point", f"{kind}: {kind.caveat}.")
+        yield note("floating-point", f"certificates under {kind} noise {kind.caveat}.")
+
+
+def _on_windows(run: LoadedRun, radius: float) -> Iterator[str]:
+    """Say what a radius is for the images that are shown through each window of DICOM files."""
+    windows = {
+        match[1]: (float(match[2]), float(match[3])) for note in run.meta.image_notes if (match := _WINDOW.match(note))
+    }
+    for name, (centre, width) in windows.items():
+        if told := run.budget.kind.words_on_window(radius, centre, width):
+            yield f"on window {name} {told}"
+
+
+_WINDOW = re.compile(r"window (([-+.e0-9]+)/([.e0-9+]+))")

@@ -97,7 +97,8 @@ class Noise(ABC):
         randomness: what sigma is the standard deviation of; for a kind without sigma, why there is none.
         measure: what its radii measure.
         radius_name, unit: name of the radius and its unit, for axes and tables.
-        caveat: what keeps its certificates from holding in floating point, for reports; None: nothing does.
+        caveat: what its certificates lack in floating point, after "certificates under this noise"; None: nothing.
+        factor: where a radius is the logarithm of a factor, what that changes: a second axis shows it.
     """
 
     name: ClassVar[str]
@@ -106,6 +107,7 @@ class Noise(ABC):
     radius_name: ClassVar[str]
     unit: ClassVar[str]
     caveat: ClassVar[str | None] = None
+    factor: ClassVar[str | None] = None
 
     def __str__(self) -> str:
         """The canonical spec string, without sigma."""
@@ -157,6 +159,10 @@ class Noise(ABC):
 
     def words(self, radius: float) -> str | None:
         """Say in the words of the user what is certified at this radius; None where the number says all."""
+        return None
+
+    def words_on_window(self, radius: float, centre: float, width: float) -> str | None:
+        """Say it in terms of the window, such as 40/400 HU, through which an image is shown; None: it has none."""
         return None
 
     @property

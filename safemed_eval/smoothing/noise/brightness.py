@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from safemed_eval.rounding import floor_to
+from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.scale import refuse_sigma
 from safemed_eval.smoothing.noise._parameter import Parameter
 
@@ -40,6 +40,10 @@ class Brightness(Parameter):
         return (
             f"any brightness up to {share:g} % of white up or down: a window centre moved by {share:g} % of its width"
         )
+
+    def words_on_window(self, radius: float, centre: float, width: float) -> str:
+        low, high = ceil_to(centre - radius * width, 1), floor_to(centre + radius * width, 1)
+        return f"a centre between {low:g} and {high:g}"
 
 
 NOISE = Brightness

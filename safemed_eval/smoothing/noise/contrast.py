@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.smoothing.noise._parameter import Parameter, between, refuse_log_sigma
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Contrast(Parameter):
     randomness = "ln contrast"
     radius_name = "contrast radius"
     unit = "|ln contrast|"
+    factor = "contrast"
 
     def __post_init__(self) -> None:
         refuse_log_sigma(self.sigma, self.randomness)
@@ -41,6 +44,12 @@ class Contrast(Parameter):
     def words(self, radius: float) -> str:
         window = f": a window width between {between(radius)} times its own" if self.grey == 0.5 else ""
         return f"any contrast between {between(radius)}{window}"
+
+    def words_on_window(self, radius: float, centre: float, width: float) -> str | None:
+        if self.grey != 0.5:
+            return None
+        low, high = ceil_to(width * math.exp(-radius), 1), floor_to(width * math.exp(radius), 1)
+        return f"a width between {low:g} and {high:g}"
 
 
 NOISE = Contrast
