@@ -28,6 +28,7 @@ RESIZE = Resize(before=SIZE, size=CANVAS)
 WEIGHT = torch.randn((3, *CANVAS), generator=torch.Generator().manual_seed(0)) * 0.3
 AB = Question(text="?", options=("A", "B"))
 ATTACKS = ["fgsm:eps=2/255", "pgd:eps=2/255,steps=4", "pgd:eps=1.5,norm=l2,steps=8", "patch:size=8,steps=4,positions=5"]
+BORDER = "pgd:eps=8/255,steps=2,region=border:4"
 
 
 @pytest.fixture
@@ -52,10 +53,15 @@ def test_attacked_files_stay_in_their_ball_and_are_judged_as_files(data: Path, t
     model = model_for(data, 1.0)
     out = tmp_path / "run"
     run = se.evaluate(
-        model, se.load_data(f"table:{data}", canvas="12x16"), attacks=ATTACKS, domain="file", keep_images=8, out=out
+        model,
+        se.load_data(f"table:{data}", canvas="12x16"),
+        attacks=[*ATTACKS, BORDER],
+        domain="file",
+        keep_images=8,
+        out=out,
     )
     frame, clean = run.frame(), np.stack([_pixels(data.parent / f"{number}.png") for number in range(8)])
-    for attack in ATTACKS:
+    for attack in [*ATTACKS, BORDER]:
         for number in range(8):
             images = kept(out, f"q{number}", attack)
             assert images is not None
@@ -67,6 +73,8 @@ def test_attacked_files_stay_in_their_ball_and_are_judged_as_files(data: Path, t
             assert row["l2"] == pytest.approx(np.linalg.norm(change), abs=1e-5)
             if "norm=l2" in attack:
                 assert np.linalg.norm(change) <= 1.5 + 1e-9
+            elif attack == BORDER:
+                assert (after == before)[4:-4, 4:-4].all() and (after != before).any()
             elif "patch" not in attack:
                 assert np.abs(after - before).max() <= 2
             file = tmp_path / "attacked.png"

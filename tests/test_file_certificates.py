@@ -291,7 +291,16 @@ def test_a_record_with_another_norm_is_refused(tmp_path: Path) -> None:
         Run.read(out)
 
 
-def test_resumed_and_sequential(tmp_path: Path) -> None:
+def test_pseudonyms_keep_what_the_certificate_is_about(tmp_path: Path) -> None:
+    chosen, key = se.load_data(f"table:{table_of(tmp_path / 'data')}", canvas="16x16"), tmp_path / "key"
+    key.write_text("0123456789abcdef" * 4)
+    asked = {"sigma": 0.25, "n0": 10, "n": 100, "domain": "file"}
+    veiled = se.certify(TOY, chosen, **asked, pseudonymize=key, out=tmp_path / "run")
+    plain = se.certify(TOY, chosen, **asked)
+    assert sorted(veiled.frame()["radius"]) == sorted(plain.frame()["radius"])
+
+
+def test_sequential_draws_decide_radii_of_files(tmp_path: Path) -> None:
     chosen = se.load_data(f"table:{table_of(tmp_path / 'data')}", canvas="16x16")
     run = se.certify(TOY, chosen, sigma=0.25, sampling="sequential", radii="0,0.1,0.3", n=200, domain="file")
     assert not run.failed
