@@ -40,6 +40,8 @@ Order = Sequence[int]
 """An order of the K options of a question, each of 0 .. K - 1 once: option `order[i]` stands in place i."""
 OptionOrder = Literal["data", "random"]
 """How the noisy copies of an image are asked: all in the order of the data, or each in a random order of its own."""
+Domain = Literal["canvas", "file"]
+"""What eps and certified radii are about: the pixels of the canvas, or those of the image at its own size."""
 BatchSize = int | Literal["auto"] | None
 """Batch size; None is the command's default."""
 MAX_BATCH = 65536

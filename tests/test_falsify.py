@@ -16,6 +16,7 @@ from PIL import Image
 from scipy import stats as sps
 from synthetic import SMOOTHING, certified, write_run
 from test_cli import TOY, call
+from toys import shown
 
 from safemed_eval import data, stats
 from safemed_eval.core import Certificate, Question
@@ -71,7 +72,7 @@ def refuted(distances: list[float]) -> list[Any]:
         model, canvas = toy(distance)
         found = certified_at(model, canvas, number)
         if found.radius is not None:
-            falsifier_of(model, kept=kept)(f"i{number}", canvas, AB, found)
+            falsifier_of(model, kept=kept)(f"i{number}", shown(canvas), AB, found)
     return kept
 
 
@@ -114,7 +115,7 @@ def test_a_radius_that_is_too_wide_is_found_by_the_search_only() -> None:
     assert found.radius is not None
     wide = replace(found, radius=3 * found.radius)
     kept: list[Any] = []
-    falsifier_of(model, kept=kept)("i", canvas, AB, wide)
+    falsifier_of(model, kept=kept)("i", shown(canvas), AB, wide)
     assert {0.9, 0.99} <= {share for _, share, _ in kept} <= {0.5, 0.9, 0.99}
 
 
@@ -124,7 +125,7 @@ def test_the_search_reaches_the_worst_point_and_leaves_the_box() -> None:
     canvas = torch.zeros(SHAPE)
     model.scorer.bias = SIGMA * LENGTH
     certificate = certified_at(model, canvas)
-    found = falsifier_of(model)("i", canvas, AB, certificate)
+    found = falsifier_of(model)("i", shown(canvas), AB, certificate)
     assert certificate.radius is not None
     for one in found[1:]:
         assert one.length == pytest.approx(one.share * certificate.radius, rel=1e-4), "cut to whole lattice steps"
@@ -136,7 +137,7 @@ def test_the_same_seed_finds_the_same() -> None:
     model, canvas = toy(SIGMA)
     found = certified_at(model, canvas)
     outcomes = [
-        falsifier_of(model, seed=seed, batch=batch)("i", canvas, AB, found)
+        falsifier_of(model, seed=seed, batch=batch)("i", shown(canvas), AB, found)
         for seed, batch in ((0, 64), (0, 7), (1, 64))
     ]
     assert outcomes[0] == outcomes[1] != outcomes[2]
@@ -253,7 +254,7 @@ def test_no_radius_below_the_true_one_is_refuted_however_it_was_made() -> None:
         found = certified_at(model, canvas)
         kept: list[Any] = []
         assert found.radius is not None
-        falsifier_of(model, kept=kept)("i", canvas, AB, replace(found, radius=3 * found.radius))
+        falsifier_of(model, kept=kept)("i", shown(canvas), AB, replace(found, radius=3 * found.radius))
         assert (not kept) == survives
 
 

@@ -20,6 +20,7 @@ from synthetic import certified, write_run
 from test_cli import _records, call, shared, summary_of
 from test_order import Always
 from test_pipeline import items
+from toys import shown
 
 import safemed_eval as se
 from safemed_eval.core import Certificate, Question
@@ -260,7 +261,7 @@ def test_fresh_votes_are_asked_in_random_orders_where_certificates_are() -> None
     """The bound of a certificate in the data's order does not hold over all orders: its fresh votes say so."""
     fixed = made(Always(0))
     for order, share in (("data", 1.0), ("random", 0.25)):
-        shots = falsifier_of(Always(0), option_order=order)("i", CANVAS, ABCD, fixed)
+        shots = falsifier_of(Always(0), option_order=order)("i", shown(CANVAS), ABCD, fixed)
         assert [shot.votes / 400 for shot in shots] == pytest.approx([share, share], abs=0.1)
 
 
@@ -272,11 +273,11 @@ def test_sound_certificates_over_orders_survive() -> None:
     refuted: list[object] = []
     falsifier = falsifier_of(model, option_order="random")
     object.__setattr__(falsifier, "keep", lambda *what: refuted.append(what))
-    shots = falsifier("i", canvas, ABCD, found)
+    shots = falsifier("i", shown(canvas), ABCD, found)
     assert not refuted and shots[1].length == pytest.approx(0.9 * found.radius, rel=1e-3)
     again = falsifier_of(model, option_order="random")
     object.__setattr__(again, "batch", 7)
-    assert again("i", canvas, ABCD, found) == shots
+    assert again("i", shown(canvas), ABCD, found) == shots
 
 
 # ------------------------------------------------------------------------------------------------ folders and commands

@@ -90,7 +90,7 @@ class Both:
         certifying = certify.Certification(**shared, batch=24, smoothing=SMOOTHING)
         self.expect, self.under = answering.expect, answering.under
         self.certify, self.count = certifying.certify, certifying.count
-        self.batch = 24
+        self.model, self.batch = loaded.model, 24
 
 
 def setup_of(items: Sequence[Item], model: str = TOY) -> Setup:
@@ -316,7 +316,7 @@ class Light:
 
 
 def light(item: Item, **settings: Any) -> Setup:
-    return Setup(model=Light(**settings), make=lambda loaded: SimpleNamespace(batch=1), first=item)  # type: ignore
+    return Setup(model=Light(**settings), make=lambda loaded: SimpleNamespace(model=loaded.model, batch=1), first=item)  # type: ignore
 
 
 def drawn_item() -> Item:

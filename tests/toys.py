@@ -11,7 +11,9 @@ from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
+from safemed_eval.runs.work.shown import Shown
 from safemed_eval.seeds import generator
+from safemed_eval.smoothing.certify import view_of
 
 AB = Question(text="Which?", options=("A", "B"))
 ABCD = Question(text="Which?", options=("A", "B", "C", "D"))
@@ -79,3 +81,8 @@ def run(
 
 def linear(kind: type[Linear] = Linear) -> Linear:
     return kind(torch.randn(SHAPE, generator=torch.Generator().manual_seed(3)), bias=0.1)
+
+
+def shown(canvas: torch.Tensor) -> Shown:
+    """A canvas as `certify` shows it, with certificates about itself."""
+    return Shown(canvas=canvas, view=view_of(canvas))

@@ -20,7 +20,7 @@ from safemed_eval.api._start import (
     started,
     write_all,
 )
-from safemed_eval.core import DEFAULT_NOISE, BatchSize, Need, OptionOrder
+from safemed_eval.core import DEFAULT_NOISE, BatchSize, Domain, Need, OptionOrder
 from safemed_eval.data import AnyData, choice_of
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel
@@ -65,6 +65,7 @@ def certify(
     falsify: bool = False,
     option_order: OptionOrder = "data",
     grounding: bool = False,
+    domain: Domain = "canvas",
     batch_size: BatchSize = None,
     seed: int = 0,
     ray: str | None = None,
@@ -99,6 +100,8 @@ def certify(
             order of its own, so that the smoothed model prefers no letter, and its certificates hold for every order.
         grounding: let 100 noisy copies of another patient's image vote as well, where the gold answer is selected, to
             tell how many certificates depend on the image.
+        domain: "canvas": radii are measured on the canvas. "file": on the image at its own size, whose resize to the
+            canvas is then neither clipped nor rounded to 8 bits; `run.frame()` has the canvas radius, too.
         batch_size, seed, ray, workers, out, pseudonymize: as in `evaluate`.
 
     With noise="patch:size=32,band=48,stride=4" radii are sizes of patches in canvas pixels, and there is neither sigma,
@@ -123,6 +126,8 @@ def certify(
         raise SpecError("--stop-when-wrong: has no effect with --sampling sequential, which asks for gold only")
     if option_order not in get_args(OptionOrder):
         raise SpecError(f"--option-order {option_order}: write {' or '.join(get_args(OptionOrder))}")
+    if domain == "file" and budget.noise != DEFAULT_NOISE:
+        raise SpecError(f"--domain file --noise {budget.noise}: radii of the file are derived for {DEFAULT_NOISE} only")
     label = f"{budget.noise}-" * (budget.noise != DEFAULT_NOISE)
     label += "exhaustive" if isinstance(budget, Exhaustive) else f"sigma{budget.sigma:g}"
     label += "-sequential" * isinstance(budget, Sequential)
@@ -131,13 +136,14 @@ def certify(
         model,
         data,
         options,
-        label=label + "-random-order" * (option_order == "random"),
+        label=label + "-random-order" * (option_order == "random") + "-file" * (domain == "file"),
         smoothing=asdict(budget),
         sampling=budget.sampling,
         stop_when_wrong=stop_when_wrong,
         falsify=(PatchSearch() if isinstance(budget, Exhaustive) else Falsification()) if falsify else None,
         option_order=option_order,
         grounding=DonorVote() if grounding else None,
+        domain=domain,
     )
     run = finished(prepared, _certify)
     return run if isinstance(budget, Exhaustive) and radii == grammar.RADII else run.at(radii)
@@ -259,5 +265,6 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec, donors:
         stop_when_wrong=spec.stop_when_wrong,
         option_order=spec.option_order,
         grounding=spec.grounding,
+        domain=spec.domain,
         donors=donors,
     )

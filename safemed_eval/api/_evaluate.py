@@ -26,7 +26,7 @@ from safemed_eval.api._start import (
 )
 from safemed_eval.attacks import Attack
 from safemed_eval.codec import Json, encode
-from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Item
+from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Domain, Item
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
@@ -62,6 +62,7 @@ def evaluate(
     circular: bool = False,
     grounding: bool = False,
     planted: int = 0,
+    domain: Domain = "canvas",
     batch_size: BatchSize = None,
     seed: int = 0,
     ray: str | None = None,
@@ -92,6 +93,9 @@ def evaluate(
             on the image.
         planted: test on this many items whether each attack by gradients is able to find anything: a region that it
             must find is planted around their images; see `runs.work.planted`. The checklist says what came of it.
+        domain: "canvas": eps bounds the change of the canvas. "file": that of the image at its own size, which is kept
+            on 8-bit grey levels and then shown on the canvas as any file is; with `official` attacked files are also
+            shown to the checkpoint's own path.
         batch_size: rows per forward pass, halved when memory runs out; "auto" measures the best.
         seed: seed of random starts and noise, which are drawn per item: results do not depend on batches or workers.
         ray: "local" or the address of a cluster: share the work among Ray's workers.
@@ -108,17 +112,19 @@ def evaluate(
     options = Options(batch_size=batch_size, seed=seed, ray=ray, workers=workers, out=out, pseudonymize=pseudonymize)
     chosen = {str(attack): attack for attack in attack_specs.parse_all([CLEAN, *map(str, attacks)])}
     judged = model if isinstance(model, Model) else find_model(model)
+    quantize = quantize or domain == "file"
     _refuse_senseless(judged, chosen.values(), official=official, keep_images=keep_images, out=out)
     if planted:
         _refuse_untestable(chosen.values(), planted, smoothed=smooth is not None)
-    voting = _voting(smooth, chosen.values(), without_noise={"--official": official, "--circular": circular})
+    without_noise = {"--official": official, "--circular": circular, "--domain file": domain == "file"}
+    voting = _voting(smooth, chosen.values(), without_noise=without_noise)
     surrogates = {
         name: _surrogate(name, judged, smoothed=voting is not None)
         for attack in chosen.values()
         for name in attack.surrogates
     }
     described = {spec: attack.described | _identities(attack, surrogates) for spec, attack in chosen.items()}
-    extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular, *["grounding"] * grounding]
+    extra = [*[OFFICIAL] * official, *[CIRCULAR] * circular, *["grounding"] * grounding, *["file"] * (domain == "file")]
     smoothed = [f"smooth-{smooth if isinstance(smooth, str) else grammar.write('', voting)}"] if voting else []
     prepared = prepare(
         EvaluateSpec,
@@ -127,6 +133,7 @@ def evaluate(
         options,
         chosen=chosen.values(),
         label="-".join([*[*chosen][1:], *extra, *smoothed]),
+        domain=domain,
         masked=next((f"--attack {attack}" for attack in chosen.values() if attack.region == MASK), None),
         attacks=described,
         quantize=quantize,
@@ -170,6 +177,8 @@ def _answer(
         wanted=spec.batch_size,
         gradients="gradients" in needs,
         quantize=spec.quantize,
+        domain=spec.domain,
+        official=spec.official and spec.domain == "file",
         wants=keeper.wants,
         voting=spec.smooth,
         donors=donors_for(prepared.data, spec.seed) if spec.grounding else {},
@@ -195,7 +204,7 @@ def _answer(
         if spec.planted and not folder.contents()[0].get("planted"):
             folder.amend({"planted": _plant(team, items, chosen.values(), spec)})
         conditions: list[Attack | str] = [chosen.get(name, name) for name in spec.conditions]
-        size = group_size(team.ready.batch, prepared.data.canvas)
+        size = group_size(team.ready.batch, prepared.data.canvas, spec.domain)
         groups = list(units.groups(items, conditions, size, folder.done, spec.smooth, fitted))
         meter = Meter(passes_of(groups), lambda: team.forwards)
         records = keeper.following(records for _, records in meter.following(team.do(groups)))
@@ -234,9 +243,11 @@ def _evaluation(
     wanted: BatchSize,
     gradients: bool,
     canvas: Canvas,
+    domain: Domain,
     **settings: Any,
 ) -> Evaluation:
     """Build the work, in the process that has loaded the model."""
+    from safemed_eval.data.file_path import FilePath
     from safemed_eval.models.batch import batch_of
     from safemed_eval.runs.work.evaluate import Evaluation
 
@@ -245,9 +256,11 @@ def _evaluation(
             loaded.keep(item, condition, clean, attacked)
 
     batch = batch_of(wanted, _BATCH, loaded.model, canvas.size, gradients=gradients)
-    return Evaluation(
-        model=loaded.model, surrogates=loaded.surrogates, keep=keep, canvas=canvas, batch=batch, **settings
-    )
+    model, surrogates = loaded.model, loaded.surrogates
+    if domain == "file":
+        front, canvas = FilePath(canvas), replace(canvas, size=None)
+        model, surrogates = model.behind(front), {name: other.behind(front) for name, other in surrogates.items()}
+    return Evaluation(model=model, surrogates=surrogates, keep=keep, canvas=canvas, batch=batch, **settings)
 
 
 def _refuse_senseless(model: Model, chosen: Iterable[Attack], *, official: bool, keep_images: int, out: Out) -> None:

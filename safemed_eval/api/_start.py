@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from safemed_eval.attacks import Attack
 from safemed_eval.codec import Json, decode
-from safemed_eval.core import MAX_BATCH, BatchSize, Item, Need, Question
+from safemed_eval.core import MAX_BATCH, BatchSize, Domain, Item, Need, Question
 from safemed_eval.data import (
     AnyData,
     Canvas,
@@ -107,6 +107,7 @@ def prepare(
     label: str,
     chosen: Collection[Attack] = (),
     masked: str | None = None,
+    domain: Domain = "canvas",
     **asked: Any,
 ) -> Prepared:
     """Check everything that can be checked without torch.
@@ -115,6 +116,7 @@ def prepare(
         label: part of the automatic folder's name that tells runs apart.
         chosen: attacks, each of which may refuse the canvas or the items.
         masked: the option that needs the mask files beside the images.
+        domain: "file" needs a canvas with a size; attacks are then made on images at their own size.
         asked: the fields that only this command's spec has.
     """
     command = kind.command
@@ -124,7 +126,11 @@ def prepare(
     if options.out not in (None, "auto"):
         _refuse_place(Path(options.out), options)
     choice = choice_of(data)
-    refuse_canvas(chosen, choice.canvas)
+    if domain not in get_args(Domain):
+        raise SpecError(f"--domain {domain}: write {' or '.join(get_args(Domain))}")
+    if domain == "file" and not choice.canvas.size:
+        raise SpecError("--domain file --canvas native: the canvas is the file already; leave out one of them")
+    refuse_canvas(chosen, choice.canvas, domain)
     _refuse_unknown_items(chosen, choice, pseudonymized=names is not None)
     if options.batch_size == "auto" and not choice.canvas.size:
         raise SpecError("--batch-size auto: images at their own size need batches of different sizes; give a number")
@@ -147,6 +153,7 @@ def prepare(
         batch_size=options.batch_size,
         pseudonyms=names.fingerprint if names else None,
         shuffle_options=choice.shuffle_options,
+        domain=domain,
         **asked,
     )
     place = _place(command, judged, choice, spec, options, label, named=names is None)
@@ -346,14 +353,13 @@ def _overlap(model: Model, data: Data) -> Json | None:
     return None if shared is None else dict(shared)
 
 
-def refuse_canvas(chosen: Iterable[Attack], canvas: Canvas) -> None:
+def refuse_canvas(chosen: Iterable[Attack], canvas: Canvas, domain: Domain = "canvas") -> None:
     """Refuse attacks that cannot be made on this canvas; where images keep their own size, each item tells."""
     for attack in chosen:
-        if canvas.size is None:
+        if canvas.size is None or domain == "file":
             if attack.fits:
-                raise SpecError(
-                    f"--attack {attack}: is one change for all images, which need one size; name a --canvas"
-                )
+                advice = "leave out --domain file" if domain == "file" else "name a --canvas"
+                raise SpecError(f"--attack {attack}: is one change for all images, which need one size; {advice}")
             continue
         try:
             attack.refuse_canvas(*canvas.size)

@@ -74,6 +74,13 @@ def certify(
             "of its own, so that certificates hold for every order and prefer no letter."
         ),
     ] = "data",
+    domain: Annotated[
+        Literal["canvas", "file"],
+        typer.Option(
+            help="canvas: radii are measured on the canvas. file: on the image file at its own size, through the "
+            "linear resize to the canvas."
+        ),
+    ] = "canvas",
     grounding: Annotated[
         bool,
         typer.Option(
@@ -99,6 +106,7 @@ def certify(
         falsify=falsify,
         option_order=option_order,
         grounding=grounding,
+        domain=domain,
         **run.passed,
     )
     show_run(measured, json=run.json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -72,6 +72,14 @@ def evaluate(
             "image?",
         ),
     ] = False,
+    domain: Annotated[
+        Literal["canvas", "file"],
+        typer.Option(
+            help="canvas: eps bounds the change of the canvas. file: that of the image file at its own size, on 8-bit "
+            "grey levels, which is then shown on the canvas as any file is; with --official also to the checkpoint's "
+            "own path."
+        ),
+    ] = "canvas",
     planted: Annotated[
         int,
         typer.Option(
@@ -95,6 +103,7 @@ def evaluate(
         circular=circular,
         grounding=grounding,
         planted=planted,
+        domain=domain,
         **run.passed,
     )
     show_run(measured, json=run.json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from safemed_eval.core import CANVAS_SIZE, Item
 from safemed_eval.data.images.files import decode, fit
 from safemed_eval.data.images.paths import Place, inside_root
-from safemed_eval.data.images.picture import Pixels
+from safemed_eval.data.images.picture import Picture, Pixels
 from safemed_eval.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -65,7 +65,12 @@ def canvas_of(item: Item, canvas: Canvas) -> torch.Tensor:
 
 def pixels_of(item: Item) -> Pixels:
     """Read the item's image at its own size: (H, W, 3) uint8. Raises like `canvas_of`."""
-    return item.drawn() if item.drawn else _decoded(inside_root(item), item.image_sha256)
+    return picture_of(item).pixels
+
+
+def picture_of(item: Item) -> Picture:
+    """Read the item's image at its own size. Raises like `canvas_of`."""
+    return Picture(item.drawn()) if item.drawn else _decoded(inside_root(item), item.image_sha256)
 
 
 def _fitted(item: Item, canvas: Canvas) -> Pixels:
@@ -78,10 +83,10 @@ def _fitted(item: Item, canvas: Canvas) -> Pixels:
 @lru_cache(maxsize=64)
 def _cached(place: Place, sha256: str | None, canvas: Canvas) -> Pixels:
     """Questions about one image, and attacks on it, tend to follow each other."""
-    return fit(_decoded(place, sha256), canvas.size, canvas.fit).copy()
+    return fit(_decoded(place, sha256).pixels, canvas.size, canvas.fit).copy()
 
 
-def _decoded(place: Place, sha256: str | None) -> Pixels:
+def _decoded(place: Place, sha256: str | None) -> Picture:
     """Decode the file; refuse it if it is no longer the one that was verified."""
     path, frame = place
     if sha256 is not None:
@@ -92,4 +97,4 @@ def _decoded(place: Place, sha256: str | None) -> Pixels:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from None
         if current != sha256:
             raise DataError(f"the image has changed since the run began: {path}")
-    return decode(path, frame).pixels
+    return decode(path, frame)

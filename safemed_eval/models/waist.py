@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from itertools import islice
 from typing import Any, NoReturn, Self
 
@@ -46,12 +47,24 @@ class Waist:
         offers: the scorer under each of the protocols that it fulfils.
     """
 
+    front: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """Transforms every canvas before the denoiser gets it, see `behind`; None leaves it as it is."""
+
     def __init__(self, scorer: Any, device: torch.device, denoiser: Denoise | None = None) -> None:
         self.scorer = scorer
         self.device = device
         self.denoiser = denoiser
         self.forwards = 0
         self.offers = capabilities(scorer)
+
+    def behind(self, front: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """Return the same model behind a map, (B, 3, H, W) -> (B, 3, h, w), row by row, that `official` goes without.
+
+        It counts its `forwards` by itself.
+        """
+        model = copy(self)
+        model.front = front
+        return model
 
     @property
     def device_name(self) -> str:
@@ -151,7 +164,7 @@ class Waist:
         return Answers(predictions=[v if v < k else None for v, k in zip(votes, counts, strict=True)])
 
     def denoised(self, canvas: torch.Tensor) -> torch.Tensor:
-        """Apply the denoiser: (B, 3, H, W) float32 -> the same shape and type.
+        """Apply the denoiser: (B, 3, H, W) float32 -> the same type, and the same shape unless there is a `front`.
 
         Gradients go straight through a denoiser that cuts the graph, as if it were the identity: BPDA, Athalye et al.
         2018 (arXiv:1802.00420). An attack that took its word for it would find nothing.
@@ -159,6 +172,8 @@ class Waist:
         Raises:
             ModelOutputError: the denoiser raised, wrote into the canvas, or returned something else, NaN or infinity.
         """
+        if self.front is not None:
+            canvas = self.front(canvas)
         if self.denoiser is None:
             return canvas
         with guarded(canvas, "denoiser"):

@@ -119,7 +119,7 @@ def _differences(proofs: LoadedRun, attacks: LoadedRun) -> list[str]:
         "model": here.model == there.model,
         "prompt": here.asking == there.asking,
         "items": (here.data, here.select, here.skipped) == (there.data, there.select, there.skipped),
-        "canvas": here.canvas == there.canvas,
+        "canvas": here.grid == there.grid,
         "noise and sigma": voting is not None and voting.kind == proofs.budget.kind,
         "order of options": not proofs.random_order and here.shuffle_options == there.shuffle_options,
     }

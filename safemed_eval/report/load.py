@@ -20,7 +20,7 @@ from safemed_eval.runs import checked, read_run
 from safemed_eval.runs.meta import RunMeta
 from safemed_eval.runs.record import CertifyRecord, EvaluateRecord, Record
 from safemed_eval.runs.spec import CertifySpec, Described, EvaluateSpec
-from safemed_eval.smoothing import Budget, DonorVote, Exhaustive, Falsification, PatchSearch, Sequential, Voting
+from safemed_eval.smoothing import Budget, DonorVote, Exhaustive, Falsification, PatchSearch, Sequential, View, Voting
 
 IN_MEMORY = "in memory"
 """In place of the folder of a run that has none."""
@@ -175,19 +175,24 @@ class LoadedRun:
     @property
     def scale(self) -> str:
         """What the radii of a `certify` run are, on which canvas; for evaluate the canvas: runs differ or compare."""
-        canvas = f"canvas {self.spec.canvas}".removesuffix(" stretch")
+        grid = self.spec.grid
         if self.kind == "evaluate":
-            return canvas
+            return grid
         kind = self.budget.kind
-        unit = kind.unit if kind.measure == "parameter" else f"{kind.unit}, {canvas}"
+        unit = kind.unit if kind.measure == "parameter" else f"{kind.unit}, {grid}"
         return f"{kind.radius_name} ({unit})"
 
     @cached_property
     def ceiling(self) -> float:
         """The largest radius that the sample budget of a `certify` run certifies, on whichever of its canvases."""
+        return max(self.ceilings.values(), default=0.0)
+
+    @cached_property
+    def ceilings(self) -> Mapping[View | None, float]:
+        """The same for each of its canvases, and the files that they show; none where it certifies nothing."""
         views = {record.view for record in self.certificates if not record.failed} or {None}
-        known = [ceiling for view in views if (ceiling := self.budget.ceiling_on(view)) is not None]
-        return max(known, default=0.0)
+        known = {view: self.budget.ceiling_on(view) for view in views}
+        return {view: ceiling for view, ceiling in known.items() if ceiling is not None}
 
     @property
     def sequential(self) -> bool:

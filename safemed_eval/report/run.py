@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
+from safemed_eval.codec import Json
 from safemed_eval.core import GROUNDED, UNKNOWN
 from safemed_eval.errors import SpecError
 from safemed_eval.report.columns import Column, columns_of
@@ -31,6 +33,7 @@ from safemed_eval.report.summary import (
     summarize,
 )
 from safemed_eval.report.text_cells import corruption_cells, text_cells
+from safemed_eval.runs.record import CertifyRecord, Record
 from safemed_eval.smoothing import SEQUENTIAL, Exhaustive
 from safemed_eval.text import on_one_line, visible
 
@@ -91,10 +94,11 @@ class Run(LoadedRun):
         """Return one row per record, with the fields of records.jsonl, and `cluster`: the patient, or else the image.
 
         A modality or question type that is not known is "unknown". The certificates of a certify run are those at
-        `alpha`.
+        `alpha`. Where they are about the file, `canvas_radius` is their radius on the canvas, and `stored_radius` that
+        in stored values of DICOM files with a linear window.
         """
-        table = pd.DataFrame([record.to_json() | {"cluster": record.cluster} for record in self.records])
-        floats = [name for name in ("radius", "p_lower") if name in table]
+        table = pd.DataFrame([_row(record) for record in self.records])
+        floats = [name for name in ("radius", "p_lower", "canvas_radius", "stored_radius") if name in table]
         known = {name: table[name].fillna(UNKNOWN) for name in SLICES if name in table}
         return table.astype(dict.fromkeys(floats, float)).assign(**known)
 
@@ -280,6 +284,15 @@ def with_columns(runs: Sequence[Run], by: str | None) -> list[Run]:
         return [*runs]
     columns = columns_of([record for run in runs for record in run.records], by)
     return [replace(run, by=columns) for run in runs]
+
+
+def _row(record: Record) -> Json:
+    row = record.to_json() | {"cluster": record.cluster}
+    if isinstance(record, CertifyRecord) and record.view and record.view.file:
+        radius, view = record.radius, record.view
+        row["canvas_radius"] = math.nan if radius is None else view.on_canvas(radius)
+        row["stored_radius"] = None if radius is None else view.in_stored_values(radius)
+    return row
 
 
 _TELLING: tuple[Callable[[Run], str], ...] = (

@@ -494,6 +494,7 @@ def _asked(run: LoadedRun) -> dict[str, object]:
         "denoiser": names.denoiser,
         "data": names.data,
         "canvas": spec.canvas,
+        "domain": spec.domain if spec.domain != "canvas" else None,
         "readout": spec.readout,
         **options,
         "shuffle_options": spec.shuffle_options,

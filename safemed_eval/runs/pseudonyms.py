@@ -29,6 +29,7 @@ _KEPT = (
     "kind",
     "attack",
     "sampling",
+    "noise",
     "abstained",
     "unavailable",
     "match",

@@ -6,6 +6,7 @@ always recompute certificates from their votes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar
@@ -15,6 +16,7 @@ from annotated_types import Ge, Le, Len
 from safemed_eval.codec import Json, encode
 from safemed_eval.core import CIRCULAR, MAX_OPTIONS, SHUFFLED
 from safemed_eval.data import Match
+from safemed_eval.data.images.resample import How, Resize
 from safemed_eval.models.answers import Told
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec
 from safemed_eval.smoothing import (
@@ -115,11 +117,13 @@ class EvaluateRecord(ItemRecord):
         log_probs: log-probabilities of the item's own options; None where the model gives none.
         text: the generated text.
         told: what reports need of the text, in a record that withholds the text itself.
-        linf, l2: distance of the attacked canvas from the clean one, in [0, 1] pixel units.
+        linf, l2: distance of the attacked canvas, or of the image at its own size where the run is about that, from the
+            clean one, in [0, 1] pixel units.
         steps: gradient steps, or queries of a black-box attack.
         target: the option that a targeted attack aimed at.
         climb, dead: diagnostics of the search; see `attacks.Attacked`.
         rounded: the answer to a successfully attacked canvas after rounding it to 8 bits; None: not asked.
+        official: whether the checkpoint's official path is right about the attacked image; None: not asked.
         rotations: for the circular condition, the answer to each rotation of the options.
         region: for an attack that is confined to a region, the share of the canvas's pixels that lie in it; 0: none,
             and the canvas stays clean.
@@ -145,6 +149,7 @@ class EvaluateRecord(ItemRecord):
     climb: Annotated[tuple[float, ...], Len(5, 5)] | None = None
     dead: Size | None = None
     rounded: int | None = None
+    official: bool | None = field(default=None, metadata=SOMETIMES)
     region: Annotated[float, Ge(0), Le(1)] | None = field(default=None, metadata=SOMETIMES)
     rotations: tuple[int | None, ...] | None = field(default=None, metadata=SOMETIMES)
     parts: Mapping[str, bool] | None = field(default=None, metadata=SOMETIMES)
@@ -242,7 +247,7 @@ class CertifyRecord(ItemRecord):
     Args:
         noise, sigma: the noise; see `smoothing.noise`. The certificates of `smoothing.Exhaustive` have no sigma, and
             neither n nor alpha.
-        view: the canvas; None in a record of a version that did not keep it.
+        view: the canvas, and the file where radii are about that; None in a record of a version that did not keep it.
         fill: the colour, in [0, 1] units, of what a band does not show; for certificates against patches.
         falsified: results of the searches within the certified radius; None: none was made.
         donor, match: the id of the item whose image was shown to the smoothed model as well; see `data.donors_of`.
@@ -287,6 +292,7 @@ class CertifyRecord(ItemRecord):
             raise ValueError("does not say on which canvas it was made")
         if self.view and canvas and (self.view.height, self.view.width) != canvas:
             raise ValueError(f"was made on {self.view.height}x{self.view.width}, the run on {spec.canvas}")
+        self._check_file(spec)
         for name, asked in {"sampling": budget.sampling, **asdict(budget)}.items():
             if getattr(self, name) != asked:
                 raise ValueError(f"was made with {name}={getattr(self, name)}, the run with another")
@@ -324,6 +330,17 @@ class CertifyRecord(ItemRecord):
         return [shot.size for shot in patches] == sizes and all(
             len(shot.votes) == len(votes) and min(shot.votes) >= 0 and sum(shot.votes) == sum(votes) for shot in patches
         )
+
+    def _check_file(self, spec: CertifySpec) -> None:
+        """Raise ValueError where the certificate is not about the run's domain, or has another norm than the resize."""
+        file = self.view.file if self.view else None
+        if (file is None) != (spec.domain == "canvas"):
+            raise ValueError(f"is not about the {spec.domain}, as the run is")
+        if file and spec.canvas_size:
+            how: How = "pad" if spec.canvas.endswith("pad") else "stretch"
+            norm = Resize(before=(file.height, file.width), size=spec.canvas_size, how=how).norm
+            if not math.isclose(file.norm, norm, rel_tol=1e-6):
+                raise ValueError(f"has the norm {file.norm:g}, the resize of its file {norm:g}")
 
 
 Record = EvaluateRecord | CertifyRecord

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from safemed_eval.attacks import facts_of
 from safemed_eval.codec import Json, decode, encode
-from safemed_eval.core import CIRCULAR, GROUNDING, OFFICIAL, BatchSize, OptionOrder
+from safemed_eval.core import CIRCULAR, GROUNDING, OFFICIAL, BatchSize, Domain, OptionOrder
 from safemed_eval.data import Selection
 from safemed_eval.errors import RunError, SpecError
 from safemed_eval.smoothing import FLOAT32, Budget, DonorVote, Falsification, PatchSearch, Voting, budget_of
@@ -72,6 +72,7 @@ class Spec:
         batch_size: None is the command's default.
         pseudonyms: fingerprint of the key under which ids, paths and texts are pseudonymized.
         shuffle_options: seed for the order of each question's options; None: the order of the data.
+        domain: "file": eps and radius are measured on each image's own pixels, which are then shown on the canvas.
     """
 
     command: ClassVar[str]
@@ -87,10 +88,19 @@ class Spec:
     batch_size: BatchSize = None
     pseudonyms: str | None = field(default=None, metadata=LATER)
     shuffle_options: int | None = field(default=None, metadata=LATER)
+    domain: Domain = field(default="canvas", metadata=LATER)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"native|[0-9]{1,5}x[0-9]{1,5} (stretch|pad)", self.canvas):
             raise ValueError(f"canvas cannot be {self.canvas!r:.60}")
+        if self.domain == "file" and self.canvas == "native":
+            raise ValueError("domain cannot be file: the canvas is the file already")
+
+    @property
+    def grid(self) -> str:
+        """The pixels on which eps and radius are measured; lengths on different grids do not compare."""
+        shown = f"canvas {self.canvas}".removesuffix(" stretch")
+        return f"the file's own pixels, {shown}" if self.domain == "file" else shown
 
     @property
     def canvas_size(self) -> tuple[int, int] | None:

@@ -62,6 +62,7 @@ class Loaded:
 class Work(Protocol):
     """The work of a run: an Evaluation or a Certification."""
 
+    model: Waist
     batch: int
 
 
@@ -123,9 +124,10 @@ class Host:
 
     def __init__(self, setup: Setup) -> None:
         self._kept: list[tuple[object, ...]] = []
-        self.model, checks = setup.model()
+        loaded, checks = setup.model()
         surrogates = {name: loading()[0] for name, loading in setup.surrogates.items()}
-        self._work = setup.make(Loaded(model=self.model, surrogates=surrogates, keep=self._keep))
+        self._work = setup.make(Loaded(model=loaded, surrogates=surrogates, keep=self._keep))
+        self.model = self._work.model
         self.ready = Ready(
             model=self.model.describe(setup.first.question),
             checks=[asdict(check) for check in checks],

@@ -10,7 +10,7 @@ import torch
 
 from safemed_eval.core import Certificate, Order, Vote
 from safemed_eval.smoothing.copies import Streams, noisy_copies
-from safemed_eval.smoothing.noise import Noise, View
+from safemed_eval.smoothing.noise import FileView, Noise, View
 from safemed_eval.smoothing.options import Smoothing
 from safemed_eval.smoothing.sequential import Hits, Ladder, SequentialCertificate
 from safemed_eval.smoothing.votes import read_votes, read_wrong
@@ -31,6 +31,7 @@ def certify(
     batch: int,
     gold: int | None = None,
     orders: Orders | None = None,
+    view: View | None = None,
 ) -> Certificate:
     """Certify the smoothed answer around one image.
 
@@ -45,6 +46,7 @@ def certify(
         orders: must be independent of the noise and of each other, and of one distribution. They are then part of the
             randomness of each draw, and the smoothed classifier is the vote over noise and orders together. None: all
             copies are asked in the question's own order.
+        view: what the certificate is about; None: the canvas.
     Returns:
         Radius is in the measure of the noise: L2 over the whole canvas in [0, 1] pixel units for normal noise. With
         probability >= 1 - alpha over the draws it does not exceed the true one: the smoothed classifier gives the
@@ -63,7 +65,7 @@ def certify(
     votes0 = counted("select", smoothing.n0)
     if gold is not None and (wrong := read_wrong(votes0, gold)):
         return wrong
-    return read_votes(votes0, counted("estimate", smoothing.n), smoothing, view_of(canvas))
+    return read_votes(votes0, counted("estimate", smoothing.n), smoothing, view or view_of(canvas))
 
 
 @torch.no_grad()
@@ -98,9 +100,9 @@ def certify_gold(
     return ladder.follow(hits(), gold)
 
 
-def view_of(canvas: torch.Tensor) -> View:
-    """What a certificate around this canvas, (3, H, W), is about."""
-    return View(height=canvas.shape[-2], width=canvas.shape[-1])
+def view_of(canvas: torch.Tensor, file: FileView | None = None) -> View:
+    """What a certificate around this canvas, (3, H, W), is about: the canvas, or the file that it shows."""
+    return View(height=canvas.shape[-2], width=canvas.shape[-1], file=file)
 
 
 def count_votes(

@@ -6,6 +6,7 @@ describe it, and refuses files that pydicom would show differently from what the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from safemed_eval.data.images.picture import (
     Picture,
     Pixels,
     Values,
+    Window,
     chosen,
     finite,
     grey_to_rgb,
@@ -65,17 +67,17 @@ def read(path: Path, frame: int | None) -> Picture:
     stored = pixel_array(dataset, index=index)
     if dataset.get("PixelRepresentation") and "BitsStored" in dataset and stored.max() >= 2 ** (dataset.BitsStored - 1):
         raise DataError(f"its values go up to {stored.max()}, which {dataset.BitsStored} signed bits cannot hold")
-    kind = dataset.PhotometricInterpretation
+    kind, window = dataset.PhotometricInterpretation, None
     if kind == "PALETTE COLOR":
         shown, how = _palette(stored, dataset)
     elif stored.ndim == 3:
         shown, how = _colour(stored, dataset)
     elif kind in ("MONOCHROME1", "MONOCHROME2"):
-        grey, how = _grey(stored, dataset)
+        grey, window, how = _grey(stored, dataset)
         shown = grey_to_rgb(grey)
     else:
         raise DataError(f"one sample a pixel cannot be {kind}")
-    return Picture(shown, ("DICOM", *said, *how))
+    return Picture(shown, ("DICOM", *said, *how), window)
 
 
 def _gather(dataset: pydicom.Dataset, index: int) -> None:
@@ -98,24 +100,29 @@ def _gather(dataset: pydicom.Dataset, index: int) -> None:
             dataset.pop(name, None)
 
 
-def _grey(stored: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
-    """Convert (H, W) stored values to grey levels, with notes."""
+def _grey(stored: Values, dataset: pydicom.Dataset) -> tuple[Pixels, Window | None, list[str]]:
+    """Convert (H, W) stored values to grey levels, with notes, and with their window where it is a straight line."""
     seen = ~_padding(stored, dataset)
     with np.errstate(all="ignore"):  # overflow gives infinity, which is refused
         values, notes = _rescaled(stored, dataset)
         finite(values[seen])
-        grey, how = _windowed(values, seen, dataset)
+        exact, slope, how = _windowed(values, seen, dataset)
+    grey = exact.round().astype(np.uint8)
     notes += how
+    inverted = None
     if dataset.PhotometricInterpretation == "MONOCHROME1":
-        grey = 255 - grey
-        notes.append("MONOCHROME1 inverted")
+        inverted = "MONOCHROME1 inverted"
     elif str(dataset.get("PresentationLUTShape")).strip().upper() == "INVERSE":
-        grey = 255 - grey
-        notes.append("presentation LUT INVERSE: inverted")
+        inverted = "presentation LUT INVERSE: inverted"
+    if inverted:
+        grey, exact = 255 - grey, 255 - exact
+        notes.append(inverted)
     if not seen.all():
-        grey[~seen] = 0
+        grey[~seen] = exact[~seen] = 0
         notes.append("padding left out")
-    return grey, notes
+    gain = 0.0 if slope is None or "ModalityLUTSequence" in dataset else abs(slope * dataset.get("RescaleSlope", 1.0))
+    cut = float(((exact <= 0) | (exact >= 255)).mean())
+    return grey, Window(exact, gain, cut) if 0 < gain < math.inf else None, notes
 
 
 def _padding(stored: Values, dataset: pydicom.Dataset) -> Mask:
@@ -143,16 +150,21 @@ def _rescaled(stored: Values, dataset: pydicom.Dataset) -> tuple[Values, list[st
     return apply_modality_lut(stored, dataset).astype(np.float64), []
 
 
-def _windowed(values: Values, seen: Mask, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
-    """Apply the file's first VOI LUT, or else its first window; without either, stretch from minimum to maximum."""
+def _windowed(values: Values, seen: Mask, dataset: pydicom.Dataset) -> tuple[Values, float | None, list[str]]:
+    """Apply the file's first VOI LUT, or else its first window; without either, stretch from minimum to maximum.
+
+    Returns:
+        The greys, (H, W) float64 in [0, 255]; their slope inside of a linear window, which may be infinite, or None
+        without one; and notes.
+    """
     has_window = "WindowWidth" in dataset and "WindowCenter" in dataset
     values = np.where(seen, values, 0)
     if "VOILUTSequence" in dataset:
         of = _first_of(len(dataset.VOILUTSequence)) + (", not the window" if has_window else "")
         shown, bits = _looked_up(values.round().astype(np.int64), dataset, "VOILUTSequence", apply_voi)
-        return _levels(shown, 2**bits - 1), [f"VOI LUT{of}"]
+        return _scaled(shown, 2**bits - 1), None, [f"VOI LUT{of}"]
     if not has_window:
-        return stretched(values, seen), ["no window: stretched from min to max"]
+        return stretched(values, seen).astype(np.float64), None, ["no window: stretched from min to max"]
     window = pydicom.Dataset()
     window.add(dataset["WindowCenter"])
     window.add(dataset["WindowWidth"])
@@ -165,7 +177,9 @@ def _windowed(values: Values, seen: Mask, dataset: pydicom.Dataset) -> tuple[Pix
         raise DataError(f"its window {center:g}/{width:g} is too narrow to show anything; correct its WindowWidth")
     by = "" if function == "LINEAR" else f" {function}"
     note = f"window {center:g}/{width:g}{by}{_first_of(window['WindowWidth'].VM)}"
-    return _levels(apply_windowing(values, window), 255), [note]
+    span = {"LINEAR": width - 1, "LINEAR_EXACT": width}.get(function)
+    slope = None if span is None else 255 / span if span else math.inf
+    return _scaled(apply_windowing(values, window), 255), slope, [note]
 
 
 def _first_of(count: int) -> str:
@@ -220,4 +234,10 @@ def _colour(values: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]
 
 def _levels(values: Values, white: int) -> Pixels:
     """Map values from 0 to `white` to grey levels from 0 to 255."""
-    return (values.astype(np.float64) / white * 255).clip(0, 255).round().astype(np.uint8)
+    return _scaled(values, white).round().astype(np.uint8)
+
+
+def _scaled(values: Values, white: int) -> Values:
+    """Map values from 0 to `white` to float64 from 0 to 255, and cut off what lies beyond."""
+    scaled: Values = (values.astype(np.float64) / white * 255).clip(0, 255)
+    return scaled

@@ -6,13 +6,13 @@ Whatever is not plain 8-bit RGB or grey leaves a note that says what was done.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from safemed_eval.data.images import raster
 from safemed_eval.data.images.picture import Picture, Pixels
+from safemed_eval.data.images.resample import How, placed
 from safemed_eval.errors import DataError
 
 MAX_BYTES = 2**30
@@ -56,9 +56,7 @@ def decode(path: Path, frame: int | None = None) -> Picture:
         raise DataError(f"cannot decode {path}: {text[:200] or type(error).__name__}") from error
 
 
-def fit(
-    pixels: Pixels, size: tuple[int, int] | None, how: Literal["stretch", "pad"], *, nearest: bool = False
-) -> Pixels:
+def fit(pixels: Pixels, size: tuple[int, int] | None, how: How, *, nearest: bool = False) -> Pixels:
     """Resize once, bicubic with antialiasing, to (height, width); `pad` keeps the aspect ratio on black.
 
     Args:
@@ -69,10 +67,8 @@ def fit(
     height, width = size
     image, by = Image.fromarray(pixels), Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
     if how == "pad":
-        scale = min(height / pixels.shape[0], width / pixels.shape[1])
-        inner = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+        inner, corner = placed((pixels.shape[0], pixels.shape[1]), size, how)
         board = Image.new("RGB", (width, height))
-        corner = ((width - inner[0]) // 2, (height - inner[1]) // 2)
-        board.paste(image.resize(inner, by), corner)
+        board.paste(image.resize(inner[::-1], by), corner[::-1])
         return np.asarray(board)
     return np.asarray(image.resize((width, height), by))

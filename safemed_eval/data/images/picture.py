@@ -21,11 +21,32 @@ MAX_PIXELS = 89_478_485
 
 
 @dataclass(frozen=True)
+class Window:
+    """The greys of a file whose stored values go through one straight line, cut off at black and at white.
+
+    Args:
+        greys: (H, W) float64 in [0, 255], not rounded.
+        gain: grey levels per stored value, above 0. Stored values that change by d in L2 length change the greys by at
+            most gain * d, as long as padding stays padding and nothing else becomes it.
+        cut: share of the pixels that are black or white: outside of the window, at its ends, or padding.
+    """
+
+    greys: npt.NDArray[np.float64]
+    gain: float
+    cut: float
+
+
+@dataclass(frozen=True)
 class Picture:
-    """(H, W, 3) uint8, and notes on what was done to get there."""
+    """(H, W, 3) uint8, and notes on what was done to get there.
+
+    Args:
+        window: the greys before they are rounded to 8 bits; None for a file that is not decoded by a straight line.
+    """
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
+    window: Window | None = None
 
 
 def refuse_bomb(height: int, width: int) -> None:

@@ -27,11 +27,11 @@ def with_records(runs: Iterable[Run], kind: str) -> list[Run]:
 
 
 def by_scale(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Group runs of one canvas and measure, with an ending of a file's stem: others share no axis with them."""
+    """Group runs of one canvas, domain and measure, with an ending of a file's stem: others share no axis with them."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         measure = run.budget.kind.radius_name if run.kind == "certify" else ""
-        groups.setdefault((run.spec.canvas, measure), []).append(run)
+        groups.setdefault((run.spec.canvas + " file" * (run.spec.domain == "file"), measure), []).append(run)
     canvases, measures = (len({key[place] for key in groups}) for place in (0, 1))
     return [
         (f"-{slug(canvas)}" * (canvases > 1) + f"-{slug(measure)}" * (measures > 1), some)
@@ -58,8 +58,8 @@ def pages(runs: Sequence[Run]) -> list[tuple[str, Sequence[Run]]]:
 
 
 def canvas_words(run: Run) -> str:
-    """ "canvas 64x64"."""
-    return f"canvas {run.spec.canvas}".removesuffix(" stretch")
+    """ "canvas 64x64", or "the file's own pixels, canvas 384x384"."""
+    return run.spec.grid
 
 
 def groups(runs: Iterable[Run], by: Slicing | Column, most: int = MOST_GROUPS) -> list[str]:

@@ -31,8 +31,8 @@ _DIFFERENCES: tuple[tuple[Key, Callable[[LoadedRun], object], str], ...] = (
     ),
     (
         "different-canvas",
-        lambda run: run.spec.canvas,
-        f"do not share a canvas, on which eps, sigma and radius are measured: {_NEVER}",
+        lambda run: run.spec.grid,
+        f"do not share a canvas, or the pixels on which eps and radius are measured: {_NEVER}",
     ),
 )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from safemed_eval.data import overlap_sentences
-from safemed_eval.report.findings.canvas import region_findings
+from safemed_eval.report.findings.canvas import file_findings, own_pixel_findings, region_findings
 from safemed_eval.report.findings.cells import cell_findings
 from safemed_eval.report.findings.checklist import count_words
 from safemed_eval.report.findings.finding import Finding, counted, failure, note, warning
@@ -29,8 +29,8 @@ def findings_of(run: LoadedRun, summary: AnySummary) -> tuple[Finding, ...]:
         summary: its numbers.
     """
     if isinstance(summary, CertifySummary):
-        return (*_of_any_run(run, summary), *_certify_findings(run, summary))
-    own = (*_evaluate_findings(run, summary), *region_findings(run))
+        return (*_of_any_run(run, summary), *_certify_findings(run, summary), *own_pixel_findings(run))
+    own = (*_evaluate_findings(run, summary), *region_findings(run), *file_findings(run))
     return (*_of_any_run(run, summary), *own)
 
 
@@ -176,7 +176,8 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
             yield warning("refuted", str(refuted))
         if attacked.refuted and run.out:
             folder = f"{run.out}/falsified"
-            yield note("refuted", f"the canvases where these votes were counted: {folder}, (3, H, W) float32.")
+            what = "images, at their own size," if run.spec.domain == "file" else "canvases"
+            yield note("refuted", f"the {what} where these votes were counted: {folder}, (3, H, W) float32.")
 
 
 def _radius_findings(run: LoadedRun) -> Iterator[Finding]:

@@ -103,23 +103,20 @@ def falsified_of(run: LoadedRun) -> Falsified | None:
         return None
     if isinstance(asked, PatchSearch):
         return _patches(run)
-    ceiling = run.ceiling
-    radii = [record.radius for record in run.certificates if record.falsified is not None]
-    highest = sum(
-        radius is not None and (radius > ceiling or math.isclose(radius, ceiling, rel_tol=1e-9)) for radius in radii
-    )
+    attacked = [record for record in run.certificates if record.falsified is not None]
+    highest = sum(_at_ceiling(record.radius, run.ceilings.get(record.view)) for record in attacked)
     refuted = list(_refuted(run, asked))
     items = len({count.item for count in refuted})
     chance = min(1.0, run.budget.alpha + len(asked.shares) * asked.alpha)
     allowed = stats.false_certificates_at_most(len(run.records), chance, DELTA) if run.records else 0
     return Falsified(
-        certificates=len(radii),
+        certificates=len(attacked),
         refuted=refuted,
         items=items,
         allowed=allowed,
         sound=items <= allowed,
         at_ceiling=highest,
-        remark=_remark(highest, len(radii)),
+        remark=_remark(highest, len(attacked)),
     )
 
 
@@ -143,6 +140,12 @@ def _patches(run: LoadedRun) -> Falsified:
     return Falsified(
         certificates=len(attacked), refuted=found, items=items, allowed=0, sound=not items, at_ceiling=0, remark=None
     )
+
+
+def _at_ceiling(radius: float | None, ceiling: float | None) -> bool:
+    if radius is None or ceiling is None:
+        return False
+    return radius > ceiling or math.isclose(radius, ceiling, rel_tol=1e-9)
 
 
 def _remark(highest: int, attacked: int) -> str | None:

@@ -31,6 +31,7 @@ Key = Literal[
     "steps",
     "parts",
     "region",
+    "attacked-files",
     "image-blind",
     "letter-only",
     "letters",
@@ -43,6 +44,7 @@ Key = Literal[
     "draws",
     "ended-wrong",
     "random-order",
+    "own-pixels",
     "by-chance",
     "population",
     "falsified",
@@ -82,6 +84,7 @@ ABOVE: frozenset[Key] = frozenset(
 BELOW: frozenset[Key] = frozenset(
     {
         "ceiling",
+        "own-pixels",
         "sequential",
         "draws",
         "ended-wrong",
@@ -94,6 +97,7 @@ BELOW: frozenset[Key] = frozenset(
         "steps",
         "parts",
         "region",
+        "attacked-files",
         "image-blind",
         "letter-only",
         "letters",

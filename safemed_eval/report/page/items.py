@@ -13,6 +13,7 @@ from PIL import Image
 
 from safemed_eval.core import CIRCULAR, UNATTACKED, UNKNOWN
 from safemed_eval.errors import RunError
+from safemed_eval.report.findings.canvas import own_pixel_words
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.runs.images import Pixels, kept
@@ -136,7 +137,8 @@ Entry = list[object]
 """The details of one record, shown when its item is opened.
 
 For evaluate [prediction, probabilities, linf, l2, steps, text, error], and under the circular condition the answers to
-all rotations. For certify [prediction, votes0, votes, p_lower, abstained, error], and for sequential ones a `Ladder`.
+all rotations. For certify [prediction, votes0, votes, p_lower, abstained, error], for sequential ones a `Ladder`, and,
+for certificates about the file, what they say of that.
 """
 
 
@@ -171,7 +173,10 @@ def _entry(record: Record) -> Entry:
     error = None if record.error is None else visible(record.error)
     if isinstance(record, CertifyRecord):
         entry: Entry = [record.prediction, record.votes0, record.votes, record.p_lower, record.abstained, error]
-        return [*entry, _ladder(record)] if record.certified is not None else entry
+        ladder = None if record.certified is None else _ladder(record)
+        if own := own_pixel_words(record):
+            return [*entry, ladder, own]
+        return [*entry, ladder] if ladder else entry
     chances = None if record.log_probs is None else [round(math.exp(log_prob), 5) for log_prob in record.log_probs]
     linf, l2 = (None if size is None else float(f"{size:.6g}") for size in (record.linf, record.l2))
     entry = [record.prediction, chances, linf, l2, record.steps, _text(record.text), error]

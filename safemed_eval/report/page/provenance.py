@@ -27,6 +27,7 @@ def method_of(run: Run) -> str:
         method += "; options in a random order for each noisy copy" * run.random_order
     else:
         method = ", ".join(run.conditions) + ", on 8-bit grey levels" * run.quantized
+        method += " of the file's own pixels" * (run.spec.domain == "file")
         method += f"; answers of the smoothed model, by vote ({smooth_words(run)})" if run.voting else ""
     seed = run.spec.shuffle_options
     return method if seed is None else f"{method}; options in an order drawn by seed {seed}"

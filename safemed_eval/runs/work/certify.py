@@ -10,22 +10,23 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from safemed_eval.core import Certificate, Item, OptionOrder, Order, Question, Vote, item_fields
-from safemed_eval.data import Canvas, Donor, canvas_of
+from safemed_eval.core import Certificate, Domain, Item, OptionOrder, Order, Question, Vote, item_fields
+from safemed_eval.data import Canvas, Donor
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import CertifyRecord, PatchShot, Shot, asks_donor
 from safemed_eval.runs.work.evaluate import blank
+from safemed_eval.runs.work.shown import Shown, shown_of
 from safemed_eval.seeds import generator, order_of
 from safemed_eval.smoothing import Budget, DonorVote, Exhaustive, Ladder, Sequential, View
 from safemed_eval.smoothing.bands import certify_bands
-from safemed_eval.smoothing.certify import Orders, certify_gold, count_votes, view_of
+from safemed_eval.smoothing.certify import Orders, certify_gold, count_votes
 from safemed_eval.smoothing.certify import certify as certify_image
 
 T = TypeVar("T")
 Purpose = Literal["select", "estimate"]
-Falsify = Callable[[str, torch.Tensor, Question, Certificate], tuple[Shot, ...] | tuple[PatchShot, ...]]
-"""Takes an item's id, canvas, question and certificate; returns the results of searches within its radius."""
+Falsify = Callable[[str, Shown, Question, Certificate], tuple[Shot, ...] | tuple[PatchShot, ...]]
+"""Takes an item's id, image, question and certificate; returns the results of searches within its radius."""
 
 
 @dataclass(kw_only=True)
@@ -40,6 +41,7 @@ class Certification:
         option_order: "random": each noisy copy is asked in an order of its own, drawn by item, purpose and number of
             the copy.
         grounding: settings of the vote on the donor's image; None: there is none.
+        domain: "file": certificates are about the images at their own size.
         donors: the items whose images are shown then, by the id of the item that is asked; without one a blank image.
     """
 
@@ -52,6 +54,7 @@ class Certification:
     stop_when_wrong: bool = False
     option_order: OptionOrder = "data"
     grounding: DonorVote | None = None
+    domain: Domain = "canvas"
     donors: Mapping[str, Donor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,15 +72,15 @@ class Certification:
         """Certify one item, and return its record."""
         started = time.perf_counter()
 
-        def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, dict[str, Any]]:
-            certificate = self._memory.run(lambda size: self._certificate(item, canvas, vote, size))
-            more: dict[str, Any] = {"view": view_of(canvas)}
+        def work(shown: Shown, vote: Vote) -> tuple[Certificate, dict[str, Any]]:
+            certificate = self._memory.run(lambda size: self._certificate(item, shown, vote, size))
+            more: dict[str, Any] = {"view": shown.view}
             if isinstance(self.smoothing, Exhaustive):
                 more["fill"] = self.model.fill
             if self.falsify and certificate.radius is not None:
-                more["falsified"] = self.falsify(item.id, canvas, item.question, certificate)
+                more["falsified"] = self.falsify(item.id, shown, item.question, certificate)
             if self.grounding and asks_donor(certificate.votes0, item.label):
-                more |= self._on_donor(item, canvas, vote, self.grounding.n)
+                more |= self._on_donor(item, shown.canvas, vote, self.grounding.n)
             return certificate, more
 
         done, error = self._safely(item, work)
@@ -96,8 +99,8 @@ class Certification:
         """Count the votes of n of an item's noisy copies, starting at number `first`."""
         started = time.perf_counter()
 
-        def work(canvas: torch.Tensor, vote: Vote) -> tuple[tuple[int, ...], View]:
-            return self._votes(item, canvas, vote, purpose, n, first), view_of(canvas)
+        def work(shown: Shown, vote: Vote) -> tuple[tuple[int, ...], View]:
+            return self._votes(item, shown.canvas, vote, purpose, n, first), shown.view
 
         done, error = self._safely(item, work)
         votes, view = done or (None, None)
@@ -124,7 +127,7 @@ class Certification:
         more: dict[str, Any] = {}
         donor = self.donors.get(item.id)
         if donor:
-            shown = canvas_of(donor.item, self.canvas).to(canvas.device)
+            shown = shown_of(donor.item, self.canvas, self.domain, canvas.device).canvas
             more |= {
                 "donor": donor.item.id,
                 "match": donor.match,
@@ -134,25 +137,26 @@ class Certification:
             more["blank_votes"] = self._votes(item, blank(canvas), vote, "blank", n)
         return more
 
-    def _safely(self, item: Item, work: Callable[[torch.Tensor, Vote], T]) -> tuple[T | None, str | None]:
-        """Do the work on the item's canvas, and return its result, or the error message if the item fails."""
+    def _safely(self, item: Item, work: Callable[[Shown, Vote], T]) -> tuple[T | None, str | None]:
+        """Do the work on the item's image, and return its result, or the error message if the item fails."""
         try:
-            canvas = canvas_of(item, self.canvas).to(self.model.device)
-            return work(canvas, self.model.vote(item.question)), None
+            shown = shown_of(item, self.canvas, self.domain, self.model.device)
+            return work(shown, self.model.vote(item.question)), None
         except FAULTS as fault:
             if not is_fault(fault):
                 raise
             return None, str(fault)
 
-    def _certificate(self, item: Item, canvas: torch.Tensor, vote: Vote, batch: int) -> Certificate:
+    def _certificate(self, item: Item, shown: Shown, vote: Vote, batch: int) -> Certificate:
+        canvas, view = shown.canvas, shown.view
         if isinstance(self.smoothing, Exhaustive):
             return certify_bands(vote, canvas, self.smoothing.kind, fill=self.model.fill, batch=batch)
         rng, orders = partial(_rng, canvas.device, self.seed, item.id), self._orders(item)
         if isinstance(self.smoothing, Sequential):
-            ladder = self._ladder(view_of(canvas))
+            ladder = self._ladder(view)
             return certify_gold(vote, canvas, ladder, gold=item.label, rng=rng, batch=batch, orders=orders)
         gold = item.label if self.stop_when_wrong else None
-        return certify_image(vote, canvas, self.smoothing, rng=rng, batch=batch, gold=gold, orders=orders)
+        return certify_image(vote, canvas, self.smoothing, rng=rng, batch=batch, gold=gold, orders=orders, view=view)
 
     def _orders(self, item: Item) -> Orders | None:
         """The orders in which the copies of an item are asked; None: all in its own."""

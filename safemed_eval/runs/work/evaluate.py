@@ -22,6 +22,7 @@ from safemed_eval.core import (
     TEXT_ONLY,
     Answers,
     Classify,
+    Domain,
     Item,
     Question,
     item_fields,
@@ -65,6 +66,7 @@ class Evaluation:
         voting: answer with, and attack, the smoothed model.
         surrogates: the models that transfer attacks search, by name.
         donors: the items whose images are shown under SHUFFLED, by the id of the item that is asked.
+        official: show attacked images to the checkpoint's official path, too.
         fitted_on: the items that attacks are fitted on, and therefore not tried on.
     """
 
@@ -77,6 +79,7 @@ class Evaluation:
     voting: Voting | None = None
     surrogates: Mapping[str, Waist] = field(default_factory=dict)
     donors: Mapping[str, Donor] = field(default_factory=dict)
+    official: bool = False
     fitted_on: Sequence[Item] = ()
 
     def __post_init__(self) -> None:
@@ -320,6 +323,7 @@ class Evaluation:
         attacked = self._search(attack, clean, items, region, fitted)
         answers = self._answers(str(attack), attacked.canvas, items)
         rounded = self._rounded(attack, clean, attacked, items, [answer["prediction"] for answer in answers])
+        official = self._attacked_officially(attack, attacked.canvas, items)
         delta = (attacked.canvas.double() - clean.double()).flatten(1)
         linf, l2 = delta.abs().amax(1).tolist(), delta.norm(dim=1).tolist()
         shares = [None] * len(items) if region is None else region.double().mean((1, 2, 3)).tolist()
@@ -338,6 +342,7 @@ class Evaluation:
                     climb=attacked.climb[row] if attacked.climb else None,
                     dead=attacked.dead[row] if attacked.dead else None,
                     rounded=rounded[row],
+                    official=official[row],
                     region=shares[row],
                     parts=attacked.parts[row] if attacked.parts else None,
                     rectangle=attacked.rectangles[row] if attacked.rectangles else None,
@@ -438,6 +443,16 @@ class Evaluation:
             answers[row] = answer["prediction"]
         return answers
 
+    def _attacked_officially(self, attack: Attack, images: torch.Tensor, items: Sequence[Item]) -> list[bool | None]:
+        """Whether the checkpoint's official path is right about each attacked image; None where not asked."""
+        if not self.official or attack.facts.role == "clean":
+            return [None] * len(items)
+        levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return [
+            self.model.official(Image.fromarray(image), item.question).predictions[0] == item.label
+            for image, item in zip(levels, items, strict=True)
+        ]
+
     def _rotate(self, pairs: Sequence[Pair]) -> list[EvaluateRecord]:
         started = time.perf_counter()
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
@@ -474,9 +489,9 @@ def blank(canvas: torch.Tensor) -> torch.Tensor:
     return mean.expand_as(canvas).contiguous()
 
 
-def group_size(batch: int, canvas: Canvas) -> int:
+def group_size(batch: int, canvas: Canvas, domain: Domain = "canvas") -> int:
     """Return the number of items in a group; a single batch where images keep their own size, which may be huge."""
-    return batch * _BATCHES if canvas.size else batch
+    return batch * _BATCHES if canvas.size and domain == "canvas" else batch
 
 
 def groups(

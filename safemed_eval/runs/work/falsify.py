@@ -17,9 +17,9 @@ from safemed_eval.attacks.pgd import PGD
 from safemed_eval.core import Certificate, Classify, OptionOrder, Order, Question
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import Shot
+from safemed_eval.runs.work.shown import Resized, Shown, canvas_from
 from safemed_eval.seeds import generator, order_of
 from safemed_eval.smoothing import Falsification, Noise
-from safemed_eval.smoothing.certify import view_of
 from safemed_eval.smoothing.scores import SmoothedClassify
 from safemed_eval.threat import L1Ball, Threat
 
@@ -55,11 +55,15 @@ class Falsifier:
     probability at a distance d is at least `noise.probability_left`. Votes that refute this bound refute the
     certificate, whether or not the answer changes. The share 0 counts fresh votes on the image itself.
 
+    Where certificates are about the file, the search moves its pixels, with gradients through the resize, and the votes
+    are on the canvas of what it found.
+
     Noise is drawn here, not by `noisy_copies`, so that an error there cannot hide itself.
 
     Args:
         batch: noisy copies per batch when voting; the copies of one gradient are always in memory together.
-        keep: called with the item, the share and the (3, H, W) canvas of a refuted certificate.
+        keep: called with the item, the share and the (3, H, W) float32 canvas, or image at its own size, that refutes a
+            certificate.
         option_order: of the certificates. "random": each copy, in gradients and votes alike, is asked in an order of
             its own, drawn anew at each step.
     """
@@ -72,14 +76,12 @@ class Falsifier:
     keep: Callable[[str, float, torch.Tensor], None]
     option_order: OptionOrder = "data"
 
-    def __call__(
-        self, item: str, canvas: torch.Tensor, question: Question, certificate: Certificate
-    ) -> tuple[Shot, ...]:
+    def __call__(self, item: str, shown: Shown, question: Question, certificate: Certificate) -> tuple[Shot, ...]:
         """Search at each share of the radius, and return the length and the votes of each result.
 
         Args:
             item: id of the item, which seeds the search.
-            canvas: (3, H, W) float32 in [0, 1].
+            shown: the image that was certified.
         Raises:
             ModelOutputError: the model returned NaN or infinite scores or gradients.
         """
@@ -87,20 +89,21 @@ class Falsifier:
         shots: list[Shot] = []
         for share in self.spec.shares:
             reach = share * certificate.radius
-            moved, length = self._search(item, canvas, question, certificate.prediction, share, reach)
-            votes = self._votes(item, moved, question, certificate.prediction, share)
+            moved, canvas, length = self._search(item, shown, question, certificate.prediction, share, reach)
+            votes = self._votes(item, canvas, question, certificate.prediction, share)
             shots.append(Shot(share=share, length=length, votes=votes))
-            claimed = self.noise.claim(certificate.p_lower, certificate.radius, length, view_of(canvas))
+            claimed = self.noise.claim(certificate.p_lower, certificate.radius, length, shown.view)
             if stats.clopper_pearson_upper(votes, self.spec.n, self.spec.alpha) < claimed:
                 self.keep(item, share, moved)
         return tuple(shots)
 
     def _search(
-        self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float, reach: float
-    ) -> tuple[torch.Tensor, float]:
-        """Search within `reach`; return the canvas where the chosen class does worst, and its distance."""
+        self, item: str, shown: Shown, question: Question, chosen: int, share: float, reach: float
+    ) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """Search within `reach`; return the image where the chosen class does worst, its canvas, and its distance."""
+        own, canvas = shown.own, shown.canvas
         if not reach:
-            return canvas, 0.0
+            return canvas if own is None else own.pixels.float(), canvas, 0.0
         device, measure = canvas.device, self.noise.measure
         rng = generator(device, self.seed, "falsify", "search", item, str(share))
         plain: Classify = self.model.classify([question])
@@ -109,13 +112,22 @@ class Falsifier:
             plain = _Reordered(model=self.model, question=question, orders=orders)
         classify = SmoothedClassify(plain, noise=self.noise, m=self.spec.m, generators=[rng])
         if measure == "parameter":
-            return self._worst_of(canvas, chosen, classify, reach)
+            moved, length = self._worst_of(canvas, chosen, classify, reach)
+            return moved, moved, length
         labels = torch.tensor([chosen], device=device)
-        problem = Problem(classify=classify, canvas=canvas[None], labels=labels, generators=[rng])
         climb = _Climb(eps=reach, steps=self.spec.steps, ball=L1Ball if measure == "l1" else Threat)
+        if own is not None:
+            start = own.pixels.float().to(device)[None]
+            resized = Resized(classify=classify, resize=own.resize)
+            problem = Problem(classify=resized, canvas=start, labels=labels, generators=[rng])
+            moved = climb.search(problem).canvas
+            climb.threat.check(start, moved)
+            exact = moved[0].double().cpu()
+            return moved[0], canvas_from(exact, own.resize).to(device), float((exact - own.pixels).norm())
+        problem = Problem(classify=classify, canvas=canvas[None], labels=labels, generators=[rng])
         moved = self.noise.snap(canvas, climb.search(problem).canvas[0])[None]
         climb.threat.check(canvas[None], moved)
-        return moved[0], float(climb.threat.size(moved.double() - canvas.double()))
+        return moved[0], moved[0], float(climb.threat.size(moved.double() - canvas.double()))
 
     @torch.no_grad()
     def _worst_of(

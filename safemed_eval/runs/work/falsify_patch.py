@@ -10,6 +10,7 @@ import torch
 from safemed_eval.core import Certificate, Classify, Question
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import PatchShot
+from safemed_eval.runs.work.shown import Shown
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Patch, PatchSearch
 from safemed_eval.smoothing.bands import ablated
@@ -46,17 +47,16 @@ class PatchFalsifier:
     batch: int
     keep: Callable[[str, float, torch.Tensor], None]
 
-    def __call__(
-        self, item: str, canvas: torch.Tensor, question: Question, certificate: Certificate
-    ) -> tuple[PatchShot, ...]:
+    def __call__(self, item: str, shown: Shown, question: Question, certificate: Certificate) -> tuple[PatchShot, ...]:
         """Search at each place, and return the votes under each patch.
 
         Args:
             item: id of the item, which seeds the search.
-            canvas: (3, H, W) float32 in [0, 1].
+            shown: the image that was certified.
         Raises:
             ModelOutputError: the model returned NaN or infinite scores or gradients.
         """
+        canvas = shown.canvas
         assert certificate.radius is not None and certificate.prediction is not None and certificate.votes is not None
         size, classes = int(certificate.radius), len(certificate.votes)
         before = self._votes(canvas, question)

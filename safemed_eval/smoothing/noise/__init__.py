@@ -17,9 +17,10 @@ from importlib import import_module
 
 from safemed_eval import grammar, plugins
 from safemed_eval.errors import SpecError, canonical, did_you_mean, shortened
-from safemed_eval.smoothing.noise._base import Kind, Noise, View
+from safemed_eval.smoothing.noise._base import FileView, Kind, Noise, View
+from safemed_eval.smoothing.noise._lattice import rounded
 
-__all__ = ["FLOAT32", "Kind", "Noise", "View", "names", "parse"]
+__all__ = ["FLOAT32", "FileView", "Kind", "Noise", "View", "names", "parse", "rounded"]
 
 FLOAT32 = "float32"
 """The noise of runs that do not say which: those of versions that knew no other."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt, Le
 
 from safemed_eval import grammar
 from safemed_eval.core import DEFAULT_NOISE
+from safemed_eval.smoothing.noise._lattice import SCALE
 
 if TYPE_CHECKING:
     import torch
@@ -20,16 +22,69 @@ of the square outside of which no pixel changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """The canvas on which a certificate was made, in pixels."""
+class FileView:
+    """The image that a canvas shows, at its own size in pixels, and the linear map R between the two.
+
+    Args:
+        norm: ||R||_2, rounded up.
+        gain: grey levels per stored value, for a DICOM file with a linear window; see `data.images.picture.Window`.
+        cut: share of such an image's pixels that its window shows as plain black or white.
+    """
 
     height: Annotated[int, Gt(0)]
     width: Annotated[int, Gt(0)]
+    norm: Annotated[float, Gt(0)]
+    gain: Annotated[float, Gt(0)] | None = None
+    cut: Annotated[float, Ge(0), Le(1)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The canvas on which a certificate was made, in pixels.
+
+    Args:
+        file: the image that it shows, where radii are measured on that; None: they are measured on the canvas.
+    """
+
+    height: Annotated[int, Gt(0)]
+    width: Annotated[int, Gt(0)]
+    file: FileView | None = None
 
     @property
     def values(self) -> int:
         """Number of values that get noise: one per pixel and channel."""
         return 3 * self.height * self.width
+
+    @property
+    def rounding(self) -> float:
+        """L2 length by which a change of the canvas may exceed norm times that of the file.
+
+        Both canvases are rounded to the lattice, each value by half a step at most: sqrt(values) steps together. The
+        millionth stands for R being computed in float64. 8-bit pixels that are not resized lie on the lattice.
+        """
+        file = self.file
+        if file is None or ((file.height, file.width) == (self.height, self.width) and file.gain is None):
+            return 0.0
+        return math.sqrt(self.values) / SCALE * (1 + 1e-6)
+
+    def from_canvas(self, radius: float) -> float:
+        """The largest L2 change of what radii are measured on that moves the canvas by no more than this.
+
+        ||round(R x) - round(R x')|| <= ||R|| ||x - x'|| + rounding. 0 where rounding alone is more.
+        """
+        return max(0.0, radius - self.rounding) / self.file.norm if self.file else radius
+
+    def on_canvas(self, distance: float) -> float:
+        """The most by which a change of this L2 length moves the canvas; the other way round."""
+        return distance * self.file.norm + self.rounding if self.file and distance else distance
+
+    def in_stored_values(self, radius: float) -> float | None:
+        """The same radius as an L2 length of stored values, for a DICOM file with a linear window; None for others.
+
+        A stored value is shown in three channels: its change of s changes the pixels by sqrt(3) gain s / 255.
+        """
+        gain = self.file.gain if self.file else None
+        return None if gain is None else 255 * radius / (math.sqrt(3) * gain)
 
 
 class Kind(ABC):

@@ -13,6 +13,11 @@ SCALE = 4096 * 255
 """Points of the lattice between black and white. Every 8-bit grey level is one of them."""
 
 
+def rounded(canvas: torch.Tensor) -> torch.Tensor:
+    """Round float64 values in [0, 1] units, or some way outside of it, to the lattice: float32."""
+    return ((canvas * SCALE).round_() / SCALE).float()
+
+
 def to_lattice(canvas: torch.Tensor) -> torch.Tensor:
     """Number of the nearest lattice point for each value of a canvas in [0, 1] units, as whole float32."""
     return (canvas.double() * SCALE).round_().float()

@@ -26,10 +26,16 @@ class Normal(Noise):
     sigma: float
 
     def radius(self, p_lower: float, view: View | None = None) -> float | None:
-        return stats.certified_radius(p_lower, self.sigma)
+        radius = stats.certified_radius(p_lower, self.sigma)
+        return radius if radius is None or view is None else view.from_canvas(radius)
 
     def probability_needed(self, radius: float, view: View | None = None) -> float:
-        return float(ndtr(radius / self.sigma))
+        return float(ndtr(_on_canvas(radius, view) / self.sigma))
 
     def probability_left(self, p_lower: float, radius: float, distance: float, view: View | None = None) -> float:
-        return stats.certified_lower(p_lower, radius, self.sigma, distance)
+        far, near = _on_canvas(radius, view), _on_canvas(distance, view)
+        return stats.certified_lower(p_lower, far, self.sigma, near)
+
+
+def _on_canvas(length: float, view: View | None) -> float:
+    return length if view is None else view.on_canvas(length)

@@ -606,7 +606,7 @@
   };
 
   function certificate(run, [entry], i) {
-    const [prediction, votes0, votes, pLower, abstained, error, ladder] = entry;
+    const [prediction, votes0, votes, pLower, abstained, error, ladder, own] = entry;
     if (error !== null) return [make("p", { class: "wrong" }, `Failed: ${error}`)];
     const radius = run.radii[i];
     const levels = run.grey === null || radius === null ? "" : ` (${floorText(radius * run.grey, 2)} grey levels RMS)`;
@@ -618,6 +618,7 @@
     const bound = pLower === null ? "n/a" : floorText(pLower, 4);
     return [
       make("p", {}, said),
+      ...(own ? [make("p", {}, own)] : []),
       make("p", { class: "note" }, `Noise: ${run.noise}; p lower ${bound}; ceiling ${floorText(run.ceiling, 4)}`),
       ...(ladder ? evidence(run, ladder) : counted(run, votes0, votes, i)),
     ];
