@@ -1,0 +1,209 @@
+"""Evidence of votes that one class beats another one by a margin, whatever the other classes get. No torch here."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from safemed_eval.smoothing.evidence import Floats, Ints
+
+_BISECTIONS = 9
+"""Steps of the search for a tangent. They cost at most 0.01 % of the growth of the evidence, and none of its truth."""
+_PRIOR_GOLD, _PRIOR_REST = 0.5, 0.25
+"""Votes added to those of gold, and to those of the rival and of all other classes, when the next one is predicted."""
+
+_TINY = 1e-12
+"""Less than any predicted probability."""
+
+
+class Null(ABC):
+    """The distributions of votes that refute a radius: p_A <= g(p_b), for gold A and a rival b, with g concave.
+
+    g(t) is the least probability of A that keeps A ahead of b everywhere within the radius if b has probability t. It
+    is given as a curve (p_A, p_b) = (g(t), t) with a parameter z, on which both grow. It holds one curve for each
+    radius, as arrays that broadcast with those of votes.
+
+    Votes for A and b alone, p_A + p_b = 1, meet it at p_A = p0, the probability that the one-class test needs: the
+    curve and the line cross there, and only there. As g grows, p_A <= g(p_b) implies p_A <= g(1 - p_A), that is,
+    p_A <= p0: this null implies the one-class null, not the reverse.
+    """
+
+    @abstractmethod
+    def curve(self, z: Floats) -> Curve:
+        """The curve and its derivatives at z."""
+
+    @abstractmethod
+    def gold_at(self, p: Floats) -> Floats:
+        """The z at which p_A is p."""
+
+    @abstractmethod
+    def rival_at(self, p: Floats) -> Floats:
+        """The z at which p_b is p."""
+
+
+class Curve(NamedTuple):
+    """Points of a curve: the probabilities of gold and of the rival, and their derivatives."""
+
+    gold: Floats
+    rival: Floats
+    d_gold: Floats
+    d_rival: Floats
+
+
+@dataclass(frozen=True)
+class Shifted(Null):
+    """Gaussian noise, on pixels or on a parameter: g(t) = Phi(c + ppf(t)) with c = 2 radius / sigma.
+
+    At a distance d from the image A has at least Phi(ppf(p_A) - d / sigma), b at most Phi(ppf(p_b) + d / sigma). So A is
+    ahead within sigma / 2 (ppf(p_A) - ppf(p_b)). g is concave: with t = Phi(z) its slope is exp(-c z - c^2 / 2), which
+    falls as z grows.
+
+    Args:
+        p0: the probability that the one-class test needs, Phi(radius / sigma).
+    Source:
+        Cohen et al. 2019 (arXiv:1902.02918), Theorem 1.
+    """
+
+    p0: Floats
+
+    @property
+    def _c(self) -> Floats:
+        return 2 * ndtri(self.p0)
+
+    def curve(self, z: Floats) -> Curve:
+        higher = z + self._c
+        return Curve(ndtr(higher), ndtr(z), _density(higher), _density(z))
+
+    def gold_at(self, p: Floats) -> Floats:
+        return ndtri(p) - self._c
+
+    def rival_at(self, p: Floats) -> Floats:
+        return ndtri(p)
+
+
+@dataclass(frozen=True)
+class Apart(Null):
+    """Noise that changes no probability by more than tau within the radius: g(t) = t + 2 tau, with tau = p0 - 1/2.
+
+    Uniform noise on [-lambda, lambda] is such a one, in the L1 norm: tau = radius / (2 lambda).
+
+    Args:
+        p0: the probability that the one-class test needs.
+    Source:
+        Yang et al. 2020 (arXiv:2002.08118), Theorem 1, for the uniform noise.
+    """
+
+    p0: Floats
+
+    def curve(self, z: Floats) -> Curve:
+        one = np.ones_like(z + self.p0)
+        return Curve(z + 2 * self.p0 - 1, z * one, one, one)
+
+    def gold_at(self, p: Floats) -> Floats:
+        return p - (2 * self.p0 - 1)
+
+    def rival_at(self, p: Floats) -> Floats:
+        return p + 0 * self.p0
+
+
+def _density(z: Floats) -> Floats:
+    return np.asarray(np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi))
+
+
+class Votes(NamedTuple):
+    """Numbers of votes, or probabilities, of gold, of a rival, and of all other classes together."""
+
+    gold: Floats
+    rival: Floats
+    rest: Floats
+
+
+def predicted(gold: Ints, rival: Ints, draws: Ints) -> Votes:
+    """Predict the next vote's probabilities from the counts of the votes before it."""
+    whole = draws + _PRIOR_GOLD + 2 * _PRIOR_REST
+    rest = draws - gold - rival
+    return Votes((gold + _PRIOR_GOLD) / whole, (rival + _PRIOR_REST) / whole, (rest + _PRIOR_REST) / whole)
+
+
+def factors(null: Null, q: Votes, slack: float = 0.0) -> Votes:
+    """Compute the factors by which a vote for gold, the rival, or another class multiplies the evidence against a null.
+
+    Each null is convex, as g is concave. Let p* be its distribution with the smallest KL(q || p*), the reverse
+    information projection of the prediction q. Then E_p[q / p*] <= 1 for all p in the null, and q / p* grows faster under
+    q than any other such factor (Gruenwald et al. 2024, Theorem 1; Larsson et al. 2024). Where q lies in the null the
+    factor is 1.
+
+    p* lies on the curve. With its slope m = g'(t) there, and the tangent's intercept h = g(t) - m t, the first-order
+    conditions of the projection say
+
+        (q / p*)(A, b, other) = 1 + lambda (1 - h),  1 - lambda (m + h),  1 - lambda h      with lambda >= 0
+
+    The mean of these under p is 1 + lambda (p_A - m p_b - h). A concave g lies below all of its tangents, so that this is
+    at most 1 for *every* p in the null, every tangent, and every lambda that leaves the factors positive. So a tangent
+    that is only nearly the best one costs growth, and cannot make a certificate false. The search bisects for the
+    tangent, and takes the lambda that is best for it, in closed form.
+
+    Args:
+        q: predicted from earlier votes only; all positive.
+        slack: a bound on how far each probability may differ from that under the noise that the null is about, because
+            the sampler is not exact: the null is then p_A - slack <= g(p_b + slack).
+    Returns:
+        Factors of the shape that the null and q broadcast to.
+    """
+    z = nearest(null, q, slack)
+    point = null.curve(z)
+    m = point.d_gold / point.d_rival
+    h = np.maximum(point.gold - m * point.rival, 0.0) + slack * (1 + m)
+    return _best_bet(q, 1 - h, m + h, h)
+
+
+def nearest(null: Null, q: Votes, slack: float = 0.0) -> Floats:
+    """Bisect for the z of the distribution on the curve that is nearest to q, in KL(q || p).
+
+    On the curve KL(q || p) is stationary where F = q_A g' / g + q_b / t - q_o (g' + 1) / (1 - g - t) is zero; F is
+    positive at t = q_b and negative at g = q_A if q lies above the curve, and the reverse below it. Above, a zero between
+    the two has lambda > 0, so that it solves the convex problem; it is unique.
+    """
+    ends = null.rival_at(np.minimum(q.rival + slack, 1 - _TINY)), null.gold_at(np.maximum(q.gold - slack, _TINY))
+    low, high = np.minimum(*ends), np.maximum(*ends)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for _ in range(_BISECTIONS):
+            z = 0.5 * (low + high)
+            point = null.curve(z)
+            gold, rival = point.gold + slack, point.rival - slack
+            rest = 1 - gold - rival
+            slope = q.gold * point.d_gold / gold + q.rival * point.d_rival / rival
+            rising = (rest > 0) & (slope > q.rest * (point.d_gold + point.d_rival) / rest)
+            low, high = np.where(rising, z, low), np.where(rising, high, z)
+    return np.asarray(low)  # rather than the middle: here all three probabilities are positive
+
+
+def _best_bet(q: Votes, win: Floats, lose: Floats, rest: Floats) -> Votes:
+    """The factors 1 + lambda win, 1 - lambda lose, 1 - lambda rest for the lambda >= 0 with the largest mean ln under q.
+
+    The derivative of the mean, times the three factors, is a quadratic polynomial: positive at 0 if the bet gains under
+    q, negative where the rival's factor is 0. Its zero between the two is the smaller one.
+
+    Args:
+        win, lose, rest: lose > rest >= 0.
+    """
+    gain = q.gold * win - q.rival * lose - q.rest * rest
+    curb = q.gold * win * (lose + rest) + q.rival * lose * (win - rest) + q.rest * rest * (win - lose)
+    gains = (gain > 0) & (win > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        root = 2 * gain / (curb + np.sqrt(np.maximum(curb * curb - 4 * win * lose * rest * gain, 0.0)))
+    bet = np.where(gains, root, 0.0)
+    return Votes(1 + bet * win, 1 - bet * lose, 1 - bet * rest)
+
+
+def divergence(q: Votes, p: Curve, slack: float = 0.0) -> Floats:
+    """Compute KL(q || p), in nats, for points of a curve."""
+    gold, rival = p.gold + slack, p.rival - slack
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [part * np.log(part / other) for part, other in zip(q, (gold, rival, 1 - gold - rival), strict=True)]
+    return np.asarray(sum(parts))
