@@ -207,3 +207,17 @@ def divergence(q: Votes, p: Curve, slack: float = 0.0) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [part * np.log(part / other) for part, other in zip(q, (gold, rival, 1 - gold - rival), strict=True)]
     return np.asarray(sum(parts))
+
+
+def least_gold(null: Null, rivals: int, slack: float = 0.0) -> Floats:
+    """Compute a lower bound of p_A that follows if A beats every one of so many rivals: p_A > g(p_b).
+
+    The strongest rival has at least (1 - p_A) / rivals. So p_A exceeds the p that solves p = g((1 - p) / rivals).
+    """
+    low, high = null.rival_at(_TINY + 0 * null.p0), null.rival_at(1 - _TINY + 0 * null.p0)
+    for _ in range(_FINE_BISECTIONS):
+        z = 0.5 * (low + high)
+        point = null.curve(z)
+        below = point.gold + slack + rivals * (point.rival - slack) < 1
+        low, high = np.where(below, z, low), np.where(below, high, z)
+    return np.asarray(null.curve(low).gold + slack)
