@@ -32,9 +32,8 @@ from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.toy import brightness
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Smoothing
+from safemed_eval.smoothing import Gaussian, Smoothing
 from safemed_eval.smoothing.certify import certify, count_votes
-from safemed_eval.smoothing.noise import Gaussian
 
 SIGMA, ALPHA = 0.25, 0.001
 

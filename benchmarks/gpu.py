@@ -42,9 +42,9 @@ from safemed_eval.models.checkpoints.shortcuts import PREFIX
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Smoothing
+from safemed_eval.smoothing import Gaussian, Smoothing
 from safemed_eval.smoothing.certify import certify
-from safemed_eval.smoothing.noise import Gaussian, noisy_copies
+from safemed_eval.smoothing.copies import noisy_copies
 
 _SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 SIDE = 392

@@ -26,8 +26,8 @@ from safemed_eval.models import load, resolve
 from safemed_eval.models.waist import Waist
 from safemed_eval.rounding import percent_down
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Ladder, Sequential, Smoothing, read_votes
-from safemed_eval.smoothing.noise import Gaussian, noisy_copies
+from safemed_eval.smoothing import Gaussian, Ladder, Sequential, Smoothing, read_votes
+from safemed_eval.smoothing.copies import noisy_copies
 
 MODELS, SIGMAS = ("builtin:sft", "builtin:at-grpo"), (0.25, 0.1)
 N0, N, ALPHA = 100, 2048, 0.001

@@ -43,6 +43,8 @@ OptionOrder = Literal["data", "random"]
 BatchSize = int | Literal["auto"] | None
 """Batch size; None is the command's default."""
 MAX_BATCH = 65536
+DEFAULT_NOISE = "gaussian"
+"""Kind of noise under which `certify` counts votes, where the user names none; see `smoothing.noise`."""
 CANVAS_SIZE = (384, 384)
 """Default height and width of the canvas, used where neither the data nor the user sets another."""
 UNKNOWN = "unknown"

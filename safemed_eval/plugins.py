@@ -1,12 +1,13 @@
 """Plug-ins: attacks, data formats, models and figures that other packages add through entry points.
 
-A package names what it adds in its own pyproject.toml, under one of four groups:
+A package names what it adds in its own pyproject.toml, under one of five groups:
 
     [project.entry-points."safemed_eval.attacks"]
     spiral = "my_package.spiral:Spiral"
 
 `safemed_eval.attacks` holds subclasses of `attacks.Attack`, `.data` modules with a `load` or a `make` function,
-`.models` kinds of models, `.figures` functions that draw. `examples/plugin` has one of each.
+`.models` kinds of models, `.noises` subclasses of `smoothing.Noise`, `.figures` functions that draw. `examples/plugin`
+has one of each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from safemed_eval.errors import SpecError
 
-Group = Literal["attacks", "data", "models", "figures"]
+Group = Literal["attacks", "data", "models", "noises", "figures"]
 
 
 @cache

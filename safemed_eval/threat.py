@@ -193,3 +193,35 @@ class Threat:
     def _scale(factor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Shape (B,) float64 factors to multiply (B, 3, H, W): lengths are summed in float64, pixels stay float32."""
         return factor.to(like.dtype).view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1Ball(Threat):
+    """All canvases within eps of x0 in L1, the sum of the changes of all values; for searches within L1 certificates.
+
+    Source:
+        Tramer and Boneh 2019 (arXiv:1904.13000), SLIDE: steps along the largest hundredth of the gradient's entries.
+        The projection is that of Duchi et al. 2008, "Efficient projections onto the l1-ball".
+    """
+
+    def size(self, delta: torch.Tensor) -> torch.Tensor:
+        return delta.double().flatten(1).abs().sum(1)
+
+    def direction(self, gradient: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        flat = gradient.flatten(1)
+        count = max(1, flat.shape[1] // 100)
+        largest = flat.abs().topk(count, dim=1).indices
+        step = torch.zeros_like(flat).scatter(1, largest, flat.gather(1, largest).sign() / count)
+        return step.view_as(gradient)
+
+    def project(self, x0: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        delta = (x.double() - x0.double()).flatten(1)
+        falling = delta.abs().sort(dim=1, descending=True).values
+        surplus = falling.cumsum(1) - self.eps
+        cuts = surplus / surplus.new_ones(surplus.shape[1]).cumsum(0)
+        last = (falling > cuts).sum(1, keepdim=True).clamp_min(1) - 1
+        cut = cuts.gather(1, last).clamp_min(0)
+        inside = delta.sign() * (delta.abs() - cut).clamp_min(0)
+        return self._boxed((x0.double() + inside.view_as(x0)).to(x0.dtype))

@@ -18,8 +18,8 @@ from safemed_eval.report.summary import summarize
 from safemed_eval.smoothing import Budget, Ladder, Sequential, Smoothing, read_votes
 
 Json = dict[str, Any]
-SMOOTHING = Smoothing(sigma=0.25)
-SEQUENTIAL = Sequential(sigma=0.25, radii={"0": 0.0, "1s": 0.25, "2s": 0.5}, n=500)
+SMOOTHING = Smoothing(noise="float32", sigma=0.25)
+SEQUENTIAL = Sequential(noise="float32", sigma=0.25, radii={"0": 0.0, "1s": 0.25, "2s": 0.5}, n=500)
 _LADDER = Ladder(SEQUENTIAL)
 ATTACKS = ("clean", "fgsm:eps=4/255", "pgd:eps=4/255,steps=10")
 

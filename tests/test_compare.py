@@ -169,7 +169,7 @@ def test_certificates_are_compared_at_radii_and_on_average(tmp_path: Path) -> No
     two = votes(tmp_path / "b", [920] * 60 + [500] * 10 + [920] * 30, weights="other")
     found = compare(one, two, radii="0,0.3,0.5")
     drops = {change.measure: round(change.drop, 6) for change in found.overall}
-    ceiling = Smoothing(sigma=0.25).ceiling
+    ceiling = Smoothing(noise="float32", sigma=0.25).ceiling
     assert ceiling is not None
     low = certified(0, 920)["radius"] / ceiling
     assert drops.pop(AVERAGE_RADIUS) == pytest.approx(0.6 * (1 - low) + 0.1 * low, abs=1e-6)
@@ -251,7 +251,7 @@ def one_more(out: Path) -> Path:
 
 @pytest.mark.parametrize("field", ["sigma", "n", "alpha"])
 def test_other_smoothing_is_refused(tmp_path: Path, field: str) -> None:
-    changed = Smoothing(**{"sigma": 0.25} | {field: {"sigma": 0.5, "n": 500, "alpha": 0.01}[field]})
+    changed = Smoothing(**{"noise": "float32", "sigma": 0.25} | {field: {"sigma": 0.5, "n": 500, "alpha": 0.01}[field]})
     votes(tmp_path / "a", [400] * 5)
     write_run(tmp_path / "b", [certified(i, 400, smoothing=changed) for i in range(5)], "certify", smoothing=changed)
     with pytest.raises(RunError, match=f"smoothing.{field} was"):

@@ -27,6 +27,7 @@ from safemed_eval.runs.work.units import Certificates, Part
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import (
     Falsification,
+    Gaussian,
     Ladder,
     Sequential,
     Smoothing,
@@ -37,7 +38,6 @@ from safemed_eval.smoothing import (
     unpack,
 )
 from safemed_eval.smoothing.certify import count_votes
-from safemed_eval.smoothing.noise import Gaussian
 
 # ------------------------------------------------------------------------------------------------- other people's code
 

@@ -27,9 +27,10 @@ from safemed_eval.report.findings.falsified import falsified_of
 from safemed_eval.report.page import write_page
 from safemed_eval.runs.work.falsify import Falsifier
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Falsification, Smoothing, noise
+from safemed_eval.smoothing import Falsification, Float32, Gaussian, Smoothing, copies
 from safemed_eval.smoothing import certify as certification
 from safemed_eval.smoothing.certify import certify
+from safemed_eval.smoothing.noise._normal import Normal
 
 AB = Question(text="Which?", options=("A", "B"))
 SHAPE = (3, 4, 4)
@@ -56,7 +57,7 @@ def falsifier_of(model: Waist, *, seed: int = 0, batch: int = 64, kept: list[Any
     return Falsifier(
         model=model,
         spec=SPEC,
-        noise=noise.Gaussian(SIGMA),
+        noise=Gaussian(SIGMA),
         seed=seed,
         batch=batch,
         keep=lambda *what: seen.append(what),
@@ -84,18 +85,18 @@ def test_sound_certificates_survive() -> None:
 def after_normalisation(*arguments: Any) -> Iterator[torch.Tensor]:
     """As if noise of sigma were added to pixels that a standard deviation of 0.5 has been divided out of."""
     canvas = arguments[0]
-    for copies in noise.noisy_copies(*arguments):
-        yield canvas + 0.5 * (copies - canvas)
+    for noisy in copies.noisy_copies(*arguments):
+        yield canvas + 0.5 * (noisy - canvas)
 
 
 def broadcast(*arguments: Any) -> Iterator[torch.Tensor]:
     """One draw for the whole batch."""
-    for copies in noise.noisy_copies(*arguments):
-        yield copies[:1].expand_as(copies)
+    for noisy in copies.noisy_copies(*arguments):
+        yield noisy[:1].expand_as(noisy)
 
 
-def half_of_sigma(canvas: torch.Tensor, full: noise.Gaussian, *rest: Any) -> Iterator[torch.Tensor]:
-    return noise.noisy_copies(canvas, noise.Gaussian(full.sigma / 2), *rest)
+def half_of_sigma(canvas: torch.Tensor, full: Normal, *rest: Any) -> Iterator[torch.Tensor]:
+    return copies.noisy_copies(canvas, replace(full, sigma=full.sigma / 2), *rest)
 
 
 @pytest.mark.parametrize("planted", [after_normalisation, broadcast, half_of_sigma])
@@ -114,7 +115,7 @@ def test_a_radius_that_is_too_wide_is_found_by_the_search_only() -> None:
     wide = replace(found, radius=3 * found.radius)
     kept: list[Any] = []
     falsifier_of(model, kept=kept)("i", canvas, AB, wide)
-    assert {share for _, share, _ in kept} == {0.9, 0.99}
+    assert {0.9, 0.99} <= {share for _, share, _ in kept} <= {0.5, 0.9, 0.99}
 
 
 def test_the_search_reaches_the_worst_point_and_leaves_the_box() -> None:
@@ -126,7 +127,7 @@ def test_the_search_reaches_the_worst_point_and_leaves_the_box() -> None:
     found = falsifier_of(model)("i", canvas, AB, certificate)
     assert certificate.radius is not None
     for one in found[1:]:
-        assert one.length == pytest.approx(one.share * certificate.radius, rel=1e-5)
+        assert one.length == pytest.approx(one.share * certificate.radius, rel=1e-4), "cut to whole lattice steps"
         truth = sps.norm.cdf(1 - one.length / SIGMA)
         assert abs(one.votes / SPEC.n - truth) < 4 * np.sqrt(truth * (1 - truth) / SPEC.n) + 0.01
 
@@ -156,7 +157,7 @@ def test_what_is_left_of_a_bound() -> None:
 def test_reused_selection_votes_are_found_by_coverage() -> None:
     """Where both options are equally likely, every certificate is false: votes that chose one must not bound it."""
     model, canvas = toy(0.0)
-    smoothing = Smoothing(sigma=SIGMA, n0=100, n=100, alpha=0.1)
+    smoothing = Smoothing(noise="float32", sigma=SIGMA, n0=100, n=100, alpha=0.1)
 
     def false_ones(purpose_of: Callable[[str], str]) -> int:
         found = (
@@ -182,7 +183,7 @@ def test_the_command_fails_where_certificates_are_false_and_each_can_be_replayed
     for number in range(8):
         Image.new("RGB", (8, 8), (176 + number,) * 3).save(table.parent / f"{number}.png")
     shared = ["certify", "--model", TOY, "--data", f"table:{table}", "--canvas", "8x8", "--limit", 3, "--falsify"]
-    shared += ["--sigma", 3, "--n", 300]
+    shared += ["--noise", "float32", "--sigma", 3, "--n", 300]
     code, text = call(*shared, "--out", tmp_path / "sound")
     assert code == 0 and "certificates were attacked within their radius: 0 proved false" in text
     assert not (tmp_path / "sound" / "falsified").exists()
@@ -194,13 +195,13 @@ def test_the_command_fails_where_certificates_are_false_and_each_can_be_replayed
     canvases = list((tmp_path / "false" / "falsified").rglob("*.npy"))
     assert len(canvases) == len(refuted["refuted"]) > refuted["allowed"]
     one = refuted["refuted"][0]
-    assert f"{one['votes']} of 1000 votes" in text and f"L2 {one['length']:.6g}" in text
+    assert f"{one['votes']} of 1000 votes" in text and f"distance {one['length']:.6g}" in text
     (file,) = [file for file in canvases if file.parent.name == f"at_{one['share']:g}" and one["item"] in file.name]
     item = next(item for item in data.load(f"table:{table}").items if item.id == one["item"])
     found = Falsifier(
         model=Waist(Brightness(), torch.device("cpu")),
         spec=Falsification(shares=(one["share"],)),
-        noise=noise.Gaussian(3.0),
+        noise=Float32(3.0),
         seed=0,
         batch=16,
         keep=lambda *_: None,

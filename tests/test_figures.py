@@ -106,7 +106,7 @@ def test_a_radius_is_also_shown_in_grey_levels(tmp_path: Path) -> None:
 
 
 def test_runs_share_an_axis_and_are_told_apart_without_colour(tmp_path: Path) -> None:
-    fewer = Smoothing(sigma=0.25, n=200)
+    fewer = Smoothing(noise="float32", sigma=0.25, n=200)
     other = run_of(
         tmp_path / "b",
         [certified(i, 200, smoothing=fewer) for i in range(2)],
@@ -338,7 +338,7 @@ def test_certified_heat_maps_are_rounded_down(tmp_path: Path) -> None:
     figure = drawn("heatmap", [run_of(tmp_path / "a", records, "certify")])["certified-heatmap"]
     assert titles(figure)[:2] == ["at radius 0", "at radius 0.25 (1 sigma)"]
     assert [texts(axes) for axes in figure.axes[:2]] == [["66.6\u2020", "n = 3"]] * 2
-    small = Smoothing(sigma=0.25, n=30)
+    small = Smoothing(noise="float32", sigma=0.25, n=30)
     records = [certified(i, 30, smoothing=small, question_type="Disease Diagnosis") for i in range(3)]
     run = run_of(tmp_path / "b", records, "certify", smoothing=small)
     assert titles(drawn("heatmap", [run])["certified-heatmap"])[1] == "at radius 0.125 (0.5 sigma)"

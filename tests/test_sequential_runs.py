@@ -87,7 +87,7 @@ def test_radii_that_were_not_asked_for_are_not_known(tmp_path: Path) -> None:
         (0.4, True),
         (None, False),
     ]
-    beyond = Sequential(sigma=0.25, radii={"1s": 0.25, "2s": 0.5}, n=100)
+    beyond = Sequential(noise="float32", sigma=0.25, radii={"1s": 0.25, "2s": 0.5}, n=100)
     made = Run.read(write_run(tmp_path / "b", [sequenced(0, None, budget=beyond)], "certify", smoothing=beyond))
     assert made.frame()["stopped"][0] == "certified" and made.frame()["radius"][0] == 0.25 == made.budget.ceiling
     point = numbers(made).overall["certified"]["2s"]
@@ -145,7 +145,7 @@ def test_a_record_that_its_votes_do_not_bear_out_is_refused(tmp_path: Path, fiel
 
 def test_draws_beyond_the_end_of_the_rule_are_refused(tmp_path: Path) -> None:
     """A run that went on until it had what it wanted."""
-    longer = Ladder(Sequential(sigma=0.25, radii={"0": 0.0, "1s": 0.25, "2s": 0.5}, n=500, alpha=1e-9))
+    longer = Ladder(Sequential(noise="float32", sigma=0.25, radii={"0": 0.0, "1s": 0.25, "2s": 0.5}, n=500, alpha=1e-9))
     hits = np.ones(500, dtype=bool)
     found = vars(longer.follow([hits], 1))
     for changes in (
@@ -221,7 +221,7 @@ def test_figures_of_sequential_runs(tmp_path: Path) -> None:
     )
     assert len(drawn("radius", [ours])) == 1
     assert titles(drawn("heatmap", [ours])["certified-heatmap"])[:2] == ["at radius 0", "at radius 0.25 (1 sigma)"]
-    one = Sequential(sigma=0.25, radii={"0.2": 0.2})
+    one = Sequential(noise="float32", sigma=0.25, radii={"0.2": 0.2})
     records = [sequenced(i, None, budget=one, question_type="Disease Diagnosis") for i in range(6)]
     single = Run.read(write_run(tmp_path / "c", records, "certify", smoothing=one))
     heat = drawn("heatmap", [single])["certified-heatmap"]
@@ -333,6 +333,7 @@ def test_certify_from_command_to_table(shared: list[object], tmp_path: Path, mon
     assert meta["spec"]["sampling"] == "sequential"
     assert meta["spec"]["smoothing"] == {
         "sigma": 0.1,
+        "noise": "gaussian",
         "radii": {"1s": 0.1, "0": 0.0, "0.05": 0.05},
         "n": 300,
         "alpha": 0.001,

@@ -24,8 +24,8 @@ from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Voting, read_prediction
-from safemed_eval.smoothing.noise import Gaussian, noisy_copies
+from safemed_eval.smoothing import Gaussian, Voting, read_prediction
+from safemed_eval.smoothing.copies import noisy_copies
 from safemed_eval.smoothing.scores import SmoothedClassify
 
 AB = Question(text="Which?", options=("A", "B"))
@@ -204,7 +204,11 @@ def test_evaluate_smooth_counts_abstentions_as_wrong(table: Path, tmp_path: Path
     out = tmp_path / "run"
     shared = ["evaluate", "--model", TOY, "--data", f"table:{table}", "--canvas", "16x16", "--out", out]
     code, text = call(*shared, "--attack", "pgd:eps=4/255,steps=2", "--smooth", "sigma=0.3,n=40")
-    assert code == 0 and "smooth sigma=0.3,n=40,alpha=0.001,m=8" in text and "Abstained, counted as wrong" in text
+    assert (
+        code == 0
+        and "smooth sigma=0.3,noise=gaussian,n=40,alpha=0.001,m=8" in text
+        and "Abstained, counted as wrong" in text
+    )
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert all(record["correct"] == (record["prediction"] == record["label"]) for record in records)
     clean = numbers(out).overall["clean"]

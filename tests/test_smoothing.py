@@ -16,9 +16,9 @@ from safemed_eval.errors import ModelOutputError
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Smoothing, read_votes
+from safemed_eval.smoothing import Float32, Gaussian, Smoothing, read_votes
 from safemed_eval.smoothing.certify import certify, count_votes
-from safemed_eval.smoothing.noise import CHUNK, Gaussian, noisy_copies
+from safemed_eval.smoothing.copies import CHUNK, noisy_copies
 
 AB = Question(text="Which?", options=("A", "B"))
 SHAPE = (3, 4, 4)
@@ -133,7 +133,7 @@ def test_votes_agree_with_cohens_loop() -> None:
     """The counts of a plain transcription of the sampling loop, on the same noise."""
     model, canvas, _ = toy(0.2)
     source = functools.partial(rng, 5, "estimate")
-    counts = count_votes(model.vote(AB), canvas, Gaussian(0.3), 64, 16, source)
+    counts = count_votes(model.vote(AB), canvas, Float32(0.3), 64, 16, source)
     plain = [0, 0, 0]
     for chunk in range(4):
         for noise in torch.randn((CHUNK, *SHAPE), generator=source(chunk)):
@@ -214,9 +214,10 @@ def test_a_noise_knows_its_radius_and_what_a_radius_takes() -> None:
         left = noise.probability_left(noise.probability_needed(radius), radius, 2 * radius)
         assert left == pytest.approx(1 - noise.probability_needed(radius))
     assert noise.radius(0.5) is None and noise.probability_needed(0.0) == 0.5
-    assert noise.ceiling(1000, 0.001) == Smoothing(sigma=0.25, n=1000, alpha=0.001).ceiling
-    drawn = noise.draw(torch.empty(100_000), torch.Generator().manual_seed(0))
+    assert noise.radius(0.001 ** (1 / 1000)) == pytest.approx(Smoothing(sigma=0.25, n=1000, alpha=0.001).ceiling)
+    canvas = torch.zeros(3, 100, 100)
+    drawn = noise.apply(canvas, noise.draw(canvas, 4, torch.Generator().manual_seed(0)))
     assert float(drawn.std()) == pytest.approx(0.25, rel=0.02)
     for sigma in (0.0, 1e-3, 25.0):
         with pytest.raises(ValueError, match="sigma"):
-            Gaussian(sigma).check()
+            Gaussian(sigma)

@@ -39,8 +39,8 @@ from safemed_eval.runs.ray.actor import Actor
 from safemed_eval.runs.ray.crew import HOPELESS, TRIES, Crew, _cause, crew
 from safemed_eval.runs.work import certify, evaluate, units
 from safemed_eval.runs.workers import Alone, Loaded, Setup
-from safemed_eval.smoothing import Smoothing
-from safemed_eval.smoothing.noise import CHUNK, Gaussian, noisy_copies
+from safemed_eval.smoothing import Gaussian, Smoothing
+from safemed_eval.smoothing.copies import CHUNK, noisy_copies
 
 __all__ = ["hospital"]  # a fixture
 CANVAS = data.Canvas(size=(16, 16))

@@ -20,12 +20,13 @@ from safemed_eval.api._start import (
     started,
     write_all,
 )
-from safemed_eval.core import BatchSize, Need, OptionOrder
+from safemed_eval.core import DEFAULT_NOISE, BatchSize, Need, OptionOrder
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel
 from safemed_eval.runs.spec import CertifySpec
 from safemed_eval.smoothing import SEQUENTIAL, Budget, DonorVote, Falsification, Sequential, Smoothing
+from safemed_eval.smoothing.noise import parse
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,8 @@ def certify(
     model: AnyModel,
     data: AnyData,
     *,
-    sigma: float | str,
+    sigma: float | str | None = None,
+    noise: str = DEFAULT_NOISE,
     sampling: Literal["fixed", "sequential"] = "fixed",
     n0: int | None = None,
     n: int = 1000,
@@ -60,7 +62,7 @@ def certify(
     out: Out = None,
     pseudonymize: str | Path | None = None,
 ) -> Run:
-    """Certify L2 radii by randomized smoothing, by imaging modality and question type.
+    """Certify radii by randomized smoothing, by imaging modality and question type.
 
     >>> import safemed_eval as se
     >>> cert = se.certify("builtin:sft", se.load_data("phantom", limit=2), sigma=0.25, n0=10, n=20)
@@ -70,6 +72,8 @@ def certify(
     Args:
         model, data: as in `evaluate`.
         sigma: standard deviation of the noise, in [0, 1] pixel units on the canvas: 0.25, or a fraction "64/255".
+        noise: kind of noise, which decides what a radius is: "gaussian" (L2), "uniform" (L1), "gamma", "brightness",
+            "contrast" (of the display); "float32" is Gaussian noise as other tools draw it. See docs/certificates.md.
         sampling: "fixed": n0 noisy copies select an answer, and n more bound its probability. "sequential": copies are
             drawn, n at most, until it is decided which of `radii` are certified for the gold answer.
         n0: noisy copies that select the class, 100 by default; fixed only.
@@ -94,12 +98,13 @@ def certify(
     """
     options = Options(batch_size=batch_size, seed=seed, ray=ray, workers=workers, out=out, pseudonymize=pseudonymize)
     std = grammar.number(sigma, "--sigma") if isinstance(sigma, str) else sigma
-    budget = budget_from(std, sampling, n0, n, alpha, radii)
+    budget = budget_from(noise, std, sampling, n0, n, alpha, radii)
     if stop_when_wrong and isinstance(budget, Sequential):
         raise SpecError("--stop-when-wrong: has no effect with --sampling sequential, which asks for gold only")
     if option_order not in get_args(OptionOrder):
         raise SpecError(f"--option-order {option_order}: write {' or '.join(get_args(OptionOrder))}")
-    label = f"sigma{budget.sigma:g}" + "-sequential" * isinstance(budget, Sequential)
+    label = f"{budget.noise}-" * (budget.noise != DEFAULT_NOISE)
+    label += f"sigma{budget.sigma:g}" + "-sequential" * isinstance(budget, Sequential)
     prepared = prepare(
         CertifySpec,
         model,
@@ -116,15 +121,19 @@ def certify(
     return finished(prepared, _certify).at(radii)
 
 
-def budget_from(sigma: float, sampling: str, n0: int | None, n: int, alpha: float, radii: str) -> Budget:
+def budget_from(
+    noise: str, sigma: float | None, sampling: str, n0: int | None, n: int, alpha: float, radii: str
+) -> Budget:
     """Build the budget from the options, or raise SpecError."""
+    kind = str(parse(noise, sigma))
+    assert sigma is not None
     points = grammar.radii(radii, sigma)
     try:
         if sampling != SEQUENTIAL:
-            return Smoothing(sigma=sigma, n0=100 if n0 is None else n0, n=n, alpha=alpha)
+            return Smoothing(noise=kind, sigma=sigma, n0=100 if n0 is None else n0, n=n, alpha=alpha)
         if n0 is not None:
             raise SpecError("--n0: has no effect with --sampling sequential, which selects no class")
-        return Sequential(sigma=sigma, radii=points, n=n, alpha=alpha)
+        return Sequential(noise=kind, sigma=sigma, radii=points, n=n, alpha=alpha)
     except ValueError as error:
         raise SpecError(f"certify: {error}") from None
 
@@ -175,7 +184,7 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec, donors:
         falsifier = Falsifier(
             model=waist,
             spec=spec.falsify,
-            noise=spec.budget.noise,
+            noise=spec.budget.kind,
             seed=spec.seed,
             batch=batch,
             keep=loaded.keep,

@@ -10,11 +10,13 @@ from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
 from safemed_eval.api._certify import BATCH, CPU_BATCH
 from safemed_eval.api._start import masks_digest, refuse_canvas
+from safemed_eval.core import DEFAULT_NOISE
 from safemed_eval.data import Choice, choice_of
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.progress import progress
 from safemed_eval.smoothing import Sequential, Smoothing
+from safemed_eval.smoothing.noise import parse
 from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def plan(
     data: Choice | str | Callable[[], Choice],
     *,
     sigma: float | str | None = None,
+    noise: str = DEFAULT_NOISE,
     n0: int = 100,
     n: int = 1000,
     alpha: float = 0.001,
@@ -66,7 +69,7 @@ def plan(
     Args:
         model: from `load_model`, or what that takes.
         data: what `load_data` takes, or from `data.choose_data`.
-        sigma, n0, n, alpha, radii: as in `certify`; without a sigma no certificates are timed.
+        sigma, noise, n0, n, alpha, radii: as in `certify`; without a sigma no certificates are timed.
         attacks: as in `evaluate`.
         pilot: number of items to time, drawn by `seed`.
         batch_size: rows per forward pass; by default 64 on a GPU, else 16.
@@ -82,7 +85,7 @@ def plan(
             raise SpecError(f"--attack {attack}: cannot be timed here; plan pgd with as many steps")
         if attack.rewords:
             raise SpecError(f"--attack {attack}: cannot be timed here; it takes one answer for each of its wordings")
-    fixed, sequential = _budgets(sigma, n0, n, alpha, radii)
+    fixed, sequential = _budgets(noise, sigma, n0, n, alpha, radii)
     choice = choice_of(data)
     if choice.canvas.size is None:
         raise SpecError("--canvas native: images of different sizes cost differently; name a size")
@@ -124,15 +127,16 @@ def plan(
 
 
 def _budgets(
-    sigma: float | str | None, n0: int, n: int, alpha: float, radii: str
+    noise: str, sigma: float | str | None, n0: int, n: int, alpha: float, radii: str
 ) -> tuple[Smoothing, Sequential] | tuple[None, None]:
     if sigma is None:
         return None, None
     value = grammar.number(sigma, "--sigma") if isinstance(sigma, str) else sigma
+    kind = str(parse(noise, value))
     try:
         return (
-            Smoothing(sigma=value, n0=n0, n=n, alpha=alpha),
-            Sequential(sigma=value, radii=grammar.radii(radii, value), n=n, alpha=alpha),
+            Smoothing(noise=kind, sigma=value, n0=n0, n=n, alpha=alpha),
+            Sequential(noise=kind, sigma=value, radii=grammar.radii(radii, value), n=n, alpha=alpha),
         )
     except ValueError as error:
         raise SpecError(f"plan: {error}") from None

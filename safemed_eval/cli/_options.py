@@ -5,6 +5,7 @@ A command takes a whole group as one parameter, `data: DataOptions`; `grouped` e
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import re
@@ -28,6 +29,15 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 def option(*names: str, panel: str, help: str, **settings: Any) -> Any:
     """Declare an option, shown in this panel of the help."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
+
+
+def noise_help() -> str:
+    """The kinds of noise that are built in, each with the line that its file begins with.
+
+    The files are read, not imported: they bring scipy.
+    """
+    files = sorted((Path(__file__).parents[1] / "smoothing/noise").glob("[!_]*.py"))
+    return " ".join(str(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))) for file in files)
 
 
 _model = functools.partial(option, panel="Model")

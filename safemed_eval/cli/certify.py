@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from safemed_eval import grammar
-from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped
+from safemed_eval.cli._options import AskedOptions, ModelOptions, RunOptions, grouped, noise_help
 from safemed_eval.cli._show import end_where_nothing_was_measured, show_run
+from safemed_eval.core import DEFAULT_NOISE
 
 EXAMPLE = "Example: safemed-eval certify --model ckpt --data omnimedvqa:DIR --sigma 0.25 --out runs/b"
 
@@ -19,8 +20,12 @@ def certify(
     data: AskedOptions,
     run: RunOptions,
     sigma: Annotated[
-        str, typer.Option(help="Standard deviation of the noise, in [0, 1] pixel units: 0.25, or a fraction.")
-    ],
+        str | None,
+        typer.Option(help="Standard deviation of the noise; of pixels in [0, 1] units: 0.25, or a fraction."),
+    ] = None,
+    noise: Annotated[
+        str, typer.Option(help=f"Kind of noise, which decides what a radius is. {noise_help()}.")
+    ] = DEFAULT_NOISE,
     sampling: Annotated[
         Literal["fixed", "sequential"],
         typer.Option(
@@ -72,13 +77,14 @@ def certify(
         ),
     ] = False,
 ) -> None:
-    """Certify L2 radii by randomized smoothing, by imaging modality and question type."""
+    """Certify radii by randomized smoothing, by imaging modality and question type."""
     from safemed_eval import api
 
     measured = api.certify(
         model.find(model.model, run.seed),
         data.chosen(run.seed),
         sigma=sigma,
+        noise=noise,
         sampling=sampling,
         n0=n0,
         n=n,

@@ -11,6 +11,7 @@ from rich.markup import escape
 from safemed_eval import grammar
 from safemed_eval.cli._options import DataOptions, ModelOptions, grouped
 from safemed_eval.cli._show import as_json, print_table, say
+from safemed_eval.core import DEFAULT_NOISE
 
 if TYPE_CHECKING:
     from safemed_eval.api import Plan
@@ -26,6 +27,7 @@ def plan(
     model: ModelOptions,
     data: DataOptions,
     sigma: Annotated[str | None, typer.Option(help="As in certify; without it no certificates are timed.")] = None,
+    noise: Annotated[str, typer.Option(help="As in certify.")] = DEFAULT_NOISE,
     n0: Annotated[int, typer.Option(help="As in certify.")] = 100,
     n: Annotated[int, typer.Option(help="As in certify.")] = 1000,
     alpha: Annotated[float, typer.Option(help="As in certify.")] = 0.001,
@@ -48,6 +50,7 @@ def plan(
         model.find(model.model, seed),
         data.chosen(seed),
         sigma=sigma,
+        noise=noise,
         n0=n0,
         n=n,
         alpha=alpha,

@@ -16,6 +16,7 @@ from safemed_eval.smoothing import (
     Sequential,
     SequentialCertificate,
     Smoothing,
+    View,
     read_votes,
     read_wrong,
     unpack,
@@ -63,15 +64,15 @@ def _fixed(own: Smoothing, alpha: float) -> Reader:
     pair = (own, replace(own, alpha=alpha))
 
     @cache
-    def read(votes0: tuple[int, ...], votes: tuple[int, ...]) -> tuple[Certificate, Certificate]:
-        made, wanted = (read_votes(votes0, votes, budget) for budget in pair)
+    def read(votes0: tuple[int, ...], votes: tuple[int, ...], view: View | None) -> tuple[Certificate, Certificate]:
+        made, wanted = (read_votes(votes0, votes, budget, view) for budget in pair)
         return made, wanted
 
     def both(record: CertifyRecord) -> tuple[Certificate, Certificate]:
         votes0, votes = record.votes0, record.votes
         assert votes0 is not None
         if votes is not None:
-            return read(votes0, votes)
+            return read(votes0, votes, record.view)
         wrong = read_wrong(votes0, record.label)
         assert wrong is not None
         return wrong, wrong
@@ -80,17 +81,19 @@ def _fixed(own: Smoothing, alpha: float) -> Reader:
 
 
 def _sequential(own: Sequential, alpha: float) -> Reader:
-    ladder, other = Ladder(own), Ladder(replace(own, alpha=alpha))
+    @cache
+    def ladders(view: View | None) -> tuple[Ladder, Ladder]:
+        return Ladder(own, view), Ladder(replace(own, alpha=alpha), view)
 
     @cache
-    def follow(hits: str, draws: int, gold: int) -> SequentialCertificate:
-        return ladder.follow([unpack(hits, draws)], gold)
+    def follow(hits: str, draws: int, gold: int, view: View | None) -> SequentialCertificate:
+        return ladders(view)[0].follow([unpack(hits, draws)], gold)
 
     def both(record: CertifyRecord) -> tuple[Certificate, Certificate]:
         if record.hits is None or record.stopped_at is None:
             raise ValueError("no draws")
-        made = follow(record.hits, record.stopped_at, record.label)
-        return made, other.read_again(made, record.label)
+        made = follow(record.hits, record.stopped_at, record.label, record.view)
+        return made, ladders(record.view)[1].read_again(made, record.label)
 
     return both
 

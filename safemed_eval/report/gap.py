@@ -120,7 +120,7 @@ def _differences(proofs: LoadedRun, attacks: LoadedRun) -> list[str]:
         "prompt": here.asking == there.asking,
         "items": (here.data, here.select, here.skipped) == (there.data, there.select, there.skipped),
         "canvas": here.canvas == there.canvas,
-        "sigma": voting is not None and voting.sigma == proofs.budget.sigma,
+        "noise and sigma": voting is not None and voting.kind == proofs.budget.kind,
         "order of options": not proofs.random_order and here.shuffle_options == there.shuffle_options,
     }
     return [what for what, equal in same.items() if not equal]

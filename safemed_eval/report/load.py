@@ -174,10 +174,10 @@ class LoadedRun:
 
     @cached_property
     def ceiling(self) -> float:
-        """The largest radius that the sample budget of a `certify` run certifies."""
-        ceiling = self.budget.ceiling
-        assert ceiling is not None
-        return ceiling
+        """The largest radius that the sample budget of a `certify` run certifies, on whichever of its canvases."""
+        views = {record.view for record in self.certificates if not record.failed} or {None}
+        known = [ceiling for view in views if (ceiling := self.budget.ceiling_on(view)) is not None]
+        return max(known, default=0.0)
 
     @property
     def sequential(self) -> bool:

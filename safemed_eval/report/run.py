@@ -280,6 +280,7 @@ _TELLING: tuple[Callable[[Run], str], ...] = (
     lambda run: f"sigma {run.budget.sigma:g}" if run.kind == "certify" else "",
     lambda run: SEQUENTIAL if run.sequential else "",
     lambda run: "random option order" if run.random_order else "",
+    lambda run: run.budget.noise if run.kind == "certify" else "",
     lambda run: run.out.name if run.out else "",
     lambda run: run.where,
 )

@@ -500,7 +500,10 @@ def _asked(run: LoadedRun) -> dict[str, object]:
 
 def smooth_words(run: LoadedRun) -> str | None:
     """Write the vote of a smoothed model as --smooth has it; None for a model without noise."""
-    return ",".join(f"{key}={value:g}" for key, value in asdict(run.voting).items()) if run.voting else None
+    if not run.voting:
+        return None
+    values = asdict(run.voting).items()
+    return ",".join(f"{key}={value if isinstance(value, str) else f'{value:g}'}" for key, value in values)
 
 
 def answers_measure(run: LoadedRun) -> Callable[[Answers], AnsweredBy]:

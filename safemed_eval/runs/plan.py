@@ -21,7 +21,7 @@ from safemed_eval.errors import SafemedError
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Ladder, Noise, Sequential, Smoothing
-from safemed_eval.smoothing.certify import certify_gold, count_votes
+from safemed_eval.smoothing.certify import certify_gold, count_votes, view_of
 
 BUDGET_S = 30.0
 """Time budget of all timings together; a timing exceeds it by one call of the model at most."""
@@ -148,7 +148,7 @@ class Pilot:
                 self._until = -math.inf
             left -= 1
             if isinstance(spec, Smoothing):
-                rate = self.copies(spec.noise)
+                rate = self.copies(spec.kind)
                 yield self.fixed(spec, rate)
             elif isinstance(spec, Sequential):
                 yield self.sequential(spec, rate)
@@ -205,7 +205,7 @@ class Pilot:
         If time runs out within an item, its copies are added to those of the items before it: the estimate is then all
         copies divided by the number of decided items, which is unbiased if every copy is equally likely to decide.
         """
-        ladder, drawn = Ladder(spec), list[int]()
+        ladder, drawn = Ladder(spec, view_of(self.canvases[0])), list[int]()
         rows = rate.rows if rate else 1
         before = self.model.forwards
         with self._while_there_is_time():

@@ -17,7 +17,7 @@ from safemed_eval.core import CIRCULAR, MAX_OPTIONS, SHUFFLED
 from safemed_eval.data import Match
 from safemed_eval.models.answers import Told
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec
-from safemed_eval.smoothing import Smoothing, read_prediction, read_wrong
+from safemed_eval.smoothing import FLOAT32, Smoothing, View, read_prediction, read_wrong
 from safemed_eval.threat import Rectangle
 
 Count = Annotated[int, Ge(0)]
@@ -190,7 +190,7 @@ class Shot:
 
     Args:
         share: share of the radius that the search was limited to.
-        length: L2 length of the resulting change.
+        length: size of the resulting change, in the measure of the noise.
         votes: votes for the certified class there, among `Falsification.n` noisy copies.
     """
 
@@ -206,6 +206,8 @@ class CertifyRecord(ItemRecord):
     """The certificate of one item; see `core.Certificate` and `smoothing.SequentialCertificate`.
 
     Args:
+        noise, sigma: the noise; see `smoothing.noise`.
+        view: the canvas; None in a record of a version that did not keep it.
         falsified: results of the searches within the certified radius; None: none was made.
         donor, match: the id of the item whose image was shown to the smoothed model as well; see `data.donors_of`.
         donor_votes, blank_votes: votes of the noisy copies of that image, and of a blank one, for classes 0 .. K; None:
@@ -215,7 +217,9 @@ class CertifyRecord(ItemRecord):
     kind: ClassVar[str] = "certify"
 
     sampling: str
+    noise: str = FLOAT32
     sigma: float
+    view: View | None = field(default=None, metadata=SOMETIMES)
     n0: int | None = field(default=None, metadata=SOMETIMES)
     radii: Mapping[str, float] | None = field(default=None, metadata=SOMETIMES)
     n: int
@@ -241,7 +245,11 @@ class CertifyRecord(ItemRecord):
         """Raise ValueError where the record contradicts the spec."""
         if self.error is not None:
             return
-        budget = spec.budget
+        budget, canvas = spec.budget, spec.canvas_size
+        if self.view is None and self.noise != FLOAT32:
+            raise ValueError("does not say on which canvas it was made")
+        if self.view and canvas and (self.view.height, self.view.width) != canvas:
+            raise ValueError(f"was made on {self.view.height}x{self.view.width}, the run on {spec.canvas}")
         for name, asked in {"sampling": budget.sampling, **asdict(budget)}.items():
             if getattr(self, name) != asked:
                 raise ValueError(f"was made with {name}={getattr(self, name)}, the run with another")

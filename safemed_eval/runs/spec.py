@@ -20,7 +20,7 @@ from safemed_eval.codec import Json, decode, encode
 from safemed_eval.core import CIRCULAR, GROUNDING, OFFICIAL, BatchSize, OptionOrder
 from safemed_eval.data import Selection
 from safemed_eval.errors import RunError
-from safemed_eval.smoothing import Budget, DonorVote, Falsification, Voting, budget_of
+from safemed_eval.smoothing import FLOAT32, Budget, DonorVote, Falsification, Voting, budget_of
 
 LATER: Mapping[str, bool] = {"later": True}
 """Metadata of a field that the JSON leaves out at its default."""
@@ -91,6 +91,12 @@ class Spec:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"native|[0-9]{1,5}x[0-9]{1,5} (stretch|pad)", self.canvas):
             raise ValueError(f"canvas cannot be {self.canvas!r:.60}")
+
+    @property
+    def canvas_size(self) -> tuple[int, int] | None:
+        """Height and width of the canvas; None where each image has its own."""
+        size = re.match(r"([0-9]+)x([0-9]+)", self.canvas)
+        return (int(size[1]), int(size[2])) if size else None
 
     @property
     def asks_grounding(self) -> bool:
@@ -226,6 +232,8 @@ def spec_of(value: object, where: str) -> EvaluateSpec | CertifySpec:
     if not isinstance(value, Mapping) or not isinstance(command, str) or command not in SPECS:
         raise RunError(f"{where}: a run of '{command}'; name one of evaluate or certify")
     asked = {key: part for key, part in value.items() if key != "command"}
+    if isinstance(smooth := asked.get("smooth"), Mapping):
+        asked["smooth"] = {"noise": FLOAT32, **smooth}
     spec = decode(SPECS[command], asked, f"{where}: run.json")
     for name in _unknown(value, spec.to_json()):
         raise RunError(f"{where}: run.json: {name} is not known to this version; did a newer one write it?")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from safemed_eval.smoothing.noise import Gaussian, Noise
+from safemed_eval.smoothing.noise import FLOAT32, Noise, View
+from safemed_eval.smoothing.noise.float32 import Float32
+from safemed_eval.smoothing.noise.gaussian import Gaussian
 from safemed_eval.smoothing.options import (
     FIXED,
     SEQUENTIAL,
@@ -29,6 +31,7 @@ __all__ = [
     "CAP",
     "CERTIFIED",
     "FIXED",
+    "FLOAT32",
     "FUTILE",
     "NO_ANSWER",
     "SEQUENTIAL",
@@ -38,6 +41,7 @@ __all__ = [
     "Budget",
     "DonorVote",
     "Falsification",
+    "Float32",
     "Gaussian",
     "Ladder",
     "Noise",
@@ -45,6 +49,7 @@ __all__ = [
     "Sequential",
     "SequentialCertificate",
     "Smoothing",
+    "View",
     "Voting",
     "budget_of",
     "read_prediction",

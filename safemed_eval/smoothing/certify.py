@@ -9,7 +9,8 @@ from itertools import count, islice
 import torch
 
 from safemed_eval.core import Certificate, Order, Vote
-from safemed_eval.smoothing.noise import Noise, Streams, noisy_copies
+from safemed_eval.smoothing.copies import Streams, noisy_copies
+from safemed_eval.smoothing.noise import Noise, View
 from safemed_eval.smoothing.options import Smoothing
 from safemed_eval.smoothing.sequential import Hits, Ladder, SequentialCertificate
 from safemed_eval.smoothing.votes import read_votes, read_wrong
@@ -45,8 +46,9 @@ def certify(
             randomness of each draw, and the smoothed classifier is the vote over noise and orders together. None: all
             copies are asked in the question's own order.
     Returns:
-        Radius is L2 over the whole canvas in [0, 1] pixel units. With probability >= 1 - alpha over the draws it
-        does not exceed the true one: the smoothed classifier gives the certified class for every canvas within it.
+        Radius is in the measure of the noise: L2 over the whole canvas in [0, 1] pixel units for normal noise. With
+        probability >= 1 - alpha over the draws it does not exceed the true one: the smoothed classifier gives the
+        certified class for every canvas within it.
     Raises:
         ModelOutputError: the model returned NaN or infinite scores.
     Source:
@@ -56,12 +58,12 @@ def certify(
 
     def counted(purpose: str, n: int) -> tuple[int, ...]:
         order = partial(orders, purpose) if orders else None
-        return count_votes(vote, canvas, smoothing.noise, n, batch, partial(rng, purpose), order=order)
+        return count_votes(vote, canvas, smoothing.kind, n, batch, partial(rng, purpose), order=order)
 
     votes0 = counted("select", smoothing.n0)
     if gold is not None and (wrong := read_wrong(votes0, gold)):
         return wrong
-    return read_votes(votes0, counted("estimate", smoothing.n), smoothing)
+    return read_votes(votes0, counted("estimate", smoothing.n), smoothing, view_of(canvas))
 
 
 @torch.no_grad()
@@ -85,7 +87,7 @@ def certify_gold(
     Raises:
         ModelOutputError: the model returned NaN or infinite scores.
     """
-    noise, n = ladder.spec.noise, ladder.spec.n
+    noise, n = ladder.spec.kind, ladder.spec.n
 
     def hits() -> Iterator[Hits]:
         drawn = map(partial(orders, "estimate"), count()) if orders else None
@@ -94,6 +96,11 @@ def certify_gold(
             yield (vote(copies, asked) == gold).cpu().numpy()
 
     return ladder.follow(hits(), gold)
+
+
+def view_of(canvas: torch.Tensor) -> View:
+    """What a certificate around this canvas, (3, H, W), is about."""
+    return View(height=canvas.shape[-2], width=canvas.shape[-1])
 
 
 def count_votes(

@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from safemed_eval import stats
+from safemed_eval.core import DEFAULT_NOISE
+from safemed_eval.errors import SpecError
 from safemed_eval.smoothing.evidence import Evidence, evidence_of
-from safemed_eval.smoothing.noise import Gaussian, Noise
+from safemed_eval.smoothing.noise import FLOAT32, Noise, View, parse
 
 MAX_DRAWS = 10**8
 MAX_COPIES = 10**4
@@ -26,17 +28,22 @@ class _Noisy:
     """Options that name the noise.
 
     Args:
-        sigma: standard deviation of the Gaussian noise, in [0, 1] pixel units on the canvas.
+        noise: spec string of its kind; see `noise.parse`.
+        sigma: its standard deviation, for noise on the pixels in [0, 1] pixel units on the canvas.
     """
 
     sigma: float
+    noise: str = DEFAULT_NOISE
 
     @property
-    def noise(self) -> Noise:
-        return Gaussian(self.sigma)
+    def kind(self) -> Noise:
+        return parse(self.noise, self.sigma)
 
     def _check(self, alpha: float) -> None:
-        self.noise.check()
+        try:
+            _ = self.kind
+        except SpecError as error:
+            raise ValueError(str(error)) from None
         if not 0 < alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {alpha:g}")
 
@@ -68,8 +75,13 @@ class Smoothing(_Noisy):
 
     @property
     def ceiling(self) -> float | None:
-        """The largest radius that n unanimous votes certify."""
-        return self.noise.ceiling(self.n, self.alpha)
+        """The largest radius that n unanimous votes certify, on a canvas of whatever size."""
+        return self.ceiling_on(None)
+
+    def ceiling_on(self, view: View | None) -> float | None:
+        """The largest radius that n unanimous votes certify on this canvas."""
+        lower = stats.clopper_pearson_lower(self.n, self.n, self.alpha) - self.kind.slack(view)
+        return self.kind.radius(max(0.0, lower), view)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,17 +122,22 @@ class Sequential(_Noisy):
 
     @property
     def ceiling(self) -> float | None:
-        """The largest of the radii that n unanimous votes certify."""
+        """The largest of the radii that n unanimous votes certify, on a canvas of whatever size."""
+        return self.ceiling_on(None)
+
+    def ceiling_on(self, view: View | None) -> float | None:
+        """The largest of the radii that n unanimous votes certify on this canvas."""
         unanimous, largest = np.array([self.n]), None
-        for radius, evidence in zip(self.ladder.values(), self.evidence(), strict=True):
+        for radius, evidence in zip(self.ladder.values(), self.evidence(view), strict=True):
             if evidence.log_e(unanimous, unanimous)[0] < -math.log(self.alpha):
                 break
             largest = radius
         return largest
 
-    def evidence(self) -> list[Evidence]:
-        """The evidence that each radius needs, from small to large: against p <= p0."""
-        needed = map(self.noise.probability_needed, self.ladder.values())
+    def evidence(self, view: View | None = None) -> list[Evidence]:
+        """The evidence that each radius needs on this canvas, from small to large: against p <= p0."""
+        noise = self.kind
+        needed = (noise.probability_needed(radius, view) + noise.slack(view) for radius in self.ladder.values())
         return [evidence_of(p0, self.n, self.alpha) for p0 in needed]
 
     def asked(self, radius: float) -> float | None:
@@ -143,7 +160,7 @@ def budget_of(spec: Mapping[str, Any]) -> Budget:
     kinds: dict[object, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential)}
     if spec.get("sampling") not in kinds:
         raise ValueError(f"sampling cannot be {spec.get('sampling')!r:.60}")
-    return kinds[spec["sampling"]](**spec["smoothing"])
+    return kinds[spec["sampling"]](**{"noise": FLOAT32, **spec["smoothing"]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +223,8 @@ class Voting(_Noisy):
 
     def __post_init__(self) -> None:
         self._check(self.alpha)
+        if self.kind.measure == "parameter":
+            raise ValueError(f"noise={self.noise} is not noise on the pixels, as attacks on a smoothed model need it")
         if not (1 <= self.n <= MAX_DRAWS and 1 <= self.m <= MAX_COPIES):
             raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, m between 1 and {MAX_COPIES:,}")
         if stats.binomial_test(self.n, self.n) > self.alpha:

@@ -30,9 +30,8 @@ class SmoothedClassify:
 
     def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
         """Score canvases: (B, 3, H, W) float32 -> (B, K) float32, differentiable; padded options stay at -inf."""
-        shape = (self._m, *canvas.shape[1:])
-        draws = [self._noise.draw(torch.empty(shape, device=canvas.device), rng) for rng in self._generators]
-        copies = canvas.repeat_interleave(self._m, dim=0) + torch.cat(draws)
+        draws = torch.cat([self._noise.draw(canvas[0], self._m, rng) for rng in self._generators])
+        copies = self._noise.apply(canvas.repeat_interleave(self._m, dim=0), draws)
         log_probs = self._copies(copies)
         log_probs = log_probs.view(len(canvas), self._m, log_probs.shape[1])
         padding = log_probs.isneginf().all(1)

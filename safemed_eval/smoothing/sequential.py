@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from safemed_eval.core import Certificate
 from safemed_eval.smoothing.evidence import Boundary, Floats, Ints, log_mixture
+from safemed_eval.smoothing.noise import View
 from safemed_eval.smoothing.options import Sequential
 
 UNPROVED = "no radius certified"
@@ -58,15 +59,17 @@ class Ladder:
     number of successes in n that it needs. Ending early gives up radii, and never makes a certificate false. The rule
     looks at every draw in its order, so that it does not depend on the batch size.
 
+    Args:
+        view: the canvas that the copies were made of; see `noise.Noise.slack`.
     Source:
         Cohen et al. 2019 (arXiv:1902.02918), Theorem 1, with p_A bounded by a test martingale instead of Clopper and
         Pearson. Differs: the class is fixed in advance to gold, not selected.
     """
 
-    def __init__(self, spec: Sequential) -> None:
+    def __init__(self, spec: Sequential, view: View | None = None) -> None:
         self.spec = spec
         self._bar = -math.log(spec.alpha)
-        self._rungs = spec.evidence()
+        self._rungs = spec.evidence(view)
         self._up = [Boundary(rung.log_e, self._bar) for rung in self._rungs]
         self._needed = np.array([boundary.at(spec.n) for boundary in self._up])
         doubt = np.maximum(spec.n - self._needed, 0.5) / spec.n

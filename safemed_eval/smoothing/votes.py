@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from safemed_eval import stats
 from safemed_eval.core import Certificate
+from safemed_eval.smoothing.noise import View
 from safemed_eval.smoothing.options import Smoothing
 
 NO_ANSWER = "no answer won"
@@ -27,16 +28,19 @@ def read_wrong(votes0: tuple[int, ...], gold: int) -> Certificate | None:
     return Certificate(votes0=votes0, prediction=None, p_lower=None, radius=None, abstained=abstained)
 
 
-def read_votes(votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoothing) -> Certificate:
+def read_votes(
+    votes0: tuple[int, ...], votes: tuple[int, ...], smoothing: Smoothing, view: View | None = None
+) -> Certificate:
     """Compute the certificate that these votes give. It needs no model, so that alpha can be changed later.
 
     Args:
         votes0: selection votes for classes 0 .. K.
         votes: estimation votes, same layout.
+        view: the canvas that the copies were made of, for noise that subtracts a slack; see `noise.Noise.slack`.
     """
-    chosen = selected(votes0)
-    p_lower = stats.clopper_pearson_lower(votes[chosen], sum(votes), smoothing.alpha)
-    radius, abstained = smoothing.noise.radius(p_lower), None
+    chosen, noise = selected(votes0), smoothing.kind
+    p_lower = max(0.0, stats.clopper_pearson_lower(votes[chosen], sum(votes), smoothing.alpha) - noise.slack(view))
+    radius, abstained = noise.radius(p_lower, view), None
     if chosen == len(votes0) - 1:
         radius, abstained = None, NO_ANSWER
     elif radius is None:

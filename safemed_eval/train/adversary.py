@@ -18,7 +18,6 @@ from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.checkpoints.protocols import Network
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator, seed_of
-from safemed_eval.smoothing import Gaussian
 from safemed_eval.train._recipe import Threats
 from safemed_eval.train._rows import Row, to_canvas
 
@@ -132,7 +131,7 @@ class Adversary:
     def _noisy(self, row: Row, step: int) -> Row:
         canvas = to_canvas(row["image"])
         rng = generator("cpu", self.seed, "noise", step, row["id"])
-        return {**row, "image": (canvas + Gaussian(self.noise_sigma).draw(torch.empty_like(canvas), rng)) * 255}
+        return {**row, "image": (canvas + torch.empty_like(canvas).normal_(0, self.noise_sigma, generator=rng)) * 255}
 
 
 class _Read(NamedTuple):

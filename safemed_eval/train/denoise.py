@@ -22,7 +22,6 @@ from safemed_eval.models.denoiser import ResidualDenoiser, Shape, save_denoiser
 from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Gaussian
 from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
 from safemed_eval.train._recipe import DenoiserRecipe
@@ -125,7 +124,7 @@ class _Denoising(Trainer):  # type: ignore[misc]
 
     def _noise(self, item: Item, step: int, shape: torch.Size) -> torch.Tensor:
         rng = generator("cpu", self._recipe.seed, "denoiser", step, item.id)
-        return Gaussian(self._recipe.sigma).draw(torch.empty(shape), rng)
+        return torch.empty(shape).normal_(0, self._recipe.sigma, generator=rng)
 
     def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         means = {name: torch.stack(values).mean() for name, values in self._figures.items()}

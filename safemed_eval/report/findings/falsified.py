@@ -19,7 +19,7 @@ class Refuted:
     """One count of votes within a certified radius that contradicts the certificate.
 
     Attributes:
-        share: of the certified radius, at which the search was made; `length` is the L2 length of what it found.
+        share: of the certified radius, at which the search was made; `length` is the distance that it went.
         votes: for the certified class, of `n` noisy copies there.
         upper: the probability of that class there is at most this.
         claimed: the certificate says that it is at least this.
@@ -38,7 +38,7 @@ class Refuted:
 
     def __str__(self) -> str:
         return (
-            f"{self.item}: at {self.share:g} of its radius (L2 {self.length:.6g}) option {self.prediction} gets "
+            f"{self.item}: at {self.share:g} of its radius (distance {self.length:.6g}) option {self.prediction} gets "
             f"{self.votes} of {self.n} votes, a probability of at most {self.upper:.4g}; the certificate says at least "
             f"{self.claimed:.4g}"
         )
@@ -111,7 +111,7 @@ def _refuted(run: LoadedRun, asked: Falsification) -> Iterator[Refuted]:
         if prediction is None or p_lower is None or radius is None:
             continue  # read at a smaller alpha there is no certificate left to refute
         for shot in record.falsified or ():
-            claimed = run.budget.noise.probability_left(p_lower, radius, shot.length)
+            claimed = run.budget.kind.claim(p_lower, radius, shot.length, record.view)
             upper = stats.clopper_pearson_upper(shot.votes, asked.n, asked.alpha)
             if upper < claimed:
                 yield Refuted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -17,8 +17,8 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import CertifyRecord, Shot, asks_donor
 from safemed_eval.runs.work.evaluate import blank
 from safemed_eval.seeds import generator, order_of
-from safemed_eval.smoothing import Budget, DonorVote, Ladder, Sequential
-from safemed_eval.smoothing.certify import Orders, certify_gold, count_votes
+from safemed_eval.smoothing import Budget, DonorVote, Ladder, Sequential, View
+from safemed_eval.smoothing.certify import Orders, certify_gold, count_votes, view_of
 from safemed_eval.smoothing.certify import certify as certify_image
 
 T = TypeVar("T")
@@ -55,11 +55,14 @@ class Certification:
 
     def __post_init__(self) -> None:
         self._memory = ShrinkingBatch(self.batch)
+        self._ladders: dict[View, Ladder] = {}
 
-    @cached_property
-    def _ladder(self) -> Ladder:
+    def _ladder(self, view: View) -> Ladder:
+        """The rule of sequential draws on such a canvas."""
         assert isinstance(self.smoothing, Sequential)
-        return Ladder(self.smoothing)
+        if view not in self._ladders:
+            self._ladders[view] = Ladder(self.smoothing, view)
+        return self._ladders[view]
 
     def certify(self, item: Item) -> CertifyRecord:
         """Certify one item, and return its record."""
@@ -67,7 +70,7 @@ class Certification:
 
         def work(canvas: torch.Tensor, vote: Vote) -> tuple[Certificate, dict[str, Any]]:
             certificate = self._memory.run(lambda size: self._certificate(item, canvas, vote, size))
-            more: dict[str, Any] = {}
+            more: dict[str, Any] = {"view": view_of(canvas)}
             if self.falsify and certificate.radius is not None:
                 more["falsified"] = self.falsify(item.id, canvas, item.question, certificate)
             if self.grounding and asks_donor(certificate.votes0, item.label):
@@ -90,11 +93,13 @@ class Certification:
         """Count the votes of n of an item's noisy copies, starting at number `first`."""
         started = time.perf_counter()
 
-        def work(canvas: torch.Tensor, vote: Vote) -> tuple[int, ...]:
-            return self._votes(item, canvas, vote, purpose, n, first)
+        def work(canvas: torch.Tensor, vote: Vote) -> tuple[tuple[int, ...], View]:
+            return self._votes(item, canvas, vote, purpose, n, first), view_of(canvas)
 
-        votes, error = self._safely(item, work)
-        return Counted(votes=votes, error=error, batch=self._memory.size, seconds=time.perf_counter() - started)
+        done, error = self._safely(item, work)
+        votes, view = done or (None, None)
+        seconds = time.perf_counter() - started
+        return Counted(votes=votes, view=view, error=error, batch=self._memory.size, seconds=seconds)
 
     def _votes(
         self, item: Item, canvas: torch.Tensor, vote: Vote, purpose: str, n: int, first: int = 0
@@ -102,7 +107,7 @@ class Certification:
         """Count the votes of n noisy copies of a canvas on the item's question."""
         streams, orders = partial(_rng, canvas.device, self.seed, item.id, purpose), self._orders(item)
         order = partial(orders, purpose) if orders else None
-        noise = self.smoothing.noise
+        noise = self.smoothing.kind
         return self._memory.run(
             lambda size: count_votes(vote, canvas, noise, n, size, streams, first=first, order=order)
         )
@@ -138,7 +143,8 @@ class Certification:
     def _certificate(self, item: Item, canvas: torch.Tensor, vote: Vote, batch: int) -> Certificate:
         rng, orders = partial(_rng, canvas.device, self.seed, item.id), self._orders(item)
         if isinstance(self.smoothing, Sequential):
-            return certify_gold(vote, canvas, self._ladder, gold=item.label, rng=rng, batch=batch, orders=orders)
+            ladder = self._ladder(view_of(canvas))
+            return certify_gold(vote, canvas, ladder, gold=item.label, rng=rng, batch=batch, orders=orders)
         gold = item.label if self.stop_when_wrong else None
         return certify_image(vote, canvas, self.smoothing, rng=rng, batch=batch, gold=gold, orders=orders)
 
@@ -151,10 +157,11 @@ class Certification:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """The votes of some of an item's draws for the classes 0 .. K, or the error."""
+    """The votes of some of an item's draws for the classes 0 .. K, and the canvas they were drawn on, or the error."""
 
     votes: tuple[int, ...] | None
     error: str | None
+    view: View | None = None
     batch: int | None = None
     seconds: float = 0.0
 

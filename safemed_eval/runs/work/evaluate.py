@@ -381,7 +381,7 @@ class Evaluation:
             attack = attack.on_smoothed
             if "gradients" in attack.needs and not attack.surrogates:
                 classify = SmoothedClassify(
-                    classify, noise=self.voting.noise, m=self.voting.m, generators=streams["eot"]
+                    classify, noise=self.voting.kind, m=self.voting.m, generators=streams["eot"]
                 )
         return attack(
             classify,
@@ -413,7 +413,7 @@ class Evaluation:
         for row, item in zip(canvas, items, strict=True):
             streams = partial(generator, self.model.device, self.seed, "predict", condition, item.id)
             votes = count_votes(
-                self.model.vote(item.question), row, self.voting.noise, self.voting.n, self._memory.size, streams
+                self.model.vote(item.question), row, self.voting.kind, self.voting.n, self._memory.size, streams
             )
             rows.append({**asdict(read_prediction(votes, self.voting.alpha)), "votes": list(votes)})
         return rows

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from typing import Self
@@ -18,8 +19,9 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import Shot
 from safemed_eval.seeds import generator, order_of
 from safemed_eval.smoothing import Falsification, Noise
+from safemed_eval.smoothing.certify import view_of
 from safemed_eval.smoothing.scores import SmoothedClassify
-from safemed_eval.threat import Threat
+from safemed_eval.threat import L1Ball, Threat
 
 _CHUNK = 64
 """Noisy copies that share one random stream."""
@@ -31,10 +33,11 @@ class _Climb(PGD):
 
     norm: str = "l2"  # type: ignore[assignment]
     early_stop: bool = False
+    ball: type[Threat] = Threat
 
     @property
     def threat(self) -> Threat:
-        return replace(super().threat, box=False)
+        return self.ball(norm="l2", eps=super().threat.eps, box=False)
 
 
 NEEDS = _Climb(eps=1.0).needs
@@ -45,13 +48,14 @@ NEEDS = _Climb(eps=1.0).needs
 class Falsifier:
     """Attacks the certificates of one model.
 
-    For each share of a certified radius, PGD attacks the certified class in the L2 ball of that radius, on the mean
-    probabilities of m noisy copies per step, neither clamped nor rounded; then n fresh noisy copies of the final point
-    vote. A certificate implies more than an unchanged answer: with p_lower at the image, the class's probability at a
-    distance d is at least `noise.probability_left`. Votes that refute this bound refute the certificate, whether or not
-    the answer changes. The share 0 counts fresh votes on the image itself.
+    For each share of a certified radius, PGD attacks the certified class in the ball of that radius, on the mean
+    probabilities of m noisy copies per step, neither clamped nor rounded to 8 bits; then n fresh noisy copies of the
+    final point vote. Where the radius is of a parameter, values of it up to the radius are tried instead, as many as
+    PGD has steps. A certificate implies more than an unchanged answer: with p_lower at the image, the class's
+    probability at a distance d is at least `noise.probability_left`. Votes that refute this bound refute the
+    certificate, whether or not the answer changes. The share 0 counts fresh votes on the image itself.
 
-    Noise is added here, not by `noisy_copies`, so that an error there cannot hide itself.
+    Noise is drawn here, not by `noisy_copies`, so that an error there cannot hide itself.
 
     Args:
         batch: noisy copies per batch when voting; the copies of one gradient are always in memory together.
@@ -82,33 +86,48 @@ class Falsifier:
         assert certificate.radius is not None and certificate.prediction is not None and certificate.p_lower is not None
         shots: list[Shot] = []
         for share in self.spec.shares:
-            moved = self._search(item, canvas, question, certificate.prediction, share, share * certificate.radius)
+            reach = share * certificate.radius
+            moved, length = self._search(item, canvas, question, certificate.prediction, share, reach)
             votes = self._votes(item, moved, question, certificate.prediction, share)
-            length = float((moved.double() - canvas.double()).norm())
             shots.append(Shot(share=share, length=length, votes=votes))
-            claimed = self.noise.probability_left(certificate.p_lower, certificate.radius, length)
+            claimed = self.noise.claim(certificate.p_lower, certificate.radius, length, view_of(canvas))
             if stats.clopper_pearson_upper(votes, self.spec.n, self.spec.alpha) < claimed:
                 self.keep(item, share, moved)
         return tuple(shots)
 
     def _search(
-        self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float, length: float
-    ) -> torch.Tensor:
-        if not length:
-            return canvas
-        device = canvas.device
-        climb = _Climb(eps=length, steps=self.spec.steps)
+        self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float, reach: float
+    ) -> tuple[torch.Tensor, float]:
+        """Search within `reach`; return the canvas where the chosen class does worst, and its distance."""
+        if not reach:
+            return canvas, 0.0
+        device, measure = canvas.device, self.noise.measure
         rng = generator(device, self.seed, "falsify", "search", item, str(share))
         plain: Classify = self.model.classify([question])
         if self.option_order == "random":
             orders = map(self._orders("search", item, question, share), count())
             plain = _Reordered(model=self.model, question=question, orders=orders)
         classify = SmoothedClassify(plain, noise=self.noise, m=self.spec.m, generators=[rng])
+        if measure == "parameter":
+            return self._worst_of(canvas, chosen, classify, reach)
         labels = torch.tensor([chosen], device=device)
         problem = Problem(classify=classify, canvas=canvas[None], labels=labels, generators=[rng])
-        moved = climb.search(problem).canvas
+        climb = _Climb(eps=reach, steps=self.spec.steps, ball=L1Ball if measure == "l1" else Threat)
+        moved = self.noise.snap(canvas, climb.search(problem).canvas[0])[None]
         climb.threat.check(canvas[None], moved)
-        return moved[0]
+        return moved[0], float(climb.threat.size(moved.double() - canvas.double()))
+
+    @torch.no_grad()
+    def _worst_of(
+        self, canvas: torch.Tensor, chosen: int, classify: Classify, reach: float
+    ) -> tuple[torch.Tensor, float]:
+        """Try values of the parameter up to `reach` on both sides."""
+        half = [reach * (number + 1) / self.spec.steps * 2 for number in range(math.ceil(self.spec.steps / 2))]
+        values = torch.tensor([sign * min(value, reach) for value in half for sign in (-1, 1)], device=canvas.device)
+        moved = [self.noise.apply(canvas, value.view(1, 1, 1, 1))[0] for value in values]
+        scores = torch.cat([classify(one[None])[:, chosen] for one in moved])
+        worst = int(scores.argmin())
+        return moved[worst], float(values[worst].abs())
 
     @torch.no_grad()
     def _votes(self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float) -> int:
@@ -116,8 +135,8 @@ class Falsifier:
         orders = map(self._orders("count", item, question, share), count())
         for chunk, start in enumerate(range(0, self.spec.n, _CHUNK)):
             rng = generator(canvas.device, self.seed, "falsify", "count", item, str(share), chunk)
-            shape = (min(_CHUNK, self.spec.n - start), *canvas.shape)
-            copies = canvas + self.noise.draw(torch.empty(shape, device=canvas.device), rng)
+            drawn = self.noise.draw(canvas, min(_CHUNK, self.spec.n - start), rng)
+            copies = self.noise.apply(canvas, drawn)
             for part in torch.split(copies, self.batch):
                 asked = list(islice(orders, len(part))) if self.option_order == "random" else None
                 votes += int((vote(part, asked) == chosen).sum())

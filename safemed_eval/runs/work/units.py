@@ -17,7 +17,7 @@ from safemed_eval.runs.work.certify import Certification, Counted, Purpose
 from safemed_eval.runs.work.evaluate import Evaluation
 from safemed_eval.runs.work.fit import Fitted
 from safemed_eval.smoothing import Budget, DonorVote, Falsification, Smoothing, Voting, read_votes
-from safemed_eval.smoothing.noise import CHUNK
+from safemed_eval.smoothing.copies import CHUNK
 
 PART = 2048
 """An item with more draws than this is divided into parts of about this size, for several workers."""
@@ -310,11 +310,13 @@ class Certificates:
         error: str | None = None,
     ) -> CertifyRecord:
         """Build the record of a divided item, with the sum of its parts' seconds and their smallest batch size."""
-        certificate = read_votes(*votes, part.smoothing) if votes else None
+        view = counts[-1].view
+        certificate = read_votes(*votes, part.smoothing, view) if votes else None
         return certify.record(
             part.item,
             part.smoothing,
             certificate,
+            view=view,
             batch=min((count.batch for count in counts if count.batch is not None), default=None),
             seconds=sum(count.seconds for count in counts),
             error=error,

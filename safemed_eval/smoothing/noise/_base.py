@@ -1,0 +1,109 @@
+"""The contract of a kind of noise, and the canvas that a certificate is about. No torch here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import Gt
+
+from safemed_eval import grammar
+
+if TYPE_CHECKING:
+    import torch
+
+Measure = Literal["l2", "l1", "parameter"]
+"""What a radius measures: a norm of the change of the pixels, or the change of one parameter of the display."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The canvas on which a certificate was made, in pixels."""
+
+    height: Annotated[int, Gt(0)]
+    width: Annotated[int, Gt(0)]
+
+    @property
+    def values(self) -> int:
+        """Number of values that get noise: one per pixel and channel."""
+        return 3 * self.height * self.width
+
+
+class Noise(ABC):
+    """A kind of random change of an image, drawn independently of it, and what votes under it certify.
+
+    A class is one kind; its fields are the options of its spec string. It holds everything that depends on the
+    distribution of the noise: the draws, and the radius that they certify.
+
+    Attributes:
+        name: of the kind.
+        randomness: what sigma is the standard deviation of; for a kind without sigma, why there is none.
+        measure: what its radii measure.
+        radius_name, unit: name of the radius and its unit, for axes and tables.
+        caveat: what keeps its certificates from holding in floating point, for reports; None: nothing does.
+    """
+
+    name: ClassVar[str]
+    randomness: ClassVar[str]
+    measure: ClassVar[Measure]
+    radius_name: ClassVar[str]
+    unit: ClassVar[str]
+    caveat: ClassVar[str | None] = None
+
+    def __str__(self) -> str:
+        """The canonical spec string, without sigma."""
+        name, pairs = grammar.split(grammar.write(self.name, self))
+        rest = grammar.parts({key: value for key, value in pairs.items() if key != "sigma"})
+        return f"{name}:{','.join(rest)}" if rest else name
+
+    @abstractmethod
+    def draw(self, canvas: torch.Tensor, n: int, rng: torch.Generator) -> torch.Tensor:
+        """Draw the randomness of n copies of canvases of this shape: (n, ...), on the canvas's device.
+
+        Args:
+            canvas: (3, H, W) float32; its values are not looked at.
+        """
+
+    @abstractmethod
+    def apply(self, canvas: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """Change canvases as drawn: (3, H, W) or (n, 3, H, W) float32 -> (n, 3, H, W) float32, not clamped.
+
+        It is differentiable in the canvas.
+        """
+
+    @abstractmethod
+    def radius(self, p_lower: float, view: View | None = None) -> float | None:
+        """The radius that is certified if the class has at least this probability; None where there is none."""
+
+    @abstractmethod
+    def probability_needed(self, radius: float, view: View | None = None) -> float:
+        """The probability p0 that a class must exceed at the image to be the answer everywhere within the radius."""
+
+    @abstractmethod
+    def probability_left(self, p_lower: float, radius: float, distance: float, view: View | None = None) -> float:
+        """Lower bound of the class's probability at a distance from an image with this certificate."""
+
+    def claim(self, p_lower: float, radius: float, distance: float, view: View | None) -> float:
+        """Lower bound, too, of the probability with which drawn copies vote for it there."""
+        return max(0.0, self.probability_left(p_lower, radius, distance, view) - self.slack(view))
+
+    def slack(self, view: View | None) -> float:
+        """Bound of the total variation distance between the noise that is drawn and the one that is certified for.
+
+        It is subtracted from every lower bound of a probability that counted votes give.
+        """
+        return 0.0
+
+    def snap(self, canvas: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+        """Move a changed canvas to the nearest one towards `canvas` that certificates are about."""
+        return moved
+
+    def words(self, radius: float) -> str | None:
+        """Say in the words of the user what is certified at this radius; None where the number says all."""
+        return None
+
+    @property
+    def title(self) -> str:
+        """The noise as plots and tables name it."""
+        return str(self)
