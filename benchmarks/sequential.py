@@ -80,7 +80,7 @@ def replayed(votes: Votes, items: list[Item], sigma: float, asked: str) -> Itera
     for row, item in zip(votes, items, strict=True):
         gold, classes = item.label, len(item.question.options) + 1
         votes0, rest = (tuple(np.bincount(part, minlength=classes).tolist()) for part in (row[:N0], row[N0:]))
-        fixed, sequential = read_votes(votes0, rest, smoothing), ladder.follow([row[N0:] == gold], gold)
+        fixed, sequential = read_votes(votes0, rest, smoothing), ladder.follow(np.split(row[N0:], N // BATCH), gold, classes)
         proved = fixed.radius if fixed.prediction == gold and fixed.radius is not None else -1.0
         largest = max((radius for radius in radii.values() if radius <= proved), default=-1.0)
         yield sequential.stopped_at, -1.0 if sequential.radius is None else sequential.radius, largest

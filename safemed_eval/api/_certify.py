@@ -25,7 +25,7 @@ from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel
 from safemed_eval.runs.spec import CertifySpec
-from safemed_eval.smoothing import SEQUENTIAL, Budget, DonorVote, Falsification, Sequential, Smoothing
+from safemed_eval.smoothing import SEQUENTIAL, Budget, DonorVote, Falsification, Sequential, Smoothing, two_classes
 from safemed_eval.smoothing.noise import parse
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec, donors:
             model=waist,
             spec=spec.falsify,
             noise=spec.budget.kind,
+            two_classes=two_classes(spec.budget),
             seed=spec.seed,
             batch=batch,
             keep=loaded.keep,

@@ -33,6 +33,7 @@ _KEPT = (
     "unavailable",
     "match",
     "stopped",
+    "draws",
     "hits",
     "modality",
     "question_type",

@@ -17,7 +17,7 @@ from safemed_eval.core import CIRCULAR, MAX_OPTIONS, SHUFFLED
 from safemed_eval.data import Match
 from safemed_eval.models.answers import Told
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec
-from safemed_eval.smoothing import FLOAT32, Smoothing, View, read_prediction, read_wrong
+from safemed_eval.smoothing import FLOAT32, Smoothing, View, read_prediction, read_wrong, two_classes
 from safemed_eval.threat import Rectangle
 
 Count = Annotated[int, Ge(0)]
@@ -192,6 +192,7 @@ class Shot:
         share: share of the radius that the search was limited to.
         length: size of the resulting change, in the measure of the noise.
         votes: votes for the certified class there, among `Falsification.n` noisy copies.
+        rival: votes for the strongest other class there; None: the certificate is of one class.
     """
 
     __pydantic_config__: ClassVar = {"allow_inf_nan": False}
@@ -199,6 +200,7 @@ class Shot:
     share: float
     length: Size
     votes: Count
+    rival: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +209,9 @@ class CertifyRecord(ItemRecord):
 
     Args:
         noise, sigma: the noise; see `smoothing.noise`.
+        test: of sequential certificates; see `smoothing.Sequential`.
+        hits: whether each draw is gold, in place of `draws`, in a record of a version that kept no more; see
+            `smoothing.unpack`.
         view: the canvas; None in a record of a version that did not keep it.
         falsified: results of the searches within the certified radius; None: none was made.
         donor, match: the id of the item whose image was shown to the smoothed model as well; see `data.donors_of`.
@@ -224,6 +229,7 @@ class CertifyRecord(ItemRecord):
     radii: Mapping[str, float] | None = field(default=None, metadata=SOMETIMES)
     n: int
     alpha: float
+    test: str | None = field(default=None, metadata=SOMETIMES)
     votes0: tuple[int, ...] | None = None
     votes: tuple[int, ...] | None = None
     p_lower: Size | None = None
@@ -234,7 +240,8 @@ class CertifyRecord(ItemRecord):
     stopped_at: Count | None = field(default=None, metadata=SEQUENCED)
     successes: Count | None = field(default=None, metadata=SEQUENCED)
     stopped: str | None = field(default=None, metadata=SEQUENCED)
-    hits: str | None = field(default=None, metadata=SEQUENCED)
+    draws: str | None = field(default=None, metadata=SEQUENCED)
+    hits: str | None = field(default=None, metadata=SOMETIMES)
     falsified: tuple[Shot, ...] | None = field(default=None, metadata=SOMETIMES)
     donor: str | None = field(default=None, metadata=SOMETIMES)
     match: Match | None = field(default=None, metadata=SOMETIMES)
@@ -270,7 +277,9 @@ class CertifyRecord(ItemRecord):
                     raise ValueError(f"{name} are there, though nothing was to be asked")
         if spec.falsify:
             shares = None if self.falsified is None else tuple(shot.share for shot in self.falsified)
-            most = max((shot.votes for shot in self.falsified or ()), default=0)
+            most = max((shot.votes + (shot.rival or 0) for shot in self.falsified or ()), default=0)
+            if any((shot.rival is None) == two_classes(budget) for shot in self.falsified or ()):
+                raise ValueError("falsified has no votes of a rival, or should have none")
             if shares != (None if self.radius is None else spec.falsify.shares) or most > spec.falsify.n:
                 raise ValueError("falsified does not fit its certificate")
 

@@ -19,7 +19,7 @@ LogE = Callable[[Ints, Ints], Floats]
 HORIZON = 0.25
 """Share of alpha that is kept for the last draw; see `Evidence`."""
 
-OTHER = 2 / 3
+OTHER = 1 / 2
 """Share of the rest of alpha that goes to other evidence against the same, where there is any."""
 
 _UNDERFLOW = -600.0

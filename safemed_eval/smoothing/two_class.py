@@ -5,22 +5,28 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 from safemed_eval.smoothing.evidence import Floats, Ints
+
+Flags = npt.NDArray[np.bool_]
 
 _BISECTIONS = 9
 """Steps of the search for a tangent. They cost at most 0.01 % of the growth of the evidence, and none of its truth."""
 _PRIOR_GOLD, _PRIOR_REST = 0.5, 0.25
 """Votes added to those of gold, and to those of the rival and of all other classes, when the next one is predicted."""
 
+_FINE_BISECTIONS = 60
 _TINY = 1e-12
 """Less than any predicted probability."""
 
 
+@dataclass(frozen=True)
 class Null(ABC):
     """The distributions of votes that refute a radius: p_A <= g(p_b), for gold A and a rival b, with g concave.
 
@@ -31,7 +37,12 @@ class Null(ABC):
     Votes for A and b alone, p_A + p_b = 1, meet it at p_A = p0, the probability that the one-class test needs: the
     curve and the line cross there, and only there. As g grows, p_A <= g(p_b) implies p_A <= g(1 - p_A), that is,
     p_A <= p0: this null implies the one-class null, not the reverse.
+
+    Args:
+        p0: in [1/2, 1).
     """
+
+    p0: Floats
 
     @abstractmethod
     def curve(self, z: Floats) -> Curve:
@@ -57,21 +68,17 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Shifted(Null):
-    """Gaussian noise, on pixels or on a parameter: g(t) = Phi(c + ppf(t)) with c = 2 radius / sigma.
+    """Normal noise, on pixels or on a parameter: g(t) = Phi(c + ppf(t)) with c = 2 radius / sigma = 2 ppf(p0).
 
     At a distance d from the image A has at least Phi(ppf(p_A) - d / sigma), b at most Phi(ppf(p_b) + d / sigma). So A is
     ahead within sigma / 2 (ppf(p_A) - ppf(p_b)). g is concave: with t = Phi(z) its slope is exp(-c z - c^2 / 2), which
     falls as z grows.
 
-    Args:
-        p0: the probability that the one-class test needs, Phi(radius / sigma).
     Source:
         Cohen et al. 2019 (arXiv:1902.02918), Theorem 1.
     """
 
-    p0: Floats
-
-    @property
+    @cached_property
     def _c(self) -> Floats:
         return 2 * ndtri(self.p0)
 
@@ -92,13 +99,9 @@ class Apart(Null):
 
     Uniform noise on [-lambda, lambda] is such a one, in the L1 norm: tau = radius / (2 lambda).
 
-    Args:
-        p0: the probability that the one-class test needs.
     Source:
         Yang et al. 2020 (arXiv:2002.08118), Theorem 1, for the uniform noise.
     """
-
-    p0: Floats
 
     def curve(self, z: Floats) -> Curve:
         one = np.ones_like(z + self.p0)
@@ -121,13 +124,6 @@ class Votes(NamedTuple):
     gold: Floats
     rival: Floats
     rest: Floats
-
-
-def predicted(gold: Ints, rival: Ints, draws: Ints) -> Votes:
-    """Predict the next vote's probabilities from the counts of the votes before it."""
-    whole = draws + _PRIOR_GOLD + 2 * _PRIOR_REST
-    rest = draws - gold - rival
-    return Votes((gold + _PRIOR_GOLD) / whole, (rival + _PRIOR_REST) / whole, (rest + _PRIOR_REST) / whole)
 
 
 def factors(null: Null, q: Votes, slack: float = 0.0) -> Votes:
@@ -201,12 +197,74 @@ def _best_bet(q: Votes, win: Floats, lose: Floats, rest: Floats) -> Votes:
     return Votes(1 + bet * win, 1 - bet * lose, 1 - bet * rest)
 
 
-def divergence(q: Votes, p: Curve, slack: float = 0.0) -> Floats:
-    """Compute KL(q || p), in nats, for points of a curve."""
-    gold, rival = p.gold + slack, p.rival - slack
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [part * np.log(part / other) for part, other in zip(q, (gold, rival, 1 - gold - rival), strict=True)]
-    return np.asarray(sum(parts))
+def below(null: Null, counts: Counts, slack: float = 0.0) -> Floats:
+    """Compute the log-likelihood ratio of the votes so far against the nearest point of a curve, if they lie below it.
+
+    It is n KL(q || p) for the predicted q and the point p of the curve; 0 where q lies above. Below the curve p need not
+    be the very nearest one, as what lies above is not convex. Nothing that has to be true depends on it.
+    """
+    q = counts.predicted()
+    point = null.curve(nearest(null, q, slack))
+    gold, rival = point.gold + slack, point.rival - slack
+    ratio = sum(part * np.log(part / p) for part, p in zip(q, (gold, rival, 1 - gold - rival), strict=True))
+    return np.where(point.rival < q.rival + slack, counts.draws * ratio, 0.0)
+
+
+class Counts(NamedTuple):
+    """Numbers of votes after each draw: (draws,) for gold, (rivals, draws) for its rivals, and (draws,) in all."""
+
+    gold: Ints
+    rivals: Ints
+    draws: Ints
+
+    def at(self, places: Ints) -> Counts:
+        """Those at some places."""
+        return Counts(self.gold[places], self.rivals[:, places], self.draws[places])
+
+    def predicted(self) -> Votes:
+        """Predict the next vote's probabilities, for each rival."""
+        whole = self.draws + _PRIOR_GOLD + 2 * _PRIOR_REST
+        rest = self.draws - self.gold - self.rivals
+        gold = (self.gold + _PRIOR_GOLD) / whole + np.zeros(self.rivals.shape)
+        return Votes(gold, (self.rivals + _PRIOR_REST) / whole, (rest + _PRIOR_REST) / whole)
+
+
+class Tally:
+    """Counts votes for gold and each of its rivals, and multiplies up the two-class evidence that they give.
+
+    Args:
+        null: of the radii, (radii, 1, 1); None: all other classes are one rival, and there is no such evidence.
+        slack: see `factors`.
+    """
+
+    def __init__(self, gold: int, classes: int, null: Null | None, slack: float) -> None:
+        self._gold, self._null, self._slack = gold, null, slack
+        self._others = np.array([c for c in range(classes) if c != gold])
+        self.rivals = 1 if null is None else classes - 1
+        self.draws = 0
+        self._votes = np.zeros((1 + self.rivals, 1), dtype=np.int64)
+        self._log_e: Floats | None = None
+
+    def take(self, draws: Ints) -> tuple[Counts, Floats | None]:
+        """Count these draws; return the counts, and ln of the evidence, (radii, rivals, draws), after each of them."""
+        hit = draws == self._gold
+        rivals = ~hit[None] if self._null is None else draws == self._others[:, None]
+        votes = self._votes + np.cumsum(np.concatenate([hit[None], rivals]), axis=1)
+        number = self.draws + np.arange(1, len(draws) + 1)
+        counts = Counts(votes[0], votes[1:], number)
+        log_e = None if self._null is None else self._grown(self._null, counts, hit, rivals)
+        self._votes, self.draws = votes[:, -1:], int(number[-1])
+        return counts, log_e
+
+    def _grown(self, null: Null, counts: Counts, hit: Flags, rivals: Flags) -> Floats:
+        before = Counts(counts.gold - hit, counts.rivals - rivals, counts.draws - 1)
+        gold, rival, rest = factors(null, before.predicted(), self._slack)
+        grown = np.log(np.where(hit, gold, np.where(rivals, rival, rest)))
+        if self._log_e is not None:
+            grown[..., 0] += self._log_e
+        grown = np.cumsum(grown, axis=2)
+        self._log_e = grown[..., -1]
+        return grown
 
 
 def least_gold(null: Null, rivals: int, slack: float = 0.0) -> Floats:
