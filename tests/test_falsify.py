@@ -205,7 +205,7 @@ def test_the_command_fails_where_certificates_are_false_and_each_can_be_replayed
         seed=0,
         batch=16,
         keep=lambda *_: None,
-    )._votes(item.id, torch.from_numpy(np.load(file)), item.question, one["prediction"], one["share"])
+    )._votes(item.id, torch.from_numpy(np.load(file)), item.question, one["share"])
     assert found == one["votes"]
 
 

@@ -185,8 +185,8 @@ def budget_of(spec: Mapping[str, Any]) -> Budget:
     kinds: dict[object, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential)}
     if spec.get("sampling") not in kinds:
         raise ValueError(f"sampling cannot be {spec.get('sampling')!r:.60}")
-    older: dict[str, Any] = {"noise": FLOAT32} | ({"test": None} if spec["sampling"] == SEQUENTIAL else {})
-    return kinds[spec["sampling"]](**(older | spec["smoothing"]))
+    older = {"noise": FLOAT32} | ({"test": None} if spec["sampling"] == SEQUENTIAL else {})
+    return kinds[spec["sampling"]](**{**older, **spec["smoothing"]})
 
 
 @dataclass(frozen=True, kw_only=True)
