@@ -20,6 +20,9 @@ MAX_DRAWS = 10**8
 MAX_COPIES = 10**4
 MAX_RADIUS = 8
 """Largest radius in sigmas; beyond it the probability that it needs rounds to 1."""
+_SURE = 1 - 1e-9
+"""Probability that MAX_DRAWS draws cannot show to be exceeded, at any alpha below 0.9: a radius that needs more is not
+certified."""
 FIXED, SEQUENTIAL = "fixed", "sequential"
 """Kinds of sampling: a number of noisy copies that is set in advance, or as many as it takes to decide the radii."""
 
@@ -144,7 +147,7 @@ class Sequential(_Noisy):
         """The evidence that each radius needs on this canvas, from small to large: against p <= p0."""
         noise = self.kind
         needed = (noise.probability_needed(radius, view) + noise.slack(view) for radius in self.ladder.values())
-        return [evidence_of(p0, self.n, self.alpha) for p0 in needed]
+        return [evidence_of(min(p0, _SURE), self.n, self.alpha) for p0 in needed]
 
     def null(self, p0: Floats) -> Null | None:
         """The two-class nulls of these p0, or None: the test is of one class."""
