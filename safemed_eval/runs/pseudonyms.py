@@ -29,6 +29,8 @@ _KEPT = (
     "kind",
     "attack",
     "sampling",
+    "noise",
+    "test",
     "abstained",
     "unavailable",
     "match",
