@@ -33,9 +33,9 @@ from safemed_eval.smoothing import (
     Smoothing,
     Voting,
     budget_of,
+    read_draws,
     read_votes,
     read_wrong,
-    read_draws,
 )
 from safemed_eval.smoothing.certify import count_votes
 

@@ -23,7 +23,7 @@ from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Ladder, Sequential, SequentialCertificate, Smoothing, read_draws, unpack
 from safemed_eval.smoothing.certify import certify, certify_gold
 from safemed_eval.smoothing.evidence import HORIZON, Boundary, Evidence, log_mixture
-from safemed_eval.smoothing.sequential import GIVE_UP, pack, spell
+from safemed_eval.smoothing.sequential import GIVE_UP, pack
 
 AB = Question(text="Which?", options=("A", "B"))
 SHAPE = (3, 4, 4)

@@ -119,7 +119,8 @@ def test_the_bound_is_concave_and_implies_the_one_class_null(kind: type[Null], p
     assert point.rival == pytest.approx(np.array([[0.01, 0.1, 0.3]]))
     assert point.gold == pytest.approx(bound(null, point.rival))
     assert null.gold_at(point.gold) == pytest.approx(z)
-    steps = [(after - before) / 2e-6 for before, after in zip(null.curve(z - 1e-6)[:2], null.curve(z + 1e-6)[:2])]
+    before, after = null.curve(z - 1e-6), null.curve(z + 1e-6)
+    steps = [(after.gold - before.gold) / 2e-6, (after.rival - before.rival) / 2e-6]
     assert np.array(steps) == pytest.approx(np.array(point[2:]), rel=1e-5)
 
 
@@ -203,7 +204,9 @@ def plain_evidence(draws: Draws, asked: Sequential, gold: int, classes: int) -> 
     return found
 
 
-@pytest.mark.parametrize("p", [(0.1, 0.6, 0.2, 0.1), (0.02, 0.93, 0.03, 0.02), (0.0, 1.0, 0.0, 0.0), (0.4, 0.3, 0.3, 0)])
+@pytest.mark.parametrize(
+    "p", [(0.1, 0.6, 0.2, 0.1), (0.02, 0.93, 0.03, 0.02), (0.0, 1.0, 0.0, 0.0), (0.4, 0.3, 0.3, 0)]
+)
 def test_the_evidence_is_the_plain_loop_whatever_the_batch(p: tuple[float, ...]) -> None:
     asked = spec(n=120)
     ladder = Ladder(asked)
@@ -321,13 +324,19 @@ def certified(seed: int, p: Sequence[float], p0: float, n: int, alpha: float, ru
     return whole
 
 
+def on_the_boundary(p0: float, strongest: float) -> float:
+    """The p_A at which gold is just not ahead of a rival with this share of all other votes."""
+    null = Shifted(np.array(p0))
+    return float(optimize.brentq(lambda a: a - bound(null, np.array(strongest * (1 - a))), 0, 1))
+
+
 @pytest.mark.parametrize("options", [2, 3, 4, 5])
 def test_false_certificates_are_at_most_alpha(options: int) -> None:
     """500 runs at each of several distributions whose true radius is the one asked for; no answer gets votes, too."""
     alpha, n, runs = 0.05, 80, 500
     for seed, p0 in enumerate((0.5, float(sps.norm.cdf(0.5)))):
         for strongest in (1.0, 0.6):  # of 1 - p_A
-            most = optimize.brentq(lambda a: a - bound(Shifted(np.array(p0)), np.array(strongest * (1 - a))), 0, 1)
+            most = on_the_boundary(p0, strongest)
             others = (1 - strongest) * (1 - most) / (options - 1)
             p = [most, strongest * (1 - most), *[others] * (options - 1)]
             false = certified(100 * options + seed, p, p0, n, alpha, runs).sum()
@@ -352,7 +361,9 @@ def test_a_margin_of_one_class_alone_is_caught() -> None:
     gold, both = (draws == 0).cumsum(1), (draws < 2).cumsum(1)
     wrong = (log_mixture(gold, both, p0) >= -math.log(0.05)).any(1).mean()
     assert wrong > 0.5, "0.48 / 0.50 is more than p0 = 0.84"
-    assert certified(0, (a, t, 1 - a - t), p0, 300, 0.05, 500).sum() <= stats.false_certificates_at_most(500, 0.05, 0.001)
+    assert certified(0, (a, t, 1 - a - t), p0, 300, 0.05, 500).sum() <= stats.false_certificates_at_most(
+        500, 0.05, 0.001
+    )
 
 
 # ------------------------------------------------------------------------------------------------ what it is good for
@@ -385,7 +396,11 @@ def test_unanimous_votes_need_no_more() -> None:
 
 def test_spread_votes_below_the_margin_are_given_up_soon() -> None:
     """Gold leads every rival and cannot be certified: the cap is not drawn."""
-    for p, radius in (((0.65, *[0.35 / 3] * 3), "1s"), ((0.3, 0.3, 0.2, 0.2), "0.25s"), ((0.35, *[0.65 / 3] * 3), "1s")):
+    for p, radius in (
+        ((0.65, *[0.35 / 3] * 3), "1s"),
+        ((0.3, 0.3, 0.2, 0.2), "0.25s"),
+        ((0.35, *[0.65 / 3] * 3), "1s"),
+    ):
         ladder = Ladder(spec(radius, 2048, 0.001))
         made = [ladder.follow([drawn(seed, 2048, p)], 0, 5) for seed in range(15)]
         assert all(one.radius is None for one in made)

@@ -19,9 +19,9 @@ from safemed_eval.smoothing import (
     SequentialCertificate,
     Smoothing,
     View,
+    read_draws,
     read_votes,
     read_wrong,
-    read_draws,
     unpack,
 )
 

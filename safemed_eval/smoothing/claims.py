@@ -41,11 +41,11 @@ def judge(
 ) -> Judged:
     """Judge the votes at a distance from an image with a certificate of this radius.
 
-    A one-class certificate claims `Noise.claim` of the class's own probability. One of two classes at radius r claims at
-    a distance d what a certificate of radius r - d claims there: p_A > g(p_b) for every rival b. As g is concave with
-    g(0) >= 0, g(t) / t falls, and A's share of both is larger than where p_A = g(p_b) meets p_A + p_b = 1: larger than p0,
-    the `probability_needed` of r - d. Slack moves the share by 2 slack / (p_A + p_b) at most, and p_A is at least
-    1 / classes. The rival was chosen after counting, and so alpha is divided among all.
+    A one-class certificate claims `Noise.claim` of the class's own probability. One of two classes at radius r claims
+    at a distance d what a certificate of radius r - d claims there: p_A > g(p_b) for every rival b. As g is concave
+    with g(0) >= 0, g(t) / t falls, and A's share of both is larger than where p_A = g(p_b) meets p_A + p_b = 1: larger
+    than p0, the `probability_needed` of r - d. Slack moves the share by 2 slack / (p_A + p_b) at most, and p_A is at
+    least 1 / classes. The rival was chosen after counting, and so alpha is divided among all.
 
     Args:
         rival: votes for the strongest other class, for a certificate of two classes; None: it is of one.

@@ -54,7 +54,8 @@ class Evidence:
         """Compute ln e for arrays of counts.
 
         Args:
-            other: ln of other evidence for the same draws, which broadcasts with the counts; it takes the share OTHER of
+            other: ln of other evidence for the same draws, which broadcasts with the counts; it takes the share OTHER
+            of
                 what the horizon leaves. The result is evidence against whatever both are evidence against.
         """
         mixture = log_mixture(successes, draws, self.p0)

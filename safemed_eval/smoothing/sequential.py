@@ -57,27 +57,27 @@ class SequentialCertificate(Certificate):
 class Ladder:
     """The rule that decides when draws end, and which radii are then certified.
 
-    A radius r is certified when every rival of gold is rejected: the evidence that gold is *not* ahead of it everywhere
-    within r has reached 1 / alpha, at this draw or an earlier one, each rival at its own; and all smaller radii are
-    certified, too. With p_A the probability that a noisy copy is answered with gold, and p_b with class b,
+    A radius r is certified when every rival of gold is rejected: the evidence *against* "gold is not ahead of it
+    everywhere within r" has reached 1 / alpha, at this draw or an earlier one, each rival at its own; and all smaller
+    radii are certified, too. With p_A the probability that a noisy copy is answered with gold, and p_b with class b,
 
-    - with two classes each other class, "no answer" included, is a rival. Its null is p_A <= g(p_b), see `two_class`. It
-      implies p_A <= p0(r), which is Phi(r / sigma) for normal noise, so that evidence against that is evidence against
-      it, too, and so is the mean of both, which is used;
-    - with one class all other classes are one rival, and the evidence is against p_A <= p0(r). That is the rule where the
-      spec or the noise has no other, and where there is one rival in all: both nulls are then the same.
+    - with two classes each other class, "no answer" included, is a rival. Its null is p_A <= g(p_b), see `two_class`.
+      It implies p_A <= p0(r), which is Phi(r / sigma) for normal noise, so that evidence against that is evidence
+      against it, too, and so is the mean of both, which is used;
+    - with one class all other classes are one rival, and the evidence is against p_A <= p0(r). That is the rule where
+      the spec or the noise has no other, and where there is one rival in all: both nulls are then the same.
 
     So alpha is not split. If r is too large, the null of some fixed rival holds, and certifying r takes its rejection,
-    which has probability alpha at most (an intersection-union test). The nulls grow with r, so that any false certificate
-    needs that of the *smallest* radius that is too large.
+    which has probability alpha at most (an intersection-union test). The nulls grow with r, so that any false
+    certificate needs that of the *smallest* radius that is too large.
 
     Draws end when all radii are certified, or the next one is given up. With one class: its evidence could not reach
-    1 / alpha by draw n even if all further votes were gold; or the evidence against p_A >= c / n has reached 1 / GIVE_UP,
-    where c is the number of successes in n that it needs. With two classes both have to fail: for some rival that is not
-    yet rejected, in addition, the votes would lie below the curve p_A = g(p_b) that has c / n for p0 even if all further
-    ones were gold; or they lie below it now, and their likelihood ratio against it has reached draws^(1/4) / GIVE_UP,
-    which has probability GIVE_UP on the curve, roughly. Ending early gives up radii, and never makes a certificate false.
-    The rule looks at every draw in its order, so that it does not depend on the batch size.
+    1 / alpha by draw n even if all further votes were gold; or the evidence against p_A >= c / n has reached 1 /
+    GIVE_UP, where c is the number of successes in n that it needs. With two classes both have to fail: for some rival
+    that is not yet rejected, in addition, the votes would lie below the curve p_A = g(p_b) that has c / n for p0 even
+    if all further ones were gold; or they lie below it now, and their likelihood ratio against it has reached
+    draws^(1/4) / GIVE_UP, which has probability GIVE_UP on the curve, roughly. Ending early gives up radii, and never
+    makes a certificate false. The rule looks at every draw in its order, so that it does not depend on the batch size.
 
     Args:
         view: the canvas that the copies were made of; see `noise.Noise.slack`.

@@ -70,9 +70,9 @@ class Curve(NamedTuple):
 class Shifted(Null):
     """Normal noise, on pixels or on a parameter: g(t) = Phi(c + ppf(t)) with c = 2 radius / sigma = 2 ppf(p0).
 
-    At a distance d from the image A has at least Phi(ppf(p_A) - d / sigma), b at most Phi(ppf(p_b) + d / sigma). So A is
-    ahead within sigma / 2 (ppf(p_A) - ppf(p_b)). g is concave: with t = Phi(z) its slope is exp(-c z - c^2 / 2), which
-    falls as z grows.
+    At a distance d from the image A has at least Phi(ppf(p_A) - d / sigma), b at most Phi(ppf(p_b) + d / sigma). So A
+    is ahead within sigma / 2 (ppf(p_A) - ppf(p_b)). g is concave: with t = Phi(z) its slope is exp(-c z - c^2 / 2),
+    which falls as z grows.
 
     Source:
         Cohen et al. 2019 (arXiv:1902.02918), Theorem 1.
@@ -130,19 +130,19 @@ def factors(null: Null, q: Votes, slack: float = 0.0) -> Votes:
     """Compute the factors by which a vote for gold, the rival, or another class multiplies the evidence against a null.
 
     Each null is convex, as g is concave. Let p* be its distribution with the smallest KL(q || p*), the reverse
-    information projection of the prediction q. Then E_p[q / p*] <= 1 for all p in the null, and q / p* grows faster under
-    q than any other such factor (Gruenwald et al. 2024, Theorem 1; Larsson et al. 2024). Where q lies in the null the
-    factor is 1.
+    information projection of the prediction q. Then E_p[q / p*] <= 1 for all p in the null, and q / p* grows faster
+    under q than any other such factor (Gruenwald et al. 2024, Theorem 1; Larsson et al. 2024). Where q lies in the null
+    the factor is 1.
 
     p* lies on the curve. With its slope m = g'(t) there, and the tangent's intercept h = g(t) - m t, the first-order
     conditions of the projection say
 
         (q / p*)(A, b, other) = 1 + lambda (1 - h),  1 - lambda (m + h),  1 - lambda h      with lambda >= 0
 
-    The mean of these under p is 1 + lambda (p_A - m p_b - h). A concave g lies below all of its tangents, so that this is
-    at most 1 for *every* p in the null, every tangent, and every lambda that leaves the factors positive. So a tangent
-    that is only nearly the best one costs growth, and cannot make a certificate false. The search bisects for the
-    tangent, and takes the lambda that is best for it, in closed form.
+    The mean of these under p is 1 + lambda (p_A - m p_b - h). A concave g lies below all of its tangents, so that this
+    is at most 1 for *every* p in the null, every tangent, and every lambda that leaves the factors positive. So a
+    tangent that is only nearly the best one costs growth, and cannot make a certificate false. The search bisects for
+    the tangent, and takes the lambda that is best for it, in closed form.
 
     Args:
         q: predicted from earlier votes only; all positive.
@@ -162,8 +162,8 @@ def nearest(null: Null, q: Votes, slack: float = 0.0) -> Floats:
     """Bisect for the z of the distribution on the curve that is nearest to q, in KL(q || p).
 
     On the curve KL(q || p) is stationary where F = q_A g' / g + q_b / t - q_o (g' + 1) / (1 - g - t) is zero; F is
-    positive at t = q_b and negative at g = q_A if q lies above the curve, and the reverse below it. Above, a zero between
-    the two has lambda > 0, so that it solves the convex problem; it is unique.
+    positive at t = q_b and negative at g = q_A if q lies above the curve, and the reverse below it. Above, a zero
+    between the two has lambda > 0, so that it solves the convex problem; it is unique.
     """
     ends = null.rival_at(np.minimum(q.rival + slack, 1 - _TINY)), null.gold_at(np.maximum(q.gold - slack, _TINY))
     low, high = np.minimum(*ends), np.maximum(*ends)
@@ -180,7 +180,8 @@ def nearest(null: Null, q: Votes, slack: float = 0.0) -> Floats:
 
 
 def _best_bet(q: Votes, win: Floats, lose: Floats, rest: Floats) -> Votes:
-    """The factors 1 + lambda win, 1 - lambda lose, 1 - lambda rest for the lambda >= 0 with the largest mean ln under q.
+    """The factors 1 + lambda win, 1 - lambda lose, 1 - lambda rest for the lambda >= 0 with the largest mean ln under
+    q.
 
     The derivative of the mean, times the three factors, is a quadratic polynomial: positive at 0 if the bet gains under
     q, negative where the rival's factor is 0. Its zero between the two is the smaller one.
@@ -200,8 +201,8 @@ def _best_bet(q: Votes, win: Floats, lose: Floats, rest: Floats) -> Votes:
 def below(null: Null, counts: Counts, slack: float = 0.0) -> Floats:
     """Compute the log-likelihood ratio of the votes so far against the nearest point of a curve, if they lie below it.
 
-    It is n KL(q || p) for the predicted q and the point p of the curve; 0 where q lies above. Below the curve p need not
-    be the very nearest one, as what lies above is not convex. Nothing that has to be true depends on it.
+    It is n KL(q || p) for the predicted q and the point p of the curve; 0 where q lies above. Below the curve p need
+    not be the very nearest one, as what lies above is not convex. Nothing that has to be true depends on it.
     """
     q = counts.predicted()
     point = null.curve(nearest(null, q, slack))
