@@ -121,7 +121,7 @@ def test_the_bound_is_concave_and_implies_the_one_class_null(kind: type[Null], p
     assert null.gold_at(point.gold) == pytest.approx(z)
     before, after = null.curve(z - 1e-6), null.curve(z + 1e-6)
     steps = [(after.gold - before.gold) / 2e-6, (after.rival - before.rival) / 2e-6]
-    assert np.array(steps) == pytest.approx(np.array(point[2:]), rel=1e-5)
+    assert steps[0] / steps[1] == pytest.approx(point.d_gold / point.d_rival, rel=1e-5)
 
 
 def test_the_likelihood_ratio_of_votes_below_a_curve() -> None:

@@ -16,7 +16,7 @@ from safemed_eval.core import Certificate
 from safemed_eval.smoothing.evidence import Boundary, Floats, Ints, log_mixture
 from safemed_eval.smoothing.noise import View
 from safemed_eval.smoothing.options import Sequential, two_classes
-from safemed_eval.smoothing.two_class import Counts, Tally, below
+from safemed_eval.smoothing.two_class import Counts, Tally, below, lies_below
 
 UNPROVED = "no radius certified"
 CERTIFIED, FUTILE, CAP = "certified", "futile", "cap"
@@ -177,7 +177,7 @@ class Ladder:
             left = self.spec.n - now.draws
             last = Counts(now.gold + left, now.rivals, now.draws + left)
             unlikely = below(null, now, self._slack) >= 0.25 * np.log(now.draws) - math.log(GIVE_UP)
-            hopeless = unlikely | (below(null, last, self._slack) > 0)
+            hopeless = unlikely | lies_below(null, last.predicted(), self._slack)
             given_up[asked] = (hopeless & ~passed[at[asked], :, asked].T).any(axis=0)
         return np.asarray((level == len(self._rungs)) | given_up | (draws == self.spec.n))
 

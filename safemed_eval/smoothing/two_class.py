@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +15,15 @@ from safemed_eval.smoothing.evidence import Floats, Ints
 
 Flags = npt.NDArray[np.bool_]
 
-_BISECTIONS = 9
-"""Steps of the search for a tangent. They cost at most 0.01 % of the growth of the evidence, and none of its truth."""
+_BISECTIONS = 7
+"""Steps of the search for a tangent. Stopping there costs 0.2 % of the evidence's growth at most, and none of its truth."""
 _PRIOR_GOLD, _PRIOR_REST = 0.5, 0.25
 """Votes added to those of gold, and to those of the rival and of all other classes, when the next one is predicted."""
 
 _FINE_BISECTIONS = 60
 _TINY = 1e-12
-"""Less than any predicted probability."""
+_MOST = 1 - _TINY
+"""Less, and more, than any predicted probability."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Null(ABC):
 
     @abstractmethod
     def curve(self, z: Floats) -> Curve:
-        """The curve and its derivatives at z."""
+        """The curve at z."""
 
     @abstractmethod
     def gold_at(self, p: Floats) -> Floats:
@@ -58,7 +58,7 @@ class Null(ABC):
 
 
 class Curve(NamedTuple):
-    """Points of a curve: the probabilities of gold and of the rival, and their derivatives."""
+    """Points of a curve: the probabilities of gold and of the rival, and multiples of their derivatives, of one factor."""
 
     gold: Floats
     rival: Floats
@@ -115,7 +115,7 @@ class Apart(Null):
 
 
 def _density(z: Floats) -> Floats:
-    return np.asarray(np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi))
+    return np.asarray(np.exp(-0.5 * z * z))
 
 
 class Votes(NamedTuple):
@@ -165,7 +165,7 @@ def nearest(null: Null, q: Votes, slack: float = 0.0) -> Floats:
     positive at t = q_b and negative at g = q_A if q lies above the curve, and the reverse below it. Above, a zero
     between the two has lambda > 0, so that it solves the convex problem; it is unique.
     """
-    ends = null.rival_at(np.minimum(q.rival + slack, 1 - _TINY)), null.gold_at(np.maximum(q.gold - slack, _TINY))
+    ends = null.rival_at(np.minimum(q.rival + slack, _MOST)), null.gold_at(np.maximum(q.gold - slack, _TINY))
     low, high = np.minimum(*ends), np.maximum(*ends)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for _ in range(_BISECTIONS):
@@ -208,7 +208,14 @@ def below(null: Null, counts: Counts, slack: float = 0.0) -> Floats:
     point = null.curve(nearest(null, q, slack))
     gold, rival = point.gold + slack, point.rival - slack
     ratio = sum(part * np.log(part / p) for part, p in zip(q, (gold, rival, 1 - gold - rival), strict=True))
-    return np.where(point.rival < q.rival + slack, counts.draws * ratio, 0.0)
+    return np.where(lies_below(null, q, slack), counts.draws * ratio, 0.0)
+
+
+def lies_below(null: Null, q: Votes, slack: float = 0.0) -> Flags:
+    """Whether q lies below a curve: in the null."""
+    return np.asarray(
+        null.gold_at(np.maximum(q.gold - slack, _TINY)) < null.rival_at(np.minimum(q.rival + slack, _MOST))
+    )
 
 
 class Counts(NamedTuple):
