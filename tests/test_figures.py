@@ -433,7 +433,7 @@ def test_the_gap_lies_between_what_is_proved_and_what_attacks_leave(tmp_path: Pa
     records = [voted(i, "clean", "right") for i in range(4)]
     records += [voted(i, conditions[1], outcome) for i, outcome in enumerate([*outcomes, "wrong", "wrong"])]
     records += [voted(i, conditions[2], "wrong") for i in range(4)]
-    spec = {"smooth": vars(Voting(sigma=0.25))}
+    spec = {"smooth": vars(Voting(noise="float32", sigma=0.25))}
     attacked = run_of(tmp_path / "attacked", records, "evaluate", conditions=conditions, spec=spec)
     (figure,) = drawn("gap", [four(tmp_path / "certified"), attacked]).values()
     (axes,) = figure.axes
@@ -442,7 +442,7 @@ def test_the_gap_lies_between_what_is_proved_and_what_attacks_leave(tmp_path: Pa
     assert curve.get_ydata() == pytest.approx([50, 50, 25])
     assert list(points.get_xdata()) == pytest.approx([0, 0.25])
     assert list(points.get_ydata()) == pytest.approx([100, 50])
-    other = {"smooth": vars(Voting(sigma=0.5))}
+    other = {"smooth": vars(Voting(noise="float32", sigma=0.5))}
     for name, changes in {"sigma": {"spec": other}, "model": {"spec": spec, "weights": "x"}, "plain": {}}.items():
         plain = [evaluated(i, c, True) for c in conditions for i in range(4)] if name == "plain" else records
         run = run_of(tmp_path / name, plain, "evaluate", conditions=conditions, **changes)

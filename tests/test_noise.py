@@ -61,22 +61,13 @@ def test_every_kind_has_a_truth_here() -> None:
 # ------------------------------------------------------------------------------------------------------ floating point
 
 
-class LowBits:
-    """Answers A where a value close to 0 has bits below 2^-31, which sums of float32 with 2/255 cannot have."""
-
-    def vote(self, canvas: torch.Tensor, question: Question) -> torch.Tensor:
-        values = canvas.flatten(1).double()
-        fine = (values.abs() < 2**-9) & (values * 2**31 != (values * 2**31).round())
-        return torch.where(fine.any(1), 0, 1)
-
-
 @pytest.mark.parametrize("kind", [Float32, Gaussian])
 def test_a_model_that_reads_low_bits_is_certified_falsely_in_float32_only(kind: type[Any]) -> None:
     """Black, and two grey levels: float32 noise on black shows that it is black, with a certificate that reaches on."""
     noise, black, spec = kind(0.25), torch.zeros(3, 16, 16), Smoothing(sigma=0.25, n0=50, n=1000)
     grey = torch.full_like(black, 2 / 255)
     distance = float((grey.double() - black.double()).norm())
-    vote = Waist(LowBits(), torch.device("cpu")).vote(AB)
+    vote = Waist(truths.LowBits(), torch.device("cpu")).vote(AB)
     certificate = certify(vote, black, replace(spec, noise=str(noise)), rng=streams(0), batch=64)
     assert certificate.prediction == 0 and certificate.radius is not None and certificate.radius > distance
     there = count_votes(vote, grey, noise, 1000, 64, streams("there"))[0]

@@ -311,7 +311,7 @@ def test_the_gap_between_proofs_and_attacks(open_page: Open, swift: Write, tmp_p
             votes = [0, 100, 0, 0] if i < right[name] else [48, 52, 0, 0] if i == 2 else [100, 0, 0, 0]
             found = read_prediction(tuple(votes), 0.001)
             answers.append(evaluated(i, name, i < right[name], votes=votes, **vars(found)))
-    smooth = {"smooth": vars(Voting(sigma=0.25))}
+    smooth = {"smooth": vars(Voting(noise="float32", sigma=0.25))}
     certify = Run.read(write_run(tmp_path / "c", proofs, "certify"))
     evaluate = Run.read(write_run(tmp_path / "e", answers, "evaluate", conditions=conditions, spec=smooth))
     opened = open_page(swift([certify, evaluate]))
@@ -326,7 +326,7 @@ def test_the_gap_between_proofs_and_attacks(open_page: Open, swift: Write, tmp_p
 
 def test_the_page_says_why_there_is_no_gap(swift: Write, tmp_path: Path) -> None:
     l2, linf = "pgd:eps=0.25,norm=l2,steps=10", "pgd:eps=4/255,steps=10"
-    smooth = {"smooth": vars(Voting(sigma=0.25))}
+    smooth = {"smooth": vars(Voting(noise="float32", sigma=0.25))}
     votes = {"votes": [0, 100, 0, 0]} | vars(read_prediction((0, 100, 0, 0), 0.001))
 
     def proved(name: str, **settings: Any) -> Run:
@@ -348,7 +348,10 @@ def test_the_page_says_why_there_is_no_gap(swift: Write, tmp_path: Path) -> None
         (proofs, attacked("linf", linf, spec=smooth)): "no attack on the smoothed model is bounded in L2",
         (proofs, attacked("other", spec={**smooth, "data": "e"})): "and they differ in items.",
         (proofs, attacked("wide", spec={**smooth, "canvas": "9x9 pad"})): "and they differ in canvas.",
-        (proofs, attacked("sigma", spec={"smooth": vars(Voting(sigma=0.5))})): "and they differ in sigma.",
+        (
+            proofs,
+            attacked("sigma", spec={"smooth": vars(Voting(noise="float32", sigma=0.5))}),
+        ): "and they differ in noise and sigma.",
         (proofs, attacked("weights", spec=smooth, weights="x")): "and they differ in model.",
         (proofs, attacked("shuffled", spec=shuffled)): "and they differ in order of options.",
         (mixed, fit): "No gap is shown for mixed: of the attacked runs fit is the nearest, and they differ in order of",

@@ -112,8 +112,13 @@ def test_runs_in_memory_are_compared_but_not_with_themselves(tmp_path: Path) -> 
     assert compare(one, two).verdict == compare(one, tmp_path / "a").verdict == "no regression"
     with pytest.raises(RunError, match="in memory: is compared with itself"):
         compare(one, one)
-    assert [run.name for run in read_all([one, tmp_path / "a"])] == ["toy, sigma 0.25", "toy, sigma 0.25, a"]
-    assert [run.name for run in read_all([one, two])] == [f"toy, sigma 0.25, in memory {number}" for number in (1, 2)]
+    assert [run.name for run in read_all([one, tmp_path / "a"])] == [
+        "toy, float32, sigma 0.25",
+        "toy, float32, sigma 0.25, a",
+    ]
+    assert [run.name for run in read_all([one, two])] == [
+        f"toy, float32, sigma 0.25, in memory {number}" for number in (1, 2)
+    ]
     with pytest.raises(SpecError, match="is given twice"):
         read_all([one, one])
 

@@ -245,7 +245,7 @@ def test_runs_that_draw_in_two_ways_are_told_apart(tmp_path: Path) -> None:
     run(tmp_path / "a")
     write_run(tmp_path / "b", [certified(0, 1000)], "certify")
     names = [one.name for one in read_all([str(tmp_path / "a"), str(tmp_path / "b")])]
-    assert names == ["toy, sigma 0.25, sequential", "toy, sigma 0.25"]
+    assert names == ["toy, float32, sigma 0.25, sequential", "toy, float32, sigma 0.25"]
 
 
 def test_figures_of_sequential_runs(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from safemed_eval.data import Choice, choice_of
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.progress import progress
-from safemed_eval.smoothing import Sequential, Smoothing
+from safemed_eval.smoothing import Sequential, Smoothing, View
 from safemed_eval.smoothing.noise import parse
+from safemed_eval.smoothing.offers import Offer, offers
 from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Plan:
         batch: batch size.
         device: name of the device.
         stopped: True if Ctrl-C ended the timings.
+        offers: what n and alpha buy, the asked ones first; empty where no certificates are planned.
     """
 
     costs: tuple[Cost, ...]
@@ -42,6 +44,7 @@ class Plan:
     batch: int
     device: str
     stopped: bool
+    offers: tuple[Offer, ...] = ()
 
 
 def plan(
@@ -90,6 +93,7 @@ def plan(
     if choice.canvas.size is None:
         raise SpecError("--canvas native: images of different sizes cost differently; name a size")
     refuse_canvas(chosen, choice.canvas)
+    height, width = choice.canvas.size
     judged = model if isinstance(model, Model) else find_model(model)
     with progress("reading images", transient=True) as tick:
         few = choice.pilot(min(pilot, len(choice))).verified(tick).items
@@ -123,6 +127,7 @@ def plan(
         batch=batch,
         device=waist.device_name,
         stopped=timed.stopped,
+        offers=tuple(offers(fixed, View(height=height, width=width), len(choice))) if fixed else (),
     )
 
 

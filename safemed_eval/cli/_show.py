@@ -71,7 +71,7 @@ def show_run(run: Run, *, json: bool) -> None:
         print_table(f"{heading:<{longest}}", [(name, text_cells(row, grades)) for name, row in rows])
     for name, cells in corrupted.items():
         print_table(f"{name or 'corruption':<{longest}}", cells)
-    for line in (*_about(summary), *map(about, corrupted)):
+    for line in (*_about(summary, run.scale), *map(about, corrupted)):
         say(escape(line))
     for finding in run.findings:
         if finding.key not in ("silence", "first-error"):
@@ -81,7 +81,7 @@ def show_run(run: Run, *, json: bool) -> None:
     say(escape(summary.out), "dim")
 
 
-def _about(summary: AnySummary) -> Iterator[str]:
+def _about(summary: AnySummary, scale: str) -> Iterator[str]:
     """Yield lines that say what was measured, and how to read the table."""
     from safemed_eval.report.summary import DAGGER
 
@@ -103,8 +103,8 @@ def _about(summary: AnySummary) -> Iterator[str]:
         yield (
             "r>=x: certified accuracy in %, the share answered rightly with a certified radius of at least x, rounded "
             "down; 95 % intervals on the effective sample size (clusters: patient or image, here "
-            f"{summary.overall.clusters}; {DAGGER} effectively fewer than ten: do not trust it). Radii are L2 in "
-            "[0, 1] pixel units over the whole canvas; s is sigma."
+            f"{summary.overall.clusters}; {DAGGER} effectively fewer than ten: do not trust it). Radius: "
+            f"{scale}; s is sigma."
         )
         yield (
             "abstain: % without a certificate. ACR: average certified radius, 0 where wrong or abstained. median r: "

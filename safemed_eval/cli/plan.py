@@ -12,10 +12,12 @@ from safemed_eval import grammar
 from safemed_eval.cli._options import DataOptions, ModelOptions, grouped
 from safemed_eval.cli._show import as_json, print_table, say
 from safemed_eval.core import DEFAULT_NOISE
+from safemed_eval.rounding import ceil_to, radius
 
 if TYPE_CHECKING:
     from safemed_eval.api import Plan
     from safemed_eval.runs.plan import Cost
+    from safemed_eval.smoothing.offers import Offer
 
 EXAMPLE = "Example: safemed-eval plan --model ckpt --data omnimedvqa:DIR --sigma 0.25 --attack pgd:eps=4/255"
 _DEVICES = (1, 8, 64)
@@ -72,10 +74,13 @@ def _show(planned: Plan, *, json: bool) -> None:
             asdict(cost) | {"calls": cost.calls, "hours": {str(k): cost.hours(k) for k in _DEVICES}} for cost in costs
         ]
         facts = {"device": planned.device, "batch": planned.batch, "pilot": planned.pilot}
-        facts |= {"stopped": planned.stopped, "costs": rows}
+        facts |= {"stopped": planned.stopped, "costs": rows, "offers": [asdict(offer) for offer in planned.offers]}
         typer.echo(as_json(facts))
         return
     print_table("", [(cost.what, _cells(cost)) for cost in costs])
+    if planned.offers:
+        fixed = costs[0]
+        print_table("what n and alpha buy", [_offered(offer, fixed) for offer in planned.offers])
     for cost in costs:
         say(escape(f"{cost.what}: timed {cost.timed}."))
     if any(cost.at_least for cost in costs):
@@ -94,6 +99,18 @@ def _show(planned: Plan, *, json: bool) -> None:
             "wall-clock time with the items divided evenly, and a rough estimate from a short pilot."
         )
     )
+
+
+def _offered(offer: Offer, timed: Cost) -> tuple[str, dict[str, str]]:
+    """Make the row of a choice of n and alpha, with hours scaled from the timed one."""
+    hours = timed.hours(1)
+    scaled = None if hours is None or timed.each is None else hours * offer.copies / timed.each
+    return f"n {offer.n:,}, alpha {offer.alpha:g}", {
+        "largest radius": radius(offer.ceiling),
+        "false certificates, at most": f"{ceil_to(offer.false_at_most, 2):g}",
+        "points off for the population": f"{offer.points:g}",
+        "hours on 1": "n/a" if scaled is None else f"{scaled:,.3g}",
+    }
 
 
 def _cells(cost: Cost) -> dict[str, str]:

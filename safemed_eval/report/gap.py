@@ -65,7 +65,7 @@ class Gap(Generic[R]):
 
     @property
     def title(self) -> str:
-        return f"{self.certified.name}, sigma {self.certified.budget.sigma:g}"
+        return f"{self.certified.name}, {self.certified.budget.kind.title}"
 
     @property
     def few(self) -> bool:
@@ -77,7 +77,7 @@ def gaps_of(runs: Sequence[R]) -> list[Gap[R]]:
     """Pair each certify run with each run of L2 attacks on the same smoothed model and the same questions."""
     attacked = [run for run in runs if _l2_attacks(run)]
     gaps = []
-    for proofs in (run for run in runs if run.kind == "certify"):
+    for proofs in (run for run in runs if run.kind == "certify" and run.budget.kind.measure == "l2"):
         curve = curve_of(proofs)
         for attacks in attacked if curve else ():
             families = _families(proofs, attacks)
@@ -88,12 +88,12 @@ def gaps_of(runs: Sequence[R]) -> list[Gap[R]]:
 
 def why_no_gap(runs: Sequence[LoadedRun]) -> list[str]:
     """Say, of each certify run that stands in no gap, why; in one sentence where that holds for all of them."""
-    proved = [run for run in runs if run.kind == "certify" and curve_of(run)]
+    proved = [run for run in runs if run.kind == "certify" and run.budget.kind.measure == "l2" and curve_of(run)]
     answered = [run for run in runs if run.kind == "evaluate" and run.records]
     smoothed = [run for run in answered if run.voting]
     attacked = [run for run in smoothed if _l2_attacks(run)]
     if not proved:
-        return ["No gap is shown: no run of certify is here that measured anything."]
+        return ["No gap is shown: no run of certify with L2 radii is here that measured anything."]
     if not smoothed:
         return [
             "No gap is shown: no run of evaluate with --smooth is here. Certificates are of the smoothed model, and "

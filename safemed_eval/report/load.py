@@ -172,6 +172,16 @@ class LoadedRun:
         assert self.alpha is not None
         return replace(self.own_budget, alpha=self.alpha)
 
+    @property
+    def scale(self) -> str:
+        """What the radii of a `certify` run are, on which canvas; for evaluate the canvas: runs differ or compare."""
+        canvas = f"canvas {self.spec.canvas}".removesuffix(" stretch")
+        if self.kind == "evaluate":
+            return canvas
+        kind = self.budget.kind
+        unit = kind.unit if kind.measure == "parameter" else f"{kind.unit}, {canvas}"
+        return f"{kind.radius_name} ({unit})"
+
     @cached_property
     def ceiling(self) -> float:
         """The largest radius that the sample budget of a `certify` run certifies, on whichever of its canvases."""
@@ -281,7 +291,7 @@ def _model_of(meta: RunMeta) -> str:
     """The model's name, with its denoiser's, and whether it was smoothed: then it is another model."""
     name = " + ".join(Path(part).name for part in (meta.names.model, meta.names.denoiser) if part)
     voting = meta.spec.smooth if isinstance(meta.spec, EvaluateSpec) else None
-    return f"{name}, smoothed at sigma {voting.sigma:g}" if voting else name
+    return f"{name}, smoothed at {voting.kind.title}" if voting else name
 
 
 def radii_of(runs: Iterable[LoadedRun], radii: str | None) -> str:

@@ -139,7 +139,7 @@ class Run(LoadedRun):
         from safemed_eval.report.drawing.one_run import plot_accuracy, plot_curve
 
         if isinstance(self.summary, CertifySummary):
-            return plot_curve(curve_of(self), self.ceiling, visible(self.name))
+            return plot_curve(curve_of(self), self.ceiling, self.scale, visible(self.name))
         return plot_accuracy(self.summary, visible(self.name))
 
     def numbers(self, by: Slicing | Column | None) -> dict[str, AnsweredBy | Certified]:
@@ -277,10 +277,9 @@ def with_columns(runs: Sequence[Run], by: str | None) -> list[Run]:
 
 
 _TELLING: tuple[Callable[[Run], str], ...] = (
-    lambda run: f"sigma {run.budget.sigma:g}" if run.kind == "certify" else "",
+    lambda run: run.budget.kind.title if run.kind == "certify" else "",
     lambda run: SEQUENTIAL if run.sequential else "",
     lambda run: "random option order" if run.random_order else "",
-    lambda run: run.budget.noise if run.kind == "certify" else "",
     lambda run: run.out.name if run.out else "",
     lambda run: run.where,
 )

@@ -21,6 +21,7 @@ from safemed_eval.report.findings.degenerate import degenerate
 from safemed_eval.report.findings.falsified import Falsified, falsified_of
 from safemed_eval.report.findings.grounding import CertifiedGrounding, Grounding, certified_grounding, grounding
 from safemed_eval.report.findings.order import Circular, Letters, circular, letters_by_condition
+from safemed_eval.report.findings.population import Population, population_of
 from safemed_eval.report.findings.sampling import Draws, draws_of, ended_wrong
 from safemed_eval.report.findings.unanswered import Silence, failures, silence
 from safemed_eval.report.findings.verdict import Verdict
@@ -300,6 +301,7 @@ class CertifyNotes(Notes):
         ceiling: the largest radius that the sample budget certifies.
         grey_levels_per_radius: see `grey_levels`.
         false_certificates_expected_at_most: in expectation, by chance; _at_most_95: with 95 % confidence.
+        population: what follows for further questions.
     """
 
     ceiling: float
@@ -310,6 +312,7 @@ class CertifyNotes(Notes):
     draws: Draws | None
     ended_wrong: int | None
     grounding: CertifiedGrounding | None
+    population: Population
 
     def own_json(self) -> Json:
         return {
@@ -320,6 +323,7 @@ class CertifyNotes(Notes):
             "falsified": encode(self.falsified),
             "draws": encode(self.draws),
             "ended_wrong": self.ended_wrong,
+            "population": encode(self.population),
             **({"grounding": encode(self.grounding)} if self.grounding else {}),
         }
 
@@ -425,13 +429,14 @@ def certify_summary(run: LoadedRun, radii: Mapping[str, float] | None = None) ->
     notes = CertifyNotes(
         **vars(_notes(run)),
         ceiling=run.ceiling,
-        grey_levels_per_radius=grey_levels(run.spec.canvas),
+        grey_levels_per_radius=grey_levels(run),
         false_certificates_expected_at_most=attempted * alpha,
         false_certificates_at_most_95=stats.false_certificates_at_most(attempted, alpha) if attempted else 0,
         falsified=falsified_of(run),
         draws=draws_of(run),
         ended_wrong=ended_wrong(run),
         grounding=certified_grounding(run),
+        population=population_of(run),
     )
     return CertifySummary(**vars(_summary(run, run.certificates, certificates_measure(run, radii), notes)))
 

@@ -33,10 +33,10 @@ from safemed_eval.rounding import floor_to, percent
 
 _ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (clusters are patients or images)."
 _CERTIFIED = (
-    "Certified accuracy in %, the share answered rightly with a certified L2 radius of at least r (s is sigma), and "
+    "Certified accuracy in %, the share answered rightly with a certified radius of at least r (s is sigma), and "
     "its 95 % interval on the effective sample size (clusters are patients or images). ACR is the average certified "
     "radius, 0 where wrong or abstained; no radius counts above the ceiling of the sample budget, so that ACR and the "
-    "median compare at equal sigma, n and alpha only. Certified values are rounded down."
+    "median compare at equal noise, n and alpha only. Certified values are rounded down."
 )
 _PARTS = (
     "Attacks made of several: accuracy in % under each part, and under all parts, which is the figure of the attack; "
@@ -143,13 +143,20 @@ def _corruption_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -
 
 def _certified_rows(run: Run, numbers: Certified) -> Iterator[Row]:
     sigma, n = run.budget.sigma, numbers.n
-    about: Json = {"sigma": sigma, "alpha": run.budget.alpha, "n": n, "clusters": numbers.clusters}
+    about: Json = {
+        "noise": run.budget.noise,
+        "sigma": sigma,
+        "radius_unit": run.budget.kind.scale,
+        "alpha": run.budget.alpha,
+        "n": n,
+        "clusters": numbers.clusters,
+    }
     points = {f"r>={name}": share_cell(point, None, about) for name, point in numbers.points.items()}
     points |= {f"{GROUNDED}, r>={name}": share_cell(point, None, about) for name, point in numbers.grounded.items()}
     measured = numbers.to_json()
     rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
     yield {
-        "sigma": Cell(text=f"{sigma:g}"),
+        "noise": Cell(text=run.budget.kind.title),
         "n": Cell(text=str(n)),
         **points,
         "abstain": Cell(text=percent(numbers.abstention)),

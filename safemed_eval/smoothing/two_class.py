@@ -16,7 +16,7 @@ from safemed_eval.smoothing.evidence import Floats, Ints
 Flags = npt.NDArray[np.bool_]
 
 _BISECTIONS = 7
-"""Steps of the search for a tangent. Stopping there costs 0.2 % of the evidence's growth at most, and none of its truth."""
+"""Steps of the search for a tangent. Stopping then costs 0.2 % of the evidence's growth at most, and no truth."""
 _PRIOR_GOLD, _PRIOR_REST = 0.5, 0.25
 """Votes added to those of gold, and to those of the rival and of all other classes, when the next one is predicted."""
 
@@ -58,7 +58,7 @@ class Null(ABC):
 
 
 class Curve(NamedTuple):
-    """Points of a curve: the probabilities of gold and of the rival, and multiples of their derivatives, of one factor."""
+    """Points of a curve: the probabilities of gold and of the rival, and their derivatives up to a common factor."""
 
     gold: Floats
     rival: Floats

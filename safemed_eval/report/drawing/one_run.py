@@ -38,7 +38,7 @@ def plot_accuracy(summary: EvaluateSummary, title: str) -> Figure:
         return below(figure, {}, [f"Bars: 95 % intervals{DAGGER * few}.", *[f"{DAGGER} {FEW}"] * few])
 
 
-def plot_curve(curve: Curve | None, ceiling: float, title: str) -> Figure:
+def plot_curve(curve: Curve | None, ceiling: float, scale: str, title: str) -> Figure:
     """Draw certified accuracy against the radius, with its pointwise 95 % band and the ceiling of the sample budget."""
     with style():
         figure = sheet(ONE_COLUMN, _PANEL)
@@ -50,7 +50,7 @@ def plot_curve(curve: Curve | None, ceiling: float, title: str) -> Figure:
         plot_ceiling(axes, ceiling)
         axes.set_xlim(0, 1.03 * ceiling)
         percent_axis(axes)
-        axes.set_xlabel("certified L2 radius ([0, 1] pixel units)")
+        axes.set_xlabel(f"certified {scale}")
         axes.set_ylabel("certified accuracy (%)")
         axes.set_title(plain(title))
         notes = [

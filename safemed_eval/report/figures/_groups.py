@@ -26,12 +26,16 @@ def with_records(runs: Iterable[Run], kind: str) -> list[Run]:
     return [run for run in runs if run.kind == kind and run.records]
 
 
-def by_canvas(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Group runs of one canvas, with an ending of a file's stem: lengths on different canvases share no axis."""
-    canvases = list(dict.fromkeys(run.spec.canvas for run in runs))
+def by_scale(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Group runs of one canvas and measure, with an ending of a file's stem: others share no axis with them."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        measure = run.budget.kind.radius_name if run.kind == "certify" else ""
+        groups.setdefault((run.spec.canvas, measure), []).append(run)
+    canvases, measures = (len({key[place] for key in groups}) for place in (0, 1))
     return [
-        (f"-{slug(canvas)}" if len(canvases) > 1 else "", [run for run in runs if run.spec.canvas == canvas])
-        for canvas in canvases
+        (f"-{slug(canvas)}" * (canvases > 1) + f"-{slug(measure)}" * (measures > 1), some)
+        for (canvas, measure), some in groups.items()
     ]
 
 

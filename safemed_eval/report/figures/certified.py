@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ _BANDS = "Bands: pointwise 95 % intervals. A curve ends at the largest radius th
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     own = looks(runs)
-    for suffix, some in grouped.by_canvas(grouped.with_records(runs, "certify")):
+    for suffix, some in grouped.by_scale(grouped.with_records(runs, "certify")):
         if all(run.all_failed for run in some):
             continue
         yield f"certified{suffix}", _all(some, own)
@@ -58,12 +59,16 @@ def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
         if grounded := curve_of(run, grounded=True):
             plot_grounded(axes, grounded, own[run.name])
     _limits(axes, runs)
-    axes.set_xlabel(f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])})")
+    axes.set_xlabel(f"certified {runs[0].scale}")
     axes.set_ylabel("certified accuracy (%)")
-    if levels := grey_levels(runs[0].spec.canvas):
+    if levels := grey_levels(runs[0]):
         there, back = lambda radius: radius * levels, lambda grey: grey / levels
         top = axes.secondary_xaxis("top", functions=(there, back))
         top.set_xlabel("the same change in RMS grey levels")
+    elif factor := runs[0].budget.kind.factor:
+        top = axes.secondary_xaxis("top", functions=(np.exp, lambda value: np.log(np.maximum(value, 1e-9))))
+        top.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        top.set_xlabel(f"{factor} up to this, and down to its inverse")
     marks = grouped.few_note(any(curve.few for curve in curves.values()))
     names = {name: f"{name} ({grouped.sizes([curve.n])}){DAGGER * curve.few}" for name, curve in curves.items()}
     return below(figure, _legend(own, names, runs), [_BANDS, *marks, *grouped.notes(runs)])
@@ -97,9 +102,9 @@ def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing | Column, name
         marks |= dict.fromkeys(grouped.few_note(few))
     _limits(grid[0], runs)
     label_outer(grid, columns)
-    levels = grey_levels(runs[0].spec.canvas)
+    levels = grey_levels(runs[0])
     worth = f"; 0.1 is {floor_to(0.1 * levels, 2)} grey levels RMS" if levels else ""
-    label = f"certified L2 radius ([0, 1] pixel units, {grouped.canvas_words(runs[0])}{worth})"
+    label = f"certified {runs[0].scale[:-1]}{worth})"
     every = {run.name: run.name for run in runs}
     notes = [_BANDS, *marks, *grouped.left_out(runs, by, names), *grouped.notes(runs)]
     return below(figure, _legend(own, every, runs), notes, x_label=label, y_label="certified accuracy (%)")

@@ -22,7 +22,7 @@ _COLUMNS = 3
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     own = looks(runs)
-    for suffix, some in grouped.by_canvas(grouped.with_records(runs, "evaluate")):
+    for suffix, some in grouped.by_scale(grouped.with_records(runs, "evaluate")):
         sets = {run.name: _shares(run) for run in some}
         for name in union(sets.values()):
             shares = {run: by_kind[name] for run, by_kind in sets.items() if name in by_kind}

@@ -28,7 +28,7 @@ _SMALL = 5
 
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-    for suffix, some in grouped.by_canvas(grouped.with_records(runs, "evaluate")):
+    for suffix, some in grouped.by_scale(grouped.with_records(runs, "evaluate")):
         for by, title in SLICES.items():
             columns = grouped.groups(some, by, _MOST_COLUMNS)
             by_method = _by_method(some, by, columns) if columns else {}

@@ -100,7 +100,7 @@ def _figure(run: Run, rows: Sequence[str], columns: Sequence[str], panels: Panel
     notes = [f"{plain(run.name, 60)}, {grouped.canvas_words(run)}."]
     if certified:
         ceiling = floor_to(run.ceiling, 4)
-        notes[0] = f"{notes[0][:-1]}, sigma {run.budget.sigma:g}; no radius above {ceiling} can be certified."
+        notes[0] = f"{notes[0][:-1]}, {run.budget.kind.title}; no radius above {ceiling} can be certified."
     notes += grouped.few_note(any(cell.few for cells in panels.values() for row in cells for cell in row))
     shown: dict[Slicing, Sequence[str]] = {"modality": rows, "question_type": columns}
     for by, names in shown.items():

@@ -29,7 +29,7 @@ _PAINT: dict[str, dict[str, Any]] = {
 
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-    for suffix, some in grouped.by_canvas(grouped.with_records(runs, "certify")):
+    for suffix, some in grouped.by_scale(grouped.with_records(runs, "certify")):
         for page, few in grouped.pages(some):
             yield f"radius-histogram{suffix}{page}", _figure(few)
 
@@ -43,7 +43,7 @@ def _figure(runs: Sequence[Run]) -> Figure:
         left.set_title(f"{plain(run.name, 40)} (n = {len(run.certificates)})", loc="left")
         left.margins(y=0.12)
     grid[0, 0].set_xlim(0, 1.02 * max(run.ceiling for run in runs))
-    grid[-1, 0].set_xlabel(f"certified L2 radius\n([0, 1] pixel units, {grouped.canvas_words(runs[0])})")
+    grid[-1, 0].set_xlabel("certified " + runs[0].scale.replace(" (", "\n(", 1))
     legend: dict[str, Artist] = {name: Patch(**paint) for name, paint in _PAINT.items() if name != _NONE}
     legend["ceiling of the sample budget"] = Line2D([], [], color=GREY, linestyle=":", linewidth=0.8)
     notes = grouped.notes(runs)

@@ -28,7 +28,7 @@ _UNITS = {"linf": (255.0, "/255"), "l2": (1.0, "L2 length in [0, 1] pixel units"
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     own = looks(runs)
-    for suffix, some in grouped.by_canvas(grouped.with_records(runs, "evaluate")):
+    for suffix, some in grouped.by_scale(grouped.with_records(runs, "evaluate")):
         measured = {
             run.name: [attack for attack in sized_attacks(run) if attack.condition not in run.all_failed]
             for run in some

@@ -40,7 +40,7 @@ def _curves(runs: Sequence[Run]) -> dict[str, Selective]:
     curves = dict[str, Selective]()
     for run in runs:
         if run.kind == "certify":
-            parts = {f"certificates, sigma {run.budget.sigma:g}": selective(run, run.certificates)}
+            parts = {f"certificates, {run.budget.kind.title}": selective(run, run.certificates)}
         else:
             names = [name for name in chosen(run)[0] if not is_control(name)]
             parts = {words(name): selective(run, run.answers.under(name)) for name in names}

@@ -25,6 +25,11 @@ _DIFFERENCES: tuple[tuple[Key, Callable[[LoadedRun], object], str], ...] = (
         "did not draw noise alike, fixed and sequential: their average and median radii do not compare",
     ),
     (
+        "different-noise",
+        lambda run: run.budget.kind.scale if run.kind == "certify" else None,
+        f"do not measure the same kind of radius: {_NEVER}",
+    ),
+    (
         "different-canvas",
         lambda run: run.spec.canvas,
         f"do not share a canvas, on which eps, sigma and radius are measured: {_NEVER}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -40,10 +39,15 @@ def canvas_cost(run: LoadedRun) -> CanvasCost | None:
     return CanvasCost(cost=gained / len(both) if both else None)
 
 
-def grey_levels(canvas: str) -> float | None:
-    """Root-mean-square change in 8-bit grey levels of a change of L2 length 1; None where canvases differ in size."""
-    match = re.match(r"(\d+)x(\d+)", canvas)
-    return 255 / math.sqrt(3 * int(match[1]) * int(match[2])) if match else None
+def grey_levels(run: LoadedRun) -> float | None:
+    """Root-mean-square change in 8-bit grey levels of a change of L2 length 1.
+
+    None where canvases differ in size, or the run's radii are not L2.
+    """
+    size = run.spec.canvas_size
+    if size is None or (run.kind == "certify" and run.budget.kind.measure != "l2"):
+        return None
+    return 255 / math.sqrt(3 * size[0] * size[1])
 
 
 def region_findings(run: LoadedRun) -> Iterator[Finding]:

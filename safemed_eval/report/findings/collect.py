@@ -145,6 +145,7 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
         )
     if notes.grounding:
         yield from certified_grounding_findings(notes.grounding)
+    yield from _radius_findings(run)
     levels = notes.grey_levels_per_radius
     rms = f" ({floor_to(notes.ceiling * levels, 3)} grey levels RMS)" if levels else ""
     yield note(
@@ -160,6 +161,8 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
         if summary.items
         else "no certificate yet.",
     )
+    if summary.items:
+        yield note("population", str(notes.population))
     if attacked:
         yield note(
             "falsified",
@@ -173,3 +176,14 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
         if attacked.refuted and run.out:
             folder = f"{run.out}/falsified"
             yield note("refuted", f"the canvases where these votes were counted: {folder}, (3, H, W) float32.")
+
+
+def _radius_findings(run: LoadedRun) -> Iterator[Finding]:
+    """Say what a radius of this noise is, where its name does not, and what its certificates lack."""
+    kind = run.budget.kind
+    told = {name: kind.words(radius) for name, radius in run.points.items() if 0 < radius <= run.ceiling}
+    words = [f"r>={name}: {text}" for name, text in told.items() if text]
+    if words:
+        yield note("radius-words", f"in words, {'; '.join(words)}.")
+    if kind.caveat:
+        yield note("floating-point", f"certificates under {kind} noise {kind.caveat}.")

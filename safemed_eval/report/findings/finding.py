@@ -44,6 +44,7 @@ Key = Literal[
     "ended-wrong",
     "random-order",
     "by-chance",
+    "population",
     "falsified",
     "at-ceiling",
     "refuted",
@@ -51,6 +52,9 @@ Key = Literal[
     "different-order",
     "different-sampling",
     "different-canvas",
+    "different-noise",
+    "radius-words",
+    "floating-point",
 ]
 
 Run = TypeVar("Run")
@@ -82,8 +86,11 @@ BELOW: frozenset[Key] = frozenset(
         "draws",
         "ended-wrong",
         "random-order",
+        "population",
         "falsified",
         "at-ceiling",
+        "radius-words",
+        "floating-point",
         "steps",
         "parts",
         "region",

@@ -87,6 +87,7 @@ def write_page(
         few=FEW,
         provenance=provenance,
         most_images=single.MOST_IMAGES,
+        scales=list(dict.fromkeys(run.scale for run in by_kind.get("certify", []))),
         norms=[norm for norm in ("linf", "l2") if norm in norms],
         hides_huge=any(hides_huge(run) for run in runs),
         analyses=analyses_of(runs, tables),

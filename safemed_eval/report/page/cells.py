@@ -38,7 +38,7 @@ def columns(runs: Sequence[Run]) -> list[Column]:
     same = not radii_differ(runs)
     return [
         Column("n", "clusters"),
-        Column("sigma", "ceiling"),
+        Column("noise", "ceiling"),
         *(
             Column(
                 f"r \u2265 {name[:-1]} sigma" if name.endswith("s") else f"r \u2265 {name}",
@@ -143,7 +143,7 @@ def certified_row(run: Run, numbers: Certified, *, with_radius: bool) -> list[Ce
     wrong, n = numbers.wrong, numbers.n
     row = [
         Cell(f"{n:,}", f"{numbers.clusters:,}"),
-        Cell(f"{run.budget.sigma:g}", f"{floor_to(run.ceiling, 4):g}"),
+        Cell(run.budget.kind.title, f"{floor_to(run.ceiling, 4):g}"),
     ]
     for name, point in numbers.points.items():
         length = [f"r \u2265 {point.radius:.6g}"] if with_radius and name.endswith("s") else []

@@ -61,10 +61,17 @@ class EvaluateOverview(RunOverview):
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyOverview(RunOverview):
-    """A run of certify. `radii`: the certified radius of each item; None where there is none."""
+    """A run of certify.
+
+    Attributes:
+        radii: the certified radius of each item; None where there is none.
+        noise: the noise, in words.
+        scale: what a radius is, as axes name it. Runs share an axis if it is the same.
+    """
 
     radii: list[float | None]
-    sigma: float
+    noise: str
+    scale: str
     ceiling: float
     alpha: float
 
@@ -109,7 +116,7 @@ def _gap_overview(gap: Gap[Run]) -> GapOverview:
         visible(name): [(point.eps, point.left.estimate, point.left.lower, point.left.upper) for point in points]
         for name, points in gap.families.items()
     }
-    return GapOverview(curve=gap.curve, families=families, grey=grey_levels(gap.certified.spec.canvas))
+    return GapOverview(curve=gap.curve, families=families, grey=grey_levels(gap.certified))
 
 
 def _run_overview(study: Study, cells: dict[str, Shown], places: Mapping[str, int], count: int) -> RunOverview:
@@ -118,7 +125,7 @@ def _run_overview(study: Study, cells: dict[str, Shown], places: Mapping[str, in
         name=visible(run.name),
         kind=run.kind,
         style=study.style,
-        grey=grey_levels(run.spec.canvas),
+        grey=grey_levels(run),
         cells=cells,
         marks=marks_of(run, places, count),
     )
@@ -126,7 +133,8 @@ def _run_overview(study: Study, cells: dict[str, Shown], places: Mapping[str, in
         return CertifyOverview(
             **vars(about),
             radii=radii_by_item(run, places, count),
-            sigma=run.budget.sigma,
+            noise=run.budget.kind.title,
+            scale=run.scale,
             ceiling=run.ceiling,
             alpha=run.budget.alpha,
         )

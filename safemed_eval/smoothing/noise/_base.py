@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from annotated_types import Gt
 
 from safemed_eval import grammar
+from safemed_eval.core import DEFAULT_NOISE
 from safemed_eval.smoothing.evidence import Floats
 from safemed_eval.smoothing.two_class import Null
 
@@ -43,7 +44,8 @@ class Noise(ABC):
         randomness: what sigma is the standard deviation of; for a kind without sigma, why there is none.
         measure: what its radii measure.
         radius_name, unit: name of the radius and its unit, for axes and tables.
-        caveat: what keeps its certificates from holding in floating point, for reports; None: nothing does.
+        caveat: what its certificates lack in floating point, after "certificates under this noise"; None: nothing.
+        factor: where a radius is the logarithm of a factor, what that changes: a second axis shows it.
     """
 
     name: ClassVar[str]
@@ -52,6 +54,7 @@ class Noise(ABC):
     radius_name: ClassVar[str]
     unit: ClassVar[str]
     caveat: ClassVar[str | None] = None
+    factor: ClassVar[str | None] = None
 
     def __str__(self) -> str:
         """The canonical spec string, without sigma."""
@@ -114,5 +117,12 @@ class Noise(ABC):
 
     @property
     def title(self) -> str:
-        """The noise as plots and tables name it."""
-        return str(self)
+        """The noise as reports name it: "sigma 0.25", "gamma, sigma 0.5"."""
+        sigma = getattr(self, "sigma", None)
+        parts = [str(self)] * (str(self) != DEFAULT_NOISE or sigma is None) + [f"sigma {sigma:g}"] * (sigma is not None)
+        return ", ".join(parts)
+
+    @property
+    def scale(self) -> str:
+        """What its radii are and their unit, as axes and captions name them: "L2 radius ([0, 1] pixel units)"."""
+        return f"{self.radius_name} ({self.unit})"

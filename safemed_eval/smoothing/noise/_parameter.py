@@ -27,7 +27,7 @@ class Parameter(Normal):
     """
 
     measure = "parameter"
-    caveat = "images are changed in floating point, where changes add up to rounding only"
+    caveat = "hold up to rounding: images are changed in floating point, and not rounded to 8 bits afterwards"
 
     def draw(self, canvas: torch.Tensor, n: int, rng: torch.Generator) -> torch.Tensor:
         """Draw a parameter for each copy: (n, 1, 1, 1) float32."""

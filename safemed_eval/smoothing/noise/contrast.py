@@ -29,6 +29,7 @@ class Contrast(Parameter):
     randomness = "ln contrast"
     radius_name = "contrast radius"
     unit = "|ln contrast|"
+    factor = "contrast"
 
     def __post_init__(self) -> None:
         refuse_log_sigma(self.sigma, self.randomness)

@@ -30,7 +30,7 @@ class Float32(Normal):
     measure = "l2"
     radius_name = "L2 radius"
     unit = "[0, 1] pixel units"
-    caveat = "its certificates are for real numbers: rounding in float32 can make one false"
+    caveat = "are for real numbers: rounding in float32 can make one false"
 
     def __post_init__(self) -> None:
         refuse_sigma(self.sigma)

@@ -26,6 +26,7 @@ class Gamma(Parameter):
     randomness = "ln gamma"
     radius_name = "gamma radius"
     unit = "|ln gamma|"
+    factor = "gamma"
 
     def __post_init__(self) -> None:
         refuse_log_sigma(self.sigma, self.randomness)

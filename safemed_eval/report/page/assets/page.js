@@ -122,9 +122,9 @@
   const interval = (lower, upper) => `${percents(lower)}–${percents(upper, ceilText)}`;
   const greys = (run, length) => (run.grey === null ? "" : `<br>${floorText(length * run.grey, 2)} grey levels RMS`);
 
-  function certifiedTraces() {
+  function certifiedTraces(shown) {
     const traces = [];
-    for (const run of runs.filter((one) => one.kind === "certify" && cell(one)?.curve?.radii)) {
+    for (const run of shown.filter((one) => cell(one)?.curve?.radii)) {
       const { radii, share, lower, upper } = cell(run).curve;
       const name = legend(run.name);
       const line = { shape: "vh", color: colour(run) };
@@ -290,9 +290,9 @@
   }
 
   /** A dotted line at every ceiling, with the runs that have it. */
-  function ceilings() {
+  function ceilings(shown) {
     const found = new Map();
-    for (const run of runs.filter((one) => one.kind === "certify" && one.ceiling !== null)) {
+    for (const run of shown.filter((one) => one.ceiling !== null)) {
       found.set(run.ceiling, [...(found.get(run.ceiling) ?? []), run]);
     }
     const lines = [...found].map(([x, [first]]) => ({
@@ -316,20 +316,14 @@
 
   function draw() {
     const drawn = [];
-    const certified = find("certified");
-    if (certified) {
-      const traces = certifiedTraces();
-      const { lines, words } = ceilings();
-      const most = 1.06 * Math.max(...runs.map((run) => run.ceiling ?? 0));
+    for (const plot of document.querySelectorAll("[data-scale]")) {
+      const shown = runs.filter((run) => run.kind === "certify" && run.scale === plot.dataset.scale);
+      const traces = certifiedTraces(shown);
+      const { lines, words } = ceilings(shown);
+      const most = 1.06 * Math.max(...shown.map((run) => run.ceiling ?? 0));
       const extra = { shapes: lines, annotations: [...words, ...nothing(traces)] };
-      drawn.push(
-        Plotly.react(
-          certified,
-          traces,
-          layout("radius (L2)", "certified accuracy", most, traces.length / 3, extra),
-          CONFIG,
-        ),
-      );
+      const look = layout(plot.dataset.scale, "certified accuracy", most, traces.length / 3, extra);
+      drawn.push(Plotly.react(plot, traces, look, CONFIG));
     }
     for (const plot of document.querySelectorAll("[data-norm]")) {
       const linf = plot.dataset.norm === "linf";
@@ -624,7 +618,7 @@
     const bound = pLower === null ? "n/a" : floorText(pLower, 4);
     return [
       make("p", {}, said),
-      make("p", { class: "note" }, `Sigma ${run.sigma}; p lower ${bound}; ceiling ${floorText(run.ceiling, 4)}`),
+      make("p", { class: "note" }, `Noise: ${run.noise}; p lower ${bound}; ceiling ${floorText(run.ceiling, 4)}`),
       ...(ladder ? evidence(run, ladder) : counted(run, votes0, votes, i)),
     ];
   }
