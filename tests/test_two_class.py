@@ -124,17 +124,18 @@ def test_the_bound_is_concave_and_implies_the_one_class_null(kind: type[Null], p
     assert steps[0] / steps[1] == pytest.approx(point.d_gold / point.d_rival, rel=1e-5)
 
 
-def test_the_likelihood_ratio_of_votes_below_a_curve() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_likelihood_ratio_of_votes_below_a_curve(kind: type[Null]) -> None:
     """On a fine grid of the curve, and nothing where the votes lie above it."""
     rng = np.random.default_rng(0)
     gold, rival = rng.integers(0, 60, 50), rng.integers(0, 60, 50)
     counts = Counts(gold, rival[None], gold + rival + rng.integers(0, 60, 50))
-    found = below(Shifted(np.array(P0[2])), counts)[0]
+    found = below(kind(np.array(P0[2])), counts)[0]
     t = np.concatenate([np.logspace(-9, -2, 4000), np.linspace(0.01, 1 - P0[2], 40_000)])[:-1]
-    curve = np.stack([bound(Shifted(np.array(P0[2])), t), t, 1 - t - bound(Shifted(np.array(P0[2])), t)])
+    curve = np.stack([bound(kind(np.array(P0[2])), t), t, 1 - t - bound(kind(np.array(P0[2])), t)])
     q = np.stack([part[0] for part in counts.predicted()])
     least = (q * np.log(q)).sum(0) - (q.T @ np.log(np.maximum(curve, 1e-300))).max(1)
-    under = q[0] < bound(Shifted(np.array(P0[2])), q[1])
+    under = q[0] < bound(kind(np.array(P0[2])), q[1])
     assert 10 < under.sum() < 48 and (found[~under] == 0).all()
     assert found[under] == pytest.approx((counts.draws * least)[under], rel=0.02, abs=1e-3)
 

@@ -166,7 +166,8 @@ def nearest(null: Null, q: Votes, slack: float = 0.0) -> Floats:
     between the two has lambda > 0, so that it solves the convex problem; it is unique.
     """
     ends = null.rival_at(np.minimum(q.rival + slack, _MOST)), null.gold_at(np.maximum(q.gold - slack, _TINY))
-    low, high = np.minimum(*ends), np.maximum(*ends)
+    least = null.rival_at(np.array(slack + _TINY))  # below it the rival's probability would not be positive
+    low, high = np.maximum(np.minimum(*ends), least), np.maximum(*ends)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for _ in range(_BISECTIONS):
             z = 0.5 * (low + high)
