@@ -2,10 +2,10 @@
 
     python reports/certificates/patches.py               # 10,240 certificates, half a minute on one core
 
-A canvas of 8 columns is black or white in each, 256 images in all. Models vote by random tables for what the columns of
-a copy show: black, white or the cover. In each table some share of the entries, one of four, is the same answer. Each
-image is certified by the product's own code; then every other image that differs from it in as many neighbouring columns
-as certified, which is every content of every such patch, must have the same majority.
+A canvas of 8 columns is black or white in each, 256 images in all. Models vote by random tables for what the columns
+of a copy show: black, white or the cover. In each table some share of the entries, one of four, is the same answer.
+Each image is certified by the product's own code; then every other image that differs from it in as many neighbouring
+columns as certified, which is every content of every such patch, must have the same majority.
 """
 
 from __future__ import annotations
