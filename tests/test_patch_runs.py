@@ -20,6 +20,8 @@ from safemed_eval.report.compare import compare
 from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.falsified import falsified_of
 from safemed_eval.report.page import write_page
+from safemed_eval.report.page.cells import columns
+from safemed_eval.report.page.studies import studies_of
 from safemed_eval.report.tables import cohen, tables_of
 from safemed_eval.smoothing import Exhaustive, PatchSearch, View, read_bands
 
@@ -77,7 +79,7 @@ def test_certify_from_images_to_table(shared: list[object], tmp_path: Path) -> N
     assert list(found["overall"]["certified"]) == ["0", "2", "4", "8"]
     assert found["asked"]["sampling"] == "exhaustive" and found["asked"]["noise"] == NOISE
     for record in _records(found):
-        assert sum(record["votes"]) == 32 // 4 and record["view"] == {"height": 32, "width": 32, "file": None}
+        assert sum(record["votes"]) == 32 // 4 and (record["view"]["height"], record["view"]["width"]) == (32, 32)
         assert record["fill"] == [0.5] * 3 and record["votes0"] is None
         assert not record.keys() & {"sigma", "n", "n0", "alpha"}
         radius = record["radius"]
@@ -246,6 +248,14 @@ def test_reports_of_both_kinds_of_certificates(tmp_path: Path) -> None:
         assert tables_of(runs, radii=None)
         for kind in ("certified", "radius", "heatmap", "selective"):
             assert drawn(kind, runs), kind
+    first, second = studies_of([noisy, alone])
+    titles = [column.title for column in columns([first.run, second.run])]
+    for study, own in ((first, "r \u2265 0.5 sigma"), (second, "r \u2265 16")):
+        cells = dict(zip(titles, study.slices[None, None].row, strict=True))
+        assert {name for name in titles if name.startswith("r ") and cells[name].text != "n/a"} >= {own}
+        assert [cells[name].text for name in ("r \u2265 0.5 sigma", "r \u2265 16") if name != own] == ["n/a"]
+    (table,) = [table for table in tables_of([noisy, alone], radii=None) if table.name == "certified"]
+    assert table.shown["r>=16"].tolist()[0] == "n/a" == table.shown["r>=0.5s"].tolist()[1]
     assert cohen(alone)["radius"].tolist()[:2] == ["141.000000", "33.000000"]
     assert alone.plot() and "exhaustive" in str(alone.summary.asked)
     assert [entry.name for entry in read_all([tmp_path / "a", tmp_path / "b"])]

@@ -5,7 +5,7 @@ All rounding of tables is done by the properties of `summary.Share` and `Certifi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from safemed_eval.core import GROUNDED
@@ -44,7 +44,7 @@ def columns(runs: Sequence[Run]) -> list[Column]:
                 f"r \u2265 {name[:-1]} sigma" if name.endswith("s") else f"r \u2265 {name}",
                 f"{radius:.6g}" if name.endswith("s") and same else "",
             )
-            for name, radius in runs[0].points.items()
+            for name, radius in points_of(runs).items()
         ),
         Column("certified, wrong", "%"),
         Column("abstained", "%"),
@@ -52,6 +52,18 @@ def columns(runs: Sequence[Run]) -> list[Column]:
         Column("median r"),
         Column("failed"),
     ]
+
+
+def points_of(runs: Sequence[Run]) -> dict[str, float]:
+    """The radii that have a column, by name, with their length in the first of these runs that is shown at it.
+
+    Patches have sizes in pixels of their own, at which other runs are n/a.
+    """
+    points: dict[str, float] = {}
+    for run in runs:
+        if run.kind == "certify":
+            points |= {name: points.get(name, radius) for name, radius in run.points.items()}
+    return points
 
 
 def conditions_of(runs: Sequence[Run]) -> list[str]:
@@ -134,10 +146,11 @@ def accuracy_row(numbers: AnsweredBy, conditions: Sequence[str], failed: int) ->
     return [*row, Cell(f"{failed:,}")]
 
 
-def certified_row(run: Run, numbers: Certified, *, with_radius: bool) -> list[Cell]:
+def certified_row(run: Run, numbers: Certified, names: Iterable[str], *, with_radius: bool) -> list[Cell]:
     """Make the row of a run of certify.
 
     Args:
+        names: the radii that the table has columns for.
         with_radius: write a radius that is named in sigmas as a length, too.
     """
     wrong, n = numbers.wrong, numbers.n
@@ -145,7 +158,11 @@ def certified_row(run: Run, numbers: Certified, *, with_radius: bool) -> list[Ce
         Cell(f"{n:,}", f"{numbers.clusters:,}"),
         Cell(run.budget.kind.title, f"{floor_to(run.ceiling, 4):g}"),
     ]
-    for name, point in numbers.points.items():
+    for name in names:
+        point = numbers.points.get(name)
+        if point is None:
+            row.append(Cell("n/a"))
+            continue
         length = [f"r \u2265 {point.radius:.6g}"] if with_radius and name.endswith("s") else []
         grounded = [f"{GROUNDED} {numbers.grounded[name].text}"] if name in numbers.grounded else []
         row.append(Cell(point.text, "\n".join([*_bounds(point), *grounded, *length]), point.few))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from safemed_eval.report.curves import Curve, curve_of
-from safemed_eval.report.page.cells import Cell, accuracy_row, certified_row, conditions_of, radii_differ
+from safemed_eval.report.page.cells import Cell, accuracy_row, certified_row, conditions_of, points_of, radii_differ
 from safemed_eval.report.run import Run, at_common_radii
 from safemed_eval.report.summary import (
     AnsweredBy,
@@ -79,12 +79,12 @@ def studies_of(runs: Sequence[Run], radii: str | None = None) -> list[Study]:
     """
     runs = at_common_radii(runs, radii)
     names, conditions = list(dict.fromkeys(run.name for run in runs)), conditions_of(runs)
-    with_radius = radii_differ(runs)
+    with_radius, points = radii_differ(runs), points_of(runs)
     return [
         Study(
             run=run,
             style=names.index(run.name),
-            slices=_certified(run, run.summary, with_radius)
+            slices=_certified(run, run.summary, points, with_radius)
             if isinstance(run.summary, CertifySummary)
             else _answered(run, run.summary, conditions),
         )
@@ -103,11 +103,11 @@ def _answered(run: Run, summary: Summary[AnsweredBy, Noted], conditions: Sequenc
     return slices
 
 
-def _certified(run: Run, summary: CertifySummary, with_radius: bool) -> dict[Key, Shown]:
+def _certified(run: Run, summary: CertifySummary, points: Iterable[str], with_radius: bool) -> dict[Key, Shown]:
     measure = certificates_measure(run)
     return {
         key: Shown(
-            row=certified_row(run, _known(summary, key) or measure(part), with_radius=with_radius),
+            row=certified_row(run, _known(summary, key) or measure(part), points, with_radius=with_radius),
             curve=curve_of(run, part),
             grounded=curve_of(run, part, grounded=True),
         )
