@@ -61,18 +61,22 @@ def whole(text: str, where: str) -> int:
         raise SpecError(f"{where}: '{text}' is not a whole number") from None
 
 
-def radii(text: str, sigma: float) -> dict[str, float]:
+def radii(text: str, sigma: float | None) -> dict[str, float]:
     """Parse radii: `"0,0.5s"` -> `{"0": 0.0, "0.5s": 0.5 * sigma}`; the suffix s means a multiple of sigma.
 
     Raises:
-        SpecError: the text is not a list of radii at or above 0.
+        SpecError: the text is not a list of radii at or above 0, or counts in sigma where there is none.
     """
     points = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         value = number(part.removesuffix("s"), "--radii")
         if value < 0:
             raise SpecError(f"--radii: a radius cannot be negative, got {part}")
-        points[part] = value * (sigma if part.endswith("s") else 1)
+        if part.endswith("s") and sigma is None:
+            raise SpecError(
+                f"--radii {part}: patches have no sigma to count in; write sizes in pixels, such as 0,16,32"
+            )
+        points[part] = value * (sigma if sigma is not None and part.endswith("s") else 1)
     if not points:
         raise SpecError("--radii: name at least one radius, such as 0,0.5s,1s")
     return points

@@ -179,7 +179,7 @@ def texts(tree: ast.AST) -> Iterator[str]:
 def named_in(tree: ast.AST) -> list[str]:
     """The texts that are an attack's name, or begin with it as a spec does."""
     specs = tuple(f"{name}:" for name in attacks.names())
-    names = {*attacks.names()} - {"prompt"}  # which is a key of run.json, too
+    names = {*attacks.names()} - {"prompt", "noise"}  # which are keys of run.json and of records, too
     return [text for text in texts(tree) if text in names or text.startswith(specs)]
 
 

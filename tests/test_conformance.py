@@ -95,6 +95,16 @@ def test_pixels_equal_the_official_ones(
         torch.testing.assert_close(ours[name].cpu().double(), official[name].double(), atol=close, rtol=0)
 
 
+def test_the_mean_colour_is_what_becomes_0(
+    family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]
+) -> None:
+    """It is what bands of columns leave of an image; see `smoothing.bands`."""
+    loaded = waist(family)
+    canvas = torch.tensor(loaded.fill, device=loaded.device).view(3, 1, 1).expand_as(canvases[0])
+    _, _, values = vlm_of(loaded).image_inputs(canvas, questions[0])
+    assert float(values.abs().max()) < (0.01 if family in ROUNDED else 1e-5)
+
+
 def test_the_answer_is_what_generate_would_say_next(
     family: str, waist: Get, canvases: torch.Tensor, questions: list[Question]
 ) -> None:

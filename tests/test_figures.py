@@ -606,7 +606,7 @@ def test_models_of_one_name_get_files_of_their_own(tmp_path: Path) -> None:
         write_run(tmp_path / name, records, "certify", names={"model": "a/b"})
     runs = read_all([str(tmp_path / "x"), str(tmp_path / "y")])
     found = drawn("heatmap", runs)
-    assert list(found) == ["certified-heatmap-b-sigma-0.25-x", "certified-heatmap-b-sigma-0.25-y"]
+    assert list(found) == ["certified-heatmap-b-float32-sigma-0.25-x", "certified-heatmap-b-float32-sigma-0.25-y"]
     assert json.loads((tmp_path / "x/run.json").read_text())["names"]["model"] == "a/b"
 
 

@@ -30,6 +30,7 @@ CASES: list[tuple[str, tuple[str, ...]]] = [
     ("evaluate", ("evaluate", "--model", "builtin:sft", "--official", "--limit", "2", "--out", "run")),
     ("certify", ("certify", *MODEL, "--sigma", "0.25", "--n", "60", "--falsify", "--limit", "3", "--out", "run")),
     ("certify", ("certify", *MODEL, "--sigma", "0.25", "--n", "60", "--stop-when-wrong", "--out", "run")),
+    ("certify", ("certify", *MODEL, "--noise", "patch:size=4,band=4,stride=4", "--falsify", "--out", "run")),
     (
         "certify",
         (

@@ -53,7 +53,7 @@ def plan(table: Path, slow: Slow, batch: int = 8, n: int = 1000) -> tuple[Pilot,
     """All there is to time, on the model's clock."""
     timed = pilot(table, slow, batch, clock=lambda: slow.now)
     spec, chosen = Sequential(sigma=0.25, radii={"1s": 0.25}, n=n), attacks.parse_all(["pgd:steps=10,early_stop=no"])
-    return timed, list(timed.costs(Smoothing(sigma=0.25, n=n), spec, chosen))
+    return timed, list(timed.costs([Smoothing(sigma=0.25, n=n), spec, *chosen]))
 
 
 def test_hours_are_of_all_items_on_all_devices() -> None:

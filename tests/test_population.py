@@ -13,7 +13,7 @@ from test_cli import call
 
 from safemed_eval import stats
 from safemed_eval.report import Run
-from safemed_eval.report.findings.population import DELTA, population_of
+from safemed_eval.report.analyses.population import DELTA, population_of
 from safemed_eval.smoothing import Smoothing, View
 from safemed_eval.smoothing.offers import offers
 

@@ -25,12 +25,12 @@ from safemed_eval.cli import app
 from safemed_eval.core import Question
 from safemed_eval.errors import UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
-from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers, rewards
+from safemed_eval.train import Ablation, Groups, Lora, Method, Recipe, Threats, _trainers, rewards
 from safemed_eval.train._rows import Rows, completion, to_canvas
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, _lora, fit
 from safemed_eval.train.log import WORK, read_log
-from safemed_eval.train.make import _is_complete
+from safemed_eval.train.make import _is_complete, _settings
 
 FAMILY = "qwen2_5_vl"
 PHANTOM = data.load("phantom:split=train,images=16")
@@ -170,6 +170,40 @@ def test_noise_is_added_beyond_the_range_of_pixels(adversary: Adversary) -> None
     change = torch.stack([new["image"] / 255 - to_canvas(old["image"]) for new, old in zip(noisy, ROWS, strict=True)])
     assert change.std() == pytest.approx(0.25, rel=0.02)
     assert min(float(row["image"].min()) for row in noisy) < 0
+
+
+def test_ablated_images_show_one_band_in_a_place_of_its_own(adversary: Adversary) -> None:
+    """After the attack, for each row and step anew, with wrap-around; the rest has the colour that becomes 0."""
+    ablating = replace(adversary, threats=None, ablate=Ablation(band=20, share=1))
+    fill, starts = torch.tensor(adversary.model.fill), set()
+    for step in range(4):
+        for old, new in zip(ROWS, ablating.perturb(ROWS, step=step).rows, strict=True):
+            clean, shown = to_canvas(old["image"]), new["image"] / 255
+            width = clean.shape[2]
+            hidden = ((shown - fill.view(3, 1, 1)).abs() < 1e-6).all(0).all(0)
+            (start,) = [first for first in range(width) if not hidden[first] and hidden[first - 1]]
+            columns = [(start + number) % width for number in range(width)]
+            assert not hidden[columns[:20]].any() and hidden[columns[20:]].all()
+            torch.testing.assert_close(shown[..., columns[:20]], clean[..., columns[:20]])
+            starts.add(start)
+    assert len(starts) > 12 and max(starts) > width - 20, "some wrap around"
+    alone, other = ablating.perturb(ROWS[2:3], step=3).rows[0], replace(ablating, seed=1).perturb(ROWS, step=3).rows[2]
+    assert torch.equal(alone["image"], ablating.perturb(ROWS, step=3).rows[2]["image"])
+    assert not torch.equal(alone["image"], other["image"])
+    values = adversary.model.scorer.image_inputs(fill.view(3, 1, 1).expand(3, 56, 56), ROWS[0]["question"])[2]
+    assert float(values.abs().max()) < 1e-5
+
+
+def test_a_share_of_rows_stays_whole_and_attacks_come_first(adversary: Adversary) -> None:
+    ablating = replace(adversary, ablate=Ablation(band=20, share=0.5))
+    attacked = {step: adversary.perturb(ROWS, step=step).rows for step in range(8)}
+    whole = 0
+    for step, before in attacked.items():
+        for old, new in zip(before, ablating.perturb(ROWS, step=step).rows, strict=True):
+            same = torch.isclose(new["image"] / 255, to_canvas(old["image"]), atol=1e-6).all(0).all(0)
+            assert int(same.sum()) >= 20, "the band shows the attacked image"
+            whole += bool(same.all())
+    assert 12 <= whole <= 36, "about half of 48"
 
 
 # ---------------------------------------------------------------------------------------------------- rewards, groups
@@ -334,7 +368,7 @@ def test_a_group_shares_its_attacked_image(train: Callable[..., Path], monkeypat
     assert torch.equal(groups[:, 0], images["pixel_values"].view(2, -1))
 
 
-@pytest.mark.parametrize("settings", [{}, {"noise_sigma": 0.1}])
+@pytest.mark.parametrize("settings", [{}, {"noise_sigma": 0.1}, {"ablate": Ablation(band=20)}])
 def test_sft_is_trained_on_the_rows_of_the_adversary(
     settings: dict[str, Any], train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +471,12 @@ def test_noise_reaches_the_trainer(train: Callable[..., Path]) -> None:
         assert (train(recipe(method, noise_sigma=0.5), folder=method) / "model.safetensors").is_file()  # type: ignore[arg-type]
 
 
+def test_ablation_reaches_the_trainer(train: Callable[..., Path]) -> None:
+    wanted = recipe("at-grpo", ablate=Ablation(band=20), steps=1)
+    assert (train(wanted, folder="at-grpo") / "model.safetensors").is_file()
+    assert _settings(wanted)["ablate"] == {"band": 20, "share": 0.5} and "ablate" not in _settings(recipe("sft"))
+
+
 class Stop(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 3:
@@ -444,7 +484,7 @@ class Stop(TrainerCallback):  # type: ignore[misc]
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_end(train: Callable[..., Path]) -> None:
-    wanted = recipe("at-sft", steps=4, save_every=2)
+    wanted = recipe("at-sft", steps=4, save_every=2, ablate=Ablation(band=20))
     whole = train(wanted, folder="whole")
     with pytest.raises(KeyboardInterrupt):
         train(wanted, folder="cut", callbacks=[Stop()])

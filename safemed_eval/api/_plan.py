@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
-from safemed_eval.api._certify import BATCH, CPU_BATCH
+from safemed_eval.api._certify import BATCH, CPU_BATCH, refuse_bands
 from safemed_eval.api._start import masks_digest, refuse_canvas
 from safemed_eval.core import DEFAULT_NOISE
 from safemed_eval.data import Choice, choice_of
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
 from safemed_eval.progress import progress
-from safemed_eval.smoothing import Sequential, Smoothing, View
+from safemed_eval.smoothing import Exhaustive, Patch, Sequential, Smoothing, View
 from safemed_eval.smoothing.noise import parse
 from safemed_eval.smoothing.offers import Offer, offers
 from safemed_eval.threat import MASK
@@ -72,7 +72,8 @@ def plan(
     Args:
         model: from `load_model`, or what that takes.
         data: what `load_data` takes, or from `data.choose_data`.
-        sigma, noise, n0, n, alpha, radii: as in `certify`; without a sigma no certificates are timed.
+        sigma, noise, n0, n, alpha, radii: as in `certify`; without a sigma no certificates are timed, but
+            those against patches, which have none.
         attacks: as in `evaluate`.
         pilot: number of items to time, drawn by `seed`.
         batch_size: rows per forward pass; by default 64 on a GPU, else 16.
@@ -81,19 +82,22 @@ def plan(
         SpecError: there is nothing to plan, or an attack cannot be timed.
     """
     chosen = attack_specs.parse_all(attacks)
-    if sigma is None and not chosen:
+    budgets = _budgets(noise, sigma, n0, n, alpha, radii)
+    if not budgets and not chosen:
         raise SpecError("plan: name what is to be planned, --sigma 0.25 or --attack pgd, or both")
     for attack in chosen:
         if attack.surrogates or attack.fits or "texts" in attack.needs:
             raise SpecError(f"--attack {attack}: cannot be timed here; plan pgd with as many steps")
         if attack.rewords:
             raise SpecError(f"--attack {attack}: cannot be timed here; it takes one answer for each of its wordings")
-    fixed, sequential = _budgets(noise, sigma, n0, n, alpha, radii)
     choice = choice_of(data)
     if choice.canvas.size is None:
         raise SpecError("--canvas native: images of different sizes cost differently; name a size")
     refuse_canvas(chosen, choice.canvas)
     height, width = choice.canvas.size
+    for budget in budgets:
+        if isinstance(budget, Exhaustive):
+            refuse_bands(budget, choice.canvas)
     judged = model if isinstance(model, Model) else find_model(model)
     with progress("reading images", transient=True) as tick:
         few = choice.pilot(min(pilot, len(choice))).verified(tick).items
@@ -115,9 +119,9 @@ def plan(
         share=lambda: timed.share,
     )
     with shown as tick:
-        total = (fixed is not None) + (sequential is not None) + len(chosen)
+        total = len(budgets) + len(chosen)
         tick(0, total)
-        for cost in timed.costs(fixed, sequential, chosen):
+        for cost in timed.costs((*budgets, *chosen)):
             costs.append(cost)
             tick(len(costs), total)
     return Plan(
@@ -127,17 +131,27 @@ def plan(
         batch=batch,
         device=waist.device_name,
         stopped=timed.stopped,
-        offers=tuple(offers(fixed, View(height=height, width=width), len(choice))) if fixed else (),
+        offers=tuple(
+            offer
+            for budget in budgets
+            if isinstance(budget, Smoothing)
+            for offer in offers(budget, View(height=height, width=width), len(choice))
+        ),
     )
 
 
 def _budgets(
     noise: str, sigma: float | str | None, n0: int, n: int, alpha: float, radii: str
-) -> tuple[Smoothing, Sequential] | tuple[None, None]:
-    if sigma is None:
-        return None, None
+) -> tuple[Smoothing, Sequential] | tuple[Exhaustive] | tuple[()]:
+    """Build the budgets to time: both kinds of sampling, that of patches, or none without a sigma."""
     value = grammar.number(sigma, "--sigma") if isinstance(sigma, str) else sigma
-    kind = str(parse(noise, value))
+    if value is None and noise == DEFAULT_NOISE:
+        return ()
+    parsed = parse(noise, value)
+    kind = str(parsed)
+    if isinstance(parsed, Patch):
+        return (Exhaustive(noise=kind),)
+    assert value is not None
     try:
         return (
             Smoothing(noise=kind, sigma=value, n0=n0, n=n, alpha=alpha),

@@ -38,14 +38,19 @@ def certify(
         int | None, typer.Option(help="Noisy copies that select the class; fixed only.", show_default="100")
     ] = None,
     n: Annotated[
-        int, typer.Option(help="Noisy copies that bound its probability; for sequential an upper limit.")
-    ] = 1000,
-    alpha: Annotated[float, typer.Option(help="Probability that one certificate is false.")] = 0.001,
+        int | None,
+        typer.Option(
+            help="Noisy copies that bound its probability; for sequential an upper limit.", show_default="1000"
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Probability that one certificate is false.", show_default="0.001")
+    ] = None,
     radii: Annotated[
         str,
         typer.Option(
             help="Radii at which certified accuracy is shown, and that sequential draws decide; the suffix s means "
-            "times sigma."
+            "times sigma. For patches sizes in pixels, by default around that of --noise."
         ),
     ] = grammar.RADII,
     stop_when_wrong: Annotated[

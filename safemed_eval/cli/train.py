@@ -93,6 +93,14 @@ class TrainOptions(FitOptions):
     noise_sigma: Annotated[
         str, option(panel="Training", help="Gaussian noise added to every image, for a model that will be smoothed.")
     ] = "0"
+    ablate: Annotated[
+        str | None,
+        option(
+            panel="Training",
+            help="Show only a band of each image's columns, the rest in the mean colour, for certificates against "
+            "patches: band=48, or band=48,share=0.5 (of the rows; the others stay whole).",
+        ),
+    ] = None
     bf16: Annotated[bool, option("--bf16", panel="Training", help="Compute in bfloat16.")] = False
     gradient_checkpointing: Annotated[
         bool, option("--gradient-checkpointing", panel="Training", help="Less memory, more time.")

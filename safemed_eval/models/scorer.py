@@ -154,6 +154,15 @@ class AnswerWithoutImage(Protocol):
         ...
 
 
+class MeanColour(Protocol):
+    """A model whose images are normalised."""
+
+    @property
+    def mean_colour(self) -> tuple[float, float, float] | None:
+        """The colour in [0, 1] units that becomes 0; None: images are not normalised."""
+        ...
+
+
 class Checkpoint(Scores, Describes, OfficialScores, Protocol):
     """A transformers checkpoint: it can also be examined, proved, and asked through its untouched 8-bit path."""
 
@@ -223,6 +232,7 @@ class Capabilities:
     official_answer: OfficialAnswer | None
     scores_without_image: ScoresWithoutImage | None
     answer_without_image: AnswerWithoutImage | None
+    mean_colour: MeanColour | None
     checkpoint: Checkpoint | None
 
 
@@ -246,5 +256,6 @@ def capabilities(model: Any) -> Capabilities:
         official_answer=if_it_has("official_answer"),
         scores_without_image=if_it_has("scores_without_image"),
         answer_without_image=if_it_has("answer_without_image"),
+        mean_colour=if_it_has("mean_colour"),
         checkpoint=if_it_has("scores", "describe", "take_shortcuts", "askable", "exact", "image_inputs"),
     )

@@ -72,6 +72,12 @@ class Waist:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
 
     @property
+    def fill(self) -> tuple[float, float, float]:
+        """The colour in [0, 1] units that says least to the model: what it normalises to 0, else the middle grey."""
+        named = self.offers.mean_colour
+        return (named.mean_colour if named else None) or (0.5, 0.5, 0.5)
+
+    @property
     def differentiable(self) -> bool:
         """True for a model that scores options; False for one that only votes or writes."""
         return self.offers.scores is not None

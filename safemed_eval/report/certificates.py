@@ -12,11 +12,13 @@ from safemed_eval.errors import RunError
 from safemed_eval.runs.record import CertifyRecord
 from safemed_eval.smoothing import (
     Budget,
+    Exhaustive,
     Ladder,
     Sequential,
     SequentialCertificate,
     Smoothing,
     View,
+    read_bands,
     read_votes,
     read_wrong,
     unpack,
@@ -41,7 +43,10 @@ def recomputed(records: Sequence[CertifyRecord], own: Budget, alpha: float, wher
     """
     sequential = isinstance(own, Sequential)
     names = (*_FIELDS, *_OF_DRAWS) if sequential else _FIELDS
-    read = _sequential(own, alpha) if isinstance(own, Sequential) else _fixed(own, alpha)
+    if isinstance(own, Sequential):
+        read = _sequential(own, alpha)
+    else:
+        read = _exhaustive(own) if isinstance(own, Exhaustive) else _fixed(own, alpha)
     results = []
     for record in records:
         stored = {name: getattr(record, name) for name in names}
@@ -76,6 +81,19 @@ def _fixed(own: Smoothing, alpha: float) -> Reader:
         wrong = read_wrong(votes0, record.label)
         assert wrong is not None
         return wrong, wrong
+
+    return both
+
+
+def _exhaustive(own: Exhaustive) -> Reader:
+    @cache
+    def read(votes: tuple[int, ...], view: View) -> Certificate:
+        return read_bands(votes, own.kind, view)
+
+    def both(record: CertifyRecord) -> tuple[Certificate, Certificate]:
+        assert record.votes is not None and record.view is not None
+        made = read(record.votes, record.view)
+        return made, made
 
     return both
 

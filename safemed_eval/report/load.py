@@ -20,7 +20,7 @@ from safemed_eval.runs import checked, read_run
 from safemed_eval.runs.meta import RunMeta
 from safemed_eval.runs.record import CertifyRecord, EvaluateRecord, Record
 from safemed_eval.runs.spec import CertifySpec, Described, EvaluateSpec
-from safemed_eval.smoothing import Budget, DonorVote, Falsification, Sequential, View, Voting
+from safemed_eval.smoothing import Budget, DonorVote, Exhaustive, Falsification, PatchSearch, Sequential, View, Voting
 
 IN_MEMORY = "in memory"
 """In place of the folder of a run that has none."""
@@ -93,9 +93,9 @@ class LoadedRun:
         spec = meta.spec
         if isinstance(spec, CertifySpec):
             own = spec.budget
-            alpha = own.alpha if alpha is None else alpha
+            alpha = own.alpha if alpha is None or isinstance(own, Exhaustive) else alpha
             try:
-                replace(own, alpha=alpha)
+                own.at(alpha)
             except ValueError as error:
                 raise SpecError(f"--alpha {alpha}: {error}") from None
             stored = [record for record in records if isinstance(record, CertifyRecord)]
@@ -170,7 +170,7 @@ class LoadedRun:
     def budget(self) -> Budget:
         """The sample budget of a `certify` run, with the alpha at which it is read."""
         assert self.alpha is not None
-        return replace(self.own_budget, alpha=self.alpha)
+        return self.own_budget.at(self.alpha)
 
     @property
     def scale(self) -> str:
@@ -209,7 +209,7 @@ class LoadedRun:
         return isinstance(self.spec, CertifySpec) and self.spec.option_order == "random"
 
     @property
-    def falsification(self) -> Falsification | None:
+    def falsification(self) -> Falsification | PatchSearch | None:
         """The attack on the certificates of a `certify` run; None: there was none."""
         return self.spec.falsify if isinstance(self.spec, CertifySpec) else None
 
@@ -258,18 +258,17 @@ class LoadedRun:
     @property
     def points(self) -> dict[str, float]:
         """The radii at which certified accuracy is shown, by name."""
-        budget = self.budget
-        if self.radii is None and isinstance(budget, Sequential):
-            return budget.ladder
-        return grammar.radii(self.radii or grammar.RADII, budget.sigma)
+        return self.budget.points(self.radii)
 
     def at_alpha(self, alpha: float) -> Self:
-        """The same run with its certificates read again from their votes at this alpha; an evaluate run has none.
+        """The same run with its certificates read again from their votes at this alpha, if it has one.
+
+        An evaluate run has none, nor have certificates against patches.
 
         Raises:
             SpecError: no certificate is possible at this alpha, or the run is read at another than its own already.
         """
-        if self.kind == "evaluate" or alpha == self.alpha:
+        if self.kind == "evaluate" or alpha == self.alpha or isinstance(self.own_budget, Exhaustive):
             return self
         if self.alpha != self.own_budget.alpha:
             raise SpecError(f"{self.name}: is read at alpha {self.alpha:g} already; read the run folder again")
@@ -282,7 +281,10 @@ class LoadedRun:
         Raises:
             SpecError: they cannot be read.
         """
-        grammar.radii(radii or grammar.RADII, 1.0)
+        if self.kind == "certify":
+            self.own_budget.points(radii)
+        else:
+            grammar.radii(radii or grammar.RADII, 1.0)
         return replace(self, radii=radii)
 
     @property
@@ -306,7 +308,6 @@ def radii_of(runs: Iterable[LoadedRun], radii: str | None) -> str:
     known: dict[str, float] = {}
     for run in runs:
         if run.kind == "certify":
-            budget = run.own_budget
-            points = budget.radii if isinstance(budget, Sequential) else grammar.radii(grammar.RADII, budget.sigma)
+            points = run.own_budget.points(None)
             known |= {name: known.get(name, radius) for name, radius in points.items()}
     return ",".join(sorted(known, key=lambda name: known[name])) or grammar.RADII

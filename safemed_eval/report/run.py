@@ -34,7 +34,7 @@ from safemed_eval.report.summary import (
 )
 from safemed_eval.report.text_cells import corruption_cells, text_cells
 from safemed_eval.runs.record import CertifyRecord, Record
-from safemed_eval.smoothing import SEQUENTIAL
+from safemed_eval.smoothing import SEQUENTIAL, Exhaustive
 from safemed_eval.text import on_one_line, visible
 
 if TYPE_CHECKING:
@@ -259,13 +259,19 @@ def _numbered(runs: Sequence[Run]) -> list[Run]:
 
 
 def at_common_radii(runs: Sequence[Run], radii: str | None) -> list[Run]:
-    """Show the certified accuracy of these runs at the same radii; see `radii_of`.
+    """Show the certified accuracy of these runs at the same radii, or sizes of patches; see `radii_of`.
 
     Raises:
         SpecError: `radii` cannot be read.
     """
-    common = radii_of(runs, radii)
-    return [run if run.kind == "evaluate" or run.radii == common else run.at(common) for run in runs]
+    of_patches = [run for run in runs if run.kind == "certify" and isinstance(run.own_budget, Exhaustive)]
+    common, sizes = radii_of([run for run in runs if run not in of_patches], radii), radii_of(of_patches, radii)
+
+    def shown(run: Run) -> Run:
+        asked = sizes if run in of_patches else common
+        return run if run.kind == "evaluate" or run.radii == asked else run.at(asked)
+
+    return [shown(run) for run in runs]
 
 
 def with_columns(runs: Sequence[Run], by: str | None) -> list[Run]:

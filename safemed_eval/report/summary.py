@@ -14,6 +14,7 @@ from safemed_eval import stats
 from safemed_eval.codec import Json, encode
 from safemed_eval.core import CLEAN
 from safemed_eval.data.audit.training_overlap import Overlap
+from safemed_eval.report.analyses.population import Population, population_of
 from safemed_eval.report.findings.attack_sizes import aims_at_letters, sized_attacks
 from safemed_eval.report.findings.canvas import CanvasCost, canvas_cost, grey_levels
 from safemed_eval.report.findings.checklist import Check, checklist, verdict
@@ -21,7 +22,6 @@ from safemed_eval.report.findings.degenerate import degenerate
 from safemed_eval.report.findings.falsified import Falsified, falsified_of
 from safemed_eval.report.findings.grounding import CertifiedGrounding, Grounding, certified_grounding, grounding
 from safemed_eval.report.findings.order import Circular, Letters, circular, letters_by_condition
-from safemed_eval.report.findings.population import Population, population_of
 from safemed_eval.report.findings.sampling import Draws, draws_of, ended_wrong
 from safemed_eval.report.findings.unanswered import Silence, failures, silence
 from safemed_eval.report.findings.verdict import Verdict

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from safemed_eval.data import Canvas, canvas_of, region_of
 from safemed_eval.errors import SafemedError
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Ladder, Noise, Sequential, Smoothing
+from safemed_eval.smoothing import Budget, Exhaustive, Ladder, Noise, Patch, Sequential, Smoothing
+from safemed_eval.smoothing.bands import banded_copies
 from safemed_eval.smoothing.certify import certify_gold, count_votes, view_of
 
 BUDGET_S = 30.0
@@ -136,12 +138,14 @@ class Pilot:
         """Share of the time budget that is used up, in [0, 1]."""
         return min(1.0, (self._clock() - self._began) / self._budget)
 
-    def costs(
-        self, fixed: Smoothing | None, sequential: Sequential | None, attacks: Sequence[Attack]
-    ) -> Iterator[Cost]:
-        """Yield the cost of each in turn. The remaining time is divided evenly; after Ctrl-C nothing more is timed."""
-        left, rate = bool(fixed) + bool(sequential) + len(attacks), None
-        for spec in (spec for spec in (fixed, sequential, *attacks) if spec is not None):
+    def costs(self, asked: Sequence[Budget | Attack]) -> Iterator[Cost]:
+        """Yield the cost of each in turn. The remaining time is divided evenly; after Ctrl-C nothing more is timed.
+
+        Args:
+            asked: fixed sampling stands before sequential sampling, which then has its rate of copies.
+        """
+        left, rate = len(asked), None
+        for spec in asked:
             now = self._clock()
             self._until = now + max(0.0, self._began + self._budget - now) / left
             if self.stopped:
@@ -152,11 +156,13 @@ class Pilot:
                 yield self.fixed(spec, rate)
             elif isinstance(spec, Sequential):
                 yield self.sequential(spec, rate)
+            elif isinstance(spec, Exhaustive):
+                yield self.exhaustive(spec, self.copies(spec.kind))
             else:
                 yield self.attack(spec)
 
-    def copies(self, noise: Noise) -> Rate | None:
-        """Measure the rate of noisy copies, after a first one to warm up; None if Ctrl-C came before that was done.
+    def copies(self, noise: Noise | Patch) -> Rate | None:
+        """Measure the rate of copies, after a first one to warm up; None if Ctrl-C came before that was done.
 
         The batch is made smaller where a full one would take too long.
         """
@@ -166,9 +172,13 @@ class Pilot:
 
         def count(n: int, rows: int) -> Rate:
             nonlocal measured
-            self.now = f"noisy copies, {n} more"
+            self.now = f"copies, {n} more"
             began = self._clock()
-            count_votes(vote, canvas, noise, n, batch=rows, streams=streams)
+            if isinstance(noise, Patch):
+                starts = list(islice(cycle(noise.starts(canvas.shape[2])), n))
+                vote.count(banded_copies(canvas, starts, noise.band, self.model.fill, rows))
+            else:
+                count_votes(vote, canvas, noise, n, batch=rows, streams=streams)
             measured = Rate(copies=n, seconds=max(self._clock() - began, 1e-9), rows=rows)
             return measured
 
@@ -192,6 +202,18 @@ class Pilot:
         each = spec.n0 + spec.n
         return Cost(
             what=f"fixed, n0 {spec.n0}, n {spec.n:,}",
+            each=each,
+            spread=0,
+            seconds=_seconds(each, rate),
+            items=self.items,
+            timed=self._copies_timed(rate),
+        )
+
+    def exhaustive(self, spec: Exhaustive, rate: Rate | None) -> Cost:
+        """Estimate the cost of certificates against patches: one copy per band and item."""
+        each = spec.draws(self.canvases[0].shape[2])
+        return Cost(
+            what=f"exhaustive, {spec.noise}",
             each=each,
             spread=0,
             seconds=_seconds(each, rate),

@@ -19,7 +19,17 @@ from safemed_eval.data import Match
 from safemed_eval.data.images.resample import How, Resize
 from safemed_eval.models.answers import Told
 from safemed_eval.runs.spec import CertifySpec, EvaluateSpec
-from safemed_eval.smoothing import FLOAT32, Smoothing, View, read_prediction, read_wrong
+from safemed_eval.smoothing import (
+    FLOAT32,
+    Exhaustive,
+    Falsification,
+    PatchSearch,
+    Smoothing,
+    View,
+    read_prediction,
+    read_wrong,
+)
+from safemed_eval.smoothing.votes import selected
 from safemed_eval.threat import Rectangle
 
 Count = Annotated[int, Ge(0)]
@@ -207,12 +217,38 @@ class Shot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatchShot:
+    """The votes under one patch of the certified size; see `runs.work.falsify_patch`.
+
+    Args:
+        size: columns and rows of the patch, which ends at the edge of the canvas; 0: no patch, the votes are counted
+            again.
+        top, left: its first row and column.
+        votes: for classes 0 .. K.
+        unexplained: how many votes differ of copies that show none of the patch.
+    """
+
+    size: Count
+    top: Count
+    left: Count
+    votes: tuple[int, ...]
+    unexplained: Count
+
+    def refutes(self, votes: tuple[int, ...]) -> bool:
+        """Tell whether this contradicts the certificate that these votes of all bands gave."""
+        recounted = self.size > 0 or self.votes == votes
+        return bool(self.unexplained) or not recounted or selected(self.votes) != selected(votes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CertifyRecord(ItemRecord):
     """The certificate of one item; see `core.Certificate` and `smoothing.SequentialCertificate`.
 
     Args:
-        noise, sigma: the noise; see `smoothing.noise`.
+        noise, sigma: the noise; see `smoothing.noise`. The certificates of `smoothing.Exhaustive` have no sigma, and
+            neither n nor alpha.
         view: the canvas, and the file where radii are about that; None in a record of a version that did not keep it.
+        fill: the colour, in [0, 1] units, of what a band does not show; for certificates against patches.
         falsified: results of the searches within the certified radius; None: none was made.
         donor, match: the id of the item whose image was shown to the smoothed model as well; see `data.donors_of`.
         donor_votes, blank_votes: votes of the noisy copies of that image, and of a blank one, for classes 0 .. K; None:
@@ -223,12 +259,13 @@ class CertifyRecord(ItemRecord):
 
     sampling: str
     noise: str = FLOAT32
-    sigma: float
+    sigma: float | None = field(default=None, metadata=SOMETIMES)
     view: View | None = field(default=None, metadata=SOMETIMES)
+    fill: tuple[float, float, float] | None = field(default=None, metadata=SOMETIMES)
     n0: int | None = field(default=None, metadata=SOMETIMES)
     radii: Mapping[str, float] | None = field(default=None, metadata=SOMETIMES)
-    n: int
-    alpha: float
+    n: int | None = field(default=None, metadata=SOMETIMES)
+    alpha: float | None = field(default=None, metadata=SOMETIMES)
     votes0: tuple[int, ...] | None = None
     votes: tuple[int, ...] | None = None
     p_lower: Size | None = None
@@ -240,7 +277,7 @@ class CertifyRecord(ItemRecord):
     successes: Count | None = field(default=None, metadata=SEQUENCED)
     stopped: str | None = field(default=None, metadata=SEQUENCED)
     hits: str | None = field(default=None, metadata=SEQUENCED)
-    falsified: tuple[Shot, ...] | None = field(default=None, metadata=SOMETIMES)
+    falsified: tuple[Shot, ...] | tuple[PatchShot, ...] | None = field(default=None, metadata=SOMETIMES)
     donor: str | None = field(default=None, metadata=SOMETIMES)
     match: Match | None = field(default=None, metadata=SOMETIMES)
     donor_votes: tuple[int, ...] | None = field(default=None, metadata=SOMETIMES)
@@ -259,6 +296,9 @@ class CertifyRecord(ItemRecord):
         for name, asked in {"sampling": budget.sampling, **asdict(budget)}.items():
             if getattr(self, name) != asked:
                 raise ValueError(f"was made with {name}={getattr(self, name)}, the run with another")
+        if isinstance(budget, Exhaustive):
+            assert self.view is not None
+            refuse_other_counts("votes", self.votes, self.options, budget.draws(self.view.width))
         if isinstance(budget, Smoothing):
             refuse_other_counts("votes0", self.votes0, self.options, budget.n0)
             assert self.votes0 is not None
@@ -274,11 +314,22 @@ class CertifyRecord(ItemRecord):
                     refuse_other_counts(name, votes, self.options, spec.grounding.n)
                 elif votes is not None:
                     raise ValueError(f"{name} are there, though nothing was to be asked")
-        if spec.falsify:
-            shares = None if self.falsified is None else tuple(shot.share for shot in self.falsified)
-            most = max((shot.votes for shot in self.falsified or ()), default=0)
-            if shares != (None if self.radius is None else spec.falsify.shares) or most > spec.falsify.n:
-                raise ValueError("falsified does not fit its certificate")
+        if spec.falsify and not self._fits(spec.falsify):
+            raise ValueError("falsified does not fit its certificate")
+
+    def _fits(self, asked: Falsification | PatchSearch) -> bool:
+        """Tell whether what was found by searches is what such searches can find."""
+        if self.falsified is None or self.radius is None:
+            return self.falsified is None and self.radius is None
+        if isinstance(asked, Falsification):
+            shots = [shot for shot in self.falsified if isinstance(shot, Shot)]
+            return tuple(shot.share for shot in shots) == asked.shares and all(shot.votes <= asked.n for shot in shots)
+        patches = [shot for shot in self.falsified if isinstance(shot, PatchShot)]
+        sizes = [0] + [int(self.radius)] * (asked.positions if self.radius else 0)
+        votes = self.votes or ()
+        return [shot.size for shot in patches] == sizes and all(
+            len(shot.votes) == len(votes) and min(shot.votes) >= 0 and sum(shot.votes) == sum(votes) for shot in patches
+        )
 
     def _check_file(self, spec: CertifySpec) -> None:
         """Raise ValueError where the certificate is not about the run's domain, or has another norm than the resize."""

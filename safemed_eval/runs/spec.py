@@ -19,8 +19,8 @@ from safemed_eval.attacks import facts_of
 from safemed_eval.codec import Json, decode, encode
 from safemed_eval.core import CIRCULAR, GROUNDING, OFFICIAL, BatchSize, Domain, OptionOrder
 from safemed_eval.data import Selection
-from safemed_eval.errors import RunError
-from safemed_eval.smoothing import FLOAT32, Budget, DonorVote, Falsification, Voting, budget_of
+from safemed_eval.errors import RunError, SpecError
+from safemed_eval.smoothing import FLOAT32, Budget, DonorVote, Falsification, PatchSearch, Voting, budget_of
 
 LATER: Mapping[str, bool] = {"later": True}
 """Metadata of a field that the JSON leaves out at its default."""
@@ -192,7 +192,7 @@ class CertifySpec(Spec):
     """The settings of a `certify` run.
 
     Args:
-        smoothing: the fields of `budget`, a `Smoothing` or a `Sequential`, depending on `sampling`.
+        smoothing: the fields of `budget`, a `Smoothing`, `Sequential` or `Exhaustive`, depending on `sampling`.
         stop_when_wrong: draw no more copies of an item whose selected answer is wrong.
         falsify: attack each certificate within its radius.
         option_order: "random": each noisy copy is asked with its options in an order of its own.
@@ -204,7 +204,7 @@ class CertifySpec(Spec):
     smoothing: Mapping[str, object]
     sampling: str
     stop_when_wrong: bool = field(default=False, metadata=LATER)
-    falsify: Falsification | None = field(default=None, metadata=LATER)
+    falsify: Falsification | PatchSearch | None = field(default=None, metadata=LATER)
     option_order: OptionOrder = field(default="data", metadata=LATER)
     grounding: DonorVote | None = field(default=None, metadata=LATER)
 
@@ -212,7 +212,7 @@ class CertifySpec(Spec):
         super().__post_init__()
         try:
             _ = self.budget
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, SpecError, TypeError, ValueError) as error:
             raise ValueError(f"smoothing: {error}") from None
 
     @property

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from safemed_eval.smoothing.noise import FLOAT32, Noise, View
+from safemed_eval.smoothing.noise import FLOAT32, Kind, Noise, View
 from safemed_eval.smoothing.noise.float32 import Float32
 from safemed_eval.smoothing.noise.gaussian import Gaussian
+from safemed_eval.smoothing.noise.patch import Patch
 from safemed_eval.smoothing.options import (
+    EXHAUSTIVE,
     FIXED,
     SEQUENTIAL,
     Budget,
     DonorVote,
+    Exhaustive,
     Falsification,
+    PatchSearch,
     Sequential,
     Smoothing,
     Voting,
@@ -22,6 +26,7 @@ from safemed_eval.smoothing.votes import (
     UNCLEAR,
     WRONG,
     Prediction,
+    read_bands,
     read_prediction,
     read_votes,
     read_wrong,
@@ -30,6 +35,7 @@ from safemed_eval.smoothing.votes import (
 __all__ = [
     "CAP",
     "CERTIFIED",
+    "EXHAUSTIVE",
     "FIXED",
     "FLOAT32",
     "FUTILE",
@@ -40,11 +46,15 @@ __all__ = [
     "WRONG",
     "Budget",
     "DonorVote",
+    "Exhaustive",
     "Falsification",
     "Float32",
     "Gaussian",
+    "Kind",
     "Ladder",
     "Noise",
+    "Patch",
+    "PatchSearch",
     "Prediction",
     "Sequential",
     "SequentialCertificate",
@@ -52,6 +62,7 @@ __all__ = [
     "View",
     "Voting",
     "budget_of",
+    "read_bands",
     "read_prediction",
     "read_votes",
     "read_wrong",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from safemed_eval import stats
+from safemed_eval import grammar, stats
 from safemed_eval.core import DEFAULT_NOISE
 from safemed_eval.errors import SpecError
 from safemed_eval.smoothing.evidence import Evidence, evidence_of
 from safemed_eval.smoothing.noise import FLOAT32, Noise, View, parse
+from safemed_eval.smoothing.noise.patch import Patch
 
 MAX_DRAWS = 10**8
 MAX_COPIES = 10**4
@@ -22,8 +23,9 @@ MAX_RADIUS = 8
 _SURE = 1 - 1e-9
 """Probability that MAX_DRAWS draws cannot show to be exceeded, at any alpha below 0.9: a radius that needs more is not
 certified."""
-FIXED, SEQUENTIAL = "fixed", "sequential"
-"""Kinds of sampling: a number of noisy copies that is set in advance, or as many as it takes to decide the radii."""
+FIXED, SEQUENTIAL, EXHAUSTIVE = "fixed", "sequential", "exhaustive"
+"""Kinds of sampling: a number of noisy copies that is set in advance, as many as it takes to decide the radii, or every
+copy there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,10 @@ class _Noisy:
 
     @property
     def kind(self) -> Noise:
-        return parse(self.noise, self.sigma)
+        kind = parse(self.noise, self.sigma)
+        if not isinstance(kind, Noise):
+            raise SpecError(f"--noise {self.noise}: is no random noise, which copies are drawn with")
+        return kind
 
     def _check(self, alpha: float) -> None:
         try:
@@ -85,6 +90,14 @@ class Smoothing(_Noisy):
         """The largest radius that n unanimous votes certify on this canvas."""
         lower = stats.clopper_pearson_lower(self.n, self.n, self.alpha) - self.kind.slack(view)
         return self.kind.radius(max(0.0, lower), view)
+
+    def at(self, alpha: float) -> Smoothing:
+        """The same budget at another alpha; raises ValueError where nothing can be certified at it."""
+        return replace(self, alpha=alpha)
+
+    def points(self, radii: str | None, usual: str = grammar.RADII) -> dict[str, float]:
+        """The radii at which certified accuracy is shown, by name, from text; None: the usual ones."""
+        return grammar.radii(radii or usual, self.sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +163,75 @@ class Sequential(_Noisy):
         """
         return next((asked for asked in self.radii.values() if math.isclose(asked, radius, rel_tol=1e-9)), None)
 
+    def at(self, alpha: float) -> Sequential:
+        """See `Smoothing.at`."""
+        return replace(self, alpha=alpha)
 
-Budget = Smoothing | Sequential
+    def points(self, radii: str | None, usual: str = grammar.RADII) -> dict[str, float]:
+        """See `Smoothing.points`; the usual ones are those that were asked for."""
+        return self.ladder if radii is None else grammar.radii(radii, self.sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhaustive:
+    """Certificates from every ablated copy there is: nothing is drawn, and none is false by chance.
+
+    Args:
+        noise: spec string of `noise.patch`.
+    """
+
+    sampling: ClassVar = EXHAUSTIVE
+    sigma: ClassVar[None] = None
+    alpha: ClassVar[float] = 0.0
+
+    noise: str
+
+    def __post_init__(self) -> None:
+        _ = self.kind
+
+    @property
+    def kind(self) -> Patch:
+        kind = parse(self.noise, None)
+        if not isinstance(kind, Patch):
+            raise ValueError(f"noise={self.noise} has more copies than can be counted")
+        return kind
+
+    def draws(self, width: int) -> int:
+        """The number of copies of a canvas of this width."""
+        return len(self.kind.starts(width))
+
+    def ceiling_on(self, view: View | None) -> int | None:
+        """The largest patch that unanimous votes certify on this canvas; None: the canvas is not known."""
+        return None if view is None else self.kind.largest(self.draws(view.width), view)
+
+    def refuse_canvas(self, size: tuple[int, int] | None) -> None:
+        """Raise ValueError where nothing can be certified on a canvas of this height and width; None: on any."""
+        if size is None:
+            raise ValueError("needs one canvas for all images, whose bands it counts; name a --canvas")
+        view, kind = View(height=size[0], width=size[1]), self.kind
+        if not self.ceiling_on(view):
+            raise ValueError(
+                f"a patch of one pixel meets {kind.met(1, view.width)} of the {self.draws(view.width)} bands on a "
+                f"canvas {view.width} wide, which certifies nothing; make the band narrower"
+            )
+
+    def at(self, alpha: float) -> Exhaustive:
+        """The same budget: there is no alpha."""
+        return self
+
+    def points(self, radii: str | None, usual: str = grammar.RADII) -> dict[str, float]:
+        """The sizes in pixels at which certified accuracy is shown, from text; the usual ones lie around `Patch.size`.
+
+        Raises:
+            SpecError: they cannot be read, or count in sigma.
+        """
+        if radii not in (None, usual):
+            return grammar.radii(radii, None)
+        size = self.kind.size
+        return {str(side): float(side) for side in sorted({0, size // 2, size, 2 * size})}
+
+
+Budget = Smoothing | Sequential | Exhaustive
 
 
 def budget_of(spec: Mapping[str, Any]) -> Budget:
@@ -160,7 +240,7 @@ def budget_of(spec: Mapping[str, Any]) -> Budget:
     Raises:
         TypeError, ValueError: the spec holds no valid budget.
     """
-    kinds: dict[object, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential)}
+    kinds: dict[object, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential, Exhaustive)}
     if spec.get("sampling") not in kinds:
         raise ValueError(f"sampling cannot be {spec.get('sampling')!r:.60}")
     return kinds[spec["sampling"]](**{"noise": FLOAT32, **spec["smoothing"]})
@@ -189,6 +269,23 @@ class Falsification:
             raise ValueError("shares must lie in [0, 1), steps be at least 1, and alpha lie between 0 and 1")
         if not (1 <= self.n <= MAX_DRAWS and 1 <= self.m <= MAX_COPIES):
             raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, m between 1 and {MAX_COPIES:,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSearch:
+    """Options of the attack on certificates against patches; see `runs.work.falsify_patch`.
+
+    Args:
+        positions: patches of the certified size that are tried on each item, at places drawn at random.
+        steps: gradient steps for each of them.
+    """
+
+    positions: int = 4
+    steps: int = 20
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.positions <= MAX_COPIES and 1 <= self.steps <= MAX_COPIES):
+            raise ValueError(f"positions and steps must lie between 1 and {MAX_COPIES:,}")
 
 
 @dataclass(frozen=True, kw_only=True)

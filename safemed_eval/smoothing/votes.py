@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from safemed_eval import stats
 from safemed_eval.core import Certificate
 from safemed_eval.smoothing.noise import View
+from safemed_eval.smoothing.noise.patch import Patch
 from safemed_eval.smoothing.options import Smoothing
 
 NO_ANSWER = "no answer won"
@@ -52,6 +53,28 @@ def read_votes(
         p_lower=p_lower,
         radius=radius,
         abstained=abstained,
+    )
+
+
+def read_bands(votes: tuple[int, ...], patch: Patch, view: View) -> Certificate:
+    """Compute the certificate that the votes of all bands give; see `noise.patch` for the proof.
+
+    Args:
+        votes: for classes 0 .. K, one vote for each position of the band.
+        view: the canvas that the copies were made of.
+    Returns:
+        The radius is the side of the largest patch that cannot turn the vote, in pixels of the canvas; 0: of none.
+        p_lower is the class's share of the votes, which is exact.
+    """
+    chosen = selected(votes)
+    lead = min(votes[chosen] - n - (other < chosen) for other, n in enumerate(votes) if other != chosen)
+    none = chosen == len(votes) - 1
+    return Certificate(
+        votes=votes,
+        prediction=None if none else chosen,
+        p_lower=votes[chosen] / sum(votes),
+        radius=None if none else float(patch.largest(lead, view)),
+        abstained=NO_ANSWER if none else None,
     )
 
 

@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 
 from safemed_eval.train._recipe import (
+    Ablation,
     DenoiserRecipe,
     Groups,
     Lora,
@@ -19,7 +20,7 @@ from safemed_eval.train._recipe import (
 )
 from safemed_eval.train.make import train
 
-__all__ = ["DenoiserRecipe", "Groups", "Lora", "Method", "Recipe", "Threats", "TrainOptions", "recipe_of"]
+__all__ = ["Ablation", "DenoiserRecipe", "Groups", "Lora", "Method", "Recipe", "Threats", "TrainOptions", "recipe_of"]
 
 
 class _Callable(ModuleType):

@@ -136,6 +136,26 @@ class Groups:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """Ablation inside training, for a model that will be certified against patches.
+
+    Args:
+        band: columns of the canvas that stay; all others get the mean colour. Where the band lies is drawn anew for
+            each row and step, among all columns of the canvas and with wrap-around.
+        share: share of the rows that are ablated; the others stay whole, which keeps clean accuracy.
+    """
+
+    band: int
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.band < 1:
+            raise ValueError(f"band is a number of columns, at least 1, got {self.band}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"the share of ablated rows must be in (0, 1], got {self.share:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All settings of one training of a checkpoint.
 
@@ -143,6 +163,7 @@ class Recipe:
         threats: the adversary; None trains on clean images.
         groups: the settings of GRPO; None is supervised fine-tuning.
         noise_sigma: Gaussian noise added to every image, for a model that will be smoothed. 0: none.
+        ablate: ablation of images to a band of their columns; None: none.
         steps: optimizer steps; None: as many as `epochs` need.
         batch_size: rows per device and step (for GRPO: completions); `accumulate` steps make one update.
         learning_rate: highest learning rate, after a warm-up over 3 % of the steps; it then falls as a cosine.
@@ -153,6 +174,7 @@ class Recipe:
     threats: Threats | None = None
     groups: Groups | None = None
     noise_sigma: float = 0.0
+    ablate: Ablation | None = None
     lora: Lora | None = None
     steps: int | None = None
     epochs: float = 1.0
@@ -178,6 +200,8 @@ class Recipe:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
         if self.noise_sigma and self.groups and self.groups.vllm:
             raise ValueError("vLLM takes 8-bit images, which cannot hold noise beyond [0, 1]; leave one of the two out")
+        if self.ablate and self.groups and self.groups.vllm:
+            raise ValueError("vLLM takes 8-bit images, which cannot hold a mean colour; leave vllm or ablate out")
         if self.noise_sigma:
             refuse_sigma(self.noise_sigma, "noise_sigma")
         rows = self.batch_size * self.accumulate
@@ -251,6 +275,7 @@ class TrainOptions(TypedDict, total=False):
     learning_rate: float | None
     weight_decay: float
     noise_sigma: float | str
+    ablate: str | None
     lora: str | None
     bf16: bool
     gradient_checkpointing: bool
@@ -322,8 +347,9 @@ def recipe_of(
     for name in _NUMBERS:
         if isinstance(given.get(name), str):
             given[name] = grammar.number(given[name], f"--{name.replace('_', '-')}")
-    if isinstance(given.get("lora"), str):
-        given["lora"] = grammar.build(Lora, grammar.split(f"lora:{given['lora']}")[1], "--lora")
+    for name, kind in (("lora", Lora), ("ablate", Ablation)):
+        if isinstance(given.get(name), str):
+            given[name] = grammar.build(kind, grammar.split(f"{name}:{given[name]}")[1], f"--{name}")
 
     def part(names: dict[str, str]) -> dict[str, Any]:
         return {field: given[name] for name, field in names.items() if name in given}

@@ -18,7 +18,8 @@ from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.checkpoints.protocols import Network
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator, seed_of
-from safemed_eval.train._recipe import Threats
+from safemed_eval.smoothing.bands import ablated
+from safemed_eval.train._recipe import Ablation, Threats
 from safemed_eval.train._rows import Row, to_canvas
 
 
@@ -53,7 +54,7 @@ class Perturbed:
 
 @dataclass(frozen=True, kw_only=True)
 class Adversary:
-    """Attacks some rows of a batch, and adds noise to all of them.
+    """Attacks some rows of a batch, adds noise to all of them, and ablates some.
 
     The network runs in eval mode, and only pixels get gradients (`autograd.grad`): `.grad` and `requires_grad` of the
     weights stay untouched, since a change would corrupt the training step, or lose gradients under FSDP. Adversarial
@@ -64,24 +65,29 @@ class Adversary:
         threats: the attack; None leaves images clean.
         noise_sigma: standard deviation of Gaussian noise added at the end, in [0, 1] pixel units and not clamped, as
             under smoothing (Cohen et al. 2019). The image is then a float tensor on the scale [0, 255], not PIL.
+        ablate: ablation to a band of columns, last of all, as in certificates against patches (Salman et al. 2022). All
+            images are then float tensors, too: the mean colour is no 8-bit colour.
     """
 
     model: Waist
     threats: Threats | None
     noise_sigma: float = 0.0
+    ablate: Ablation | None = None
     seed: int = 0
 
     def perturb(self, rows: Sequence[Row], *, step: int = 0, progress: float = 1.0) -> Perturbed:
-        """Return the rows with adversarial and noisy images.
+        """Return the rows with adversarial, noisy and ablated images.
 
         Args:
-            step: optimizer steps so far; with the row's id it seeds random starts and noise.
+            step: optimizer steps so far; with the row's id it seeds random starts, noise, and the places of bands.
             progress: completed share of the training, for the warm-up of eps.
         """
         started = time.perf_counter()
         done = self._attacked(rows, step, progress) if self.threats else Perturbed(rows=list(rows))
         if self.noise_sigma:
             done = replace(done, rows=[self._noisy(row, step) for row in done.rows])
+        if self.ablate:
+            done = replace(done, rows=[self._ablated(row, step, self.ablate) for row in done.rows])
         return replace(done, seconds=time.perf_counter() - started)
 
     def _attacked(self, rows: Sequence[Row], step: int, progress: float) -> Perturbed:
@@ -132,6 +138,14 @@ class Adversary:
         canvas = to_canvas(row["image"])
         rng = generator("cpu", self.seed, "noise", step, row["id"])
         return {**row, "image": (canvas + torch.empty_like(canvas).normal_(0, self.noise_sigma, generator=rng)) * 255}
+
+    def _ablated(self, row: Row, step: int, ablate: Ablation) -> Row:
+        rng = np.random.default_rng(seed_of(self.seed, "ablated", step, row["id"]))
+        canvas = to_canvas(row["image"])
+        if rng.random() < ablate.share:
+            start = int(rng.integers(canvas.shape[2]))
+            canvas = ablated(canvas, [start], ablate.band, self.model.fill)[0]
+        return {**row, "image": canvas * 255}
 
 
 class _Read(NamedTuple):

@@ -63,8 +63,14 @@ def fit(
     template = vlm.template
     vlm.processor.tokenizer.padding_side = "left"  # prompts end where completions begin
     adversary = None
-    if recipe.threats or recipe.noise_sigma:
-        adversary = Adversary(model=model, threats=recipe.threats, noise_sigma=recipe.noise_sigma, seed=recipe.seed)
+    if recipe.threats or recipe.noise_sigma or recipe.ablate:
+        adversary = Adversary(
+            model=model,
+            threats=recipe.threats,
+            noise_sigma=recipe.noise_sigma,
+            ablate=recipe.ablate,
+            seed=recipe.seed,
+        )
     rows = Rows(items=items, canvas=canvas, template=template)
     dataset = Dataset.from_dict({"index": list(range(len(items)))})
     dataset.set_transform(rows)

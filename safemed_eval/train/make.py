@@ -70,6 +70,7 @@ def train(
     _refuse_senseless(base, chosen.name)
     _refuse_unfit(method, base, chosen, options.get("lora"))
     recipe = recipe_of(method, adapter=base.source.is_adapter, **options)
+    _refuse_wide_band(recipe, chosen.canvas.size)
     asking = base.source.asked(Asking(template=base.given.template), to_train=method != "denoiser")
     _refuse_thought_last(recipe, asking)
     if isinstance(chosen, Choice):
@@ -85,7 +86,7 @@ def train(
         skipped=len(chosen.set.bad),
         data=chosen.set.sha256,
         canvas=str(chosen.canvas),
-        recipe={"method": method} | {key: value for key, value in asdict(recipe).items() if key != "save_every"},
+        recipe={"method": method} | _settings(recipe),
         processes=processes,
     ).to_json()
     if _is_complete(place, spec):
@@ -96,6 +97,12 @@ def train(
     if first:
         figure(place / WORK)
     return place
+
+
+def _settings(recipe: Recipe | DenoiserRecipe) -> Json:
+    """The settings that decide the numbers; an option that is newer than run folders is left out where it is unused."""
+    left_out = {"save_every"} | ({"ablate"} if isinstance(recipe, Recipe) and recipe.ablate is None else set())
+    return {key: value for key, value in asdict(recipe).items() if key not in left_out}
 
 
 def _refuse_thought_last(recipe: Recipe | DenoiserRecipe, asking: Asking) -> None:
@@ -189,6 +196,14 @@ def _refuse_too_few(items: int, recipe: Recipe | DenoiserRecipe, processes: int)
         needed = recipe.batch_size * recipe.accumulate * processes // recipe.groups.size
         if items < needed:
             raise DataError(f"{items} items do not fill one batch of GRPO, which needs {needed}; lower --batch-size")
+
+
+def _refuse_wide_band(recipe: Recipe | DenoiserRecipe, canvas: tuple[int, int] | None) -> None:
+    """Refuse a band as wide as the canvas, which leaves nothing out."""
+    if isinstance(recipe, Recipe) and recipe.ablate and canvas and recipe.ablate.band >= canvas[1]:
+        raise SpecError(
+            f"--ablate band={recipe.ablate.band}: leaves nothing out of a canvas of {canvas[1]} columns; name fewer"
+        )
 
 
 def _is_complete(out: Path, spec: Json) -> bool:

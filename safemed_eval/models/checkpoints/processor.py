@@ -123,6 +123,16 @@ def both_inputs(processor: Processor, canvas: torch.Tensor, prompt: str) -> tupl
     return name, official[name], ours[name]
 
 
+def mean_colour(processor: Processor) -> tuple[float, float, float] | None:
+    """The colour in [0, 1] units that the image processor's normalisation turns into 0; None: it does not normalise."""
+    images = processor.image_processor
+    mean = getattr(images, "image_mean", None)
+    if mean is None or not getattr(images, "do_normalize", True):
+        return None
+    red, green, blue = (float(mean),) * 3 if isinstance(mean, int | float) else map(float, mean)
+    return red, green, blue
+
+
 def picture(canvas: torch.Tensor) -> Image.Image:
     """Convert (3, H, W) in [0, 1] on 8-bit grey levels to a picture with these very levels."""
     return Image.fromarray((canvas * 255).round().byte().permute(1, 2, 0).cpu().numpy())

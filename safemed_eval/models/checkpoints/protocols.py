@@ -81,7 +81,11 @@ class Tokenizer(Protocol):
 
 
 class ImageProcessor(Protocol):
-    """The part of a processor that turns images into tensors."""
+    """The part of a processor that turns images into tensors.
+
+    One that normalises has `do_normalize` and `image_mean`, a number for each channel in [0, 1] units; see
+    `processor.mean_colour`.
+    """
 
     def __call__(self, images: Sequence[Any], **settings: object) -> Tensors: ...
 

@@ -15,7 +15,13 @@ from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError, DataError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model, place_of
 from safemed_eval.models.checkpoints.letters import find_head, letter_tokens, letters_only
-from safemed_eval.models.checkpoints.processor import both_inputs, official_inputs, pixel_inputs, refuse_8_bit_only
+from safemed_eval.models.checkpoints.processor import (
+    both_inputs,
+    mean_colour,
+    official_inputs,
+    pixel_inputs,
+    refuse_8_bit_only,
+)
 from safemed_eval.models.checkpoints.prompts import Asking, default_template, render, template_sha256
 from safemed_eval.models.checkpoints.proof import Plain, refuted
 from safemed_eval.models.checkpoints.protocols import Network, Processor, Tensors
@@ -88,6 +94,11 @@ class VLM:
     @property
     def device(self) -> torch.device:
         return torch.device(self.model.device)
+
+    @property
+    def mean_colour(self) -> tuple[float, float, float] | None:
+        """See `processor.mean_colour`."""
+        return mean_colour(self.processor)
 
     # ------------------------------------------------------------------------------------------------------- scores
 

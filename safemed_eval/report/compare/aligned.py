@@ -21,7 +21,7 @@ from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.runs import differences
 from safemed_eval.runs.record import ItemRecord
-from safemed_eval.smoothing import Budget, Sequential
+from safemed_eval.smoothing import Budget, Exhaustive, Sequential
 
 AVERAGE_RADIUS = "average certified radius / ceiling"
 ASKING = "asking"
@@ -157,8 +157,10 @@ def _common_items(baseline: Run, candidate: Run) -> Items:
 
 def _compared(budget: Budget, ceiling: float, radii: str | None) -> dict[str, float]:
     """The radii at which certified accuracy is compared: the given ones, or the usual ones, or all sequential ones."""
-    if not isinstance(budget, Sequential):
-        points = grammar.radii(radii or grammar.COMPARED_RADII, budget.sigma)
+    if isinstance(budget, Exhaustive) and radii is None:
+        points = {name: size for name, size in budget.points(None).items() if size <= ceiling}
+    elif not isinstance(budget, Sequential):
+        points = budget.points(radii, grammar.COMPARED_RADII)
     elif radii is None:
         points = {name: radius for name, radius in budget.ladder.items() if radius <= ceiling}
     else:
@@ -166,7 +168,9 @@ def _compared(budget: Budget, ceiling: float, radii: str | None) -> dict[str, fl
     for name, radius in points.items():
         if radius > ceiling:
             raise SpecError(
-                f"--radii {name}: n={budget.n} draws certify no radius above {ceiling:.4f} at all; leave it out"
+                f"--radii {name}: no more than {ceiling:.4f} can be certified with these bands; leave it out"
+                if isinstance(budget, Exhaustive)
+                else f"--radii {name}: n={budget.n} draws certify no radius above {ceiling:.4f} at all; leave it out"
             )
     return points
 

@@ -17,7 +17,7 @@ from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import EvaluateSummary, Part, answers_measure, certificates_measure
 from safemed_eval.rounding import floor_to
-from safemed_eval.smoothing import Sequential
+from safemed_eval.smoothing import Exhaustive, Sequential
 
 _MOST_COLUMNS = 12
 _SIDE_BY_SIDE = 6
@@ -68,6 +68,9 @@ def _certified(run: Run, rows: Sequence[str], columns: Sequence[str]) -> Panels:
 def _points(run: Run) -> dict[str, float]:
     """Two radii by what to call them: 0, and one further out; of a sequential run those that it knows."""
     budget, ceiling = run.budget, run.ceiling
+    if isinstance(budget, Exhaustive):
+        sizes = (0, min(budget.kind.size, int(ceiling)))
+        return {f"at size {size}": float(size) for size in sizes}
     sigma = budget.sigma
     if isinstance(budget, Sequential):
         known = [radius for radius in budget.ladder.values() if radius <= ceiling]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from safemed_eval import stats
 from safemed_eval.report.load import LoadedRun
-from safemed_eval.smoothing import Falsification
+from safemed_eval.runs.record import PatchShot, Shot
+from safemed_eval.smoothing import Falsification, Noise, PatchSearch
 
 DELTA = 0.001
 """Probability that a sound tool is called unsound."""
@@ -45,6 +46,35 @@ class Refuted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefutedPatch:
+    """The votes under one patch that contradict a certificate against patches.
+
+    Attributes:
+        size, top, left: the patch; size 0: none, the votes were counted again.
+        votes: for the classes 0 .. K; `certified` are those that the certificate was read from.
+        unexplained: how many votes differ of bands that show none of the patch.
+    """
+
+    item: str
+    prediction: int
+    radius: float
+    size: int
+    top: int
+    left: int
+    votes: tuple[int, ...]
+    certified: tuple[int, ...]
+    unexplained: int
+
+    def __str__(self) -> str:
+        where = f"under a patch of {self.size} pixels at row {self.top}, column {self.left}" if self.size else "again"
+        return (
+            f"{self.item}: certified for option {self.prediction} against patches of {self.radius:g} pixels by the "
+            f"votes {self.certified}; {where} the votes are {self.votes}, and {self.unexplained} of them changed in "
+            "bands that show none of it"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Falsified:
     """The outcome of `certify --falsify`.
 
@@ -58,7 +88,7 @@ class Falsified:
     """
 
     certificates: int
-    refuted: list[Refuted]
+    refuted: list[Refuted] | list[RefutedPatch]
     items: int
     allowed: int
     sound: bool
@@ -71,6 +101,8 @@ def falsified_of(run: LoadedRun) -> Falsified | None:
     asked = run.falsification
     if not asked:
         return None
+    if isinstance(asked, PatchSearch):
+        return _patches(run)
     attacked = [record for record in run.certificates if record.falsified is not None]
     highest = sum(_at_ceiling(record.radius, run.ceilings.get(record.view)) for record in attacked)
     refuted = list(_refuted(run, asked))
@@ -94,6 +126,28 @@ def _at_ceiling(radius: float | None, ceiling: float | None) -> bool:
     return radius > ceiling or math.isclose(radius, ceiling, rel_tol=1e-9)
 
 
+def _patches(run: LoadedRun) -> Falsified:
+    """Judge the attacks on certificates against patches, of which none may be refuted."""
+    attacked = [record for record in run.certificates if record.falsified is not None]
+    found = [
+        RefutedPatch(
+            item=record.item,
+            prediction=record.prediction,
+            radius=record.radius,
+            certified=record.votes,
+            **vars(shot),
+        )
+        for record in attacked
+        for shot in record.falsified or ()
+        if isinstance(shot, PatchShot) and record.votes is not None and shot.refutes(record.votes)
+        if record.prediction is not None and record.radius is not None
+    ]
+    items = len({patch.item for patch in found})
+    return Falsified(
+        certificates=len(attacked), refuted=found, items=items, allowed=0, sound=not items, at_ceiling=0, remark=None
+    )
+
+
 def _remark(highest: int, attacked: int) -> str | None:
     """A class whose true radius is at least the certified one keeps, at every distance, the probability that the
     certificate claims there: nothing within the radius refutes it, however the radius was computed."""
@@ -109,12 +163,14 @@ def _remark(highest: int, attacked: int) -> str | None:
 
 
 def _refuted(run: LoadedRun, asked: Falsification) -> Iterator[Refuted]:
+    noise = run.budget.kind
     for record in run.certificates:
         prediction, p_lower, radius = record.prediction, record.p_lower, record.radius
         if prediction is None or p_lower is None or radius is None:
             continue  # read at a smaller alpha there is no certificate left to refute
         for shot in record.falsified or ():
-            claimed = run.budget.kind.claim(p_lower, radius, shot.length, record.view)
+            assert isinstance(shot, Shot) and isinstance(noise, Noise)
+            claimed = noise.claim(p_lower, radius, shot.length, record.view)
             upper = stats.clopper_pearson_upper(shot.votes, asked.n, asked.alpha)
             if upper < claimed:
                 yield Refuted(

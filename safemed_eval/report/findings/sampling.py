@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from safemed_eval.report.load import LoadedRun
-from safemed_eval.smoothing import CAP, CERTIFIED, FUTILE, WRONG, Sequential
+from safemed_eval.smoothing import CAP, CERTIFIED, FUTILE, WRONG, Exhaustive, Sequential
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,9 @@ def draws_words(run: LoadedRun) -> str:
     budget = run.budget
     if isinstance(budget, Sequential):
         return f"at most {budget.n:,} noisy copies, to decide about the radii {', '.join(budget.radii)}"
+    if isinstance(budget, Exhaustive):
+        patch = budget.kind
+        return f"a vote of every band of {patch.band} columns, one each {patch.stride} columns"
     return f"{budget.n0:,} noisy copies to select an answer and {budget.n:,} to bound it"
 
 

@@ -23,7 +23,7 @@ class Fact(NamedTuple):
 def method_of(run: Run) -> str:
     """Describe the attacks of a run, or the noise and the sample budget of its certificates."""
     if run.kind == "certify":
-        method = f"noise: {run.budget.kind.title}; {draws_words(run)}; alpha {run.budget.alpha:g}"
+        method = f"noise {run.budget.kind.title}; {draws_words(run)}; alpha {run.budget.alpha:g}"
         method += "; options in a random order for each noisy copy" * run.random_order
     else:
         method = ", ".join(run.conditions) + ", on 8-bit grey levels" * run.quantized

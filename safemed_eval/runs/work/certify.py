@@ -14,17 +14,18 @@ from safemed_eval.core import Certificate, Domain, Item, OptionOrder, Order, Que
 from safemed_eval.data import Canvas, Donor
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
-from safemed_eval.runs.record import CertifyRecord, Shot, asks_donor
+from safemed_eval.runs.record import CertifyRecord, PatchShot, Shot, asks_donor
 from safemed_eval.runs.work.evaluate import blank
 from safemed_eval.runs.work.shown import Shown, shown_of
 from safemed_eval.seeds import generator, order_of
-from safemed_eval.smoothing import Budget, DonorVote, Ladder, Sequential, View
+from safemed_eval.smoothing import Budget, DonorVote, Exhaustive, Ladder, Sequential, View
+from safemed_eval.smoothing.bands import certify_bands
 from safemed_eval.smoothing.certify import Orders, certify_gold, count_votes
 from safemed_eval.smoothing.certify import certify as certify_image
 
 T = TypeVar("T")
 Purpose = Literal["select", "estimate"]
-Falsify = Callable[[str, Shown, Question, Certificate], tuple[Shot, ...]]
+Falsify = Callable[[str, Shown, Question, Certificate], tuple[Shot, ...] | tuple[PatchShot, ...]]
 """Takes an item's id, image, question and certificate; returns the results of searches within its radius."""
 
 
@@ -74,6 +75,8 @@ class Certification:
         def work(shown: Shown, vote: Vote) -> tuple[Certificate, dict[str, Any]]:
             certificate = self._memory.run(lambda size: self._certificate(item, shown, vote, size))
             more: dict[str, Any] = {"view": shown.view}
+            if isinstance(self.smoothing, Exhaustive):
+                more["fill"] = self.model.fill
             if self.falsify and certificate.radius is not None:
                 more["falsified"] = self.falsify(item.id, shown, item.question, certificate)
             if self.grounding and asks_donor(certificate.votes0, item.label):
@@ -110,6 +113,7 @@ class Certification:
         """Count the votes of n noisy copies of a canvas on the item's question."""
         streams, orders = partial(_rng, canvas.device, self.seed, item.id, purpose), self._orders(item)
         order = partial(orders, purpose) if orders else None
+        assert not isinstance(self.smoothing, Exhaustive)
         noise = self.smoothing.kind
         return self._memory.run(
             lambda size: count_votes(vote, canvas, noise, n, size, streams, first=first, order=order)
@@ -145,6 +149,8 @@ class Certification:
 
     def _certificate(self, item: Item, shown: Shown, vote: Vote, batch: int) -> Certificate:
         canvas, view = shown.canvas, shown.view
+        if isinstance(self.smoothing, Exhaustive):
+            return certify_bands(vote, canvas, self.smoothing.kind, fill=self.model.fill, batch=batch)
         rng, orders = partial(_rng, canvas.device, self.seed, item.id), self._orders(item)
         if isinstance(self.smoothing, Sequential):
             ladder = self._ladder(view)

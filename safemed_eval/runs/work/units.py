@@ -16,7 +16,16 @@ from safemed_eval.runs.work import certify, evaluate
 from safemed_eval.runs.work.certify import Certification, Counted, Purpose
 from safemed_eval.runs.work.evaluate import Evaluation
 from safemed_eval.runs.work.fit import Fitted
-from safemed_eval.smoothing import Budget, DonorVote, Falsification, Smoothing, Voting, read_votes
+from safemed_eval.smoothing import (
+    Budget,
+    DonorVote,
+    Exhaustive,
+    Falsification,
+    PatchSearch,
+    Smoothing,
+    Voting,
+    read_votes,
+)
 from safemed_eval.smoothing.copies import CHUNK
 
 PART = 2048
@@ -146,12 +155,17 @@ class Planted:
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """The whole certificate of one item."""
+    """The whole certificate of one item.
+
+    Args:
+        width: of the canvas; None where each image has its own.
+    """
 
     item: Item
     smoothing: Budget
-    falsify: Falsification | None = None
+    falsify: Falsification | PatchSearch | None = None
     grounding: DonorVote | None = None
+    width: int | None = None
 
     @property
     def name(self) -> str:
@@ -161,10 +175,14 @@ class Whole:
     def passes(self) -> int:
         """See `meter.Weighed`."""
         spec, falsify = self.smoothing, self.falsify
+        if isinstance(spec, Exhaustive):
+            assert self.width is not None
+            bands, search = spec.draws(self.width), falsify if isinstance(falsify, PatchSearch) else None
+            return bands * (2 + search.positions * (search.steps + 1) if search else 1)
         draws = spec.n0 + spec.n if isinstance(spec, Smoothing) else spec.n
         if self.grounding:
             draws += self.grounding.n
-        if not falsify:
+        if not isinstance(falsify, Falsification):
             return draws
         searches = sum(share > 0 for share in falsify.shares)
         return draws + searches * (falsify.steps + 1) * falsify.m + len(falsify.shares) * falsify.n
@@ -224,6 +242,7 @@ class Certificates:
         split: divide items with many draws into parts.
         falsify, grounding: settings of the attack on each certificate, and of the vote on other images; either of them
             rules out dividing. None: there is none.
+        width: see `Whole`.
     """
 
     items: Sequence[Item]
@@ -231,8 +250,9 @@ class Certificates:
     batch: int
     done: Callable[[str], bool]
     split: bool
-    falsify: Falsification | None = None
+    falsify: Falsification | PatchSearch | None = None
     grounding: DonorVote | None = None
+    width: int | None = None
     _open: dict[str, list[tuple[Part, Counted]]] = field(default_factory=dict, init=False)
     _failed: set[str] = field(default_factory=set, init=False)
 
@@ -262,7 +282,9 @@ class Certificates:
                 yield [result]
 
     def _whole(self, item: Item) -> Whole:
-        return Whole(item=item, smoothing=self.smoothing, falsify=self.falsify, grounding=self.grounding)
+        return Whole(
+            item=item, smoothing=self.smoothing, falsify=self.falsify, grounding=self.grounding, width=self.width
+        )
 
     @property
     def _cut(self) -> Smoothing | None:

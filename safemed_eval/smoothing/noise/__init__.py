@@ -1,7 +1,8 @@
 """Kinds of noise: each module here whose name has no underscore is one kind of that name, with its class in `NOISE`.
 
     >>> noise = parse("gaussian", sigma=0.25)
-    >>> noise.radius(0.99)
+    >>> round(noise.radius(0.99), 3)
+    0.582
 
 Other packages add kinds through the entry points `safemed_eval.noises`; see `safemed_eval.plugins`. Importing this
 package, and parsing, costs no torch import: reports read stored votes again.
@@ -16,10 +17,10 @@ from importlib import import_module
 
 from safemed_eval import grammar, plugins
 from safemed_eval.errors import SpecError, canonical, did_you_mean, shortened
-from safemed_eval.smoothing.noise._base import FileView, Noise, View
+from safemed_eval.smoothing.noise._base import FileView, Kind, Noise, View
 from safemed_eval.smoothing.noise._lattice import rounded
 
-__all__ = ["FLOAT32", "FileView", "Noise", "View", "names", "parse", "rounded"]
+__all__ = ["FLOAT32", "FileView", "Kind", "Noise", "View", "names", "parse", "rounded"]
 
 FLOAT32 = "float32"
 """The noise of runs that do not say which: those of versions that knew no other."""
@@ -31,7 +32,7 @@ def names() -> list[str]:
 
 
 @lru_cache(maxsize=256)
-def parse(text: str, sigma: float | None) -> Noise:
+def parse(text: str, sigma: float | None) -> Kind:
     """Build the noise of a spec string such as "gaussian" or "contrast:grey=0.5".
 
     Args:
@@ -61,9 +62,9 @@ def _built_in() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
 
 
-def _class_of(name: str) -> type[Noise]:
+def _class_of(name: str) -> type[Kind]:
     if name in _built_in():
-        noise: type[Noise] = import_module(f"{__name__}.{name}").NOISE
+        noise: type[Kind] = import_module(f"{__name__}.{name}").NOISE
         return noise
     loaded = plugins.load_plugin("noises", name)
     if not (isinstance(loaded, type) and issubclass(loaded, Noise)):

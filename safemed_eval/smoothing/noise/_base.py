@@ -16,8 +16,9 @@ from safemed_eval.smoothing.noise._lattice import SCALE
 if TYPE_CHECKING:
     import torch
 
-Measure = Literal["l2", "l1", "parameter"]
-"""What a radius measures: a norm of the change of the pixels, or the change of one parameter of the display."""
+Measure = Literal["l2", "l1", "parameter", "patch"]
+"""What a radius measures: a norm of the change of the pixels, the change of one parameter of the display, or the side
+of the square outside of which no pixel changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +87,10 @@ class View:
         return None if gain is None else 255 * radius / (math.sqrt(3) * gain)
 
 
-class Noise(ABC):
-    """A kind of random change of an image, drawn independently of it, and what votes under it certify.
+class Kind(ABC):
+    """A way to change copies of an image, and what their votes certify.
 
-    A class is one kind; its fields are the options of its spec string. It holds everything that depends on the
-    distribution of the noise: the draws, and the radius that they certify.
+    A class is one kind; its fields are the options of its spec string.
 
     Attributes:
         name: of the kind.
@@ -114,6 +114,34 @@ class Noise(ABC):
         name, pairs = grammar.split(grammar.write(self.name, self))
         rest = grammar.parts({key: value for key, value in pairs.items() if key != "sigma"})
         return f"{name}:{','.join(rest)}" if rest else name
+
+    def words(self, radius: float) -> str | None:
+        """Say in the words of the user what is certified at this radius; None where the number says all."""
+        return None
+
+    def words_on_window(self, radius: float, centre: float, width: float) -> str | None:
+        """Say it in terms of the window, such as 40/400 HU, through which an image is shown; None: it has none."""
+        return None
+
+    @property
+    def title(self) -> str:
+        """The noise as reports name it: "sigma 0.25", "gamma, sigma 0.5"."""
+        sigma = getattr(self, "sigma", None)
+        if sigma is None:
+            return str(self)
+        return f"sigma {sigma:g}" if str(self) == DEFAULT_NOISE else f"{self}, sigma {sigma:g}"
+
+    @property
+    def scale(self) -> str:
+        """What its radii are and their unit, as axes and captions name them: "L2 radius ([0, 1] pixel units)"."""
+        return f"{self.radius_name} ({self.unit})"
+
+
+class Noise(Kind):
+    """A kind of random change, drawn independently of the image.
+
+    It holds everything that depends on the distribution of the noise: the draws, and the radius that they certify.
+    """
 
     @abstractmethod
     def draw(self, canvas: torch.Tensor, n: int, rng: torch.Generator) -> torch.Tensor:
@@ -156,23 +184,3 @@ class Noise(ABC):
     def snap(self, canvas: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
         """Move a changed canvas to the nearest one towards `canvas` that certificates are about."""
         return moved
-
-    def words(self, radius: float) -> str | None:
-        """Say in the words of the user what is certified at this radius; None where the number says all."""
-        return None
-
-    def words_on_window(self, radius: float, centre: float, width: float) -> str | None:
-        """Say it in terms of the window, such as 40/400 HU, through which an image is shown; None: it has none."""
-        return None
-
-    @property
-    def title(self) -> str:
-        """The noise as reports name it: "sigma 0.25", "gamma, sigma 0.5"."""
-        sigma = getattr(self, "sigma", None)
-        parts = [str(self)] * (str(self) != DEFAULT_NOISE or sigma is None) + [f"sigma {sigma:g}"] * (sigma is not None)
-        return ", ".join(parts)
-
-    @property
-    def scale(self) -> str:
-        """What its radii are and their unit, as axes and captions name them: "L2 radius ([0, 1] pixel units)"."""
-        return f"{self.radius_name} ({self.unit})"

@@ -626,7 +626,7 @@
 
   function counted(run, votes0, votes, i) {
     const sum = votes?.reduce((a, b) => a + b, 0);
-    const rows = votes0.map((n, k) =>
+    const rows = (votes0 ?? votes).map((_, k) =>
       make(
         "tr",
         {},
@@ -636,7 +636,7 @@
           k < optionsOf(i).length ? answer(i, k) : "no answer",
           k === items.label[i] ? goldTag() : null,
         ),
-        make("td", {}, n.toLocaleString("en")),
+        make("td", {}, votes0 ? votes0[k].toLocaleString("en") : "n/a"),
         votes ? make("td", {}, votes[k].toLocaleString("en"), bar(votes[k] / sum)) : make("td", {}, "n/a"),
       ),
     );
