@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import AB, ABCD, Net, middle_canvases, shown
+from toys import AB, ABCD, Net, middle_canvases
+from toys import shown as as_shown
 
 from safemed_eval import attacks
 from safemed_eval.core import Certificate, Question
@@ -257,7 +258,7 @@ def attacked(
         batch=5,
         keep=lambda *what: kept.append(what),
     )
-    return falsifier("i", shown(canvas), AB, found), kept, found
+    return falsifier("i", as_shown(canvas), AB, found), kept, found
 
 
 PATCH = Patch(band=2, stride=1)

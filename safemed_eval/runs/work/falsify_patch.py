@@ -47,9 +47,7 @@ class PatchFalsifier:
     batch: int
     keep: Callable[[str, float, torch.Tensor], None]
 
-    def __call__(
-        self, item: str, shown: Shown, question: Question, certificate: Certificate
-    ) -> tuple[PatchShot, ...]:
+    def __call__(self, item: str, shown: Shown, question: Question, certificate: Certificate) -> tuple[PatchShot, ...]:
         """Search at each place, and return the votes under each patch.
 
         Args:
