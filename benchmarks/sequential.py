@@ -1,9 +1,9 @@
 """Sequential and fixed certificates compared on the same votes: `python benchmarks/sequential.py VOTES.npz`.
 
 100 + 2,048 votes of 40 questions of phantom (one for each modality and question type), both shipped checkpoints, sigma
-0.25 and 0.1. They take some minutes to draw and are stored in VOTES.npz, so that a second run takes seconds. The fixed
-procedure then reads all votes, the sequential one reads them until its rule stops. Both decide if the gold answer is
-certified at each radius, at alpha 0.001.
+0.25 and 0.1. They take some minutes to draw and are stored in VOTES.npz, so that a second run takes a minute. The fixed
+procedure then reads all votes, the sequential ones, of one and of two classes, read them until their rules stop. All
+decide if the gold answer is certified at each radius, at alpha 0.001. A second table is of simulated votes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -73,17 +74,53 @@ def votes_of(cache: Path) -> dict[str, Votes]:
     return known
 
 
-def replayed(votes: Votes, items: list[Item], sigma: float, asked: str) -> Iterator[tuple[int, float, float]]:
-    """Yield each item's draws, and the largest radius that each procedure certifies for gold, or -1."""
+TESTS: tuple[Literal["two classes"] | None, ...] = (None, "two classes")
+
+
+def replayed(votes: Votes, items: list[Item], sigma: float, asked: str) -> Iterator[list[float]]:
+    """Yield for each item the largest radius that the fixed procedure certifies for gold, or -1.
+
+    Then draws and the same radius of the one-class test, and of the two-class test.
+    """
     radii = grammar.radii(asked, sigma)
-    ladder, smoothing = Ladder(Sequential(sigma=sigma, radii=radii, n=N, alpha=ALPHA)), Smoothing(sigma=sigma, n=N)
+    ladders = [Ladder(Sequential(sigma=sigma, radii=radii, n=N, alpha=ALPHA, test=test)) for test in TESTS]
+    smoothing = Smoothing(sigma=sigma, n=N)
     for row, item in zip(votes, items, strict=True):
         gold, classes = item.label, len(item.question.options) + 1
         votes0, rest = (tuple(np.bincount(part, minlength=classes).tolist()) for part in (row[:N0], row[N0:]))
-        fixed, sequential = read_votes(votes0, rest, smoothing), ladder.follow([row[N0:] == gold], gold)
+        fixed = read_votes(votes0, rest, smoothing)
         proved = fixed.radius if fixed.prediction == gold and fixed.radius is not None else -1.0
-        largest = max((radius for radius in radii.values() if radius <= proved), default=-1.0)
-        yield sequential.stopped_at, -1.0 if sequential.radius is None else sequential.radius, largest
+        values = [max((radius for radius in radii.values() if radius <= proved), default=-1.0)]
+        for ladder in ladders:
+            found = ladder.follow(np.split(row[N0:], range(BATCH, N, BATCH)), gold, classes)
+            values += [found.stopped_at, -1.0 if found.radius is None else found.radius]
+        yield values
+
+
+SPREAD = (
+    ((0.55, 0.20, 0.15, 0.10), "0.25s"),
+    ((0.75, 0.15, 0.06, 0.04), "0.5s"),
+    ((0.90, 0.05, 0.03, 0.02), "1s"),
+    ((1.0, 0.0, 0.0, 0.0), "1s"),
+)
+RUNS = 300
+
+
+def simulated() -> None:
+    """Print the mean draws, and the share that is certified, for simulated votes that are spread over classes."""
+    print(f"\n{RUNS} simulated items each, four options, the first is gold; at most {N} draws, alpha {ALPHA:g}")
+    print("| probabilities | radius | one class: mean draws | certified % | two classes: mean draws | certified % |")
+    print("|---|---|---|---|---|---|")
+    for p, asked in SPREAD:
+        draws = np.random.default_rng(0).choice(len(p), (RUNS, N), p=p)
+        cells = []
+        for test in TESTS:
+            radii = grammar.radii(asked, 1.0)
+            ladder = Ladder(Sequential(sigma=1.0, radii=radii, n=N, alpha=ALPHA, test=test))
+            made = [ladder.follow(np.split(row, range(BATCH, N, BATCH)), 0, len(p) + 1) for row in draws]
+            cells.append(f"{np.mean([one.stopped_at for one in made]):.0f}")
+            cells.append(percent_down(float(np.mean([one.radius is not None for one in made]))))
+        print(f"| {', '.join(f'{share:g}' for share in p)} | {asked} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -92,32 +129,34 @@ def main() -> None:
     items = list(questions()[0].items)
     print(f"{len(items)} items, n = {N} against at most {N}, alpha {ALPHA:g}; fixed draws {N0} more to select")
     print(
-        "| model, sigma | radii | certified %, fixed | sequential | lost | won | mean draws | median | 2,048 / mean |"
+        "| model, sigma | radii | certified %, fixed | one class | two classes | lost | won | mean draws, one class | "
+        "two classes | 2,048 / mean |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     pooled: dict[str, list[npt.NDArray[np.float64]]] = {asked: [] for asked in ASKED}
     for name in MODELS:
         for sigma in SIGMAS:
             for asked in ASKED:
                 rows = np.array(list(replayed(votes[f"{name} {sigma}"], items, sigma, asked)))
-                rows[:, 1:] /= sigma
+                rows[:, [0, 2, 4]] /= sigma
                 pooled[asked].append(rows)
                 show(f"{name}, {sigma}", asked, rows)
     for asked in ASKED:
         show("all", asked, np.concatenate(pooled[asked]))
+    simulated()
 
 
 def show(what: str, asked: str, rows: npt.NDArray[np.float64]) -> None:
-    """Print a row of the table; radii are in multiples of sigma."""
-    draws, ours, fixed = rows.T
+    """Print a row of the table; radii are in multiples of sigma. Lost and won: two classes against one."""
+    fixed, before, one, draws, two = rows.T
     radii = grammar.radii(asked, 1.0).values()
     shares = [
         " / ".join(percent_down(float((proved >= radius - 1e-9).mean())) for radius in radii)
-        for proved in (fixed, ours)
+        for proved in (fixed, one, two)
     ]
     print(
-        f"| {what} | {asked} | {shares[0]} | {shares[1]} | {(ours < fixed).sum()} | {(ours > fixed).sum()} | "
-        f"{draws.mean():.0f} | {np.median(draws):.0f} | {N / draws.mean():.1f} |"
+        f"| {what} | {asked} | {' | '.join(shares)} | {(two < one - 1e-9).sum()} | {(two > one + 1e-9).sum()} | "
+        f"{before.mean():.0f} | {draws.mean():.0f} | {N / draws.mean():.1f} |"
     )
 
 

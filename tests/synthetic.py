@@ -78,12 +78,12 @@ def certified(number: int, k: int, *, chosen: int = 1, smoothing: Smoothing = SM
 
 
 def sequenced(number: int, every: int | None, *, budget: Sequential = SEQUENTIAL, **changes: Any) -> Json:
-    """A sequential certificate where each `every`-th vote is not gold; None: all are."""
-    hits = np.ones(budget.n, dtype=bool)
+    """A sequential certificate where each `every`-th vote is for option 2, not for gold, 1; None: all are for gold."""
+    draws = np.ones(budget.n, dtype=int)
     if every:
-        hits[every - 1 :: every] = False
+        draws[every - 1 :: every] = 2
     ladder = _LADDER if budget is SEQUENTIAL else Ladder(budget)
-    found = vars(ladder.follow([hits], gold=1))
+    found = vars(ladder.follow([draws], gold=1, classes=4))
     values = {"sampling": "sequential", **asdict(budget), **found, "correct": found["prediction"] == 1}
     values |= {"batch": 16, "seconds": 0.1, "error": None}
     return {"kind": "certify", **item(number)} | values | changes

@@ -33,9 +33,9 @@ from safemed_eval.smoothing import (
     Smoothing,
     Voting,
     budget_of,
+    read_draws,
     read_votes,
     read_wrong,
-    unpack,
 )
 from safemed_eval.smoothing.certify import count_votes
 
@@ -175,15 +175,16 @@ LADDER = Ladder(Sequential(sigma=0.25, radii={"0": 0.0, "a": 0.1, "b": 0.25, "c"
 @settings(max_examples=25)
 @given(p=st.floats(0.3, 1.0), seed=st.integers(0, 2**32 - 1), cuts=st.sets(st.integers(1, 200), min_size=1, max_size=5))
 def test_certified_radii_nest_and_do_not_depend_on_how_draws_come(p: float, seed: int, cuts: set[int]) -> None:
-    hits = np.random.default_rng(seed).random(600) < p
-    found = LADDER.follow([hits], 1)
+    draws = np.random.default_rng(seed).choice(4, 600, p=[(1 - p) / 2, p, (1 - p) / 3, (1 - p) / 6])
+    found = LADDER.follow([draws], 1, 4)
     flags = list(found.certified.values())
     assert flags == sorted(flags, reverse=True), "each radius with all smaller ones"
     assert found.radius == (list(LADDER.spec.ladder.values())[sum(flags) - 1] if any(flags) else None)
-    assert LADDER.follow(np.split(hits, sorted(cuts)), 1) == found
-    assert unpack(found.hits, found.stopped_at).sum() == found.successes
-    assert LADDER.read_again(found, 1) == found
-    stricter = Ladder(Sequential(sigma=0.25, radii=dict(LADDER.spec.radii), n=600, alpha=0.001)).read_again(found, 1)
+    assert LADDER.follow(np.split(draws, sorted(cuts)), 1, 4) == found
+    assert (read_draws(found.draws, found.stopped_at, 4) == draws[: found.stopped_at]).all()
+    assert LADDER.read_again(found, 1, 4) == found
+    stricter = Ladder(Sequential(sigma=0.25, radii=dict(LADDER.spec.radii), n=600, alpha=0.001))
+    stricter = stricter.read_again(found, 1, 4)
     assert sum(stricter.certified.values()) <= sum(flags)
 
 

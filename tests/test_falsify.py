@@ -206,8 +206,8 @@ def test_the_command_fails_where_certificates_are_false_and_each_can_be_replayed
         seed=0,
         batch=16,
         keep=lambda *_: None,
-    )._votes(item.id, torch.from_numpy(np.load(file)), item.question, one["prediction"], one["share"])
-    assert found == one["votes"]
+    )._votes(item.id, torch.from_numpy(np.load(file)), item.question, one["share"])
+    assert found[one["prediction"]] == one["votes"]
 
 
 def falsified(votes: list[int]) -> list[dict[str, Any]]:

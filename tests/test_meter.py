@@ -129,7 +129,7 @@ def test_what_is_not_known_beforehand_is_not_guessed(table: Path) -> None:
 @pytest.mark.parametrize("falsify", [None, Falsification(steps=2, m=2, n=30)])
 def test_certificates_take_as_many_passes_as_they_say(falsify: Falsification | None, table: Path) -> None:
     waist, spec = Waist(Colors(), CPU), Smoothing(sigma=0.3, n0=10, n=90)
-    searched = falsify and Falsifier(model=waist, spec=falsify, noise=spec.noise, seed=0, batch=8, keep=lambda *_: None)
+    searched = falsify and Falsifier(model=waist, spec=falsify, noise=spec.kind, seed=0, batch=8, keep=lambda *_: None)
     work = Certification(model=waist, canvas=CANVAS, smoothing=spec, seed=0, batch=8, falsify=searched)
     todo = units.Certificates(
         items=items(table), smoothing=spec, batch=8, done=lambda item: item == "q0", split=False, falsify=falsify

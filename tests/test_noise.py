@@ -23,6 +23,7 @@ from safemed_eval.core import Question
 from safemed_eval.errors import SpecError
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.work.falsify import Falsifier
+from safemed_eval.runs.work.shown import Shown
 from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Falsification, Float32, Gaussian, Ladder, Noise, Sequential, Smoothing, View, copies
 from safemed_eval.smoothing import certify as certification
@@ -232,7 +233,7 @@ def refuted(name: str, p: float = 0.97, side: int = 4) -> list[Any]:
             model=toy.model, spec=SPEC, noise=toy.noise, seed=number, batch=500, keep=lambda *what: kept.append(what)
         )
         if certificate.radius is not None:
-            falsifier(f"i{number}", toy.canvas, AB, certificate)
+            falsifier(f"i{number}", Shown(canvas=toy.canvas, view=view_of(toy.canvas)), AB, certificate)
     return kept
 
 
@@ -284,7 +285,7 @@ def test_clipping_in_between_is_found(clipped: bool, monkeypatch: pytest.MonkeyP
         model=model, spec=spec, noise=budget.kind, seed=0, batch=500, keep=lambda *what: kept.append(what)
     )
     assert certificate.radius is not None and certificate.prediction == 0
-    falsifier("i", canvas, AB, certificate)
+    falsifier("i", Shown(canvas=canvas, view=view_of(canvas)), AB, certificate)
     assert bool(kept) == clipped
 
 

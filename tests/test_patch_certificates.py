@@ -20,8 +20,10 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import PatchShot
 from safemed_eval.runs.work import falsify_patch
 from safemed_eval.runs.work.falsify_patch import PatchFalsifier
+from safemed_eval.runs.work.shown import Shown
 from safemed_eval.smoothing import NO_ANSWER, Exhaustive, Patch, PatchSearch, View, bands, read_bands
 from safemed_eval.smoothing.bands import ablated, banded_copies, certify_bands
+from safemed_eval.smoothing.certify import view_of
 from safemed_eval.smoothing.votes import selected
 
 GREY = (0.5, 0.5, 0.5)
@@ -258,7 +260,7 @@ def attacked(
         batch=5,
         keep=lambda *what: kept.append(what),
     )
-    return falsifier("i", as_shown(canvas), AB, found), kept, found
+    return falsifier("i", Shown(canvas=canvas, view=view_of(canvas)), AB, found), kept, found
 
 
 PATCH = Patch(band=2, stride=1)

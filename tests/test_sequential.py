@@ -20,7 +20,7 @@ from safemed_eval.core import Question
 from safemed_eval.models.toy import Linear
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Ladder, Sequential, SequentialCertificate, Smoothing, unpack
+from safemed_eval.smoothing import Ladder, Sequential, SequentialCertificate, Smoothing, read_draws, unpack
 from safemed_eval.smoothing.certify import certify, certify_gold
 from safemed_eval.smoothing.evidence import HORIZON, Boundary, Evidence, log_mixture
 from safemed_eval.smoothing.sequential import GIVE_UP, pack
@@ -32,8 +32,14 @@ Hits = npt.NDArray[np.bool_]
 
 
 def spec(radii: str = "0.5s,1s", n: int = 400, alpha: float = 0.001) -> Sequential:
-    """Radii in sigmas."""
-    return Sequential(sigma=1.0, radii={name: float(name[:-1]) for name in radii.split(",")}, n=n, alpha=alpha)
+    """Radii in sigmas, by the one-class test."""
+    asked = {name: float(name[:-1]) for name in radii.split(",")}
+    return Sequential(sigma=1.0, radii=asked, n=n, alpha=alpha, test=None)
+
+
+def votes(hits: Hits, gold: int = 0) -> npt.NDArray[np.int64]:
+    """The class of each vote where there are `gold` and one other class, of 3 or 2 in all."""
+    return np.where(hits, gold, 1 if gold == 0 else 0)
 
 
 # ------------------------------------------------------------------------------------------------------- the mixture
@@ -134,7 +140,7 @@ def test_boundaries_are_the_fewest_successes() -> None:
 
 def test_unanimous_votes_decide_as_soon_as_the_design_says() -> None:
     for radius, draws in (("1s", 49), ("2s", 364)):
-        found = Ladder(spec(radius, n=2048)).follow([np.ones(2048, dtype=bool)], 0)
+        found = Ladder(spec(radius, n=2048)).follow([np.zeros(2048, dtype=np.int64)], 0, 3)
         assert (found.stopped_at, found.successes, found.stopped) == (draws, draws, "certified")
     # No test of level 0.001 rejects p <= 0.8413 on fewer than 40 unanimous votes; the mixture alone takes 47, and 351.
     assert 0.8413447**39 > 0.001
@@ -201,10 +207,11 @@ def test_the_ladder_is_the_plain_loop(p: float) -> None:
         end, why, certified, best = plain_loop(hits, asked)
         for size in (1, 7, 64, asked.n):
             batches = (hits[start : start + size] for start in range(0, asked.n, size))
-            found = Ladder(asked).follow(batches, gold=2)
+            found = Ladder(asked).follow(map(partial(votes, gold=2), batches), gold=2, classes=4)
             assert (found.stopped_at, found.stopped, found.certified) == (end, why, certified)
             assert found.max_log_e == pytest.approx(best, abs=1e-8)
-            assert (unpack(found.hits, end) == hits[:end]).all() and found.successes == hits[:end].sum()
+            assert (read_draws(found.draws, end, 4) == votes(hits[:end], 2)).all()
+            assert found.successes == hits[:end].sum()
         radii = [asked.radii[name] for name, proved in certified.items() if proved]
         assert found.radius == (max(radii) if radii else None)
         assert found.prediction == (2 if radii else None)
@@ -215,22 +222,22 @@ def test_the_ladder_is_the_plain_loop(p: float) -> None:
 def test_votes_after_the_end_are_not_asked_for() -> None:
     asked = []
 
-    def batches() -> Iterator[Hits]:
+    def batches() -> Iterator[npt.NDArray[np.int64]]:
         for start in range(0, 400, 10):
             asked.append(start)
-            yield np.ones(10, dtype=bool)
+            yield np.zeros(10, dtype=np.int64)
 
-    assert Ladder(spec("1s")).follow(batches(), 0).stopped_at == 49
+    assert Ladder(spec("1s")).follow(batches(), 0, 3).stopped_at == 49
     assert asked == [0, 10, 20, 30, 40]
     with pytest.raises(ValueError, match="46 votes decide nothing"):
-        Ladder(spec("1s")).follow([np.ones(46, dtype=bool)], 0)
+        Ladder(spec("1s")).follow([np.zeros(46, dtype=np.int64)], 0, 3)
 
 
 def test_a_radius_counts_only_with_all_smaller_ones() -> None:
     """At another alpha the certified radii are those below the first whose evidence falls short."""
-    made = Ladder(spec("0s,1s,2s", n=2000)).follow([np.random.default_rng(0).random(2000) < 0.93], 0)
+    made = Ladder(spec("0s,1s,2s", n=2000)).follow([votes(np.random.default_rng(0).random(2000) < 0.93)], 0, 3)
     assert made.certified == {"0s": True, "1s": True, "2s": False}
-    uneven = partial(Ladder(spec("0s,1s,2s")).read_again, gold=0)
+    uneven = partial(Ladder(spec("0s,1s,2s")).read_again, gold=0, classes=3)
     found = uneven(_with(made, {"0s": 9.0, "1s": 6.9, "2s": 9.0}))
     assert found.certified == {"0s": True, "1s": False, "2s": False} and found.radius == 0.0
     assert uneven(_with(made, {"0s": 6.9, "1s": 9.0, "2s": 9.0})).radius is None
@@ -243,12 +250,13 @@ def _with(found: SequentialCertificate, best: dict[str, float]) -> SequentialCer
 
 def test_another_alpha_is_read_from_the_largest_evidence() -> None:
     hits = np.random.default_rng(3).random(3000) < 0.9
-    made = Ladder(spec("0.5s,1s,1.5s", n=3000)).follow([hits], 0)
+    made = Ladder(spec("0.5s,1s,1.5s", n=3000)).follow([votes(hits)], 0, 3)
     assert made.radius == 1.0 and made.stopped == "futile"
-    at = {alpha: Ladder(spec("0.5s,1s,1.5s", n=3000, alpha=alpha)).read_again(made, 0).radius for alpha in (0.5, 1e-9)}
+    other = {alpha: Ladder(spec("0.5s,1s,1.5s", n=3000, alpha=alpha)) for alpha in (0.5, 1e-9)}
+    at = {alpha: ladder.read_again(made, 0, 3).radius for alpha, ladder in other.items()}
     assert at[0.5] >= 1.0, "at a larger alpha as much or more"
-    short = Ladder(spec("1s", n=3000)).follow([np.ones(3000, dtype=bool)], 0)
-    assert Ladder(spec("1s", n=3000, alpha=0.0005)).read_again(short, 0).radius is None, "its draws ended too soon"
+    short = Ladder(spec("1s", n=3000)).follow([np.zeros(3000, dtype=np.int64)], 0, 3)
+    assert Ladder(spec("1s", n=3000, alpha=0.0005)).read_again(short, 0, 3).radius is None, "its draws ended too soon"
 
 
 def test_packed_draws_come_back() -> None:
@@ -326,9 +334,10 @@ def test_the_undirected_mixture_is_caught() -> None:
 def test_false_certificates_are_at_most_alpha_at_all_radii_together(alpha: float) -> None:
     """20,000 items of each p, all draws: false is a radius at or above the true one, with all smaller ones rejected."""
     ladder, rng, draws = Ladder(spec("0s,0.5s,1s,2s", n=250, alpha=alpha)), np.random.default_rng(0), np.arange(1, 251)
+    boundaries = [Boundary(rung.log_e, -math.log(alpha)) for rung in ladder.spec.evidence()]
     for p in (*P0, P0[2] - 0.002, 0.3):
         counts = np.cumsum(rng.random((20_000, 250), dtype=np.float32) < p, axis=1, dtype=np.int16)
-        passed = np.array([(counts >= up(draws).astype(np.int16)).any(axis=1) for up in ladder._up])
+        passed = np.array([(counts >= up(draws).astype(np.int16)).any(axis=1) for up in boundaries])
         level = np.logical_and.accumulate(passed).sum(axis=0)
         allowed = sum(one < p - 1e-9 for one in P0)
         assert (level > allowed).sum() <= stats.false_certificates_at_most(20_000, alpha, 0.001)
@@ -337,7 +346,7 @@ def test_false_certificates_are_at_most_alpha_at_all_radii_together(alpha: float
 def test_false_certificates_of_whole_items_are_at_most_alpha() -> None:
     ladder, rng = Ladder(spec("0s,0.5s,1s", n=120, alpha=0.05)), np.random.default_rng(0)
     for p in (P0[0], P0[2], 0.3):
-        found = [ladder.follow([hits], 0).radius for hits in rng.random((400, 120)) < p]
+        found = [ladder.follow([votes(hits)], 0, 3).radius for hits in rng.random((400, 120)) < p]
         false = sum(radius is not None and radius >= sps.norm.ppf(p) - 1e-9 for radius in found)
         assert false <= stats.false_certificates_at_most(400, 0.05, 0.001)
 
@@ -348,7 +357,7 @@ def test_giving_up_costs_little_power() -> None:
     ladder = Ladder(asked)
     draws = np.arange(1001)
     needed = int(ladder._needed[0])
-    up, down = ladder._up[0](draws), ladder._down[0](draws)
+    up, down = Boundary(ladder.spec.evidence()[0].log_e, -math.log(asked.alpha))(draws), ladder._down[0](draws)
     never = crossing(up, needed / 1000)[0]
     for p in (needed / 1000, needed / 1000 + 0.02):
         assert crossing(np.full(1001, 10**6), p, down)[1] <= GIVE_UP
@@ -385,7 +394,7 @@ def test_draws_do_not_depend_on_the_batch_and_are_those_of_fixed_certificates(p:
     fixed = certify(model.vote(AB), canvas, Smoothing(sigma=0.3, n0=1, n=end, alpha=0.5), rng=rng_of(1), batch=50)
     assert fixed.votes is not None and fixed.votes[0] == found[0].successes
     other = certify_gold(model.vote(AB), canvas, ladder, gold=1, rng=rng_of(1), batch=64)
-    assert other.prediction in (1, None) and other.hits != found[0].hits
+    assert other.prediction in (1, None) and other.draws.startswith(found[0].draws[: other.stopped_at])
 
 
 def test_certificates_are_sound_on_a_model_with_known_radius() -> None:

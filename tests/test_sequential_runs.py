@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 from conftest import draw_table
 from running import certificates
-from synthetic import SEQUENTIAL, certified, failed, numbers, sequenced, write_run
+from scipy import stats as sps
+from synthetic import SEQUENTIAL, certified, failed, item, numbers, sequenced, write_run
 from test_cli import _records, call, seconds_aside, shared, summary_of
 from test_figures import drawn, titles, words_of
 from test_page import Open, Write, browser, open_page, swift
@@ -28,7 +30,8 @@ from safemed_eval.report.curves import curve_of
 from safemed_eval.report.findings.falsified import falsified_of
 from safemed_eval.report.tables import cohen, tables_of
 from safemed_eval.runs.work.certify import Certification
-from safemed_eval.smoothing import Falsification, Ladder, Sequential, unpack
+from safemed_eval.smoothing import Falsification, Ladder, Sequential
+from safemed_eval.smoothing.sequential import Hits, pack
 
 __all__ = ["browser", "open_page", "shared", "swift"]  # fixtures
 Json = dict[str, Any]
@@ -44,7 +47,7 @@ GONE = dict.fromkeys(
         "stopped_at",
         "successes",
         "stopped",
-        "hits",
+        "draws",
     )
 )
 
@@ -72,7 +75,7 @@ def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
     assert (found.overall["abstained"], found.overall["wrong"], found.overall["no_answer"]) == (1, None, None)
     draws = found.notes["draws"]
     stops = [record["stopped_at"] for record in five()[:4]]
-    assert (draws["total"], draws["mean"]) == (sum(stops), sum(stops) / 4) and stops[0] == 350
+    assert (draws["total"], draws["mean"]) == (sum(stops), sum(stops) / 4) and stops[0] == 352
     assert (draws["certified"], draws["futile"], draws["cap"]) == (1, 3, 0)
     assert found.notes["ceiling"] == 0.5
     assert found.asked["sampling"] == "sequential" and found.asked["radii"] == "0,1s,2s"
@@ -106,7 +109,7 @@ def test_another_alpha_is_read_from_the_evidence(tmp_path: Path) -> None:
     assert strict.frame()["radius"].fillna(-1).tolist() == [0.25, 0.0, -1, -1, -1]
     assert laxer.frame()["radius"].fillna(-1).tolist() == [0.5, 0.25, 0.0, -1, -1]
     assert [record["certified"]["2s"] for record in strict.frame().to_dict("records")[:2]] == [False, False]
-    assert strict.frame()["stopped_at"][0] == 350, "the draws are those of the run's own alpha"
+    assert strict.frame()["stopped_at"][0] == 352, "the draws are those of the run's own alpha"
     code, text = call("report", out, "--out", tmp_path / "r", "--alpha", "1e-60")
     assert code == 2 and "certify none of the radii" in text
 
@@ -116,12 +119,12 @@ FIELDS: dict[str, Any] = {
     "prediction": 0,
     "correct": False,
     "p_lower": 0.97,
-    "stopped_at": 351,
+    "stopped_at": 353,
     "successes": 1,
     "stopped": "cap",
     "certified": {"0": True, "1s": True, "2s": True},
     "max_log_e": {"0": 99.0, "1s": 99.0, "2s": 99.0},
-    "hits": "ff" * 44,
+    "draws": "B" * 352,
     "abstained": "no radius certified",
     "n": 1000,
     "alpha": 0.01,
@@ -145,20 +148,54 @@ def test_a_record_that_its_votes_do_not_bear_out_is_refused(tmp_path: Path, fiel
 
 def test_draws_beyond_the_end_of_the_rule_are_refused(tmp_path: Path) -> None:
     """A run that went on until it had what it wanted."""
-    longer = Ladder(Sequential(noise="float32", sigma=0.25, radii={"0": 0.0, "1s": 0.25, "2s": 0.5}, n=500, alpha=1e-9))
-    hits = np.ones(500, dtype=bool)
-    found = vars(longer.follow([hits], 1))
+    longer = Ladder(Sequential(noise="float32", sigma=0.25, radii={"0": 0.0, "1s": 0.25, "2s": 0.5}, n=500, alpha=1e-4))
+    found = vars(longer.follow([np.ones(500, dtype=int)], 1, 4))
+    assert found["stopped_at"] > 400 and sequenced(0, None)["stopped_at"] == 352
     for changes in (
         found,
-        found | {"stopped_at": 600, "hits": "ff" * 75},
-        {"stopped_at": 340, "hits": "ff" * 42 + "f0"},
+        found | {"stopped_at": 600, "draws": "B" * 600},
+        {"stopped_at": 340, "draws": "B" * 340},
+        {"draws": "B" * 351 + "D"},
+        {"draws": None, "hits": "ff" * 44},
     ):
-        out = write_run(tmp_path / str(len(changes)), [sequenced(0, None) | changes], "certify", **SEQUENCE)
+        out = write_run(tmp_path / "a", [sequenced(0, None) | changes], "certify", **SEQUENCE)
         with pytest.raises(RunError, match="does not follow from its votes"):
             Run.read(out)
         (out / "run.json").unlink()
         (out / "records.jsonl").unlink()
         out.rmdir()
+
+
+def old(out: Path, hits: list[Hits]) -> Path:
+    """A run as versions left it that asked only if gold has more votes than all others."""
+    spec = {name: value for name, value in asdict(SEQUENTIAL).items() if name not in ("test", "noise")}
+    records = []
+    for number, seen in enumerate(hits):
+        made = vars(Ladder(replace(SEQUENTIAL, test=None)).follow([np.where(seen, 1, 0)], 1, 4))
+        stopped_at = made["stopped_at"]
+        values = {"sampling": "sequential", **spec, **made, "hits": pack(seen[:stopped_at])}
+        del values["draws"]
+        own = item(number) | values | {"correct": made["prediction"] == 1, "batch": 16, "seconds": 0.1, "error": None}
+        records.append({"kind": "certify", **own})
+    return write_run(out, records, "certify", smoothing=SEQUENTIAL, spec={"smoothing": spec})
+
+
+def test_runs_of_older_versions_are_read(tmp_path: Path) -> None:
+    hits = [np.random.default_rng(i).random(500) < p for i, p in enumerate((1.0, 0.95, 0.7, 0.3))]
+    out = old(tmp_path / "a", hits)
+    found = Run.read(out)
+    assert found.frame()["radius"].fillna(-1).tolist() == [0.5, 0.25, 0.0, -1]
+    assert found.frame()["p_lower"][0] == pytest.approx(float(sps.norm.cdf(2.0))), "the one-class bound"
+    assert Run.read(out, alpha=1e-5).frame()["radius"].fillna(-1).tolist()[0] == 0.25
+    new = run(tmp_path / "b", [sequenced(i, every) for i, every in enumerate((None, 20, 3, 1))]).out
+    code, text = call("compare", out, new)
+    assert code == 2 and "two classes" in text
+    lines = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert all("test" not in line and "draws" not in line for line in lines)
+    lines[1]["hits"] = lines[1]["hits"][:-2] + "00"
+    (out / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(RunError, match="does not follow from its votes"):
+        Run.read(out)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +270,7 @@ def test_the_page_shows_the_evidence(open_page: Open, swift: Write, tmp_path: Pa
     fixed = write_run(tmp_path / "b", [ended], "certify", spec={"stop_when_wrong": True}, names={"model": "other"})
     opened = open_page(swift([run(tmp_path / "a"), Run.read(fixed)]), link="#item=i1")
     said = opened.inner_text("#item-body")
-    assert "Certified radius 0.2500" in said and "p lower 0.8413" in said
+    assert "Certified radius 0.2500" in said and "p lower 0.7390" in said
     stop = five()[1]["stopped_at"]
     assert f"{five()[1]['successes']} of {stop} noisy copies were answered with gold; then the next radius was" in said
     rows = [row.split("\t") for row in opened.locator(".votes tbody tr").all_inner_texts()]
@@ -252,14 +289,24 @@ def test_the_page_shows_the_evidence(open_page: Open, swift: Write, tmp_path: Pa
 
 
 def test_what_attacks_refute_follows_from_the_radius(tmp_path: Path) -> None:
-    """A certificate of one sigma says p > 0.84 at the image: 700 of 1,000 votes there refute it, 820 do not."""
+    """A certificate of one sigma says that gold has 0.84 of the votes for it and any rival: 700 of 1,000 refute it.
+
+    820 of 1,000 do not, nor do 500 with 60 for the strongest rival: gold is further ahead of it than it claims.
+    """
     spec = {"falsify": vars(Falsification(shares=(0.0,)))}
-    records = [sequenced(i, 20) | {"falsified": [{"share": 0.0, "length": 0.0, "votes": 820}]} for i in range(20)]
-    records[3]["falsified"][0]["votes"] = 700
+    shot = {"share": 0.0, "length": 0.0, "votes": 820, "rival": 180}
+    records = [sequenced(i, 20) | {"falsified": [dict(shot)]} for i in range(20)]
+    records[3]["falsified"][0] |= {"votes": 700, "rival": 300}
+    records[4]["falsified"][0] |= {"votes": 500, "rival": 60}
+    records[5]["falsified"][0] |= {"votes": 350, "rival": 150}
     found = falsified_of(run(tmp_path / "a", records, spec=spec))
     assert found is not None
-    assert (found.certificates, found.items) == (20, 1)
+    assert (found.certificates, found.items) == (20, 2)
     assert found.refuted[0].claimed == pytest.approx(0.8413, abs=1e-4)
+    assert "700 of 1000 votes for it and its strongest rival, a share of at most 0.7" in str(found.refuted[0])
+    records[0]["falsified"] = [{"share": 0.0, "length": 0.0, "votes": 820}]
+    with pytest.raises(RunError, match="no votes of a rival"):
+        run(tmp_path / "b", records, spec=spec)
 
 
 # ----------------------------------------------------------------------------------------------------------- the gate
@@ -318,8 +365,8 @@ def test_records_do_not_depend_on_batch_order_or_restart(table: Path) -> None:
     assert made(7) == made(1) == made(1000, slice(None, None, -1)) == base
     for record in base.values():
         assert record["votes0"] is record["votes"] is None and record["radii"] == SEQUENTIAL.radii
-        hits = unpack(record["hits"], record["stopped_at"])
-        assert (len(hits), hits.sum()) == (record["stopped_at"], record["successes"])
+        draws = record["draws"]
+        assert (len(draws), draws.count("ABCD"[record["label"]])) == (record["stopped_at"], record["successes"])
         assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
@@ -337,6 +384,7 @@ def test_certify_from_command_to_table(shared: list[object], tmp_path: Path, mon
         "radii": {"1s": 0.1, "0": 0.0, "0.05": 0.05},
         "n": 300,
         "alpha": 0.001,
+        "test": "two classes",
     }
     whole = seconds_aside(tmp_path / "a")
     lines = (tmp_path / "a" / "records.jsonl").read_text().splitlines(keepends=True)

@@ -35,6 +35,7 @@ from safemed_eval.smoothing import (
     PatchSearch,
     Sequential,
     Smoothing,
+    two_classes,
 )
 from safemed_eval.smoothing.noise import parse
 
@@ -250,6 +251,7 @@ def _certification(loaded: Loaded, *, canvas: Canvas, spec: CertifySpec, donors:
             model=waist,
             spec=falsify,
             noise=budget.kind,
+            two_classes=two_classes(budget),
             seed=spec.seed,
             batch=batch,
             keep=loaded.keep,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
+
 from safemed_eval.core import Certificate
 from safemed_eval.errors import RunError
 from safemed_eval.runs.record import CertifyRecord
@@ -19,6 +21,7 @@ from safemed_eval.smoothing import (
     Smoothing,
     View,
     read_bands,
+    read_draws,
     read_votes,
     read_wrong,
     unpack,
@@ -104,14 +107,22 @@ def _sequential(own: Sequential, alpha: float) -> Reader:
         return Ladder(own, view), Ladder(replace(own, alpha=alpha), view)
 
     @cache
-    def follow(hits: str, draws: int, gold: int, view: View | None) -> SequentialCertificate:
-        return ladders(view)[0].follow([unpack(hits, draws)], gold)
+    def follow(
+        spelt: str | None, hits: str, stopped_at: int, gold: int, classes: int, view: View | None
+    ) -> tuple[SequentialCertificate, SequentialCertificate]:
+        if spelt is None:  # of a version that kept whether votes were gold, and asked no more
+            draws = np.where(unpack(hits, stopped_at), gold, classes - 1)
+        else:
+            draws = read_draws(spelt, stopped_at, classes)
+        ladder, other = ladders(view)
+        made = ladder.follow([draws], gold, classes)
+        return made, other.read_again(made, gold, classes)
 
     def both(record: CertifyRecord) -> tuple[Certificate, Certificate]:
-        if record.hits is None or record.stopped_at is None:
+        if record.stopped_at is None or (record.draws is None and (record.hits is None or own.test)):
             raise ValueError("no draws")
-        made = follow(record.hits, record.stopped_at, record.label, record.view)
-        return made, ladders(record.view)[1].read_again(made, record.label)
+        classes = len(record.options) + 1
+        return follow(record.draws, record.hits or "", record.stopped_at, record.label, classes, record.view)
 
     return both
 

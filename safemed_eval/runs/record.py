@@ -28,6 +28,7 @@ from safemed_eval.smoothing import (
     View,
     read_prediction,
     read_wrong,
+    two_classes,
 )
 from safemed_eval.smoothing.votes import selected
 from safemed_eval.threat import Rectangle
@@ -207,6 +208,7 @@ class Shot:
         share: share of the radius that the search was limited to.
         length: size of the resulting change, in the measure of the noise.
         votes: votes for the certified class there, among `Falsification.n` noisy copies.
+        rival: votes for the strongest other class there; None: the certificate is of one class.
     """
 
     __pydantic_config__: ClassVar = {"allow_inf_nan": False}
@@ -214,6 +216,7 @@ class Shot:
     share: float
     length: Size
     votes: Count
+    rival: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +250,9 @@ class CertifyRecord(ItemRecord):
     Args:
         noise, sigma: the noise; see `smoothing.noise`. The certificates of `smoothing.Exhaustive` have no sigma, and
             neither n nor alpha.
+        test: of sequential certificates; see `smoothing.Sequential`.
+        hits: whether each draw is gold, in place of `draws`, in a record of a version that kept no more; see
+            `smoothing.unpack`.
         view: the canvas, and the file where radii are about that; None in a record of a version that did not keep it.
         fill: the colour, in [0, 1] units, of what a band does not show; for certificates against patches.
         falsified: results of the searches within the certified radius; None: none was made.
@@ -266,6 +272,7 @@ class CertifyRecord(ItemRecord):
     radii: Mapping[str, float] | None = field(default=None, metadata=SOMETIMES)
     n: int | None = field(default=None, metadata=SOMETIMES)
     alpha: float | None = field(default=None, metadata=SOMETIMES)
+    test: str | None = field(default=None, metadata=SOMETIMES)
     votes0: tuple[int, ...] | None = None
     votes: tuple[int, ...] | None = None
     p_lower: Size | None = None
@@ -276,7 +283,8 @@ class CertifyRecord(ItemRecord):
     stopped_at: Count | None = field(default=None, metadata=SEQUENCED)
     successes: Count | None = field(default=None, metadata=SEQUENCED)
     stopped: str | None = field(default=None, metadata=SEQUENCED)
-    hits: str | None = field(default=None, metadata=SEQUENCED)
+    draws: str | None = field(default=None, metadata=SEQUENCED)
+    hits: str | None = field(default=None, metadata=SOMETIMES)
     falsified: tuple[Shot, ...] | tuple[PatchShot, ...] | None = field(default=None, metadata=SOMETIMES)
     donor: str | None = field(default=None, metadata=SOMETIMES)
     match: Match | None = field(default=None, metadata=SOMETIMES)
@@ -314,16 +322,22 @@ class CertifyRecord(ItemRecord):
                     refuse_other_counts(name, votes, self.options, spec.grounding.n)
                 elif votes is not None:
                     raise ValueError(f"{name} are there, though nothing was to be asked")
-        if spec.falsify and not self._fits(spec.falsify):
+        if spec.falsify and not self._fits(spec.falsify, two=two_classes(budget)):
             raise ValueError("falsified does not fit its certificate")
 
-    def _fits(self, asked: Falsification | PatchSearch) -> bool:
-        """Tell whether what was found by searches is what such searches can find."""
+    def _fits(self, asked: Falsification | PatchSearch, *, two: bool) -> bool:
+        """Tell whether what was found by searches is what such searches can find.
+
+        Args:
+            two: the certificate is of two classes, so that a rival's votes are counted.
+        """
         if self.falsified is None or self.radius is None:
             return self.falsified is None and self.radius is None
         if isinstance(asked, Falsification):
             shots = [shot for shot in self.falsified if isinstance(shot, Shot)]
-            return tuple(shot.share for shot in shots) == asked.shares and all(shot.votes <= asked.n for shot in shots)
+            most = max((shot.votes + (shot.rival or 0) for shot in shots), default=0)
+            rivals = {shot.rival is not None for shot in shots} <= {two}
+            return tuple(shot.share for shot in shots) == asked.shares and most <= asked.n and rivals
         patches = [shot for shot in self.falsified if isinstance(shot, PatchShot)]
         sizes = [0] + [int(self.radius)] * (asked.positions if self.radius else 0)
         votes = self.votes or ()

@@ -19,8 +19,18 @@ from safemed_eval.smoothing.options import (
     Smoothing,
     Voting,
     budget_of,
+    two_classes,
 )
-from safemed_eval.smoothing.sequential import CAP, CERTIFIED, FUTILE, UNPROVED, Ladder, SequentialCertificate, unpack
+from safemed_eval.smoothing.sequential import (
+    CAP,
+    CERTIFIED,
+    FUTILE,
+    UNPROVED,
+    Ladder,
+    SequentialCertificate,
+    read_draws,
+    unpack,
+)
 from safemed_eval.smoothing.votes import (
     NO_ANSWER,
     UNCLEAR,
@@ -63,8 +73,10 @@ __all__ = [
     "Voting",
     "budget_of",
     "read_bands",
+    "read_draws",
     "read_prediction",
     "read_votes",
     "read_wrong",
+    "two_classes",
     "unpack",
 ]

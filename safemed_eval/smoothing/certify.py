@@ -12,7 +12,7 @@ from safemed_eval.core import Certificate, Order, Vote
 from safemed_eval.smoothing.copies import Streams, noisy_copies
 from safemed_eval.smoothing.noise import FileView, Noise, View
 from safemed_eval.smoothing.options import Smoothing
-from safemed_eval.smoothing.sequential import Hits, Ladder, SequentialCertificate
+from safemed_eval.smoothing.sequential import Draws, Ladder, SequentialCertificate
 from safemed_eval.smoothing.votes import read_votes, read_wrong
 
 Rng = Callable[[str, int], torch.Generator]
@@ -91,13 +91,13 @@ def certify_gold(
     """
     noise, n = ladder.spec.kind, ladder.spec.n
 
-    def hits() -> Iterator[Hits]:
+    def draws() -> Iterator[Draws]:
         drawn = map(partial(orders, "estimate"), count()) if orders else None
         for copies in noisy_copies(canvas, noise, n, batch, partial(rng, "estimate")):
             asked = None if drawn is None else list(islice(drawn, len(copies)))
-            yield (vote(copies, asked) == gold).cpu().numpy()
+            yield vote(copies, asked).cpu().numpy()
 
-    return ladder.follow(hits(), gold)
+    return ladder.follow(draws(), gold, vote.classes)
 
 
 def view_of(canvas: torch.Tensor, file: FileView | None = None) -> View:

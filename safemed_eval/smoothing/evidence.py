@@ -19,6 +19,9 @@ LogE = Callable[[Ints, Ints], Floats]
 HORIZON = 0.25
 """Share of alpha that is kept for the last draw; see `Evidence`."""
 
+OTHER = 1 / 2
+"""Share of the rest of alpha that goes to other evidence against the same, where there is any."""
+
 _UNDERFLOW = -600.0
 _DEPTH = 60
 """Steps of the continued fraction, which converges in fewer wherever it is needed."""
@@ -47,9 +50,17 @@ class Evidence:
         self._asks = int(sps.binom.isf(HORIZON * alpha, n, p0)) + 1
         self._start = float(self._chance(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))[0])
 
-    def log_e(self, successes: Ints, draws: Ints) -> Floats:
-        """Compute ln e for arrays of counts."""
+    def log_e(self, successes: Ints, draws: Ints, other: Floats | None = None) -> Floats:
+        """Compute ln e for arrays of counts.
+
+        Args:
+            other: ln of other evidence for the same draws, which broadcasts with the counts; it takes the share OTHER
+            of
+                what the horizon leaves. The result is evidence against whatever both are evidence against.
+        """
         mixture = log_mixture(successes, draws, self.p0)
+        if other is not None:
+            mixture = np.logaddexp(math.log1p(-OTHER) + mixture, math.log(OTHER) + other)
         if not self._start:  # n draws are too few for such a test
             return mixture
         with np.errstate(divide="ignore"):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from safemed_eval import grammar, stats
 from safemed_eval.core import DEFAULT_NOISE
 from safemed_eval.errors import SpecError
-from safemed_eval.smoothing.evidence import Evidence, evidence_of
+from safemed_eval.smoothing.evidence import Evidence, Floats, evidence_of
 from safemed_eval.smoothing.noise import FLOAT32, Noise, View, parse
 from safemed_eval.smoothing.noise.patch import Patch
+from safemed_eval.smoothing.two_class import Null, least_gold
 
 MAX_DRAWS = 10**8
 MAX_COPIES = 10**4
@@ -108,6 +109,8 @@ class Sequential(_Noisy):
         radii: by name, in the same unit; at least one above 0.
         n: largest number of draws.
         alpha: probability that a certificate is false, at whatever radius.
+        test: of gold against each other class by itself, where the noise has such a one; None: against all others
+            together, as versions did that knew no other.
     """
 
     sampling: ClassVar = SEQUENTIAL
@@ -115,9 +118,12 @@ class Sequential(_Noisy):
     radii: Mapping[str, float]
     n: int = 1000
     alpha: float = 0.001
+    test: Literal["two classes"] | None = "two classes"
 
     def __post_init__(self) -> None:
         self._check(self.alpha)
+        if self.test not in ("two classes", None):
+            raise ValueError(f"test cannot be {self.test!r:.60}")
         if not 1 <= self.n <= MAX_DRAWS:
             raise ValueError(f"n must lie between 1 and {MAX_DRAWS:,}, got n={self.n}")
         for name, radius in self.radii.items():
@@ -142,10 +148,10 @@ class Sequential(_Noisy):
         return self.ceiling_on(None)
 
     def ceiling_on(self, view: View | None) -> float | None:
-        """The largest of the radii that n unanimous votes certify on this canvas."""
+        """The largest of the radii that n unanimous votes certify on this canvas, by the one-class evidence alone."""
         unanimous, largest = np.array([self.n]), None
         for radius, evidence in zip(self.ladder.values(), self.evidence(view), strict=True):
-            if evidence.log_e(unanimous, unanimous)[0] < -math.log(self.alpha):
+            if evidence.log_e(unanimous, unanimous, self.nothing)[0] < -math.log(self.alpha):
                 break
             largest = radius
         return largest
@@ -155,6 +161,20 @@ class Sequential(_Noisy):
         noise = self.kind
         needed = (noise.probability_needed(radius, view) + noise.slack(view) for radius in self.ladder.values())
         return [evidence_of(min(p0, _SURE), self.n, self.alpha) for p0 in needed]
+
+    def null(self, p0: Floats) -> Null | None:
+        """The two-class nulls of these p0, or None: the test is of one class."""
+        return self.kind.null(p0) if self.test else None
+
+    @property
+    def nothing(self) -> Floats | None:
+        """Two-class evidence that says nothing, beside which the one-class evidence has to reach 1 / alpha alone."""
+        return np.array(-np.inf) if two_classes(self) else None
+
+    def least_gold(self, p0: float, classes: int) -> float:
+        """Lower bound of the probability of gold that follows if it is ahead of all others at a radius with this p0."""
+        null = self.null(np.array(p0))
+        return p0 if null is None else min(p0, float(least_gold(null, classes - 1)))
 
     def asked(self, radius: float) -> float | None:
         """The radius of the spec that equals this one up to rounding; None where there is none.
@@ -234,6 +254,11 @@ class Exhaustive:
 Budget = Smoothing | Sequential | Exhaustive
 
 
+def two_classes(budget: Budget) -> bool:
+    """Whether the certified class is tested against each other class by itself."""
+    return isinstance(budget, Sequential) and budget.null(np.array(0.5)) is not None
+
+
 def budget_of(spec: Mapping[str, Any]) -> Budget:
     """Read the budget from the spec of a certify run.
 
@@ -243,7 +268,8 @@ def budget_of(spec: Mapping[str, Any]) -> Budget:
     kinds: dict[object, type[Budget]] = {kind.sampling: kind for kind in (Smoothing, Sequential, Exhaustive)}
     if spec.get("sampling") not in kinds:
         raise ValueError(f"sampling cannot be {spec.get('sampling')!r:.60}")
-    return kinds[spec["sampling"]](**{"noise": FLOAT32, **spec["smoothing"]})
+    older = {"noise": FLOAT32} | ({"test": None} if spec["sampling"] == SEQUENTIAL else {})
+    return kinds[spec["sampling"]](**{**older, **spec["smoothing"]})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from safemed_eval import stats
 from safemed_eval.report.load import LoadedRun
 from safemed_eval.runs.record import PatchShot, Shot
 from safemed_eval.smoothing import Falsification, Noise, PatchSearch
+from safemed_eval.smoothing.claims import judge
 
 DELTA = 0.001
 """Probability that a sound tool is called unsound."""
@@ -21,8 +22,8 @@ class Refuted:
 
     Attributes:
         share: of the certified radius, at which the search was made; `length` is the distance that it went.
-        votes: for the certified class, of `n` noisy copies there.
-        upper: the probability of that class there is at most this.
+        votes: for the certified class, of `n` noisy copies there, or with a rival of `n` votes for either.
+        upper: the probability of that class there, or its share of both, is at most this.
         claimed: the certificate says that it is at least this.
     """
 
@@ -34,13 +35,15 @@ class Refuted:
     length: float
     votes: int
     n: int
+    rival: bool
     upper: float
     claimed: float
 
     def __str__(self) -> str:
         return (
             f"{self.item}: at {self.share:g} of its radius (distance {self.length:.6g}) option {self.prediction} gets "
-            f"{self.votes} of {self.n} votes, a probability of at most {self.upper:.4g}; the certificate says at least "
+            f"{self.votes} of {self.n} votes{' for it and its strongest rival' * self.rival}, a "
+            f"{'share' if self.rival else 'probability'} of at most {self.upper:.4g}; the certificate says at least "
             f"{self.claimed:.4g}"
         )
 
@@ -120,12 +123,6 @@ def falsified_of(run: LoadedRun) -> Falsified | None:
     )
 
 
-def _at_ceiling(radius: float | None, ceiling: float | None) -> bool:
-    if radius is None or ceiling is None:
-        return False
-    return radius > ceiling or math.isclose(radius, ceiling, rel_tol=1e-9)
-
-
 def _patches(run: LoadedRun) -> Falsified:
     """Judge the attacks on certificates against patches, of which none may be refuted."""
     attacked = [record for record in run.certificates if record.falsified is not None]
@@ -146,6 +143,12 @@ def _patches(run: LoadedRun) -> Falsified:
     return Falsified(
         certificates=len(attacked), refuted=found, items=items, allowed=0, sound=not items, at_ceiling=0, remark=None
     )
+
+
+def _at_ceiling(radius: float | None, ceiling: float | None) -> bool:
+    if radius is None or ceiling is None:
+        return False
+    return radius > ceiling or math.isclose(radius, ceiling, rel_tol=1e-9)
 
 
 def _remark(highest: int, attacked: int) -> str | None:
@@ -170,9 +173,18 @@ def _refuted(run: LoadedRun, asked: Falsification) -> Iterator[Refuted]:
             continue  # read at a smaller alpha there is no certificate left to refute
         for shot in record.falsified or ():
             assert isinstance(shot, Shot) and isinstance(noise, Noise)
-            claimed = noise.claim(p_lower, radius, shot.length, record.view)
-            upper = stats.clopper_pearson_upper(shot.votes, asked.n, asked.alpha)
-            if upper < claimed:
+            judged = judge(
+                noise,
+                asked,
+                shot.votes,
+                shot.rival,
+                p_lower=p_lower,
+                radius=radius,
+                distance=shot.length,
+                view=record.view,
+                classes=len(record.options) + 1,
+            )
+            if judged.refuted:
                 yield Refuted(
                     item=record.item,
                     prediction=prediction,
@@ -181,7 +193,8 @@ def _refuted(run: LoadedRun, asked: Falsification) -> Iterator[Refuted]:
                     share=shot.share,
                     length=shot.length,
                     votes=shot.votes,
-                    n=asked.n,
-                    upper=upper,
-                    claimed=claimed,
+                    n=judged.n,
+                    rival=shot.rival is not None,
+                    upper=judged.upper,
+                    claimed=judged.claimed,
                 )

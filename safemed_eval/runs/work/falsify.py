@@ -11,7 +11,6 @@ from typing import Self
 
 import torch
 
-from safemed_eval import stats
 from safemed_eval.attacks import Problem
 from safemed_eval.attacks.pgd import PGD
 from safemed_eval.core import Certificate, Classify, OptionOrder, Order, Question
@@ -20,6 +19,7 @@ from safemed_eval.runs.record import Shot
 from safemed_eval.runs.work.shown import Resized, Shown, canvas_from
 from safemed_eval.seeds import generator, order_of
 from safemed_eval.smoothing import Falsification, Noise
+from safemed_eval.smoothing.claims import judge
 from safemed_eval.smoothing.scores import SmoothedClassify
 from safemed_eval.threat import L1Ball, Threat
 
@@ -66,6 +66,7 @@ class Falsifier:
             certificate.
         option_order: of the certificates. "random": each copy, in gradients and votes alike, is asked in an order of
             its own, drawn anew at each step.
+        two_classes: the certificates are of the two-class test; see `smoothing.claims.judge` for what they claim.
     """
 
     model: Waist
@@ -75,6 +76,7 @@ class Falsifier:
     batch: int
     keep: Callable[[str, float, torch.Tensor], None]
     option_order: OptionOrder = "data"
+    two_classes: bool = False
 
     def __call__(self, item: str, shown: Shown, question: Question, certificate: Certificate) -> tuple[Shot, ...]:
         """Search at each share of the radius, and return the length and the votes of each result.
@@ -90,10 +92,22 @@ class Falsifier:
         for share in self.spec.shares:
             reach = share * certificate.radius
             moved, canvas, length = self._search(item, shown, question, certificate.prediction, share, reach)
-            votes = self._votes(item, canvas, question, certificate.prediction, share)
-            shots.append(Shot(share=share, length=length, votes=votes))
-            claimed = self.noise.claim(certificate.p_lower, certificate.radius, length, shown.view)
-            if stats.clopper_pearson_upper(votes, self.spec.n, self.spec.alpha) < claimed:
+            counts = self._votes(item, canvas, question, share)
+            votes = counts.pop(certificate.prediction)
+            rival = max(counts) if self.two_classes else None
+            shots.append(Shot(share=share, length=length, votes=votes, rival=rival))
+            judged = judge(
+                self.noise,
+                self.spec,
+                votes,
+                rival,
+                p_lower=certificate.p_lower,
+                radius=certificate.radius,
+                distance=length,
+                view=shown.view,
+                classes=len(counts) + 1,
+            )
+            if judged.refuted:
                 self.keep(item, share, moved)
         return tuple(shots)
 
@@ -142,8 +156,10 @@ class Falsifier:
         return moved[worst], float(values[worst].abs())
 
     @torch.no_grad()
-    def _votes(self, item: str, canvas: torch.Tensor, question: Question, chosen: int, share: float) -> int:
-        vote, votes = self.model.vote(question), 0
+    def _votes(self, item: str, canvas: torch.Tensor, question: Question, share: float) -> list[int]:
+        """Count the votes of fresh copies for each class."""
+        vote = self.model.vote(question)
+        votes = torch.zeros(vote.classes, dtype=torch.int64, device=canvas.device)
         orders = map(self._orders("count", item, question, share), count())
         for chunk, start in enumerate(range(0, self.spec.n, _CHUNK)):
             rng = generator(canvas.device, self.seed, "falsify", "count", item, str(share), chunk)
@@ -151,8 +167,8 @@ class Falsifier:
             copies = self.noise.apply(canvas, drawn)
             for part in torch.split(copies, self.batch):
                 asked = list(islice(orders, len(part))) if self.option_order == "random" else None
-                votes += int((vote(part, asked) == chosen).sum())
-        return votes
+                votes += torch.bincount(vote(part, asked), minlength=vote.classes)
+        return [int(count) for count in votes.tolist()]
 
     def _orders(self, purpose: str, item: str, question: Question, share: float) -> Callable[[int], Order]:
         """Map a copy's number to the order in which it is asked."""

@@ -56,6 +56,7 @@ class PatchFalsifier:
         Raises:
             ModelOutputError: the model returned NaN or infinite scores or gradients.
         """
+        canvas = shown.canvas
         assert certificate.radius is not None and certificate.prediction is not None and certificate.votes is not None
         canvas = shown.canvas
         size, classes = int(certificate.radius), len(certificate.votes)

@@ -11,7 +11,9 @@ from annotated_types import Ge, Gt, Le
 
 from safemed_eval import grammar
 from safemed_eval.core import DEFAULT_NOISE
+from safemed_eval.smoothing.evidence import Floats
 from safemed_eval.smoothing.noise._lattice import SCALE
+from safemed_eval.smoothing.two_class import Null
 
 if TYPE_CHECKING:
     import torch
@@ -180,6 +182,13 @@ class Noise(Kind):
         It is subtracted from every lower bound of a probability that counted votes give.
         """
         return 0.0
+
+    def null(self, p0: Floats) -> Null | None:
+        """The distributions of votes for a class and one rival that refute a radius with this `probability_needed`.
+
+        None: what the rival gets does not help, so that only the class's own probability is looked at.
+        """
+        return None
 
     def snap(self, canvas: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
         """Move a changed canvas to the nearest one towards `canvas` that certificates are about."""

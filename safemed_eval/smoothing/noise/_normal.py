@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from scipy.special import ndtr
 
 from safemed_eval import stats
+from safemed_eval.smoothing.evidence import Floats
 from safemed_eval.smoothing.noise._base import Noise, View
+from safemed_eval.smoothing.two_class import Shifted
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class Normal(Noise):
 
     def probability_needed(self, radius: float, view: View | None = None) -> float:
         return float(ndtr(_on_canvas(radius, view) / self.sigma))
+
+    def null(self, p0: Floats) -> Shifted:
+        return Shifted(p0)
 
     def probability_left(self, p_lower: float, radius: float, distance: float, view: View | None = None) -> float:
         far, near = _on_canvas(radius, view), _on_canvas(distance, view)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from safemed_eval.scale import refuse_sigma
+from safemed_eval.smoothing.evidence import Floats
 from safemed_eval.smoothing.noise._base import Noise, View
 from safemed_eval.smoothing.noise._lattice import SCALE, on_lattice, random_steps, toward
+from safemed_eval.smoothing.two_class import Apart
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +77,9 @@ class Uniform(Noise):
 
     def probability_needed(self, radius: float, view: View | None = None) -> float:
         return 0.5 + radius / self._width
+
+    def null(self, p0: Floats) -> Apart:
+        return Apart(p0)
 
     def probability_left(self, p_lower: float, radius: float, distance: float, view: View | None = None) -> float:
         left = max(0.0, p_lower - distance / self._width)
