@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from toys import AB, ABCD, Net, middle_canvases
-from toys import shown as as_shown
 
 from safemed_eval import attacks
 from safemed_eval.core import Certificate, Question

@@ -58,7 +58,6 @@ class PatchFalsifier:
         """
         canvas = shown.canvas
         assert certificate.radius is not None and certificate.prediction is not None and certificate.votes is not None
-        canvas = shown.canvas
         size, classes = int(certificate.radius), len(certificate.votes)
         before = self._votes(canvas, question)
         places = [Rectangle(top=0, left=0, height=0, width=0)]
