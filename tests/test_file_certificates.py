@@ -162,20 +162,20 @@ def test_radii_are_read_on_the_file_by_every_method_of_the_noise() -> None:
 def test_a_sequential_ladder_decides_radii_of_the_file() -> None:
     """With twice the norm the same votes certify half the radius."""
     spec = Sequential(sigma=SIGMA, radii={"a": 0.1, "b": 0.2, "c": 0.4}, n=2000)
-    hits = np.random.default_rng(0).random(2000) < 0.93  # sigma ppf(0.93) = 0.44
+    draws = (np.random.default_rng(0).random(2000) >= 0.93).astype(np.int64)  # gold is 0, and sigma ppf(0.93) = 0.44
     radii = []
     for norm in (0.5, 1.0, 2.0, 4.0):
         view = View(height=8, width=9, file=FileView(height=9, width=8, norm=norm))
-        radii.append(Ladder(spec, view).follow([hits], 0).radius)
+        radii.append(Ladder(spec, view).follow([draws], 0, 2).radius)
     assert radii == [0.4, 0.4, 0.2, 0.1]
-    assert Ladder(spec, View(height=8, width=9)).follow([hits], 0).radius == 0.4
+    assert Ladder(spec, View(height=8, width=9)).follow([draws], 0, 2).radius == 0.4
 
 
 def test_a_radius_that_needs_more_than_certainty_is_never_certified() -> None:
     """On a canvas with slack, and where the resize enlarges: p0 is 1 or more, and all votes for gold do not do."""
     spec = Sequential(sigma=SIGMA, radii={"a": 0.1, "b": 7.5 * SIGMA}, n=3000)
     for file in (None, FileView(height=2, width=2, norm=40.0)):
-        found = Ladder(spec, View(height=384, width=384, file=file)).follow([np.ones(3000, dtype=bool)], 0)
+        found = Ladder(spec, View(height=384, width=384, file=file)).follow([np.zeros(3000, dtype=np.int64)], 0, 3)
         assert found.radius == (None if file else 0.1)
 
 

@@ -77,7 +77,7 @@ def test_certify_from_images_to_table(shared: list[object], tmp_path: Path) -> N
     assert list(found["overall"]["certified"]) == ["0", "2", "4", "8"]
     assert found["asked"]["sampling"] == "exhaustive" and found["asked"]["noise"] == NOISE
     for record in _records(found):
-        assert sum(record["votes"]) == 32 // 4 and record["view"] == {"height": 32, "width": 32}
+        assert sum(record["votes"]) == 32 // 4 and record["view"] == {"height": 32, "width": 32, "file": None}
         assert record["fill"] == [0.5] * 3 and record["votes0"] is None
         assert not record.keys() & {"sigma", "n", "n0", "alpha"}
         radius = record["radius"]

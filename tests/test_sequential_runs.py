@@ -305,7 +305,7 @@ def test_what_attacks_refute_follows_from_the_radius(tmp_path: Path) -> None:
     assert found.refuted[0].claimed == pytest.approx(0.8413, abs=1e-4)
     assert "700 of 1000 votes for it and its strongest rival, a share of at most 0.7" in str(found.refuted[0])
     records[0]["falsified"] = [{"share": 0.0, "length": 0.0, "votes": 820}]
-    with pytest.raises(RunError, match="no votes of a rival"):
+    with pytest.raises(RunError, match="falsified does not fit"):
         run(tmp_path / "b", records, spec=spec)
 
 
