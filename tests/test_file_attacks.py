@@ -28,7 +28,7 @@ RESIZE = Resize(before=SIZE, size=CANVAS)
 WEIGHT = torch.randn((3, *CANVAS), generator=torch.Generator().manual_seed(0)) * 0.3
 AB = Question(text="?", options=("A", "B"))
 ATTACKS = ["fgsm:eps=2/255", "pgd:eps=2/255,steps=4", "pgd:eps=1.5,norm=l2,steps=8", "patch:size=8,steps=4,positions=5"]
-BORDER = "pgd:eps=8/255,steps=2,region=border:4"
+BORDER = "pgd:eps=8/255,region=border:4,steps=2"
 
 
 @pytest.fixture
