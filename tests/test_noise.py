@@ -315,7 +315,8 @@ def test_projection_onto_an_l1_ball() -> None:
     ("text", "sigma", "why"),
     [
         ("gausian", 0.25, "unknown noise 'gausian'; did you mean 'gaussian'"),
-        ("gaussian", None, "needs --sigma"),
+        ("gaussian", None, "the standard deviation of the noise"),
+        ("gamma", None, "--noise gamma: write --sigma 0.25, say: it is the standard deviation of ln gamma"),
         ("gaussian:sigma=1", 0.25, "sigma is an option of its own"),
         ("gaussian", 2.0, "sigma=2 is above 1.5"),
         ("gaussian", 25.0, "grey levels are written"),

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.special import ndtri
 
 from safemed_eval.core import Question
+from safemed_eval.data.images.resample import Resize
 from safemed_eval.models.waist import Waist
-from safemed_eval.smoothing import Noise
-from safemed_eval.smoothing.noise import parse
+from safemed_eval.smoothing import Noise, View
+from safemed_eval.smoothing.noise import FileView, parse, rounded
 
 QUESTION = Question(text="Which?", options=("A", "B"))
 SIGMA = {"gaussian": 0.25, "float32": 0.25, "uniform": 0.25, "gamma": 0.5, "brightness": 0.2, "contrast": 0.5}
@@ -39,6 +41,50 @@ class LowBits:
         values = canvas.flatten(1).double()
         fine = (values.abs() < 2**-9) & (values * 2**31 != (values * 2**31).round())
         return torch.where(fine.any(1), 0, 1)
+
+
+class Along:
+    """Answers A where the product of a weight and the canvas lies above a threshold."""
+
+    def __init__(self, weight: torch.Tensor, threshold: float) -> None:
+        self.weight, self.threshold = weight.double(), threshold
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        margin = 20 * (canvas.double().flatten(1) @ self.weight.flatten() - self.threshold)
+        return torch.stack([margin, -margin], dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileTruth:
+    """A model behind a resize, an image file, and the radius of its smoothed answer in the file's pixels."""
+
+    model: Waist
+    canvas: torch.Tensor
+    view: View
+    radius: float
+
+
+def file_truth(p: float, before: int, after: int) -> FileTruth:
+    """Make the toy that answers A with probability p on an image of `before` columns, resized to `after`.
+
+    The model looks along the direction that the resize stretches most, so that ||R|| is reached: the radius in the file
+    is that on the canvas divided by ||R||.
+    """
+    resize = Resize(before=(1, before), size=(1, after))
+    rows = torch.stack(
+        [resize(torch.eye(before, dtype=torch.float64)[i].expand(3, 1, -1))[0, 0] for i in range(before)]
+    )
+    stretched = torch.linalg.svd(rows.T)[0][:, 0]
+    weight = torch.zeros(3, 1, after, dtype=torch.float64)
+    weight[0, 0] = stretched
+    canvas = rounded(resize(torch.full((3, 1, before), 0.5, dtype=torch.float64)))
+    on_canvas = SIGMA["gaussian"] * float(ndtri(p))
+    threshold = float(canvas.double().flatten() @ weight.flatten()) - on_canvas
+    view = View(height=1, width=after, file=FileView(height=1, width=before, norm=resize.norm))
+    norm = float(torch.linalg.matrix_norm(rows, 2))
+    return FileTruth(
+        model=Waist(Along(weight, threshold), torch.device("cpu")), canvas=canvas, view=view, radius=on_canvas / norm
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,13 +155,13 @@ def _certify_findings(run: LoadedRun, summary: CertifySummary) -> Iterator[Findi
         f"{floor_to(notes.ceiling, 4)}{rms}, whatever the model.",
     )
     at_most = notes.false_certificates_at_most_95
-    yield note(
-        "by-chance",
+    chance = (
         f"a certificate may be false by chance: with 95 % confidence at most {at_most:,} of these {summary.items:,} "
         f"are, in expectation at most {ceil_to(notes.false_certificates_expected_at_most, 2):g}."
-        if summary.items
-        else "no certificate yet.",
+        if run.budget.alpha
+        else "no certificate is false by chance: nothing is drawn."
     )
+    yield note("by-chance", chance if summary.items else "no certificate yet.")
     if summary.items:
         yield note("population", str(notes.population))
     if attacked:

@@ -16,6 +16,7 @@ from functools import cache, lru_cache
 from importlib import import_module
 
 from safemed_eval import grammar, plugins
+from safemed_eval.core import DEFAULT_NOISE
 from safemed_eval.errors import SpecError, canonical, did_you_mean, shortened
 from safemed_eval.smoothing.noise._base import FileView, Kind, Noise, View
 from safemed_eval.smoothing.noise._lattice import rounded
@@ -42,7 +43,7 @@ def parse(text: str, sigma: float | None) -> Kind:
             needed.
     """
     name, pairs = grammar.split(text)
-    where = f"--noise {shortened(text, 60)}"
+    where = "--sigma" if text == DEFAULT_NOISE else f"--noise {shortened(text, 60)}"
     known = canonical(name, names())
     if known is None:
         raise SpecError(f"{where}: unknown noise '{shortened(name, 60)}'; {did_you_mean(name, names())}")
@@ -51,7 +52,7 @@ def parse(text: str, sigma: float | None) -> Kind:
         raise SpecError(f"{where}: sigma is an option of its own, --sigma")
     random = "sigma" in {field.name for field in fields(cls)}  # type: ignore[arg-type]
     if random and sigma is None:
-        raise SpecError(f"{where}: needs --sigma, the standard deviation of {cls.randomness}")
+        raise SpecError(f"{where}: write --sigma 0.25, say: it is the standard deviation of {cls.randomness}")
     if sigma is not None and not random:
         raise SpecError(f"{where}: has no --sigma: {cls.randomness}")
     return grammar.build(cls, pairs | ({"sigma": repr(float(sigma))} if sigma is not None else {}), where)
