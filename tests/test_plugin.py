@@ -1,4 +1,4 @@
-"""The package of examples/plugin is installed without network, and each of its four parts is used by name."""
+"""The package of examples/plugin is installed without network, and each of its five parts is used by name."""
 
 from __future__ import annotations
 
@@ -54,13 +54,20 @@ def python(installed: Path, folder: Path, *arguments: str) -> str:
 ATTACK = "darken:eps=0.2"
 
 
-def test_the_command_line_finds_all_four(installed: Path, folder: Path) -> None:
+def test_the_command_line_finds_all_five(installed: Path, folder: Path) -> None:
     asked = ["--model", "threshold:0.4", "--data", "piped:questions.txt", "--canvas", "16x16", "--attack", ATTACK]
     printed = python(installed, folder, "-m", "safemed_eval", "evaluate", *asked, "--out", "run", "--json")
     overall = json.loads(printed)["overall"]
     assert (overall["clean"]["accuracy"], overall[ATTACK]["accuracy"]) == (1.0, 0.75)
     python(installed, folder, "-m", "safemed_eval", "report", "run", "--out", "report")
     assert (folder / "report" / "figures" / "overview-evaluate.png").is_file()
+    asked = [*asked[:-2], "--noise", "shading", "--sigma", "0.1", "--n0", "10", "--n", "40", "--falsify"]
+    printed = python(installed, folder, "-m", "safemed_eval", "certify", *asked, "--out", "certified", "--json")
+    found = json.loads(printed)
+    assert found["overall"]["certified"]["1s"]["certified_accuracy"] == 1.0, "light on one side leaves the mean"
+    assert found["asked"]["noise"] == "shading" and found["notes"]["falsified"]["sound"]
+    python(installed, folder, "-m", "safemed_eval", "report", "certified", "--out", "report")
+    assert (folder / "report" / "figures" / "certified.png").is_file()
 
 
 SCRIPT = f"""
@@ -74,7 +81,7 @@ print(*(figure.stem for figure in se.report([run], "report").figures))
 """
 
 
-def test_python_finds_all_four(installed: Path, folder: Path) -> None:
+def test_python_finds_them(installed: Path, folder: Path) -> None:
     accuracy, figures = python(installed, folder, "-c", SCRIPT).splitlines()
     assert [float(cell) for cell in accuracy.split()] == [1.0, 0.75, 8]
     assert "overview-evaluate" in figures.split()
@@ -82,4 +89,4 @@ def test_python_finds_all_four(installed: Path, folder: Path) -> None:
 
 def test_the_package_is_short() -> None:
     lines = [line for file in PLUGIN.iterdir() if file.is_file() for line in file.read_text().splitlines()]
-    assert len(lines) < 60
+    assert len(lines) < 80

@@ -1,7 +1,8 @@
-"""One of each: an attack, a format of data, a kind of model, a figure."""
+"""One of each: an attack, a format of data, a kind of model, a kind of noise, a figure."""
 
 from dataclasses import dataclass
 
+import torch
 from matplotlib.figure import Figure
 
 from safemed_eval.attacks import Attacked, BallAttack, Facts
@@ -9,6 +10,7 @@ from safemed_eval.core import Item
 from safemed_eval.data import DataSet
 from safemed_eval.data.records import gold_index, make_question
 from safemed_eval.models import Source
+from safemed_eval.smoothing.noise import Parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,18 @@ class Threshold(Source):  # --model threshold:0.4 answers with the first option 
     def scores(self, canvas, questions):
         rows = zip(canvas.mean((1, 2, 3)) - float(self.name.partition(":")[2]), questions, strict=True)
         return [bright * bright.new_tensor([1.0] + [-1.0] * (len(q.options) - 1)) for bright, q in rows]
+
+
+@dataclass(frozen=True)
+class Shading(Parameter):  # --noise shading --sigma 0.1: light that falls from the right, or from the left
+    name, randomness = "shading", "the light on the right edge in [0, 1] pixel units"
+    radius_name, unit = "shading radius", "[0, 1] pixel units"
+
+    def apply(self, canvas, drawn):  # slopes add up, as a `Parameter` must
+        return canvas + drawn * torch.linspace(-1, 1, canvas.shape[-1], device=canvas.device)
+
+    def words(self, radius):
+        return f"any light up to {radius:.2g} from one side"
 
 
 def overview(runs):

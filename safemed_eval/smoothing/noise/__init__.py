@@ -20,8 +20,10 @@ from safemed_eval.core import DEFAULT_NOISE
 from safemed_eval.errors import SpecError, canonical, did_you_mean, shortened
 from safemed_eval.smoothing.noise._base import FileView, Kind, Noise, View
 from safemed_eval.smoothing.noise._lattice import rounded
+from safemed_eval.smoothing.noise._normal import Normal
+from safemed_eval.smoothing.noise._parameter import Parameter
 
-__all__ = ["FLOAT32", "FileView", "Kind", "Noise", "View", "names", "parse", "rounded"]
+__all__ = ["FLOAT32", "FileView", "Kind", "Noise", "Normal", "Parameter", "View", "names", "parse", "rounded"]
 
 FLOAT32 = "float32"
 """The noise of runs that do not say which: those of versions that knew no other."""
