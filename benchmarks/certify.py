@@ -32,14 +32,24 @@ from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.toy import brightness
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.smoothing import Gaussian, Smoothing
+from safemed_eval.smoothing import Float32, Gaussian, Smoothing
 from safemed_eval.smoothing.certify import certify, count_votes
+from safemed_eval.smoothing.copies import noisy_copies
 
 SIGMA, ALPHA = 0.25, 0.001
 
 
-def ours(model: Waist, item: str, canvas: torch.Tensor, question: Question, n0: int, n: int, batch: int) -> object:
-    spec = Smoothing(sigma=SIGMA, n0=n0, n=n, alpha=ALPHA)
+def ours(
+    model: Waist,
+    item: str,
+    canvas: torch.Tensor,
+    question: Question,
+    n0: int,
+    n: int,
+    batch: int,
+    noise: str = "gaussian",
+) -> object:
+    spec = Smoothing(noise=noise, sigma=SIGMA, n0=n0, n=n, alpha=ALPHA)
     streams = partial(generator, model.device, 0, "certify", item)
     return certify(model.vote(question), canvas, spec, rng=streams, batch=batch)
 
@@ -125,6 +135,7 @@ def race(
     )
     sides = {
         "ours": lambda: rate_of(mine, draws),
+        "ours, float32 noise": lambda: rate_of(partial(mine, noise="float32"), draws),
         "ours, no shortcuts": lambda: rate_of(partial(plainly, mine), draws),
         "a ART": lambda: rate_of(arts, draws),
         "a ART, no shortcuts": lambda: rate_of(partial(plainly, arts), draws),
@@ -149,10 +160,10 @@ def profile(name: str, model: Waist, canvas: torch.Tensor, question: Question, b
     vision = {key: inputs[key] for key in ("pixel_values", "image_grid_thw")}
     _, call = vlm._text(vlm.prompt(question, vlm.asking.template.cue), *canvas.shape[1:])
     streams = partial(generator, model.device, 0, "profile")
-    noise = torch.empty((16, *canvas.shape), device=canvas.device)
     parts = {
         "vote": lambda: model.vote(question)(copies),
-        "noise": lambda: [noise.normal_(0, SIGMA, generator=streams(chunk)) for chunk in range(batch // 16)],
+        "noise": lambda: list(noisy_copies(canvas, Gaussian(SIGMA), batch, batch, streams)),
+        "float32 noise": lambda: list(noisy_copies(canvas, Float32(SIGMA), batch, batch, streams)),
         "image processor": lambda: pixel_inputs(vlm.processor, copies, call),
         "vision tower": lambda: vlm.model.get_image_features(**vision),
         "model, all of it": lambda: bare(vlm.model, inputs, 1),
