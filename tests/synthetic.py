@@ -78,13 +78,13 @@ def certified(number: int, k: int, *, chosen: int = 1, smoothing: Smoothing = SM
 
 
 def sequenced(number: int, every: int | None, *, budget: Sequential = SEQUENTIAL, **changes: Any) -> Json:
-    """A sequential certificate where each `every`-th vote is for option 2, not for gold, 1; None: all are for gold."""
+    """A sequential certificate where each `every`-th vote is for option 2, not for 1, the usual gold; None: all are for 1."""
     draws = np.ones(budget.n, dtype=int)
     if every:
         draws[every - 1 :: every] = 2
-    ladder = _LADDER if budget is SEQUENTIAL else Ladder(budget)
-    found = vars(ladder.follow([draws], gold=1, classes=4))
-    values = {"sampling": "sequential", **asdict(budget), **found, "correct": found["prediction"] == 1}
+    ladder, gold = _LADDER if budget is SEQUENTIAL else Ladder(budget), int(changes.get("label", 1))
+    found = vars(ladder.follow([draws], gold=gold, classes=4))
+    values = {"sampling": "sequential", **asdict(budget), **found, "correct": found["prediction"] == gold}
     values |= {"batch": 16, "seconds": 0.1, "error": None}
     return {"kind": "certify", **item(number)} | values | changes
 

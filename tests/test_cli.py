@@ -405,7 +405,7 @@ def test_wrong_input_is_one_clear_line_without_torch(table: Path, arguments: lis
 
 def test_unknown_options_and_missing_ones_are_usage_errors() -> None:
     assert call("certify", "--nonsense")[0] == 2
-    code, text = call("certify", "--model", "x", "--data", "y")
+    code, text = call("certify", "--model", "builtin:sft", "--data", "phantom")
     assert code == 2 and "--sigma" in text
 
 

@@ -132,7 +132,7 @@ def test_certificates_of_a_constant_and_of_a_guess(tmp_path: Path) -> None:
 
 def test_sequential_certificates_of_a_constant(tmp_path: Path) -> None:
     """They speak of the gold answer alone: those of one letter, all of these, and no others."""
-    records = [sequenced(n, None) for n in range(12)] + [sequenced(n, 1, label=n % 2 * 2) for n in range(12, 27)]
+    records = [sequenced(n, None) for n in range(12)] + [sequenced(n, 1, label=0) for n in range(12, 27)]
     (found,) = said(tmp_path / "run", records, "certify", smoothing=SEQUENTIAL)
     assert found.startswith("All 12 questions whose gold answer is B are certified, and none of the other 15")
     assert said(tmp_path / "miss", [*records, sequenced(27, 1)], "certify", smoothing=SEQUENTIAL) == []

@@ -119,8 +119,8 @@ def _sequential(own: Sequential, alpha: float) -> Reader:
         return made, other.read_again(made, gold, classes)
 
     def both(record: CertifyRecord) -> tuple[Certificate, Certificate]:
-        if record.stopped_at is None or (record.draws is None and (record.hits is None or own.test)):
-            raise ValueError("no draws")
+        if record.stopped_at is None or (record.draws is None) == (record.hits is None) or (record.hits and own.test):
+            raise ValueError("no draws, or more than one record of them")
         classes = len(record.options) + 1
         return follow(record.draws, record.hits or "", record.stopped_at, record.label, classes, record.view)
 
