@@ -78,7 +78,7 @@ def certified(number: int, k: int, *, chosen: int = 1, smoothing: Smoothing = SM
 
 
 def sequenced(number: int, every: int | None, *, budget: Sequential = SEQUENTIAL, **changes: Any) -> Json:
-    """A sequential certificate where each `every`-th vote is for option 2, not for 1, the usual gold; None: all are for 1."""
+    """A sequential certificate where each `every`-th vote is for option 2, all others for 1, the usual gold."""
     draws = np.ones(budget.n, dtype=int)
     if every:
         draws[every - 1 :: every] = 2

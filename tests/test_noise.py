@@ -21,7 +21,10 @@ from test_cli import TOY, call
 from safemed_eval import stats
 from safemed_eval.core import Question
 from safemed_eval.errors import SpecError
+from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
+from safemed_eval.report import Run
+from safemed_eval.runs.spec import CertifySpec
 from safemed_eval.runs.work.falsify import Falsifier
 from safemed_eval.runs.work.shown import Shown
 from safemed_eval.seeds import generator
@@ -361,3 +364,20 @@ def test_runs_of_different_noise_are_not_compared(tmp_path: Path, table: Path) -
         call(*asked, "--noise", noise, "--sigma", 0.25, "--n", 60, "--out", tmp_path / noise)
     code, text = call("compare", tmp_path / "gaussian", tmp_path / "float32")
     assert code == 2 and "noise" in text
+
+
+# ------------------------------------------------------------------------------------------------- reports/certificates
+
+MEASURED = Path(__file__).parents[1] / "reports" / "certificates"
+RUNS = [f"{model}-{kind}" for model in ("sft", "at-grpo") for kind in (*KINDS, "sequential", "patch", "file")]
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if not name.endswith("float32")])
+def test_what_the_shipped_checkpoints_certify_is_of_them(name: str) -> None:
+    """Reading recomputes every certificate from its votes."""
+    run = Run.read(MEASURED / name)
+    model, _, kind = name.rpartition("-")
+    assert run.spec.model == resolve(f"builtin:{model}").identity and not run.unfinished and not run.failed
+    assert isinstance(run.spec, CertifySpec)
+    own = "gaussian" if kind in ("sequential", "file") else kind
+    assert run.budget.noise.partition(":")[0] == own and (run.spec.domain == "file") == (kind == "file")
