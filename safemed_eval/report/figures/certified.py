@@ -35,6 +35,8 @@ from safemed_eval.rounding import floor_to
 FEWEST = 5
 """With fewer items even a unanimous group has a 95 % interval of more than 60 points: such a curve says nothing."""
 
+_LONGEST_LABEL = 62
+"""Characters of an axis's label that fit below a figure of one column."""
 _BANDS = "Bands: pointwise 95 % intervals. A curve ends at the largest radius that its sample budget can certify."
 
 
@@ -59,7 +61,8 @@ def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
         if grounded := curve_of(run, grounded=True):
             plot_grounded(axes, grounded, own[run.name])
     _limits(axes, runs)
-    axes.set_xlabel(f"certified {runs[0].scale}")
+    label = f"certified {runs[0].scale}"
+    axes.set_xlabel(label if len(label) <= _LONGEST_LABEL else label.replace(" (", "\n(", 1))
     axes.set_ylabel("certified accuracy (%)")
     if levels := grey_levels(runs[0]):
         there, back = lambda radius: radius * levels, lambda grey: grey / levels
