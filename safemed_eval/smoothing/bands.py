@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from safemed_eval.core import Certificate, Vote
-from safemed_eval.smoothing.noise import View
+from safemed_eval.smoothing.certify import view_of
 from safemed_eval.smoothing.noise.patch import Patch
 from safemed_eval.smoothing.votes import read_bands
 
@@ -56,4 +56,4 @@ def certify_bands(vote: Vote, canvas: torch.Tensor, patch: Patch, *, fill: Colou
         Levine and Feizi 2020 (arXiv:2002.10733); see `noise.patch` for the proof and for what differs.
     """
     copies = banded_copies(canvas, patch.starts(canvas.shape[2]), patch.band, fill, batch)
-    return read_bands(vote.count(copies), patch, View(height=canvas.shape[1], width=canvas.shape[2]))
+    return read_bands(vote.count(copies), patch, view_of(canvas))
