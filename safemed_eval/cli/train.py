@@ -175,6 +175,27 @@ class AdversaryOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyAdversaryOptions(AdversaryOptions):
+    """Options of the attack inside AT-GRPO, which can aim at what the policy writes."""
+
+    adversary: Annotated[
+        Literal["letter", "answer", "reward", "kl"] | None,
+        option(
+            panel="Adversary",
+            help="What it attacks. letter: the letter after the bare cue; answer: the letter after the policy's own "
+            "thought; reward: the expected reward; kl: what the policy goes on to say, of right answers on the clean "
+            "image. Default: letter, or reward for templates that think.",
+        ),
+    ] = None
+    kl_weight: Annotated[
+        float, option(panel="Adversary", help="Weight of the divergence on attacked images, with --adversary kl.")
+    ] = 1.0
+    gain_weight: Annotated[
+        float, option(panel="Adversary", help="Weight of GRPO's gain on attacked images, with --adversary kl.")
+    ] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class GroupOptions:
     """Options of the sampling and rewards of GRPO."""
 
@@ -248,7 +269,7 @@ def grpo(train: TrainOptions, data: DataOptions, groups: GroupOptions) -> None:
 
 @app.command("at-grpo", epilog=_EXAMPLE.format("at-grpo", "at-grpo"))
 @grouped
-def at_grpo(train: TrainOptions, data: DataOptions, adversary: AdversaryOptions, groups: GroupOptions) -> None:
+def at_grpo(train: TrainOptions, data: DataOptions, adversary: PolicyAdversaryOptions, groups: GroupOptions) -> None:
     """GRPO on images that PGD attacks before the answers are sampled."""
     _train("at-grpo", train, data, adversary, groups)
 

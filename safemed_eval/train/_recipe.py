@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from safemed_eval import grammar
 from safemed_eval.attacks.pgd import PGD
@@ -21,6 +21,7 @@ MAX_STEPS = 10**9
 MAX_TOKENS = 10**6
 MAX_ROWS = 2**16
 
+Aim = Literal["letter", "answer", "reward", "kl"]
 Method = Literal["sft", "at-sft", "grpo", "at-grpo"]
 
 LEARNING_RATES: dict[tuple[bool, bool], float] = {
@@ -73,6 +74,9 @@ class Threats:
         norm: norm of the bound.
         share: share of the rows that are attacked; the others stay clean, which keeps clean accuracy.
         warm_up: share of the training over which eps grows from 0 (for L-infinity, from one grey level).
+        aim: the quantity that is maximised, see `objectives`: only GRPO's adversary has a choice.
+        kl_weight, gain_weight: the weights b and c of the loss on attacked images where the aim is "kl", see
+            `_trainers.AdversarialGRPO`.
     """
 
     eps: float | None = None
@@ -81,8 +85,15 @@ class Threats:
     norm: Norm = "linf"
     share: float = 0.75
     warm_up: float = 0.2
+    aim: Aim = "letter"
+    kl_weight: float = 1.0
+    gain_weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.aim not in get_args(Aim):
+            raise ValueError(f"adversary is {', '.join(get_args(Aim))}, got {self.aim}")
+        if not (0 <= self.kl_weight < math.inf and 0 <= self.gain_weight < math.inf):
+            raise ValueError("kl_weight and gain_weight must be at least 0")
         if not 0 < self.share <= 1:
             raise ValueError(f"the share of attacked rows must be in (0, 1], got {self.share:g}")
         if not 0 <= self.warm_up <= 1:
@@ -287,6 +298,9 @@ class TrainOptions(TypedDict, total=False):
     norm: Norm
     attack_share: float
     eps_warm_up: float
+    adversary: Aim | None
+    kl_weight: float
+    gain_weight: float
     group_size: int
     beta: float
     temperature: float
@@ -310,6 +324,7 @@ _OF_THREATS = {
     "attack_share": "share",
     "eps_warm_up": "warm_up",
 }
+_OF_AIM = {"adversary": "aim", "kl_weight": "kl_weight", "gain_weight": "gain_weight"}
 _OF_GROUPS = {
     "group_size": "size",
     "beta": "beta",
@@ -338,7 +353,7 @@ def recipe_of(
     """
     given: dict[str, Any] = dict(options)
     kinds = {"sft": (_OWN,), "at-sft": (_OWN, _OF_THREATS), "grpo": (_OWN, _OF_GROUPS)}
-    kinds |= {"at-grpo": (_OWN, _OF_THREATS, _OF_GROUPS), "denoiser": (_OF_DENOISER,)}
+    kinds |= {"at-grpo": (_OWN, _OF_THREATS, _OF_AIM, _OF_GROUPS), "denoiser": (_OF_DENOISER,)}
     if method not in kinds:
         raise SpecError(f"train {method}: unknown method; {did_you_mean(method, kinds)}")
     known = {name for names in kinds[method] for name in names}
@@ -361,7 +376,7 @@ def recipe_of(
         own = part(_OWN) | {"learning_rate": usual if given.get("learning_rate") is None else given["learning_rate"]}
         return Recipe(
             method=method,
-            threats=Threats(**part(_OF_THREATS)) if _OF_THREATS in kinds[method] else None,
+            threats=Threats(**part(_OF_THREATS | _OF_AIM)) if _OF_THREATS in kinds[method] else None,
             groups=Groups(**part(_OF_GROUPS)) if _OF_GROUPS in kinds[method] else None,
             **own,
         )

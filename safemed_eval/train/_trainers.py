@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from safemed_eval.models.answers import OPENING_TAG
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.train import rewards
+from safemed_eval.train._modes import in_eval_mode
 from safemed_eval.train._recipe import Groups
 from safemed_eval.train._rows import Row, to_canvas
-from safemed_eval.train.adversary import Adversary, Perturbed, in_eval_mode
+from safemed_eval.train.adversary import Adversary, Perturbed
+from safemed_eval.train.objectives import Tokens
 
 _ROWS = "rows"
 _NO_ADVANTAGE = 0.01
@@ -90,15 +93,20 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._adversary = adversary
         self._clean: dict[str, torch.Tensor] = {}
+        self._pairs: list[tuple[Row, Row]] = []
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Any:
         """Attack each question once, before its group is sampled. TRL calls this once per generation batch."""
-        if self._adversary and self.model.training:
+        adversary = self._adversary if self.model.training else None
+        late = adversary is not None and adversary.aim == "kl"
+        if adversary and not late:
             inputs = self._attacked(inputs)
         try:
             batch = super()._generate_and_score_completions(inputs)
         finally:
             self._clean = {}
+        if late:
+            batch |= self._attacked_late(inputs, batch)
         if self.model.training:
             # TRL compares rewards such as 1.2 exactly, and misses groups of equal rewards.
             agree = (batch["advantages"].view(-1, self.num_generations).abs() < _NO_ADVANTAGE).all(1).float()
@@ -106,12 +114,96 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
             self._metrics["train"]["frac_reward_zero_std"][-1] = share
         return batch
 
-    def _attacked(self, inputs: list[Row]) -> list[Row]:
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        rewards = super()._calculate_rewards(*args, **kwargs)
+        own = len(rewards) // self.accelerator.num_processes
+        start = self.accelerator.process_index * own
+        self._right = rewards[start : start + own, 0] == 1
+        return rewards
+
+    def _questions(self, inputs: list[Row]) -> list[Row]:
+        """The first row of each group."""
         size = self.num_generations
         if len(inputs) % size or any(row["id"] != inputs[i - i % size]["id"] for i, row in enumerate(inputs)):
             raise RuntimeError(f"the {len(inputs)} rows of a process are not whole groups of {size}")
+        return inputs[::size]
+
+    def _attacked_late(self, inputs: list[Row], batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Attack the questions where the policy, on the clean image, has answered rightly.
+
+        Returns:
+            For each completion the place of its question in `_pairs`, whether that was attacked, and whether the
+            completion is right.
+        """
         assert self._adversary is not None
-        perturbed = _perturb(self, self._adversary, inputs[::size])
+        size, questions = self.num_generations, self._questions(inputs)
+        completions: list[Tokens] = [
+            tuple(tokens[mask.bool()].tolist())
+            for tokens, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)
+        ]
+        right = [bool(own) and bool(tokens) for own, tokens in zip(self._right, completions, strict=True)]
+        said = [
+            Counter(tokens for tokens, own in zip(completions[i : i + size], right[i : i + size], strict=True) if own)
+            for i in range(0, len(inputs), size)
+        ]
+        perturbed = _perturb(self, self._adversary, questions, said)
+        self._pairs = list(zip(questions, perturbed.rows, strict=True))
+        places = torch.arange(len(inputs), device=self.accelerator.device) // size
+        attacked = torch.isin(places, torch.tensor(perturbed.attacked, device=places.device, dtype=places.dtype))
+        return {"place": places, "attacked": attacked, "right": torch.tensor(right, device=places.device)}
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        return loss + self._robust_loss(model, inputs) if "place" in inputs else loss
+
+    def _robust_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """b KL(pi(. | x, y) || pi(. | x', y)) over right completions, less c A log pi(y | x'), x' the attacked image.
+
+        Both are means over the tokens of a completion and then over all completions, as in GRPO's loss; completions of
+        questions that were not attacked count as 0. No gradient flows through pi(. | x, y).
+        """
+        assert self._adversary is not None and self._adversary.threats is not None
+        threats, rows = self._adversary.threats, inputs["attacked"].nonzero().flatten()
+        rows = rows if len(rows) else inputs["place"].new_zeros(1)  # all processes go through the model equally often
+        pairs = [self._pairs[place] for place in inputs["place"][rows].tolist()]
+        mask = inputs["completion_mask"][rows]
+        with torch.no_grad():
+            clean = self._distributions(model, inputs, rows, [pair[0] for pair in pairs])
+        shown = self._distributions(model, inputs, rows, [pair[1] for pair in pairs])
+        kl = (clean.exp() * (clean - shown)).sum(-1) * inputs["right"][rows].unsqueeze(1)
+        said = shown.gather(2, inputs["completion_ids"][rows].unsqueeze(2)).squeeze(2)
+        gain = inputs["advantages"][rows].unsqueeze(1) * said
+        weight = inputs["attacked"][rows] / mask.sum(1).clamp(min=1)
+
+        def mean(values: torch.Tensor) -> torch.Tensor:
+            summed: torch.Tensor = ((values * mask).sum(1) * weight).sum()
+            return summed / len(inputs["place"])
+
+        divergence = mean(kl)
+        self._metrics["train"]["adversary/kl"].append(float(self.accelerator.gather(divergence.detach()).mean()))
+        total = threats.kl_weight * divergence - threats.gain_weight * mean(gain)
+        return total / int(self.current_gradient_accumulation_steps)
+
+    def _distributions(
+        self, model: Any, inputs: dict[str, Any], rows: torch.Tensor, shown: Sequence[Row]
+    ) -> torch.Tensor:
+        """(b, L, V) log-probabilities of the tokens of these rows' completions, with these images."""
+        texts = {name: inputs[name][rows] for name in ("token_type_ids", "mm_token_type_ids") if name in inputs}
+        length = inputs["completion_ids"].shape[1]
+        ids, mask = (
+            torch.cat([inputs[f"prompt_{name}"][rows], inputs[f"completion_{name}"][rows]], dim=1)
+            for name in ("ids", "mask")
+        )
+        images = self._image_inputs(shown)
+        with self.accelerator.autocast():
+            out = model(input_ids=ids, attention_mask=mask, **texts, **images, logits_to_keep=length + 1)
+        logits: torch.Tensor = out.logits[:, -length - 1 : -1]
+        return (logits.float() / float(self.temperature)).log_softmax(-1)
+
+    def _attacked(self, inputs: list[Row]) -> list[Row]:
+        size = self.num_generations
+        assert self._adversary is not None
+        perturbed = _perturb(self, self._adversary, self._questions(inputs))
         if self.beta:
             self._clean = self._images_of(inputs)
         return [{**row, "image": perturbed.rows[i // size]["image"]} for i, row in enumerate(inputs)]
@@ -122,14 +214,18 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
         return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
 
     def _images_of(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """Return the model's inputs for these rows' images, made as TRL makes them."""
+        """Return the pixels of these rows' images as the model takes them, made as TRL makes them."""
+        return {name: value for name, value in self._image_inputs(rows).items() if value.is_floating_point()}
+
+    def _image_inputs(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Return all of the model's inputs that belong to these rows' images."""
         prompts = [prepare_multimodal_messages(row["prompt"], images=[row["image"]]) for row in rows]
         texts = [apply_chat_template({"prompt": prompt}, self.processing_class)["prompt"] for prompt in prompts]
         inputs = self.processing_class(
             images=[[row["image"]] for row in rows], text=texts, padding=True, return_tensors="pt"
         )
-        images = {name: value for name, value in inputs.items() if value.is_floating_point()}
-        return {name: value.to(self.accelerator.device) for name, value in images.items()}
+        of_texts = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+        return {name: value.to(self.accelerator.device) for name, value in inputs.items() if name not in of_texts}
 
     def _is_reference(self, model: Any) -> bool:
         if self.ref_model is not None:
@@ -138,12 +234,14 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
         return status.enabled is False or status.active_adapters == ["ref"]
 
 
-def _perturb(trainer: Any, adversary: Adversary, rows: Sequence[Row]) -> Perturbed:
+def _perturb(
+    trainer: Any, adversary: Adversary, rows: Sequence[Row], right: Sequence[Counter[Tokens]] | None = None
+) -> Perturbed:
     """Run the adversary at the current step, and add its metrics to the trainer's log."""
     state = trainer.state
     with trainer.accelerator.autocast():
         progress = min(1.0, (state.global_step + 1) / max(1, state.max_steps))
-        perturbed = adversary.perturb(rows, step=state.global_step, progress=progress)
+        perturbed = adversary.perturb(rows, step=state.global_step, progress=progress, right=right)
     everywhere: list[dict[str, float]] = gather_object([perturbed.metrics])
     for name in sorted({name for metrics in everywhere for name in metrics}):
         values = [metrics[name] for metrics in everywhere if name in metrics]
@@ -173,6 +271,22 @@ def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[
         return [rewards.kept(completion[-1]["content"], vlm.template) for completion in completions]
 
     return [correct, kept], [groups.correct, groups.kept]
+
+
+def earned(
+    functions: Sequence[Callable[..., list[float]]], weights: Sequence[float], vlm: VLM
+) -> Callable[[Sequence[Row], Sequence[Tokens]], list[float]]:
+    """Return a function for the rewards of completions outside of TRL, from one row and one list of tokens each."""
+
+    def rewards_of(rows: Sequence[Row], written: Sequence[Tokens]) -> list[float]:
+        decode = vlm.processor.tokenizer.decode
+        said = [[{"role": "assistant", "content": decode(list(one), skip_special_tokens=True)}] for one in written]
+        columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+        given = {**columns, "completions": said, "completion_ids": [list(one) for one in written]}
+        parts = [function(**given) for function in functions]
+        return [sum(w * own for w, own in zip(weights, each, strict=True)) for each in zip(*parts, strict=True)]
+
+    return rewards_of
 
 
 def _chosen(vlm: VLM, ends: Set[int], tokens: Sequence[int], question: Question, label: int, image: Any) -> float:

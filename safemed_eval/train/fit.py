@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,19 @@ from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, write_seen
 from safemed_eval.errors import DataError, SpecError
 from safemed_eval.files import write_whole
+from safemed_eval.models.checkpoints.generate import Writer
 from safemed_eval.models.checkpoints.prompts import stopped_clock
+from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
 from safemed_eval.train._recipe import WARM_UP, Recipe
-from safemed_eval.train._rows import Rows
-from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, reward_functions
+from safemed_eval.train._rows import Row, Rows
+from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, earned, reward_functions
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.log import LOG, WORK
+from safemed_eval.train.objectives import Policy, Tokens
 
 
 def fit(
@@ -62,11 +65,14 @@ def fit(
     vlm, work = model.scorer, out / WORK
     template = vlm.template
     vlm.processor.tokenizer.padding_side = "left"  # prompts end where completions begin
+    functions, weights = reward_functions(recipe.groups, vlm) if recipe.groups else ([], [])
     adversary = None
     if recipe.threats or recipe.noise_sigma or recipe.ablate:
         adversary = Adversary(
             model=model,
             threats=recipe.threats,
+            at_once=recipe.batch_size,
+            policy=_policy(recipe, vlm, earned(functions, weights, vlm), sum(weights)),
             noise_sigma=recipe.noise_sigma,
             ablate=recipe.ablate,
             seed=recipe.seed,
@@ -89,7 +95,6 @@ def fit(
         warnings.simplefilter("ignore")  # of transformers and TRL
         shared["args"] = _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu")
         if recipe.groups:
-            functions, weights = reward_functions(recipe.groups, vlm)
             shared["args"].reward_weights = weights
             trainer: Any = AdversarialGRPO(reward_funcs=functions, **shared)
         else:
@@ -119,6 +124,26 @@ def fit(
             about = {**about, "template": asdict(template)}
             write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
     trainer.accelerator.wait_for_everyone()
+
+
+def _policy(
+    recipe: Recipe, vlm: VLM, rewards: Callable[[Sequence[Row], Sequence[Tokens]], list[float]], most: float
+) -> Policy | None:
+    """The policy as the adversary of GRPO samples from it."""
+    if recipe.groups is None:
+        return None
+    groups = recipe.groups
+    asking = replace(
+        vlm.asking, readout="generate", temperature=groups.temperature, max_new_tokens=groups.max_new_tokens
+    )
+    return Policy(
+        writer=Writer(vlm.model, vlm.processor, asking),
+        size=groups.size,
+        at_once=recipe.batch_size,
+        rewards=rewards,
+        most=most,
+        seed=recipe.seed,
+    )
 
 
 def _tidy(out: Path, base: tuple[str, str | None]) -> None:
