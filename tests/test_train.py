@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -20,12 +21,14 @@ from transformers import TrainerCallback
 from typer.testing import CliRunner
 
 from safemed_eval import data, models
-from safemed_eval.attacks import Attacked, Problem
 from safemed_eval.cli import app
 from safemed_eval.core import Question
 from safemed_eval.errors import UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
+from safemed_eval.seeds import generator
 from safemed_eval.train import Ablation, Groups, Lora, Method, Recipe, Threats, _trainers, rewards
+from safemed_eval.train import adversary as adversary_module
+from safemed_eval.train._modes import checkpointing
 from safemed_eval.train._rows import Rows, completion, to_canvas
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, _lora, fit
@@ -122,17 +125,80 @@ def test_the_inner_loop_leaves_weights_gradients_and_mode_alone(adversary: Adver
 def test_an_easier_image_is_never_returned(adversary: Adversary, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the attack helps the model: it walks down the loss."""
 
-    def help_the_model(self: Any, problem: Problem) -> Attacked:
-        canvas = problem.canvas
-        x = canvas.clone().requires_grad_()
-        slope = torch.autograd.grad(problem.classify(x).gather(1, problem.labels.unsqueeze(1)).sum(), x)[0]
-        return Attacked(canvas=self.threat.snap(canvas, canvas + self.eps * slope.sign()), steps=[1] * len(canvas))
-
-    monkeypatch.setattr("safemed_eval.attacks.pgd.PGD.search", help_the_model)
+    slope = adversary_module._slope
+    monkeypatch.setattr(adversary_module, "_slope", lambda *given: -slope(*given))
     found = adversary.perturb(ROWS)
     same = [new["image"].tobytes() == old["image"].tobytes() for new, old in zip(found.rows, ROWS, strict=True)]
     assert sum(same) >= 5
     assert found.adversarial_loss >= found.clean_loss  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_letters_ascent_is_the_attack_pgd(adversary: Adversary, norm: Any) -> None:
+    """Bit by bit, whatever fits into memory."""
+    eps = 8 / 255 if norm == "linf" else 1.0
+    threats = replace(THREATS, eps=eps, norm=norm, steps=3)
+    found = replace(adversary, threats=threats, at_once=4).perturb(ROWS, step=5).rows
+    canvas = torch.stack([to_canvas(row["image"]) for row in ROWS])
+    classify = adversary.model.classify([row["question"] for row in ROWS])
+    rngs = [generator("cpu", 0, "adversary", 5, row["id"]) for row in ROWS]
+    labels = torch.tensor([row["label"] for row in ROWS])
+    pgd = threats.attack(1.0)(classify, canvas, labels, rngs, quantize=True).canvas
+    for new, old, clean in zip(found, pgd, canvas, strict=True):
+        assert torch.equal(to_canvas(new["image"]), old) or torch.equal(to_canvas(new["image"]), clean)
+    assert sum(torch.equal(to_canvas(new["image"]), old) for new, old in zip(found, pgd, strict=True)) >= 5
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_memory_is_that_of_the_rows_that_go_together_and_of_checkpointing(adversary: Adversary) -> None:
+    """Saved activations: half for half of the rows, and a fraction with checkpointing; the images stay the same."""
+    network = adversary.model.scorer.model
+    weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+
+    def measured(**how: Any) -> tuple[int, list[bytes]]:
+        live: dict[int, int] = {}
+        most = [0]
+
+        def pack(saved: torch.Tensor) -> torch.Tensor:
+            storage = saved.untyped_storage()
+            if storage.data_ptr() not in weights:
+                live[storage.data_ptr()] = storage.nbytes()
+            most[0] = max(most[0], sum(live.values()))
+            return saved
+
+        slope = adversary_module._slope
+
+        def fresh(*given: Any) -> torch.Tensor:
+            live.clear()
+            return slope(*given)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(adversary_module, "_slope", fresh)
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+                rows = replace(adversary, **how).perturb(ROWS).rows
+        return most[0], [row["image"].tobytes() for row in rows]
+
+    network.train()
+    whole, images = measured()
+    halves, same = measured(at_once=3)
+    assert halves < 0.7 * whole and same == images
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+    modes = {name: module.training for name, module in network.named_modules()}
+    checkpointed, same = measured()
+    assert checkpointed < 0.5 * whole and same == images
+    assert {name: module.training for name, module in network.named_modules()} == modes
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_checkpointing_leaves_dropout_off_and_statistics_alone(adversary: Adversary) -> None:
+    network = adversary.model.scorer.model.train()
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+    layer = next(m for m in network.modules() if getattr(m, "gradient_checkpointing", False))
+    layer.some_dropout = 0.5
+    with checkpointing(network):
+        assert layer.training and not any(child.training for child in layer.children())
+        assert layer.some_dropout == 0.0
+    assert layer.some_dropout == 0.5 and all(module.training for module in network.modules())
 
 
 def test_share_and_warm_up(adversary: Adversary) -> None:
@@ -308,7 +374,7 @@ def caught(
 
 def test_advantages_by_hand(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Two groups of four: (r - mean) / (std + 1e-4), std with n - 1; a group that agrees has none."""
-    told = iter([1, 0, 0, 1, 1, 1, 1, 1])
+    told = itertools.cycle([1, 0, 0, 1, 1, 1, 1, 1])
     monkeypatch.setattr(rewards, "correct", lambda *_: float(next(told)))
     monkeypatch.setattr(rewards, "kept", lambda *_: 1.0)
     batch, _, (trainer, _) = caught(train, recipe("at-grpo"), monkeypatch)

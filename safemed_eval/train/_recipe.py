@@ -91,7 +91,9 @@ class Threats:
 
     def __post_init__(self) -> None:
         if self.aim not in get_args(Aim):
-            raise ValueError(f"adversary is {', '.join(get_args(Aim))}, got {self.aim}")
+            raise ValueError(f"the adversary is one of {', '.join(get_args(Aim))}, got {self.aim!r}")
+        if self.aim != "kl" and (self.kl_weight, self.gain_weight) != (1.0, 1.0):
+            raise ValueError("kl_weight and gain_weight have no effect without adversary kl")
         if not (0 <= self.kl_weight < math.inf and 0 <= self.gain_weight < math.inf):
             raise ValueError("kl_weight and gain_weight must be at least 0")
         if not 0 < self.share <= 1:
@@ -209,6 +211,8 @@ class Recipe:
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay:g}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+        if self.threats and self.threats.aim == "kl" and (self.noise_sigma or self.ablate):
+            raise ValueError("adversary kl compares attacked images with clean ones; leave noise_sigma and ablate out")
         if self.noise_sigma and self.groups and self.groups.vllm:
             raise ValueError("vLLM takes 8-bit images, which cannot hold noise beyond [0, 1]; leave one of the two out")
         if self.ablate and self.groups and self.groups.vllm:
@@ -342,12 +346,17 @@ _NUMBERS = ("eps", "noise_sigma", "sigma")
 
 
 def recipe_of(
-    method: Method | Literal["denoiser"], *, adapter: bool = False, **options: Unpack[TrainOptions]
+    method: Method | Literal["denoiser"],
+    *,
+    adapter: bool = False,
+    thinks: bool = False,
+    **options: Unpack[TrainOptions],
 ) -> Recipe | DenoiserRecipe:
     """Build the recipe from options.
 
     Args:
         adapter: True if the model to train is an adapter already.
+        thinks: True if the template asks for a thought, which decides what AT-GRPO's adversary aims at by default.
     Raises:
         SpecError: the method is unknown, it has no such option, or a value is out of range.
     """
@@ -359,6 +368,8 @@ def recipe_of(
     known = {name for names in kinds[method] for name in names}
     for name in (name for name in given if name not in known):
         raise SpecError(f"train {method}: has no option {name}; {did_you_mean(name, known)}")
+    if method == "at-grpo" and given.get("adversary") is None:
+        given["adversary"] = "reward" if thinks else "letter"
     for name in _NUMBERS:
         if isinstance(given.get(name), str):
             given[name] = grammar.number(given[name], f"--{name.replace('_', '-')}")

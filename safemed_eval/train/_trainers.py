@@ -22,7 +22,7 @@ from safemed_eval.train._modes import in_eval_mode
 from safemed_eval.train._recipe import Groups
 from safemed_eval.train._rows import Row, to_canvas
 from safemed_eval.train.adversary import Adversary, Perturbed
-from safemed_eval.train.objectives import Tokens
+from safemed_eval.train.objectives import Policy, Tokens
 
 _ROWS = "rows"
 _NO_ADVANTAGE = 0.01
@@ -163,26 +163,41 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
         questions that were not attacked count as 0. No gradient flows through pi(. | x, y).
         """
         assert self._adversary is not None and self._adversary.threats is not None
-        threats, rows = self._adversary.threats, inputs["attacked"].nonzero().flatten()
-        rows = rows if len(rows) else inputs["place"].new_zeros(1)  # all processes go through the model equally often
+        threats, every = self._adversary.threats, len(inputs["place"])
+        rows, right, gain = self._distinct(inputs)
         pairs = [self._pairs[place] for place in inputs["place"][rows].tolist()]
         mask = inputs["completion_mask"][rows]
         with torch.no_grad():
             clean = self._distributions(model, inputs, rows, [pair[0] for pair in pairs])
         shown = self._distributions(model, inputs, rows, [pair[1] for pair in pairs])
-        kl = (clean.exp() * (clean - shown)).sum(-1) * inputs["right"][rows].unsqueeze(1)
         said = shown.gather(2, inputs["completion_ids"][rows].unsqueeze(2)).squeeze(2)
-        gain = inputs["advantages"][rows].unsqueeze(1) * said
-        weight = inputs["attacked"][rows] / mask.sum(1).clamp(min=1)
 
-        def mean(values: torch.Tensor) -> torch.Tensor:
-            summed: torch.Tensor = ((values * mask).sum(1) * weight).sum()
-            return summed / len(inputs["place"])
+        def mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+            summed: torch.Tensor = ((values * mask).sum(1) / mask.sum(1).clamp(min=1) * weights).sum()
+            return summed / every
 
-        divergence = mean(kl)
+        divergence = mean((clean.exp() * (clean - shown)).sum(-1), right)
         self._metrics["train"]["adversary/kl"].append(float(self.accelerator.gather(divergence.detach()).mean()))
-        total = threats.kl_weight * divergence - threats.gain_weight * mean(gain)
+        total = threats.kl_weight * divergence - threats.gain_weight * mean(said, gain)
         return total / int(self.current_gradient_accumulation_steps)
+
+    def _distinct(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The places of the distinct completions of attacked questions, with their sums over equal ones.
+
+        Returns:
+            (b,) places in the batch, at least one, so that all processes go through the model equally often; (b,) how
+            many of the equal completions are right, and (b,) the sum of their advantages.
+        """
+        found: dict[tuple[int, Tokens], list[float]] = {}
+        columns = (inputs[name].tolist() for name in ("place", "attacked", "right", "advantages"))
+        texts = zip(inputs["completion_ids"], inputs["completion_mask"], strict=True)
+        for row, (place, attacked, right, advantage, (ids, mask)) in enumerate(zip(*columns, texts, strict=True)):
+            if attacked:
+                sums = found.setdefault((place, tuple(ids[mask.bool()].tolist())), [row, 0.0, 0.0])
+                sums[1], sums[2] = sums[1] + right, sums[2] + advantage
+        kept = [sums for sums in found.values() if sums[1] or abs(sums[2]) > _NO_ADVANTAGE] or [[0, 0.0, 0.0]]
+        rows, right, gain = torch.tensor(kept, device=self.accelerator.device).unbind(1)
+        return rows.long(), right, gain
 
     def _distributions(
         self, model: Any, inputs: dict[str, Any], rows: torch.Tensor, shown: Sequence[Row]
@@ -242,11 +257,26 @@ def _perturb(
     with trainer.accelerator.autocast():
         progress = min(1.0, (state.global_step + 1) / max(1, state.max_steps))
         perturbed = adversary.perturb(rows, step=state.global_step, progress=progress, right=right)
-    everywhere: list[dict[str, float]] = gather_object([perturbed.metrics])
+    metrics = perturbed.metrics
+    if adversary.policy and (state.global_step == 0 or (state.global_step + 1) % trainer.args.logging_steps == 0):
+        metrics |= _fresh_rewards(adversary.policy, rows, perturbed, state.global_step)
+    everywhere: list[dict[str, float]] = gather_object([metrics])
     for name in sorted({name for metrics in everywhere for name in metrics}):
         values = [metrics[name] for metrics in everywhere if name in metrics]
         trainer._metrics["train"][name].append(sum(values) / len(values))
     return perturbed
+
+
+def _fresh_rewards(policy: Policy, rows: Sequence[Row], perturbed: Perturbed, step: int) -> dict[str, float]:
+    """The mean reward of new samples at the attacked rows' images, clean and attacked: no adversary has seen them."""
+    found = {}
+    for name, shown in (("adversary/clean_reward", rows), ("adversary/reward", perturbed.rows)):
+        chosen = [shown[place] for place in perturbed.attacked]
+        if chosen:
+            canvas = torch.stack([to_canvas(row["image"]) for row in chosen]).to(policy.writer.device)
+            earned = [one.reward for group in policy.rollouts(canvas, chosen, "fresh", step) for one in group]
+            found[name] = sum(earned) / len(earned)
+    return found
 
 
 def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[float]]], list[float]]:

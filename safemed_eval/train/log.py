@@ -16,6 +16,7 @@ PANELS: dict[str, dict[str, str]] = {
     "cross-entropy\nof the options": {"adversary/clean_loss": "clean images", "adversary/loss": "attacked images"},
     "mean squared error": {"denoiser/mse": "denoised images"},
     "reward": {"reward": "total", "rewards/correct/mean": "correct", "rewards/kept/mean": "format kept"},
+    "expected reward\nof attacked questions": {"adversary/clean_reward": "clean", "adversary/reward": "attacked"},
     "share": {
         "adversary/flipped": "answers flipped by the attack",
         "frac_reward_zero_std": "groups that agree",

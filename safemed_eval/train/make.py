@@ -17,7 +17,7 @@ from safemed_eval.data import AnyData, Choice, Data, canvas_of, choice_of, drawe
 from safemed_eval.errors import DataError, RunError, SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Asking, Model, find_model
-from safemed_eval.models.checkpoints.prompts import answers_first
+from safemed_eval.models.checkpoints.prompts import answers_first, thinks
 from safemed_eval.models.files.notes import ABOUT, SEEN_BY_NAME
 from safemed_eval.progress import Tick, progress, status
 from safemed_eval.runs import META, Folder, refuse_other_spec, session
@@ -69,9 +69,10 @@ def train(
     chosen = choice_of(data)
     _refuse_senseless(base, chosen.name)
     _refuse_unfit(method, base, chosen, options.get("lora"))
-    recipe = recipe_of(method, adapter=base.source.is_adapter, **options)
-    _refuse_wide_band(recipe, chosen.canvas.size)
     asking = base.source.asked(Asking(template=base.given.template), to_train=method != "denoiser")
+    thought = asking.template is not None and thinks(asking.template)
+    recipe = recipe_of(method, adapter=base.source.is_adapter, thinks=thought, **options)
+    _refuse_wide_band(recipe, chosen.canvas.size)
     _refuse_thought_last(recipe, asking)
     if isinstance(chosen, Choice):
         with progress("reading images", transient=True) as tick:
@@ -102,7 +103,11 @@ def train(
 def _settings(recipe: Recipe | DenoiserRecipe) -> Json:
     """The settings that decide the numbers; an option that is newer than run folders is left out where it is unused."""
     left_out = {"save_every"} | ({"ablate"} if isinstance(recipe, Recipe) and recipe.ablate is None else set())
-    return {key: value for key, value in asdict(recipe).items() if key not in left_out}
+    settings: Json = {key: value for key, value in asdict(recipe).items() if key not in left_out}
+    if settings.get("threats") and settings["threats"]["aim"] == "letter":
+        for key in ("aim", "kl_weight", "gain_weight"):
+            del settings["threats"][key]
+    return settings
 
 
 def _refuse_thought_last(recipe: Recipe | DenoiserRecipe, asking: Asking) -> None:
