@@ -28,7 +28,7 @@ from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.seeds import generator
 from safemed_eval.train import Ablation, Groups, Lora, Method, Recipe, Threats, _trainers, rewards
 from safemed_eval.train import adversary as adversary_module
-from safemed_eval.train._modes import checkpointing
+from safemed_eval.train._modes import inner_loop
 from safemed_eval.train._rows import Rows, completion, to_canvas
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, _lora, fit
@@ -195,7 +195,7 @@ def test_checkpointing_leaves_dropout_off_and_statistics_alone(adversary: Advers
     network.gradient_checkpointing_enable({"use_reentrant": False})
     layer = next(m for m in network.modules() if getattr(m, "gradient_checkpointing", False))
     layer.some_dropout = 0.5
-    with checkpointing(network):
+    with inner_loop(network):
         assert layer.training and not any(child.training for child in layer.children())
         assert layer.some_dropout == 0.0
     assert layer.some_dropout == 0.5 and all(module.training for module in network.modules())
@@ -455,7 +455,7 @@ def test_sft_is_trained_on_the_rows_of_the_adversary(
     with pytest.raises(CaughtError):
         train(recipe("at-sft", threats=replace(THREATS, warm_up=1.0), **settings))
     (((found, how),), (pixels, processor)) = made, seen
-    assert how == {"step": 0, "progress": pytest.approx(1 / 3)}
+    assert how == {"step": 0, "progress": pytest.approx(1 / 3), "right": None}
     assert found.eps == pytest.approx(8 / 255 / 3)
     images = [row["image"] for row in found.rows]
     assert torch.equal(pixels, processor(images=images, return_tensors="pt")["pixel_values"])

@@ -16,7 +16,7 @@ from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator, seed_of
 from safemed_eval.smoothing.bands import ablated
-from safemed_eval.train._modes import checkpointing
+from safemed_eval.train._modes import inner_loop
 from safemed_eval.train._recipe import Ablation, Aim, Threats
 from safemed_eval.train._rows import Row, to_canvas
 from safemed_eval.train.objectives import (
@@ -128,7 +128,7 @@ class Adversary:
             if np.random.default_rng(seed_of(self.seed, "attacked", step, row["id"])).random() < self.threats.share:
                 by_size[row["image"].size].append(place)
         result, clean, attacked = list(rows), list[Read](), list[Read]()
-        with checkpointing(self.model.scorer.model):
+        with inner_loop(self.model.scorer.model):
             for places in [part for alike in by_size.values() for part in self._parts(alike)]:
                 chosen = [rows[place] for place in places]
                 said = [right[place] for place in places] if right else []
