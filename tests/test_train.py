@@ -18,6 +18,7 @@ import pytest
 import torch
 from torture.kills import PATIENCE_S
 from transformers import TrainerCallback
+from trl.trainer.utils import RepeatSampler
 from typer.testing import CliRunner
 
 from safemed_eval import data, models
@@ -26,7 +27,7 @@ from safemed_eval.core import Question
 from safemed_eval.errors import UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.seeds import generator
-from safemed_eval.train import Ablation, Groups, Lora, Method, Recipe, Threats, _trainers, rewards
+from safemed_eval.train import Ablation, Groups, Lora, Method, Recipe, Threats, _rows, _trainers, rewards
 from safemed_eval.train import adversary as adversary_module
 from safemed_eval.train._modes import inner_loop
 from safemed_eval.train._rows import Rows, completion, to_canvas
@@ -571,6 +572,42 @@ def test_accumulated_steps_are_one_larger_batch(train: Callable[..., Path]) -> N
     first, second = (read_log(out / "training" / "log.jsonl")[0] for out in runs)
     assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
     assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-3)
+
+
+def test_each_image_is_decoded_once_a_step(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four completions of two questions in each of four accumulated steps, of images that are never kept."""
+    decoded: list[str] = []
+    canvas_of = _rows.canvas_of
+
+    def note(item: Any, canvas: Any) -> torch.Tensor:
+        decoded.append(item.image)
+        return canvas_of(item, canvas)
+
+    monkeypatch.setattr(_rows, "canvas_of", note)
+    train(recipe("at-grpo", accumulate=4, steps=2))
+    images = {item.image for item in PHANTOM.items}
+    assert set(decoded) <= images and len(decoded) == len(set(decoded)), "kept images are not decoded again"
+    decoded.clear()
+    monkeypatch.setattr(_rows, "_PIXELS_KEPT", 0)
+    train(recipe("at-grpo", accumulate=4, steps=2), folder="none kept")
+    once_a_step = 2 * (8 + 3)  # 8 questions, and one row for each of the other three batches; 256 rows in all
+    assert len(decoded) <= once_a_step + 8, "one batch is read ahead"
+
+
+def test_batches_that_trl_does_not_look_at_hold_one_row() -> None:
+    order = RepeatSampler(range(12), mini_repeat_count=2, batch_size=3, repeat_count=3, seed=5)
+    trl, ours = list(order), list(_trainers._Once(RepeatSampler(range(12), 2, 3, 3, seed=5)))
+    assert len(ours) == len(trl) == 12 * 2 * 3
+    for start in range(0, len(trl), 18):
+        assert ours[start : start + 6] == trl[start : start + 6]
+        assert ours[start + 6 : start + 18] == [trl[start]] * 12
+
+
+def test_workers_change_nothing(train: Callable[..., Path]) -> None:
+    runs = [train(recipe("at-grpo", loader_workers=count, steps=2), folder=str(count)) for count in (0, 2)]
+    first, second = (read_log(out / "training" / "log.jsonl")[0] for out in runs)
+    for key in ("loss", "reward", "adversary/loss", "grad_norm"):
+        assert first[key] == second[key], key
 
 
 @pytest.mark.parametrize("method", ["sft", "at-sft", "grpo", "at-grpo"])

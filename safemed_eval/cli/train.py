@@ -105,6 +105,9 @@ class TrainOptions(FitOptions):
     gradient_checkpointing: Annotated[
         bool, option("--gradient-checkpointing", panel="Training", help="Less memory, more time.")
     ] = False
+    loader_workers: Annotated[
+        int, option(panel="Run", help="Processes that decode images beside the training. 0: the training does it.")
+    ] = 0
     out: Annotated[
         Path,
         option(panel="Run", help="Folder of the new checkpoint. The same command again resumes a stopped training."),

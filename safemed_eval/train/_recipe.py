@@ -20,6 +20,7 @@ MAX_WIDTH = 4096
 MAX_STEPS = 10**9
 MAX_TOKENS = 10**6
 MAX_ROWS = 2**16
+MAX_WORKERS = 256
 
 Aim = Literal["letter", "answer", "reward", "kl"]
 Method = Literal["sft", "at-sft", "grpo", "at-grpo"]
@@ -181,6 +182,7 @@ class Recipe:
         batch_size: rows per device and step (for GRPO: completions); `accumulate` steps make one update.
         learning_rate: highest learning rate, after a warm-up over 3 % of the steps; it then falls as a cosine.
         bf16: compute in bfloat16, with weights as they are loaded.
+        loader_workers: processes that decode images beside the training; 0: the training does it.
     """
 
     method: Method
@@ -197,10 +199,13 @@ class Recipe:
     weight_decay: float = 0.0
     bf16: bool = False
     gradient_checkpointing: bool = False
+    loader_workers: int = 0
     save_every: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.loader_workers <= MAX_WORKERS:
+            raise ValueError(f"loader_workers must be in 0 to {MAX_WORKERS}, got {self.loader_workers}")
         _refuse(batch_size=(self.batch_size, MAX_ROWS), accumulate=(self.accumulate, MAX_ROWS))
         _refuse(save_every=(self.save_every, MAX_STEPS), steps=(1 if self.steps is None else self.steps, MAX_STEPS))
         if not 0 < self.epochs < math.inf:
@@ -294,6 +299,7 @@ class TrainOptions(TypedDict, total=False):
     lora: str | None
     bf16: bool
     gradient_checkpointing: bool
+    loader_workers: int
     save_every: int
     seed: int
     eps: float | str | None

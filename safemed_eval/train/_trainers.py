@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,30 @@ class AdversarialSFT(_Resumed, SFTTrainer):  # type: ignore[misc]
         return super()._prepare_inputs(inputs)
 
 
+class _Once(torch.utils.data.Sampler[int]):
+    """TRL's order of rows, in which each batch for one generation of completions is named once.
+
+    TRL repeats that batch for each of the accumulated steps, and looks at the first only: the rows of the others are
+    all the batch's first, so that no image is decoded for them.
+    """
+
+    def __init__(self, order: Any) -> None:
+        self._order = order
+
+    def __iter__(self) -> Iterator[int]:
+        size = self._order.batch_size * self._order.mini_repeat_count
+        first = 0
+        for place, index in enumerate(self._order):
+            if place % (size * self._order.repeat_count) < size:
+                first = index if place % size == 0 else first
+                yield index
+            else:
+                yield first
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+
 class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
     """Group relative policy optimization on adversarial images: AT-GRPO.
 
@@ -113,6 +137,9 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
             share = float(self.accelerator.gather(agree).mean())
             self._metrics["train"]["frac_reward_zero_std"][-1] = share
         return batch
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return _Once(super()._get_train_sampler(dataset))
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         rewards = super()._calculate_rewards(*args, **kwargs)

@@ -167,6 +167,7 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         "gradient_accumulation_steps": recipe.accumulate,
         "weight_decay": recipe.weight_decay,
         "bf16": recipe.bf16,
+        "dataloader_num_workers": recipe.loader_workers,
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if recipe.gradient_checkpointing else None,
     }

@@ -102,7 +102,9 @@ def train(
 
 def _settings(recipe: Recipe | DenoiserRecipe) -> Json:
     """The settings that decide the numbers; an option that is newer than run folders is left out where it is unused."""
-    left_out = {"save_every"} | ({"ablate"} if isinstance(recipe, Recipe) and recipe.ablate is None else set())
+    left_out = {"save_every", "loader_workers"} | (
+        {"ablate"} if isinstance(recipe, Recipe) and recipe.ablate is None else set()
+    )
     settings: Json = {key: value for key, value in asdict(recipe).items() if key not in left_out}
     if settings.get("threats") and settings["threats"]["aim"] == "letter":
         for key in ("aim", "kl_weight", "gain_weight"):
