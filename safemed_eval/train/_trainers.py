@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,14 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from safemed_eval.core import Question
 from safemed_eval.models.answers import OPENING_TAG
+from safemed_eval.models.checkpoints.generate import Sampler
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
 from safemed_eval.models.checkpoints.vlm import VLM
+from safemed_eval.seeds import generator
 from safemed_eval.train import rewards
 from safemed_eval.train._recipe import Groups
 from safemed_eval.train._rows import Row, to_canvas
+from safemed_eval.train._shards import gather_head, whole_weights
 from safemed_eval.train.adversary import Adversary, Perturbed, in_eval_mode
 
 _ROWS = "rows"
@@ -26,24 +32,31 @@ _NO_ADVANTAGE = 0.01
 """Rounding leaves advantages up to this size in a group of equal rewards; in any other group one is above 0.3."""
 
 
-class _Resumed:
-    """Resumes from a checkpoint with transformers' own loader.
+class _Sharded:
+    """Trains weights that may be sharded, and resumes from a checkpoint with transformers' own loader.
 
     `Trainer` matches tensors by name and only warns of mismatches. Transformers saves some architectures, such as
     Qwen2-VL, under other names than in memory: no tensor would match, and training would restart from the beginning.
+    Checkpoints of sharded weights have the names in memory.
     """
 
     model: Any
+    is_fsdp_enabled: bool
+
+    def compute_loss(self, *args: object, **kwargs: object) -> Any:
+        gather_head(self)
+        return super().compute_loss(*args, **kwargs)  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if hasattr(self.model, "peft_config") or not (Path(resume_from_checkpoint) / CONFIG_NAME).is_file():
+        whole = (Path(resume_from_checkpoint) / CONFIG_NAME).is_file()
+        if self.is_fsdp_enabled or hasattr(self.model, "peft_config") or not whole:
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 
 
-class AdversarialSFT(_Resumed, SFTTrainer):  # type: ignore[misc]
+class AdversarialSFT(_Sharded, SFTTrainer):  # type: ignore[misc]
     """Supervised fine-tuning on adversarial images: Madry et al. 2018 (arXiv:1706.06083), for the answer's tokens.
 
     The collator keeps the raw rows beside the clean batch, whose labels TRL counts; just before the step they are
@@ -63,12 +76,13 @@ class AdversarialSFT(_Resumed, SFTTrainer):  # type: ignore[misc]
     def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
         rows = inputs.pop(_ROWS, None)
         if self._adversary and rows is not None:
-            perturbed = _perturb(self, self._adversary, rows)
+            with whole_weights(self):
+                perturbed = _perturb(self, self._adversary, rows)
             inputs = dict(self._collate([dict(row) for row in perturbed.rows]))
         return super()._prepare_inputs(inputs)
 
 
-class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
+class AdversarialGRPO(_Sharded, GRPOTrainer):  # type: ignore[misc]
     """Group relative policy optimization on adversarial images: AT-GRPO.
 
     G completions are sampled for each question. Each gets the reward r = w1 correct + w2 kept, and the advantage
@@ -90,15 +104,17 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._adversary = adversary
         self._clean: dict[str, torch.Tensor] = {}
+        self._drawn: tuple[int, Counter[str]] = (-1, Counter())
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Any:
         """Attack each question once, before its group is sampled. TRL calls this once per generation batch."""
-        if self._adversary and self.model.training:
-            inputs = self._attacked(inputs)
-        try:
-            batch = super()._generate_and_score_completions(inputs)
-        finally:
-            self._clean = {}
+        with nullcontext() if self.use_vllm else whole_weights(self), self._seeded(inputs):
+            if self._adversary and self.model.training:
+                inputs = self._attacked(inputs)
+            try:
+                batch = super()._generate_and_score_completions(inputs)
+            finally:
+                self._clean = {}
         if self.model.training:
             # TRL compares rewards such as 1.2 exactly, and misses groups of equal rewards.
             agree = (batch["advantages"].view(-1, self.num_generations).abs() < _NO_ADVANTAGE).all(1).float()
@@ -106,15 +122,45 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
             self._metrics["train"]["frac_reward_zero_std"][-1] = share
         return batch
 
+    @contextmanager
+    def _seeded(self, inputs: list[Row]) -> Iterator[None]:
+        """Seed the sampling of each completion by the step, the item, and how many of its completions came before.
+
+        A completion then depends neither on its process nor on how many there are, nor on a resumption. vLLM draws
+        with its own seeds.
+        """
+        network = self.accelerator.unwrap_model(self.model_wrapped)
+        step = self.state.global_step
+        drawn = self._drawn[1] if self._drawn[0] == step else Counter()
+        self._drawn = (step, drawn)
+        generators = []
+        for row in inputs:
+            parts = ("sample", step, row["id"], drawn[row["id"]])
+            generators.append(generator(self.accelerator.device, self.args.seed, *parts))
+            drawn[row["id"]] += 1
+        own = vars(network).get("generate")
+        network.generate = functools.partial(network.generate, logits_processor=[_Chosen(self.temperature, generators)])
+        try:
+            yield
+        finally:
+            del network.generate
+            if own is not None:
+                network.generate = own
+
     def _attacked(self, inputs: list[Row]) -> list[Row]:
         size = self.num_generations
         if len(inputs) % size or any(row["id"] != inputs[i - i % size]["id"] for i, row in enumerate(inputs)):
             raise RuntimeError(f"the {len(inputs)} rows of a process are not whole groups of {size}")
         assert self._adversary is not None
-        perturbed = _perturb(self, self._adversary, inputs[::size])
+        with whole_weights(self):
+            perturbed = _perturb(self, self._adversary, inputs[::size])
         if self.beta:
             self._clean = self._images_of(inputs)
         return [{**row, "image": perturbed.rows[i // size]["image"]} for i, row in enumerate(inputs)]
+
+    def _calculate_rewards(self, *args: object, **kwargs: object) -> Any:
+        with whole_weights(self):
+            return super()._calculate_rewards(*args, **kwargs)
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: object, **kwargs: object) -> Any:
         if self._clean and self._is_reference(model):
@@ -136,6 +182,14 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
             return model is self.ref_model
         status = self.accelerator.unwrap_model(model).get_model_status()
         return status.enabled is False or status.active_adapters == ["ref"]
+
+
+class _Chosen(Sampler):
+    """Leaves only the token that the row's own noise chooses, so that torch's global generator decides nothing."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noisy = super().__call__(input_ids, scores)
+        return torch.full_like(noisy, -torch.inf).scatter_(1, noisy.argmax(1, keepdim=True), 0.0)
 
 
 def _perturb(trainer: Any, adversary: Adversary, rows: Sequence[Row]) -> Perturbed:

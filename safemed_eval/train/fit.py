@@ -17,7 +17,7 @@ from trl import GRPOConfig, SFTConfig
 from safemed_eval.codec import Json
 from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, write_seen
-from safemed_eval.errors import DataError, SpecError
+from safemed_eval.errors import DataError
 from safemed_eval.files import write_whole
 from safemed_eval.models.checkpoints.prompts import stopped_clock
 from safemed_eval.models.files.notes import ABOUT
@@ -26,6 +26,7 @@ from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
 from safemed_eval.train._recipe import WARM_UP, Recipe
 from safemed_eval.train._rows import Rows
+from safemed_eval.train._shards import save_whole
 from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, reward_functions
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.log import LOG, WORK
@@ -57,7 +58,6 @@ def fit(
     Raises:
         RunError: training has broken the model, or the disk is full.
         DataError: there are too few data for one batch.
-        SpecError: the adversary does not support FSDP or DeepSpeed.
     """
     vlm, work = model.scorer, out / WORK
     template = vlm.template
@@ -95,8 +95,6 @@ def fit(
         else:
             trainer = AdversarialSFT(**shared)
         trainer.remove_callback(PrinterCallback)
-        if adversary and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-            raise SpecError("the adversary works on one GPU and with DDP; not with FSDP or DeepSpeed")
         with _loop.naming_what_broke(policy), _loop.writing(out):
             trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
         state = trainer.state
@@ -104,13 +102,13 @@ def fit(
             raise DataError(
                 f"only {state.global_step} of {state.max_steps} steps were made: too few data for one batch"
             )
-        _loop.refuse_broken(policy)
+        _loop.refuse_broken(policy, together=True)
         for config, value in zip(configs, caching, strict=True):
             vars(config).pop("use_cache", None)  # switched off by trainers, which must not reach the checkpoint
             if value is not None:
                 config.use_cache = value
         with _loop.writing(out):
-            trainer.save_model(str(out))
+            save_whole(trainer, out)
     if trainer.is_world_process_zero():
         with _loop.writing(out):
             _tidy(out, base)
@@ -162,6 +160,7 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         num_iterations=1,
         steps_per_generation=recipe.accumulate,
         log_completions=False,
+        ds3_gather_for_generation=groups.vllm is not None,  # whole already, see `whole_weights`
     )
 
 
