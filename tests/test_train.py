@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torture.kills import PATIENCE_S
 from transformers import TrainerCallback
 from typer.testing import CliRunner
 
@@ -653,32 +649,3 @@ def test_bad_input_is_told_before_any_compute(arguments: list[str], said: str, t
     assert isinstance(result.exception, UserError), result.output
     assert said in str(result.exception)
     assert not (tmp_path / "new").exists()
-
-
-def test_two_processes(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    """accelerate launch with two CPU processes: whole groups on each, one log, one checkpoint."""
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "safemed_eval"]
-    asked = ["train", "at-grpo", "--model", str(checkpoint(FAMILY)), "--data", "phantom:split=train,images=8"]
-    asked += ["--device", "cpu", "--steps", "2", "--batch-size", "4", "--group-size", "4", "--attack-steps", "1"]
-    asked += ["--max-new-tokens", "4", "--out", str(tmp_path / "new")]
-    done = subprocess.run(
-        [*launch, *asked],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("done; its log") == 1
-    assert [line["step"] for line in read_log(tmp_path / "new" / "training" / "log.jsonl") if "loss" in line] == [1]
-    assert (tmp_path / "new" / "model.safetensors").is_file()

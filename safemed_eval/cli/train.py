@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -270,6 +271,8 @@ def _train(
 
     options: Any = train.recipe | {name: value for group in groups for name, value in vars(group).items()}
     trained = make(method, train.find(), data.chosen(train.seed), out=train.out, **options)
+    if os.environ.get("RANK", "0") != "0":
+        return
     typer.echo(
         f"{trained}: done{', for --denoiser' * (method == 'denoiser')}; its log and figure are in {trained}/training"
     )

@@ -11,8 +11,6 @@ from typing import Any
 
 from safemed_eval.errors import SpecError
 
-_MIXED = ("", "no")
-
 
 def refuse_unsupported(*, denoiser: bool, bf16: bool, environment: Mapping[str, str] = os.environ) -> None:
     """Refuse a way to shard the training that does not work here, judging by what `accelerate launch` has set.
@@ -32,8 +30,8 @@ def refuse_unsupported(*, denoiser: bool, bf16: bool, environment: Mapping[str, 
     for name in ("tp", "cp", "sp"):
         if int(environment.get(f"PARALLELISM_CONFIG_{name.upper()}_SIZE") or 1) > 1:
             raise _refused(f"parallelism_config_{name}_size", "splits rows or layers", "leave it at 1")
-    mixed = environment.get("ACCELERATE_MIXED_PRECISION", "")
-    if mixed not in (*_MIXED, "bf16" if bf16 else "no"):
+    mixed = environment.get("ACCELERATE_MIXED_PRECISION", "no")  # transformers sets it, too, later in a training
+    if "RANK" in environment and mixed not in ("no", "bf16" if bf16 else "no"):
         raise _refused(f"mixed_precision: {mixed}", "the training would not know of it", "write no, and pass --bf16")
     if denoiser and (fsdp or deepspeed):
         raise _refused(
@@ -142,9 +140,13 @@ def _whole_of_deepspeed(trainer: Any) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(list(engine.module.parameters())):
         remove_hooks(engine)
+        hooks = engine.module._forward_pre_hooks
+        left = dict(hooks)  # DeepSpeed's own count of the forwards, which waits for all processes at each
+        hooks.clear()
         try:
             yield
         finally:
+            hooks.update(left)
             add_hooks(engine)
 
 

@@ -24,6 +24,7 @@ from safemed_eval.runs import META, Folder, refuse_other_spec, session
 from safemed_eval.runs.meta import about_of
 from safemed_eval.runs.spec import TrainSpec
 from safemed_eval.train._recipe import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
+from safemed_eval.train._shards import refuse_unsupported
 from safemed_eval.train.log import WORK, figure
 from safemed_eval.version import __version__
 
@@ -65,6 +66,7 @@ def train(
     """
     place = Path(out)
     recipe_of(method, **options)
+    refuse_unsupported(denoiser=method == "denoiser", bf16=bool(options.get("bf16")))
     base = model if isinstance(model, Model) else find_model(model)
     chosen = choice_of(data)
     _refuse_senseless(base, chosen.name)
