@@ -40,7 +40,7 @@ def recipe(method: Method, **settings: Any) -> Recipe:
         method=method,
         **{
             "threats": THREATS if method.startswith("at-") else None,
-            "groups": Groups(size=4, max_new_tokens=4) if method.endswith("grpo") else None,
+            "groups": Groups(size=4, max_new_tokens=4, mask_truncated=False) if method.endswith("grpo") else None,
             "steps": 3,
             "batch_size": 8,
             "learning_rate": 1e-3,
@@ -351,7 +351,8 @@ def test_what_trl_is_told() -> None:
     assert (told.loss_type, told.scale_rewards, told.epsilon, told.num_iterations) == ("grpo", "group", 0.2, 1)
     assert (told.gradient_accumulation_steps, told.steps_per_generation, told.weight_decay) == (2, 2, 0.1)
     assert (told.seed, told.save_steps, told.bf16, told.use_cpu, told.learning_rate) == (7, 9, True, True, 1e-3)
-    lora = _lora(recipe("sft", lora=Lora(r=3, dropout=0.1)))
+    assert told.mask_truncated_completions
+    lora = _lora(recipe("sft", lora=Lora(r=3, dropout=0.1)), network=None)
     assert (lora.r, lora.lora_alpha, lora.lora_dropout, lora.target_modules) == (3, 6, 0.1, "all-linear")
 
 
@@ -622,6 +623,18 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
         (["grpo", "--reward-kept", "nan"], "the reward of a right answer must be above 0"),
         (["grpo", "--limit", "1"], "1 items do not fill one batch of GRPO, which needs 2"),
         (["grpo", "--vllm", "server", "--noise-sigma", "1"], "vLLM takes 8-bit images"),
+        (["grpo", "--vllm", "elsewhere"], "--vllm: 'elsewhere' is not a mode"),
+        (["grpo", "--vllm", "colocate:memory=2"], "memory is a share of a GPU's memory"),
+        (["grpo", "--vllm", "colocate:url=http://host:8000"], "unknown option 'url'"),
+        (["grpo", "--vllm", "server:memory=0.3"], "unknown option 'memory'"),
+        (["grpo", "--vllm", "server:url=host"], "'host' is not an address"),
+        (["grpo", "--vllm", "colocate"], "vLLM is not installed"),
+        (["at-grpo", "--vllm", "server:url=http://host:8000"], "vLLM is not installed"),
+        (["grpo", "--max-new-tokens", "0"], "max_new_tokens must be at least 1"),
+        (["sft", "--freeze", "vision", "--lora", "r=2"], "an adapter leaves all weights as they are"),
+        (["sft", "--freeze", "vision", "--freeze", "language", "--freeze", "projector"], "leaves nothing to train"),
+        (["sft", "--freeze", "visual"], "'visual' is not a part"),
+        (["sft", "--lora", "r=2,targets=("], "'(' is not a regular expression"),
         (["at-sft", "--norm", "l2"], "norm=l2 needs eps"),
         (["at-sft", "--eps", "0.5/255"], "eps is below 1/255"),
         (["sft", "--learning-rate", "0"], "learning_rate must be above 0"),

@@ -96,6 +96,12 @@ class AdversarialGRPO(_Sharded, GRPOTrainer):  # type: ignore[misc]
     Differs from both: the reference sees the clean image. On an attacked image, a reference that is not robust would
     pull the policy towards the answers that the attack aims at. (`beta` 0 leaves it out.)
 
+    A completion that is cut off at `max_new_tokens` is left out of the loss and of the KL term: its missing answer says
+    nothing of the thought before it. Its reward stays in the mean of its group. Where all completions of a step are cut
+    off, the loss is 0, and only weight decay changes the weights; the log has the share, `completions/clipped_ratio`.
+    With vLLM the ratio is not 1: TRL multiplies a completion's loss by the probability that it has in training over
+    that in vLLM, and leaves it out above 3 (`vllm_importance_sampling_mode` "sequence_mask").
+
     A group of completions with equal rewards has no advantage and no gradient; the log has the share of such groups,
     `frac_reward_zero_std`.
     """

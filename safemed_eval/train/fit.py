@@ -19,6 +19,7 @@ from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, write_seen
 from safemed_eval.errors import DataError
 from safemed_eval.files import write_whole
+from safemed_eval.models.checkpoints.parts import freeze, linear_layers
 from safemed_eval.models.checkpoints.prompts import stopped_clock
 from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.models.waist import Waist
@@ -28,6 +29,7 @@ from safemed_eval.train._recipe import WARM_UP, Recipe
 from safemed_eval.train._rows import Rows
 from safemed_eval.train._shards import save_whole
 from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, reward_functions
+from safemed_eval.train._vllm import read_vllm
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.log import LOG, WORK
 
@@ -58,10 +60,13 @@ def fit(
     Raises:
         RunError: training has broken the model, or the disk is full.
         DataError: there are too few data for one batch.
+        SpecError: the network lacks a part that is to be frozen, or layers that an adapter is to be put on.
     """
     vlm, work = model.scorer, out / WORK
     template = vlm.template
     vlm.processor.tokenizer.padding_side = "left"  # prompts end where completions begin
+    if recipe.freeze:
+        freeze(policy, recipe.freeze)
     adversary = None
     if recipe.threats or recipe.noise_sigma or recipe.ablate:
         adversary = Adversary(
@@ -79,7 +84,7 @@ def fit(
         "train_dataset": dataset,
         "processing_class": vlm.processor,
         "callbacks": [Log(work / LOG), *callbacks],
-        "peft_config": _lora(recipe),
+        "peft_config": _lora(recipe, policy),
         "adversary": adversary,
     }
     work.mkdir(parents=True, exist_ok=True)
@@ -147,7 +152,7 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         return SFTConfig(**settings, max_length=None, completion_only_loss=True)
     groups = recipe.groups
     if groups.vllm:
-        settings |= {"use_vllm": True, "vllm_mode": groups.vllm}
+        settings |= read_vllm(groups.vllm).of_trl
     return GRPOConfig(
         **settings,
         num_generations=groups.size,
@@ -158,13 +163,14 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         scale_rewards="group",
         epsilon=0.2,
         num_iterations=1,
+        mask_truncated_completions=groups.mask_truncated,
         steps_per_generation=recipe.accumulate,
         log_completions=False,
         ds3_gather_for_generation=groups.vllm is not None,  # whole already, see `whole_weights`
     )
 
 
-def _lora(recipe: Recipe) -> Any:
+def _lora(recipe: Recipe, network: Any) -> Any:
     if recipe.lora is None:
         return None
     from peft import LoraConfig
@@ -174,6 +180,6 @@ def _lora(recipe: Recipe) -> Any:
         r=lora.r,
         lora_alpha=lora.alpha or 2 * lora.r,
         lora_dropout=lora.dropout,
-        target_modules="all-linear",
+        target_modules="all-linear" if lora.targets == "all" else linear_layers(network, lora.targets),
         task_type="CAUSAL_LM",
     )

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 
 from safemed_eval.errors import UserError
 from safemed_eval.models import find_model
-from safemed_eval.train import _loop, _trainers, make, rewards
+from safemed_eval.train import _loop, _trainers, fit, make, rewards
 
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
@@ -48,6 +48,14 @@ def made(monkeypatch: pytest.MonkeyPatch, *, model: str, method: str, out: str, 
     monkeypatch.setattr(rewards, "correct", lambda text, question, label: float(sum(map(ord, text)) % 4 == label))
     data = "phantom:split=train,images=16"
     monkeypatch.setattr(make, "figure", lambda folder: None)
+    arguments = fit._arguments
+
+    def cut_off_too(*args: Any, **kwargs: Any) -> Any:  # random weights hardly ever end their turn
+        told = arguments(*args, **kwargs)
+        told.mask_truncated_completions = False
+        return told
+
+    monkeypatch.setattr(fit, "_arguments", cut_off_too)
     return make.train(method, find_model(model, device="cpu"), data, out=out, **options)  # type: ignore[arg-type]
 
 
