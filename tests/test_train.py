@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torture.kills import PATIENCE_S
 from transformers import TrainerCallback
 from trl.trainer.utils import RepeatSampler
 from typer.testing import CliRunner
@@ -48,7 +44,7 @@ def recipe(method: Method, **settings: Any) -> Recipe:
         method=method,
         **{
             "threats": THREATS if method.startswith("at-") else None,
-            "groups": Groups(size=4, max_new_tokens=4) if method.endswith("grpo") else None,
+            "groups": Groups(size=4, max_new_tokens=4, mask_truncated=False) if method.endswith("grpo") else None,
             "steps": 3,
             "batch_size": 8,
             "learning_rate": 1e-3,
@@ -422,7 +418,8 @@ def test_what_trl_is_told() -> None:
     assert (told.loss_type, told.scale_rewards, told.epsilon, told.num_iterations) == ("grpo", "group", 0.2, 1)
     assert (told.gradient_accumulation_steps, told.steps_per_generation, told.weight_decay) == (2, 2, 0.1)
     assert (told.seed, told.save_steps, told.bf16, told.use_cpu, told.learning_rate) == (7, 9, True, True, 1e-3)
-    lora = _lora(recipe("sft", lora=Lora(r=3, dropout=0.1)))
+    assert told.mask_truncated_completions
+    lora = _lora(recipe("sft", lora=Lora(r=3, dropout=0.1)), network=None)
     assert (lora.r, lora.lora_alpha, lora.lora_dropout, lora.target_modules) == (3, 6, 0.1, "all-linear")
 
 
@@ -729,6 +726,18 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
         (["grpo", "--reward-kept", "nan"], "the reward of a right answer must be above 0"),
         (["grpo", "--limit", "1"], "1 items do not fill one batch of GRPO, which needs 2"),
         (["grpo", "--vllm", "server", "--noise-sigma", "1"], "vLLM takes 8-bit images"),
+        (["grpo", "--vllm", "elsewhere"], "--vllm: 'elsewhere' is not a mode"),
+        (["grpo", "--vllm", "colocate:memory=2"], "memory is a share of a GPU's memory"),
+        (["grpo", "--vllm", "colocate:url=http://host:8000"], "unknown option 'url'"),
+        (["grpo", "--vllm", "server:memory=0.3"], "unknown option 'memory'"),
+        (["grpo", "--vllm", "server:url=host"], "'host' is not an address"),
+        (["grpo", "--vllm", "colocate"], "vLLM is not installed"),
+        (["at-grpo", "--vllm", "server:url=http://host:8000"], "vLLM is not installed"),
+        (["grpo", "--max-new-tokens", "0"], "max_new_tokens must be at least 1"),
+        (["sft", "--freeze", "vision", "--lora", "r=2"], "an adapter leaves all weights as they are"),
+        (["sft", "--freeze", "vision", "--freeze", "language", "--freeze", "projector"], "leaves nothing to train"),
+        (["sft", "--freeze", "visual"], "'visual' is not a part"),
+        (["sft", "--lora", "r=2,targets=("], "'(' is not a regular expression"),
         (["at-sft", "--norm", "l2"], "norm=l2 needs eps"),
         (["at-sft", "--eps", "0.5/255"], "eps is below 1/255"),
         (["sft", "--learning-rate", "0"], "learning_rate must be above 0"),
@@ -756,32 +765,3 @@ def test_bad_input_is_told_before_any_compute(arguments: list[str], said: str, t
     assert isinstance(result.exception, UserError), result.output
     assert said in str(result.exception)
     assert not (tmp_path / "new").exists()
-
-
-def test_two_processes(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    """accelerate launch with two CPU processes: whole groups on each, one log, one checkpoint."""
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "safemed_eval"]
-    asked = ["train", "at-grpo", "--model", str(checkpoint(FAMILY)), "--data", "phantom:split=train,images=8"]
-    asked += ["--device", "cpu", "--steps", "2", "--batch-size", "4", "--group-size", "4", "--attack-steps", "1"]
-    asked += ["--max-new-tokens", "4", "--out", str(tmp_path / "new")]
-    done = subprocess.run(
-        [*launch, *asked],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("done; its log") == 1
-    assert [line["step"] for line in read_log(tmp_path / "new" / "training" / "log.jsonl") if "loss" in line] == [1]
-    assert (tmp_path / "new" / "model.safetensors").is_file()

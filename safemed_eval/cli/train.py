@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -77,7 +78,19 @@ class TrainOptions(FitOptions):
         ),
     ] = "auto"
     lora: Annotated[
-        str | None, option(panel="Training", help="Train an adapter, such as r=16 or r=16,alpha=32,dropout=0.05.")
+        str | None,
+        option(
+            panel="Training",
+            help="Train an adapter, such as r=16 or r=16,alpha=32,dropout=0.05,targets=language. targets: all, vision, "
+            "language, projector, or a regular expression for whole names of linear layers.",
+        ),
+    ] = None
+    freeze: Annotated[
+        list[str] | None,
+        option(
+            panel="Training",
+            help="Do not train this part, vision, language or projector; not with --lora. May be repeated.",
+        ),
     ] = None
     steps: Annotated[
         int | None, option(panel="Training", help="Optimizer steps. Default: as many as --epochs take.")
@@ -210,7 +223,14 @@ class GroupOptions:
         float,
         option(panel="GRPO", help="Sampling temperature; raise it if the completions of a group agree too often."),
     ] = 1.0
-    max_new_tokens: Annotated[int, option(panel="GRPO", help="Longest completion, in tokens.")] = 256
+    max_new_tokens: Annotated[
+        int | None,
+        option(
+            panel="GRPO",
+            help="Longest completion, in tokens; one that is cut off is left out of the loss. Default: 256, or 512 for "
+            "a template that asks for a thought.",
+        ),
+    ] = None
     reward_correct: Annotated[float, option(panel="GRPO", help="Weight of the reward for a right answer.")] = 1.0
     reward_kept: Annotated[
         float, option(panel="GRPO", help="Weight of the reward for the format that the template asks for.")
@@ -224,8 +244,12 @@ class GroupOptions:
         ),
     ] = "generate"
     vllm: Annotated[
-        Literal["server", "colocate"] | None,
-        option(panel="GRPO", help="Generate completions with vLLM, in this mode of TRL (see TRL's documentation)."),
+        str | None,
+        option(
+            panel="GRPO",
+            help="Sample with vLLM on the same GPUs, colocate or colocate:memory=0.3,context=4096,tensor_parallel=2, "
+            "or on a server's, server or server:url=http://host:8000. Needs pip install vllm.",
+        ),
     ] = None
 
 
@@ -294,6 +318,8 @@ def _train(
 
     options: Any = train.recipe | {name: value for group in groups for name, value in vars(group).items()}
     trained = make(method, train.find(), data.chosen(train.seed), out=train.out, **options)
+    if os.environ.get("RANK", "0") != "0":
+        return
     typer.echo(
         f"{trained}: done{', for --denoiser' * (method == 'denoiser')}; its log and figure are in {trained}/training"
     )

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from transformers.trainer_utils import get_last_checkpoint
 
 from safemed_eval.errors import ModelOutputError, RunError
+from safemed_eval.train._shards import part_here
 
 LOG_EVERY = 10
 _TORCH_WRITER = "inline_container"
@@ -94,8 +96,14 @@ def writing(out: Path) -> Iterator[None]:
     raise RunError(f"{out}: cannot be written: {why}; the same command goes on from the last checkpoint, if any")
 
 
-def refuse_broken(trained: torch.nn.Module) -> None:
-    """Raise RunError where a weight is not finite."""
-    broken = [name for name, weight in trained.named_parameters() if not bool(weight.isfinite().all())]
+def refuse_broken(trained: torch.nn.Module, *, together: bool = False) -> None:
+    """Raise RunError where a weight is not finite, in the part of it that this process holds.
+
+    Args:
+        together: all processes call this, and all raise where the part of any is not finite.
+    """
+    broken = [name for name, weight in trained.named_parameters() if not bool(part_here(weight).isfinite().all())]
+    if together:
+        broken = gather_object(broken)
     if broken:
         raise RunError(f"training has broken the model, {broken[0]} is not finite; try a lower --learning-rate")

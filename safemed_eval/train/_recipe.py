@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
@@ -11,6 +13,7 @@ from safemed_eval.attacks.pgd import PGD
 from safemed_eval.errors import SpecError, did_you_mean
 from safemed_eval.scale import GREY_LEVEL, refuse_sigma
 from safemed_eval.threat import Norm
+from safemed_eval.train._vllm import canonical_vllm, read_vllm
 
 WARM_UP = 0.03
 """Share of the steps over which the learning rate rises; it then falls as a cosine."""
@@ -23,6 +26,10 @@ MAX_ROWS = 2**16
 MAX_WORKERS = 256
 
 Aim = Literal["letter", "answer", "reward", "kl"]
+PARTS = ("vision", "language", "projector")
+THOUGHT_TOKENS, ANSWER_TOKENS = 512, 256
+"""Default lengths of completions, with a thought (as `evaluate` has it) and without."""
+
 Method = Literal["sft", "at-sft", "grpo", "at-grpo"]
 
 LEARNING_RATES: dict[tuple[bool, bool], float] = {
@@ -43,17 +50,20 @@ def _refuse(**counts: tuple[int, int]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """A low-rank adapter on every linear layer, including the image encoder but not the output head.
+    """A low-rank adapter on linear layers, but not on the output head.
 
     Args:
         r: rank.
         alpha: the adapter is scaled by alpha / r; by default 2 r.
         dropout: dropout rate.
+        targets: the linear layers: "all", "language", "vision", "projector", or a regular expression that the whole
+            name of a layer matches.
     """
 
     r: int
     alpha: int | None = None
     dropout: float = 0.0
+    targets: str = "all"
 
     def __post_init__(self) -> None:
         if self.r < 1 or (self.alpha is not None and self.alpha < 1):
@@ -62,6 +72,10 @@ class Lora:
             raise ValueError(f"r must be at most {MAX_WIDTH:,}, got {self.r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout:g}")
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            raise ValueError(f"targets: '{self.targets}' is not a regular expression: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +136,14 @@ class Groups:
         beta: weight of the KL divergence from the model before training; 0 leaves the reference out.
         temperature: sampling temperature.
         max_new_tokens: length at which a completion is cut off.
+        mask_truncated: completions that are cut off are left out of the loss, though not out of the mean reward of
+            their group. A step in which all are cut off has a loss of 0 and trains nothing.
         correct, kept: weights of the two rewards, see `rewards`.
         readout: the reward `correct` either parses the answer from the completion ("generate"), or takes the policy's
             likeliest letter after the completion's thought, on the same image ("think-choice").
-        vllm: TRL's mode of generating completions with vLLM; None: without vLLM.
+        vllm: how TRL samples with vLLM, see `_vllm.read_vllm`; None: without vLLM. Probabilities of vLLM differ by
+            rounding, which TRL corrects: the loss of a completion is multiplied by the ratio of its probability in
+            training to that in vLLM, and left out where that is above 3.
     """
 
     size: int = 8
@@ -135,9 +153,12 @@ class Groups:
     correct: float = 1.0
     kept: float = 0.2
     readout: Literal["generate", "think-choice"] = "generate"
-    vllm: Literal["server", "colocate"] | None = None
+    vllm: str | None = None
+    mask_truncated: bool = True
 
     def __post_init__(self) -> None:
+        if self.vllm is not None:
+            read_vllm(self.vllm)
         if self.size < 2:
             raise ValueError(f"a group needs at least 2 completions to compare, got {self.size}")
         if not 0 <= self.beta < math.inf:
@@ -178,6 +199,7 @@ class Recipe:
         groups: the settings of GRPO; None is supervised fine-tuning.
         noise_sigma: Gaussian noise added to every image, for a model that will be smoothed. 0: none.
         ablate: ablation of images to a band of their columns; None: none.
+        freeze: parts of the network that are not trained, of "vision", "language" and "projector".
         steps: optimizer steps; None: as many as `epochs` need.
         batch_size: rows per device and step (for GRPO: completions); `accumulate` steps make one update.
         learning_rate: highest learning rate, after a warm-up over 3 % of the steps; it then falls as a cosine.
@@ -191,6 +213,7 @@ class Recipe:
     noise_sigma: float = 0.0
     ablate: Ablation | None = None
     lora: Lora | None = None
+    freeze: tuple[str, ...] = ()
     steps: int | None = None
     epochs: float = 1.0
     batch_size: int = 16
@@ -224,6 +247,13 @@ class Recipe:
             raise ValueError("vLLM takes 8-bit images, which cannot hold a mean colour; leave vllm or ablate out")
         if self.noise_sigma:
             refuse_sigma(self.noise_sigma, "noise_sigma")
+        if self.freeze and self.lora:
+            raise ValueError("an adapter leaves all weights as they are; choose its layers by targets, without freeze")
+        for part in self.freeze:
+            if part not in PARTS:
+                raise ValueError(f"freeze: '{part}' is not a part; {did_you_mean(part, PARTS)}")
+        if {*self.freeze} == {*PARTS}:
+            raise ValueError("freeze: leaves nothing to train; name fewer parts")
         rows = self.batch_size * self.accumulate
         if self.groups and rows % self.groups.size:
             raise ValueError(
@@ -297,6 +327,7 @@ class TrainOptions(TypedDict, total=False):
     noise_sigma: float | str
     ablate: str | None
     lora: str | None
+    freeze: Sequence[str] | None
     bf16: bool
     gradient_checkpointing: bool
     loader_workers: int
@@ -314,11 +345,11 @@ class TrainOptions(TypedDict, total=False):
     group_size: int
     beta: float
     temperature: float
-    max_new_tokens: int
+    max_new_tokens: int | None
     reward_correct: float
     reward_kept: float
     readout: Literal["generate", "think-choice"]
-    vllm: Literal["server", "colocate"] | None
+    vllm: str | None
     sigma: float | str
     mse_share: float
     stability_learning_rate: float
@@ -362,7 +393,8 @@ def recipe_of(
 
     Args:
         adapter: True if the model to train is an adapter already.
-        thinks: True if the template asks for a thought, which decides what AT-GRPO's adversary aims at by default.
+        thinks: True if its template asks for a thought, for which completions may be longer, and at which AT-GRPO's
+            adversary aims by default.
     Raises:
         SpecError: the method is unknown, it has no such option, or a value is out of range.
     """
@@ -382,6 +414,13 @@ def recipe_of(
     for name, kind in (("lora", Lora), ("ablate", Ablation)):
         if isinstance(given.get(name), str):
             given[name] = grammar.build(kind, grammar.split(f"{name}:{given[name]}")[1], f"--{name}")
+
+    if given.get("max_new_tokens", 0) is None:
+        given["max_new_tokens"] = THOUGHT_TOKENS if thinks else ANSWER_TOKENS
+    if given.get("vllm"):
+        given["vllm"] = canonical_vllm(given["vllm"])
+    if "freeze" in given:
+        given["freeze"] = tuple(dict.fromkeys(given["freeze"] or ()))
 
     def part(names: dict[str, str]) -> dict[str, Any]:
         return {field: given[name] for name, field in names.items() if name in given}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from safemed_eval.core import Question
 from safemed_eval.models.answers import OPENING_TAG
+from safemed_eval.models.checkpoints.generate import Sampler
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
 from safemed_eval.models.checkpoints.vlm import VLM
+from safemed_eval.seeds import generator
 from safemed_eval.train import rewards
 from safemed_eval.train._modes import in_eval_mode
 from safemed_eval.train._recipe import Groups
 from safemed_eval.train._rows import Row, to_canvas
+from safemed_eval.train._shards import gather_head, whole_weights
 from safemed_eval.train.adversary import Adversary, Perturbed
 from safemed_eval.train.objectives import Policy, Tokens
 
@@ -29,24 +34,31 @@ _NO_ADVANTAGE = 0.01
 """Rounding leaves advantages up to this size in a group of equal rewards; in any other group one is above 0.3."""
 
 
-class _Resumed:
-    """Resumes from a checkpoint with transformers' own loader.
+class _Sharded:
+    """Trains weights that may be sharded, and resumes from a checkpoint with transformers' own loader.
 
     `Trainer` matches tensors by name and only warns of mismatches. Transformers saves some architectures, such as
     Qwen2-VL, under other names than in memory: no tensor would match, and training would restart from the beginning.
+    Checkpoints of sharded weights have the names in memory.
     """
 
     model: Any
+    is_fsdp_enabled: bool
+
+    def compute_loss(self, *args: object, **kwargs: object) -> Any:
+        gather_head(self)
+        return super().compute_loss(*args, **kwargs)  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if hasattr(self.model, "peft_config") or not (Path(resume_from_checkpoint) / CONFIG_NAME).is_file():
+        whole = (Path(resume_from_checkpoint) / CONFIG_NAME).is_file()
+        if self.is_fsdp_enabled or hasattr(self.model, "peft_config") or not whole:
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 
 
-class AdversarialSFT(_Resumed, SFTTrainer):  # type: ignore[misc]
+class AdversarialSFT(_Sharded, SFTTrainer):  # type: ignore[misc]
     """Supervised fine-tuning on adversarial images: Madry et al. 2018 (arXiv:1706.06083), for the answer's tokens.
 
     The collator keeps the raw rows beside the clean batch, whose labels TRL counts; just before the step they are
@@ -66,7 +78,8 @@ class AdversarialSFT(_Resumed, SFTTrainer):  # type: ignore[misc]
     def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
         rows = inputs.pop(_ROWS, None)
         if self._adversary and rows is not None:
-            perturbed = _perturb(self, self._adversary, rows)
+            with whole_weights(self):
+                perturbed = _perturb(self, self._adversary, rows)
             inputs = dict(self._collate([dict(row) for row in perturbed.rows]))
         return super()._prepare_inputs(inputs)
 
@@ -95,7 +108,7 @@ class _Once(torch.utils.data.Sampler[int]):
         return len(self._order)
 
 
-class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
+class AdversarialGRPO(_Sharded, GRPOTrainer):  # type: ignore[misc]
     """Group relative policy optimization on adversarial images: AT-GRPO.
 
     G completions are sampled for each question. Each gets the reward r = w1 correct + w2 kept, and the advantage
@@ -109,6 +122,12 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
     Differs from both: the reference sees the clean image. On an attacked image, a reference that is not robust would
     pull the policy towards the answers that the attack aims at. (`beta` 0 leaves it out.)
 
+    A completion that is cut off at `max_new_tokens` is left out of the loss and of the KL term: its missing answer says
+    nothing of the thought before it. Its reward stays in the mean of its group. Where all completions of a step are cut
+    off, the loss is 0, and only weight decay changes the weights; the log has the share, `completions/clipped_ratio`.
+    With vLLM the ratio is not 1: TRL multiplies a completion's loss by the probability that it has in training over
+    that in vLLM, and leaves it out above 3 (`vllm_importance_sampling_mode` "sequence_mask").
+
     A group of completions with equal rewards has no advantage and no gradient; the log has the share of such groups,
     `frac_reward_zero_std`.
     """
@@ -118,17 +137,19 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
         self._adversary = adversary
         self._clean: dict[str, torch.Tensor] = {}
         self._pairs: list[tuple[Row, Row]] = []
+        self._drawn: tuple[int, Counter[str]] = (-1, Counter())
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Any:
         """Attack each question once, before its group is sampled. TRL calls this once per generation batch."""
         adversary = self._adversary if self.model.training else None
         late = adversary is not None and adversary.aim == "kl"
-        if adversary and not late:
-            inputs = self._attacked(inputs)
-        try:
-            batch = super()._generate_and_score_completions(inputs)
-        finally:
-            self._clean = {}
+        with nullcontext() if self.use_vllm else whole_weights(self), self._seeded(inputs):
+            if adversary and not late:
+                inputs = self._attacked(inputs)
+            try:
+                batch = super()._generate_and_score_completions(inputs)
+            finally:
+                self._clean = {}
         if late:
             batch |= self._attacked_late(inputs, batch)
         if self.model.training:
@@ -141,8 +162,34 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return _Once(super()._get_train_sampler(dataset))
 
+    @contextmanager
+    def _seeded(self, inputs: list[Row]) -> Iterator[None]:
+        """Seed the sampling of each completion by the step, the item, and how many of its completions came before.
+
+        A completion then depends neither on its process nor on how many there are, nor on a resumption. vLLM draws
+        with its own seeds.
+        """
+        network = self.accelerator.unwrap_model(self.model_wrapped)
+        step = self.state.global_step
+        drawn = self._drawn[1] if self._drawn[0] == step else Counter()
+        self._drawn = (step, drawn)
+        generators = []
+        for row in inputs:
+            parts = ("sample", step, row["id"], drawn[row["id"]])
+            generators.append(generator(self.accelerator.device, self.args.seed, *parts))
+            drawn[row["id"]] += 1
+        own = vars(network).get("generate")
+        network.generate = functools.partial(network.generate, logits_processor=[_Chosen(self.temperature, generators)])
+        try:
+            yield
+        finally:
+            del network.generate
+            if own is not None:
+                network.generate = own
+
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-        rewards = super()._calculate_rewards(*args, **kwargs)
+        with whole_weights(self):
+            rewards = super()._calculate_rewards(*args, **kwargs)
         own = len(rewards) // self.accelerator.num_processes
         start = self.accelerator.process_index * own
         self._right = rewards[start : start + own, 0] == 1
@@ -173,7 +220,8 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
             Counter(tokens for tokens, own in zip(completions[i : i + size], right[i : i + size], strict=True) if own)
             for i in range(0, len(inputs), size)
         ]
-        perturbed = _perturb(self, self._adversary, questions, said)
+        with whole_weights(self):
+            perturbed = _perturb(self, self._adversary, questions, said)
         self._pairs = list(zip(questions, perturbed.rows, strict=True))
         places = torch.arange(len(inputs), device=self.accelerator.device) // size
         attacked = torch.isin(places, torch.tensor(perturbed.attacked, device=places.device, dtype=places.dtype))
@@ -245,7 +293,8 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
     def _attacked(self, inputs: list[Row]) -> list[Row]:
         size = self.num_generations
         assert self._adversary is not None
-        perturbed = _perturb(self, self._adversary, self._questions(inputs))
+        with whole_weights(self):
+            perturbed = _perturb(self, self._adversary, self._questions(inputs))
         if self.beta:
             self._clean = self._images_of(inputs)
         return [{**row, "image": perturbed.rows[i // size]["image"]} for i, row in enumerate(inputs)]
@@ -274,6 +323,14 @@ class AdversarialGRPO(_Resumed, GRPOTrainer):  # type: ignore[misc]
             return model is self.ref_model
         status = self.accelerator.unwrap_model(model).get_model_status()
         return status.enabled is False or status.active_adapters == ["ref"]
+
+
+class _Chosen(Sampler):
+    """Leaves only the token that the row's own noise chooses, so that torch's global generator decides nothing."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noisy = super().__call__(input_ids, scores)
+        return torch.full_like(noisy, -torch.inf).scatter_(1, noisy.argmax(1, keepdim=True), 0.0)
 
 
 def _perturb(

@@ -17,9 +17,10 @@ from trl import GRPOConfig, SFTConfig
 from safemed_eval.codec import Json
 from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, write_seen
-from safemed_eval.errors import DataError, SpecError
+from safemed_eval.errors import DataError
 from safemed_eval.files import write_whole
 from safemed_eval.models.checkpoints.generate import Writer
+from safemed_eval.models.checkpoints.parts import freeze, linear_layers
 from safemed_eval.models.checkpoints.prompts import stopped_clock
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.files.notes import ABOUT
@@ -28,7 +29,9 @@ from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
 from safemed_eval.train._recipe import WARM_UP, Recipe
 from safemed_eval.train._rows import Row, Rows
+from safemed_eval.train._shards import save_whole
 from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, earned, reward_functions
+from safemed_eval.train._vllm import read_vllm
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.log import LOG, WORK
 from safemed_eval.train.objectives import Policy, Tokens
@@ -60,12 +63,14 @@ def fit(
     Raises:
         RunError: training has broken the model, or the disk is full.
         DataError: there are too few data for one batch.
-        SpecError: the adversary does not support FSDP or DeepSpeed.
+        SpecError: the network lacks a part that is to be frozen, or layers that an adapter is to be put on.
     """
     vlm, work = model.scorer, out / WORK
     template = vlm.template
     vlm.processor.tokenizer.padding_side = "left"  # prompts end where completions begin
     functions, weights = reward_functions(recipe.groups, vlm) if recipe.groups else ([], [])
+    if recipe.freeze:
+        freeze(policy, recipe.freeze)
     adversary = None
     if recipe.threats or recipe.noise_sigma or recipe.ablate:
         adversary = Adversary(
@@ -85,7 +90,7 @@ def fit(
         "train_dataset": dataset,
         "processing_class": vlm.processor,
         "callbacks": [Log(work / LOG), *callbacks],
-        "peft_config": _lora(recipe),
+        "peft_config": _lora(recipe, policy),
         "adversary": adversary,
     }
     work.mkdir(parents=True, exist_ok=True)
@@ -100,8 +105,6 @@ def fit(
         else:
             trainer = AdversarialSFT(**shared)
         trainer.remove_callback(PrinterCallback)
-        if adversary and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-            raise SpecError("the adversary works on one GPU and with DDP; not with FSDP or DeepSpeed")
         with _loop.naming_what_broke(policy), _loop.writing(out):
             trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
         state = trainer.state
@@ -109,13 +112,13 @@ def fit(
             raise DataError(
                 f"only {state.global_step} of {state.max_steps} steps were made: too few data for one batch"
             )
-        _loop.refuse_broken(policy)
+        _loop.refuse_broken(policy, together=True)
         for config, value in zip(configs, caching, strict=True):
             vars(config).pop("use_cache", None)  # switched off by trainers, which must not reach the checkpoint
             if value is not None:
                 config.use_cache = value
         with _loop.writing(out):
-            trainer.save_model(str(out))
+            save_whole(trainer, out)
     if trainer.is_world_process_zero():
         with _loop.writing(out):
             _tidy(out, base)
@@ -175,7 +178,7 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         return SFTConfig(**settings, max_length=None, completion_only_loss=True)
     groups = recipe.groups
     if groups.vllm:
-        settings |= {"use_vllm": True, "vllm_mode": groups.vllm}
+        settings |= read_vllm(groups.vllm).of_trl
     return GRPOConfig(
         **settings,
         num_generations=groups.size,
@@ -186,12 +189,14 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         scale_rewards="group",
         epsilon=0.2,
         num_iterations=1,
+        mask_truncated_completions=groups.mask_truncated,
         steps_per_generation=recipe.accumulate,
         log_completions=False,
+        ds3_gather_for_generation=groups.vllm is not None,  # whole already, see `whole_weights`
     )
 
 
-def _lora(recipe: Recipe) -> Any:
+def _lora(recipe: Recipe, network: Any) -> Any:
     if recipe.lora is None:
         return None
     from peft import LoraConfig
@@ -201,6 +206,6 @@ def _lora(recipe: Recipe) -> Any:
         r=lora.r,
         lora_alpha=lora.alpha or 2 * lora.r,
         lora_dropout=lora.dropout,
-        target_modules="all-linear",
+        target_modules="all-linear" if lora.targets == "all" else linear_layers(network, lora.targets),
         task_type="CAUSAL_LM",
     )

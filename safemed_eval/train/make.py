@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -24,6 +24,8 @@ from safemed_eval.runs import META, Folder, refuse_other_spec, session
 from safemed_eval.runs.meta import about_of
 from safemed_eval.runs.spec import TrainSpec
 from safemed_eval.train._recipe import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
+from safemed_eval.train._shards import refuse_unsupported
+from safemed_eval.train._vllm import refuse_vllm
 from safemed_eval.train.log import WORK, figure
 from safemed_eval.version import __version__
 
@@ -64,20 +66,20 @@ def train(
         Stopped: Ctrl-C; the same call resumes from the last intermediate checkpoint.
     """
     place = Path(out)
-    recipe_of(method, **options)
+    processes, first = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")) == 0
+    _refuse_unfit_here(recipe_of(method, **options), processes)
     base = model if isinstance(model, Model) else find_model(model)
     chosen = choice_of(data)
     _refuse_senseless(base, chosen.name)
-    _refuse_unfit(method, base, chosen, options.get("lora"))
+    _refuse_unfit(method, base, chosen, options.get("lora"), options.get("freeze"))
     asking = base.source.asked(Asking(template=base.given.template), to_train=method != "denoiser")
-    thought = asking.template is not None and thinks(asking.template)
-    recipe = recipe_of(method, adapter=base.source.is_adapter, thinks=thought, **options)
+    asks_for_thought = asking.template is not None and thinks(asking.template)
+    recipe = recipe_of(method, adapter=base.source.is_adapter, thinks=asks_for_thought, **options)
     _refuse_wide_band(recipe, chosen.canvas.size)
     _refuse_thought_last(recipe, asking)
     if isinstance(chosen, Choice):
         with progress("reading images", transient=True) as tick:
             chosen = chosen.verified(tick)
-    processes, first = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")) == 0
     _refuse_too_few(len(chosen.items), recipe, processes)
     spec = TrainSpec(
         model=base.source.identity,
@@ -100,16 +102,29 @@ def train(
     return place
 
 
-def _settings(recipe: Recipe | DenoiserRecipe) -> Json:
-    """The settings that decide the numbers; an option that is newer than run folders is left out where it is unused."""
-    left_out = {"save_every", "loader_workers"} | (
-        {"ablate"} if isinstance(recipe, Recipe) and recipe.ablate is None else set()
-    )
-    settings: Json = {key: value for key, value in asdict(recipe).items() if key not in left_out}
-    if settings.get("threats") and settings["threats"]["aim"] == "letter":
-        for key in ("aim", "kl_weight", "gain_weight"):
-            del settings["threats"][key]
-    return settings
+_IDLE = ("save_every", "loader_workers")
+"""Settings that change no number."""
+_NEWER = (
+    "ablate",
+    "aim",
+    "freeze",
+    "gain_weight",
+    "kl_weight",
+    "mask_truncated",
+    "targets",
+)
+"""Settings that are newer than run folders of version 0.1.0."""
+
+
+def _settings(recipe: Any) -> Json:
+    """The settings that decide the numbers; one of `_NEWER` is left out where it is at its default."""
+    default = {f.name: f.default for f in fields(recipe)}
+    settings = {name: value for name, value in vars(recipe).items() if name not in _IDLE}
+    return {
+        name: _settings(value) if is_dataclass(value) else [*value] if isinstance(value, tuple) else value
+        for name, value in settings.items()
+        if name not in _NEWER or value != default[name]
+    }
 
 
 def _refuse_thought_last(recipe: Recipe | DenoiserRecipe, asking: Asking) -> None:
@@ -179,7 +194,17 @@ def _refuse_senseless(model: Model, data: str) -> None:
         )
 
 
-def _refuse_unfit(method: str, model: Model, data: Data | Choice, lora: str | None) -> None:
+def _refuse_unfit_here(recipe: Recipe | DenoiserRecipe, processes: int) -> None:
+    """Refuse what the launch of the processes, or the packages here, do not allow."""
+    if isinstance(recipe, DenoiserRecipe):
+        refuse_unsupported(denoiser=True, bf16=False)
+        return
+    refuse_unsupported(denoiser=False, bf16=recipe.bf16)
+    if recipe.groups and recipe.groups.vllm:
+        refuse_vllm(recipe.groups.vllm, processes)
+
+
+def _refuse_unfit(method: str, model: Model, data: Data | Choice, lora: str | None, freeze: object) -> None:
     """Refuse a model that cannot be trained with this method and these options."""
     source = model.source
     if method == "denoiser":
@@ -190,6 +215,8 @@ def _refuse_unfit(method: str, model: Model, data: Data | Choice, lora: str | No
         raise SpecError(f"--model {source.name}: only a transformers checkpoint can be trained")
     if source.is_adapter and lora:
         raise SpecError(f"--model {source.name}: is an adapter, which is trained on as it is; leave --lora out")
+    if source.is_adapter and freeze:
+        raise SpecError(f"--model {source.name}: is an adapter, which alone is trained; leave --freeze out")
     if model.dtype in ("bfloat16", "float16") and not (source.is_adapter or lora):
         raise SpecError(
             f"--dtype {model.dtype}: small steps would round away; train in float32, with --bf16 to compute faster, or "

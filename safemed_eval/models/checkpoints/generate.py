@@ -188,7 +188,7 @@ class Writer(VLM):
         try:  # as an argument, transformers would complete our settings with the checkpoint's own
             ids = self.model.generate(
                 **inputs,
-                logits_processor=[_Sampler(self.asking.temperature, generators)],
+                logits_processor=[Sampler(self.asking.temperature, generators)],
                 stopping_criteria=[_Stopped(self, start)] if stops else [],
             )
         finally:
@@ -294,7 +294,7 @@ class _Stopped:
         return torch.tensor([ended(row) for row in input_ids[:, self.start :].tolist()], device=input_ids.device)
 
 
-class _Sampler:
+class Sampler:
     """Refuses NaN in logits, and adds the noise of sampling to them unless the temperature is 0."""
 
     def __init__(self, temperature: float, generators: list[torch.Generator]) -> None:

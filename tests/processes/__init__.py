@@ -1,0 +1,1 @@
+"""Trainings in several processes of `torch.distributed.run`, for test_processes.py."""

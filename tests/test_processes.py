@@ -1,0 +1,139 @@
+"""Training in two real processes: the same weights as in one, whole or sharded with FSDP2."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes.trainings import made
+from safetensors.torch import load_file
+from torture.kills import PATIENCE_S
+
+from safemed_eval.train.log import read_log
+
+FAMILY = "qwen2_5_vl"
+SHARED = {"steps": 2, "learning_rate": 1e-3}
+ATTACKED = {"attack_steps": 2, "eps_warm_up": 0.0}
+GROUPS = {"group_size": 4, "max_new_tokens": 6, "temperature": 0.7}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sft": SHARED,
+    "at-sft": SHARED | ATTACKED | {"attack_share": 0.3, "accumulate": 2},
+    "grpo": SHARED | GROUPS,
+    "at-grpo": SHARED | GROUPS | ATTACKED | {"attack_share": 0.5},
+}
+"""Of the few rows of a process, none may be attacked while the other process attacks some of its own."""
+RUNS = [
+    *(("ddp", method, lora) for method in ("at-sft", "at-grpo") for lora in (None,)),
+    *(("fsdp", method, lora) for method in OPTIONS for lora in (None, "r=2")),
+]
+
+
+def _options(method: str, lora: str | None, processes: int) -> dict[str, Any]:
+    rows = 8 // processes // OPTIONS[method].get("accumulate", 1)
+    return OPTIONS[method] | {"batch_size": rows, "lora": lora}
+
+
+def _weights(out: Path) -> dict[str, Any]:
+    (file,) = out.glob("*model.safetensors")
+    return load_file(file)
+
+
+def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of all trainings in two processes; one launch makes them all."""
+    place, model = tmp_path_factory.mktemp("processes"), str(checkpoint(FAMILY))
+    jobs = [
+        {"strategy": strategy, "method": method, "out": f"{strategy}-{method}-{lora}"} | _job(method, lora)
+        for strategy, method, lora in RUNS
+    ]
+    kept = _options("at-sft", None, 2) | {"steps": 4, "save_every": 2}
+    jobs += [
+        {"strategy": strategy, "method": "at-sft", "out": f"{strategy}-cut", "options": kept, "cut": 2}
+        for strategy in ("fsdp", "sharded-state")
+    ]
+    broken = _options("sft", None, 2) | {"learning_rate": 1e38}
+    jobs += [{"strategy": "fsdp", "method": "sft", "out": "broken", "options": broken}]
+    jobs = [job | {"model": model, "out": str(place / str(job["out"]))} for job in jobs]
+    (place / "jobs.json").write_text(json.dumps(jobs))
+    script = Path(__file__).parent / "processes" / "trainings.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, "jobs.json"],
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return place
+
+
+def _job(method: str, lora: str | None) -> dict[str, Any]:
+    return {"options": _options(method, lora, 2)}
+
+
+def _seen(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"{name}.rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The same training in one process, with batches as large as those of the two together."""
+    made_already: dict[tuple[str, str | None], Path] = {}
+
+    def get(method: str, lora: str | None) -> Path:
+        if (method, lora) not in made_already:
+            out = tmp_path_factory.mktemp("alone") / "new"
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                options = _options(method, lora, 1)
+                made(monkeypatch, model=str(checkpoint(FAMILY)), method=method, out=str(out), options=options)
+            made_already[method, lora] = out
+        return made_already[method, lora]
+
+    return get
+
+
+@pytest.mark.parametrize(("strategy", "method", "lora"), RUNS)
+def test_two_processes_make_the_weights_of_one(
+    strategy: str, method: str, lora: str | None, folder: Path, alone: Callable[..., Path]
+) -> None:
+    """Losses, gradients, completions and rewards of the first step, and the weights after the last."""
+    name = f"{strategy}-{method}-{lora}"
+    for seen in _seen(folder, name):
+        assert seen["processes"] == 2 and "error" not in seen
+        assert bool(seen["sharded"]) == (strategy == "fsdp")
+    two, one = folder / name, alone(method, lora)
+    assert json.loads((two / "training/run.json").read_text())["spec"]["processes"] == 2
+    assert json.loads((one / "training/run.json").read_text())["spec"]["processes"] == 1
+    first, alike = (read_log(out / "training/log.jsonl")[0] for out in (two, one))
+    assert first["loss"] == pytest.approx(alike["loss"], abs=1e-6)
+    assert first["grad_norm"] == pytest.approx(alike["grad_norm"], rel=1e-4)
+    for key in ("reward", "num_tokens", "completions/mean_length"):
+        assert first.get(key) == pytest.approx(alike.get(key), abs=1e-6)
+    assert "grpo" not in method or first["reward_std"] > 0, "advantages are not all 0"
+    assert _apart(_weights(two), _weights(one)) < 3e-6
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "sharded-state"])
+def test_a_sharded_training_goes_on_to_the_same_end(strategy: str, folder: Path) -> None:
+    out = folder / f"{strategy}-cut"
+    assert all("error" not in seen and seen["sharded"] for seen in _seen(folder, out.name))
+    assert [line["step"] for line in read_log(out / "training/log.jsonl") if "loss" in line] == [1, 2, 3, 4]
+    assert _apart(_weights(out), load_file(f"{out}-model.safetensors")) == 0
+
+
+def test_a_sharded_model_that_is_broken_is_not_saved(folder: Path) -> None:
+    for seen in _seen(folder, "broken"):
+        assert "not finite" in seen["error"]
+    assert not (folder / "broken" / "model.safetensors").exists()
