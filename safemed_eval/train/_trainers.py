@@ -43,7 +43,7 @@ class _Sharded:
     model: Any
     is_fsdp_enabled: bool
 
-    def compute_loss(self, *args: object, **kwargs: object) -> Any:
+    def compute_loss(self, *args: object, **kwargs: object) -> object:
         gather_head(self)
         return super().compute_loss(*args, **kwargs)  # type: ignore[misc]
 
@@ -164,7 +164,7 @@ class AdversarialGRPO(_Sharded, GRPOTrainer):  # type: ignore[misc]
             self._clean = self._images_of(inputs)
         return [{**row, "image": perturbed.rows[i // size]["image"]} for i, row in enumerate(inputs)]
 
-    def _calculate_rewards(self, *args: object, **kwargs: object) -> Any:
+    def _calculate_rewards(self, *args: object, **kwargs: object) -> object:
         with whole_weights(self):
             return super()._calculate_rewards(*args, **kwargs)
 

@@ -21,6 +21,7 @@ from safemed_eval.errors import DataError
 from safemed_eval.files import write_whole
 from safemed_eval.models.checkpoints.parts import freeze, linear_layers
 from safemed_eval.models.checkpoints.prompts import stopped_clock
+from safemed_eval.models.checkpoints.protocols import Network
 from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.train import _loop
@@ -170,7 +171,7 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
     )
 
 
-def _lora(recipe: Recipe, network: Any) -> Any:
+def _lora(recipe: Recipe, network: Network) -> Any:
     if recipe.lora is None:
         return None
     from peft import LoraConfig
