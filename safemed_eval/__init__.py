@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from safemed_eval.api._certify import certify
     from safemed_eval.api._check import check_model
     from safemed_eval.api._evaluate import evaluate
+    from safemed_eval.api._merge import merge_adapter
     from safemed_eval.api._plan import plan
     from safemed_eval.attacks.art import to_art
     from safemed_eval.data import Data, load_data
@@ -43,6 +44,7 @@ __all__ = [
     "evaluate",
     "load_data",
     "load_model",
+    "merge_adapter",
     "plan",
     "report",
     "to_art",
@@ -57,6 +59,7 @@ _HOMES = {
     "evaluate": "api",
     "load_data": "data",
     "load_model": "models",
+    "merge_adapter": "api",
     "Model": "models",
     "plan": "api",
     "Run": "report.run",

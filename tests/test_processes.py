@@ -7,14 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes.trainings import made
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from processes.trainings import FSDP, made
 from safetensors.torch import load_file
 from torture.kills import PATIENCE_S
+from typer.testing import CliRunner
 
+from safemed_eval.cli import app
+from safemed_eval.errors import UserError
+from safemed_eval.train._shards import refuse_unsupported
 from safemed_eval.train.log import read_log
 
 FAMILY = "qwen2_5_vl"
@@ -137,3 +145,77 @@ def test_a_sharded_model_that_is_broken_is_not_saved(folder: Path) -> None:
     for seen in _seen(folder, "broken"):
         assert "not finite" in seen["error"]
     assert not (folder / "broken" / "model.safetensors").exists()
+
+
+# ----------------------------------------------------------------------------------------- configurations of accelerate
+
+CONFIGURATIONS = sorted((Path(__file__).parents[1] / "examples" / "train").glob("*.yaml"))
+
+
+def _launched(file: Path) -> tuple[Any, dict[str, str]]:
+    """The arguments and the environment that `accelerate launch` makes of a file, without starting anything."""
+    args = launch_command_parser().parse_args(["--config_file", str(file), "-m", "safemed_eval"])
+    args, *_ = _validate_launch_command(args)
+    if not args.use_deepspeed:
+        return args, prepare_multi_gpu_env(args)
+    args.deepspeed_fields_from_accelerate_config = []
+    return args, prepare_deepspeed_cmd_env(args)[1]
+
+
+@pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda file: file.stem)
+def test_examples_are_what_accelerate_reads_and_training_takes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config_from_file(str(file))
+    known = {action.dest for action in launch_command_parser()._actions}
+    assert {*config.fsdp_config, *config.deepspeed_config} <= known
+    monkeypatch.setattr("accelerate.commands.launch.is_deepspeed_available", lambda: True, raising=False)
+    args, environment = _launched(file)
+    assert args.num_processes == 8
+    refuse_unsupported(denoiser=False, bf16=True, environment=environment | {"RANK": "0"})
+    sharded = {"ddp": (None, None), "fsdp2": ("true", None), "zero2": (None, "2"), "zero3": (None, "3")}[file.stem]
+    assert sharded == (environment.get("ACCELERATE_USE_FSDP"), environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE"))
+
+
+def test_there_are_four_examples() -> None:
+    assert [file.stem for file in CONFIGURATIONS] == ["ddp", "fsdp2", "zero2", "zero3"]
+
+
+ZERO3 = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (FSDP | {"FSDP_VERSION": "1"}, "fsdp_version: 1: gradients would not reach the images; write fsdp_version: 2"),
+        (FSDP | {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, "fsdp_cpu_ram_efficient_loading: true"),
+        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params: true"),
+        (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "write false, and pass --gradient-checkpointing"),
+        (ZERO3, "zero3_save_16bit_model: false: the checkpoint would be saved without weights; write true"),
+        (ZERO3 | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": "nowhere.json"}, "not a configuration of DeepSpeed"),
+        ({"RANK": "0", "ACCELERATE_MIXED_PRECISION": "bf16"}, "mixed_precision: bf16: the training would not know"),
+        ({"PARALLELISM_CONFIG_TP_SIZE": "2"}, "parallelism_config_tp_size: splits rows or layers; leave it at 1"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "distributed_type: MEGATRON_LM: is not supported"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused_before_anything_is_loaded(
+    environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    asked = ["train", "at-sft", "--model", "nowhere", "--data", "phantom:split=train,images=8"]
+    monkeypatch.setattr("safemed_eval.cli.train.find_model", lambda **_: None)
+    result = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "new")])
+    assert isinstance(result.exception, UserError) and said in str(result.exception)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_sharded_denoiser_is_refused() -> None:
+    with pytest.raises(UserError, match="a denoiser is too small to be sharded; use MULTI_GPU"):
+        refuse_unsupported(denoiser=True, bf16=False, environment=FSDP)
+
+
+@pytest.mark.parametrize(("own", "saves"), [({}, False), ({"stage3_gather_16bit_weights_on_model_save": True}, True)])
+def test_a_configuration_of_deepspeed_is_read(own: dict[str, Any], saves: bool, tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 3} | own}))
+    environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "ds.json")}
+    with nullcontext() if saves else pytest.raises(UserError, match="zero3_save_16bit_model"):
+        refuse_unsupported(denoiser=False, bf16=False, environment=environment)

@@ -23,10 +23,11 @@ from safemed_eval.core import Question
 from safemed_eval.errors import UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.seeds import generator
-from safemed_eval.train import Ablation, Groups, Lora, Method, Recipe, Threats, _rows, _trainers, rewards
+from safemed_eval.train import Ablation, Groups, Lora, Method, Recipe, Threats, _rows, _trainers, recipe_of, rewards
 from safemed_eval.train import adversary as adversary_module
 from safemed_eval.train._modes import inner_loop
 from safemed_eval.train._rows import Rows, completion, to_canvas
+from safemed_eval.train._vllm import refuse_vllm
 from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, _lora, fit
 from safemed_eval.train.log import WORK, read_log
@@ -421,6 +422,82 @@ def test_what_trl_is_told() -> None:
     assert told.mask_truncated_completions
     lora = _lora(recipe("sft", lora=Lora(r=3, dropout=0.1)), network=None)
     assert (lora.r, lora.lora_alpha, lora.lora_dropout, lora.target_modules) == (3, 6, 0.1, "all-linear")
+
+
+def test_completions_depend_on_step_item_and_place_alone(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not on the other rows of the batch, nor on torch's own generator; drawn again, they are others."""
+    drawn: list[dict[str, list[list[int]]]] = []
+    score = _trainers.AdversarialGRPO._generate_and_score_completions
+
+    def twice(self: Any, inputs: Any) -> Any:
+        for step, rows in ((0, inputs), (1, inputs[:4]), (1, inputs[:4]), (0, inputs[4:]), (0, inputs[4:])):
+            self.state.global_step = step
+            made = score(self, rows)["completion_ids"].tolist()
+            torch.rand(1)
+            drawn.append({row["id"]: made[i - i % 4 : i - i % 4 + 4] for i, row in enumerate(rows)})
+        raise CaughtError
+
+    monkeypatch.setattr(_trainers.AdversarialGRPO, "_generate_and_score_completions", twice)
+    with pytest.raises(CaughtError):
+        train(recipe("grpo"))
+    (first, second), third = drawn[0], 2
+    assert drawn[1][first] != drawn[0][first], "another step"
+    assert drawn[third][first] != drawn[1][first], "drawn again in the same step"
+    assert drawn[3][second] == drawn[0][second], "in another batch"
+    assert drawn[4][second] != drawn[3][second]
+    assert len({tuple(tokens) for tokens in drawn[0][first]}) > 1, "the completions of a group differ"
+
+
+def test_completions_are_drawn_from_the_softmax() -> None:
+    """The frequencies of 20,000 draws lie within five standard errors of softmax(logits / temperature)."""
+    logits, count = torch.tensor([1.0, 0.0, -1.0, 2.0]), 20_000
+    sampler = _trainers._Chosen(2.0, [torch.Generator().manual_seed(number) for number in range(count)])
+    left = sampler(torch.zeros(count, 1, dtype=torch.long), logits.expand(count, -1))
+    assert ((left == 0).sum(1) == 1).all() and (left.isneginf().sum(1) == 3).all()
+    share, expected = (left == 0).float().mean(0), (logits / 2).softmax(0)
+    assert ((share - expected).abs() < 5 * (expected * (1 - expected) / count).sqrt()).all()
+
+
+def test_completions_that_are_cut_off_train_nothing(
+    train: Callable[..., Path], checkpoint: Callable[[str], Path]
+) -> None:
+    out = train(recipe("grpo", groups=Groups(size=4, max_new_tokens=2), steps=2))
+    steps = [line for line in read_log(out / WORK / "log.jsonl") if "loss" in line]
+    assert [line["completions/clipped_ratio"] for line in steps] == [1, 1]
+    assert [line["loss"] for line in steps] == [line["grad_norm"] for line in steps] == [0, 0]
+    old, new = (models.load(models.resolve(str(place))).scorer.model for place in (checkpoint(FAMILY), out))
+    assert all(torch.equal(a, b) for a, b in zip(old.parameters(), new.parameters(), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_what_trl_is_told_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("mode", "gpu_memory_utilization", "max_model_length", "tensor_parallel_size", "server_base_url")
+
+    def told(vllm: str) -> list[Any]:
+        groups = recipe_of("grpo", vllm=vllm).groups  # type: ignore[union-attr]
+        arguments = _arguments(recipe("grpo", groups=groups), Path("x"), cpu=True)
+        assert arguments.use_vllm
+        return [groups.vllm, *(getattr(arguments, f"vllm_{name}") for name in names)]
+
+    assert told("colocate") == ["colocate", "colocate", 0.3, None, 1, None]
+    of_all = "colocate:memory=0.5,context=4096,tensor_parallel=2"
+    assert told("Colocate:tensor_parallel=2,context=4096,memory=1/2") == [of_all, "colocate", 0.5, 4096, 2, None]
+    assert told("server") == ["server", "server", 0.3, None, 1, None]
+    assert told("server:url=http://host:8000")[-1] == "http://host:8000"
+    monkeypatch.setattr("safemed_eval.train._vllm.find_spec", lambda name: object())
+    refuse_vllm(of_all, processes=4)
+    with pytest.raises(UserError, match="tensor_parallel=2 does not divide the 3 processes"):
+        refuse_vllm(of_all, processes=3)
+
+
+def test_thoughts_may_be_longer_than_answers() -> None:
+    lengths = [
+        recipe_of("grpo", thinks=thinks, max_new_tokens=given).groups.max_new_tokens  # type: ignore[union-attr]
+        for thinks, given in ((False, None), (True, None), (True, 7))
+    ]
+    assert lengths == [256, 512, 7]
 
 
 def test_a_group_shares_its_attacked_image(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,10 @@ class FileOptions:
         bool, _model("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
     ] = False
     allow_pickle: Annotated[bool, _model("--allow-pickle", help="Read pickled files, which can run code.")] = False
+    base: Annotated[
+        str | None,
+        _model(help="The checkpoint that an adapter belongs to, where it is not at the place that the adapter names."),
+    ] = None
     offline: Annotated[
         bool,
         _model(

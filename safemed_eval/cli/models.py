@@ -1,7 +1,9 @@
-"""The command `safemed-eval models check`."""
+"""The commands `safemed-eval models check` and `models merge`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,12 +11,34 @@ from rich.markup import escape
 from rich.table import Table
 
 from safemed_eval import attacks
-from safemed_eval.cli._options import LoadOptions, grouped
+from safemed_eval.cli._options import LoadOptions, grouped, option
 from safemed_eval.cli._show import as_json, out
 from safemed_eval.errors import CheckpointError
+from safemed_eval.models import Model, find_model
 from safemed_eval.text import visible
 
-app = typer.Typer(help="Check a model before a run.", no_args_is_help=True)
+app = typer.Typer(help="Check a model before a run, or merge an adapter into its base.", no_args_is_help=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """Options of the merging of an adapter."""
+
+    base: Annotated[
+        str | None,
+        option(panel="Model", help="The checkpoint that the adapter belongs to, where that has moved."),
+    ] = None
+    trust_remote_code: Annotated[
+        bool, option("--trust-remote-code", panel="Model", help="Run Python code that comes with the checkpoint.")
+    ] = False
+    offline: Annotated[bool, option("--offline", panel="Model", help="Do not use the network.")] = False
+    out: Annotated[Path, option(panel="Run", help="Folder of the new checkpoint, which must not exist yet.")]
+
+    def find(self, adapter: str) -> Model:
+        """Find the adapter, without loading it."""
+        return find_model(adapter, base=self.base, trust_remote_code=self.trust_remote_code, offline=self.offline)
+
+
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red", "n/a": "dim"}
 
 
@@ -60,3 +84,15 @@ def check_command(
             table.add_row(check.name, f"[{_COLORS[check.status]}]{check.status}[/]", escape(visible(check.detail)))
         out.print(table)
     raise typer.Exit(any(check.status == "fail" for check in findings))
+
+
+@app.command("merge")
+@grouped
+def merge_command(
+    adapter: Annotated[str, typer.Argument(help="A PEFT adapter's folder, or org/name@revision on the hub.")],
+    files: MergeOptions,
+) -> None:
+    """Merge an adapter into its base: a plain checkpoint that any tool loads, with the notes of its training."""
+    from safemed_eval import api
+
+    typer.echo(f"{api.merge_adapter(files.find(adapter), out=files.out)}: done")

@@ -186,6 +186,7 @@ def find_model(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     offline: bool = False,
+    base: str | None = None,
 ) -> Model:
     """Find a model and check everything that can be checked without torch; it is loaded on first use.
 
@@ -207,6 +208,8 @@ def find_model(
         trust_remote_code: run Python code that comes with the checkpoint.
         allow_pickle: read pickled files, which can run code.
         offline: download nothing.
+        base: the checkpoint that an adapter belongs to, where that is not at the place that the adapter names. It must
+            hold the weights that the adapter was trained over, if those are recorded.
     Raises:
         SpecError: an argument is wrong, or has no effect on this kind of model.
         CheckpointError: files are missing or damaged, or not allowed.
@@ -219,7 +222,7 @@ def find_model(
         )
     except ValueError as error:
         raise SpecError(f"--readout {readout}: {error}") from None
-    given = {"--dtype": dtype != "auto", "--attn": attn, "--device-map": device_map}
+    given = {"--dtype": dtype != "auto", "--attn": attn, "--device-map": device_map, "--base": base}
     _refuse_senseless(model, device, given | {"--readout": readout != "choice", "--template": template})
     source = resolve(
         model,
@@ -227,6 +230,7 @@ def find_model(
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
         offline=offline,
+        base=base,
     )
     if asking.template and source.template and asking.template != source.template:
         _log.warning(

@@ -7,9 +7,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from safemed_eval.codec import Json
 from safemed_eval.errors import SpecError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Trainer
 
 
 def refuse_unsupported(*, denoiser: bool, bf16: bool, environment: Mapping[str, str] = os.environ) -> None:
@@ -62,7 +67,7 @@ def _refused(line: str, why: str, instead: str) -> SpecError:
     return SpecError(f"accelerate's configuration, {line}: {why}; {instead}")
 
 
-def _zero(environment: Mapping[str, str]) -> Mapping[str, Any]:
+def _zero(environment: Mapping[str, str]) -> Json:
     """The section of a configuration file of DeepSpeed's own on ZeRO; empty where accelerate's says all."""
     file = environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "")
     if file in ("", "none"):
@@ -84,7 +89,7 @@ def _saves_whole(environment: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def whole_weights(trainer: Any) -> Iterator[None]:
+def whole_weights(trainer: Trainer) -> Iterator[None]:
     """Hold the whole weights in every process for a while, in the data type of the computation.
 
     Inside, a forward pass and its gradient need no other process: processes may make any number of passes, and texts
@@ -104,7 +109,7 @@ def whole_weights(trainer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _whole_of_fsdp(trainer: Any) -> Iterator[None]:
+def _whole_of_fsdp(trainer: Trainer) -> Iterator[None]:
     from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
     model = trainer.model_wrapped
@@ -130,7 +135,7 @@ def _whole_of_fsdp(trainer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _whole_of_deepspeed(trainer: Any) -> Iterator[None]:
+def _whole_of_deepspeed(trainer: Trainer) -> Iterator[None]:
     engine = trainer.model_wrapped
     if engine.zero_optimization_stage() < 3:
         yield
@@ -150,14 +155,15 @@ def _whole_of_deepspeed(trainer: Any) -> Iterator[None]:
             add_hooks(engine)
 
 
-def part_here(weight: Any) -> Any:
+def part_here(weight: torch.Tensor) -> torch.Tensor:
     """Return the part of a weight that this process holds: all of it, unless it is sharded."""
     from torch.distributed.tensor import DTensor
 
-    return weight.to_local() if isinstance(weight, DTensor) else getattr(weight, "ds_tensor", weight)
+    here: torch.Tensor = weight.to_local() if isinstance(weight, DTensor) else getattr(weight, "ds_tensor", weight)
+    return here
 
 
-def save_whole(trainer: Any, place: Path) -> None:
+def save_whole(trainer: Trainer, place: Path) -> None:
     """Save the whole model or adapter, also where intermediate checkpoints hold a part for each process."""
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if plugin is not None:
@@ -165,7 +171,7 @@ def save_whole(trainer: Any, place: Path) -> None:
     trainer.save_model(str(place))
 
 
-def gather_head(trainer: Any) -> None:
+def gather_head(trainer: Trainer) -> None:
     """Let FSDP2 gather the output head before a forward that reads the head's weights without calling it.
 
     TRL computes log-probabilities from `lm_head.weight`. Of a head that is sharded by itself, TRL 1.16 gathers the

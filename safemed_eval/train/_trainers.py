@@ -45,7 +45,7 @@ class _Sharded:
     model: Any
     is_fsdp_enabled: bool
 
-    def compute_loss(self, *args: object, **kwargs: object) -> Any:
+    def compute_loss(self, *args: object, **kwargs: object) -> object:
         gather_head(self)
         return super().compute_loss(*args, **kwargs)  # type: ignore[misc]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 from safemed_eval import grammar
 from safemed_eval.errors import SpecError, canonical, did_you_mean
@@ -32,7 +31,7 @@ class Colocate:
             raise ValueError("context and tensor_parallel must be at least 1")
 
     @property
-    def of_trl(self) -> dict[str, Any]:
+    def of_trl(self) -> dict[str, object]:
         """The same as arguments of TRL's GRPOConfig."""
         return {
             "use_vllm": True,
@@ -58,7 +57,7 @@ class Server:
             raise ValueError(f"url: '{self.url}' is not an address like http://host:8000")
 
     @property
-    def of_trl(self) -> dict[str, Any]:
+    def of_trl(self) -> dict[str, object]:
         """The same as arguments of TRL's GRPOConfig."""
         return {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": self.url}
 

@@ -22,6 +22,7 @@ from safemed_eval.files import write_whole
 from safemed_eval.models.checkpoints.generate import Writer
 from safemed_eval.models.checkpoints.parts import freeze, linear_layers
 from safemed_eval.models.checkpoints.prompts import stopped_clock
+from safemed_eval.models.checkpoints.protocols import Network
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.models.waist import Waist
@@ -196,7 +197,7 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
     )
 
 
-def _lora(recipe: Recipe, network: Any) -> Any:
+def _lora(recipe: Recipe, network: Network) -> Any:
     if recipe.lora is None:
         return None
     from peft import LoraConfig

@@ -31,6 +31,7 @@ from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
     import torch
+    from _typeshed import DataclassInstance
 
     from safemed_eval.models.waist import Waist
 
@@ -116,12 +117,16 @@ _NEWER = (
 """Settings that are newer than run folders of version 0.1.0."""
 
 
-def _settings(recipe: Any) -> Json:
+def _settings(recipe: DataclassInstance) -> Json:
     """The settings that decide the numbers; one of `_NEWER` is left out where it is at its default."""
     default = {f.name: f.default for f in fields(recipe)}
     settings = {name: value for name, value in vars(recipe).items() if name not in _IDLE}
     return {
-        name: _settings(value) if is_dataclass(value) else [*value] if isinstance(value, tuple) else value
+        name: _settings(value)
+        if is_dataclass(value) and not isinstance(value, type)
+        else [*value]
+        if isinstance(value, tuple)
+        else value
         for name, value in settings.items()
         if name not in _NEWER or value != default[name]
     }

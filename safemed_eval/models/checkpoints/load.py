@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -63,6 +64,26 @@ def load_trainable(
     policy = _with_adapter(model, files, trainable=True) if files.base else model
     refuse_not_finite(policy, f"--model {files.name}")
     return policy, VLM(model.eval(), _processor(files), asking)
+
+
+def merge_adapter(files: CheckpointFiles, folder: Path) -> None:
+    """Save the base of an adapter, with the adapter's changes in its weights, and the processor.
+
+    Weights are added in float32 and rounded to the data type of the base.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, or the base is quantized.
+    """
+    assert files.base is not None
+    config = _config(files.base)
+    if "quantization_config" in config:
+        raise CheckpointError(f"--model {files.name}: its base is quantized, which an adapter cannot be merged into")
+    model = _model(files.base, torch.device("cpu"), "float32", attn=None, device_map=None)
+    merged = _with_adapter(model, files).merge_and_unload()
+    refuse_not_finite(merged, f"--model {files.name}")
+    dtype: torch.dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"))
+    merged.to(dtype).save_pretrained(folder)
+    _processor(files).save_pretrained(folder)
 
 
 def _model(

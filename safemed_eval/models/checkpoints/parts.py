@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
 from safemed_eval.errors import SpecError
+from safemed_eval.models.checkpoints.protocols import Network
 
 Part = Literal["vision", "projector", "language"]
 
@@ -16,7 +17,7 @@ _IN_ENCODER = ("merger", "deepstack_merger")
 """Prefixes of the modules by which Qwen's image encoders bring patches into the space of the language model."""
 
 
-def part_of(network: Any) -> dict[str, Part]:
+def part_of(network: Network) -> dict[str, Part]:
     """Map the name of each module that has weights of its own to the part that it belongs to.
 
     Language is the decoder and the output head, vision the image encoder, and the projector all else: what stands
@@ -28,7 +29,7 @@ def part_of(network: Any) -> dict[str, Part]:
         network.get_output_embeddings(),
     )
     spoken = {id(module) for top in (decoder, head) if top is not None for module in top.modules()}
-    seen = {id(module): name for name, module in encoder.named_modules()} if encoder is not network else {}
+    seen = {id(module): name for name, module in encoder.named_modules()} if id(encoder) != id(network) else {}
     parts: dict[str, Part] = {}
     for name, module in network.named_modules():
         if not any(True for _ in module.parameters(recurse=False)):
@@ -43,7 +44,7 @@ def part_of(network: Any) -> dict[str, Part]:
     return parts
 
 
-def freeze(network: Any, frozen: Iterable[str]) -> None:
+def freeze(network: Network, frozen: Iterable[str]) -> None:
     """Stop the training of these parts.
 
     Raises:
@@ -58,7 +59,7 @@ def freeze(network: Any, frozen: Iterable[str]) -> None:
             network.get_submodule(name).requires_grad_(False)
 
 
-def linear_layers(network: Any, targets: str) -> list[str]:
+def linear_layers(network: Network, targets: str) -> list[str]:
     """Name the linear layers that an adapter is put on, without the output head.
 
     Args:

@@ -143,21 +143,34 @@ def find_checkpoint(name: str, allowed: Allowed) -> CheckpointFiles:
     """
     files = _locate(name, allowed)
     if not (files.folder / "adapter_config.json").is_file():
+        if allowed.base:
+            raise SpecError(f"--base {allowed.base}: --model {name} is not an adapter, and has no base")
         _check_model_files(files)
         return files
-    adapter = read_json(files.folder / "adapter_config.json")
-    base_name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
-    if not base_name or not isinstance(base_name, str):
-        raise CheckpointError(
-            f"{files.folder}: adapter_config.json names no base_model_name_or_path, the checkpoint below it"
-        )
-    at = f"@{revision}" if revision and not Path(base_name).is_dir() else ""
-    base = _locate(f"{base_name}{at}", allowed)
+    base = _locate(allowed.base, allowed) if allowed.base else _named_base(files, allowed)
     _check_model_files(base)
     _check_weights(files, "adapter_model.safetensors")
     files = replace(files, base=base)
     _refuse_changed_base(files)
     return files
+
+
+def _named_base(files: CheckpointFiles, allowed: Allowed) -> CheckpointFiles:
+    """The base that the settings of an adapter name."""
+    adapter = read_json(files.folder / "adapter_config.json")
+    base_name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+    if not base_name or not isinstance(base_name, str):
+        raise CheckpointError(
+            f"{files.folder}: adapter_config.json names no base_model_name_or_path, the checkpoint below it; name it "
+            "with --base"
+        )
+    at = f"@{revision}" if revision and not Path(base_name).is_dir() else ""
+    try:
+        return _locate(f"{base_name}{at}", allowed)
+    except SpecError:
+        raise CheckpointError(
+            f"--model {files.name}: its base {base_name} is not there; name its new place with --base"
+        ) from None
 
 
 def _refuse_changed_base(files: CheckpointFiles) -> None:

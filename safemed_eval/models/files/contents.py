@@ -22,11 +22,13 @@ class Allowed:
         trust_remote_code: run Python code that comes with a checkpoint.
         allow_pickle: read pickled files, which can run code.
         offline: download nothing.
+        base: the checkpoint below an adapter, in place of the one that its settings name.
     """
 
     trust_remote_code: bool = False
     allow_pickle: bool = False
     offline: bool = False
+    base: str | None = None
 
 
 Json = dict[str, Any]

@@ -46,6 +46,7 @@ def resolve(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     offline: bool = False,
+    base: str | None = None,
 ) -> Source:
     """Find a model, without torch and without loading it.
 
@@ -57,6 +58,7 @@ def resolve(
             transformers that is loaded already.
         denoiser: stands before the model; see `resolve_denoiser`.
         offline: download nothing, and stop the hub's library from asking the network for the rest of this process.
+        base: the checkpoint below an adapter, where its settings name another place.
     Raises:
         SpecError: not a model of any kind. CheckpointError: the folder lacks something that it needs.
     """
@@ -64,7 +66,7 @@ def resolve(
     if offline:
         _go_offline()
     if isinstance(model, (str, Path)):
-        allowed = Allowed(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, offline=offline)
+        allowed = Allowed(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, offline=offline, base=base)
         source = kind_of(model).resolve(str(model), allowed)
     else:
         source = source_of(model)
