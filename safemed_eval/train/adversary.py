@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,8 @@ class Perturbed:
     """
 
     rows: list[Row]
+    attacked: list[int] = field(default_factory=list)
+    """The places of the attacked rows."""
     eps: float = 0.0
     clean_loss: float | None = None
     adversarial_loss: float | None = None
@@ -111,6 +113,7 @@ class Adversary:
         new_losses, still_right = (torch.cat(parts) for parts in zip(*attacked, strict=True))
         return Perturbed(
             rows=result,
+            attacked=sorted(place for places in by_size.values() for place in places),
             eps=attack.threat.eps,
             clean_loss=float(losses.mean()),
             adversarial_loss=float(new_losses.mean()),

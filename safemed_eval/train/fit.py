@@ -19,16 +19,24 @@ from safemed_eval.core import TRAINED_ON, Item
 from safemed_eval.data import Canvas, write_seen
 from safemed_eval.errors import DataError, SpecError
 from safemed_eval.files import write_whole
-from safemed_eval.models.checkpoints.prompts import stopped_clock
+from safemed_eval.models.checkpoints.prompts import stopped_clock, thinks
 from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
 from safemed_eval.train._recipe import WARM_UP, Recipe
 from safemed_eval.train._rows import Rows
-from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, reward_functions
+from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, reward_functions, rewarding
 from safemed_eval.train.adversary import Adversary
-from safemed_eval.train.log import LOG, WORK
+from safemed_eval.train.log import CHECKPOINTS, LOG, WORK, remove_checkpoints
+from safemed_eval.train.watch.samples import Sampler
+from safemed_eval.train.watch.settings import default_attack
+from safemed_eval.train.watch.trainer import Watched
+from safemed_eval.train.watch.validate import Validator
+from safemed_eval.train.watch.watcher import Watcher, outcome_of
+
+_WRITTEN_TOKENS = {False: 32, True: 256}
+"""Longest answer in evaluations and samples of supervised fine-tuning, under a template without and with a thought."""
 
 
 def fit(
@@ -42,6 +50,7 @@ def fit(
     base: tuple[str, str | None],
     about: Mapping[str, object],
     seen: Sequence[Path] = (),
+    held_out: Sequence[Item] = (),
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train, and save the checkpoint into `out`: the model or the adapter, its processor, and its prompt template.
@@ -54,6 +63,7 @@ def fit(
         base: name and hub commit of the base that a new adapter refers to; see `Source.reference`.
         about: description of the training, saved with the checkpoint.
         seen: files with digests of images that earlier trainings used; see `data.write_seen`.
+        held_out: the validation data, on the same canvas, for a recipe with `validation`.
     Raises:
         RunError: training has broken the model, or the disk is full.
         DataError: there are too few data for one batch.
@@ -87,7 +97,7 @@ def fit(
     caching = [vars(config).get("use_cache") for config in configs]
     with warnings.catch_warnings(), stopped_clock():
         warnings.simplefilter("ignore")  # of transformers and TRL
-        shared["args"] = _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu")
+        shared["args"] = _arguments(recipe, work / CHECKPOINTS, cpu=model.device.type == "cpu")
         if recipe.groups:
             functions, weights = reward_functions(recipe.groups, vlm)
             shared["args"].reward_weights = weights
@@ -97,13 +107,20 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         if adversary and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             raise SpecError("the adversary works on one GPU and with DDP; not with FSDP or DeepSpeed")
+        watcher = _watcher(trainer, model, recipe, held_out or items, canvas, work)
+        trainer.add_callback(watcher)
         with _loop.naming_what_broke(policy), _loop.writing(out):
             trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
         state = trainer.state
-        if state.global_step < state.max_steps:
+        if state.global_step < state.max_steps and not watcher.stopped:
             raise DataError(
                 f"only {state.global_step} of {state.max_steps} steps were made: too few data for one batch"
             )
+        if recipe.validation:
+            chosen = outcome_of(state, recipe.validation, stopped=watcher.stopped)
+            about = {**about, "validation": chosen}
+            with _loop.writing(out):
+                trainer.load_step(chosen["step"])
         _loop.refuse_broken(policy)
         for config, value in zip(configs, caching, strict=True):
             vars(config).pop("use_cache", None)  # switched off by trainers, which must not reach the checkpoint
@@ -118,7 +135,34 @@ def fit(
             write_seen(out / TRAINED_ON, items, seen)
             about = {**about, "template": asdict(template)}
             write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
+            if not recipe.watch.keep_checkpoints:
+                remove_checkpoints(work)
     trainer.accelerator.wait_for_everyone()
+
+
+def _watcher(
+    trainer: Watched, model: Waist, recipe: Recipe, items: Sequence[Item], canvas: Canvas, work: Path
+) -> Watcher:
+    """Return the callback that evaluates on these items, and draws samples of them."""
+    groups, validation = recipe.groups, recipe.validation
+    tokens = groups.max_new_tokens if groups else _WRITTEN_TOKENS[thinks(model.scorer.template)]
+    validator, sampler = None, None
+    if validation:
+        validator = Validator(model, items, canvas, validation.attack, seed=recipe.seed, max_new_tokens=tokens)
+    if recipe.samples:
+        sampler = Sampler(
+            model,
+            items,
+            canvas,
+            validation.attack if validation else default_attack(recipe.threats.ball if recipe.threats else None),
+            work,
+            count=recipe.samples,
+            rewarded=rewarding(groups, model.scorer),
+            max_new_tokens=tokens,
+            temperature=groups.temperature if groups else 0.0,
+            seed=recipe.seed,
+        )
+    return Watcher(trainer, validation, validator, sampler)
 
 
 def _tidy(out: Path, base: tuple[str, str | None]) -> None:
@@ -133,7 +177,7 @@ def _tidy(out: Path, base: tuple[str, str | None]) -> None:
 
 
 def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
-    shared = {name: getattr(recipe, name) for name in ("batch_size", "save_every", "seed")}
+    shared = {name: getattr(recipe, name) for name in ("batch_size", "save_every", "seed", "watch")}
     settings = _loop.arguments(place, steps=recipe.steps or -1, **shared, cpu=cpu) | {
         "num_train_epochs": recipe.epochs,
         "learning_rate": recipe.learning_rate,
@@ -156,8 +200,8 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         max_completion_length=groups.max_new_tokens,
         temperature=groups.temperature,
         beta=groups.beta,
-        loss_type="grpo",
-        scale_rewards="group",
+        loss_type=groups.loss.replace("-", "_"),
+        scale_rewards="none" if groups.loss == "dr-grpo" else "group",
         epsilon=0.2,
         num_iterations=1,
         steps_per_generation=recipe.accumulate,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from safemed_eval.codec import Json
@@ -10,12 +12,17 @@ from safemed_eval.codec import Json
 WORK = "training"
 """Folder, within that of a checkpoint, for log, figure and intermediate checkpoints."""
 LOG = "log.jsonl"
+SAMPLES, IMAGES = "samples.jsonl", "samples"
+"""What the model wrote about a few items during the training, and the folder of their images."""
+CHECKPOINTS = "checkpoints"
+"""Folder of the intermediate checkpoints."""
 
 PANELS: dict[str, dict[str, str]] = {
     "loss that is trained": {"loss": "loss"},
     "cross-entropy\nof the options": {"adversary/clean_loss": "clean images", "adversary/loss": "attacked images"},
     "mean squared error": {"denoiser/mse": "denoised images"},
     "reward": {"reward": "total", "rewards/correct/mean": "correct", "rewards/kept/mean": "format kept"},
+    "accuracy on\nvalidation data": {"eval/clean_accuracy": "clean", "eval/robust_accuracy": "under attack"},
     "share": {
         "adversary/flipped": "answers flipped by the attack",
         "frac_reward_zero_std": "groups that agree",
@@ -35,6 +42,15 @@ def read_log(file: Path) -> list[Json]:
         return []
     lines = file.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the intermediate checkpoints of a complete training; other files beside them stay."""
+    for checkpoint in (folder / CHECKPOINTS).glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    with suppress(OSError):
+        (folder / CHECKPOINTS / "README.md").unlink(missing_ok=True)
+        (folder / CHECKPOINTS).rmdir()
 
 
 def figure(folder: Path) -> None:

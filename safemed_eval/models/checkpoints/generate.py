@@ -141,23 +141,60 @@ class Writer(VLM):
             return False
         return any(stop in text and not is_open(text[: text.rindex(stop) + len(stop)]) for stop in self.stops)
 
+    @torch.no_grad()
+    def sample(
+        self, canvas: torch.Tensor, questions: Sequence[Question], generators: Sequence[torch.Generator]
+    ) -> list[tuple[int, ...]]:
+        """Sample the tokens of each row's turn, to its end token or `max_new_tokens`, whatever the text says.
+
+        Args:
+            canvas: (B, 3, H, W) pixels in [0, 1] units, with one question and one generator per row.
+        """
+        inputs = self._inputs(canvas, [self.prompt(question, "") for question in questions], positions=False)
+        return [
+            tuple(row if end is None else row[: end + 1])
+            for row, end in self._tokens(inputs, [*generators], stops=False)
+        ]
+
+    def token_log_probs(
+        self, canvas: torch.Tensor, questions: Sequence[Question], written: Sequence[tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        """The log-probabilities of every token of the vocabulary at each place of the given texts.
+
+        Args:
+            canvas: (B, 3, H, W) pixels in [0, 1] units; the results are differentiable in them.
+            written: the tokens of each row's turn, at least one.
+        Returns:
+            B tensors of (length, V), at least float32, at the temperature of sampling.
+        """
+        logits = self._forced(canvas, questions, written)
+        heat = self.asking.temperature or 1.0
+        rows = [row[-len(tokens) - 1 : -1].float() for row, tokens in zip(logits, written, strict=True)]
+        return [(row / heat).log_softmax(-1) for row in rows]
+
     def _generate(self, inputs: Tensors, generators: list[torch.Generator]) -> list[tuple[str, bool]]:
+        written = []
+        for row, end in self._tokens(inputs, generators):
+            text = self.turn.told(row[:end])
+            written.append((text, end is not None or self.has_stopped(text)))
+        return written
+
+    def _tokens(
+        self, inputs: Tensors, generators: list[torch.Generator], *, stops: bool = True
+    ) -> list[tuple[list[int], int | None]]:
+        """The tokens that each row wrote, with those behind its end, and the place of its end token, if any."""
         start = inputs["input_ids"].shape[1]
         own, self.model.generation_config = self.model.generation_config, self._decoding
         try:  # as an argument, transformers would complete our settings with the checkpoint's own
             ids = self.model.generate(
                 **inputs,
                 logits_processor=[_Sampler(self.asking.temperature, generators)],
-                stopping_criteria=[_Stopped(self, start)],
+                stopping_criteria=[_Stopped(self, start)] if stops else [],
             )
         finally:
             self.model.generation_config = own
-        written = []
-        for row in ids[:, start:].tolist():
-            end = next((place for place, token in enumerate(row) if token in self._ends_turn), None)
-            text = self.turn.told(row[:end])
-            written.append((text, end is not None or self.has_stopped(text)))
-        return written
+        rows = ids[:, start:].tolist()
+        return [(row, next((i for i, token in enumerate(row) if token in self._ends_turn), None)) for row in rows]
 
 
 class Thinker(Writer):
