@@ -29,8 +29,8 @@ class KeepOptions:
         list[str] | None,
         _run(
             metavar="TRACKER",
-            help="Send the log to wandb, tensorboard, mlflow or trackio, too, which reads its keys and addresses from its own environment "
-            "variables. May be repeated. Default: none.",
+            help="Send the log to wandb, tensorboard, mlflow or trackio, too, which reads its keys and addresses from "
+            "its own environment variables. May be repeated. Default: none.",
         ),
     ] = None
 
@@ -67,8 +67,8 @@ class WatchOptions(KeepOptions):
             metavar="SPEC",
             help="The attack of the evaluations and samples, as --attack of evaluate. Default: pgd in the ball of the "
             "training's own adversary, or 4/255 without one, with 10 steps and 1 restart. It climbs on the scores of "
-            "the letters; answers are the likeliest letters, or, under a template that asks for a thought first, what the "
-            "model writes. There pgd is weak: adaptive:eps=4/255 is stronger, and slow.",
+            "the letters; answers are the likeliest letters, or, under a template that asks for a thought first, what "
+            "the model writes. There pgd is weak: adaptive:eps=4/255 is stronger, and slow.",
         ),
     ] = None
     best: Annotated[

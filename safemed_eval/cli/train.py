@@ -209,8 +209,8 @@ class GroupOptions:
         option(
             panel="GRPO",
             help="How the losses of tokens are summed up, as TRL names it: grpo, a mean over each completion; dapo, "
-            "over all tokens of a step; bnpo, over those of a batch; dr-grpo, a sum over --max-new-tokens, with advantages "
-            "that are not divided by their standard deviation.",
+            "over all tokens of a step; bnpo, over those of a batch; dr-grpo, a sum over --max-new-tokens, with "
+            "advantages that are not divided by their standard deviation.",
         ),
     ] = "grpo"
     reward: Annotated[

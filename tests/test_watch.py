@@ -1,0 +1,363 @@
+"""Watching a training: validation and the best checkpoint, samples, whole logs, rewards of one's own, and the page."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import TrainerCallback, get_cosine_schedule_with_warmup
+from typer.testing import CliRunner
+
+import safemed_eval as se
+from safemed_eval import data, models
+from safemed_eval.cli import app
+from safemed_eval.core import Question
+from safemed_eval.errors import RunError, SpecError, UserError
+from safemed_eval.models.checkpoints.prompts import TEMPLATES
+from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers, rewards
+from safemed_eval.train.adversary import Adversary
+from safemed_eval.train.fit import _arguments, fit
+from safemed_eval.train.log import CHECKPOINTS, IMAGES, SAMPLES, WORK, read_log
+from safemed_eval.train.make import _settings
+from safemed_eval.train.reward_functions import rewards_of
+from safemed_eval.train.watch import settings
+from safemed_eval.train.watch.samples import MOST_TIMES, stride
+from safemed_eval.train.watch.settings import Validation, Watch
+from safemed_eval.train.watch.trainer import Means, rate
+from safemed_eval.train.watch.validate import Accuracy, Validator
+
+FAMILY = "qwen2_5_vl"
+PHANTOM = data.load("phantom:split=train,images=6")
+HELD_OUT = data.load("phantom:split=validation,images=2")
+ASKED = models.Asking(template=TEMPLATES["instruct"])
+WEAK = "pgd:eps=2/255,steps=1"
+TIMES = ("seconds", "runtime", "per_second", "step_time", "total_flos")
+"""Parts of the names of logged values that differ from start to start."""
+
+
+def recipe(method: Method, **changes: Any) -> Recipe:
+    """A recipe of seconds, with everything watched."""
+    return Recipe(
+        method=method,
+        **{
+            "threats": Threats(eps=8 / 255, steps=1, share=0.6, warm_up=0.0) if method.startswith("at-") else None,
+            "groups": Groups(size=2, max_new_tokens=3) if method.endswith("grpo") else None,
+            "steps": 4,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "validation": Validation(every=1, attack=WEAK),
+            "samples": 0,
+            **changes,
+        },
+    )
+
+
+@pytest.fixture
+def train(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Fit a tiny checkpoint on phantom and return the new one's folder."""
+    monkeypatch.setattr("safemed_eval.train._loop.LOG_EVERY", 1)
+
+    def run(wanted: Recipe, folder: str = "new", callbacks: Any = (), log_every: int = 1) -> Path:
+        monkeypatch.setattr("safemed_eval.train._loop.LOG_EVERY", log_every)
+        source, out = models.resolve(str(checkpoint(FAMILY))), tmp_path / folder
+        policy, model = models.load_to_train(source, asking=ASKED)
+        held_out = HELD_OUT.items if wanted.validation else ()
+        base = source.reference
+        fit(
+            policy, model, PHANTOM.items, PHANTOM.canvas, wanted, out, base=base, about={}, held_out=held_out,
+            callbacks=callbacks,
+        )  # fmt: skip
+        return out
+
+    return run
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Let evaluations find these robust accuracies, by step; returns the list of steps that were evaluated."""
+
+    def script(*robust: float) -> list[int]:
+        steps: list[int] = []
+
+        def measure(self: Validator, **_: Any) -> Accuracy:
+            step = STEP[0]
+            steps.append(step)
+            return Accuracy(clean_accuracy=1 - robust[step - 1], robust_accuracy=robust[step - 1], items=10)
+
+        monkeypatch.setattr(Validator, "measure", measure)
+        return steps
+
+    return script
+
+
+@pytest.fixture
+def uneven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reward half of what a tiny model writes: it never answers, and groups that agree teach nothing."""
+    monkeypatch.setattr(rewards, "correct", lambda text, *_: float(len(text) % 2))
+
+
+STEP = [0]
+
+
+class Counted(TrainerCallback):  # type: ignore[misc]
+    """Notes the step for `scripted`, and presses Ctrl-C before a step if asked to."""
+
+    def __init__(self, stop_before: int = -1) -> None:
+        self.stop_before = stop_before
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        STEP[0] = state.global_step + 1
+        if state.global_step + 1 == self.stop_before:
+            raise KeyboardInterrupt
+
+
+def log_of(out: Path) -> list[dict[str, Any]]:
+    return read_log(out / WORK / "log.jsonl")
+
+
+def evaluated(out: Path) -> dict[int, float]:
+    return {line["step"]: line["eval/robust_accuracy"] for line in log_of(out) if "eval/items" in line}
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = [folder / name for name in ("model.safetensors", "adapter_model.safetensors") if (folder / name).exists()]
+    weights: dict[str, torch.Tensor] = load_file(file)
+    return weights
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = weights_of(one), weights_of(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def note_of(out: Path) -> dict[str, Any]:
+    note: dict[str, Any] = json.loads((out / "safemed_eval.json").read_text())
+    return note
+
+
+# ----------------------------------------------------------------------------------------------------------- validation
+
+
+def test_accuracies_are_those_that_evaluate_measures_of_the_saved_checkpoint(train: Callable[..., Path]) -> None:
+    wanted = recipe("at-sft", validation=Validation(every=2, attack=WEAK, best="last"), seed=3, steps=3)
+    out = train(wanted)
+    lines = [line for line in log_of(out) if "eval/items" in line]
+    assert [line["step"] for line in lines] == [2, 3], "the last step is evaluated, too"
+    run = se.evaluate(str(out), se.load_data("phantom:split=validation,images=2"), attacks=[WEAK], seed=3)
+    row = run.accuracy().iloc[0]
+    clean, robust = (np.mean([r.correct for r in run.records if r.attack == name]) for name in ("clean", WEAK))
+    assert lines[-1]["eval/items"] == len(HELD_OUT.items) == row["n"]
+    assert (lines[-1]["eval/clean_accuracy"], lines[-1]["eval/robust_accuracy"]) == pytest.approx((clean, robust))
+    assert 0 < clean < 1, "a tiny model guesses"
+
+
+@pytest.mark.usefixtures("uneven")
+@pytest.mark.parametrize("method", ["at-sft", "grpo"])
+def test_weights_are_bitwise_the_same_with_and_without_watching(method: Method, train: Callable[..., Path]) -> None:
+    """Dropout and sampling draw from the global generators, which evaluations and samples must leave alone."""
+    lora = Lora(r=2, dropout=0.3)
+    watched = train(
+        recipe(method, lora=lora, samples=1, steps=3, validation=Validation(every=1, attack=WEAK, best="last")), "a"
+    )
+    plain = train(recipe(method, lora=lora, validation=None, steps=3), "b")
+    assert same(watched, plain)
+    assert [line["loss"] for line in log_of(watched) if "loss" in line] == [
+        line["loss"] for line in log_of(plain) if "loss" in line
+    ]
+    assert any(bool(value.any()) for name, value in weights_of(plain).items() if "lora_B" in name), "it learns"
+
+
+def test_the_best_is_saved_and_of_equal_ones_the_earlier(
+    train: Callable[..., Path], scripted: Callable[..., list[int]]
+) -> None:
+    scripted(0.2, 0.6, 0.6, 0.5)
+    out = train(recipe("at-sft", save_every=1, watch=Watch(keep=2, keep_checkpoints=True)), callbacks=[Counted()])
+    kept = {int(path.name.split("-")[1]) for path in (out / WORK / CHECKPOINTS).glob("checkpoint-*")}
+    assert kept == {2, 4}, "the best one and the newest"
+    assert same(out, out / WORK / CHECKPOINTS / "checkpoint-2")
+    assert not same(out, out / WORK / CHECKPOINTS / "checkpoint-4")
+    assert note_of(out)["validation"] == {
+        "step": 2, "clean_accuracy": 0.4, "robust_accuracy": 0.6, "items": 10, "attack": WEAK, "chosen_by": "robust",
+        "last_step": 4, "ended_by_patience": False,
+    }  # fmt: skip
+    assert evaluated(out) == {1: 0.2, 2: 0.6, 3: 0.6, 4: 0.5}
+
+
+def test_clean_accuracy_chooses_if_it_is_named_and_checkpoints_go_at_the_end(
+    train: Callable[..., Path], scripted: Callable[..., list[int]]
+) -> None:
+    scripted(0.2, 0.6, 0.1, 0.5)
+    out = train(recipe("sft", validation=Validation(every=1, attack=WEAK, best="clean")), callbacks=[Counted()])
+    assert note_of(out)["validation"]["step"] == 3
+    assert not (out / WORK / CHECKPOINTS).exists()
+
+
+@pytest.mark.usefixtures("uneven")
+def test_an_adapter_of_grpo_gets_its_best_weights_back(
+    train: Callable[..., Path], scripted: Callable[..., list[int]]
+) -> None:
+    scripted(0.2, 0.6, 0.1)
+    out = train(
+        recipe("grpo", lora=Lora(r=2), steps=3, watch=Watch(keep_checkpoints=True)), callbacks=[Counted()]
+    )
+    assert same(out, out / WORK / CHECKPOINTS / "checkpoint-2")
+    assert not same(out, out / WORK / CHECKPOINTS / "checkpoint-3")
+
+
+def test_patience_ends_the_training(train: Callable[..., Path], scripted: Callable[..., list[int]]) -> None:
+    steps = scripted(0.2, 0.6, 0.6, 0.5, 0.9, 0.9)
+    wanted = recipe("sft", steps=6, validation=Validation(every=1, attack=WEAK, patience=2))
+    out = train(wanted, callbacks=[Counted()])
+    assert steps == [1, 2, 3, 4]
+    about = note_of(out)["validation"]
+    assert (about["step"], about["last_step"], about["ended_by_patience"]) == (2, 4, True)
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5])
+def test_a_killed_training_goes_on_to_the_same_best_checkpoint(
+    stop: int, train: Callable[..., Path], scripted: Callable[..., list[int]]
+) -> None:
+    """Evaluations before the stop count, in what is best, in patience, and in the log."""
+    scripted(0.2, 0.6, 0.6, 0.5, 0.4)
+    wanted = recipe("sft", steps=6, save_every=2, validation=Validation(every=1, attack=WEAK, patience=3))
+    whole = train(wanted, "whole", callbacks=[Counted()])
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, "cut", callbacks=[Counted(stop_before=stop)])
+    cut = train(wanted, "cut", callbacks=[Counted()])
+    assert note_of(cut)["validation"] == note_of(whole)["validation"]
+    assert note_of(cut)["validation"]["last_step"] == 5
+    assert evaluated(cut) == evaluated(whole) and len(evaluated(cut)) == 5
+    assert [line["step"] for line in log_of(cut) if "loss" in line] == [1, 2, 3, 4, 5]
+    assert same(cut, whole)
+
+
+def test_a_broken_network_has_no_accuracy(checkpoint: Callable[[str], Path]) -> None:
+    _, model = models.load_to_train(models.resolve(str(checkpoint(FAMILY))), asking=ASKED)
+    validator = Validator(model, HELD_OUT.items, HELD_OUT.canvas, WEAK, seed=0, max_new_tokens=4)
+    before = validator.measure()
+    assert validator.measure() == before
+    next(iter(model.scorer.model.parameters())).data.fill_(math.nan)
+    with pytest.raises(se.errors.ModelOutputError, match="on the validation data, the model returned NaN"):
+        validator.measure()
+
+
+def test_a_template_that_asks_for_a_thought_is_answered_by_what_is_written(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same as `evaluate --readout generate`."""
+    folder = str(checkpoint(FAMILY))
+    asked = models.Asking(template=TEMPLATES["think"])
+    _, model = models.load_to_train(models.resolve(folder), asking=asked)
+    validator = Validator(model, HELD_OUT.items, HELD_OUT.canvas, WEAK, seed=0, max_new_tokens=4)
+    judged = se.load_model(folder, template="think", readout="generate", max_new_tokens=4)
+    texts = "safemed_eval.models.outputs.parse"
+    monkeypatch.setattr(texts, lambda text, question: len(text) % len(question.options))  # a tiny model gives no answer
+    run = se.evaluate(judged, se.load_data("phantom:split=validation,images=2"), attacks=[WEAK])
+    shares = [np.mean([r.correct for r in run.records if r.attack == name]) for name in ("clean", WEAK)]
+    accuracy = validator.measure()
+    assert [accuracy.clean_accuracy, accuracy.robust_accuracy] == pytest.approx(shares)
+    assert 0 < shares[0] < 1
+
+
+# ------------------------------------------------------------------------------------------------------------- the log
+
+
+@pytest.mark.usefixtures("uneven")
+@pytest.mark.parametrize("method", ["at-sft", "grpo"])
+def test_a_log_is_whole_after_a_resumption(method: Method, train: Callable[..., Path]) -> None:
+    """Stopped before step 5, it goes on from step 2, in the middle of a window of three steps: every value is there."""
+    wanted = recipe(method, steps=6, save_every=2, validation=None)
+    whole = log_of(train(wanted, "whole", log_every=3))
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, "cut", callbacks=[Counted(stop_before=4)], log_every=3)
+    cut = log_of(train(wanted, "cut", log_every=3))
+    assert [line["step"] for line in cut] == [line["step"] for line in whole] == [1, 3, 6, 6]
+    for here, there in zip(cut, whole, strict=True):
+        assert here.keys() == there.keys()
+        for key in here:
+            if not any(part in key for part in TIMES):
+                assert here[key] == pytest.approx(there[key], rel=1e-4, nan_ok=True), key
+    assert "train_loss" in cut[-1] and cut[2]["num_tokens"] > cut[1]["num_tokens"] > cut[0]["num_tokens"]
+
+
+def test_train_loss_is_the_mean_of_all_steps(train: Callable[..., Path]) -> None:
+    log = log_of(train(recipe("sft", validation=None)))
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert log[-1]["train_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_means_weigh_every_attacked_row_alike(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    perturb = Adversary.perturb
+
+    def note(self: Adversary, rows: Any, **how: Any) -> Any:
+        made.append(perturb(self, rows, **how))
+        return made[-1]
+
+    monkeypatch.setattr(Adversary, "perturb", note)
+    log = log_of(train(recipe("at-sft", steps=5, validation=None), log_every=6))
+    counts = [len(done.attacked) for done in made]
+    assert len(set(counts[1:])) > 1, "batches differ in their attacked rows"
+    for key, name in (("adversary/loss", "adversarial_loss"), ("adversary/clean_loss", "clean_loss")):
+        sums = sum(count * getattr(done, name) for count, done in zip(counts[1:], made[1:], strict=True) if count)
+        assert log[-1][key] == pytest.approx(sums / sum(counts[1:]), rel=1e-6)
+
+
+def test_means_of_several_processes_are_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = Means(), Means()
+    one.add("loss", 1.0, 3)
+    other.add("loss", 5.0, 1)
+    other.add("mine", 2.0, 2)
+    monkeypatch.setattr("safemed_eval.train.watch.trainer.gather_object", lambda sums: [*sums, other._sums])
+    assert one.gather() == {"loss": (8.0, 4), "mine": (4.0, 2)}
+
+
+def test_the_first_step_trains(train: Callable[..., Path], checkpoint: Callable[[str], Path]) -> None:
+    """Its rate is a whole step of the warm-up; behind the warm-up it is transformers' schedule."""
+    out = train(recipe("sft", steps=1, validation=None))
+    old = weights_of(Path(models.resolve(str(checkpoint(FAMILY))).name))
+    assert any(not torch.equal(value, old[name]) for name, value in weights_of(out).items() if name in old)
+    assert log_of(out)[0]["learning_rate"] == pytest.approx(1e-3)
+    rates = [rate(step, warm_up=4, steps=100) for step in range(100)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1, 1] and min(rates) > 0
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=4, num_training_steps=100).lr_lambdas[0]
+    assert rates[4:] == pytest.approx([theirs(step) for step in range(4, 100)])
+    assert rate(0, warm_up=1, steps=1) == 1
+
+
+@pytest.mark.parametrize("names", [(), ("wandb",), ("trackio", "mlflow")])
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_trackers_are_passed_on(names: Any) -> None:
+    told = _arguments(recipe("sft", watch=Watch(report_to=names, keep=5)), Path("x"), cpu=True)
+    assert told.report_to == [*names] and told.save_total_limit == 5
+
+
+def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda name: None if name == "wandb" else object())
+    assert settings.reporters(["trackio", "tensorboard", "trackio"]) == ("tensorboard", "trackio")
+    assert settings.reporters("none") == settings.reporters(()) == ()
+    for names, said in (("wandb", "pip install wandb"), ("tb", "not known"), (["none", "mlflow"], "leave one out")):
+        with pytest.raises(SpecError, match=said):
+            settings.reporters(names)
+
+
+def test_watching_is_no_part_of_what_was_asked_but_what_chooses_weights_is() -> None:
+    plain = _settings(recipe("grpo", validation=None))
+    assert plain.keys().isdisjoint({"watch", "samples", "validation"})
+    assert plain["groups"].keys().isdisjoint({"loss", "functions"})
+    watch = Watch(keep=7, keep_checkpoints=True, report_to=("mlflow",))
+    assert _settings(recipe("grpo", validation=None, watch=watch, samples=9)) == plain
+    asked = _settings(recipe("grpo", groups=Groups(size=2, max_new_tokens=3, loss="dapo")))
+    assert asked["validation"] == {"every": 1, "attack": WEAK, "best": "robust", "patience": None}
+    assert asked["groups"]["loss"] == "dapo"
