@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 import safemed_eval as se
 from safemed_eval import data, models
 from safemed_eval.cli import app
-from safemed_eval.core import Question
 from safemed_eval.errors import RunError, SpecError, UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers, rewards
@@ -163,8 +162,17 @@ def test_accuracies_are_those_that_evaluate_measures_of_the_saved_checkpoint(tra
 
 @pytest.mark.usefixtures("uneven")
 @pytest.mark.parametrize("method", ["at-sft", "grpo"])
-def test_weights_are_bitwise_the_same_with_and_without_watching(method: Method, train: Callable[..., Path]) -> None:
-    """Dropout and sampling draw from the global generators, which evaluations and samples must leave alone."""
+def test_weights_are_bitwise_the_same_with_and_without_watching(
+    method: Method, train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout and sampling draw from the global generators, whatever an evaluation draws from them."""
+    measure = Validator.measure
+
+    def careless(self: Validator, **how: Any) -> Accuracy:
+        random.random(), np.random.rand(), torch.rand(1)
+        return measure(self, **how)
+
+    monkeypatch.setattr(Validator, "measure", careless)
     lora = Lora(r=2, dropout=0.3)
     watched = train(
         recipe(method, lora=lora, samples=1, steps=3, validation=Validation(every=1, attack=WEAK, best="last")), "a"
@@ -207,9 +215,7 @@ def test_an_adapter_of_grpo_gets_its_best_weights_back(
     train: Callable[..., Path], scripted: Callable[..., list[int]]
 ) -> None:
     scripted(0.2, 0.6, 0.1)
-    out = train(
-        recipe("grpo", lora=Lora(r=2), steps=3, watch=Watch(keep_checkpoints=True)), callbacks=[Counted()]
-    )
+    out = train(recipe("grpo", lora=Lora(r=2), steps=3, watch=Watch(keep_checkpoints=True)), callbacks=[Counted()])
     assert same(out, out / WORK / CHECKPOINTS / "checkpoint-2")
     assert not same(out, out / WORK / CHECKPOINTS / "checkpoint-3")
 
@@ -361,3 +367,226 @@ def test_watching_is_no_part_of_what_was_asked_but_what_chooses_weights_is() -> 
     asked = _settings(recipe("grpo", groups=Groups(size=2, max_new_tokens=3, loss="dapo")))
     assert asked["validation"] == {"every": 1, "attack": WEAK, "best": "robust", "patience": None}
     assert asked["groups"]["loss"] == "dapo"
+
+
+# ------------------------------------------------------------------------------------------------------------- samples
+
+
+def samples_of(out: Path) -> list[dict[str, Any]]:
+    return read_log(out / WORK / SAMPLES)
+
+
+def pixels(out: Path, name: str) -> np.ndarray[Any, np.dtype[np.int16]]:
+    with Image.open(out / WORK / IMAGES / name) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.int16)
+
+
+@pytest.mark.usefixtures("uneven")
+def test_samples_show_texts_rewards_and_images_clean_and_attacked(train: Callable[..., Path]) -> None:
+    out = train(recipe("at-grpo", samples=2, steps=3, save_every=2, validation=None))
+    lines = samples_of(out)
+    assert [line["step"] for line in lines] == [2, 2, 3, 3], "without validation data, at each save and at the end"
+    assert {line["item"] for line in lines} <= {item.id for item in PHANTOM.items}
+    assert lines[0]["item"] == lines[2]["item"] != lines[1]["item"]
+    changes = []
+    for line in lines:
+        assert line["attack"] == "pgd:eps=8/255,steps=10,early_stop=no"
+        for side in ("clean", "attacked"):
+            assert len(line[side]["texts"]) == 2
+            for said in line[side]["texts"]:
+                values, text = said["rewards"], said["text"]
+                assert values == {"correct": len(text) % 2, "kept": 0, "reward": pytest.approx(len(text) % 2)}
+        clean, attacked = (pixels(out, line[side]["image"]) for side in ("clean", "attacked"))
+        changes.append(np.abs(clean - attacked).max())
+        item = next(item for item in PHANTOM.items if item.id == line["item"])
+        assert np.array_equal(clean, np.asarray(item.drawn()))  # type: ignore[misc]
+    assert 0 < max(changes) <= 8
+    files = [file.stat().st_size for file in (out / WORK / IMAGES).iterdir()]
+    assert len(files) == 2 * (1 + 2) and max(files) < 30_000
+
+
+def test_samples_are_of_validation_data_and_whole_after_a_resumption(train: Callable[..., Path]) -> None:
+    wanted = recipe("sft", samples=1, save_every=2, validation=Validation(every=1, attack=WEAK, best="last"))
+    whole = samples_of(train(wanted, "whole"))
+    assert [line["step"] for line in whole] == [1, 2, 3, 4] and whole[0]["item"] in {item.id for item in HELD_OUT.items}
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, "cut", callbacks=[Counted(stop_before=4)])
+    assert samples_of(train(wanted, "cut")) == whole
+    (said,) = whole[0]["clean"]["texts"]
+    assert said["rewards"] in ({"correct": 0.0}, {"correct": 1.0})
+
+
+def test_samples_are_few() -> None:
+    assert [stride(steps, 100) for steps in (50, 3200, 3300, 10**6)] == [1, 1, 2, 313]
+    assert 10**6 // 100 // stride(10**6, 100) <= MOST_TIMES
+
+
+# ------------------------------------------------------------------------------------------- rewards and losses of GRPO
+
+
+@pytest.fixture
+def own_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module of reward functions in the current folder."""
+    (tmp_path / "own_rewards_of_a_test.py").write_text(
+        "def short(text, question, label):\n    return 1 / (1 + len(text))\n"
+        "def seldom(text, question, label):\n    return float(label) if len(question.options) == 2 else None\n"
+        "def broken(text, question, label):\n    return {}[label]\n"
+        "def words(text, question, label):\n    return 'good'\n"
+        "def nothing(text, question, label):\n    return float('nan')\n"
+        "def two(text, question):\n    return 0\n"
+        "def kept(text, question, label):\n    return 0\n"
+        "number = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("own_rewards_of_a_test", None)
+
+
+def own(*names: str) -> Groups:
+    return Groups(size=2, max_new_tokens=3, functions=rewards_of([f"python:own_rewards_of_a_test:{n}" for n in names]))
+
+
+@pytest.mark.usefixtures("own_rewards")
+def test_functions_of_the_user_reward_with_their_weights_under_their_names(train: Callable[..., Path]) -> None:
+    out = train(recipe("grpo", groups=own("short,weight=0.5", "seldom"), validation=None, samples=1, steps=2))
+    log = [line for line in log_of(out) if "loss" in line]
+    for line in log:
+        mine = line["rewards/short/mean"]
+        assert 0 < mine < 1
+        known = {name: line.get(f"rewards/{name}/mean") for name in ("correct", "kept", "seldom")}
+        if known["seldom"] is None:
+            assert line["reward"] == pytest.approx(known["correct"] + 0.2 * known["kept"] + 0.5 * mine, rel=1e-4)
+    (said, _) = samples_of(out)[0]["clean"]["texts"]
+    values = said["rewards"]
+    assert values["short"] == pytest.approx(1 / (1 + len(said["text"])))
+    total = values["correct"] + 0.2 * values["kept"] + 0.5 * values["short"] + (values["seldom"] or 0)
+    assert values["reward"] == pytest.approx(total)
+    asked = _settings(recipe("grpo", groups=own("short,weight=0.5")))["groups"]["functions"]
+    assert asked[0]["function"] == "python:own_rewards_of_a_test:short" and len(asked[0]["module_sha256"]) == 64
+
+
+@pytest.mark.usefixtures("own_rewards")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("broken", "raised KeyError"),
+        ("words", "returned 'good', which is no finite number"),
+        ("nothing", "returned nan, which is no finite number"),
+    ],
+)
+def test_a_function_that_fails_is_one_line_that_names_it(name: str, said: str, train: Callable[..., Path]) -> None:
+    with pytest.raises(RunError, match=f"--reward python:own_rewards_of_a_test:{name}: {said}"):
+        train(recipe("grpo", groups=own(name), validation=None))
+
+
+@pytest.mark.usefixtures("own_rewards")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["own_rewards_of_a_test.short"], "write python:package.module:function"),
+        (["python:own_rewards_of_a_test:short,0.5"], "'0.5' is not weight=NUMBER"),
+        (["python:own_rewards_of_a_test:short,weight=much"], "'much' is not a number"),
+        (["python:own_rewards_of_a_test:short,height=1"], "'height' is not weight=NUMBER"),
+        (["python:own_rewards_of_a_test:shirt"], "did you mean 'short'"),
+        (["python:own_rewards_of_a_test:number"], "has no function 'number'"),
+        (["python:own_rewards_of_a_test:two"], r"is called with \(text, question, label\), but too many"),
+        (["python:no_such_module_here:f"], "No module named"),
+        (["python:own_rewards_of_a_test:kept"], "another reward is called 'kept'"),
+        (["python:own_rewards_of_a_test:short"] * 2, "another reward is called 'short'"),
+    ],
+)
+def test_a_reward_that_cannot_be_called_is_refused(given: list[str], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        rewards_of(given)
+
+
+class CaughtError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr-grpo", "dapo", "bnpo"])
+def test_losses_by_hand(loss: Any, train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a ratio of 1 and no KL term a token's loss is minus its advantage: what is left is how they are averaged."""
+    told = iter([1.0, 0.0, 0.0, 1.0])
+    monkeypatch.setattr(rewards, "correct", lambda *_: next(told))
+    monkeypatch.setattr(rewards, "kept", lambda *_: 0.0)
+    compute, found = _trainers.GRPOTrainer._compute_loss, list[Any]()
+
+    def shorten(self: Any, model: Any, inputs: Any) -> Any:
+        inputs["completion_mask"] = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]])[
+            : len(inputs["advantages"])
+        ]
+        inputs["num_items_in_batch"] = inputs["completion_mask"].sum()
+        found.extend([compute(self, model, inputs).item(), inputs["advantages"], inputs["completion_mask"]])
+        raise CaughtError
+
+    monkeypatch.setattr(_trainers.GRPOTrainer, "_compute_loss", shorten)
+    with pytest.raises(CaughtError):
+        train(recipe("grpo", groups=Groups(size=2, beta=0.0, max_new_tokens=3, loss=loss), validation=None))
+    value, advantages, mask = found
+    high = 0.5 if loss == "dr-grpo" else 0.5 / (0.5**0.5 + 1e-4)
+    assert sorted(advantages.tolist()) == pytest.approx([-high, -high, high, high], abs=1e-3)
+    tokens = -(advantages[:, None] * mask)
+    by_hand = {
+        "grpo": (tokens.sum(1) / mask.sum(1)).mean(),
+        "dr-grpo": tokens.sum() / (4 * 3),
+        "dapo": tokens.sum() / mask.sum(),
+        "bnpo": tokens.sum() / mask.sum(),
+    }
+    assert value == pytest.approx(float(by_hand[loss]), abs=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sft", "--eval-every", "5"], "--eval-every: has no effect without --eval-data"),
+        (["sft", "--patience", "5"], "--patience: has no effect without --eval-data"),
+        (["sft", "--best", "clean"], "--best: has no effect without --eval-data"),
+        (["sft", "--eval-attack", "pgd"], "--eval-attack: has no effect without --eval-data"),
+        (["sft", "--eval-limit", "5"], "--eval-limit: has no effect without --eval-data"),
+        (["sft", "EVAL", "--eval-every", "0"], "eval_every must be at least 1"),
+        (["sft", "EVAL", "--eval-every", "11"], "eval_every=11 is more than the 10 steps"),
+        (["sft", "EVAL", "--patience", "0"], "patience must be at least 1"),
+        (["sft", "EVAL", "--patience", "2", "--best", "last"], "it has no effect with best=last"),
+        (["sft", "EVAL", "--eval-attack", "pgd:eps=4"], "--eval-attack pgd: eps=4 is more than all of"),
+        (["sft", "EVAL", "--eval-attack", "clean"], "name an attack that searches the judged model"),
+        (["sft", "EVAL", "--eval-attack", "noise"], "name an attack that searches the judged model"),
+        (["sft", "EVAL", "--eval-attack", "universal:eps=4/255"], "name an attack that searches the judged model"),
+        (["sft", "EVAL", "--eval-attack", "transfer:from=builtin:sft"], "name an attack that searches"),
+        (["sft", "EVAL", "--eval-attack", "adaptive"], "is for models that write a thought"),
+        (["sft", "EVAL", "--eval-attack", "patch:size=99"], "--eval-attack patch:"),
+        (["sft", "--eval-data", "phantom"], "--eval-data phantom: is the test split"),
+        (["sft", "--eval-data", "phantom:split=nope"], "--eval-data: phantom: split: 'nope' is not a choice"),
+        (["sft", "--eval-data", "table:nowhere.csv"], "--eval-data: "),
+        (["sft", "EVAL", "--eval-limit", "0"], "--eval-data: "),
+        (["sft", "--keep", "0"], "keep must be at least 1"),
+        (["denoiser", "--sigma", "0.25", "--keep", "0"], "keep must be at least 1"),
+        (["sft", "--samples", "17"], "samples must be at least 0, and at most 16"),
+        (["sft", "--report-to", "tb"], "--report-to tb: not known"),
+        (["sft", "--report-to", "none", "--report-to", "none"], None),
+        (["grpo", "--reward", "mine"], "--reward mine: write python:package.module:function"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_compute(arguments: list[str], said: str | None, tmp_path: Path) -> None:
+    method, *rest = arguments
+    if "EVAL" in rest:
+        rest[rest.index("EVAL")] = "--eval-data=phantom:split=validation,images=2"
+    asked = ["--model", "builtin:sft", "--data", "phantom:split=train,images=8", "--out", str(tmp_path / "new")]
+    steps = ["--steps", "10"] if said else ["--steps", "0"]
+    result = CliRunner().invoke(app, ["train", method, *asked, *steps, *rest])
+    assert isinstance(result.exception, UserError), result.output
+    assert (said or "steps must be at least 1") in str(result.exception)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("option", [["--loss", "dapo"], ["--reward", "python:a:b"]])
+def test_supervised_fine_tuning_has_no_rewards(option: list[str]) -> None:
+    result = CliRunner().invoke(app, ["train", "at-sft", *option])
+    assert result.exit_code == 2 and "No such option" in result.output
+    for method in ("sft", "denoiser"):
+        with pytest.raises(SpecError, match=f"train {method}: has no option loss"):
+            se.train.recipe_of(method, loss="dapo", sigma=0.25)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from safemed_eval import attacks
+from safemed_eval.attacks.pgd import PGD
 from safemed_eval.codec import Json
 from safemed_eval.core import Item
 from safemed_eval.data import Canvas
@@ -45,7 +47,7 @@ class Sampler:
     """Writes samples into `training/samples.jsonl`, and their images into `training/samples/`.
 
     The items are the same ones each time, drawn by the seed. Their images are attacked anew each time, on 8-bit grey
-    levels. Texts end where those of GRPO's rollouts end; their noise is seeded by item, so that what changes from step
+    levels; pgd does not stop early, so that it changes images that are answered wrongly, too. Texts end where those of GRPO's rollouts end; their noise is seeded by item, so that what changes from step
     to step is due to the network.
 
     Args:
@@ -74,7 +76,8 @@ class Sampler:
         self._items = sorted(items, key=lambda item: seed_of(seed, "sampled", item.id))[:count]
         self._model = model
         self._writer = written_by(model, max_new_tokens, temperature=temperature).scorer
-        self._attack = attacks.parse(attack)
+        named = attacks.parse(attack)
+        self._attack = replace(named, early_stop=False) if isinstance(named, PGD) else named
         asked = written_by(model, max_new_tokens) if writes_its_thought(model.scorer.template) else model
         self._evaluation = Evaluation(
             model=asked, canvas=canvas, seed=seed, batch=count, quantize=True, keep=self._keep

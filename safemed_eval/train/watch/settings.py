@@ -95,7 +95,7 @@ def validation_of(options: Json, threat: Threat | None, steps: int | None, *, ha
     try:
         attack = attacks.parse(given.get("attack") or default_attack(threat))
     except SpecError as error:
-        raise SpecError(f"--eval-attack: {error}") from None
+        raise SpecError(f"--eval-attack {str(error).removeprefix('--attack ')}") from None
     if attack.facts.role != "attack" or attack.fits or attack.surrogates:
         raise SpecError(
             f"--eval-attack {attack}: name an attack that searches the judged model itself for each item, such as "
