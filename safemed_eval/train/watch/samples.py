@@ -47,8 +47,8 @@ class Sampler:
     """Writes samples into `training/samples.jsonl`, and their images into `training/samples/`.
 
     The items are the same ones each time, drawn by the seed. Their images are attacked anew each time, on 8-bit grey
-    levels; pgd does not stop early, so that it changes images that are answered wrongly, too. Texts end where those of GRPO's rollouts end; their noise is seeded by item, so that what changes from step
-    to step is due to the network.
+    levels; pgd does not stop early, so that it changes images that are answered wrongly, too. Texts end where those of
+    GRPO's rollouts end; their noise is seeded by item, so that what changes from step to step is due to the network.
 
     Args:
         model: the network in training, behind the waist.
