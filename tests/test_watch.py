@@ -552,6 +552,7 @@ def test_losses_by_hand(loss: Any, train: Callable[..., Path], monkeypatch: pyte
         (["sft", "--eval-limit", "5"], "--eval-limit: has no effect without --eval-data"),
         (["sft", "EVAL", "--eval-every", "0"], "eval_every must be at least 1"),
         (["sft", "EVAL", "--eval-every", "11"], "eval_every=11 is more than the 10 steps"),
+        (["sft", "EVAL", "--best", "robusst"], "best must be one of robust, clean, last, got 'robusst'"),
         (["sft", "EVAL", "--patience", "0"], "patience must be at least 1"),
         (["sft", "EVAL", "--patience", "2", "--best", "last"], "it has no effect with best=last"),
         (["sft", "EVAL", "--eval-attack", "pgd:eps=4"], "--eval-attack pgd: eps=4 is more than all of"),

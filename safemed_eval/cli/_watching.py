@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from safemed_eval.cli._options import DataOptions, option
+from safemed_eval.codec import Json
 from safemed_eval.data import choose_data
 from safemed_eval.errors import SpecError
 
@@ -34,9 +35,9 @@ class KeepOptions:
         ),
     ] = None
 
-    def passed(self, data: DataOptions, seed: int) -> dict[str, Any]:
+    def passed(self, data: DataOptions, seed: int) -> Json:
         """The options in the form that `train` takes."""
-        return vars(self) | {"report_to": self.report_to or ()}
+        return dict(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,9 @@ class WatchOptions(KeepOptions):
         ),
     ] = None
     best: Annotated[
-        Literal["robust", "clean", "last"] | None,
+        str | None,
         _validation(
+            metavar="robust|clean|last",
             help="Save the weights with the best accuracy under attack (robust), or on clean images, or the last ones. "
             "Of equal ones the earliest is the best. Default: robust.",
         ),
@@ -90,7 +92,7 @@ class WatchOptions(KeepOptions):
         ),
     ] = 4
 
-    def passed(self, data: DataOptions, seed: int) -> dict[str, Any]:
+    def passed(self, data: DataOptions, seed: int) -> Json:
         passed = super().passed(data, seed)
         limit = passed.pop("eval_limit")
         if self.eval_data is None:

@@ -343,10 +343,10 @@ class TrainOptions(TypedDict, total=False):
     patience: int | None
     keep: int
     keep_checkpoints: bool
-    report_to: str | Sequence[str]
+    report_to: str | Sequence[str] | None
     samples: int
     loss: Loss
-    reward: str | Sequence[str]
+    reward: str | Sequence[str] | None
 
 
 _OF_THREATS = {
@@ -405,7 +405,7 @@ def recipe_of(
     for name, kind in (("lora", Lora), ("ablate", Ablation)):
         if isinstance(given.get(name), str):
             given[name] = grammar.build(kind, grammar.split(f"{name}:{given[name]}")[1], f"--{name}")
-    given["report_to"] = reporters(given.get("report_to", ()))
+    given["report_to"] = reporters(given.get("report_to") or ())
     if "reward" in given:
         given["reward"] = rewards_of(given["reward"] or ())
 
