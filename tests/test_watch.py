@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torture.kills import PATIENCE_S
 from transformers import TrainerCallback, get_cosine_schedule_with_warmup
 from typer.testing import CliRunner
 
@@ -32,6 +35,7 @@ from safemed_eval.train.log import CHECKPOINTS, IMAGES, SAMPLES, WORK, read_log
 from safemed_eval.train.make import _settings
 from safemed_eval.train.reward_functions import rewards_of
 from safemed_eval.train.watch import settings
+from safemed_eval.train.watch.held_out import held_out_of, verified
 from safemed_eval.train.watch.samples import MOST_TIMES, stride
 from safemed_eval.train.watch.settings import Validation, Watch
 from safemed_eval.train.watch.trainer import Means, rate
@@ -231,7 +235,7 @@ def test_patience_ends_the_training(train: Callable[..., Path], scripted: Callab
     assert (about["step"], about["last_step"], about["ended_by_patience"]) == (2, 4, True)
 
 
-@pytest.mark.parametrize("stop", [3, 4, 5])
+@pytest.mark.parametrize("stop", [3, 5])
 def test_a_killed_training_goes_on_to_the_same_best_checkpoint(
     stop: int, train: Callable[..., Path], scripted: Callable[..., list[int]]
 ) -> None:
@@ -275,6 +279,25 @@ def test_a_template_that_asks_for_a_thought_is_answered_by_what_is_written(
     accuracy = validator.measure()
     assert [accuracy.clean_accuracy, accuracy.robust_accuracy] == pytest.approx(shares)
     assert 0 < shares[0] < 1
+
+
+def test_images_that_are_trained_on_are_counted_and_another_canvas_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    train = se.load_data("phantom:split=train,images=3")
+    with caplog.at_level("WARNING"):
+        assert verified(se.load_data("phantom:split=validation,images=2"), train)
+        assert not caplog.records
+        shared = verified(held_out_of("phantom:split=train,images=2", train), train)
+    assert shared is not None
+    (said,) = caplog.messages
+    assert said.startswith(f"--eval-data: {len(shared)} of {len(shared)} items are about images that are trained on")
+    wide = se.load_data("phantom:split=validation,images=2", canvas="96x96")
+    with pytest.raises(SpecError, match="is on the canvas 96x96 stretch, --data on 64x64 stretch"):
+        held_out_of(wide, train)
+    with pytest.raises(SpecError, match="is the test split"):
+        held_out_of(se.load_data("phantom:images=2"), train)
+    assert held_out_of("phantom:split=validation,images=2", wide).canvas == wide.canvas  # type: ignore[union-attr]
 
 
 # ------------------------------------------------------------------------------------------------------------- the log
@@ -537,6 +560,35 @@ def test_losses_by_hand(loss: Any, train: Callable[..., Path], monkeypatch: pyte
         "bnpo": tokens.sum() / mask.sum(),
     }
     assert value == pytest.approx(float(by_hand[loss]), abs=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------------------- command
+
+
+def test_the_command_from_validation_to_the_page_in_two_processes(tmp_path: Path) -> None:
+    """Two processes share the validation items, and find what `evaluate` finds; one of them samples."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch += ["-m", "safemed_eval"]
+    asked = ["train", "at-sft", "--model", "builtin:sft", "--data", "phantom:split=train,images=4", "--device", "cpu"]
+    asked += ["--eval-data", "phantom:split=validation,images=8", "--eval-limit", "5", "--eval-attack", WEAK]
+    asked += ["--steps", "2", "--batch-size", "2", "--attack-steps", "1", "--samples", "1", "--best", "last"]
+    done = subprocess.run(
+        [*launch, *asked, "--out", str(tmp_path / "new")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "new" / WORK / "run.json").read_text())["spec"]["processes"] == 2
+    (first, second) = [line for line in log_of(tmp_path / "new") if "eval/items" in line]
+    held_out = se.load_data("phantom:split=validation,images=8", limit=5)
+    run = se.evaluate(str(tmp_path / "new"), held_out, attacks=[WEAK])
+    shares = [np.mean([r.correct for r in run.records if r.attack == name]) for name in ("clean", WEAK)]
+    assert [second["eval/clean_accuracy"], second["eval/robust_accuracy"]] == pytest.approx(shares)
+    assert first["eval/items"] == second["eval/items"] == 5
+    assert [sample["step"] for sample in samples_of(tmp_path / "new")] == [1, 2]
+    assert se.report([tmp_path / "new"], tmp_path / "page").page.stat().st_size > 10_000
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
