@@ -253,6 +253,22 @@ def test_a_killed_training_goes_on_to_the_same_best_checkpoint(
     assert same(cut, whole)
 
 
+@pytest.mark.parametrize("best", ["robust", "last"])
+def test_a_training_killed_before_it_was_saved_is_saved(
+    best: Any, train: Callable[..., Path], scripted: Callable[..., list[int]]
+) -> None:
+    steps = scripted(0.2, 0.6, 0.5)
+    chosen = Validation(every=1, attack=WEAK, best=best)
+    wanted = recipe("sft", steps=3, validation=chosen, watch=Watch(keep_checkpoints=True))
+    out = train(wanted, callbacks=[Counted()])
+    before, note = weights_of(out), note_of(out)
+    for name in ("safemed_eval.json", "model.safetensors"):
+        (out / name).unlink()
+    train(wanted, callbacks=[Counted()])
+    assert note_of(out) == note and steps == [1, 2, 3]
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(out).items())
+
+
 def test_a_broken_network_has_no_accuracy(checkpoint: Callable[[str], Path]) -> None:
     _, model = models.load_to_train(models.resolve(str(checkpoint(FAMILY))), asking=ASKED)
     validator = Validator(model, HELD_OUT.items, HELD_OUT.canvas, WEAK, seed=0, max_new_tokens=4)

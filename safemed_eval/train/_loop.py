@@ -27,6 +27,7 @@ def arguments(
     """Return keyword arguments of transformers' `TrainingArguments`; intermediate checkpoints are saved in `place`.
 
     Args:
+        place: `training/checkpoints` in the folder of the new checkpoint, whose name trackers get.
         steps: number of optimizer steps; -1: as many as the epochs need.
     """
     return {
@@ -40,6 +41,7 @@ def arguments(
         "save_total_limit": watch.keep,
         "use_cpu": cpu,
         "seed": seed,
+        "run_name": place.parent.parent.name,
         "report_to": list(watch.report_to) or NO_REPORTER,
         "disable_tqdm": True,
         "remove_unused_columns": False,

@@ -43,9 +43,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             self._sampler.begin(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        step, last = state.global_step, state.global_step >= state.max_steps
+        step, last = state.global_step, state.global_step == state.max_steps
         every = self._validation.every if self._validation else args.save_steps
-        if step % every and not last:
+        if step > state.max_steps or (step % every and not last):  # a last checkpoint is followed by a step at rate 0
             return
         accelerator = self._trainer.accelerator
         with undisturbed(accelerator.device), accelerator.autocast():
@@ -104,8 +104,9 @@ def evaluations(state: TrainerState) -> list[Json]:
 
 def outcome_of(state: TrainerState, validation: Validation, *, stopped: bool) -> Json:
     """Describe which step's weights are saved, by which evaluation, for the checkpoint's note."""
-    step = state.best_global_step if validation.best != "last" else state.global_step
-    (chosen,) = [line for line in evaluations(state) if line["step"] == step]
+    every = evaluations(state)
+    step = state.best_global_step if validation.best != "last" else every[-1]["step"]
+    (chosen,) = [line for line in every if line["step"] == step]
     return {
         "step": step,
         "clean_accuracy": chosen["eval_clean_accuracy"],
@@ -113,6 +114,6 @@ def outcome_of(state: TrainerState, validation: Validation, *, stopped: bool) ->
         "items": chosen["eval_items"],
         "attack": validation.attack,
         "chosen_by": validation.best,
-        "last_step": state.global_step,
+        "last_step": every[-1]["step"],
         "ended_by_patience": stopped,
     }
