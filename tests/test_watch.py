@@ -253,19 +253,27 @@ def test_a_killed_training_goes_on_to_the_same_best_checkpoint(
     assert same(cut, whole)
 
 
-@pytest.mark.parametrize("best", ["robust", "last"])
+@pytest.mark.parametrize(
+    ("best", "patience", "evaluations"),
+    [("robust", None, [1, 2, 3, 4]), ("last", None, [1, 2, 3, 4]), ("clean", 2, [1, 2, 3, 3])],
+)
 def test_a_training_killed_before_it_was_saved_is_saved(
-    best: Any, train: Callable[..., Path], scripted: Callable[..., list[int]]
+    best: Any,
+    patience: int | None,
+    evaluations: list[int],
+    train: Callable[..., Path],
+    scripted: Callable[..., list[int]],
 ) -> None:
-    steps = scripted(0.2, 0.6, 0.5)
-    chosen = Validation(every=1, attack=WEAK, best=best)
-    wanted = recipe("sft", steps=3, validation=chosen, watch=Watch(keep_checkpoints=True))
+    """It goes on from its last checkpoint, which patience does not make in the end: it would go on from there."""
+    steps = scripted(0.2, 0.6, 0.5, 0.7)
+    chosen = Validation(every=1, attack=WEAK, best=best, patience=patience)
+    wanted = recipe("sft", save_every=1, validation=chosen, watch=Watch(keep_checkpoints=True))
     out = train(wanted, callbacks=[Counted()])
     before, note = weights_of(out), note_of(out)
     for name in ("safemed_eval.json", "model.safetensors"):
         (out / name).unlink()
     train(wanted, callbacks=[Counted()])
-    assert note_of(out) == note and steps == [1, 2, 3]
+    assert note_of(out) == note and steps == evaluations
     assert all(torch.equal(value, before[name]) for name, value in weights_of(out).items())
 
 
@@ -652,6 +660,17 @@ def test_bad_input_is_one_line_before_any_compute(arguments: list[str], said: st
     assert isinstance(result.exception, UserError), result.output
     assert (said or "steps must be at least 1") in str(result.exception)
     assert not (tmp_path / "new").exists()
+
+
+def test_unreadable_validation_data_are_refused_before_torch(table: Path, tmp_path: Path) -> None:
+    (table.parent / "3.png").write_bytes(b"no image")
+    asked = ["train", "sft", "--model", "builtin:sft", "--data", "phantom:split=train,images=8", "--out", str(tmp_path)]
+    asked += ["--eval-data", f"table:{table}", "--fit", "pad", "--canvas", "64x64"]
+    code = f"import sys; from safemed_eval.cli import main; sys.argv[1:] = {asked!r}\n"
+    code += "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 2 and done.stdout.strip() == "False"
+    assert f"--eval-data: table:{table}: 1 of 8 items cannot be used" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("option", [["--loss", "dapo"], ["--reward", "python:a:b"]])
