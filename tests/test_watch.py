@@ -35,7 +35,7 @@ from safemed_eval.train.log import CHECKPOINTS, IMAGES, SAMPLES, WORK, read_log
 from safemed_eval.train.make import _settings
 from safemed_eval.train.reward_functions import rewards_of
 from safemed_eval.train.watch import settings
-from safemed_eval.train.watch.held_out import held_out_of, verified
+from safemed_eval.train.watch.held_out import check_attack, held_out_of, verified
 from safemed_eval.train.watch.samples import MOST_TIMES, stride
 from safemed_eval.train.watch.settings import Validation, Watch
 from safemed_eval.train.watch.trainer import Means, rate
@@ -44,6 +44,7 @@ from safemed_eval.train.watch.validate import Accuracy, Validator
 FAMILY = "qwen2_5_vl"
 PHANTOM = data.load("phantom:split=train,images=6")
 HELD_OUT = data.load("phantom:split=validation,images=2")
+PHANTOM_CANVAS = data.Canvas(size=(64, 64))
 ASKED = models.Asking(template=TEMPLATES["instruct"])
 WEAK = "pgd:eps=2/255,steps=1"
 TIMES = ("seconds", "runtime", "per_second", "step_time", "total_flos")
@@ -303,6 +304,16 @@ def test_a_template_that_asks_for_a_thought_is_answered_by_what_is_written(
     accuracy = validator.measure()
     assert [accuracy.clean_accuracy, accuracy.robust_accuracy] == pytest.approx(shares)
     assert 0 < shares[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("template", "attack", "warned"), [("think", WEAK, 1), ("instruct", WEAK, 0), ("think", "adaptive", 0)]
+)
+def test_an_attack_that_is_weak_on_a_thinking_model_is_named(
+    template: str, attack: str, warned: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_attack(Validation(attack=attack), PHANTOM_CANVAS, models.Asking(template=TEMPLATES[template]))
+    assert [message.split(":")[0] for message in caplog.messages] == ["--eval-attack pgd"] * warned
 
 
 def test_images_that_are_trained_on_are_counted_and_another_canvas_is_refused(

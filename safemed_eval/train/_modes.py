@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
 
 from safemed_eval.models.checkpoints.protocols import Network
 
@@ -23,8 +22,11 @@ def in_eval_mode(network: Network) -> Iterator[None]:
 
 
 @contextmanager
-def checkpointing(network: Network) -> Iterator[None]:
-    """Put a network into eval mode for a while, in which gradient checkpointing goes on where it is switched on.
+def inner_loop(network: Network) -> Iterator[None]:
+    """Put a network into the mode of the inner loop: eval, with gradient checkpointing where it is switched on.
+
+    The weights do not require gradients meanwhile, which saves memory; only those of FSDP and DeepSpeed go on to, since
+    these lose gradients where that changes.
 
     transformers checkpoints a layer only if the layer itself is in training mode. Those layers are, here, and nothing
     in them: dropout is off and statistics are frozen. What such a layer drops out by itself has its rate set to 0.
@@ -36,7 +38,10 @@ def checkpointing(network: Network) -> Iterator[None]:
         for name, rate in vars(layer).items()
         if "drop" in name and isinstance(rate, float)
     ]
+    trained = [] if is_sharded() else [weight for weight in network.parameters() if weight.requires_grad]
     with in_eval_mode(network):
+        for weight in trained:
+            weight.requires_grad_(False)
         for layer, name, _ in rates:
             setattr(layer, name, 0.0)
         for layer in layers:
@@ -46,8 +51,10 @@ def checkpointing(network: Network) -> Iterator[None]:
         finally:
             for layer, name, rate in rates:
                 setattr(layer, name, rate)
+            for weight in trained:
+                weight.requires_grad_(True)
 
 
-def checkpoints(network: torch.nn.Module | Network) -> bool:
-    """Return True if gradient checkpointing is switched on in any layer."""
-    return any(getattr(module, "gradient_checkpointing", False) for module in network.modules())
+def is_sharded() -> bool:
+    """Return True if `accelerate launch` shards the weights, by FSDP or DeepSpeed."""
+    return any(os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("true", "1") for kind in ("FSDP", "DEEPSPEED"))

@@ -26,7 +26,7 @@ from safemed_eval.runs.meta import about_of
 from safemed_eval.runs.spec import TrainSpec
 from safemed_eval.train._recipe import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
 from safemed_eval.train.log import WORK, figure, remove_checkpoints
-from safemed_eval.train.watch.held_out import held_out_of, is_for_tests, refuse_unfit_attack, verified
+from safemed_eval.train.watch.held_out import check_attack, held_out_of, is_for_tests, verified
 from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def train(
     asking = base.source.asked(Asking(template=base.given.template), to_train=method != "denoiser")
     _refuse_thought_last(recipe, asking)
     if isinstance(recipe, Recipe):
-        refuse_unfit_attack(recipe.validation, chosen.canvas, asking)
+        check_attack(recipe.validation, chosen.canvas, asking)
     if isinstance(chosen, Choice):
         with progress("reading images", transient=True) as tick:
             chosen = chosen.verified(tick)

@@ -50,12 +50,23 @@ def held_out_of(data: AnyData | None, trained_on: Data | Choice) -> Data | Choic
     return chosen
 
 
-def refuse_unfit_attack(validation: Validation | None, canvas: Canvas, asking: Asking) -> None:
-    """Raise SpecError where the attack of the evaluations cannot be made on these images, or this template."""
+def check_attack(validation: Validation | None, canvas: Canvas, asking: Asking) -> None:
+    """Warn of an attack that is weak on a model that thinks.
+
+    Raises:
+        SpecError: the attack of the evaluations cannot be made on these images, or under this template.
+    """
     if validation is None:
         return
     attack = attacks.parse(validation.attack)
-    if "texts" in attack.needs and not (asking.template and writes_its_thought(asking.template)):
+    thinks = asking.template is not None and writes_its_thought(asking.template)
+    if thinks and attack.facts.aims_at == "letter":
+        _log.warning(
+            "--eval-attack %s: climbs on the letters without a thought, and is weak on a model that thinks: accuracy "
+            "under it is too high; adaptive:eps=4/255 is stronger, and slow",
+            attack,
+        )
+    if "texts" in attack.needs and not thinks:
         raise SpecError(
             f"--eval-attack {attack}: is for models that write a thought before they answer, as --template think asks "
             "them to"

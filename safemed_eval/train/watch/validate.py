@@ -19,7 +19,7 @@ from safemed_eval.models.checkpoints.generate import Writer
 from safemed_eval.models.checkpoints.prompts import Asking
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.work.evaluate import Evaluation, group_size
-from safemed_eval.train._modes import checkpointing, in_eval_mode
+from safemed_eval.train._modes import in_eval_mode, inner_loop
 from safemed_eval.train.watch.settings import writes_its_thought
 
 _BATCH = 16
@@ -76,7 +76,7 @@ class Validator:
         Raises:
             ModelOutputError: the network's output is not finite.
         """
-        mode = in_eval_mode if self._writes else checkpointing
+        mode = in_eval_mode if self._writes else inner_loop
         with mode(self._model.scorer.model):
             rows = [row for part in self._parts(process, processes) for row in part]
         everywhere = dict(gather_object(rows))
