@@ -314,6 +314,7 @@ def _shown_progress() -> Any:
         def on_log(self, args: object, state: Any, control: object, logs: Mapping[str, float], **_: object) -> None:
             words = {"loss": "loss", "adversary/loss": "adversarial loss", "reward": "reward"}
             words |= {"denoiser/mse": "mse", "denoiser/same_answer": "same answer"}
+            words |= {"eval_clean_accuracy": "clean accuracy", "eval_robust_accuracy": "robust accuracy"}
             self.text = ", ".join(f"{word} {logs[key]:.3g}" for key, word in words.items() if key in logs)
 
     return Shown()
