@@ -145,7 +145,7 @@ def test_defaults_are_those_of_the_command_line(
 @pytest.mark.parametrize("method", ["sft", "at-sft", "grpo", "at-grpo", "denoiser"])
 def test_defaults_of_training_are_those_of_the_command_line(method: str) -> None:
     required = {"sigma": 0.25} if method == "denoiser" else {}
-    apart = {"model", "template", "out", "data", "device", "dtype", "attn", "help", *required}
+    apart = {"model", "template", "out", "data", "device", "dtype", "attn", "help", "eval_limit", *required}
     apart |= set(inspect.signature(se.load_data).parameters) | set(inspect.signature(se.load_model).parameters)
     apart = (apart | {"data_root"}) - {"seed", "temperature", "max_new_tokens", "readout"}
     given = {name: value for name, value in options_of("train", method).items() if name not in apart}

@@ -32,6 +32,7 @@ from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, _lora, fit
 from safemed_eval.train.log import WORK, read_log
 from safemed_eval.train.make import _is_complete, _settings
+from safemed_eval.train.watch.settings import Watch
 
 FAMILY = "qwen2_5_vl"
 PHANTOM = data.load("phantom:split=train,images=16")
@@ -49,6 +50,7 @@ def recipe(method: Method, **settings: Any) -> Recipe:
             "steps": 3,
             "batch_size": 8,
             "learning_rate": 1e-3,
+            "samples": 0,
             **settings,
         },
     )
@@ -625,7 +627,7 @@ class Stop(TrainerCallback):  # type: ignore[misc]
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_end(train: Callable[..., Path]) -> None:
-    wanted = recipe("at-sft", steps=4, save_every=2, ablate=Ablation(band=20))
+    wanted = recipe("at-sft", steps=4, save_every=2, ablate=Ablation(band=20), watch=Watch(keep_checkpoints=True))
     whole = train(wanted, folder="whole")
     with pytest.raises(KeyboardInterrupt):
         train(wanted, folder="cut", callbacks=[Stop()])

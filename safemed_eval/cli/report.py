@@ -19,7 +19,8 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            help="Run folders of evaluate and certify; NAME=FOLDER sets the name to show instead of the model's.",
+            help="Run folders of evaluate and certify; NAME=FOLDER sets the name to show instead of the model's. Or "
+            "one folder of train, complete or not.",
         ),
     ],
     out: Annotated[
@@ -52,10 +53,12 @@ def report(
 ) -> None:
     """Write figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs; loads no model.
 
-    Runs of several models are shown side by side; runs of evaluate and certify may be mixed.
+    Runs of several models are shown side by side; runs of evaluate and certify may be mixed. The page of a training
+    shows its curves, and what the model wrote about clean and attacked images as it learned.
     """
     from safemed_eval.report.make import report as make_report
 
     written = make_report(runs, out, alpha=alpha, radii=radii, by=by, images=not no_images, title=title)
-    say(f"{len(written.figures)} figures, {len(written.tables)} tables. Open:")
+    counts = f"{len(written.figures)} figures, {len(written.tables)} tables. " if written.tables else ""
+    say(f"{counts}Open:")
     say(escape(str(written.page)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from safemed_eval.cli._options import DataOptions, Dtype, FileOptions, grouped, option
+from safemed_eval.cli._watching import KeepOptions, WatchOptions
 from safemed_eval.models import Model, find_model
 from safemed_eval.threat import Norm
 
@@ -251,6 +252,24 @@ class GroupOptions:
             "or on a server's, server or server:url=http://host:8000. Needs pip install vllm.",
         ),
     ] = None
+    loss: Annotated[
+        Literal["grpo", "dr-grpo", "dapo", "bnpo"],
+        option(
+            panel="GRPO",
+            help="How the losses of tokens are summed up, as TRL names it: grpo, a mean over each completion; dapo, "
+            "over all tokens of a step; bnpo, over those of a batch; dr-grpo, a sum over --max-new-tokens, with "
+            "advantages that are not divided by their standard deviation.",
+        ),
+    ] = "grpo"
+    reward: Annotated[
+        list[str] | None,
+        option(
+            panel="GRPO",
+            metavar="python:MODULE:FUNCTION",
+            help="A further reward: a function of yours, called with (text, question, label), that returns a number or "
+            "None. With a weight: python:module:function,weight=0.5. May be repeated.",
+        ),
+    ] = None
 
 
 app = typer.Typer(
@@ -275,48 +294,52 @@ def _group() -> None:
 
 @app.command("sft", epilog=_EXAMPLE.format("sft", "sft"))
 @grouped
-def sft(train: TrainOptions, data: DataOptions) -> None:
+def sft(train: TrainOptions, data: DataOptions, watch: WatchOptions) -> None:
     """Supervised fine-tuning on the gold answers."""
-    _train("sft", train, data)
+    _train("sft", train, data, watch)
 
 
 @app.command("at-sft", epilog=_EXAMPLE.format("at-sft", "at-sft"))
 @grouped
-def at_sft(train: TrainOptions, data: DataOptions, adversary: AdversaryOptions) -> None:
+def at_sft(train: TrainOptions, data: DataOptions, watch: WatchOptions, adversary: AdversaryOptions) -> None:
     """Supervised fine-tuning on images that PGD attacks before each step."""
-    _train("at-sft", train, data, adversary)
+    _train("at-sft", train, data, watch, adversary)
 
 
 @app.command("grpo", epilog=_EXAMPLE.format("grpo", "grpo"))
 @grouped
-def grpo(train: TrainOptions, data: DataOptions, groups: GroupOptions) -> None:
+def grpo(train: TrainOptions, data: DataOptions, watch: WatchOptions, groups: GroupOptions) -> None:
     """Group relative policy optimization: sampled answers, rewarded where right and well-formed."""
-    _train("grpo", train, data, groups)
+    _train("grpo", train, data, watch, groups)
 
 
 @app.command("at-grpo", epilog=_EXAMPLE.format("at-grpo", "at-grpo"))
 @grouped
-def at_grpo(train: TrainOptions, data: DataOptions, adversary: PolicyAdversaryOptions, groups: GroupOptions) -> None:
+def at_grpo(
+    train: TrainOptions, data: DataOptions, watch: WatchOptions, adversary: PolicyAdversaryOptions, groups: GroupOptions
+) -> None:
     """GRPO on images that PGD attacks before the answers are sampled."""
-    _train("at-grpo", train, data, adversary, groups)
+    _train("at-grpo", train, data, watch, adversary, groups)
 
 
 @app.command("denoiser", epilog=_DENOISER_EXAMPLE)
 @grouped
-def denoiser(train: DenoiserOptions, data: DataOptions) -> None:
+def denoiser(train: DenoiserOptions, data: DataOptions, watch: KeepOptions) -> None:
     """Train a small network that removes noise before a frozen model sees the image: denoised smoothing."""
-    _train("denoiser", train, data)
+    _train("denoiser", train, data, watch)
 
 
 def _train(
     method: Method | Literal["denoiser"],
     train: FitOptions,
     data: DataOptions,
+    watch: KeepOptions,
     *groups: AdversaryOptions | GroupOptions,
 ) -> None:
     from safemed_eval.train.make import train as make
 
     options: Any = train.recipe | {name: value for group in groups for name, value in vars(group).items()}
+    options |= watch.passed(data, train.seed)
     trained = make(method, train.find(), data.chosen(train.seed), out=train.out, **options)
     if os.environ.get("RANK", "0") != "0":
         return

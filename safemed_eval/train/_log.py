@@ -31,7 +31,11 @@ class Log(TrainerCallback):  # type: ignore[misc]
             write_whole(self.file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(self, args: object, state: Any, control: object, logs: Json, **_: object) -> None:
-        plain = {key: value for key, value in logs.items() if isinstance(value, (int, float, str))}
+        plain = {
+            key.replace("eval_", "eval/", 1) if key.startswith("eval_") else key: value
+            for key, value in logs.items()
+            if isinstance(value, (int, float, str))
+        }
         finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in plain.items()}
         if state.is_world_process_zero:
             with self.file.open("a", encoding="utf-8") as stream:

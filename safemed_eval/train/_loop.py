@@ -16,16 +16,20 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from safemed_eval.errors import ModelOutputError, RunError
 from safemed_eval.train._shards import part_here
+from safemed_eval.train.watch.settings import NO_REPORTER, Watch
 
 LOG_EVERY = 10
 _TORCH_WRITER = "inline_container"
 """The source file that torch's error message names when it cannot write, whatever the reason."""
 
 
-def arguments(place: Path, *, steps: int, batch_size: int, save_every: int, seed: int, cpu: bool) -> dict[str, Any]:
+def arguments(
+    place: Path, *, steps: int, batch_size: int, save_every: int, seed: int, watch: Watch, cpu: bool
+) -> dict[str, Any]:
     """Return keyword arguments of transformers' `TrainingArguments`; intermediate checkpoints are saved in `place`.
 
     Args:
+        place: `training/checkpoints` in the folder of the new checkpoint, whose name trackers get.
         steps: number of optimizer steps; -1: as many as the epochs need.
     """
     return {
@@ -36,10 +40,11 @@ def arguments(place: Path, *, steps: int, batch_size: int, save_every: int, seed
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "save_steps": save_every,
-        "save_total_limit": 2,
+        "save_total_limit": watch.keep,
         "use_cpu": cpu,
         "seed": seed,
-        "report_to": "none",
+        "run_name": place.parent.parent.name,
+        "report_to": list(watch.report_to) or NO_REPORTER,
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": not cpu,

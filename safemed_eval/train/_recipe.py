@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from safemed_eval import grammar
 from safemed_eval.attacks.pgd import PGD
+from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError, did_you_mean
 from safemed_eval.scale import GREY_LEVEL, refuse_sigma
-from safemed_eval.threat import Norm
+from safemed_eval.threat import Norm, Threat
 from safemed_eval.train._vllm import canonical_vllm, read_vllm
+from safemed_eval.train.reward_functions import RewardFunction, rewards_of
+from safemed_eval.train.watch.settings import Best, Validation, Watch, reporters, validation_of
 
 WARM_UP = 0.03
 """Share of the steps over which the learning rate rises; it then falls as a cosine."""
@@ -30,7 +33,11 @@ PARTS = ("vision", "language", "projector")
 THOUGHT_TOKENS, ANSWER_TOKENS = 512, 256
 """Default lengths of completions, with a thought (as `evaluate` has it) and without."""
 
+MAX_SAMPLES = 16
+"""Items that samples are taken of, at most: each is two small images and some texts on a page."""
+
 Method = Literal["sft", "at-sft", "grpo", "at-grpo"]
+Loss = Literal["grpo", "dr-grpo", "dapo", "bnpo"]
 
 LEARNING_RATES: dict[tuple[bool, bool], float] = {
     (False, False): 1e-5,
@@ -119,6 +126,11 @@ class Threats:
         if threat.norm == "linf" and threat.eps < GREY_LEVEL * (1 - 1e-6):
             raise ValueError("eps is below 1/255: an image of 8 bits cannot be changed by so little")
 
+    @property
+    def ball(self) -> Threat:
+        """The ball of the attack once its eps has grown."""
+        return self.attack(1.0).threat
+
     def attack(self, progress: float) -> PGD:
         """Return the PGD attack at this progress in [0, 1], without early stopping: training needs the highest loss."""
         full = PGD(eps=self.eps, steps=self.steps, step=self.step, norm=self.norm, early_stop=False)
@@ -144,6 +156,16 @@ class Groups:
         vllm: how TRL samples with vLLM, see `_vllm.read_vllm`; None: without vLLM. Probabilities of vLLM differ by
             rounding, which TRL corrects: the loss of a completion is multiplied by the ratio of its probability in
             training to that in vLLM, and left out where that is above 3.
+        loss: how the losses of tokens are summed up, as TRL names it. The ratio is 1 in all of them, and nothing is
+            clipped. "grpo": the mean over a completion's tokens, then over completions (DeepSeekMath,
+            arXiv:2402.03300): a token of a longer completion counts less. "dapo": the mean over all tokens of the
+            completions of a step, on all devices (DAPO, arXiv:2503.14476; its other parts, such as a wider clip range,
+            are not in it). "bnpo": the same mean over the tokens of each batch alone, so that it depends on the batch
+            size; TRL names no paper for it, and with one completion per batch it is "grpo". "dr-grpo": the sum over a
+            completion's tokens divided by `max_new_tokens`, and advantages that are not divided by the group's standard
+            deviation (Dr. GRPO, arXiv:2503.20783). Differs there from TRL's loss_type "dr_grpo", which goes on
+            dividing unless it is told otherwise.
+        functions: further rewards by functions of the user's own.
     """
 
     size: int = 8
@@ -155,10 +177,14 @@ class Groups:
     readout: Literal["generate", "think-choice"] = "generate"
     vllm: str | None = None
     mask_truncated: bool = True
+    loss: Loss = "grpo"
+    functions: tuple[RewardFunction, ...] = ()
 
     def __post_init__(self) -> None:
         if self.vllm is not None:
             read_vllm(self.vllm)
+        if self.loss not in get_args(Loss):
+            raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}, got {self.loss!r}")
         if self.size < 2:
             raise ValueError(f"a group needs at least 2 completions to compare, got {self.size}")
         if not 0 <= self.beta < math.inf:
@@ -205,6 +231,9 @@ class Recipe:
         learning_rate: highest learning rate, after a warm-up over 3 % of the steps; it then falls as a cosine.
         bf16: compute in bfloat16, with weights as they are loaded.
         loader_workers: processes that decode images beside the training; 0: the training does it.
+        validation: evaluations that choose the weights to save; None: the last weights are saved.
+        watch: what is kept and reported.
+        samples: items that the model is asked about on their clean and attacked images, to show what it writes.
     """
 
     method: Method
@@ -225,10 +254,15 @@ class Recipe:
     loader_workers: int = 0
     save_every: int = 200
     seed: int = 0
+    validation: Validation | None = None
+    watch: Watch = field(default_factory=Watch)
+    samples: int = 4
 
     def __post_init__(self) -> None:
         if not 0 <= self.loader_workers <= MAX_WORKERS:
             raise ValueError(f"loader_workers must be in 0 to {MAX_WORKERS}, got {self.loader_workers}")
+        if not 0 <= self.samples <= MAX_SAMPLES:
+            raise ValueError(f"samples must be at least 0, and at most {MAX_SAMPLES}, got {self.samples}")
         _refuse(batch_size=(self.batch_size, MAX_ROWS), accumulate=(self.accumulate, MAX_ROWS))
         _refuse(save_every=(self.save_every, MAX_STEPS), steps=(1 if self.steps is None else self.steps, MAX_STEPS))
         if not 0 < self.epochs < math.inf:
@@ -287,6 +321,7 @@ class DenoiserRecipe:
     stability_learning_rate: float = 3e-5
     save_every: int = 200
     seed: int = 0
+    watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
         refuse_sigma(self.sigma)
@@ -355,6 +390,17 @@ class TrainOptions(TypedDict, total=False):
     stability_learning_rate: float
     width: int
     blocks: int
+    eval_data: AnyData | None
+    eval_every: int | None
+    eval_attack: str | None
+    best: Best | None
+    patience: int | None
+    keep: int
+    keep_checkpoints: bool
+    report_to: str | Sequence[str] | None
+    samples: int
+    loss: Loss
+    reward: str | Sequence[str] | None
 
 
 _OF_THREATS = {
@@ -375,9 +421,15 @@ _OF_GROUPS = {
     "reward_kept": "kept",
     "readout": "readout",
     "vllm": "vllm",
+    "loss": "loss",
+    "reward": "functions",
 }
-_OWN = {f.name: f.name for f in fields(Recipe) if f.name not in ("method", "threats", "groups")}
-_OF_DENOISER = {f.name: f.name for f in fields(DenoiserRecipe)}
+_PARTS = ("method", "threats", "groups", "validation", "watch")
+_OWN = {f.name: f.name for f in fields(Recipe) if f.name not in _PARTS}
+_OF_DENOISER = {f.name: f.name for f in fields(DenoiserRecipe) if f.name != "watch"}
+_OF_WATCH = {f.name: f.name for f in fields(Watch)}
+_OF_VALIDATION = dict.fromkeys(("eval_data", "eval_every", "eval_attack", "best", "patience"), "")
+"""The options of the validation, which `validation_of` reads."""
 _NUMBERS = ("eps", "noise_sigma", "sigma")
 """Options that may be given as fractions, such as 4/255."""
 
@@ -400,7 +452,9 @@ def recipe_of(
     """
     given: dict[str, Any] = dict(options)
     kinds = {"sft": (_OWN,), "at-sft": (_OWN, _OF_THREATS), "grpo": (_OWN, _OF_GROUPS)}
-    kinds |= {"at-grpo": (_OWN, _OF_THREATS, _OF_AIM, _OF_GROUPS), "denoiser": (_OF_DENOISER,)}
+    kinds |= {"at-grpo": (_OWN, _OF_THREATS, _OF_AIM, _OF_GROUPS)}
+    kinds = {name: (*parts, _OF_VALIDATION, _OF_WATCH) for name, parts in kinds.items()}
+    kinds["denoiser"] = (_OF_DENOISER, _OF_WATCH)
     if method not in kinds:
         raise SpecError(f"train {method}: unknown method; {did_you_mean(method, kinds)}")
     known = {name for names in kinds[method] for name in names}
@@ -414,6 +468,9 @@ def recipe_of(
     for name, kind in (("lora", Lora), ("ablate", Ablation)):
         if isinstance(given.get(name), str):
             given[name] = grammar.build(kind, grammar.split(f"{name}:{given[name]}")[1], f"--{name}")
+    given["report_to"] = reporters(given.get("report_to") or ())
+    if "reward" in given:
+        given["reward"] = rewards_of(given["reward"] or ())
 
     if given.get("max_new_tokens", 0) is None:
         given["max_new_tokens"] = THOUGHT_TOKENS if thinks else ANSWER_TOKENS
@@ -427,12 +484,17 @@ def recipe_of(
 
     try:
         if method == "denoiser":
-            return DenoiserRecipe(**part(_OF_DENOISER))
+            return DenoiserRecipe(**part(_OF_DENOISER), watch=Watch(**part(_OF_WATCH)))
         usual = LEARNING_RATES["grpo" in method, adapter or given.get("lora") is not None]
         own = part(_OWN) | {"learning_rate": usual if given.get("learning_rate") is None else given["learning_rate"]}
+        threats = Threats(**part(_OF_THREATS | _OF_AIM)) if _OF_THREATS in kinds[method] else None
+        ball = threats.ball if threats else None
+        has_data = given.get("eval_data") is not None
         return Recipe(
             method=method,
-            threats=Threats(**part(_OF_THREATS | _OF_AIM)) if _OF_THREATS in kinds[method] else None,
+            threats=threats,
+            validation=validation_of(given, ball, given.get("steps"), has_data=has_data),
+            watch=Watch(**part(_OF_WATCH)),
             groups=Groups(**part(_OF_GROUPS)) if _OF_GROUPS in kinds[method] else None,
             **own,
         )

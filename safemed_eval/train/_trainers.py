@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from transformers.utils import CONFIG_NAME
 from trl import GRPOTrainer, SFTTrainer
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
-from safemed_eval.core import Question
+from safemed_eval.core import Item, Question
 from safemed_eval.models.answers import OPENING_TAG
 from safemed_eval.models.checkpoints.generate import Sampler
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
@@ -28,10 +27,17 @@ from safemed_eval.train._rows import Row, to_canvas
 from safemed_eval.train._shards import gather_head, whole_weights
 from safemed_eval.train.adversary import Adversary, Perturbed
 from safemed_eval.train.objectives import Policy, Tokens
+from safemed_eval.train.reward_functions import RewardFunction
+from safemed_eval.train.watch.samples import Rewarded
+from safemed_eval.train.watch.trainer import Watched
 
 _ROWS = "rows"
 _NO_ADVANTAGE = 0.01
 """Rounding leaves advantages up to this size in a group of equal rewards; in any other group one is above 0.3."""
+_NO_DIFFERENCE = 1e-5
+"""The same where advantages are differences of rewards, not divided by a standard deviation."""
+_ONCE_A_BATCH = ("adversary/eps", "adversary/seconds")
+"""Metrics of the adversary that are no means over attacked rows."""
 
 
 class _Sharded:
@@ -58,7 +64,7 @@ class _Sharded:
         self.model.load_state_dict(saved.state_dict())
 
 
-class AdversarialSFT(_Sharded, SFTTrainer):  # type: ignore[misc]
+class AdversarialSFT(Watched, _Sharded, SFTTrainer):  # type: ignore[misc]
     """Supervised fine-tuning on adversarial images: Madry et al. 2018 (arXiv:1706.06083), for the answer's tokens.
 
     The collator keeps the raw rows beside the clean batch, whose labels TRL counts; just before the step they are
@@ -108,7 +114,7 @@ class _Once(torch.utils.data.Sampler[int]):
         return len(self._order)
 
 
-class AdversarialGRPO(_Sharded, GRPOTrainer):  # type: ignore[misc]
+class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
     """Group relative policy optimization on adversarial images: AT-GRPO.
 
     G completions are sampled for each question. Each gets the reward r = w1 correct + w2 kept, and the advantage
@@ -154,7 +160,8 @@ class AdversarialGRPO(_Sharded, GRPOTrainer):  # type: ignore[misc]
             batch |= self._attacked_late(inputs, batch)
         if self.model.training:
             # TRL compares rewards such as 1.2 exactly, and misses groups of equal rewards.
-            agree = (batch["advantages"].view(-1, self.num_generations).abs() < _NO_ADVANTAGE).all(1).float()
+            least = _NO_DIFFERENCE if self.scale_rewards == "none" else _NO_ADVANTAGE
+            agree = (batch["advantages"].view(-1, self.num_generations).abs() < least).all(1).float()
             share = float(self.accelerator.gather(agree).mean())
             self._metrics["train"]["frac_reward_zero_std"][-1] = share
         return batch
@@ -336,7 +343,7 @@ class _Chosen(Sampler):
 def _perturb(
     trainer: Any, adversary: Adversary, rows: Sequence[Row], right: Sequence[Counter[Tokens]] | None = None
 ) -> Perturbed:
-    """Run the adversary at the current step, and add its metrics to the trainer's log."""
+    """Run the adversary at the current step, and add its metrics to the trainer's log, weighted by attacked rows."""
     state = trainer.state
     with trainer.accelerator.autocast():
         progress = min(1.0, (state.global_step + 1) / max(1, state.max_steps))
@@ -344,10 +351,8 @@ def _perturb(
     metrics = perturbed.metrics
     if adversary.policy and (state.global_step == 0 or (state.global_step + 1) % trainer.args.logging_steps == 0):
         metrics |= _fresh_rewards(adversary.policy, rows, perturbed, state.global_step)
-    everywhere: list[dict[str, float]] = gather_object([metrics])
-    for name in sorted({name for metrics in everywhere for name in metrics}):
-        values = [metrics[name] for metrics in everywhere if name in metrics]
-        trainer._metrics["train"][name].append(sum(values) / len(values))
+    for name, value in metrics.items():
+        trainer.means.add(name, value, 1 if name in _ONCE_A_BATCH else len(perturbed.attacked))
     return perturbed
 
 
@@ -363,7 +368,7 @@ def _fresh_rewards(policy: Policy, rows: Sequence[Row], perturbed: Perturbed, st
     return found
 
 
-def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[float]]], list[float]]:
+def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., Sequence[float | None]]], list[float]]:
     """Return the reward functions in TRL's signature, and their weights; `vlm` is the policy, behind the waist."""
 
     def correct(
@@ -384,11 +389,49 @@ def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., list[
     def kept(completions: Sequence[Any], **_: object) -> list[float]:
         return [rewards.kept(completion[-1]["content"], vlm.template) for completion in completions]
 
-    return [correct, kept], [groups.correct, groups.kept]
+    own = [_own(function, vlm) for function in groups.functions]
+    return [correct, kept, *own], [groups.correct, groups.kept, *(function.weight for function in groups.functions)]
+
+
+def _own(reward: RewardFunction, vlm: VLM) -> Callable[..., list[float | None]]:
+    """Return a user's function in TRL's signature, under its own name."""
+    function = reward.load()
+
+    def rewarded(
+        completion_ids: Sequence[Sequence[int]], question: Sequence[Question], label: Sequence[int], **_: object
+    ) -> list[float | None]:
+        ends = frozenset(vlm.turn.ends(vlm.model.generation_config))
+        texts = [_text_of(vlm, tokens, ends) for tokens in completion_ids]
+        return [function(*row) for row in zip(texts, question, label, strict=True)]
+
+    rewarded.__name__ = reward.name
+    return rewarded
+
+
+def rewarding(groups: Groups | None, vlm: VLM) -> Rewarded:
+    """Return a function that rewards one completion as the training does; without GRPO by `rewards.correct` alone."""
+    if groups is None:
+
+        def graded(tokens: Sequence[int], item: Item, image: object) -> dict[str, float | None]:
+            ends = frozenset(vlm.turn.ends(vlm.model.generation_config))
+            return {"correct": rewards.correct(_text_of(vlm, tokens, ends), item.question, item.label)}
+
+        return graded
+    functions, weights = reward_functions(groups, vlm)
+
+    def weighed(tokens: Sequence[int], item: Item, image: object) -> dict[str, float | None]:
+        content = vlm.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+        row = {"completion_ids": [tokens], "completions": [[{"content": content}]], "image": [image]}
+        row |= {"question": [item.question], "label": [item.label]}
+        values = {function.__name__: function(**row)[0] for function in functions}
+        known = [(weight, v) for weight, v in zip(weights, values.values(), strict=True) if v is not None]
+        return {**values, "reward": sum(weight * value for weight, value in known)}
+
+    return weighed
 
 
 def earned(
-    functions: Sequence[Callable[..., list[float]]], weights: Sequence[float], vlm: VLM
+    functions: Sequence[Callable[..., Sequence[float | None]]], weights: Sequence[float], vlm: VLM
 ) -> Callable[[Sequence[Row], Sequence[Tokens]], list[float]]:
     """Return a function for the rewards of completions outside of TRL, from one row and one list of tokens each."""
 
@@ -398,7 +441,8 @@ def earned(
         columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
         given = {**columns, "completions": said, "completion_ids": [list(one) for one in written]}
         parts = [function(**given) for function in functions]
-        return [sum(w * own for w, own in zip(weights, each, strict=True)) for each in zip(*parts, strict=True)]
+        rows_of = [zip(weights, each, strict=True) for each in zip(*parts, strict=True)]
+        return [sum(weight * value for weight, value in each if value is not None) for each in rows_of]
 
     return rewards_of
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from safemed_eval.codec import Json
 from safemed_eval.core import TRAINED_ON, Item
@@ -25,7 +24,8 @@ from safemed_eval.seeds import generator
 from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
 from safemed_eval.train._recipe import DenoiserRecipe
-from safemed_eval.train.log import LOG, WORK
+from safemed_eval.train.log import CHECKPOINTS, LOG, WORK, remove_checkpoints
+from safemed_eval.train.watch.trainer import Watched
 
 
 def fit_denoiser(
@@ -55,12 +55,12 @@ def fit_denoiser(
     denoiser = ResidualDenoiser(Shape(width=recipe.width, blocks=recipe.blocks)).to(model.device)
     # The second loss has gradients a hundred times larger than the first: second moments must adapt fast.
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
-    shared = {name: getattr(recipe, name) for name in ("steps", "batch_size", "save_every", "seed")}
+    shared = {name: getattr(recipe, name) for name in ("steps", "batch_size", "save_every", "seed", "watch")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of transformers
         trainer = _Denoising(
             model=denoiser,
-            args=TrainingArguments(**_loop.arguments(work / "checkpoints", **shared, cpu=cpu)),
+            args=TrainingArguments(**_loop.arguments(work / CHECKPOINTS, **shared, cpu=cpu)),
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate)),
             train_dataset=_Rows(items, canvas),
             data_collator=_collate,
@@ -70,17 +70,19 @@ def fit_denoiser(
         )
         trainer.remove_callback(PrinterCallback)
         with _loop.writing(out):
-            trainer.train(resume_from_checkpoint=_loop.last_checkpoint(work / "checkpoints"))
+            trainer.train(resume_from_checkpoint=_loop.last_checkpoint(work / CHECKPOINTS))
     _loop.refuse_broken(denoiser)
     if trainer.is_world_process_zero():
         with _loop.writing(out):
             save_denoiser(denoiser, out)
             write_seen(out / TRAINED_ON, items)
             write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
+            if not recipe.watch.keep_checkpoints:
+                remove_checkpoints(work)
     trainer.accelerator.wait_for_everyone()
 
 
-class _Denoising(Trainer):  # type: ignore[misc]
+class _Denoising(Watched):
     """Trains a denoiser D, first to remove noise d of sigma from an image x, then to preserve the answer of a model f.
 
     The loss of a row is at first
@@ -97,7 +99,6 @@ class _Denoising(Trainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._frozen = frozen
         self._recipe = recipe
-        self._figures: dict[str, list[torch.Tensor]] = defaultdict(list)
 
     def compute_loss(self, model: Any, inputs: Json, **_: object) -> torch.Tensor:
         items, clean, step = inputs["items"], inputs["canvas"], self.state.global_step
@@ -106,7 +107,7 @@ class _Denoising(Trainer):  # type: ignore[misc]
         if not bool(denoised.isfinite().all()):
             raise RunError(f"the denoiser's output is not finite at step {step}; try a lower --learning-rate")
         loss = F.mse_loss(denoised, clean)
-        self._figures["denoiser/mse"].append(loss.detach())
+        self.means.add("denoiser/mse", loss.item(), len(items))
         if step >= self._recipe.mse_steps:
             classify = self._frozen.classify([item.question for item in items])
             with torch.no_grad():
@@ -119,18 +120,12 @@ class _Denoising(Trainer):  # type: ignore[misc]
                     "--stability-learning-rate"
                 ) from error
             loss = F.nll_loss(log_probs, own)
-            self._figures["denoiser/same_answer"].append((log_probs.argmax(1) == own).float().mean())
+            self.means.add("denoiser/same_answer", (log_probs.argmax(1) == own).float().mean().item(), len(items))
         return loss
 
     def _noise(self, item: Item, step: int, shape: torch.Size) -> torch.Tensor:
         rng = generator("cpu", self._recipe.seed, "denoiser", step, item.id)
         return torch.empty(shape).normal_(0, self._recipe.sigma, generator=rng)
-
-    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
-        means = {name: torch.stack(values).mean() for name, values in self._figures.items()}
-        everywhere = {name: float(self.accelerator.gather(mean).mean()) for name, mean in means.items()}
-        self._figures.clear()
-        super().log({**logs, **everywhere}, *args, **kwargs)
 
 
 class _Rows(torch.utils.data.Dataset[tuple[Item, torch.Tensor]]):

@@ -21,7 +21,7 @@ from safemed_eval.errors import DataError
 from safemed_eval.files import write_whole
 from safemed_eval.models.checkpoints.generate import Writer
 from safemed_eval.models.checkpoints.parts import freeze, linear_layers
-from safemed_eval.models.checkpoints.prompts import stopped_clock
+from safemed_eval.models.checkpoints.prompts import stopped_clock, thinks
 from safemed_eval.models.checkpoints.protocols import Network
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.files.notes import ABOUT
@@ -31,11 +31,19 @@ from safemed_eval.train._log import Log
 from safemed_eval.train._recipe import WARM_UP, Recipe
 from safemed_eval.train._rows import Row, Rows
 from safemed_eval.train._shards import save_whole
-from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, earned, reward_functions
+from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, earned, reward_functions, rewarding
 from safemed_eval.train._vllm import read_vllm
 from safemed_eval.train.adversary import Adversary
-from safemed_eval.train.log import LOG, WORK
+from safemed_eval.train.log import CHECKPOINTS, LOG, WORK, remove_checkpoints
 from safemed_eval.train.objectives import Policy, Tokens
+from safemed_eval.train.watch.samples import Sampler
+from safemed_eval.train.watch.settings import default_attack
+from safemed_eval.train.watch.trainer import Watched
+from safemed_eval.train.watch.validate import Validator
+from safemed_eval.train.watch.watcher import Watcher, outcome_of
+
+_WRITTEN_TOKENS = {False: 32, True: 256}
+"""Longest answer in evaluations and samples of supervised fine-tuning, under a template without and with a thought."""
 
 
 def fit(
@@ -49,6 +57,7 @@ def fit(
     base: tuple[str, str | None],
     about: Mapping[str, object],
     seen: Sequence[Path] = (),
+    held_out: Sequence[Item] = (),
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train, and save the checkpoint into `out`: the model or the adapter, its processor, and its prompt template.
@@ -61,6 +70,7 @@ def fit(
         base: name and hub commit of the base that a new adapter refers to; see `Source.reference`.
         about: description of the training, saved with the checkpoint.
         seen: files with digests of images that earlier trainings used; see `data.write_seen`.
+        held_out: the validation data, on the same canvas, for a recipe with `validation`.
     Raises:
         RunError: training has broken the model, or the disk is full.
         DataError: there are too few data for one batch.
@@ -99,20 +109,27 @@ def fit(
     caching = [vars(config).get("use_cache") for config in configs]
     with warnings.catch_warnings(), stopped_clock():
         warnings.simplefilter("ignore")  # of transformers and TRL
-        shared["args"] = _arguments(recipe, work / "checkpoints", cpu=model.device.type == "cpu")
+        shared["args"] = _arguments(recipe, work / CHECKPOINTS, cpu=model.device.type == "cpu")
         if recipe.groups:
             shared["args"].reward_weights = weights
             trainer: Any = AdversarialGRPO(reward_funcs=functions, **shared)
         else:
             trainer = AdversarialSFT(**shared)
         trainer.remove_callback(PrinterCallback)
+        watcher = _watcher(trainer, model, recipe, held_out or items, canvas, work)
+        trainer.add_callback(watcher)
         with _loop.naming_what_broke(policy), _loop.writing(out):
             trainer.train(resume_from_checkpoint=_loop.last_checkpoint(Path(trainer.args.output_dir)))
         state = trainer.state
-        if state.global_step < state.max_steps:
+        if state.global_step < state.max_steps and not watcher.stopped:
             raise DataError(
                 f"only {state.global_step} of {state.max_steps} steps were made: too few data for one batch"
             )
+        if recipe.validation:
+            chosen = outcome_of(state, recipe.validation, stopped=watcher.stopped)
+            about = {**about, "validation": chosen}
+            with _loop.writing(out):
+                trainer.load_step(chosen["step"])
         _loop.refuse_broken(policy, together=True)
         for config, value in zip(configs, caching, strict=True):
             vars(config).pop("use_cache", None)  # switched off by trainers, which must not reach the checkpoint
@@ -127,6 +144,8 @@ def fit(
             write_seen(out / TRAINED_ON, items, seen)
             about = {**about, "template": asdict(template)}
             write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))  # complete from here on
+            if not recipe.watch.keep_checkpoints:
+                remove_checkpoints(work)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -150,6 +169,31 @@ def _policy(
     )
 
 
+def _watcher(
+    trainer: Watched, model: Waist, recipe: Recipe, items: Sequence[Item], canvas: Canvas, work: Path
+) -> Watcher:
+    """Return the callback that evaluates on these items, and draws samples of them."""
+    groups, validation = recipe.groups, recipe.validation
+    tokens = groups.max_new_tokens if groups else _WRITTEN_TOKENS[thinks(model.scorer.template)]
+    validator, sampler = None, None
+    if validation:
+        validator = Validator(model, items, canvas, validation.attack, seed=recipe.seed, max_new_tokens=tokens)
+    if recipe.samples:
+        sampler = Sampler(
+            model,
+            items,
+            canvas,
+            validation.attack if validation else default_attack(recipe.threats.ball if recipe.threats else None),
+            work,
+            count=recipe.samples,
+            rewarded=rewarding(groups, model.scorer),
+            max_new_tokens=tokens,
+            temperature=groups.temperature if groups else 0.0,
+            seed=recipe.seed,
+        )
+    return Watcher(trainer, validation, validator, sampler)
+
+
 def _tidy(out: Path, base: tuple[str, str | None]) -> None:
     """Remove what should not be shared: pickles, the reference adapter, and paths that exist only on this machine."""
     (out / "training_args.bin").unlink(missing_ok=True)
@@ -162,7 +206,7 @@ def _tidy(out: Path, base: tuple[str, str | None]) -> None:
 
 
 def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
-    shared = {name: getattr(recipe, name) for name in ("batch_size", "save_every", "seed")}
+    shared = {name: getattr(recipe, name) for name in ("batch_size", "save_every", "seed", "watch")}
     settings = _loop.arguments(place, steps=recipe.steps or -1, **shared, cpu=cpu) | {
         "num_train_epochs": recipe.epochs,
         "learning_rate": recipe.learning_rate,
@@ -186,8 +230,8 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         max_completion_length=groups.max_new_tokens,
         temperature=groups.temperature,
         beta=groups.beta,
-        loss_type="grpo",
-        scale_rewards="group",
+        loss_type=groups.loss.replace("-", "_"),
+        scale_rewards="none" if groups.loss == "dr-grpo" else "group",
         epsilon=0.2,
         num_iterations=1,
         mask_truncated_completions=groups.mask_truncated,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from safemed_eval.codec import Json
-from safemed_eval.data import AnyData, Choice, Data, canvas_of, choice_of, drawer_of
+from safemed_eval.codec import Json, encode
+from safemed_eval.core import Item
+from safemed_eval.data import AnyData, Canvas, Choice, Data, canvas_of, choice_of
 from safemed_eval.errors import DataError, RunError, SpecError, Stopped
 from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Asking, Model, find_model
@@ -26,16 +27,24 @@ from safemed_eval.runs.spec import TrainSpec
 from safemed_eval.train._recipe import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
 from safemed_eval.train._shards import refuse_unsupported
 from safemed_eval.train._vllm import refuse_vllm
-from safemed_eval.train.log import WORK, figure
+from safemed_eval.train.log import WORK, figure, remove_checkpoints
+from safemed_eval.train.watch.held_out import check_attack, held_out_of, is_for_tests, verified
 from safemed_eval.version import __version__
 
 if TYPE_CHECKING:
     import torch
-    from _typeshed import DataclassInstance
 
     from safemed_eval.models.waist import Waist
 
 _log = logging.getLogger("safemed_eval")
+
+_IDLE = ("save_every", "loader_workers", "watch", "samples")
+"""Settings that do not change the weights."""
+_LATER = (
+    *("ablate", "freeze", "targets", "validation"),
+    *("aim", "gain_weight", "kl_weight", "loss", "functions", "mask_truncated"),
+)
+"""Settings that are newer than some run folders: at its default each is left out of a spec."""
 
 
 def train(
@@ -59,7 +68,8 @@ def train(
         out: the new checkpoint's folder; the same call resumes a stopped training.
         options: the options of `safemed-eval train METHOD`, with the same names and defaults, such as steps,
             epochs, batch_size, learning_rate, lora, seed; eps, attack_steps of an adversary; group_size, beta of GRPO;
-            sigma of a denoiser. See `train.recipe_of`.
+            sigma of a denoiser; eval_data (as data, but what drawn data keep for training too) and what it chooses.
+            See `train.recipe_of`.
     Returns:
         The folder, which `load_model` takes.
     Raises:
@@ -71,6 +81,7 @@ def train(
     _refuse_unfit_here(recipe_of(method, **options), processes)
     base = model if isinstance(model, Model) else find_model(model)
     chosen = choice_of(data)
+    held_out = held_out_of(options.get("eval_data"), chosen)
     _refuse_senseless(base, chosen.name)
     _refuse_unfit(method, base, chosen, options.get("lora"), options.get("freeze"))
     asking = base.source.asked(Asking(template=base.given.template), to_train=method != "denoiser")
@@ -78,9 +89,12 @@ def train(
     recipe = recipe_of(method, adapter=base.source.is_adapter, thinks=asks_for_thought, **options)
     _refuse_wide_band(recipe, chosen.canvas.size)
     _refuse_thought_last(recipe, asking)
+    if isinstance(recipe, Recipe):
+        check_attack(recipe.validation, chosen.canvas, asking)
     if isinstance(chosen, Choice):
         with progress("reading images", transient=True) as tick:
             chosen = chosen.verified(tick)
+    checked = verified(held_out, chosen)
     _refuse_too_few(len(chosen.items), recipe, processes)
     spec = TrainSpec(
         model=base.source.identity,
@@ -90,46 +104,37 @@ def train(
         skipped=len(chosen.set.bad),
         data=chosen.set.sha256,
         canvas=str(chosen.canvas),
-        recipe={"method": method} | _settings(recipe),
+        recipe={"method": method} | _with_data(_settings(recipe), checked),
         processes=processes,
     ).to_json()
     if _is_complete(place, spec):
         _log.info("%s: is complete", place)
+        if first and not recipe.watch.keep_checkpoints:
+            remove_checkpoints(place / WORK)
     else:
         refuse_unwritable(place)
-        _fit(method, base, chosen, recipe, asking, place, spec, first=first)
+        _fit(method, base, chosen, checked, recipe, asking, place, spec, first=first)
     if first:
         figure(place / WORK)
     return place
 
 
-_IDLE = ("save_every", "loader_workers")
-"""Settings that change no number."""
-_NEWER = (
-    "ablate",
-    "aim",
-    "freeze",
-    "gain_weight",
-    "kl_weight",
-    "mask_truncated",
-    "targets",
-)
-"""Settings that are newer than run folders of version 0.1.0."""
+def _settings(recipe: Recipe | DenoiserRecipe) -> Json:
+    """The settings that decide the numbers; an option that is newer than run folders is left out where it is unused."""
+
+    def of(part: object) -> Json:
+        kept = {f.name: getattr(part, f.name) for f in fields(part) if f.name not in _IDLE}  # type: ignore[arg-type]
+        later = {f.name for f in fields(part) if f.name in _LATER and kept[f.name] == f.default}  # type: ignore[arg-type]
+        return {name: of(v) if is_dataclass(v) else encode(v) for name, v in kept.items() if name not in later}
+
+    return of(recipe)
 
 
-def _settings(recipe: DataclassInstance) -> Json:
-    """The settings that decide the numbers; one of `_NEWER` is left out where it is at its default."""
-    default = {f.name: f.default for f in fields(recipe)}
-    settings = {name: value for name, value in vars(recipe).items() if name not in _IDLE}
-    return {
-        name: _settings(value)
-        if is_dataclass(value) and not isinstance(value, type)
-        else [*value]
-        if isinstance(value, tuple)
-        else value
-        for name, value in settings.items()
-        if name not in _NEWER or value != default[name]
-    }
+def _with_data(settings: Json, held_out: Data | None) -> Json:
+    """Add the hash of the validation data, which is part of what decides the weights."""
+    if held_out:
+        settings["validation"] |= {"data": held_out.set.sha256}
+    return settings
 
 
 def _refuse_thought_last(recipe: Recipe | DenoiserRecipe, asking: Asking) -> None:
@@ -145,6 +150,7 @@ def _fit(
     method: str,
     model: Model,
     data: Data,
+    held_out: Data | None,
     recipe: Recipe | DenoiserRecipe,
     asking: Asking,
     out: Path,
@@ -153,7 +159,7 @@ def _fit(
     first: bool,
 ) -> None:
     """Load the model, lock the folder, and train."""
-    policy, waist = _loaded(model, data, recipe, asking)
+    policy, waist = _loaded(model, [*data.items, *(held_out or ())], data.canvas, recipe, asking)
     about, work = about_of(model, data), out / WORK
     how = {"safemed_eval": __version__, "arguments": sys.argv[1:], "names": about["names"], **spec}
     with _locked(work, spec, waist, data, about) if first else nullcontext(), _resumable(work):
@@ -178,6 +184,7 @@ def _fit(
                 base=source.reference,
                 about=how,
                 seen=[digests for _, digests, _ in source.trainings if digests],
+                held_out=held_out.items if held_out else (),
                 callbacks=[shown],
             )
 
@@ -191,8 +198,7 @@ def _refuse_senseless(model: Model, data: str) -> None:
             f"--device {model.device}: training takes auto or cpu; choose a GPU with CUDA_VISIBLE_DEVICES, several "
             "with accelerate launch"
         )
-    drawer = drawer_of(data)
-    if drawer and drawer[0].for_tests(drawer[1]):
+    if is_for_tests(data):
         raise SpecError(
             f"--data {data}: is the test split, which checkpoints are compared on; train on "
             f"{data.partition(':')[0]}:split=train,images=20000"
@@ -259,7 +265,9 @@ def _is_complete(out: Path, spec: Json) -> bool:
     return done
 
 
-def _loaded(model: Model, data: Data, recipe: Recipe | DenoiserRecipe, asking: Asking) -> tuple[Any, Waist]:
+def _loaded(
+    model: Model, items: Sequence[Item], canvas: Canvas, recipe: Recipe | DenoiserRecipe, asking: Asking
+) -> tuple[Any, Waist]:
     """Load and check the network to train (None for a denoiser) and the model behind the waist."""
     from safemed_eval import models
     from safemed_eval.models.check import check, refuse_failures
@@ -275,10 +283,10 @@ def _loaded(model: Model, data: Data, recipe: Recipe | DenoiserRecipe, asking: A
             policy, waist = models.load_to_train(source, device=device, dtype=dtype, attn=model.attn, asking=asking)
     with status("checking the model and the questions"):
         if policy is not None:
-            for item in data.items:
+            for item in items:
                 waist.scorer.refuse_control_tokens(item.question)
-        _, height, width = canvas_of(data.items[0], data.canvas).shape
-        most = max(len(item.question.options) for item in data.items)
+        _, height, width = canvas_of(items[0], canvas).shape
+        most = max(len(item.question.options) for item in items)
         refuse_failures(check(waist, (height, width), options=most), source.name)
     return policy, waist
 
@@ -324,6 +332,7 @@ def _shown_progress() -> Any:
         def on_log(self, args: object, state: Any, control: object, logs: Mapping[str, float], **_: object) -> None:
             words = {"loss": "loss", "adversary/loss": "adversarial loss", "reward": "reward"}
             words |= {"denoiser/mse": "mse", "denoiser/same_answer": "same answer"}
+            words |= {"eval_clean_accuracy": "clean accuracy", "eval_robust_accuracy": "robust accuracy"}
             self.text = ", ".join(f"{word} {logs[key]:.3g}" for key, word in words.items() if key in logs)
 
     return Shown()

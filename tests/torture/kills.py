@@ -36,6 +36,7 @@ _EVERY = 2
 TRAIN = (
     *("train", "at-sft", "--model", "builtin:sft", "--data", "phantom:split=train,images=16", "--steps", "8"),
     *("--save-every", str(_EVERY), "--batch-size", "4", "--attack-steps", "1", "--device", "cpu"),
+    "--keep-checkpoints",
 )
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE_S = 1800.0

@@ -7,17 +7,12 @@ nodes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
-from safemed_eval.errors import RunError
 from safemed_eval.report.findings.finding import Key
 from safemed_eval.report.findings.reasoning import NOT_MEASURED
 from safemed_eval.report.gap import NOTE, gaps_of, why_no_gap
@@ -28,17 +23,16 @@ from safemed_eval.report.page.analyses import analyses_of, cell_of
 from safemed_eval.report.page.cells import columns, corruption_tables
 from safemed_eval.report.page.overview import Slices, families, hides_huge, overview_of
 from safemed_eval.report.page.remarks import notices_of, remarks_of
+from safemed_eval.report.page.rendering import as_script, policy, read_asset, template, write_html
 from safemed_eval.report.page.studies import studies_of
 from safemed_eval.report.page.texts import COLUMNS as TEXT_COLUMNS
 from safemed_eval.report.page.texts import texts_of
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import FEW
 from safemed_eval.report.table import Table
-from safemed_eval.text import visible
 from safemed_eval.version import __version__
 
 _COMMANDS = {"evaluate": "accuracy, clean and under attack", "certify": "certificates"}
-_FOLDER = Path(__file__).parent / "assets"
 _BY_CHANCE: frozenset[Key] = frozenset({"by-chance"})
 
 
@@ -57,16 +51,16 @@ def write_page(
     runs = [study.run for study in studies]
     slices: Slices = {by: in_order({name for run in runs for name in run.rows.names(by)}) for by in SLICES}
     items, gaps = single.Items(runs), gaps_of(runs)
-    scripts = [_read("page.js"), _plotly()]
+    scripts = [read_asset("page.js"), _plotly()]
     kinds = {kind: some for kind in _COMMANDS if (some := [study for study in studies if study.run.kind == kind])}
     by_kind = {kind: [study.run for study in some] for kind, some in kinds.items()}
     evaluated = by_kind.get("evaluate", [])
     norms = {family.norm for run in runs for family in families(run)}
-    html = _template().render(
+    html = template("page.html", figure=cell_of).render(
         title=title,
         version=__version__,
-        policy=_policy(scripts),
-        style=Markup(_read("page.css")),
+        policy=policy(scripts),
+        style=Markup(read_asset("page.css")),
         scripts=[Markup(script) for script in scripts],
         kinds=kinds,
         runs=runs,
@@ -99,11 +93,7 @@ def write_page(
             "images": _embedded(single.images(runs, items)),
         },
     )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(html, encoding="utf-8", errors="replace", newline="\n")
-    except OSError as error:
-        raise RunError(f"{file}: cannot be written: {error.strerror}") from None
+    write_html(html, file)
 
 
 def _embedded(value: object) -> Markup:
@@ -118,41 +108,4 @@ def _embedded(value: object) -> Markup:
 def _plotly() -> str:
     from plotly.offline import get_plotlyjs
 
-    return _script(get_plotlyjs())
-
-
-def _read(name: str) -> str:
-    return _script((_FOLDER / name).read_text(encoding="utf-8"))
-
-
-def _script(text: str) -> str:
-    """Our own code as it may stand in an HTML element; browsers hash it after they have unified line ends."""
-    unified = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "</script" in unified or "</style" in unified or "<!--" in unified:
-        raise RuntimeError("a script or style would end, or comment out, its own element")
-    return unified
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """Write a Content-Security-Policy: these scripts and no others, no network. Plotly sets styles of its own."""
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    sources = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    return (
-        f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
-        "form-action 'none'"
-    )
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["command"] = shlex.join
-    environment.filters["figure"] = cell_of
-    environment.tests["holding"] = lambda mapping, key: key in mapping
-    return environment.get_template("page.html")
+    return as_script(get_plotlyjs())

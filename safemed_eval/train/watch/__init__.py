@@ -1,0 +1,1 @@
+"""Watching a training: validation, the best checkpoint, samples, and a log that stops and resumptions leave whole."""
