@@ -26,9 +26,9 @@ from transformers.utils import logging
 from safemed_eval import data, models
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.train import Groups, Method, Recipe, Threats
-from safemed_eval.train import adversary as inner
-from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import fit
+from safemed_eval.train.inner import adversary as inner
+from safemed_eval.train.inner.adversary import Adversary
 
 STEPS, TURNS = 5, 4
 ATTACK = Threats(eps=8 / 255, steps=5, share=1.0, warm_up=0.0)

@@ -15,8 +15,8 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.train import Threats
 from safemed_eval.train._recipe import Aim
 from safemed_eval.train._rows import Row, to_canvas
-from safemed_eval.train.adversary import Adversary
-from safemed_eval.train.objectives import Completion, Divergence, MinusReward, Policy, Tokens, _weights
+from safemed_eval.train.inner.adversary import Adversary
+from safemed_eval.train.inner.objectives import Completion, Divergence, MinusReward, Policy, Tokens, _weights
 
 QUESTION = Question(text="Which?", options=("a", "b"))
 ROWS: list[Row] = [

@@ -24,14 +24,15 @@ from safemed_eval.errors import UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.seeds import generator
 from safemed_eval.train import Ablation, Groups, Lora, Method, Recipe, Threats, _rows, _trainers, recipe_of, rewards
-from safemed_eval.train import adversary as adversary_module
-from safemed_eval.train._modes import inner_loop
 from safemed_eval.train._rows import Rows, completion, to_canvas
 from safemed_eval.train._vllm import refuse_vllm
-from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, _lora, fit
+from safemed_eval.train.inner import adversary as adversary_module
+from safemed_eval.train.inner.adversary import Adversary
+from safemed_eval.train.inner.modes import inner_loop
 from safemed_eval.train.log import WORK, read_log
 from safemed_eval.train.make import _is_complete, _settings
+from safemed_eval.train.rewards import called
 from safemed_eval.train.watch.settings import Watch
 
 FAMILY = "qwen2_5_vl"
@@ -323,7 +324,7 @@ def test_the_form_is_that_of_the_template() -> None:
 def test_a_choice_after_the_thought_is_rewarded_by_what_the_letters_score(adversary: Adversary, noisy: bool) -> None:
     """On the image that the completion is about, whatever answer is written; a thought cut off earns nothing."""
     vlm = adversary.model.scorer
-    (correct, _), _ = _trainers.reward_functions(Groups(size=2, readout="think-choice"), vlm)
+    (correct, _), _ = called.reward_functions(Groups(size=2, readout="think-choice"), vlm)
     rows = replace(adversary, threats=None, noise_sigma=0.1).perturb(ROWS).rows if noisy else ROWS
     tokenizer = vlm.processor.tokenizer
     thought = "<think> bright </think>"

@@ -29,11 +29,11 @@ from safemed_eval.errors import RunError, SpecError, UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.report.training.chart import chart_of, ticks
 from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers, rewards
-from safemed_eval.train.adversary import Adversary
 from safemed_eval.train.fit import _arguments, fit
+from safemed_eval.train.inner.adversary import Adversary
 from safemed_eval.train.log import CHECKPOINTS, IMAGES, SAMPLES, WORK, read_log
 from safemed_eval.train.make import _settings
-from safemed_eval.train.reward_functions import rewards_of
+from safemed_eval.train.rewards.functions import rewards_of
 from safemed_eval.train.watch import settings
 from safemed_eval.train.watch.held_out import check_attack, held_out_of, verified
 from safemed_eval.train.watch.samples import MOST_TIMES, stride

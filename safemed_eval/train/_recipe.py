@@ -15,7 +15,7 @@ from safemed_eval.errors import SpecError, did_you_mean
 from safemed_eval.scale import GREY_LEVEL, refuse_sigma
 from safemed_eval.threat import Norm, Threat
 from safemed_eval.train._vllm import canonical_vllm, read_vllm
-from safemed_eval.train.reward_functions import RewardFunction, rewards_of
+from safemed_eval.train.rewards.functions import RewardFunction, rewards_of
 from safemed_eval.train.watch.settings import Best, Validation, Watch, reporters, validation_of
 
 WARM_UP = 0.03

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,15 @@ import torch
 from transformers.utils import CONFIG_NAME
 from trl import GRPOTrainer, SFTTrainer
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
+from trl.trainer.utils import RepeatSampler
 
-from safemed_eval.core import Item, Question
-from safemed_eval.models.answers import OPENING_TAG
+from safemed_eval.codec import Json
 from safemed_eval.models.checkpoints.generate import Sampler
-from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
-from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.seeds import generator
-from safemed_eval.train import rewards
-from safemed_eval.train._modes import in_eval_mode
-from safemed_eval.train._recipe import Groups
 from safemed_eval.train._rows import Row, to_canvas
 from safemed_eval.train._shards import gather_head, whole_weights
-from safemed_eval.train.adversary import Adversary, Perturbed
-from safemed_eval.train.objectives import Policy, Tokens
-from safemed_eval.train.reward_functions import RewardFunction
-from safemed_eval.train.watch.samples import Rewarded
+from safemed_eval.train.inner.adversary import Adversary, Perturbed
+from safemed_eval.train.inner.objectives import Policy, Tokens
 from safemed_eval.train.watch.trainer import Watched
 
 _ROWS = "rows"
@@ -55,7 +48,7 @@ class _Sharded:
         gather_head(self)
         return super().compute_loss(*args, **kwargs)  # type: ignore[misc]
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: object = None) -> None:
         whole = (Path(resume_from_checkpoint) / CONFIG_NAME).is_file()
         if self.is_fsdp_enabled or hasattr(self.model, "peft_config") or not whole:
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
@@ -74,14 +67,14 @@ class AdversarialSFT(Watched, _Sharded, SFTTrainer):  # type: ignore[misc]
     def __init__(self, *args: object, adversary: Adversary | None, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._adversary = adversary
-        self._collate: Any = self.data_collator  # type: ignore[has-type]
+        self._collate: Callable[[list[Row]], Json] = self.data_collator  # type: ignore[has-type]
         if adversary:
             self.data_collator = self._with_rows
 
-    def _with_rows(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def _with_rows(self, rows: Sequence[Row]) -> Json:
         return {**self._collate([dict(row) for row in rows]), _ROWS: list(rows)}
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
+    def _prepare_inputs(self, inputs: Json) -> object:
         rows = inputs.pop(_ROWS, None)
         if self._adversary and rows is not None:
             with whole_weights(self):
@@ -97,7 +90,7 @@ class _Once(torch.utils.data.Sampler[int]):
     all the batch's first, so that no image is decoded for them.
     """
 
-    def __init__(self, order: Any) -> None:
+    def __init__(self, order: RepeatSampler) -> None:
         self._order = order
 
     def __iter__(self) -> Iterator[int]:
@@ -145,7 +138,7 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
         self._pairs: list[tuple[Row, Row]] = []
         self._drawn: tuple[int, Counter[str]] = (-1, Counter())
 
-    def _generate_and_score_completions(self, inputs: list[Row]) -> Any:
+    def _generate_and_score_completions(self, inputs: list[Row]) -> Json:
         """Attack each question once, before its group is sampled. TRL calls this once per generation batch."""
         adversary = self._adversary if self.model.training else None
         late = adversary is not None and adversary.aim == "kl"
@@ -153,7 +146,7 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
             if adversary and not late:
                 inputs = self._attacked(inputs)
             try:
-                batch = super()._generate_and_score_completions(inputs)
+                batch: Json = super()._generate_and_score_completions(inputs)
             finally:
                 self._clean = {}
         if late:
@@ -166,7 +159,7 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
             self._metrics["train"]["frac_reward_zero_std"][-1] = share
         return batch
 
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
+    def _get_train_sampler(self, dataset: object = None) -> _Once:
         return _Once(super()._get_train_sampler(dataset))
 
     @contextmanager
@@ -194,9 +187,9 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
             if own is not None:
                 network.generate = own
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+    def _calculate_rewards(self, *args: object, **kwargs: object) -> torch.Tensor:
         with whole_weights(self):
-            rewards = super()._calculate_rewards(*args, **kwargs)
+            rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
         own = len(rewards) // self.accelerator.num_processes
         start = self.accelerator.process_index * own
         self._right = rewards[start : start + own, 0] == 1
@@ -209,7 +202,7 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
             raise RuntimeError(f"the {len(inputs)} rows of a process are not whole groups of {size}")
         return inputs[::size]
 
-    def _attacked_late(self, inputs: list[Row], batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    def _attacked_late(self, inputs: list[Row], batch: Json) -> dict[str, torch.Tensor]:
         """Attack the questions where the policy, on the clean image, has answered rightly.
 
         Returns:
@@ -234,11 +227,11 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
         attacked = torch.isin(places, torch.tensor(perturbed.attacked, device=places.device, dtype=places.dtype))
         return {"place": places, "attacked": attacked, "right": torch.tensor(right, device=places.device)}
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    def _compute_loss(self, model: torch.nn.Module, inputs: Json) -> torch.Tensor:
         loss: torch.Tensor = super()._compute_loss(model, inputs)
         return loss + self._robust_loss(model, inputs) if "place" in inputs else loss
 
-    def _robust_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    def _robust_loss(self, model: torch.nn.Module, inputs: Json) -> torch.Tensor:
         """b KL(pi(. | x, y) || pi(. | x', y)) over right completions, less c A log pi(y | x'), x' the attacked image.
 
         Both are means over the tokens of a completion and then over all completions, as in GRPO's loss; completions of
@@ -263,7 +256,7 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
         total = threats.kl_weight * divergence - threats.gain_weight * mean(said, gain)
         return total / int(self.current_gradient_accumulation_steps)
 
-    def _distinct(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _distinct(self, inputs: Json) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The places of the distinct completions of attacked questions, with their sums over equal ones.
 
         Returns:
@@ -282,7 +275,7 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
         return rows.long(), right, gain
 
     def _distributions(
-        self, model: Any, inputs: dict[str, Any], rows: torch.Tensor, shown: Sequence[Row]
+        self, model: torch.nn.Module, inputs: Json, rows: torch.Tensor, shown: Sequence[Row]
     ) -> torch.Tensor:
         """(b, L, V) log-probabilities of the tokens of these rows' completions, with these images."""
         texts = {name: inputs[name][rows] for name in ("token_type_ids", "mm_token_type_ids") if name in inputs}
@@ -306,7 +299,7 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
             self._clean = self._images_of(inputs)
         return [{**row, "image": perturbed.rows[i // size]["image"]} for i, row in enumerate(inputs)]
 
-    def _get_per_token_logps_and_entropies(self, model: Any, *args: object, **kwargs: object) -> Any:
+    def _get_per_token_logps_and_entropies(self, model: torch.nn.Module, *args: object, **kwargs: object) -> object:
         if self._clean and self._is_reference(model):
             kwargs |= self._clean
         return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
@@ -325,7 +318,7 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
         of_texts = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
         return {name: value.to(self.accelerator.device) for name, value in inputs.items() if name not in of_texts}
 
-    def _is_reference(self, model: Any) -> bool:
+    def _is_reference(self, model: torch.nn.Module) -> bool:
         if self.ref_model is not None:
             return model is self.ref_model
         status = self.accelerator.unwrap_model(model).get_model_status()
@@ -341,7 +334,7 @@ class _Chosen(Sampler):
 
 
 def _perturb(
-    trainer: Any, adversary: Adversary, rows: Sequence[Row], right: Sequence[Counter[Tokens]] | None = None
+    trainer: Watched, adversary: Adversary, rows: Sequence[Row], right: Sequence[Counter[Tokens]] | None = None
 ) -> Perturbed:
     """Run the adversary at the current step, and add its metrics to the trainer's log, weighted by attacked rows."""
     state = trainer.state
@@ -366,97 +359,3 @@ def _fresh_rewards(policy: Policy, rows: Sequence[Row], perturbed: Perturbed, st
             earned = [one.reward for group in policy.rollouts(canvas, chosen, "fresh", step) for one in group]
             found[name] = sum(earned) / len(earned)
     return found
-
-
-def reward_functions(groups: Groups, vlm: VLM) -> tuple[list[Callable[..., Sequence[float | None]]], list[float]]:
-    """Return the reward functions in TRL's signature, and their weights; `vlm` is the policy, behind the waist."""
-
-    def correct(
-        completion_ids: Sequence[Sequence[int]],
-        question: Sequence[Question],
-        label: Sequence[int],
-        image: Sequence[Any],
-        **_: object,
-    ) -> list[float]:
-        ends = frozenset(vlm.turn.ends(vlm.model.generation_config))
-        if groups.readout == "generate":
-            texts = [_text_of(vlm, tokens, ends) for tokens in completion_ids]
-            return [rewards.correct(*row) for row in zip(texts, question, label, strict=True)]
-        asked = zip(completion_ids, question, label, image, strict=True)
-        with torch.no_grad(), in_eval_mode(vlm.model):
-            return [_chosen(vlm, ends, *row) for row in asked]
-
-    def kept(completions: Sequence[Any], **_: object) -> list[float]:
-        return [rewards.kept(completion[-1]["content"], vlm.template) for completion in completions]
-
-    own = [_own(function, vlm) for function in groups.functions]
-    return [correct, kept, *own], [groups.correct, groups.kept, *(function.weight for function in groups.functions)]
-
-
-def _own(reward: RewardFunction, vlm: VLM) -> Callable[..., list[float | None]]:
-    """Return a user's function in TRL's signature, under its own name."""
-    function = reward.load()
-
-    def rewarded(
-        completion_ids: Sequence[Sequence[int]], question: Sequence[Question], label: Sequence[int], **_: object
-    ) -> list[float | None]:
-        ends = frozenset(vlm.turn.ends(vlm.model.generation_config))
-        texts = [_text_of(vlm, tokens, ends) for tokens in completion_ids]
-        return [function(*row) for row in zip(texts, question, label, strict=True)]
-
-    rewarded.__name__ = reward.name
-    return rewarded
-
-
-def rewarding(groups: Groups | None, vlm: VLM) -> Rewarded:
-    """Return a function that rewards one completion as the training does; without GRPO by `rewards.correct` alone."""
-    if groups is None:
-
-        def graded(tokens: Sequence[int], item: Item, image: object) -> dict[str, float | None]:
-            ends = frozenset(vlm.turn.ends(vlm.model.generation_config))
-            return {"correct": rewards.correct(_text_of(vlm, tokens, ends), item.question, item.label)}
-
-        return graded
-    functions, weights = reward_functions(groups, vlm)
-
-    def weighed(tokens: Sequence[int], item: Item, image: object) -> dict[str, float | None]:
-        content = vlm.processor.tokenizer.decode(tokens, skip_special_tokens=True)
-        row = {"completion_ids": [tokens], "completions": [[{"content": content}]], "image": [image]}
-        row |= {"question": [item.question], "label": [item.label]}
-        values = {function.__name__: function(**row)[0] for function in functions}
-        known = [(weight, v) for weight, v in zip(weights, values.values(), strict=True) if v is not None]
-        return {**values, "reward": sum(weight * value for weight, value in known)}
-
-    return weighed
-
-
-def earned(
-    functions: Sequence[Callable[..., Sequence[float | None]]], weights: Sequence[float], vlm: VLM
-) -> Callable[[Sequence[Row], Sequence[Tokens]], list[float]]:
-    """Return a function for the rewards of completions outside of TRL, from one row and one list of tokens each."""
-
-    def rewards_of(rows: Sequence[Row], written: Sequence[Tokens]) -> list[float]:
-        decode = vlm.processor.tokenizer.decode
-        said = [[{"role": "assistant", "content": decode(list(one), skip_special_tokens=True)}] for one in written]
-        columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
-        given = {**columns, "completions": said, "completion_ids": [list(one) for one in written]}
-        parts = [function(**given) for function in functions]
-        rows_of = [zip(weights, each, strict=True) for each in zip(*parts, strict=True)]
-        return [sum(weight * value for weight, value in each if value is not None) for each in rows_of]
-
-    return rewards_of
-
-
-def _chosen(vlm: VLM, ends: Set[int], tokens: Sequence[int], question: Question, label: int, image: Any) -> float:
-    """Return 1 if gold is the likeliest letter after the completion's thought, else 0; 0 for an unfinished thought."""
-    text = _text_of(vlm, tokens, ends)
-    ended = bool(tokens) and tokens[-1] in ends
-    if not ended and (is_open(text) or not (CLOSE in text or OPENING_TAG in text)):
-        return 0.0
-    canvas = to_canvas(image)[None].to(vlm.device)
-    return float(vlm.scores_after(canvas, [question], [text])[0].argmax() == label)
-
-
-def _text_of(vlm: VLM, tokens: Sequence[int], ends: Set[int]) -> str:
-    """Decode a completion; TRL's own decoding drops thought tags that are special tokens."""
-    return vlm.turn.told([token for token in tokens if token not in ends])

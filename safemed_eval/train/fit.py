@@ -31,11 +31,12 @@ from safemed_eval.train._log import Log
 from safemed_eval.train._recipe import WARM_UP, Recipe
 from safemed_eval.train._rows import Row, Rows
 from safemed_eval.train._shards import save_whole
-from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT, earned, reward_functions, rewarding
+from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT
 from safemed_eval.train._vllm import read_vllm
-from safemed_eval.train.adversary import Adversary
+from safemed_eval.train.inner.adversary import Adversary
+from safemed_eval.train.inner.objectives import Policy, Tokens
 from safemed_eval.train.log import CHECKPOINTS, LOG, WORK, remove_checkpoints
-from safemed_eval.train.objectives import Policy, Tokens
+from safemed_eval.train.rewards.called import earned, reward_functions, rewarding
 from safemed_eval.train.watch.samples import Sampler
 from safemed_eval.train.watch.settings import default_attack
 from safemed_eval.train.watch.trainer import Watched

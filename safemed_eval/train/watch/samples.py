@@ -23,7 +23,7 @@ from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.work.evaluate import Evaluation
 from safemed_eval.seeds import generator, seed_of
-from safemed_eval.train._modes import in_eval_mode
+from safemed_eval.train.inner.modes import in_eval_mode
 from safemed_eval.train.log import IMAGES, SAMPLES, read_log
 from safemed_eval.train.watch.settings import writes_its_thought
 from safemed_eval.train.watch.validate import written_by
@@ -92,18 +92,12 @@ class Sampler:
         if (self._work / SAMPLES).exists():
             write_whole(self._work / SAMPLES, "".join(json.dumps(line) + "\n" for line in lines))
 
-    def take(self, step: int, *, writes: bool = True) -> None:
-        """Attack the images, and let the network write about them.
-
-        Args:
-            writes: store the samples; False where another process does.
-        """
+    def take(self, step: int) -> None:
+        """Attack the images, let the network write about them, and store that."""
         self._canvases = {}
         with in_eval_mode(self._model.scorer.model):
             self._evaluation.under(self._attack, self._items)
             samples = self._samples(step)
-        if not writes:
-            return
         (self._work / IMAGES).mkdir(exist_ok=True)
         with (self._work / SAMPLES).open("a", encoding="utf-8") as stream:
             for sample in samples:

@@ -19,7 +19,7 @@ from safemed_eval.models.checkpoints.generate import Writer
 from safemed_eval.models.checkpoints.prompts import Asking
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.work.evaluate import Evaluation, group_size
-from safemed_eval.train._modes import in_eval_mode, inner_loop
+from safemed_eval.train.inner.modes import in_eval_mode, inner_loop
 from safemed_eval.train.watch.settings import writes_its_thought
 
 _BATCH = 16
@@ -71,8 +71,7 @@ class Validator:
         """Measure both accuracies; called in all processes together.
 
         Args:
-            process, processes: this one's number, and how many share the items; one means that each does all of them,
-                as they must where every forward pass needs all processes.
+            process, processes: this one's number, and how many share the items.
         Raises:
             ModelOutputError: the network's output is not finite.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from safemed_eval.codec import Json
+from safemed_eval.train._shards import whole_weights
 from safemed_eval.train.watch.samples import Sampler, stride
 from safemed_eval.train.watch.settings import Validation
 from safemed_eval.train.watch.trainer import Watched
@@ -48,20 +49,12 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         if step > state.max_steps or (step % every and not last):  # a last checkpoint is followed by a step at rate 0
             return
         accelerator = self._trainer.accelerator
-        with undisturbed(accelerator.device), accelerator.autocast():
+        with undisturbed(accelerator.device), accelerator.autocast(), whole_weights(self._trainer):
             if self._validation and self._validator:
                 self._evaluate(self._validator, self._validation, state, control, last=last)
-            if self._sampler and (last or self.stopped or step // every % stride(state.max_steps, every) == 0):
-                self._take(self._sampler, state)
-
-    @property
-    def _alike(self) -> bool:
-        """Whether every process must run every forward pass: the weights are shared out among them."""
-        return bool(self._trainer.is_fsdp_enabled or self._trainer.is_deepspeed_enabled)
-
-    def _take(self, sampler: Sampler, state: TrainerState) -> None:
-        if self._alike or state.is_world_process_zero:
-            sampler.take(state.global_step, writes=state.is_world_process_zero)
+            due = last or self.stopped or step // every % stride(state.max_steps, every) == 0
+            if self._sampler and due and state.is_world_process_zero:
+                self._sampler.take(step)
 
     def _evaluate(
         self,
@@ -73,8 +66,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         last: bool,
     ) -> None:
         share = self._trainer.accelerator
-        process, processes = (0, 1) if self._alike else (share.process_index, share.num_processes)
-        accuracy = validator.measure(process=process, processes=processes)
+        accuracy = validator.measure(process=share.process_index, processes=share.num_processes)
         self._log(accuracy, state, control)
         if validation.best == "last":
             return

@@ -17,8 +17,8 @@ from safemed_eval.attacks._common.ascent import Goal
 from safemed_eval.models.checkpoints.generate import Writer
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
-from safemed_eval.train._modes import in_eval_mode
 from safemed_eval.train._rows import Row
+from safemed_eval.train.inner.modes import in_eval_mode
 
 Tokens = tuple[int, ...]
 
