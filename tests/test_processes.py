@@ -42,6 +42,10 @@ RUNS = [
 ]
 
 
+WATCHED = {"eval_data": "phantom:split=validation,images=3", "eval_every": 1, "samples": 1}
+WATCHED |= {"eval_attack": "pgd:eps=2/255,steps=1"}
+
+
 def _options(method: str, lora: str | None, processes: int) -> dict[str, Any]:
     rows = 8 // processes // OPTIONS[method].get("accumulate", 1)
     return OPTIONS[method] | {"batch_size": rows, "lora": lora}
@@ -65,11 +69,13 @@ def folder(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
         {"strategy": strategy, "method": method, "out": f"{strategy}-{method}-{lora}"} | _job(method, lora)
         for strategy, method, lora in RUNS
     ]
-    kept = _options("at-sft", None, 2) | {"steps": 4, "save_every": 2}
+    kept = _options("at-sft", None, 2) | {"steps": 4, "save_every": 2, "keep_checkpoints": True}
     jobs += [
         {"strategy": strategy, "method": "at-sft", "out": f"{strategy}-cut", "options": kept, "cut": 2}
         for strategy in ("fsdp", "sharded-state")
     ]
+    watched = _options("at-sft", None, 2) | WATCHED
+    jobs += [{"strategy": "fsdp", "method": "at-sft", "out": "watched", "options": watched}]
     broken = _options("sft", None, 2) | {"learning_rate": 1e38}
     jobs += [{"strategy": "fsdp", "method": "sft", "out": "broken", "options": broken}]
     jobs = [job | {"model": model, "out": str(place / str(job["out"]))} for job in jobs]
@@ -130,7 +136,8 @@ def test_two_processes_make_the_weights_of_one(
     for key in ("reward", "num_tokens", "completions/mean_length"):
         assert first.get(key) == pytest.approx(alike.get(key), abs=1e-6)
     assert "grpo" not in method or first["reward_std"] > 0, "advantages are not all 0"
-    assert _apart(_weights(two), _weights(one)) < 3e-6
+    # Adam turns rounding of gradients near zero into steps; there are more of these where most advantages are small.
+    assert _apart(_weights(two), _weights(one)) < (2e-5 if "grpo" in method else 3e-6)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "sharded-state"])
@@ -139,6 +146,21 @@ def test_a_sharded_training_goes_on_to_the_same_end(strategy: str, folder: Path)
     assert all("error" not in seen and seen["sharded"] for seen in _seen(folder, out.name))
     assert [line["step"] for line in read_log(out / "training/log.jsonl") if "loss" in line] == [1, 2, 3, 4]
     assert _apart(_weights(out), load_file(f"{out}-model.safetensors")) == 0
+
+
+def test_a_sharded_training_finds_the_best_checkpoint_of_one_process(
+    folder: Path, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process evaluates its share of the items with the whole weights, and one of them lets the model write."""
+    out, options = tmp_path / "alone", _options("at-sft", None, 1) | WATCHED
+    made(monkeypatch, model=str(checkpoint(FAMILY)), method="at-sft", out=str(out), options=options)
+    two, one = (read_log(place / "training/log.jsonl") for place in (folder / "watched", out))
+    evaluated = [line for line in two if "eval/items" in line]
+    assert evaluated == [line for line in one if "eval/items" in line] and len(evaluated) == 2
+    notes = [json.loads((place / "safemed_eval.json").read_text())["validation"] for place in (folder / "watched", out)]
+    assert notes[0] == notes[1]
+    assert _apart(_weights(folder / "watched"), _weights(out)) < 3e-6
+    assert [line["step"] for line in read_log(folder / "watched/training/samples.jsonl")] == [1, 2]
 
 
 def test_a_sharded_model_that_is_broken_is_not_saved(folder: Path) -> None:

@@ -512,6 +512,55 @@ def test_a_group_shares_its_attacked_image(train: Callable[..., Path], monkeypat
     assert torch.equal(groups[:, 0], images["pixel_values"].view(2, -1))
 
 
+def test_the_loss_on_attacked_images_by_hand(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """b KL over right completions less c A log pi, each a mean over tokens and then completions; row by row."""
+    monkeypatch.setattr(rewards, "correct", lambda text, question, label: float(sum(map(ord, text)) % 2))
+    found: list[float] = []
+
+    def compare(self: Any, model: Any, inputs: Any) -> Any:
+        ours = self._robust_loss(model, inputs)
+        total, some = 0.0, 0
+        for i in range(len(inputs["place"])):
+            clean, attacked = self._pairs[inputs["place"][i]]
+            tokens = tuple(inputs["completion_ids"][i][inputs["completion_mask"][i].bool()].tolist())
+            if not bool(inputs["attacked"][i]) or not tokens:
+                continue
+            p, q = (self._distributions(model, inputs, torch.tensor([i]), [row])[0] for row in (clean, attacked))
+            kl = (p.exp() * (p - q)).sum(1).mean() * bool(inputs["right"][i])
+            said = torch.stack([q[place, token] for place, token in enumerate(tokens)])
+            texts = [
+                torch.cat([inputs[f"prompt_{x}"], inputs[f"completion_{x}"]], 1)[i : i + 1] for x in ("ids", "mask")
+            ]
+            images = self._image_inputs([attacked]) | {"num_images": [1]}
+            images["mm_token_type_ids"] = inputs["mm_token_type_ids"][i : i + 1]
+            trl = self._get_per_token_logps_and_entropies(model, *texts, len(tokens), **images)[0][0]
+            assert said.tolist() == pytest.approx(trl.tolist(), abs=1e-4)
+            said = said.mean()
+            total += float(3.0 * kl - 0.5 * inputs["advantages"][i] * said) / len(inputs["place"])
+            some += 1
+        assert 0 < some < len(inputs["place"])
+        found.extend([float(ours), total])
+        ours.backward()
+        assert all(weight.grad is not None for weight in model.model.visual.parameters())
+        raise CaughtError
+
+    monkeypatch.setattr(_trainers.AdversarialGRPO, "_compute_loss", compare)
+    threats = replace(THREATS, aim="kl", kl_weight=3.0, gain_weight=0.5, share=0.6)
+    groups = Groups(size=4, max_new_tokens=4, mask_truncated=False)
+    with pytest.raises(CaughtError):
+        train(recipe("at-grpo", threats=threats, groups=groups, batch_size=16))
+    ours, by_hand = found
+    assert ours == pytest.approx(by_hand, abs=2e-5) and abs(by_hand) > 1e-3
+
+
+@pytest.mark.parametrize("aim", ["answer", "reward", "kl"])
+def test_each_aim_trains_and_logs_the_expected_reward(aim: Any, train: Callable[..., Path]) -> None:
+    out = train(recipe("at-grpo", threats=replace(THREATS, aim=aim), steps=2))
+    first = read_log(out / "training" / "log.jsonl")[0]
+    assert {"adversary/clean_reward", "adversary/reward", "adversary/loss"} <= first.keys()
+    assert ("adversary/kl" in first) == (aim == "kl")
+
+
 @pytest.mark.parametrize("settings", [{}, {"noise_sigma": 0.1}, {"ablate": Ablation(band=20)}])
 def test_sft_is_trained_on_the_rows_of_the_adversary(
     settings: dict[str, Any], train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
@@ -805,6 +854,11 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
         (["grpo", "--reward-correct", "0"], "the reward of a right answer must be above 0"),
         (["grpo", "--reward-kept", "nan"], "the reward of a right answer must be above 0"),
         (["grpo", "--limit", "1"], "1 items do not fill one batch of GRPO, which needs 2"),
+        (["at-grpo", "--kl-weight", "2"], "have no effect without adversary kl"),
+        (["at-grpo", "--adversary", "kl", "--gain-weight", "nan"], "must be at least 0"),
+        (["at-grpo", "--adversary", "kl", "--loss", "dapo"], "averages as loss grpo does"),
+        (["at-grpo", "--adversary", "kl", "--noise-sigma", "0.1"], "leave noise_sigma and ablate out"),
+        (["sft", "--loader-workers", "-1"], "loader_workers must be in 0 to"),
         (["grpo", "--vllm", "server", "--noise-sigma", "1"], "vLLM takes 8-bit images"),
         (["grpo", "--vllm", "elsewhere"], "--vllm: 'elsewhere' is not a mode"),
         (["grpo", "--vllm", "colocate:memory=2"], "memory is a share of a GPU's memory"),

@@ -275,6 +275,8 @@ class Recipe:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
         if self.threats and self.threats.aim == "kl" and (self.noise_sigma or self.ablate):
             raise ValueError("adversary kl compares attacked images with clean ones; leave noise_sigma and ablate out")
+        if self.threats and self.threats.aim == "kl" and self.groups and self.groups.loss != "grpo":
+            raise ValueError("adversary kl averages as loss grpo does; leave loss out")
         if self.noise_sigma and self.groups and self.groups.vllm:
             raise ValueError("vLLM takes 8-bit images, which cannot hold noise beyond [0, 1]; leave one of the two out")
         if self.ablate and self.groups and self.groups.vllm:

@@ -55,7 +55,7 @@ class Policy:
         size: completions per question, G.
         at_once: sequences that fit into memory together.
         rewards: the rewards of completions, one row and one completion each.
-        most: the largest reward that a completion can earn.
+        most: what a completion earns for which each reward function returns 1.
     """
 
     writer: Writer
@@ -149,7 +149,7 @@ class MinusReward:
 
     The y_i are sampled at the clean image, and again at each refresh; the gradient at the canvas that they were sampled
     at is an unbiased estimate of minus the expected reward's (Williams 1992). A_i is the advantage of GRPO; in a group
-    whose rewards agree, where that is zero, the reward less half of the largest possible one: any constant baseline
+    whose rewards agree, where that is zero, the reward less half of `Policy.most`: any constant baseline
     leaves the expectation as it is.
     """
 
