@@ -127,6 +127,7 @@ def test_two_processes_make_the_weights_of_one(
     for seen in _seen(folder, name):
         assert seen["processes"] == 2 and "error" not in seen
         assert bool(seen["sharded"]) == (strategy == "fsdp")
+    assert method != "at-grpo" or _seen(folder, name)[1]["alone"], "and the first waited for nothing"
     two, one = folder / name, alone(method, lora)
     assert json.loads((two / "training/run.json").read_text())["spec"]["processes"] == 2
     assert json.loads((one / "training/run.json").read_text())["spec"]["processes"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from safemed_eval.codec import Json
 from safemed_eval.errors import SpecError
+from safemed_eval.models.checkpoints.protocols import AdaptedNetwork, Network
 
 if TYPE_CHECKING:
     import torch
@@ -97,15 +99,37 @@ def whole_weights(trainer: Trainer) -> Iterator[None]:
     forever, or compute with wrong weights. Weights, their gradients, and gradients that are still being accumulated
     stay as they are. Without sharding this does nothing.
     """
-    if getattr(trainer, "_is_whole", False):
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if not sharded or getattr(trainer, "_is_whole", False):
         yield
         return
     trainer._is_whole = True
     try:
-        with (_whole_of_deepspeed if trainer.is_deepspeed_enabled else _whole_of_fsdp)(trainer):
+        whole = _whole_of_deepspeed if trainer.is_deepspeed_enabled else _whole_of_fsdp
+        with whole(trainer), _generating_alone(trainer.accelerator.unwrap_model(trainer.model_wrapped)):
             yield
     finally:
         trainer._is_whole = False
+
+
+@contextmanager
+def _generating_alone(policy: Network | AdaptedNetwork) -> Iterator[None]:
+    """Let `generate` of the network, and of an adapter around it, neither wait for other processes nor shard weights.
+
+    By itself, it asks all processes at each token whether they are done, and FSDP2 shards the weights when it returns.
+    """
+    inner: Network = getattr(policy, "get_base_model", lambda: policy)()
+    own = [(vars(network), network) for network in {id(network): network for network in (policy, inner)}.values()]
+    before = [attributes.get("generate") for attributes, _ in own]
+    for attributes, network in own:
+        attributes["generate"] = functools.partial(type(network).generate, network, synced_gpus=False)
+    try:
+        yield
+    finally:
+        for (attributes, _), generate in zip(own, before, strict=True):
+            del attributes["generate"]
+            if generate is not None:
+                attributes["generate"] = generate
 
 
 @contextmanager

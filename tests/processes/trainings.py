@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor
 from safemed_eval.errors import UserError
 from safemed_eval.models import find_model
 from safemed_eval.train import _loop, _trainers, fit, make, rewards
+from safemed_eval.train.adversary import in_eval_mode
 
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
@@ -48,7 +49,15 @@ def made(monkeypatch: pytest.MonkeyPatch, *, model: str, method: str, out: str, 
     monkeypatch.setattr(rewards, "correct", lambda text, question, label: float(sum(map(ord, text)) % 4 == label))
     data = "phantom:split=train,images=16"
     monkeypatch.setattr(make, "figure", lambda folder: None)
-    arguments = fit._arguments
+    arguments, is_complete = fit._arguments, make._is_complete
+
+    def together(out: Path, spec: Any) -> bool:  # in a launch of its own, processes meet after this check, not before
+        complete = is_complete(out, spec)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        return complete
+
+    monkeypatch.setattr(make, "_is_complete", together)
 
     def cut_off_too(*args: Any, **kwargs: Any) -> Any:  # random weights hardly ever end their turn
         told = arguments(*args, **kwargs)
@@ -81,6 +90,21 @@ def _watch(monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]) -> None:
         return loss(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(_trainers._Sharded, "compute_loss", noted)
+    attacked = _trainers.AdversarialGRPO._attacked
+
+    def uneven(self: Any, inputs: Any) -> Any:
+        """Let the second process alone write texts, and read an image afterwards, before the attack."""
+        network = self._adversary.model.scorer.model
+        if os.environ["RANK"] == "1":
+            token = torch.full((1, 1), 5)
+            with in_eval_mode(network), _trainers.whole_weights(self):
+                for _ in range(2):
+                    network.generate(input_ids=token, max_new_tokens=2, do_sample=False, logits_processor=[])
+                self._adversary.perturb(inputs[:1])
+            seen["alone"] = True
+        return attacked(self, inputs)
+
+    monkeypatch.setattr(_trainers.AdversarialGRPO, "_attacked", uneven)
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
