@@ -118,6 +118,17 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
     and nothing is clipped. As SafeMed-R1 (arXiv:2512.19317) does, the image is attacked first and everything after it,
     rollouts, rewards and log-probabilities, sees the attacked image.
 
+    The adversary aims at the letter after the template's cue, or at what the policy itself writes; see
+    `inner.objectives`. The first three aims are min-max training as above. The fourth, "kl", is an adversarial form of
+    ROMA (arXiv:2605.09262), whose perturbed views are no adversary's: rollouts, rewards and advantages A are those of
+    the clean image x, and the loss is
+
+        GRPO(x) + b KL(pi(. | x, y) || pi(. | x', y)) - c A log pi(y | x')
+
+    with x' the attacked image and the divergence over rollouts y that answer rightly. It needs no rollouts on attacked
+    images, and learns from groups that agree. b and c are ours, as are eps, steps, and sizes: no copy of SafeMed-R1
+    that we could read names them.
+
     Differs from both: the reference sees the clean image. On an attacked image, a reference that is not robust would
     pull the policy towards the answers that the attack aims at. (`beta` 0 leaves it out.)
 

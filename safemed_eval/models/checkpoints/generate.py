@@ -186,12 +186,10 @@ class Writer(VLM):
         start = inputs["input_ids"].shape[1]
         own, self.model.generation_config = self.model.generation_config, self._decoding
         try:  # as an argument, transformers would complete our settings with the checkpoint's own
-            ids = type(self.model).generate(  # that of the object may gather sharded weights from all processes
-                self.model,
+            ids = self.model.generate(
                 **inputs,
                 logits_processor=[Sampler(self.asking.temperature, generators)],
                 stopping_criteria=[_Stopped(self, start)] if stops else [],
-                synced_gpus=False,  # else processes of a sharded training would wait for each other's texts
             )
         finally:
             self.model.generation_config = own
