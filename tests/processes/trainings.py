@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor
 from safemed_eval.errors import UserError
 from safemed_eval.models import find_model
 from safemed_eval.train import _loop, _trainers, fit, make, rewards
-from safemed_eval.train.inner.adversary import in_eval_mode
+from safemed_eval.train.inner.modes import in_eval_mode
 
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
