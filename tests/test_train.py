@@ -420,6 +420,7 @@ def test_what_trl_is_told() -> None:
     told = _arguments(asked, Path("x"), cpu=True)
     assert (told.num_generations, told.beta, told.temperature, told.max_completion_length) == (4, 0.03, 1.3, 5)
     assert (told.loss_type, told.scale_rewards, told.epsilon, told.num_iterations) == ("grpo", "group", 0.2, 1)
+    assert not told.use_bias_correction_kl, "DeepSeekMath's divergence, equation 4"
     assert (told.gradient_accumulation_steps, told.steps_per_generation, told.weight_decay) == (2, 2, 0.1)
     assert (told.seed, told.save_steps, told.bf16, told.use_cpu, told.learning_rate) == (7, 9, True, True, 1e-3)
     assert told.mask_truncated_completions

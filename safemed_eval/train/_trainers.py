@@ -115,8 +115,9 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
     clipped surrogate of PPO with clip ratio 0.2, averaged over the tokens of a completion and then over completions,
     plus beta times the k3 estimate of the KL divergence from the model before training: DeepSeekMath
     (arXiv:2402.03300, equations 3 and 4), TRL's loss_type "grpo", with one update per sampling, so that the ratio is 1
-    and nothing is clipped. As SafeMed-R1 (arXiv:2512.19317) does, the image is attacked first and everything after it,
-    rollouts, rewards and log-probabilities, sees the attacked image.
+    and nothing is clipped. (TRL's default multiplies the divergence by that ratio, which changes its gradient.) As
+    SafeMed-R1 (arXiv:2512.19317) does, the image is attacked first and everything after it, rollouts, rewards and
+    log-probabilities, sees the attacked image.
 
     The adversary aims at the letter after the template's cue, or at what the policy itself writes; see
     `inner.objectives`. The first three aims are min-max training as above. The fourth, "kl", is an adversarial form of

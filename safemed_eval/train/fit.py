@@ -89,7 +89,7 @@ def fit(
             model=model,
             threats=recipe.threats,
             at_once=recipe.batch_size,
-            policy=_policy(recipe, vlm, earned(functions, weights, vlm), sum(weights)),
+            policy=policy_of(recipe, vlm, earned(functions, weights, vlm), sum(weights)),
             noise_sigma=recipe.noise_sigma,
             ablate=recipe.ablate,
             seed=recipe.seed,
@@ -150,7 +150,7 @@ def fit(
     trainer.accelerator.wait_for_everyone()
 
 
-def _policy(
+def policy_of(
     recipe: Recipe, vlm: VLM, rewards: Callable[[Sequence[Row], Sequence[Tokens]], list[float]], most: float
 ) -> Policy | None:
     """The policy as the adversary of GRPO samples from it."""
@@ -235,6 +235,7 @@ def _arguments(recipe: Recipe, place: Path, *, cpu: bool) -> Any:
         scale_rewards="none" if groups.loss == "dr-grpo" else "group",
         epsilon=0.2,
         num_iterations=1,
+        use_bias_correction_kl=False,
         mask_truncated_completions=groups.mask_truncated,
         steps_per_generation=recipe.accumulate,
         log_completions=False,
