@@ -554,6 +554,45 @@ def test_the_loss_on_attacked_images_by_hand(train: Callable[..., Path], monkeyp
     assert ours == pytest.approx(by_hand, abs=2e-5) and abs(by_hand) > 1e-3
 
 
+def test_groups_that_agree_are_drawn_again(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups of four; the first agrees twice, and keeps its third draw; the second keeps its first."""
+    told = iter([[1, 1, 1, 1, 1, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]])
+    asked: list[int] = []
+    written: list[list[list[int]]] = []
+
+    def functions(groups: Any, vlm: Any) -> Any:
+        def correct(completion_ids: Any, **_: Any) -> list[float]:
+            asked.append(len(completion_ids))
+            written.append([list(ids) for ids in completion_ids])
+            return [float(value) for value in next(told)]
+
+        return [correct], [1.0]
+
+    monkeypatch.setattr("safemed_eval.train.fit.reward_functions", functions)
+    groups = Groups(size=4, max_new_tokens=4, resample_agreeing=5, mask_truncated=False)
+    batch, _, (trainer, _) = caught(train, recipe("grpo", groups=groups), monkeypatch)
+    assert asked == [8, 4, 4], "the others are not drawn again, and no further draw is made once all differ"
+    half, std = 0.25, 0.5
+    assert batch["advantages"].tolist() == pytest.approx(
+        [3 * half / std, *[-half / std] * 3, *[x / (1 / 3) ** 0.5 for x in (0.5, -0.5, -0.5, 0.5)]], abs=2e-3
+    )
+    kept = [*written[2], *written[0][4:]]
+    for ids, mask, tokens in zip(batch["completion_ids"], batch["completion_mask"], kept, strict=True):
+        assert ids[mask.bool()].tolist() == tokens
+    assert written[1] != written[0][:4]
+    assert trainer._metrics["train"]["frac_reward_zero_std"] == [0.0]
+    assert trainer._metrics["train"]["reward"] == [pytest.approx(6 / 8)], "the log has the rewards of the first draw"
+    texts = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    images = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
+    with torch.no_grad():
+        again = trainer._get_per_token_logps_and_entropies(
+            trainer.ref_model, texts, mask, batch["completion_ids"].shape[1], **images
+        )[0]
+    shown = batch["completion_mask"].bool()
+    assert batch["ref_per_token_logps"][shown].tolist() == pytest.approx(again[shown].tolist(), abs=1e-3)
+
+
 @pytest.mark.parametrize("aim", ["answer", "reward", "kl"])
 def test_each_aim_trains_and_logs_the_expected_reward(aim: Any, train: Callable[..., Path]) -> None:
     out = train(recipe("at-grpo", threats=replace(THREATS, aim=aim), steps=2))
@@ -855,6 +894,8 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
         (["grpo", "--reward-correct", "0"], "the reward of a right answer must be above 0"),
         (["grpo", "--reward-kept", "nan"], "the reward of a right answer must be above 0"),
         (["grpo", "--limit", "1"], "1 items do not fill one batch of GRPO, which needs 2"),
+        (["grpo", "--resample-agreeing", "-1"], "resample_agreeing must be in 0 to"),
+        (["grpo", "--resample-agreeing", "1", "--vllm", "server"], "does not work with vllm"),
         (["at-grpo", "--kl-weight", "2"], "have no effect without adversary kl"),
         (["at-grpo", "--adversary", "kl", "--gain-weight", "nan"], "must be at least 0"),
         (["at-grpo", "--adversary", "kl", "--loss", "dapo"], "averages as loss grpo does"),

@@ -261,6 +261,13 @@ class GroupOptions:
             "advantages that are not divided by their standard deviation.",
         ),
     ] = "grpo"
+    resample_agreeing: Annotated[
+        int,
+        option(
+            panel="GRPO",
+            help="How often, at most, groups whose completions all earn the same are drawn again: they teach nothing.",
+        ),
+    ] = 0
     reward: Annotated[
         list[str] | None,
         option(

@@ -27,6 +27,7 @@ MAX_STEPS = 10**9
 MAX_TOKENS = 10**6
 MAX_ROWS = 2**16
 MAX_WORKERS = 256
+MAX_DRAWS = 100
 
 Aim = Literal["letter", "answer", "reward", "kl"]
 PARTS = ("vision", "language", "projector")
@@ -166,6 +167,7 @@ class Groups:
             deviation (Dr. GRPO, arXiv:2503.20783). Differs there from TRL's loss_type "dr_grpo", which goes on
             dividing unless it is told otherwise.
         functions: further rewards by functions of the user's own.
+        resample_agreeing: how often, at most, groups whose completions all earn the same are drawn again.
     """
 
     size: int = 8
@@ -179,12 +181,17 @@ class Groups:
     mask_truncated: bool = True
     loss: Loss = "grpo"
     functions: tuple[RewardFunction, ...] = ()
+    resample_agreeing: int = 0
 
     def __post_init__(self) -> None:
         if self.vllm is not None:
             read_vllm(self.vllm)
         if self.loss not in get_args(Loss):
             raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}, got {self.loss!r}")
+        if not 0 <= self.resample_agreeing <= MAX_DRAWS:
+            raise ValueError(f"resample_agreeing must be in 0 to {MAX_DRAWS}, got {self.resample_agreeing}")
+        if self.resample_agreeing and self.vllm:
+            raise ValueError("resample_agreeing does not work with vllm; leave one of the two out")
         if self.size < 2:
             raise ValueError(f"a group needs at least 2 completions to compare, got {self.size}")
         if not 0 <= self.beta < math.inf:
@@ -403,6 +410,7 @@ class TrainOptions(TypedDict, total=False):
     samples: int
     loss: Loss
     reward: str | Sequence[str] | None
+    resample_agreeing: int
 
 
 _OF_THREATS = {
@@ -425,6 +433,7 @@ _OF_GROUPS = {
     "vllm": "vllm",
     "loss": "loss",
     "reward": "functions",
+    "resample_agreeing": "resample_agreeing",
 }
 _PARTS = ("method", "threats", "groups", "validation", "watch")
 _OWN = {f.name: f.name for f in fields(Recipe) if f.name not in _PARTS}

@@ -18,6 +18,7 @@ from trl.trainer.utils import RepeatSampler
 from safemed_eval.codec import Json
 from safemed_eval.models.checkpoints.generate import Sampler
 from safemed_eval.seeds import generator
+from safemed_eval.train._agreeing import agreeing, replaced
 from safemed_eval.train._rows import Row, to_canvas
 from safemed_eval.train._shards import gather_head, whole_weights
 from safemed_eval.train.inner.adversary import Adversary, Perturbed
@@ -140,13 +141,16 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
     that in vLLM, and leaves it out above 3 (`vllm_importance_sampling_mode` "sequence_mask").
 
     A group of completions with equal rewards has no advantage and no gradient; the log has the share of such groups,
-    `frac_reward_zero_std`.
+    `frac_reward_zero_std`. Such groups are drawn again up to `resample` times: the nearest to DAPO's dynamic sampling
+    (arXiv:2503.14476) that keeps the questions of a step, where DAPO takes others.
     """
 
-    def __init__(self, *args: object, adversary: Adversary | None, **kwargs: object) -> None:
+    def __init__(self, *args: object, adversary: Adversary | None, resample: int = 0, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._adversary = adversary
+        self._resample = resample
         self._clean: dict[str, torch.Tensor] = {}
+        self._right = torch.zeros(0, dtype=torch.bool)
         self._pairs: list[tuple[Row, Row]] = []
         self._drawn: tuple[int, Counter[str]] = (-1, Counter())
 
@@ -154,22 +158,58 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
         """Attack each question once, before its group is sampled. TRL calls this once per generation batch."""
         adversary = self._adversary if self.model.training else None
         late = adversary is not None and adversary.aim == "kl"
-        with nullcontext() if self.use_vllm else whole_weights(self), self._seeded(inputs):
-            if adversary and not late:
-                inputs = self._attacked(inputs)
-            try:
-                batch: Json = super()._generate_and_score_completions(inputs)
-            finally:
-                self._clean = {}
+        shown = self._attacked(inputs) if adversary and not late else inputs
+        clean = inputs if adversary and not late and self.beta else None
+        batch = self._sampled(shown, clean)
+        if self.model.training:
+            batch, share = self._drawn_again(batch, shown, clean)
+            self._metrics["train"]["frac_reward_zero_std"][-1] = share
         if late:
             batch |= self._attacked_late(inputs, batch)
-        if self.model.training:
-            # TRL compares rewards such as 1.2 exactly, and misses groups of equal rewards.
-            least = _NO_DIFFERENCE if self.scale_rewards == "none" else _NO_ADVANTAGE
-            agree = (batch["advantages"].view(-1, self.num_generations).abs() < least).all(1).float()
-            share = float(self.accelerator.gather(agree).mean())
-            self._metrics["train"]["frac_reward_zero_std"][-1] = share
         return batch
+
+    def _sampled(self, shown: list[Row], clean: list[Row] | None) -> Json:
+        """Let TRL sample and reward completions of these rows; the reference sees the clean ones, if they are given."""
+        with nullcontext() if self.use_vllm else whole_weights(self), self._seeded(shown):
+            self._clean = self._images_of(clean) if clean else {}
+            try:
+                batch: Json = super()._generate_and_score_completions(shown)
+            finally:
+                self._clean = {}
+        return batch
+
+    def _drawn_again(self, batch: Json, shown: list[Row], clean: list[Row] | None) -> tuple[Json, float]:
+        """Draw the groups that agree again, as often as the recipe says, and keep new ones that do not.
+
+        The log's rewards are those of the first draw.
+
+        Returns:
+            The batch, and the share of groups in all processes that agree in the end.
+        """
+        size, gather = self.num_generations, self.accelerator.gather
+        # TRL compares rewards such as 1.2 exactly, and misses groups of equal rewards.
+        least = _NO_DIFFERENCE if self.scale_rewards == "none" else _NO_ADVANTAGE
+        agree = agreeing(batch["advantages"], size, least)
+        for _ in range(self._resample):
+            most = int(gather(agree.sum().reshape(1)).max())  # all processes draw as many, for TRL gathers rewards
+            if not most:
+                break
+            groups = torch.argsort(~agree, stable=True)[:most]
+            rows = (groups.unsqueeze(1) * size + torch.arange(size, device=groups.device)).flatten()
+            right, lengths = self._right, {name: len(values) for name, values in self._metrics["train"].items()}
+            again = self._sampled(
+                [shown[row] for row in rows.tolist()], [clean[row] for row in rows.tolist()] if clean else None
+            )
+            for name, values in self._metrics["train"].items():
+                del values[lengths.get(name, 0) :]
+            better = agree[groups] & ~agreeing(again["advantages"], size, least)
+            drawn = better.repeat_interleave(size).nonzero().flatten()
+            batch = replaced(batch, again, rows[drawn], drawn, self._tokenizer.pad_token_id)
+            right[rows[drawn]] = self._right[drawn]
+            self._right = right
+            batch["num_items_in_batch"] = gather(batch["completion_mask"].sum()).sum()
+            agree = agreeing(batch["advantages"], size, least)
+        return batch, float(gather(agree.float()).mean())
 
     def _get_train_sampler(self, dataset: object = None) -> _Once:
         return _Once(super()._get_train_sampler(dataset))
@@ -307,8 +347,6 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
         assert self._adversary is not None
         with whole_weights(self):
             perturbed = _perturb(self, self._adversary, self._questions(inputs))
-        if self.beta:
-            self._clean = self._images_of(inputs)
         return [{**row, "image": perturbed.rows[i // size]["image"]} for i, row in enumerate(inputs)]
 
     def _get_per_token_logps_and_entropies(self, model: torch.nn.Module, *args: object, **kwargs: object) -> object:

@@ -113,7 +113,7 @@ def fit(
         shared["args"] = _arguments(recipe, work / CHECKPOINTS, cpu=model.device.type == "cpu")
         if recipe.groups:
             shared["args"].reward_weights = weights
-            trainer: Any = AdversarialGRPO(reward_funcs=functions, **shared)
+            trainer: Any = AdversarialGRPO(reward_funcs=functions, resample=recipe.groups.resample_agreeing, **shared)
         else:
             trainer = AdversarialSFT(**shared)
         trainer.remove_callback(PrinterCallback)

@@ -42,7 +42,7 @@ _IDLE = ("save_every", "loader_workers", "watch", "samples")
 """Settings that do not change the weights."""
 _LATER = (
     *("ablate", "freeze", "targets", "validation"),
-    *("aim", "gain_weight", "kl_weight", "loss", "functions", "mask_truncated"),
+    *("aim", "gain_weight", "kl_weight", "loss", "functions", "mask_truncated", "resample_agreeing"),
 )
 """Settings that are newer than some run folders: at its default each is left out of a spec."""
 
