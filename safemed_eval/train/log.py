@@ -24,7 +24,7 @@ CHECKPOINTS = "checkpoints"
 PANELS: dict[str, dict[str, str]] = {
     "accuracy on\nvalidation data": {"eval/clean_accuracy": "clean", "eval/robust_accuracy": "under attack"},
     "loss that is trained": {"loss": "loss"},
-    "cross-entropy\nof the options": {"adversary/clean_loss": "clean images", "adversary/loss": "attacked images"},
+    "loss that the\nadversary maximises": {"adversary/clean_loss": "clean images", "adversary/loss": "attacked images"},
     "mean squared error": {"denoiser/mse": "denoised images"},
     "reward": {"reward": "total", "rewards/correct/mean": "correct", "rewards/kept/mean": "format kept"},
     "expected reward\nof attacked questions": {"adversary/clean_reward": "clean", "adversary/reward": "attacked"},
@@ -33,7 +33,7 @@ PANELS: dict[str, dict[str, str]] = {
         "frac_reward_zero_std": "groups that agree",
         "denoiser/same_answer": "answers as on the clean image",
     },
-    "divergence": {"kl": "KL from the reference"},
+    "divergence": {"kl": "from the reference", "adversary/kl": "of attacked from clean images"},
 }
 """Panels, each with keys of the log and their labels; a panel without values is left out."""
 SHARES = ("accuracy on\nvalidation data", "share")
