@@ -18,7 +18,7 @@ from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models import Asking, load, resolve
-from safemed_eval.models.checkpoints.generate import _Sampler
+from safemed_eval.models.checkpoints.generate import Sampler
 from safemed_eval.models.checkpoints.prompts import TEMPLATES, read_template
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs import read_lines
@@ -43,11 +43,19 @@ def writer(checkpoint: Callable[[str], Path]) -> Callable[..., Waist]:
 def test_sampling_draws_from_the_softmax() -> None:
     """20,000 rows with their own generators: frequencies against softmax(logits / T), within five standard errors."""
     logits, temperature, n = torch.tensor([1.0, 0.0, -1.0, 2.0, -torch.inf]), 0.7, 20_000
-    noisy = _Sampler(temperature, [generator(CPU, "test", row) for row in range(n)])(None, logits.repeat(n, 1))
+    noisy = Sampler(temperature, [generator(CPU, "test", row) for row in range(n)])(None, logits.repeat(n, 1))
     found = torch.bincount(noisy.argmax(1), minlength=5) / n
     true = (logits / temperature).softmax(0)
     assert ((found - true).abs() <= 5 * (true * (1 - true) / n).sqrt()).all()
     assert found[4] == 0, "a token that is ruled out stays so"
+
+
+def test_a_token_that_stands_for_an_image_is_never_sampled() -> None:
+    logits = torch.tensor([[9.0, 50.0, 1.0]]).repeat(200, 1)
+    rngs = [generator(CPU, "test", row) for row in range(200)]
+    assert set(Sampler(1.0, rngs, without=[1, 7])(None, logits).argmax(1).tolist()) <= {0, 2}
+    assert Sampler(0.0, rngs, without=[1])(None, logits).argmax(1).tolist() == [0] * 200
+    assert float(logits.max()) == 50, "the model's own logits stay as they are"
 
 
 def test_a_sampled_row_is_answered_alike_in_any_batch(writer: Callable[..., Waist], canvases: torch.Tensor) -> None:
@@ -97,7 +105,7 @@ def test_rows_stop_at_the_closing_tag(
             wanted[row, ids[min(at, len(ids) - 1)]] = 0.0
         return wanted
 
-    monkeypatch.setattr(_Sampler, "__call__", forced)
+    monkeypatch.setattr(Sampler, "__call__", forced)
     found = waist.answer(canvases, [ABC] * 3)
     assert found.texts == ["<answer> B </answer>", "<think>long thoughts</think><answer>C</answer>", "no tags here"]
     assert found.predictions == [1, 2, None] and found.log_probs is None

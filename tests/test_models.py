@@ -308,7 +308,7 @@ def test_adapters_that_would_be_misread_are_refused(
 def test_adapters_over_adapters_and_over_nothing_are_refused(tmp_path: Path) -> None:
     for base, message in (
         (str(tmp_path), "there is no config.json"),
-        ("/nowhere", "no such folder"),
+        ("/nowhere", "its base /nowhere is not there"),
         (None, "names no base_model"),
     ):
         (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))

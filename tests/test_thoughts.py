@@ -19,7 +19,7 @@ from safemed_eval.core import Question
 from safemed_eval.errors import SpecError
 from safemed_eval.models import Asking, find_model, load, load_to_train, resolve, tiny
 from safemed_eval.models.check import check
-from safemed_eval.models.checkpoints.generate import Thinker, _Sampler
+from safemed_eval.models.checkpoints.generate import Sampler, Thinker
 from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, answers_first, render
 from safemed_eval.models.checkpoints.thoughts import canonical
 from safemed_eval.models.waist import Waist
@@ -75,7 +75,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 wanted[row, ids[min(input_ids.shape[1] - start, len(ids) - 1)]] = 0.0
             return wanted
 
-        monkeypatch.setattr(_Sampler, "__call__", forced)
+        monkeypatch.setattr(Sampler, "__call__", forced)
 
     return script
 

@@ -57,7 +57,7 @@ def recipe(method: Method, **changes: Any) -> Recipe:
         method=method,
         **{
             "threats": Threats(eps=8 / 255, steps=1, share=0.6, warm_up=0.0) if method.startswith("at-") else None,
-            "groups": Groups(size=2, max_new_tokens=3) if method.endswith("grpo") else None,
+            "groups": Groups(size=2, mask_truncated=False, max_new_tokens=3) if method.endswith("grpo") else None,
             "steps": 4,
             "batch_size": 4,
             "learning_rate": 1e-3,
@@ -424,7 +424,7 @@ def test_watching_is_no_part_of_what_was_asked_but_what_chooses_weights_is() -> 
     assert plain["groups"].keys().isdisjoint({"loss", "functions"})
     watch = Watch(keep=7, keep_checkpoints=True, report_to=("mlflow",))
     assert _settings(recipe("grpo", validation=None, watch=watch, samples=9)) == plain
-    asked = _settings(recipe("grpo", groups=Groups(size=2, max_new_tokens=3, loss="dapo")))
+    asked = _settings(recipe("grpo", groups=Groups(size=2, mask_truncated=False, max_new_tokens=3, loss="dapo")))
     assert asked["validation"] == {"every": 1, "attack": WEAK, "best": "robust", "patience": None}
     assert asked["groups"]["loss"] == "dapo"
 
@@ -504,7 +504,12 @@ def own_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def own(*names: str) -> Groups:
-    return Groups(size=2, max_new_tokens=3, functions=rewards_of([f"python:own_rewards_of_a_test:{n}" for n in names]))
+    return Groups(
+        size=2,
+        mask_truncated=False,
+        max_new_tokens=3,
+        functions=rewards_of([f"python:own_rewards_of_a_test:{n}" for n in names]),
+    )
 
 
 @pytest.mark.usefixtures("own_rewards")
@@ -583,7 +588,13 @@ def test_losses_by_hand(loss: Any, train: Callable[..., Path], monkeypatch: pyte
 
     monkeypatch.setattr(_trainers.GRPOTrainer, "_compute_loss", shorten)
     with pytest.raises(CaughtError):
-        train(recipe("grpo", groups=Groups(size=2, beta=0.0, max_new_tokens=3, loss=loss), validation=None))
+        train(
+            recipe(
+                "grpo",
+                groups=Groups(size=2, beta=0.0, max_new_tokens=3, loss=loss, mask_truncated=False),
+                validation=None,
+            )
+        )
     value, advantages, mask = found
     high = 0.5 if loss == "dr-grpo" else 0.5 / (0.5**0.5 + 1e-4)
     assert sorted(advantages.tolist()) == pytest.approx([-high, -high, high, high], abs=1e-3)

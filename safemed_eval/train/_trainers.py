@@ -143,10 +143,21 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
     A group of completions with equal rewards has no advantage and no gradient; the log has the share of such groups,
     `frac_reward_zero_std`. Such groups are drawn again up to `resample` times: the nearest to DAPO's dynamic sampling
     (arXiv:2503.14476) that keeps the questions of a step, where DAPO takes others.
+
+    `placeholders`, tokens that stand for an image in a prompt, are never sampled: a text that holds one could not be
+    forced on the model.
     """
 
-    def __init__(self, *args: object, adversary: Adversary | None, resample: int = 0, **kwargs: object) -> None:
+    def __init__(
+        self,
+        *args: object,
+        adversary: Adversary | None,
+        resample: int = 0,
+        placeholders: Sequence[int] = (),
+        **kwargs: object,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._placeholders = placeholders
         self._adversary = adversary
         self._resample = resample
         self._clean: dict[str, torch.Tensor] = {}
@@ -231,7 +242,9 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
             generators.append(generator(self.accelerator.device, self.args.seed, *parts))
             drawn[row["id"]] += 1
         own = vars(network).get("generate")
-        network.generate = functools.partial(network.generate, logits_processor=[_Chosen(self.temperature, generators)])
+        network.generate = functools.partial(
+            network.generate, logits_processor=[_Chosen(self.temperature, generators, self._placeholders)]
+        )
         try:
             yield
         finally:
@@ -391,9 +404,9 @@ def _perturb(
     with trainer.accelerator.autocast():
         progress = min(1.0, (state.global_step + 1) / max(1, state.max_steps))
         perturbed = adversary.perturb(rows, step=state.global_step, progress=progress, right=right)
-    metrics = perturbed.metrics
-    if adversary.policy and (state.global_step == 0 or (state.global_step + 1) % trainer.args.logging_steps == 0):
-        metrics |= _fresh_rewards(adversary.policy, rows, perturbed, state.global_step)
+        metrics = perturbed.metrics
+        if adversary.policy and (state.global_step == 0 or (state.global_step + 1) % trainer.args.logging_steps == 0):
+            metrics |= _fresh_rewards(adversary.policy, rows, perturbed, state.global_step)
     for name, value in metrics.items():
         trainer.means.add(name, value, 1 if name in _ONCE_A_BATCH else len(perturbed.attacked))
     return perturbed

@@ -113,7 +113,8 @@ def fit(
         shared["args"] = _arguments(recipe, work / CHECKPOINTS, cpu=model.device.type == "cpu")
         if recipe.groups:
             shared["args"].reward_weights = weights
-            trainer: Any = AdversarialGRPO(reward_funcs=functions, resample=recipe.groups.resample_agreeing, **shared)
+            shared |= {"resample": recipe.groups.resample_agreeing, "placeholders": vlm.placeholders}
+            trainer: Any = AdversarialGRPO(reward_funcs=functions, **shared)
         else:
             trainer = AdversarialSFT(**shared)
         trainer.remove_callback(PrinterCallback)

@@ -189,7 +189,7 @@ FILES: list[tuple[str, Make, Sequence[str], bool]] = [
     (
         "an adapter whose base is gone",
         adapter({"base_model_name_or_path": "./gone"}),
-        ["./gone", "no such folder"],
+        ["./gone", "is not there"],
         True,
     ),
     ("an adapter over itself", adapter({"base_model_name_or_path": "m"}), ["no config.json"], True),

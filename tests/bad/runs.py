@@ -246,7 +246,6 @@ NOTES: list[tuple[str, Make, Sequence[str]]] = [
     ),
     ("a canvas that is none", noted(attacked, spec(canvas="large")), ["a", "canvas"]),
     ("a seed of text", noted(attacked, spec(seed="x")), ["seed cannot be 'x'"]),
-    ("a training", noted(attacked, spec(command="train")), ["a run of 'train'", "evaluate or certify"]),
     ("no smoothing", noted(certificates, lambda m: m["spec"].pop("smoothing")), ["has no smoothing"]),
     ("a sigma of 0", noted(certificates, spec(smoothing=asdict(SMOOTHING) | {"sigma": 0})), ["smoothing", "sigma"]),
     ("a sigma of text", noted(certificates, spec(smoothing=asdict(SMOOTHING) | {"sigma": "x"})), ["smoothing"]),

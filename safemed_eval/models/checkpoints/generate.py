@@ -147,6 +147,8 @@ class Writer(VLM):
     ) -> list[tuple[int, ...]]:
         """Sample the tokens of each row's turn, to its end token or `max_new_tokens`, whatever the text says.
 
+        No token is sampled that stands for an image or a video: the text could not be forced on the model.
+
         Args:
             canvas: (B, 3, H, W) pixels in [0, 1] units, with one question and one generator per row.
         """
@@ -188,7 +190,7 @@ class Writer(VLM):
         try:  # as an argument, transformers would complete our settings with the checkpoint's own
             ids = self.model.generate(
                 **inputs,
-                logits_processor=[Sampler(self.asking.temperature, generators)],
+                logits_processor=[Sampler(self.asking.temperature, generators, () if stops else self.placeholders)],
                 stopping_criteria=[_Stopped(self, start)] if stops else [],
             )
         finally:
@@ -295,11 +297,16 @@ class _Stopped:
 
 
 class Sampler:
-    """Refuses NaN in logits, and adds the noise of sampling to them unless the temperature is 0."""
+    """Refuses NaN in logits, and adds the noise of sampling to them unless the temperature is 0.
 
-    def __init__(self, temperature: float, generators: list[torch.Generator]) -> None:
+    Args:
+        without: tokens that are never chosen.
+    """
+
+    def __init__(self, temperature: float, generators: list[torch.Generator], without: Sequence[int] = ()) -> None:
         self.temperature = temperature
         self.generators = generators
+        self.without = without
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         broken = scores.isnan().any(1) | scores.isposinf().any(1)
@@ -307,6 +314,8 @@ class Sampler:
             raise ModelOutputError(
                 f"the model returned NaN or infinite scores for {int(broken.sum())} of {len(broken)} rows"
             )
+        if without := [token for token in self.without if 0 <= token < scores.shape[1]]:
+            scores = scores.index_fill(1, torch.tensor(without, device=scores.device), -torch.inf)
         if not self.temperature:
             return scores
         draws = [

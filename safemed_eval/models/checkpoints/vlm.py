@@ -96,6 +96,13 @@ class VLM:
         return torch.device(self.model.device)
 
     @property
+    def placeholders(self) -> list[int]:
+        """The tokens that stand for an image or a video in a prompt."""
+        names = (f"{kind}_token_{end}" for kind in ("image", "video") for end in ("id", "index"))
+        found = {getattr(self.model.config, name, None) for name in names}
+        return sorted(token for token in found if isinstance(token, int))
+
+    @property
     def mean_colour(self) -> tuple[float, float, float] | None:
         """See `processor.mean_colour`."""
         return mean_colour(self.processor)
