@@ -169,19 +169,21 @@ class AdversarialGRPO(Watched, _Sharded, GRPOTrainer):  # type: ignore[misc]
         """Attack each question once, before its group is sampled. TRL calls this once per generation batch."""
         adversary = self._adversary if self.model.training else None
         late = adversary is not None and adversary.aim == "kl"
-        shown = self._attacked(inputs) if adversary and not late else inputs
-        clean = inputs if adversary and not late and self.beta else None
-        batch = self._sampled(shown, clean)
-        if self.model.training:
-            batch, share = self._drawn_again(batch, shown, clean)
-            self._metrics["train"]["frac_reward_zero_std"][-1] = share
-        if late:
-            batch |= self._attacked_late(inputs, batch)
+        # Weights are gathered once for all: by FSDP2 a process that has not used them would not shard them again.
+        with nullcontext() if self.use_vllm else whole_weights(self):
+            shown = self._attacked(inputs) if adversary and not late else inputs
+            clean = inputs if adversary and not late and self.beta else None
+            batch = self._sampled(shown, clean)
+            if self.model.training:
+                batch, share = self._drawn_again(batch, shown, clean)
+                self._metrics["train"]["frac_reward_zero_std"][-1] = share
+            if late:
+                batch |= self._attacked_late(inputs, batch)
         return batch
 
     def _sampled(self, shown: list[Row], clean: list[Row] | None) -> Json:
         """Let TRL sample and reward completions of these rows; the reference sees the clean ones, if they are given."""
-        with nullcontext() if self.use_vllm else whole_weights(self), self._seeded(shown):
+        with self._seeded(shown):
             self._clean = self._images_of(clean) if clean else {}
             try:
                 batch: Json = super()._generate_and_score_completions(shown)
