@@ -164,8 +164,8 @@ class Groups:
             are not in it). "bnpo": the same mean over the tokens of each batch alone, so that it depends on the batch
             size; TRL names no paper for it, and with one completion per batch it is "grpo". "dr-grpo": the sum over a
             completion's tokens divided by `max_new_tokens`, and advantages that are not divided by the group's standard
-            deviation (Dr. GRPO, arXiv:2503.20783). Differs there from TRL's loss_type "dr_grpo", which goes on
-            dividing unless it is told otherwise.
+            deviation (Dr. GRPO, arXiv:2503.20783). Differs there from TRL's loss_type "dr_grpo", which divides
+            them by default.
         functions: further rewards by functions of the user's own.
         resample_agreeing: how often, at most, groups whose completions all earn the same are drawn again.
     """

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safemed_eval.errors import CheckpointError
+from safemed_eval.errors import CheckpointError, SafemedError, did_you_mean
+from safemed_eval.faults import place_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,3 +176,26 @@ def look_here_for_modules() -> None:
 def one_line(error: Exception) -> str:
     """An exception of a library in one line, for a message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def import_function(name: str, error: type[SafemedError], *, option: str) -> Callable[..., object]:
+    """Import the function that `python:module:function` names; modules are looked up from the current folder, too.
+
+    Args:
+        error: raised, with `option` at its beginning, where there is no such module or function.
+    """
+    _, module_name, function_name = name.split(":")
+    look_here_for_modules()
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as missing:
+        raise error(f"{option} {name}: {missing}; it is looked up from {Path.cwd()}") from None
+    except (Exception, SystemExit) as broken:
+        raise error(f"{option} {name}: '{module_name}' cannot be imported: {place_of(broken)}") from broken
+    function: object = getattr(module, function_name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise error(
+            f"{option} {name}: '{module_name}' has no function '{function_name}'; {did_you_mean(function_name, known)}"
+        )
+    return function

@@ -5,14 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safemed_eval.errors import CheckpointError, SpecError, did_you_mean
+from safemed_eval.errors import CheckpointError, SpecError
 from safemed_eval.faults import place_of
 from safemed_eval.models.checkpoints.prompts import Asking
-from safemed_eval.models.files.contents import Allowed, Json, factory_identity, look_here_for_modules
+from safemed_eval.models.files.contents import Allowed, Json, factory_identity, import_function
 from safemed_eval.models.source import Source
 
 if TYPE_CHECKING:
@@ -65,20 +63,7 @@ def call_factory(name: str, device: torch.device, *, option: str) -> Any:
 
     from safemed_eval.models.finite import refuse_not_finite
 
-    _, module_name, factory_name = name.split(":")
-    look_here_for_modules()
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise CheckpointError(f"{option} {name}: {error}; it is looked up from {Path.cwd()}") from None
-    except (Exception, SystemExit) as error:
-        raise CheckpointError(f"{option} {name}: '{module_name}' cannot be imported: {place_of(error)}") from error
-    factory = getattr(module, factory_name, None)
-    if not callable(factory):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise CheckpointError(
-            f"{option} {name}: '{module_name}' has no function '{factory_name}'; {did_you_mean(factory_name, known)}"
-        )
+    factory = import_function(name, CheckpointError, option=option)
     try:
         made = factory(device) if inspect.signature(factory).parameters else factory()
     except (Exception, SystemExit) as error:

@@ -67,8 +67,8 @@ class Adversary:
     """Attacks some rows of a batch, adds noise to all of them, and ablates some.
 
     The network runs in eval mode, with gradient checkpointing where it is switched on, and only pixels get gradients
-    (`autograd.grad`): `.grad` and `requires_grad` of the weights stay untouched, since a change would corrupt the
-    training step, or lose gradients under FSDP. Adversarial images are on 8-bit grey levels, and none is easier than
+    (`autograd.grad`): `.grad` of the weights stays untouched, and `requires_grad` is afterwards as it was; see
+    `inner_loop`. Adversarial images are on 8-bit grey levels, and none is easier than
     its clean image, by the quantity that was maximised.
 
     Args:

@@ -160,16 +160,14 @@ class MinusReward:
     def height(self, x: torch.Tensor) -> torch.Tensor:
         places = [place for place, weights in enumerate(self._weights) for _ in weights]
         tokens = [tokens for weights in self._weights for tokens in weights]
-        values = x.flatten(1).sum(1) * 0
         if not tokens:
-            return values
+            return x.new_zeros(len(x))
         log_probs = self._policy.writer.token_log_probs(
             x[places], [self._rows[place]["question"] for place in places], tokens
         )
-        said = [_said(row, one).sum() for row, one in zip(log_probs, tokens, strict=True)]
         weights = [weight for weights in self._weights for weight in weights.values()]
-        terms = torch.stack(said) * torch.tensor(weights, device=x.device)
-        return values - values.new_zeros(len(x)).index_add(0, torch.tensor(places, device=x.device), terms)
+        terms = zip(weights, log_probs, tokens, strict=True)
+        return _by_row(x, places, [-weight * _said(row, one).sum() for weight, row, one in terms])
 
     @torch.no_grad()
     def read(self, x: torch.Tensor) -> Read:
@@ -218,15 +216,11 @@ class Divergence:
         return self._writer.token_log_probs(x[self._places], self._questions, self._tokens)
 
     def height(self, x: torch.Tensor) -> torch.Tensor:
-        values = x.flatten(1).sum(1) * 0
         terms = [
             count * (clean.exp() * (clean - shown)).sum()
             for count, clean, shown in zip(self._counts, self._clean, self._log_probs(x), strict=True)
         ]
-        if not terms:
-            return values
-        places = torch.tensor(self._places, device=x.device)
-        return values + values.new_zeros(len(x)).index_add(0, places, torch.stack(terms))
+        return _by_row(x, self._places, terms)
 
     @torch.no_grad()
     def read(self, x: torch.Tensor) -> Read:
@@ -234,6 +228,12 @@ class Divergence:
 
     def refresh(self, x: torch.Tensor) -> None:
         """The rollouts are those of the clean image."""
+
+
+def _by_row(x: torch.Tensor, places: Sequence[int], terms: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Add up terms by the rows that they belong to, (b,); 0 for a row without any."""
+    sums = x.new_zeros(len(x))
+    return sums.index_add(0, torch.tensor(places, device=x.device), torch.stack([*terms])) if terms else sums
 
 
 def _said(log_probs: torch.Tensor, tokens: Tokens) -> torch.Tensor:

@@ -7,15 +7,13 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from numbers import Real
-from pathlib import Path
 
 from safemed_eval import grammar
 from safemed_eval.core import Question
-from safemed_eval.errors import RunError, SpecError, did_you_mean
+from safemed_eval.errors import RunError, SpecError
 from safemed_eval.faults import place_of
-from safemed_eval.models.files.contents import factory_identity, look_here_for_modules
+from safemed_eval.models.files.contents import factory_identity, import_function
 
 BUILT_IN = ("correct", "kept")
 """The names, in the log, of the two rewards that every training has; see `rewards`."""
@@ -50,7 +48,8 @@ class RewardFunction:
         Raises:
             SpecError: there is no such module or function, or it does not take three arguments.
         """
-        function, where = self._imported(), f"--reward {self.function}"
+        function = import_function(self.function, SpecError, option="--reward")
+        where = f"--reward {self.function}"
         try:
             inspect.signature(function).bind("", None, 0)
         except TypeError as error:
@@ -70,23 +69,6 @@ class RewardFunction:
             return float(value)
 
         return rewarded
-
-    def _imported(self) -> Callable[..., object]:
-        where, (_, module_name, function_name) = f"--reward {self.function}", self.function.split(":")
-        look_here_for_modules()
-        try:
-            module = import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise SpecError(f"{where}: {error}; it is looked up from {Path.cwd()}") from None
-        except (Exception, SystemExit) as error:
-            raise SpecError(f"{where}: '{module_name}' cannot be imported: {place_of(error)}") from error
-        function: object = getattr(module, function_name, None)
-        if not callable(function):
-            known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-            raise SpecError(
-                f"{where}: '{module_name}' has no function '{function_name}'; {did_you_mean(function_name, known)}"
-            )
-        return function
 
 
 def rewards_of(texts: str | Sequence[str]) -> tuple[RewardFunction, ...]:
