@@ -9,7 +9,7 @@ from safemed_eval.attacks._common.base import Attack, Facts, Loss, Start, Steppe
 from safemed_eval.attacks._common.problem import Attacked, Problem
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
