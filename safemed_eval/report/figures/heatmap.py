@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from matplotlib.figure import Figure
 
 from safemed_eval.core import CLEAN
+from safemed_eval.report.budgets import symbols
 from safemed_eval.report.drawing.matrix import Cell, cell_of, matrix, scale
 from safemed_eval.report.drawing.sheet import below, sheet
-from safemed_eval.report.drawing.style import TWO_COLUMNS, plain
+from safemed_eval.report.drawing.style import layout, plain
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import role_of, words
 from safemed_eval.report.findings.attack_sizes import sized_attacks
@@ -92,7 +93,7 @@ def _parts(every: Part, modalities: Sequence[str], question_types: Sequence[str]
 def _figure(run: Run, rows: Sequence[str], columns: Sequence[str], panels: Panels) -> Figure:
     beside = len(columns) <= _SIDE_BY_SIDE
     height = 0.2 + 0.31 * len(rows)
-    figure = sheet(TWO_COLUMNS, 0.95 + height * (1 if beside else len(panels)))
+    figure = sheet(layout().page, 0.95 + height * (1 if beside else len(panels)))
     shape = (1, len(panels)) if beside else (len(panels), 1)
     grid = list(figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).flat)
     certified = run.kind == "certify"
@@ -103,7 +104,7 @@ def _figure(run: Run, rows: Sequence[str], columns: Sequence[str], panels: Panel
     notes = [f"{plain(run.name, 60)}, {grouped.canvas_words(run)}."]
     if certified:
         ceiling = floor_to(run.ceiling, 4)
-        notes[0] = f"{notes[0][:-1]}, {run.budget.kind.title}; no radius above {ceiling} can be certified."
+        notes[0] = f"{notes[0][:-1]}, {', '.join(symbols(run.budget))}; no radius above {ceiling} can be certified."
     notes += grouped.few_note(any(cell.few for cells in panels.values() for row in cells for cell in row))
     shown: dict[Slicing, Sequence[str]] = {"modality": rows, "question_type": columns}
     for by, names in shown.items():

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from safemed_eval.report._text import slug
 from safemed_eval.report.analyses.falling import REFERENCE, Falling, falling
 from safemed_eval.report.drawing.sheet import below, sheet
-from safemed_eval.report.drawing.style import BLUE, GREY, INK, ONE_COLUMN, SMALL, plain
+from safemed_eval.report.drawing.style import BLUE, GREY, INK, layout, plain
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import chosen, union, words
 from safemed_eval.report.run import Run
@@ -32,7 +32,7 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
 def _figure(runs: Sequence[Run], found: Falling) -> Figure:
     columns = [(column, list(odds)) for column, odds in groupby(found.odds, key=lambda odds: odds.column)]
     rows = sum(len(odds) + 1 for _, odds in columns)
-    figure = sheet(ONE_COLUMN, 0.4 + _LINE * rows)
+    figure = sheet(layout().column, 0.4 + _LINE * rows)
     axes = figure.add_subplot()
     names, place = dict[float, str](), 0.0
     axes.set_xscale("log")
@@ -49,7 +49,7 @@ def _figure(runs: Sequence[Run], found: Falling) -> Figure:
                 axes.errorbar(odds.ratio, place, xerr=ends, color=BLUE, marker="o", elinewidth=0.8, capsize=1.5)
             else:
                 text = REFERENCE if odds.reason == REFERENCE else f"n/a: {odds.reason}"
-                axes.text(1.03, place, plain(text), va="center", fontsize=SMALL, color=GREY)
+                axes.text(1.03, place, plain(text), va="center", fontsize=layout().small, color=GREY)
         place += 1
     axes.set_yticks(list(names), list(names.values()))
     headings = {plain(column, _LONGEST) for column, _ in columns}
