@@ -187,7 +187,7 @@ def test_markdown(tables: Path) -> None:
 
 OURS = {
     *("toprule", "midrule", "bottomrule", "begin", "end", "caption", "label", "usepackage"),
-    *("centering", "footnotesize", "scriptsize", "setlength", "tabcolsep"),
+    *("centering", "footnotesize", "scriptsize", "setlength", "tabcolsep", "vspace", "addlinespace", "times"),
     *("resizebox", "ifdim", "width", "linewidth", "else", "fi"),
     *("textbackslash", "textasciitilde", "textasciicircum", "dagger", "geq", "leq"),
     *("sigma", "alpha", "epsilon", "ell", "infty"),

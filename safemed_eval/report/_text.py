@@ -54,7 +54,7 @@ def latex_prose(text: object) -> str:
     """Write a sentence for LaTeX as `latex` does, with Greek letters, thin spaces and en dashes as a paper has them."""
     written = _PERCENT.sub(r"\1\\,\\%", latex(text))
     written = _SYMBOL.sub(lambda match: f"${_GREEK[match[1]]} = {match[2]}$", written)
-    return _RANGE.sub("--", written)
+    return _RANGE.sub("--", written).replace(" at least r,", " at least $r$,").replace(" x ", r" $\times$ ")
 
 
 def spreadsheet(value: object) -> object:

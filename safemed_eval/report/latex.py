@@ -30,6 +30,7 @@ _SPEC = re.compile(r"(?P<before>grounded, )?(?P<name>[a-z][a-z0-9-]*):(?P<option
 _RADIUS = re.compile(r"(?P<before>grounded, )?r>=(?P<radius>[\d.e-]+)(?P<sigma>s?)")
 _INTERVAL = re.compile(r"(?P<share>[^\[\]]*\S) \[(?P<ends>[^\[\]]+)\](?P<rest>.*)")
 _RANGE = re.compile(r"(?<=\d)-(?=\d)")
+_MINUS = re.compile(r"(?<![\w.-])-(?=\d)")
 _MATHS = {"n0": "n_0", "n": "n", "alpha": r"\alpha"}
 
 
@@ -167,6 +168,7 @@ def _environment(caption: str, label: str, shown: pd.DataFrame, words: int) -> s
         r"\centering",
         rf"\caption{{{caption}}}",
         rf"\label{{tab:{label}}}",
+        r"\vspace{2pt}",
         r"\footnotesize",
         rf"\setlength{{\tabcolsep}}{{{_GAP:g}pt}}",
         *tabular,
@@ -186,7 +188,7 @@ def _rows(row: Sequence[_Cell], form: _Form) -> list[str]:
     if form.beside:
         return [" & ".join(cell.beside[0] for cell in row) + r" \\"]
     lines = [" & ".join(part) + r" \\" for part in zip(*(cell.stacked[:2] for cell in row), strict=True)]
-    return lines if any(cell.stacked[1] for cell in row) else lines[:1]
+    return [*lines, r"\addlinespace[2pt]"] if any(cell.stacked[1] for cell in row) else lines[:1]
 
 
 def _cell(text: str, *, figures: bool) -> _Cell:
@@ -195,9 +197,13 @@ def _cell(text: str, *, figures: bool) -> _Cell:
         return _Cell(*spec)
     found = _INTERVAL.fullmatch(text)
     if found:
-        ends = _RANGE.sub("--", latex(found["ends"]))
-        return _Cell(latex(found["share"]), found["share"], ends, found["rest"])
-    return _Cell(_RANGE.sub("--", latex(text)), text)
+        return _Cell(_figures(found["share"]), found["share"], _figures(found["ends"]), found["rest"])
+    return _Cell(_figures(text), text)
+
+
+def _figures(text: str) -> str:
+    """Numbers with en dashes between the ends of a range, and minus signs."""
+    return _MINUS.sub("$-$", _RANGE.sub("--", latex(text)))
 
 
 def _lines(heading: str) -> list[tuple[str, str]]:

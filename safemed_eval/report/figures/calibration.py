@@ -86,7 +86,8 @@ def _panel(axes: Axes, cell: Calibration) -> None:
         if share.estimate is not None and share.lower is not None and share.upper is not None
     ]
     plot_points(axes, points, look(0))
-    text = f"ECE {percent(cell.ece.value)}\n{interval(cell.ece.lower, cell.ece.upper)}\n({percent(cell.by_chance)})"
+    ends = interval(cell.ece.lower, cell.ece.upper).replace("-", "\u2013")
+    text = f"ECE {percent(cell.ece.value)}\n{ends}\n({percent(cell.by_chance)})"
     axes.text(3, 97, text, ha="left", va="top", fontsize=layout().small)
 
 

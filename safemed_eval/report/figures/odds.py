@@ -19,7 +19,9 @@ from safemed_eval.report.run import Run
 _LINE = 0.135
 """Inches of one row."""
 _LONGEST = 26
-_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+_TICKS = tuple(float(f"{digit}e{power}") for power in range(-3, 4) for digit in (1, 2, 5))
+_WIDE = 50
+"""Where the largest ratio is at least this many times the smallest, only powers of ten are ticks."""
 
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
@@ -34,7 +36,7 @@ def _figure(runs: Sequence[Run], found: Falling) -> Figure:
     rows = sum(len(odds) + 1 for _, odds in columns)
     figure = sheet(layout().column, 0.4 + _LINE * rows)
     axes = figure.add_subplot()
-    names, place = dict[float, str](), 0.0
+    names, place, beside = dict[float, str](), 0.0, axes.get_yaxis_transform()
     axes.set_xscale("log")
     axes.axvline(1, color=GREY, linewidth=0.7)
     known = [end for odds in found.odds if odds.lower and odds.upper for end in (odds.lower, odds.upper)]
@@ -49,7 +51,7 @@ def _figure(runs: Sequence[Run], found: Falling) -> Figure:
                 axes.errorbar(odds.ratio, place, xerr=ends, color=BLUE, marker="o", elinewidth=0.8, capsize=1.5)
             else:
                 text = REFERENCE if odds.reason == REFERENCE else f"n/a: {odds.reason}"
-                axes.text(1.03, place, plain(text), va="center", fontsize=layout().small, color=GREY)
+                axes.text(0.02, place, plain(text), transform=beside, va="center", fontsize=layout().small, color=GREY)
         place += 1
     axes.set_yticks(list(names), list(names.values()))
     headings = {plain(column, _LONGEST) for column, _ in columns}
@@ -59,7 +61,8 @@ def _figure(runs: Sequence[Run], found: Falling) -> Figure:
     axes.set_ylim(place - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     left, right = axes.get_xlim()
-    axes.set_xticks([tick for tick in _TICKS if left <= tick <= right])
+    ticks = _TICKS if right / left < _WIDE else _TICKS[::3]
+    axes.set_xticks([tick for tick in ticks if left <= tick <= right])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     notes = [
