@@ -25,9 +25,10 @@ from safemed_eval import plugins
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.report import Run, figures, read_all
+from safemed_eval.report.conditions import words
 from safemed_eval.report.drawing.style import GREY, SIZE, look, plain, style
 from safemed_eval.report.figures import draw_all, drawer, kinds
-from safemed_eval.report.figures._attacks import CORRUPTED, LARGEST, chosen, words
+from safemed_eval.report.figures._attacks import CORRUPTED, LARGEST, chosen
 from safemed_eval.runs.images import Keeper
 from safemed_eval.smoothing import Smoothing, Voting, read_prediction
 from safemed_eval.stats import certified_radius, clopper_pearson_lower, clustered_proportion

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from safemed_eval.core import CLEAN
 from safemed_eval.report._text import slug
+from safemed_eval.report.conditions import role_of, words
 from safemed_eval.report.drawing.sheet import below, letters, sheet
 from safemed_eval.report.drawing.style import GREY, INK, SIZE, VERMILLION, layout, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, role_of, words
+from safemed_eval.report.figures._attacks import chosen
 from safemed_eval.report.run import Run
 from safemed_eval.runs.images import Pixels, kept
 from safemed_eval.runs.record import EvaluateRecord

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from safemed_eval.report.columns import Column, stems
+from safemed_eval.report.conditions import is_control, words
 from safemed_eval.report.drawing.shares import percent_axis
 from safemed_eval.report.drawing.sheet import below, letters, sheet, wrapped
 from safemed_eval.report.drawing.style import GREY, INK, PALE, Look, layout, look, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, is_control, union, words
+from safemed_eval.report.figures._attacks import chosen, union
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER, AnsweredBy, EvaluateSummary

@@ -11,11 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from safemed_eval.report.analyses.calibration import BINS, Calibration, calibration
+from safemed_eval.report.conditions import is_control, words
 from safemed_eval.report.drawing.shares import Point, line, percent_axis, plot_points
 from safemed_eval.report.drawing.sheet import below, heading, label_outer, letters, nothing, sheet, width_of
 from safemed_eval.report.drawing.style import GREY, PALE, layout, look, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, is_control, union, words
+from safemed_eval.report.figures._attacks import chosen, union
 from safemed_eval.report.run import Run
 from safemed_eval.rounding import interval, percent
 

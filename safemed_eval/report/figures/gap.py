@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from safemed_eval.report.budgets import symbols
+from safemed_eval.report.conditions import words
 from safemed_eval.report.drawing.shares import (
     CEILING,
     STEP,
@@ -24,7 +25,6 @@ from safemed_eval.report.drawing.shares import (
 from safemed_eval.report.drawing.sheet import below, sheet
 from safemed_eval.report.drawing.style import layout, look
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import words
 from safemed_eval.report.gap import NOTE, Gap, Left, gaps_of
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER

@@ -10,11 +10,12 @@ from matplotlib.patches import Rectangle
 
 from safemed_eval.core import CLEAN, MODALITIES, QUESTION_TYPES
 from safemed_eval.report._text import slug
+from safemed_eval.report.conditions import words
 from safemed_eval.report.drawing.matrix import Cell, cell_of, matrix, scale
 from safemed_eval.report.drawing.sheet import below, sheet
 from safemed_eval.report.drawing.style import INK, layout, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, union, words
+from safemed_eval.report.figures._attacks import chosen, union
 from safemed_eval.report.load import SLICES, in_order
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run

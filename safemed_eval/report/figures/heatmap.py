@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 
 from safemed_eval.core import CLEAN
 from safemed_eval.report.budgets import symbols
+from safemed_eval.report.conditions import strongest, words
 from safemed_eval.report.drawing.matrix import Cell, cell_of, matrix, scale
 from safemed_eval.report.drawing.sheet import below, sheet
 from safemed_eval.report.drawing.style import layout, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import role_of, words
-from safemed_eval.report.findings.attack_sizes import sized_attacks
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import EvaluateSummary, Part, answers_measure, certificates_measure
@@ -42,21 +41,10 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
 def _accuracies(run: Run, rows: Sequence[str], columns: Sequence[str]) -> Panels:
     measure = answers_measure(run)
     measured = [[measure(part) for part in row] for row in _parts(run.answers, rows, columns)]
-    strongest = _strongest(run)
-    titles = {CLEAN: CLEAN} | ({strongest: f"strongest attack: {words(strongest)}"} if strongest else {})
-    return {title: [[cell_of(part[name]) for part in row] for row in measured] for name, title in titles.items()}
-
-
-def _strongest(run: Run) -> str | None:
-    """The attack that leaves the lowest accuracy, failed items aside; one of huge eps only where there is no other."""
     assert isinstance(run.summary, EvaluateSummary)
-    left: dict[str, float] = {}
-    for name, cell in run.summary.overall.items():
-        share = cell.without_failed.share if cell.without_failed else cell.share
-        if role_of(name) == "attack" and share is not None:
-            left[name] = share
-    huge = {attack.condition for attack in sized_attacks(run) if attack.is_huge}
-    return min(left.keys() - huge or left, key=lambda name: (left[name], name), default=None)
+    worst = strongest(run, run.summary.overall)
+    titles = {CLEAN: CLEAN} | ({worst: f"strongest attack: {words(worst)}"} if worst else {})
+    return {title: [[cell_of(part[name]) for part in row] for row in measured] for name, title in titles.items()}
 
 
 def _certified(run: Run, rows: Sequence[str], columns: Sequence[str]) -> Panels:

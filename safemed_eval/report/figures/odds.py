@@ -10,10 +10,11 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from safemed_eval.report._text import slug
 from safemed_eval.report.analyses.falling import REFERENCE, Falling, falling
+from safemed_eval.report.conditions import words
 from safemed_eval.report.drawing.sheet import below, sheet
 from safemed_eval.report.drawing.style import BLUE, GREY, INK, layout, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, union, words
+from safemed_eval.report.figures._attacks import chosen, union
 from safemed_eval.report.run import Run
 
 _LINE = 0.135

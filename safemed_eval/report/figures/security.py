@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from safemed_eval.core import CLEAN
+from safemed_eval.report.conditions import is_control, words
 from safemed_eval.report.drawing.shares import STEP, line, look_of, percent_axis, plot_points, points_of
 from safemed_eval.report.drawing.sheet import below, label_outer, letters, panels, sheet, width_of, wrapped
 from safemed_eval.report.drawing.style import GREY, Look, look, looks, together
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import is_control, union, words
+from safemed_eval.report.figures._attacks import union
 from safemed_eval.report.findings.attack_sizes import SizedAttack, sized_attacks
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER, AnsweredBy, EvaluateSummary, Share
