@@ -33,8 +33,8 @@ TERMS = {
     "median r": "The largest radius at which half of the items are still certified and right.",
     "n0, n": "Noisy copies that select the answer, and further ones that bound how often it is given.",
     "no answer": "What the model wrote names no option, or two. It counts as wrong.",
-    "noise": "A random change. In the list of attacks: of the same size, and an attack must do better. Of certificates: "
-    "what the copies of an image are changed by.",
+    "noise": "A random change. In the list of attacks: of the same size, and an attack must do better. Of "
+    "certificates: what the copies of an image are changed by.",
     "official": "The checkpoint's own path for 8-bit images, each at its own size, without a canvas.",
     "p lower": "A lower bound of the probability that the selected answer is given under the noise.",
     "PGD": "An attack of many small steps along the gradient, kept within eps.",

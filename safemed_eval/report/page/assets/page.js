@@ -778,15 +778,23 @@
   /** A note with the meaning of a term, while it has the focus or the pointer; Escape, or a touch elsewhere, closes it. */
   function explain() {
     const tip = find("tip");
-    const hide = () => tip.matches(":popover-open") && tip.hidePopover();
+    let open = null;
+    const hide = () => {
+      open = null;
+      if (tip.matches(":popover-open")) tip.hidePopover();
+    };
+    const place = () => {
+      const at = open.getBoundingClientRect();
+      const left = Math.min(at.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
+      const above = at.bottom + tip.offsetHeight + 6 > innerHeight;
+      tip.style.left = `${Math.max(8, left)}px`;
+      tip.style.top = `${above ? at.top - tip.offsetHeight - 6 : at.bottom + 6}px`;
+    };
     const show = (term) => {
+      open = term;
       tip.textContent = find(term.hash.slice(1)).textContent;
       tip.showPopover();
-      const place = term.getBoundingClientRect();
-      const left = Math.min(place.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
-      const above = place.bottom + tip.offsetHeight + 6 > innerHeight;
-      tip.style.left = `${Math.max(8, left)}px`;
-      tip.style.top = `${above ? place.top - tip.offsetHeight - 6 : place.bottom + 6}px`;
+      place();
     };
     for (const term of document.querySelectorAll(".term")) {
       for (const event of ["focus", "pointerenter"]) term.addEventListener(event, () => show(term));
@@ -797,7 +805,7 @@
       });
     }
     addEventListener("keydown", (event) => event.key === "Escape" && hide());
-    addEventListener("scroll", hide, { capture: true, passive: true });
+    addEventListener("scroll", () => open && place(), { capture: true, passive: true });
   }
 
   // --- wiring ------------------------------------------------------------------------------------------------------
