@@ -31,12 +31,12 @@ _origins: dict[str, str] = {}
 
 def on_config(config: Any) -> Any:
     """Fill in the navigation: generated pages, and pages of docs/ that it does not name."""
-    named = str(config.nav)
+    named = {*_places(config.nav)}
     for section in config.nav:
         for title, entries in section.items():
             if title == "How to":
                 pages = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
-                entries += [name for name in pages if name not in named]
+                entries += [{_short_title(name): name} for name in pages if name not in named]
             elif title == "Reference":
                 for entry in filter(lambda entry: isinstance(entry, dict), entries):
                     entry.update(
@@ -93,6 +93,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return re.sub(r"^  - ", "    - ", LINK.sub(lead, text), flags=re.MULTILINE)
 
     return "".join(part if number % 2 else prose(part) for number, part in enumerate(FENCED.split(markdown)))
+
+
+def _short_title(page: str) -> str:
+    """The title of a page of docs/, up to its colon."""
+    return (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()[0].lstrip("# ").partition(":")[0]
 
 
 def _places(section: Any) -> Iterator[str]:
