@@ -13,6 +13,8 @@ SECTIONS = {
     "Train": ("train", "merge_adapter"),
     "And": ("to_art", "SafemedError"),
 }
+TAKES = {"load_model": "safemed_eval.models.find_model", "load_data": "safemed_eval.data.choose_data"}
+"""Functions that take the arguments of another one."""
 
 
 def names() -> dict[str, str]:
@@ -42,4 +44,6 @@ def api_page() -> str:
         text += [f"## {title}"] if group else []
         for name in group:
             text.append(f'::: {homes[name]}\n    options:\n      heading: "safemed_eval.{name}"\n      toc_label: {name}')
+            if name in TAKES:
+                text.append(f"::: {TAKES[name]}\n    options:\n      heading_level: 4")
     return "\n\n".join(text)

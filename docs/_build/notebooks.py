@@ -18,8 +18,8 @@ def pages(notebook: Path) -> dict[str, str | bytes]:
         if cell["cell_type"] == "markdown":
             text.append(source)
         else:
-            kind = "bash" if source.startswith("%%bash") else "python"
-            text.append(f"```{kind}\n{source.removeprefix('%%bash').lstrip()}\n```")
+            kind, source = ("bash", source.removeprefix("%%bash\n")) if source.startswith("%%bash") else ("python", source)
+            text.append(f"```{kind}\n{source}\n```")
             for place, output in enumerate(cell["outputs"]):
                 shown, picture = _output(output, f"{notebook.stem}-{number}-{place}.png")
                 text.append(shown)

@@ -50,7 +50,7 @@ def main(folder: Path) -> None:
             figure.savefig(folder / f"{name}.png", dpi=130, facecolor="white", bbox_inches="tight", pad_inches=0.08)
 
 
-# ---------------------------------------------------------------------------------------------------------- threat model
+# --------------------------------------------------------------------------------------------------------- threat model
 
 
 def pipeline() -> Figure:
@@ -105,7 +105,7 @@ def attacked(waist: Waist, items: Sequence[Item], canvases: torch.Tensor) -> Fig
     return figure
 
 
-# ---------------------------------------------------------------------------------------------------------- certificates
+# --------------------------------------------------------------------------------------------------------- certificates
 
 
 def votes(waist: Waist, items: Sequence[Item], canvases: torch.Tensor) -> Figure:
@@ -161,7 +161,7 @@ def radius() -> Figure:
     return figure
 
 
-# ------------------------------------------------------------------------------------------------------------- grounding
+# ------------------------------------------------------------------------------------------------------------ grounding
 
 
 def grounding(waist: Waist, items: Sequence[Item], canvases: torch.Tensor) -> Figure:
@@ -197,7 +197,7 @@ def grounding(waist: Waist, items: Sequence[Item], canvases: torch.Tensor) -> Fi
     return figure
 
 
-# ------------------------------------------------------------------------------------------------------------ statistics
+# ----------------------------------------------------------------------------------------------------------- statistics
 
 
 def intervals() -> Figure:
