@@ -43,7 +43,10 @@ def api_page() -> str:
     for title, group in groups.items():
         text += [f"## {title}"] if group else []
         for name in group:
-            text.append(f'::: {homes[name]}\n    options:\n      heading: "safemed_eval.{name}"\n      toc_label: {name}')
+            options = f'      heading: "safemed_eval.{name}"\n      toc_label: {name}'
+            if name in TAKES:
+                options += "\n      show_signature: false"
+            text.append(f"::: {homes[name]}\n    options:\n{options}")
             if name in TAKES:
                 text.append(f"::: {TAKES[name]}\n    options:\n      heading_level: 4")
     return "\n\n".join(text)

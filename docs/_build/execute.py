@@ -42,11 +42,16 @@ def executed(notebook: Path, folder: Path) -> Any:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.execution_count = None
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if not _passing(output)]
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = None
     return content
+
+
+def _passing(output: Any) -> bool:
+    """True for progress and warnings."""
+    return output.get("name") == "stderr" or (output.output_type == "display_data" and "image/png" not in output.data)
 
 
 def main(names: list[str]) -> None:

@@ -24,6 +24,8 @@ FENCED = re.compile(r"(^ *```.*?^ *```)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(\]\(|src=\")([^)\s\"]+)")
 PLAIN = (".png", ".svg", ".json", ".ipynb")
 """Linked files that are copied as they are; others become pages."""
+WIDE = {"README.md": ["navigation", "toc"], "gallery.md": ["navigation"]}
+"""Pages that take the place of the navigation, or of their table of contents."""
 
 _origins: dict[str, str] = {}
 """The path in the repository of each page of the site; of one that is made here, the folder that links start from."""
@@ -78,6 +80,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Lead the page's links to where the site has what they name; indent nested lists as Python-Markdown wants it."""
     origin = _origins[page.file.src_uri]
+    page.meta["hide"] = WIDE.get(page.file.src_uri, [])
 
     def lead(link: re.Match[str]) -> str:
         place, mark, anchor = link[2].partition("#")
