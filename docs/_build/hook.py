@@ -22,6 +22,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[2]
 FENCED = re.compile(r"(^ *```.*?^ *```)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(\]\(|src=\")([^)\s\"]+)")
+CODE = re.compile(r"`[^`\n]+`")
 PLAIN = (".png", ".svg", ".json", ".ipynb")
 """Linked files that are copied as they are; others become pages."""
 WIDE = {"README.md": ["navigation", "toc"], "gallery.md": ["navigation"]}
@@ -78,7 +79,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Lead the page's links to where the site has what they name; indent nested lists as Python-Markdown wants it."""
+    """Lead the page's links to where the site has what they name; write lists and tables as Python-Markdown wants them."""
     origin = _origins[page.file.src_uri]
     page.meta["hide"] = WIDE.get(page.file.src_uri, [])
 
@@ -93,7 +94,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return f"{link[1]}{PurePosixPath(relative)}{mark}{anchor}"
 
     def prose(text: str) -> str:
-        return re.sub(r"^  - ", "    - ", LINK.sub(lead, text), flags=re.MULTILINE)
+        text = re.sub(r"^  - ", "    - ", LINK.sub(lead, text), flags=re.MULTILINE)
+        return CODE.sub(lambda code: code[0].replace("\\|", "|"), text)
 
     return "".join(part if number % 2 else prose(part) for number, part in enumerate(FENCED.split(markdown)))
 

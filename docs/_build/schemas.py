@@ -9,7 +9,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "schemas"
 SCHEMAS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.json"))}
-NAV = [{schema["title"]: f"reference/schemas/{name}.md"} for name, schema in SCHEMAS.items()]
+NAV = [{schema["title"].removeprefix("safemed-eval "): f"reference/schemas/{name}.md"} for name, schema in SCHEMAS.items()]
 
 
 def pages() -> dict[str, str | bytes]:
