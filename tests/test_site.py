@@ -71,6 +71,15 @@ def test_every_page_of_the_folder_is_there(site: Path) -> None:
         assert page.name == "README.md" or f'href="{page.stem}.html"' in index, f"{page.name} is not in the navigation"
 
 
+def test_no_page_loads_anything_from_another_host(site: Path) -> None:
+    pages = [*site.rglob("*.html")]
+    assert len(pages) > 50
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|link|iframe|source)[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>", text)
+        assert not loaded, page
+
+
 def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
     commands = typer.main.get_command(app)
     pages = {page.stem: page for page in (site / "reference" / "commands").glob("*.html")}
@@ -123,6 +132,14 @@ def test_the_gallery_has_every_figure_and_the_commands(site: Path) -> None:
         assert f'src="{place}"' in page and (site / place).is_file()
         for run in figure.parents[2].glob("*/run.json"):
             assert shlex.join(json.loads(run.read_text(encoding="utf-8"))["sessions"][0]["argv"]) in text
+
+
+@pytest.mark.slow
+def test_the_pictures_of_the_concepts_are_what_their_script_draws(tmp_path: Path) -> None:
+    concepts = ROOT / "docs" / "concepts"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, concepts / "pictures.py", tmp_path], env=environment, check=True)
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in concepts.glob("*.png")}
 
 
 # -------------------------------------------------------------------------------------------------------- in a browser

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from nbclient import NotebookClient
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
 LONGEST_S = 600
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def executed(notebook: Path, folder: Path) -> Any:
@@ -35,7 +37,9 @@ def executed(notebook: Path, folder: Path) -> Any:
     os.environ["JUPYTER_PATH"] = str(folder / ".jupyter")
     try:
         resources = {"metadata": {"path": str(folder)}}
-        NotebookClient(content, timeout=LONGEST_S, kernel_name="here", resources=resources).execute(env=env)
+        client = NotebookClient(content, timeout=LONGEST_S, kernel_name="here", resources=resources)
+        client.coalesce_streams = True
+        client.execute(env=env)
     finally:
         os.environ.pop("JUPYTER_PATH") if old is None else os.environ.update(JUPYTER_PATH=old)
     for cell in content.cells:
@@ -44,6 +48,8 @@ def executed(notebook: Path, folder: Path) -> Any:
             cell.execution_count = None
             cell.outputs = [output for output in cell.outputs if not _passing(output)]
             for output in cell.outputs:
+                if "text" in output:
+                    output.text = COLOUR.sub("", output.text)
                 if "execution_count" in output:
                     output.execution_count = None
     return content
