@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint bench torture audit clean
+.PHONY: demo test check lint docs tutorials bench torture audit clean
 
 demo: $(READY)
 	$(BIN)/safemed-eval demo
@@ -18,6 +18,14 @@ lint: $(READY)
 	$(BIN)/mypy
 
 check: lint test
+
+# The site, in site/; to read it with search: python3 -m http.server -d site
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Executes the tutorials anew and stores their outputs, which the site shows.
+tutorials: $(READY)
+	$(BIN)/python docs/_build/execute.py
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks
@@ -40,8 +48,8 @@ audit: $(READY)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[train,ray,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,ray,dev,docs]'
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import json
 import re
 import shlex
 import shutil
@@ -33,17 +34,32 @@ PACKAGE = Path(safemed_eval.__file__).parent
 PAGES = [
     ROOT / "README.md",
     ROOT / "SECURITY.md",
-    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("docs/tutorials/*.ipynb"),
     *ROOT.glob("reports/phantom/*.md"),
     *PACKAGE.rglob("README.md"),
 ]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMANDS = typer.main.get_command(app)
+ELSEWHERE = re.compile(r"^python -m pip .*$", re.MULTILINE)
+"""Commands whose options are not ours."""
+PLUGGED_IN = ("darken:",)
+"""Attacks of plug-ins that pages show."""
+
+
+def read(page: Path) -> str:
+    """A page's Markdown; of a notebook its text, and what it gives to a shell."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix != ".ipynb":
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    shell = [f"```\n{source}\n```" for kind, source in cells if kind == "code" and source.startswith("%%bash")]
+    return "\n\n".join([source for kind, source in cells if kind == "markdown"] + shell)
 
 
 def blocks(page: Path, *kinds: str) -> list[str]:
     """The fenced blocks of these kinds in a page."""
-    return [block[2] for block in FENCED.finditer(page.read_text(encoding="utf-8")) if block[1] in kinds]
+    return [block[2] for block in FENCED.finditer(read(page)) if block[1] in kinds]
 
 
 # -------------------------------------------------------------------------------------------------------- Python blocks
@@ -130,13 +146,13 @@ def test_the_readme_is_short() -> None:
 
 def anchors(page: Path) -> set[str]:
     """The ends of addresses that lead to the headings of a page, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", read(page)), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", FENCED.sub("", page.read_text(encoding="utf-8"))):
+    for link in re.findall(r"\]\(([^)]+)\)", FENCED.sub("", read(page))):
         if "://" not in link:
             file, _, anchor = link.partition("#")
             there = page.parent / file if file else page
@@ -221,7 +237,7 @@ def shown() -> list[list[str]]:
     """Every command in fenced blocks and inline, and in the commands' own help."""
     found = [words for page in PAGES for block in blocks(page, "", "yaml") for words in commands(block)]
     for page in PAGES:
-        prose = FENCED.sub("", page.read_text(encoding="utf-8"))
+        prose = FENCED.sub("", read(page))
         found += [words for text in re.findall(r"`(safemed-eval [^`]+)`", prose) for words in commands(text)]
     epilogs = [part for command in leaves(COMMANDS) for part in (command.epilog or "").split(";")]
     return found + [words for text in epilogs for words in commands(text)]
@@ -244,11 +260,12 @@ def test_commands_in_the_docs_can_be_given(words: list[str]) -> None:
     if rest and "..." not in rest:
         given = command.make_context("safemed-eval", rest, resilient_parsing=rest == ["--version"]).params
         specs = given.get("attack") or ()
-        attacks.parse_all(spec for spec in ([specs] if isinstance(specs, str) else specs) if "..." not in spec)
+        specs = [specs] if isinstance(specs, str) else specs
+        attacks.parse_all(spec for spec in specs if "..." not in spec and not spec.startswith(PLUGGED_IN))
 
 
 def test_options_in_the_docs_exist() -> None:
     known = {name for command in [COMMANDS, *leaves(COMMANDS)] for option in command.params for name in option.opts}
     for page in PAGES:
-        named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", page.read_text(encoding="utf-8")))
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", ELSEWHERE.sub("", read(page))))
         assert named <= known | {"--help", "--config"}, page  # accelerate has --config_file

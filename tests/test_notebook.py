@@ -1,8 +1,7 @@
-"""The README's five lines in a notebook, executed by a kernel of its own."""
+"""The tutorials, and the README's five lines in a notebook, executed by kernels of their own."""
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -15,26 +14,25 @@ nbformat: Any = pytest.importorskip("nbformat", reason=REASON)
 nbclient: Any = pytest.importorskip("nbclient", reason=REASON)
 pytest.importorskip("ipykernel", reason=REASON)
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
+MOST_BYTES = 150_000
+sys.path.append(str(ROOT / "docs" / "_build"))
+from execute import executed  # noqa: E402
+
 SHOWN = ["model", "data", "run", "cert", 'run.accuracy(by="modality")', "cert.curve()", "run.plot()"]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_five_lines_run_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_five_lines_run_in_a_notebook(tmp_path: Path) -> None:
     """Each line is a cell; then what they made is shown, on fewer items and noisy copies than the README asks for."""
     (block,) = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     fewer = block.replace("limit=192", "limit=4").replace("steps=10", "steps=1").replace("n=200", "n0=4, n=16")
     cells = [nbformat.v4.new_code_cell(line) for line in [*filter(None, fewer.splitlines()), *SHOWN]]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    # A kernel of this very interpreter, whichever others are installed.
-    spec = tmp_path / "kernels" / "here"
-    spec.mkdir(parents=True)
-    argv = f'["{sys.executable}", "-m", "ipykernel_launcher", "-f", "{{connection_file}}"]'
-    (spec / "kernel.json").write_text(f'{{"argv": {argv}, "display_name": "here", "language": "python"}}')
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="here", resources=resources).execute()
+    notebook = tmp_path / "five-lines.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
+    notebook = executed(notebook, tmp_path)
     shown = [output for cell in notebook.cells[-len(SHOWN) :] for output in cell.outputs if "data" in output]
     assert len(shown) == len(SHOWN)
     for name, output in zip(SHOWN, shown, strict=True):
@@ -44,3 +42,35 @@ def test_the_five_lines_run_in_a_notebook(tmp_path: Path, monkeypatch: pytest.Mo
             assert "<table" in output.data["text/html"], name
     assert not [output for cell in notebook.cells for output in cell.outputs if output.output_type == "error"]
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def kinds(notebook: Any) -> list[list[str]]:
+    """The kinds of outputs of each cell that has code."""
+    return [
+        sorted({"/".join(sorted(output.get("data", [output.output_type]))) for output in cell.outputs})
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs(tutorial: Path, tmp_path: Path) -> None:
+    """It shows what is stored in it, numbers aside; a cell that fails raises."""
+    if tutorial.stem == "train":
+        pytest.importorskip("trl", reason="TRL is in the train extra")
+    if tutorial.stem == "bring-your-own":
+        pytest.importorskip("setuptools", reason="the plug-in is built with setuptools")
+    stored = nbformat.read(tutorial, as_version=4)
+    assert any(kinds(stored)), "make tutorials stores the outputs"
+    assert kinds(executed(tutorial, tmp_path)) == kinds(stored), "make tutorials stores them anew"
+
+
+def test_the_tutorials_are_small_and_say_what_they_should() -> None:
+    assert len(TUTORIALS) == 5
+    for tutorial in TUTORIALS:
+        assert tutorial.stat().st_size < MOST_BYTES, tutorial
+    told = {path.stem: path.read_text(encoding="utf-8") for path in TUTORIALS}
+    verdicts = re.findall(r'"(believe|do not believe|not enough) ?\(?', told["believe"])
+    assert verdicts == ["believe", "do not believe"]
+    assert re.findall(r'"exit code (\d)', told["gate"]) == ["1", "0"]
