@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from safemed_eval.models.checkpoints.processor import ImageCall, official_inputs
+from safemed_eval.models.checkpoints.processor import ImageCall, grouped_if_equal, official_inputs
 from safemed_eval.models.checkpoints.protocols import Network, Processor, Tensors
 from safemed_eval.models.checkpoints.shortcuts import PREFIX, Prefixes
 
@@ -37,6 +37,8 @@ class TextSides:
         self._processor = processor
         self._takes_positions = "position_ids" in inspect.signature(network.forward).parameters
         self._texts: OrderedDict[tuple[str, int, int], tuple[Tensors, ImageCall]] = OrderedDict()
+        self._calls: dict[tuple[int, int], tuple[ImageCall, ImageCall]] = {}
+        """The processor's own call for each size, and the one that is made in its place."""
         self.forget()
 
     def forget(self) -> None:
@@ -51,11 +53,18 @@ class TextSides:
             blank = Image.new("RGB", (width, height), (127, 127, 127))
             inputs, call = official_inputs(self._processor, blank, prompt)
             texts = {name: value for name, value in inputs.items() if name not in call.outputs}
-            self._texts[key] = texts, call
+            self._texts[key] = texts, self._grouped(call, height, width)
             if len(self._texts) > _TEXTS_KEPT:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(key)
         return self._texts[key]
+
+    def _grouped(self, call: ImageCall, height: int, width: int) -> ImageCall:
+        """See `grouped_if_equal`, which is asked once for each size, since all prompts make the same call."""
+        size = height, width
+        if size not in self._calls or self._calls[size][0] != call:
+            self._calls[size] = call, grouped_if_equal(self._processor, call, size)
+        return self._calls[size][1]
 
     def batch(
         self,

@@ -187,7 +187,7 @@ def _design(levels: Mapping[str, Names]) -> tuple[Floats, list[Level | None], di
         counts = Counter(names)
         first, *others = sorted(counts, key=lambda name: (-counts[name], name)) if counts else [""]
         wider = np.column_stack([matrix, *((names == name).astype(float) for name in others)])
-        alike = np.linalg.matrix_rank(np.unique(wider, axis=0)) < wider.shape[1]
+        alike = bool(others) and np.linalg.matrix_rank(np.unique(wider, axis=0)) < wider.shape[1]
         if not others or alike:
             reason = "cannot be told apart from the columns above" if others else "one level alone"
             reasons |= dict.fromkeys(((column, name) for name in counts), reason)
