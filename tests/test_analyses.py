@@ -338,10 +338,10 @@ def test_tables_and_accuracy_by_a_column(tmp_path: Path) -> None:
 
 
 def test_a_column_of_the_name_of_a_figure_keeps_its_own(tmp_path: Path) -> None:
-    records = [answer(i, 0.8, True, extra={"n": "x" if i % 2 else "y"}) for i in range(8)]
-    run = with_columns([run_of(tmp_path / "run", records)], "n")[0]
-    shown = {table.name: table for table in tables_of([run], radii=None)}["accuracy-by-n"].shown
-    assert shown["n (data)"].tolist() == ["x", "y"] and shown["n"].tolist() == ["4", "4"]
+    records = [answer(i, 0.8, True, extra={"items": "x" if i % 2 else "y"}) for i in range(8)]
+    run = with_columns([run_of(tmp_path / "run", records)], "items")[0]
+    shown = {table.name: table for table in tables_of([run], radii=None)}["accuracy-by-items"].shown
+    assert shown["items (data)"].tolist() == ["x", "y"] and shown["items"].tolist() == ["4", "4"]
 
 
 # ---------------------------------------------------------------------------------------------------------------- odds

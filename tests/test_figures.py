@@ -25,9 +25,10 @@ from safemed_eval import plugins
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.report import Run, figures, read_all
+from safemed_eval.report.conditions import words
 from safemed_eval.report.drawing.style import GREY, SIZE, look, plain, style
 from safemed_eval.report.figures import draw_all, drawer, kinds
-from safemed_eval.report.figures._attacks import CORRUPTED, LARGEST, chosen, words
+from safemed_eval.report.figures._attacks import CORRUPTED, LARGEST, chosen
 from safemed_eval.runs.images import Keeper
 from safemed_eval.smoothing import Smoothing, Voting, read_prediction
 from safemed_eval.stats import certified_radius, clopper_pearson_lower, clustered_proportion
@@ -118,7 +119,9 @@ def test_runs_share_an_axis_and_are_told_apart_without_colour(tmp_path: Path) ->
     lines = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-pre"]
     assert [line.get_xdata()[-1] for line in lines] == pytest.approx([CEILING, fewer.ceiling])
     assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == 2
-    assert "a (n = 4)\u2020 b (n = 2)\u2020 ceiling of the sample budget" in words_of(figure)
+    common = "float32, \u03c3 = 0.25, n\u2080 = 100, \u03b1 = 0.001"
+    assert figure.legends[0].get_title().get_text() == common, "what all curves were made with"
+    assert "a (4 items, n = 1,000)\u2020 b (2 items, n = 200)\u2020 ceiling of the sample budget" in words_of(figure)
     assert "not of the same items" in words_of(figure)
     assert len({(one.dash, one.marker) for one in map(look, range(20))}) == 20
 
@@ -142,11 +145,11 @@ def test_small_multiples_stand_in_the_fixed_order_and_too_few_items_are_na(tmp_p
     assert set(found) == {"certified", "certified-by-modality"}, "the question type is not known of any item"
     figure = found["certified-by-modality"]
     assert [title.replace("\xa0", " ") for title in titles(figure)] == [
-        "CT\u2020 (n = 5)",
-        "MRI\u2020 (n = 4)",
-        "X-Ray\u2020 (n = 6)",
-        "zeta (n = 12)",
-        "unknown\u2020 (n = 1)",
+        "CT\u2020 (5 items)",
+        "MRI\u2020 (4 items)",
+        "X-Ray\u2020 (6 items)",
+        "zeta (12 items)",
+        "unknown\u2020 (1 item)",
     ]
     assert [texts(axes) for axes in figure.axes] == [[], ["n/a"], [], [], ["n/a"]]
     assert [axes.axison for axes in figure.axes] == [True, False, True, True, False]
@@ -189,7 +192,12 @@ def test_a_security_curve_goes_from_clean_at_zero_along_eps(tmp_path: Path) -> N
     assert pgd == (pytest.approx([0, 4, 8, 255]), pytest.approx([90, 30, 10, 0]))
     assert curves(l2.axes[0]) == [(pytest.approx([0, 1.5]), pytest.approx([90, 20]))]
     grey = linf.axes[0].containers[0][0]
-    assert to_hex(grey.get_color()) == GREY and grey.get_linestyle() == "--"
+    assert to_hex(grey.get_color()) == GREY
+    lines = [bar[0].get_linestyle() for bar in linf.axes[0].containers]
+    assert lines == ["None", "None", "--"], "one or two eps are points, three are a curve"
+    assert [handle.get_linestyle() for handle in linf.legends[0].get_lines()] == ["None", "--", "None"]
+    places = [bar[0].get_transform().transform([4, 50])[0] for bar in linf.axes[0].containers]
+    assert places[0] < places[1] and places[2] == pytest.approx(linf.axes[0].transData.transform([4, 50])[0])
     assert "/255" in words_of(linf) and "L2 length" in words_of(l2)
     assert "FGSM PGD steps=10 noise, the random control" in words_of(linf)
     share = clustered_proportion([True] * 6 + [False] * 4, range(10))
@@ -219,7 +227,7 @@ def test_bars_are_shares_with_intervals_all_first(tmp_path: Path) -> None:
     # all, CT (odd items), MRI (even items); PGD has no record of CT.
     assert heights == pytest.approx([90, 60, 40, 80, 60, 100, 60, 40])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["all", "CT", "MRI"]
-    assert texts(axes) == ["5\u201310\u2020", "n/a", "0\u20135\u2020", "5\u2020", "n"]
+    assert texts(axes) == ["5\u201310\u2020", "n/a", "0\u20135\u2020", "5\u2020", "items"]
     bounds = clustered_proportion([True] * 9 + [False], range(10))
     low, high = axes.containers[1].lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == (pytest.approx(100 * bounds.lower), pytest.approx(100 * bounds.upper))
@@ -302,7 +310,7 @@ def test_a_corruption_is_no_attack_in_a_ball(tmp_path: Path) -> None:
 
 
 def cell_texts(axes: Axes) -> list[str]:
-    return [text for text in texts(axes) if not text.startswith("n = ")]
+    return [text for text in texts(axes) if not text.startswith("of ")]
 
 
 def test_heat_maps_say_share_and_n_and_na(tmp_path: Path) -> None:
@@ -323,8 +331,8 @@ def test_heat_maps_say_share_and_n_and_na(tmp_path: Path) -> None:
     figure = drawn("heatmap", [run])["accuracy-heatmap"]
     clean, strongest, _ = figure.axes
     assert titles(figure)[:2] == ["clean", "strongest attack: PGD eps=4/255, steps=10"]
-    assert texts(clean) == ["n/a", "66.7\u2020", "n = 3", "0.0\u2020", "n = 1", "n/a"]
-    assert texts(strongest) == ["n/a", "33.3\u2020", "n = 3", "0.0\u2020", "n = 1", "n/a"]
+    assert texts(clean) == ["n/a", "66.7\u2020", "of 3", "0.0\u2020", "of 1", "n/a"]
+    assert texts(strongest) == ["n/a", "33.3\u2020", "of 3", "0.0\u2020", "of 1", "n/a"]
     assert clean.images[0].get_clim() == (0, 100)
     assert [patch.get_hatch() for patch in clean.patches] == ["/////"] * 2
     dark, light = (next(t for t in axes.texts if t.get_text() == "0.0\u2020") for axes in (clean, strongest))
@@ -337,7 +345,7 @@ def test_certified_heat_maps_are_rounded_down(tmp_path: Path) -> None:
     records = [certified(i, k, question_type="Disease Diagnosis") for i, k in enumerate(votes)]
     figure = drawn("heatmap", [run_of(tmp_path / "a", records, "certify")])["certified-heatmap"]
     assert titles(figure)[:2] == ["at radius 0", "at radius 0.25 (1 sigma)"]
-    assert [texts(axes) for axes in figure.axes[:2]] == [["66.6\u2020", "n = 3"]] * 2
+    assert [texts(axes) for axes in figure.axes[:2]] == [["66.6\u2020", "of 3"]] * 2
     small = Smoothing(noise="float32", sigma=0.25, n=30)
     records = [certified(i, 30, smoothing=small, question_type="Disease Diagnosis") for i in range(3)]
     run = run_of(tmp_path / "b", records, "certify", smoothing=small)
@@ -469,7 +477,7 @@ def test_the_histogram_counts_every_item_once(tmp_path: Path) -> None:
     assert [patch.get_height() for patch in right.patches] == [2, 2, 1]
     assert [label.get_text() for label in right.get_xticklabels()] == ["abstained", "no answer won", "failed"]
     assert sum(good) + sum(bad) + sum(patch.get_height() for patch in right.patches) == len(records)
-    assert left.get_title(loc="left") == "a (n = 11)" and "1 of 11 items failed" in words_of(figure)
+    assert left.get_title(loc="left") == "a (11 items)" and "1 of 11 items failed" in words_of(figure)
 
 
 QUESTION = "Is $x^2$ > \\alpha \u202e\x00 \u80ba \U0001f9e0?"

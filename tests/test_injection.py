@@ -151,7 +151,8 @@ def test_html(runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(page, "_plotly", lambda: "var Plotly = {};")
     write_page(read_all(runs), tmp_path / "p.html", title=EVERY)
     found = seen((tmp_path / "p.html").read_text(encoding="utf-8"))
-    template = (Path(page.__file__).parent / "assets/page.html").read_text(encoding="utf-8")
+    assets = Path(page.__file__).parent / "assets"
+    template = "".join((assets / name).read_text(encoding="utf-8") for name in ("head.html", "page.html"))
     assert set(found.tags) <= set(re.findall(r"<([a-z][a-z0-9]*)", template))
     assert found.tags["script"] == 5 and found.tags["style"] == 1 and not found.tags["img"]
     known = {*re.findall(r"[\s\"]([a-z-]+)(?==|>)", template), *re.findall(r"\s([a-z-]+)=", template)}
@@ -187,8 +188,12 @@ def test_markdown(tables: Path) -> None:
 
 OURS = {
     *("toprule", "midrule", "bottomrule", "begin", "end", "caption", "label", "usepackage"),
-    *("textbackslash", "textasciitilde", "textasciicircum", "textsuperscript", "dag", "geq"),
+    *("centering", "footnotesize", "scriptsize", "setlength", "tabcolsep", "vspace", "addlinespace", "times"),
+    *("resizebox", "ifdim", "width", "linewidth", "else", "fi"),
+    *("textbackslash", "textasciitilde", "textasciicircum", "dagger", "geq", "leq"),
+    *("sigma", "alpha", "epsilon", "ell", "infty"),
 }
+SCALED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 def unescaped(line: str) -> Iterator[str]:
@@ -203,15 +208,22 @@ def test_latex(tables: Path) -> None:
     for file in files:
         head, *lines = file.read_text(encoding="utf-8").splitlines()
         assert head.startswith("%")
+        tables = sum(line.startswith(r"\begin{table") for line in lines)
+        assert lines.count(SCALED) == lines.count("}") <= tables
+        lines = [line for line in lines if line not in (SCALED, "}")]
         rows = [line for line in lines if line.endswith(r"\\")]
         assert len({Counter(unescaped(row))["&"] for row in rows}) == 1, "every row has as many cells"
         assert not [row for row in rows if row.lstrip()[:1] in ("[", "*")], "options of the row before"
         for line in lines:
             marks = list(unescaped(line))
             assert {mark[1:] for mark in marks if mark[1:].isalpha()} <= OURS, line
-            assert not {"%", "#", "_", "~", "^"} & set(marks), line
+            outside = re.sub(r"\$[^$]*\$", "", line.replace(r"\$", ""))
+            assert not {"%", "#", "_", "~", "^"} & set(unescaped(outside)), line
+            maths = re.findall(r"\$([^$]*)\$", line.replace(r"\$", ""))
+            assert all(re.fullmatch(r"[\w .,=<>/{}^-]*", re.sub(r"\\[a-z]+", "", one)) for one in maths), line
             assert marks.count("{") == marks.count("}") and marks.count("$") % 2 == 0, line
-        assert sum(line.count(r"\end{") for line in lines) == sum(line.count(r"\begin{") for line in lines) == 2
+        assert sum(line.count(r"\end{") for line in lines) == 2 * tables
+        assert sum(line.count(r"\begin{") for line in lines) == 2 * tables > 0
 
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
@@ -236,7 +248,7 @@ def test_csv(tables: Path) -> None:
             assert not re.search(r"[^\d.,eE+\-\nTrueFalse]", bare), "every text is quoted"
     numbers = pd.read_csv(tables / "accuracy.csv").set_index("column")
     assert numbers.loc["clean", "accuracy"] == pytest.approx(30 / len(HOSTILE), abs=0.02)
-    assert numbers.loc["clean", "n"] == len(HOSTILE)
+    assert numbers.loc["clean", "items"] == len(HOSTILE)
 
 
 @pytest.mark.parametrize(

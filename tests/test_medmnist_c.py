@@ -471,8 +471,8 @@ def test_each_set_is_a_table_with_its_own_counts(tmp_path: Path, capsys: pytest.
     tables = {table.name: table for table in tables_of([run], radii=None)}
     assert {"corruptions", "corruptions-medmnist-c", "corruptions-medmnist-c-by-modality"} <= set(tables)
     own, theirs = (tables[name].shown for name in ("corruptions", "corruptions-medmnist-c"))
-    assert list(own["corruption"]) == ["jpeg"] and list(own["n"]) == ["10"]
-    assert list(theirs) == ["run", "corruption", "n", "1", "5", "mean", "worst"]
+    assert list(own["corruption"]) == ["jpeg"] and list(own["items"]) == ["10"]
+    assert list(theirs) == ["run", "corruption", "items", "1", "5", "mean", "worst"]
     plain = [[cell.rstrip("\u2020") for cell in row] for row in theirs.to_numpy()[:, 1:].tolist()]
     assert plain == [
         ["pixelate", "5 (n/a for 5)", "80.0", "40.0", "60.0", "40.0 (5)"],
@@ -482,11 +482,11 @@ def test_each_set_is_a_table_with_its_own_counts(tmp_path: Path, capsys: pytest.
     assert (
         "medmnist-c" in tables["corruptions-medmnist-c"].caption and "n/a" in tables["corruptions-medmnist-c"].caption
     )
-    assert list(tables["accuracy"].shown) == ["run", "n", "clean"]
+    assert list(tables["accuracy"].shown) == ["run", "items", "clean"]
     show_run(run, json=False)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["corruption", "n", "1", "2", "mean", "worst"] in lines
-    assert ["medmnist-c", "n", "1", "5", "mean", "worst"] in lines
+    assert ["corruption", "items", "1", "2", "mean", "worst"] in lines
+    assert ["medmnist-c", "items", "1", "5", "mean", "worst"] in lines
     code, text = call("report", run.out, "--out", tmp_path / "r")
     assert code == 0, text
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
@@ -497,7 +497,7 @@ def test_each_set_is_a_table_with_its_own_counts(tmp_path: Path, capsys: pytest.
 def test_one_of_a_set_stays_a_column(tmp_path: Path) -> None:
     run = Run.read(mixed_run(tmp_path / "run", {"clean": 4, spec("pixelate", 1): 4} | OWN))
     tables = {table.name: table for table in tables_of([run], radii=None)}
-    assert list(tables["accuracy"].shown) == ["run", "n", "clean", spec("pixelate", 1)]
+    assert list(tables["accuracy"].shown) == ["run", "items", "clean", spec("pixelate", 1)]
     assert "n/a for 5" in tables["accuracy"].shown[spec("pixelate", 1)].iloc[0]
     assert "corruptions" in tables and "corruptions-medmnist-c" not in tables
 

@@ -118,7 +118,7 @@ def test_a_smoothed_group_takes_no_more_passes_than_it_says(table: Path) -> None
     work = evaluation(Colors(), batch=8, voting=voting)
     (group,) = units.groups(items(table), [attacks.parse("pgd:eps=8/255,steps=3")], 8, never, voting)
     group.do(work)
-    assert work.model.forwards == group.passes == 8 * (4 * 3 + 40)
+    assert work.model.forwards == group.passes == 8 * (3 * 3 + 40)
 
 
 def test_what_is_not_known_beforehand_is_not_guessed(table: Path) -> None:
@@ -137,7 +137,7 @@ def test_certificates_take_as_many_passes_as_they_say(falsify: Falsification | N
     records = [unit.do(work) for unit in todo.units()]
     assert len(records) == 7
     missed = sum(record.radius is None for record in records)
-    each = 3 * 3 * 2 + 4 * 30 if falsify else 0
+    each = 3 * 2 * 2 + 4 * 30 if falsify else 0
     assert todo.passes == 7 * (100 + each) and waist.forwards == todo.passes - missed * each
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -211,7 +212,7 @@ def test_filters_change_the_curves_to_those_of_the_slice(open_page: Open, whole:
     assert opened.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(20, 23, 26)"
     opened.emulate_media(color_scheme="light")
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert opened.locator("details:not([open])").count() == 0
+    assert opened.locator("details:not([open])").count() == opened.locator("#provenance details").count() == 2
     wait(opened, "document.querySelector('#certified .main-svg').getAttribute('width')", "660")
     opened.evaluate("dispatchEvent(new Event('afterprint'))")
     assert opened.locator("details[open]").count() == 0
@@ -390,7 +391,10 @@ def test_sort_search_and_outcomes(open_page: Open, brief: Path, runs: list[Run])
     assert ids("silent") == {"i5"}
     wrong = set(attacked.loc[~attacked["correct"], "item"])
     assert ids("flipped") == wrong - {"i9"}
-    assert ids("wrong") == set()
+    held = opened.locator("#outcome option").evaluate_all("all => all.map((one) => one.value)")
+    assert held == ["", "holds", "flipped", "silent", "certified", "mistaken", "abstained", "failed"]
+    opened.select_option("#run", "0")
+    opened.select_option("#outcome", "certified")
     assert opened.inner_text("#rows") == "No item matches."
 
     ids("")
@@ -557,6 +561,9 @@ def test_a_corruption_moves_an_item_and_flips_none(open_page: Open, swift: Write
     records = [evaluated(i, condition, i < count) for condition, count in right.items() for i in range(4)]
     opened = open_page(swift([Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=list(right)))]))
     for outcome, items in {"flipped": ["i1", "i2", "i3"], "moved": [], "holds": ["i0"]}.items():
+        if not items:
+            assert opened.locator(f"#outcome option[value={outcome}]").count() == 0
+            continue
         opened.select_option("#outcome", outcome)
         assert opened.locator("#rows th").all_inner_texts() == items
     mild = {name: count for name, count in right.items() if not name.startswith("pgd")}
@@ -592,3 +599,116 @@ def test_the_numbers_stand_without_scripts(open_page: Open, brief: Path) -> None
 def test_a_phone_scrolls_tables_not_the_page(open_page: Open, brief: Path) -> None:
     opened = open_page(brief, viewport={"width": 400, "height": 800})
     assert opened.evaluate("document.documentElement.scrollWidth") == 400
+
+
+# ------------------------------------------------------------------------------------------------- what a reader meets
+
+
+def test_the_result_stands_before_everything_else(open_page: Open, brief: Path, runs: list[Run]) -> None:
+    opened = open_page(brief)
+    tops = [
+        opened.locator(place).first.bounding_box()["y"]
+        for place in (".headline", ".notices", "#certified", "#live-certify", "#measured", "#items", "#meaning")
+    ]
+    assert tops == sorted(tops)
+    figures = opened.locator(".headline dd").all_inner_texts()
+    clean = answers_measure(runs[0])(runs[0].answers)["clean"]
+    assert figures[0].split() == [clean.text, "%", clean.bounds_text.replace("-", "\u2013")]
+    labels = opened.locator(".headline dt").all_inner_texts()
+    assert labels[0] == "accuracy, clean" and labels[1].startswith("accuracy under ")
+    assert labels[2] == "certified at L2 radius \u2265 0.25"
+    left = {name: cell.share for name, cell in answers_measure(runs[0])(runs[0].answers).items() if name != "clean"}
+    worst = min(left, key=lambda name: left[name] or 0.0)
+    assert figures[1].split()[0] == answers_measure(runs[0])(runs[0].answers)[worst].text
+
+
+def test_no_table_is_there_twice(open_page: Open, brief: Path) -> None:
+    opened = open_page(brief)
+    tables = opened.locator("table").evaluate_all("all => all.map((one) => one.tBodies[0]?.innerText)")
+    assert len([text for text in tables if text]) == len({text for text in tables if text})
+    assert "and the list of items" in opened.inner_text("#curves .count")
+
+
+def test_certified_curves_name_their_budget(open_page: Open, brief: Path) -> None:
+    opened = open_page(brief)
+    caption = opened.locator("figure:has(#certified) figcaption").inner_text()
+    assert "float32, \u03c3 = 0.25, n\u2080 = 100, n = 1,000, \u03b1 = 0.001." in caption
+
+
+def test_fewer_than_three_eps_are_points(open_page: Open, swift: Write, tmp_path: Path) -> None:
+    names = [
+        "clean",
+        *(f"{kind}:eps={eps}/255" for kind, most in (("fgsm", 2), ("noise", 3)) for eps in range(1, most + 1)),
+    ]
+    records = [evaluated(i, name, i > 0) for name in names for i in range(4)]
+    opened = open_page(swift([Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=names))]))
+    modes = opened.evaluate("document.getElementById('attacked-linf').data.map((t) => [t.mode, t.line.dash])")
+    assert modes == [["markers", "solid"], ["lines+markers", "dash"]]
+
+
+def test_terms_are_explained_where_they_stand(open_page: Open, brief: Path) -> None:
+    opened = open_page(brief)
+    tip, term = opened.locator("#tip"), opened.locator("#summary .term", has_text="ACR").first
+    assert not tip.is_visible()
+    term.focus()
+    assert tip.is_visible() and tip.inner_text().startswith("Average certified radius")
+    described = term.get_attribute("aria-describedby")
+    assert opened.locator(f"#{described}").text_content() == tip.inner_text()
+    opened.keyboard.press("Escape")
+    assert not tip.is_visible()
+    term.hover()
+    assert tip.is_visible()
+    box, width = tip.bounding_box(), opened.viewport_size["width"]
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    for one in opened.locator(".term").evaluate_all("all => all.map((one) => one.hash)"):
+        assert opened.locator(one).count() == 1, "every term is in the glossary"
+
+
+def test_checks_that_passed_are_folded(open_page: Open, brief: Path, runs: list[Run]) -> None:
+    opened = open_page(brief)
+    statuses = [check.status for check in runs[0].summary.notes.checklist]
+    assert {"pass"} < set(statuses)
+    assert (
+        opened.locator("#sanity summary").inner_text()
+        == f"{statuses.count('pass')} check{'s' * (statuses.count('pass') > 1)} passed"
+    )
+    shown = [text for text in opened.locator("#sanity td:nth-child(2)").all_inner_texts() if text]
+    assert "pass" not in shown and len(shown) == len(statuses) - statuses.count("pass")
+
+
+def test_the_first_column_stays_on_a_phone(open_page: Open, brief: Path) -> None:
+    opened = open_page(brief, viewport={"width": 390, "height": 800})
+    row = "document.querySelector('#live-certify tr')"
+    before = opened.evaluate(f"{row}.cells[0].getBoundingClientRect().left")
+    opened.evaluate(f"{row}.closest('.box').scrollLeft = 150")
+    assert opened.evaluate(f"{row}.closest('.box').scrollLeft") == 150
+    assert opened.evaluate(f"{row}.cells[0].getBoundingClientRect().left") == before
+    assert opened.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_provenance_is_printed_on_request(open_page: Open, brief: Path) -> None:
+    opened = open_page(brief)
+    opened.emulate_media(media="print")
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    exact = opened.locator("#provenance pre")
+    assert not exact.first.is_visible() and opened.locator("#summary details table").first.is_visible()
+    opened.evaluate("document.querySelector('#provenance details').open = true")
+    assert exact.first.is_visible()
+    assert "@page" in brief.read_text(encoding="utf-8")
+
+
+AXE = Path(os.environ.get("AXE", "node_modules/axe-core/axe.min.js"))
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="no axe-core: npm install axe-core, or set AXE to its axe.min.js")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(open_page: Open, brief: Path, scheme: str, width: int) -> None:
+    opened = open_page(brief, bypass_csp=True, color_scheme=scheme, viewport={"width": width, "height": 844})
+    opened.evaluate(AXE.read_text(encoding="utf-8"))
+    found = "async () => (await axe.run(document)).violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html)}`)"
+    assert opened.evaluate(found) == []
+    opened.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert opened.evaluate(found) == []
+    opened.locator("#rows button").first.click()
+    assert opened.evaluate(found) == []

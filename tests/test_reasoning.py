@@ -114,11 +114,11 @@ def test_tables_of_what_was_written(tmp_path: Path) -> None:
     ]
     shown = tables["reasoning"].shown
     assert shown["attack"].tolist() == ["clean", PGD] and "8 of 80" in tables["reasoning"].caption
-    columns = ["n", "words", "self-consistent", "leads to gold", "answer alone changed", "rationale changed"]
+    columns = ["items", "words", "self-consistent", "leads to gold", "answer alone changed", "rationale changed"]
     assert shown.loc[1, columns].tolist() == ["8", "5", "50.0 (2/4)", "60.0 (3/5)", "40.0 (2/5)", "0.30 (2/5)"]
     assert NOT_MEASURED in tables["reasoning"].caption
     values = tables["reasoning-by-modality"].values.set_index(["modality", "attack", "column"])
-    assert values.loc[("CT", PGD, "answer alone changed"), ["count", "n"]].tolist() == [1, 3]
+    assert values.loc[("CT", PGD, "answer alone changed"), ["count", "items"]].tolist() == [1, 3]
     assert ("CT", "clean", "answer alone changed") not in values.index
     code, _ = call("report", tmp_path / "a", "--out", tmp_path / "r")
     assert code == 0 and "50.0 (2/4)" in (tmp_path / "r/tables/reasoning.md").read_text()

@@ -104,10 +104,10 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
     ]
     (row,) = tables["accuracy"].shown.to_dict("records")
     low, high = (stats.clopper_pearson_lower(8, 10, 0.025), stats.clopper_pearson_upper(8, 10, 0.025))
-    assert (row["run"], row["n"], row["clean"]) == ("toy", "10", "80.0 [44.3-97.5]")
+    assert (row["run"], row["items"], row["clean"]) == ("toy", "10", "80.0 [44.3-97.5]")
     assert (round(low, 4), round(high, 4)) == (0.4439, 0.9748), "the ends are rounded outward"
     values = tables["accuracy-by-modality"].values.set_index(["modality", "column"])
-    assert values.loc[("CT", "clean"), ["correct", "n"]].tolist() == [3, 5]
+    assert values.loc[("CT", "clean"), ["correct", "items"]].tolist() == [3, 5]
     assert values.loc[("MRI", "pgd:eps=4/255,steps=10"), "accuracy"] == 0.6
     methods = tables["methods-by-question-type"].shown.set_index("attack")
     assert methods.loc["clean"].tolist() == ["toy", "80.0", "80.0", "80.0"]
@@ -117,8 +117,9 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
 def test_certified_numbers_are_rounded_down_and_know_their_ceiling(tmp_path: Path) -> None:
     tables = named([Run.read(certify_run(tmp_path / "c"))])
     (row,) = tables["certified"].shown.to_dict("records")
-    assert {key: row[key] for key in ("r>=3s", "ACR", "median r", "abstain", "n")} == {
-        **{"r>=3s": ">ceiling", "ACR": "0.184", "median r": "n/a", "abstain": "20.0", "n": "5"}
+    assert {key: row[key] for key in ("r>=3s", "ACR", "median r", "abstain", "items", "n0", "n", "alpha")} == {
+        **{"r>=3s": ">ceiling", "ACR": "0.184", "median r": "n/a", "abstain": "20.0", "items": "5"},
+        **{"n0": "100", "n": "1,000", "alpha": "0.001"},
     }
     assert row["r>=0.3"].startswith("40.0 [") and row["r>=0.31"].startswith("20.0 [")
     numbers = tables["certified"].values.set_index("column")
@@ -169,7 +170,7 @@ def test_the_three_formats_hold_the_same_and_text_stays_text(tmp_path: Path) -> 
     lines = files[0].read_text().splitlines()
     assert lines[-1].count(" | ") == 4 and "<script>" not in lines[-1] and r"a\|b\_c" in lines[-1]
     tex = (tmp_path / "tables/accuracy.tex").read_text()
-    assert r"\textbackslash{}end\{table\}" in tex and tex.count(r"\end{table}") == 1
+    assert r"\textbackslash{}end\{table\}" in tex and tex.count(r"\end{table") == 1
     assert r"a|b\_c \& 5\% \$x\$" in tex and r"\toprule" in tex
     back = pd.read_csv(tmp_path / "tables/accuracy.csv")
     assert set(back["run"]) == {name} and back["accuracy"].tolist() == [0.8, 0.5, 0.3]
@@ -305,20 +306,20 @@ def test_corruptions_are_one_table_of_kinds_and_severities(tmp_path: Path) -> No
     """By hand: means with equal weight, the worst with its place; other conditions stay columns."""
     tables = named([run := Run.read(worn_run(tmp_path / "run", {PGD: 2} | WORN))])
     plain = [cell.rstrip(DAGGER) for cell in tables["corruptions"].shown.to_numpy().ravel()]
-    assert list(tables["corruptions"].shown) == ["run", "corruption", "n", "1", "3", "5", "mean", "worst"]
+    assert list(tables["corruptions"].shown) == ["run", "corruption", "items", "1", "3", "5", "mean", "worst"]
     rows = [plain[i + 1 : i + 8] for i in range(0, len(plain), 8)]
     assert rows == [
         ["jpeg", "10", "80.0", "n/a", "40.0", "60.0", "40.0 (5)"],
         ["blur", "10", "70.0", "60.0", "10.0", "46.7", "10.0 (5)"],
         ["all kinds", "10", "75.0", "60.0", "25.0", "52.0", "10.0 (blur 5)"],
     ]
-    assert list(tables["accuracy"].shown) == ["run", "n", "clean", PGD]
+    assert list(tables["accuracy"].shown) == ["run", "items", "clean", PGD]
     assert set(tables["methods-by-modality"].shown["attack"]) == {"clean", PGD}
     values = tables["corruptions"].values
     cell = values[(values["corruption"] == "blur") & (values["column"] == "5")].iloc[0]
-    assert (cell["accuracy"], cell["correct"], cell["n"]) == (0.1, 1, 10) and 0.1 < cell["upper"] < 0.5
+    assert (cell["accuracy"], cell["correct"], cell["items"]) == (0.1, 1, 10) and 0.1 < cell["upper"] < 0.5
     ct = tables["corruptions-by-modality"].shown.query("modality == 'CT' and corruption == 'jpeg'").iloc[0]
-    assert [ct[name].rstrip(DAGGER) for name in ("n", "1", "5", "worst")] == ["5", "60.0", "0.0", "0.0 (5)"]
+    assert [ct[name].rstrip(DAGGER) for name in ("items", "1", "5", "worst")] == ["5", "60.0", "0.0", "0.0 (5)"]
     code, text = call("report", run.out, "--out", tmp_path / "r")
     assert code == 0, text
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
@@ -330,9 +331,9 @@ def test_corruptions_are_one_table_of_kinds_and_severities(tmp_path: Path) -> No
 def test_the_terminal_shows_corruptions_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show_run(Run.read(worn_run(tmp_path / "run", WORN)), json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["modality", "n", "clean"]
+    assert lines[0].split() == ["modality", "items", "clean"]
     (place,) = [i for i, line in enumerate(lines) if line.startswith("corruption")]
-    assert lines[place].split() == ["corruption", "n", "1", "3", "5", "mean", "worst"]
+    assert lines[place].split() == ["corruption", "items", "1", "3", "5", "mean", "worst"]
     assert lines[place + 3].replace(DAGGER, "").split() == [
         *("all", "kinds", "10", "75.0", "60.0", "25.0", "52.0", "10.0", "(blur", "5)")
     ]
@@ -340,7 +341,7 @@ def test_the_terminal_shows_corruptions_in_one_table(tmp_path: Path, capsys: pyt
 
 def test_one_corruption_stays_a_column_and_unknown_is_not_the_worst(tmp_path: Path) -> None:
     tables = named([Run.read(worn_run(tmp_path / "one", {worn("jpeg", 3): 5}))])
-    assert list(tables["accuracy"].shown) == ["run", "n", "clean", worn("jpeg", 3)] and "corruptions" not in tables
+    assert list(tables["accuracy"].shown) == ["run", "items", "clean", worn("jpeg", 3)] and "corruptions" not in tables
     broken = {"prediction": None, "log_probs": None, "error": "broken"}
     rights = {"clean": 9, worn("jpeg", 1): 8, worn("jpeg", 2): 0}
     records = [

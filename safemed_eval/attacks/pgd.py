@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from safemed_eval.attacks._common.base import Attack, Facts, Loss, Start, Steppe
 from safemed_eval.attacks._common.problem import Attacked, Problem
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,12 @@ class PGD(SteppedAttack):
             raise ValueError("restarts from start=zero would repeat each other; use start=random")
 
     def looks(self, options: int) -> int:
-        return (self.target != "none") + self.early_stop + self.restarts * (self.steps + 1)
+        return (self.target != "none") + self.early_stop + self.restarts * (self.steps + self._judges)
+
+    @property
+    def _judges(self) -> bool:
+        """False for a search whose last point is its result, whatever the model says of it."""
+        return self.early_stop or self.restarts > 1
 
     @property
     def on_smoothed(self) -> Attack:
@@ -70,35 +74,35 @@ class PGD(SteppedAttack):
         goal = goal_of(problem, self.loss, self.target)
         search = Search(problem, goal, threat, early_stop=self.early_stop)
         points = canvas.clone()
-        steps, starts = [0] * len(canvas), [0] * len(canvas)
-        waiting, climbing, ended = deque(search.active.tolist()), list[int](), list[int]()
+        steps, starts = torch.zeros(2, len(canvas), dtype=torch.int64, device=canvas.device)
+        waiting, climbing, ended = search.active, search.active[:0], search.active[:0]
 
-        def look(rows: list[int], *, gradient: bool) -> tuple[torch.Tensor, torch.Tensor]:
-            """Those of the rows that are not done, and their gradients."""
-            shown = torch.tensor(rows, device=canvas.device)
-            keep = self.early_stop or not gradient
-            _, slope, _, done = search.look(shown, points[shown], gradient=gradient, keep=keep)
-            return shown[~done], slope[~done] if gradient else slope
-
-        while waiting or climbing or ended:
-            while waiting and len(climbing) < search.at_once:
-                row = waiting.popleft()
-                steps[row], starts[row] = 0, starts[row] + 1
-                points[row] = problem.sample(threat, [row])[0] if self.start == "random" else canvas[row]
-                climbing.append(row)
-            if climbing:
-                left, slope = look(climbing, gradient=True)
-                climbing = left.tolist()
-                search.count_step(left)
-                points[left] = threat.project(canvas[left], points[left] + self.step_size * threat.direction(slope))
-                for row in climbing:
-                    steps[row] += 1
-                ended += [row for row in climbing if steps[row] == self.steps]
-                climbing = [row for row in climbing if steps[row] < self.steps]
-            if len(ended) >= search.at_once or (ended and not climbing and not waiting):
+        while len(waiting) or len(climbing) or len(ended):
+            room = search.at_once - len(climbing)
+            if room and len(waiting):
+                entering, waiting = waiting[:room], waiting[room:]
+                steps[entering] = 0
+                starts[entering] += 1
+                random = self.start == "random"
+                points[entering] = problem.sample(threat, entering.tolist()) if random else canvas[entering]
+                climbing = torch.cat([climbing, entering])
+            if len(climbing):
+                _, slope, _, done = search.look(climbing, points[climbing], gradient=True, keep=self.early_stop)
+                climbing, slope = climbing[~done], slope[~done]
+                search.count_step(climbing)
+                moved = points[climbing] + self.step_size * threat.direction(slope)
+                points[climbing] = threat.project(canvas[climbing], moved)
+                steps[climbing] += 1
+                over = steps[climbing] == self.steps
+                ended, climbing = torch.cat([ended, climbing[over]]), climbing[~over]
+            if len(ended) >= search.at_once or (len(ended) and not len(climbing) and not len(waiting)):
                 judged, ended = ended[: search.at_once], ended[search.at_once :]
-                left, _ = look(judged, gradient=False)
-                waiting.extend(row for row in left.tolist() if starts[row] < self.restarts)
+                if not self._judges:
+                    search.keep(judged, points[judged])
+                    continue
+                *_, done = search.look(judged, points[judged], gradient=False, keep=True)
+                left = judged[~done]
+                waiting = torch.cat([waiting, left[starts[left] < self.restarts]])
         return search.result()
 
 

@@ -50,6 +50,22 @@ def report(
         bool, typer.Option("--no-images", help="Leave out the images stored by evaluate --keep-images.")
     ] = False,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Robustness report",
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Figures for a paper: PNG at 300 dpi, and notes in a LaTeX caption beside each figure instead of "
+            "below it.",
+        ),
+    ] = False,
+    width: Annotated[
+        float | None,
+        typer.Option(
+            help="With --paper, width in inches of a figure in one column; above 4.5, the paper has one column only.",
+            show_default="3.25",
+        ),
+    ] = None,
+    font: Annotated[float | None, typer.Option(help="With --paper, font size in points.", show_default="8")] = None,
 ) -> None:
     """Write figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs; loads no model.
 
@@ -58,7 +74,18 @@ def report(
     """
     from safemed_eval.report.make import report as make_report
 
-    written = make_report(runs, out, alpha=alpha, radii=radii, by=by, images=not no_images, title=title)
+    written = make_report(
+        runs,
+        out,
+        alpha=alpha,
+        radii=radii,
+        by=by,
+        images=not no_images,
+        title=title,
+        paper=paper,
+        width=width,
+        font=font,
+    )
     counts = f"{len(written.figures)} figures, {len(written.tables)} tables. " if written.tables else ""
     say(f"{counts}Open:")
     say(escape(str(written.page)))

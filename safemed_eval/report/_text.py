@@ -13,10 +13,19 @@ _LATEX = {
     ">=": r"$\geq$",
     ">": "$>$",
     "<": "$<$",
-    "\u2020": r"\textsuperscript{\dag}",
+    "\u2020": r"$^\dagger$",
+    "\u03c3": r"$\sigma$",
+    "\u03b1": r"$\alpha$",
+    "\u2080": "$_0$",
+    "\u2264": r"$\leq$",
+    "\u2013": "--",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 _LATEX_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
+_PERCENT = re.compile(r"(\d) \\%")
+_SYMBOL = re.compile(r"\b(sigma|alpha|eps) ?=? ?(\d[\d./e-]*\d|\d)")
+_RANGE = re.compile(r"(?<=\d)-(?=\d+\.\d)")
+_GREEK = {"sigma": r"\sigma", "alpha": r"\alpha", "eps": r"\epsilon"}
 _LINK = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -39,6 +48,13 @@ def latex(text: object) -> str:
     escaped = _LATEX_SPECIAL.sub(lambda match: _LATEX[match[0]], " ".join(plain(text).split()))
     # Behind the end of a table's row, these would be read as its options.
     return f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped
+
+
+def latex_prose(text: object) -> str:
+    """Write a sentence for LaTeX as `latex` does, with Greek letters, thin spaces and en dashes as a paper has them."""
+    written = _PERCENT.sub(r"\1\\,\\%", latex(text))
+    written = _SYMBOL.sub(lambda match: f"${_GREEK[match[1]]} = {match[2]}$", written)
+    return _RANGE.sub("--", written).replace(" at least r,", " at least $r$,").replace(" x ", r" $\times$ ")
 
 
 def spreadsheet(value: object) -> object:

@@ -38,8 +38,8 @@ def broken_down(
     ]
     if not whole:
         return
-    caption += caveats(study.run for study in studies)
-    yield table_of(name, caption, whole)
+    beside = caveats(study.run for study in studies)
+    yield table_of(name, caption, whole, beside)
     slicings = {by: title for by, title in studies[0].run.slicings.items() if names_of(studies, by)}
     for by, stem in stems(slicings).items():
         title = heading_of(slicings[by], whole)
@@ -50,7 +50,7 @@ def broken_down(
             if slice_ in study.slices[by]
             for row in rows_of(study.run, study.slices[by][slice_])
         ]
-        yield table_of(f"{name}-by-{stem}", caption, rows)
+        yield table_of(f"{name}-by-{stem}", caption, rows, beside)
 
 
 def slices_of(

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from safemed_eval.report.write import Written
 
 TITLE = "Robustness report"
+WIDTH, WIDTHS = 3.25, (2.0, 12.0)
+"""Width in inches of a figure for a column of a paper, and what can be asked for."""
+FONT, FONTS = 8.0, (5.0, 14.0)
+"""Size in points of its letters, likewise."""
 _log = logging.getLogger("safemed_eval")
 
 
@@ -29,6 +33,9 @@ def report(
     by: str | None = None,
     images: bool = True,
     title: str = TITLE,
+    paper: bool = False,
+    width: float | None = None,
+    font: float | None = None,
 ) -> Written:
     """Write figures (PDF, PNG), tables (Markdown, LaTeX, CSV) and one interactive page of some runs.
 
@@ -47,6 +54,11 @@ def report(
         by: columns of the data to break numbers down by as well, such as "age,sex"; numbers are cut into quartiles.
         images: show the images that `evaluate(keep_images=...)` has kept.
         title: of the page.
+        paper: make figures for a paper: PNG at 300 dpi, and notes in a LaTeX file beside each figure, as its caption,
+            instead of below it.
+        width: with `paper`, of a figure in one column, in inches; by default 3.25. Figures across the page are as wide
+            as two columns and the gap of 0.25 between them; above 4.5 the paper has one column, and all are this wide.
+        font: with `paper`, size of the letters in points; by default 8.
     Returns:
         The files: `page`, `figures`, `tables`.
     Raises:
@@ -57,7 +69,8 @@ def report(
     from safemed_eval.report.write import refuse_foreign, write
 
     place = Path(out)
-    if training := _training_in(runs, alpha=alpha, radii=radii, by=by):
+    sizes = paper_sizes(paper, width, font)
+    if training := _training_in(runs, alpha=alpha, radii=radii, by=by, paper=paper or None):
         from safemed_eval.report.training import write_training
 
         named = f"Training of {training.name}" if title == TITLE else title
@@ -72,7 +85,22 @@ def report(
         for finding in of_keys(run.findings, AT_READING):
             _log.warning("%s: %s", run.name, finding.sentence)
     with status("writing the report"):
-        return write(loaded, place, title=title, radii=radii)
+        return write(loaded, place, title=title, radii=radii, paper=sizes)
+
+
+def paper_sizes(paper: bool, width: float | None, font: float | None) -> tuple[float, float] | None:
+    """The width and font size of figures for a paper; None: they are for the screen.
+
+    Raises:
+        SpecError: one of them is given without `paper`, or cannot be.
+    """
+    asked = {"--width": (width, WIDTH, WIDTHS), "--font": (font, FONT, FONTS)}
+    for option, (value, _, (least, most)) in asked.items():
+        if value is not None and not paper:
+            raise SpecError(f"{option}: has an effect with --paper only")
+        if value is not None and not least <= value <= most:
+            raise SpecError(f"{option} {value:g}: must lie between {least:g} and {most:g}")
+    return (width or WIDTH, font or FONT) if paper else None
 
 
 def _training_in(runs: Sequence[Run | str | Path], **for_runs: object) -> Training | None:

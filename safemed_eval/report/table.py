@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from safemed_eval.codec import Json
-from safemed_eval.report._text import latex, markdown, spreadsheet
+from safemed_eval.report._text import markdown, spreadsheet
+from safemed_eval.report.latex import table_latex
 from safemed_eval.report.summary import DAGGER, FEW, Share
 
 
@@ -21,11 +22,14 @@ class Table:
     Attributes:
         shown: text, as Markdown and LaTeX print it.
         values: the numbers behind it, a row each, for CSV.
-        words: the first columns, so many, hold names; the others hold figures.
+        about: what it shows; the first sentence alone must do in a paper.
+        caveats: what must be known beside its numbers.
+        words: how many of the first columns hold names; the others hold figures.
     """
 
     name: str
-    caption: str
+    about: str
+    caveats: str = ""
     shown: pd.DataFrame
     values: pd.DataFrame
     words: int
@@ -37,23 +41,20 @@ class Table:
         file.write_text(f"{markdown(self.caption)}\n\n{body}\n", encoding="utf-8", errors="replace")
         cells = self.values.map(spreadsheet).rename(columns=spreadsheet)
         cells.to_csv(folder / f"{self.name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC, errors="replace")
-        (folder / f"{self.name}.tex").write_text(self._latex(), encoding="utf-8", errors="replace")
+        (folder / f"{self.name}.tex").write_text(
+            table_latex(self.name, self.brief, self.shown, self.words), encoding="utf-8", errors="replace"
+        )
         return file
 
-    def _latex(self) -> str:
-        """A table environment for booktabs."""
-        body = (
-            self.shown.map(latex)
-            .rename(columns=latex)
-            .to_latex(
-                index=False,
-                escape=False,
-                column_format="l" * self.words + "r" * (len(self.shown.columns) - self.words),
-                caption=latex(self.caption),
-                label=f"tab:{self.name}",
-            )
-        )
-        return f"% \\usepackage{{booktabs}}\n{body}"
+    @property
+    def caption(self) -> str:
+        """All of it, as Markdown prints it."""
+        return self.about + self.caveats
+
+    @property
+    def brief(self) -> str:
+        """What LaTeX prints: the first sentence of what the table is about, and the caveats."""
+        return self.about.partition(". ")[0].rstrip(".") + "." + self.caveats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,8 @@ Row = dict[str, str | Cell]
 """By column: a name, or figures. Names come first."""
 
 
-def table_of(name: str, caption: str, rows: Sequence[Row]) -> Table:
-    """Make both faces of a table."""
+def table_of(name: str, about: str, rows: Sequence[Row], caveats: str = "") -> Table:
+    """Make both faces of a table; its columns are those of all rows."""
     shown, values = [], []
     for row in rows:
         labels = {key: cell for key, cell in row.items() if isinstance(cell, str)}
@@ -80,7 +81,7 @@ def table_of(name: str, caption: str, rows: Sequence[Row]) -> Table:
     few = frame.map(lambda text: DAGGER in text).to_numpy().any() if len(frame) else False
     note = f" {DAGGER} {FEW}" if few else ""
     words = sum(isinstance(cell, str) for cell in rows[0].values()) if rows else 0
-    return Table(name=name, caption=caption + note, shown=frame, values=pd.DataFrame(values), words=words)
+    return Table(name=name, about=about, caveats=caveats + note, shown=frame, values=pd.DataFrame(values), words=words)
 
 
 def heading_of(title: str, rows: Sequence[Row]) -> str:
@@ -99,8 +100,13 @@ def share_cell(share: Share, keys: Sequence[str] | None, about: Mapping[str, obj
     )
 
 
+def items_of(numbers: Json) -> Json:
+    """The same numbers with the number of items under this name: n is that of noisy copies."""
+    return {"items" if key == "n" else key: value for key, value in numbers.items()}
+
+
 def share_numbers(share: Share, keys: Sequence[str] | None) -> Json:
     """The numbers of a share with these keys of its JSON, by default all; and the share without failed items."""
-    rest, measured = share.without_failed, share.to_json()
+    rest, measured = share.without_failed, items_of(share.to_json())
     kept = [key for key in keys or measured if key != "without_failed"]
     return {key: measured[key] for key in kept} | {"share_without_failed": rest.share if rest else None}

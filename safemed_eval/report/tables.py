@@ -14,6 +14,7 @@ from safemed_eval.codec import Json
 from safemed_eval.core import GROUNDED
 from safemed_eval.report.analyses.tables import analysis_tables
 from safemed_eval.report.breakdown import Study, broken_down, caveats, names_of, slices_of
+from safemed_eval.report.budgets import settings
 from safemed_eval.report.columns import Column
 from safemed_eval.report.corruptions import Grade, about, by_set, corruption_rows, grades_of, others
 from safemed_eval.report.findings.reasoning import CHANGES, MEANING, SHARES, Texts, reasoning
@@ -28,25 +29,28 @@ from safemed_eval.report.summary import (
     answers_measure,
     certificates_measure,
 )
-from safemed_eval.report.table import Cell, Row, Table, share_cell, share_numbers, table_of
+from safemed_eval.report.table import Cell, Row, Table, items_of, share_cell, share_numbers, table_of
 from safemed_eval.rounding import floor_to, percent
 
-_ACCURACY = "Accuracy in %, with 95 % intervals on the effective sample size (clusters are patients or images)."
+_ACCURACY = (
+    "Accuracy in %, with 95 % intervals. They are on the effective sample size (clusters are patients or images)."
+)
 _CERTIFIED = (
-    "Certified accuracy in %, the share answered rightly with a certified radius of at least r (s is sigma), and "
-    "its 95 % interval on the effective sample size (clusters are patients or images). ACR is the average certified "
-    "radius, 0 where wrong or abstained; no radius counts above the ceiling of the sample budget, so that ACR and the "
-    "median compare at equal noise, n and alpha only. Certified values are rounded down."
+    "Certified accuracy in %: the share answered rightly with a certified radius of at least r, with its 95 % "
+    "interval, and the average certified radius (ACR). s is sigma; n0 and n are noisy copies of each item. Intervals "
+    "are on the effective sample size (clusters are patients or images). ACR counts 0 where wrong or abstained; no "
+    "radius counts above the ceiling of the sample budget, so that ACR and the median compare at equal noise, n and "
+    "alpha only. Certified values are rounded down."
 )
 _PARTS = (
-    "Attacks made of several: accuracy in % under each part, and under all parts, which is the figure of the attack; "
-    "with 95 % intervals. Where an attack tries its parts one after the other, what fell to one is not right under the "
-    "next; else every item meets all of them."
+    "Attacks made of several: accuracy in % under each part, and under all parts, with 95 % intervals. That under all "
+    "parts is the figure of the attack. Where an attack tries its parts one after the other, what fell to one is not "
+    "right under the next; else every item meets all of them."
 )
 _REASONING = f"What was written, shares in % and their numbers, changes of rationales as distances. {MEANING}"
 _LONGEST_NAME = 80
 """Characters of a run's name in the name of a file."""
-_KEPT = ("accuracy", "lower", "upper", "correct", "n", "clusters", "few", "failed", "no_answer", "abstained")
+_KEPT = ("accuracy", "lower", "upper", "correct", "items", "clusters", "few", "failed", "no_answer", "abstained")
 
 PUBLISHED = pd.DataFrame(
     [
@@ -114,7 +118,7 @@ def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
             yield _methods(evaluated, grades, by, f"methods-by-{title.replace(' ', '-')}")
     yield Table(
         name="published",
-        caption="Published numbers of the two papers, NOT measured here: other checkpoints, other data, other attacks. "
+        about="Published numbers of the two papers, NOT measured here: other checkpoints, other data, other attacks. "
         "They do not compare with the tables beside this one.",
         shown=PUBLISHED,
         values=PUBLISHED,
@@ -125,7 +129,10 @@ def tables_of(runs: Sequence[Run], *, radii: str | None) -> Iterator[Table]:
 def _accuracy_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -> Iterator[Row]:
     shown = others(cells, grades)
     first = next(iter(shown.values()))
-    yield {"n": Cell(text=str(first.n)), **{condition: share_cell(cell, _KEPT) for condition, cell in shown.items()}}
+    yield {
+        "items": Cell(text=str(first.n)),
+        **{condition: share_cell(cell, _KEPT) for condition, cell in shown.items()},
+    }
 
 
 def _corruption_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -> Iterator[Row]:
@@ -136,19 +143,19 @@ def _corruption_rows(grades: Mapping[str, Grade], run: Run, cells: AnsweredBy) -
         }
         yield {
             "corruption": kind,
-            "n": Cell(text=n),
+            "items": Cell(text=n),
             **{name: Cell(text=figure.text, numbers=numbers[name]) for name, figure in figures.items()},
         }
 
 
 def _certified_rows(run: Run, numbers: Certified) -> Iterator[Row]:
-    sigma, n = run.budget.sigma, numbers.n
+    sigma, n, known = run.budget.sigma, numbers.n, settings(run.budget)
     about: Json = {
         "noise": run.budget.noise,
         "sigma": sigma,
         "radius_unit": run.budget.kind.scale,
         "alpha": run.budget.alpha,
-        "n": n,
+        "items": n,
         "clusters": numbers.clusters,
     }
     points = {f"r>={name}": share_cell(point, None, about) for name, point in numbers.points.items()}
@@ -156,8 +163,8 @@ def _certified_rows(run: Run, numbers: Certified) -> Iterator[Row]:
     measured = numbers.to_json()
     rest = ("abstention", "average_radius", "median_radius", "wrong", "abstained", "no_answer", "failed")
     yield {
-        "noise": Cell(text=run.budget.kind.title),
-        "n": Cell(text=str(n)),
+        **{name: Cell(text=known.get(name, "n/a")) for name in ("noise", "n0", "n", "alpha")},
+        "items": Cell(text=str(n)),
         **points,
         "abstain": Cell(text=percent(numbers.abstention)),
         "ACR": Cell(
@@ -171,18 +178,18 @@ def _part_rows(run: Run, cells: AnsweredBy) -> Iterator[Row]:
     for condition, cell in cells.items():
         if cell.parts:
             left = {name: share_cell(share, None) for name, share in cell.parts.items()}
-            yield {"attack": condition, "n": Cell(text=str(cell.n)), "all parts": share_cell(cell, _KEPT), **left}
+            yield {"attack": condition, "items": Cell(text=str(cell.n)), "all parts": share_cell(cell, _KEPT), **left}
 
 
 def _reasoning_rows(run: Run, cells: dict[str, Texts]) -> Iterator[Row]:
     for condition, cell in cells.items():
         words = Cell(text=cell.words_text, numbers={"words": cell.words, "texts": cell.texts})
         shares = {
-            title: Cell(text="n/a" if share is None else str(share), numbers=vars(share) if share else None)
+            title: Cell(text="n/a" if share is None else str(share), numbers=items_of(vars(share)) if share else None)
             for names, values in ((SHARES, cell.shares), (CHANGES, cell.changes))
             for title, share in zip(names.values(), values.values(), strict=True)
         }
-        yield {"attack": condition, "n": Cell(text=str(cell.n)), "words": words, **shares}
+        yield {"attack": condition, "items": Cell(text=str(cell.n)), "words": words, **shares}
 
 
 def _methods(studies: Sequence[Study[AnsweredBy]], grades: Mapping[str, Grade], by: Slicing, name: str) -> Table:
@@ -198,7 +205,7 @@ def _methods(studies: Sequence[Study[AnsweredBy]], grades: Mapping[str, Grade], 
                     row[slice_] = _accuracy(cells[condition] if cells else None)
                 rows.append(row)
     caption = "Accuracy in % of each method; n/a where a run has no such item."
-    return table_of(name, caption + caveats(study.run for study in studies), rows)
+    return table_of(name, caption, rows, caveats(study.run for study in studies))
 
 
 def cohen(run: Run) -> pd.DataFrame:
@@ -226,6 +233,6 @@ def cohen(run: Run) -> pd.DataFrame:
 def _accuracy(cell: Share | None) -> Cell:
     """An accuracy without its interval."""
     if cell is None:
-        return Cell(text="n/a", numbers={"accuracy": None, "n": 0})
+        return Cell(text="n/a", numbers={"accuracy": None, "items": 0})
     rest = f" ({cell.rest_text})" if cell.rest_text else ""
     return Cell(text=cell.text + rest, numbers=share_numbers(cell, _KEPT))

@@ -20,7 +20,7 @@ def text_cells(numbers: AnsweredBy | Certified, grades: Mapping[str, Grade]) -> 
         points = {f"r>={name}": _share(point) for name, point in numbers.points.items()}
         points |= {f"{GROUNDED}, r>={name}": _share(point) for name, point in numbers.grounded.items()}
         return (
-            {"n": str(numbers.n)}
+            {"items": str(numbers.n)}
             | points
             | {
                 "abstain": percent(numbers.abstention),
@@ -30,7 +30,7 @@ def text_cells(numbers: AnsweredBy | Certified, grades: Mapping[str, Grade]) -> 
         )
     shown = others(numbers, grades)
     first = next(iter(shown.values()))
-    return {"n": str(first.n)} | {condition: _share(cell) for condition, cell in shown.items()}
+    return {"items": str(first.n)} | {condition: _share(cell) for condition, cell in shown.items()}
 
 
 def corruption_cells(
@@ -41,7 +41,7 @@ def corruption_cells(
         return {}
     return {
         name: [
-            (row.kind, {"n": row.n} | {column: figure.text for column, figure in row.figures.items()})
+            (row.kind, {"items": row.n} | {column: figure.text for column, figure in row.figures.items()})
             for row in corruption_rows(numbers, some)
         ]
         for name, some in by_set(grades).items()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safemed_eval.errors import RunError
+from safemed_eval.report.drawing.style import for_paper
 from safemed_eval.report.figures import draw_all
 from safemed_eval.report.page import write_page
 from safemed_eval.report.run import Run
@@ -14,7 +15,7 @@ from safemed_eval.report.tables import tables_of, write_tables
 
 PAGE = "report.html"
 FIGURES, TABLES = "figures", "tables"
-_OURS = {FIGURES: (".png", ".pdf"), TABLES: (".md", ".csv", ".tex", ".tsv")}
+_OURS = {FIGURES: (".png", ".pdf", ".tex"), TABLES: (".md", ".csv", ".tex", ".tsv")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,13 @@ def refuse_foreign(out: Path) -> None:
         raise RunError(f"--out {out}: is no report, it holds {strange[0]}; name a new or empty folder")
 
 
-def write(runs: Sequence[Run], out: Path, *, title: str, radii: str | None) -> Written:
+def write(
+    runs: Sequence[Run], out: Path, *, title: str, radii: str | None, paper: tuple[float, float] | None = None
+) -> Written:
     """Write `report.html`, `figures/` and `tables/`; figures and tables of an earlier report there are removed.
 
+    Args:
+        paper: width in inches and font size in points of figures for a paper.
     Raises:
         RunError: the folder holds something else.
         SpecError: `radii` cannot be read.
@@ -51,6 +56,6 @@ def write(runs: Sequence[Run], out: Path, *, title: str, radii: str | None) -> W
                 file.unlink()
     made = list(tables_of(runs, radii=radii))
     tables = write_tables(made, runs, out / TABLES)
-    figures = draw_all(runs, out / FIGURES)
+    figures = draw_all(runs, out / FIGURES, for_paper(*paper) if paper else None)
     write_page(runs, out / PAGE, title=title, radii=radii, tables=made)
     return Written(page=out / PAGE, figures=figures, tables=tables)

@@ -140,7 +140,9 @@ class Search:
         self._best = canvas.clone()
         self._highest = canvas.new_full((len(canvas),), -torch.inf)
         self._fooled = torch.zeros(len(canvas), dtype=torch.bool, device=canvas.device)
-        self._taken = [0] * len(canvas)
+        self._taken = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
+        self._asked: tuple[list[int], Problem] = [], problem
+        """The rows shown last, and the problem for them."""
         self._dead = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
         self._climb: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.round = 0
@@ -172,7 +174,7 @@ class Search:
         Raises:
             ModelOutputError: a gradient is not finite.
         """
-        asked = self._problem.take(rows.tolist())
+        asked = self._problem_of(rows)
         shown = asked.on_grid(x, self._threat).detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
             value, wrong, done = self._goal(asked.classify(shown), rows)
@@ -193,19 +195,30 @@ class Search:
 
     def count_step(self, rows: torch.Tensor) -> None:
         """Count one gradient step for each of these rows."""
-        for row in rows.tolist():
-            self._taken[row] += 1
+        self._taken[rows] += 1
+
+    def keep(self, rows: torch.Tensor, x: torch.Tensor) -> None:
+        """Make these points the results of these rows, without showing them to the model."""
+        self._best[rows] = self._problem_of(rows).on_grid(x, self._threat)
+        self.best_round[rows] = self.round
+
+    def _problem_of(self, rows: torch.Tensor) -> Problem:
+        """The problem for these rows; mostly they are those of the step before."""
+        chosen = rows.tolist()
+        if self._asked[0] != chosen:
+            self._asked = chosen, self._problem.take(chosen)
+        return self._asked[1]
 
     def result(self) -> Attacked:
         """The best points, and how the search went."""
-        heights: list[list[float]] = [[] for _ in self._taken]
+        heights: list[list[float]] = [[] for _ in range(len(self._best))]
         for rows, values in self._climb:
             for row, value in zip(rows.tolist(), values.tolist(), strict=True):
                 heights[row].append(max([value, *heights[row][-1:]]))
         targets = self._goal.targets
         return Attacked(
             canvas=self._best,
-            steps=self._taken,
+            steps=self._taken.tolist(),
             targets=None if targets is None else targets.tolist(),
             climb=[[way[(len(way) - 1) * quarter // 4] for quarter in range(5)] if way else None for way in heights],
             dead=[dead / len(way) if way else None for dead, way in zip(self._dead.tolist(), heights, strict=True)],

@@ -22,32 +22,33 @@ Part = TypeVar("Part", Answers, Certificates, Answers | Certificates)
 Numbers = TypeVar("Numbers")
 
 CALIBRATION = (
-    "Calibration of the probabilities of the options. ECE: expected calibration error, in points, over 15 equally "
-    "wide bins of confidence (the probability of the likeliest option); by chance: the ECE that a calibrated model "
-    "with these confidences would show on so many items; adaptive: over 15 bins of equally many items. Brier: mean of "
-    "the squared errors, summed over options (0 is best, 2 worst). Overconfidence: mean confidence minus accuracy, in "
-    "points; below 0 is underconfidence. Intervals are 95 %, by clusters (patients or images). Items without "
-    "probabilities, failed ones among them, are left out here, and counted."
+    "Calibration of the probabilities of the options, with 95 % intervals. ECE: expected calibration error, in "
+    "points, over 15 equally wide bins of confidence (the probability of the likeliest option); by chance: the ECE "
+    "that a calibrated model with these confidences would show on as many items; adaptive: over 15 bins of equally "
+    "many items. Brier: mean of the squared errors, summed over options (0 is best, 2 worst). Overconfidence: mean "
+    "confidence minus accuracy, in points; below 0 is underconfidence. Intervals are 95 %, by clusters (patients or "
+    "images). Items without probabilities, failed ones among them, are left out here, and counted."
 )
 SELECTIVE = (
-    "Selective answers: accuracy in % among the most confident share of items (ties in expectation over their order). "
-    "Confidence is the probability of the likeliest option; of a smoothed model its share of votes, of a certificate "
-    "p_lower. Items without an answer (failed, abstained, unreadable) come last, as errors. AURC: area under the "
-    "curve of risk against coverage, in points, lower is better; best: with as many errors, all of them last. "
-    "Intervals are 95 %, by clusters (patients or images)."
+    "Selective answers: accuracy in % among the most confident share of items, with 95 % intervals. Ties are in "
+    "expectation over their order. Confidence is the probability of the likeliest option; of a smoothed model its "
+    "share of votes, of a certificate p_lower. Items without an answer (failed, abstained, unreadable) come last, as "
+    "errors. AURC: area under the curve of risk against coverage, in points, lower is better; best: with as many "
+    "errors, all of them last. Intervals are 95 %, by clusters (patients or images)."
 )
 WORST = (
-    "The worst group of each column, and the gap in accuracy between the best and the worst, in % and points. "
-    "Intervals hold for all compared groups of a column under one attack at once with 95 % confidence (Bonferroni), "
-    "so that they stay true though the worst was looked for. Not compared: groups of effectively fewer than ten "
-    "clusters (patients or images), and items without a value."
+    "The worst group of each column, and the gap in accuracy between the best and the worst, in % and points, with "
+    "intervals that hold for all groups of a column at once. They hold for all compared groups of a column under one "
+    "attack at once with 95 % confidence (Bonferroni), so that they stay true though the worst was looked for. Not "
+    "compared: groups of effectively fewer than ten clusters (patients or images), and items without a value."
 )
 ODDS = (
-    "What goes with falling: odds ratios of being wrong under an attack, among items that were right when clean, from "
-    "one logistic regression on all columns (generalized estimating equations; patients or images are clusters; runs "
-    "with the same attack share it). Above 1: falls more often than the reference, the most frequent level of its "
-    "column, the other columns being equal. Intervals are 95 %, each for itself. What goes together need not cause it. "
-    "n/a: an estimate would be infinite or not to be trusted, for the reason that is given."
+    "What goes with falling: odds ratios of being wrong under an attack, among items that were right when clean, "
+    "from one logistic regression on all columns, with 95 % intervals. They come of generalized estimating equations "
+    "(patients or images are clusters; runs with the same attack share a regression). Above 1: falls more often than "
+    "the reference, the most frequent level of its column, the other columns being equal. Intervals are 95 %, each "
+    "for itself. What goes together need not cause it. n/a: an estimate would be infinite or not to be trusted, for "
+    "the reason that is given."
 )
 
 
@@ -58,7 +59,7 @@ def analysis_tables(runs: Sequence[Run]) -> Iterator[Table]:
     chosen = [_selected(run) for run in runs if run.records]
     yield from broken_down("selective", SELECTIVE, chosen, _selective_rows)
     if rows := [row for run in runs for row in _extreme_rows(run)]:
-        yield table_of("worst-groups", WORST + caveats(runs), rows)
+        yield table_of("worst-groups", WORST, rows, caveats(runs))
     found = list(falling(runs))
     if rows := [row for regression in found for row in _odds_rows(regression)]:
         yield table_of("odds", " ".join([ODDS, *(_of_regression(regression) for regression in found)]), rows)
@@ -92,7 +93,7 @@ def _calibration_rows(run: Run, measured: dict[str, Calibration]) -> Iterator[Ro
         without = ", ".join(f"{count:,} {reason}" for reason, count in found.without.items())
         yield {
             "attack": condition,
-            "n": Cell(text=f"{found.n:,}"),
+            "items": Cell(text=f"{found.n:,}"),
             "ECE": Cell(text=_points(found.ece, mark), numbers=_numbers(found.ece, found)),
             "by chance": Cell(text=percent(found.by_chance)),
             "adaptive ECE": Cell(text=_points(found.adaptive, mark), numbers=_numbers(found.adaptive, found)),
@@ -107,12 +108,12 @@ def _selective_rows(run: Run, measured: dict[str, Selective | str]) -> Iterator[
         if isinstance(found, str):
             yield {"attack": condition, "confidence": f"n/a: {found}"}
             continue
-        about: Json = {"n": found.n, "answered": found.answered, "few": found.few, "best": found.best}
+        about: Json = {"items": found.n, "answered": found.answered, "few": found.few, "best": found.best}
         mark = DAGGER * found.few
         yield {
             "attack": condition,
             "confidence": found.confidence,
-            "n": Cell(text=f"{found.n:,}"),
+            "items": Cell(text=f"{found.n:,}"),
             "answered": Cell(text=percent(found.answered / found.n)),
             "AURC": Cell(text=_points(found.aurc, mark), numbers=vars(found.aurc) | about),
             "best AURC": Cell(text=percent(found.best)),
@@ -158,9 +159,9 @@ def _odds_rows(found: Falling) -> Iterator[Row]:
             "attack": found.condition,
             "of": odds.column,
             "level": odds.level,
-            "n": Cell(text=f"{odds.n:,}"),
+            "items": Cell(text=f"{odds.n:,}"),
             "fell": Cell(text=f"{odds.fallen:,}"),
-            "odds ratio": Cell(text=text, numbers=numbers | {"n": odds.n, "fallen": odds.fallen}),
+            "odds ratio": Cell(text=text, numbers=numbers | {"items": odds.n, "fallen": odds.fallen}),
         }
 
 
@@ -172,7 +173,7 @@ def _of_regression(found: Falling) -> str:
 
 
 def _numbers(bounded: Bounded | None, found: Calibration) -> Json:
-    about: Json = {"n": found.n, "few": found.few, "by_chance": found.by_chance, "accuracy": found.accuracy}
+    about: Json = {"items": found.n, "few": found.few, "by_chance": found.by_chance, "accuracy": found.accuracy}
     return _ends(bounded) | about | {"confidence": found.confidence}
 
 

@@ -36,7 +36,7 @@ def rows(changes: Sequence[Change], rules: Rules) -> list[Row]:
 
 def _cells(change: Change, rules: Rules) -> dict[str, str]:
     return {
-        "n": str(change.n),
+        "items": str(change.n),
         "verdict": change.verdict,
         "baseline %": _share(change.measure, change.baseline),
         "candidate %": _share(change.measure, change.candidate),

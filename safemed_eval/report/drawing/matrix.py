@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from safemed_eval.report.drawing.sheet import wrapped
-from safemed_eval.report.drawing.style import GREY, INK, PALE, SIZE, SMALL
+from safemed_eval.report.drawing.style import GREY, INK, PALE, layout
 from safemed_eval.report.summary import DAGGER, Share
 
 MAP = "cividis"
@@ -81,15 +81,15 @@ def _write(axes: Axes, x: int, y: int, cell: Cell) -> None:
             Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="white", edgecolor=PALE, hatch="/////", linewidth=0)
         )
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        axes.text(x, y, cell.text, ha="center", va="center", fontsize=SMALL, color=GREY, bbox=box)
+        axes.text(x, y, cell.text, ha="center", va="center", fontsize=layout().small, color=GREY, bbox=box)
         return
     color = _ink(colormaps[MAP](cell.share)[:3])
     number = f"{cell.text}{DAGGER * cell.few}"
     if cell.n is None:
-        axes.text(x, y, number, ha="center", va="center", fontsize=SIZE, color=color)
+        axes.text(x, y, number, ha="center", va="center", fontsize=layout().size, color=color)
         return
-    axes.text(x, y - 0.02, number, ha="center", va="bottom", fontsize=SIZE, color=color)
-    axes.text(x, y + 0.06, f"n = {cell.n}", ha="center", va="top", fontsize=SMALL - 0.5, color=color)
+    axes.text(x, y - 0.02, number, ha="center", va="bottom", fontsize=layout().size, color=color)
+    axes.text(x, y + 0.06, f"of {cell.n:,}", ha="center", va="top", fontsize=layout().small - 0.5, color=color)
 
 
 def _ink(background: Sequence[float]) -> str:

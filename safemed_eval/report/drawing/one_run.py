@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from safemed_eval.report.curves import Curve
 from safemed_eval.report.drawing.shares import percent_axis, plot_ceiling, plot_certified
 from safemed_eval.report.drawing.sheet import below, nothing, sheet, wrapped
-from safemed_eval.report.drawing.style import GREY, INK, ONE_COLUMN, SMALL, look, plain, style
+from safemed_eval.report.drawing.style import GREY, INK, layout, look, plain, style
 from safemed_eval.report.summary import DAGGER, FEW, EvaluateSummary
 
 _PANEL = 2.3
@@ -20,11 +20,11 @@ def plot_accuracy(summary: EvaluateSummary, title: str) -> Figure:
     """Draw a bar for the accuracy under each condition, with its 95 % interval."""
     cells, own = summary.overall, look(0)
     with style():
-        figure = sheet(max(ONE_COLUMN, 0.6 + _BAR * len(cells)), _PANEL)
+        figure = sheet(max(layout().column, 0.6 + _BAR * len(cells)), _PANEL)
         axes = figure.add_subplot()
         for place, cell in enumerate(cells.values()):
             if cell.share is None or cell.lower is None or cell.upper is None:
-                axes.text(place, 2, cell.text, ha="center", va="bottom", fontsize=SMALL, color=GREY)
+                axes.text(place, 2, cell.text, ha="center", va="bottom", fontsize=layout().small, color=GREY)
                 continue
             share, down, up = (100 * value for value in (cell.share, cell.share - cell.lower, cell.upper - cell.share))
             axes.bar(place, share, color=own.color)
@@ -41,7 +41,7 @@ def plot_accuracy(summary: EvaluateSummary, title: str) -> Figure:
 def plot_curve(curve: Curve | None, ceiling: float, scale: str, title: str) -> Figure:
     """Draw certified accuracy against the radius, with its pointwise 95 % band and the ceiling of the sample budget."""
     with style():
-        figure = sheet(ONE_COLUMN, _PANEL)
+        figure = sheet(layout().column, _PANEL)
         axes = figure.add_subplot()
         if curve is None:
             nothing(axes)
@@ -54,6 +54,6 @@ def plot_curve(curve: Curve | None, ceiling: float, scale: str, title: str) -> F
         axes.set_ylabel("certified accuracy (%)")
         axes.set_title(plain(title))
         notes = [
-            f"Band: pointwise 95 % intervals{DAGGER * curve.few}; n = {curve.n}. Dotted: the ceiling of the budget."
+            f"Band: pointwise 95 % intervals{DAGGER * curve.few}; {curve.n:,} items. Dotted: the ceiling of the budget."
         ]
         return below(figure, {}, [*notes, *[f"{DAGGER} {FEW}"] * curve.few])

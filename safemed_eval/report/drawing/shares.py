@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from safemed_eval.report.curves import Curve
 from safemed_eval.report.drawing.style import GREY, Look
@@ -16,8 +18,12 @@ from safemed_eval.report.summary import Share
 CEILING = "ceiling of the sample budget"
 """The name of the dotted line in a legend."""
 GROUNDED_CURVE = "of which grounded"
-"""The name of the dashed line in a legend."""
-_GROUNDED = (0, (2.5, 1.5))
+"""The name of the thin line in a legend."""
+_THIN = 0.5
+FEWEST = 3
+"""Fewer sizes of an attack than this are points; more are a curve."""
+STEP = 4.0
+"""Points of length between the markers of two series at one place."""
 
 
 class Point(NamedTuple):
@@ -39,8 +45,25 @@ def points_of(shares: Iterable[tuple[float, Share]]) -> list[Point]:
     return sorted(points, key=lambda point: point.place)
 
 
-def plot_points(axes: Axes, points: Sequence[Point], look: Look) -> None:
-    """Draw a line through the points, each with its interval."""
+def look_of(look: Look, *series: Sequence[Point]) -> Look:
+    """The look of such series of points: without a line where none has a place for it.
+
+    A line through fewer than `FEWEST` places above 0 would suggest a curve that nobody measured.
+    """
+    most = max((len({point.place for point in points if point.place > 0}) for points in series), default=0)
+    return look if most >= FEWEST else replace(look, dash="none")
+
+
+def plot_points(axes: Axes, points: Sequence[Point], look: Look, *, shift: float = 0.0) -> None:
+    """Draw points with their intervals, and a line through them where they are a curve; see `look_of`.
+
+    Args:
+        shift: how far to the right, in points of length, markers without a line stand of those of other series.
+    """
+    look = look_of(look, points)
+    aside = shift if look.dash == "none" else 0.0
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     drawn = axes.errorbar(
         [point.place for point in points],
         [100 * point.share for point in points],
@@ -51,6 +74,7 @@ def plot_points(axes: Axes, points: Sequence[Point], look: Look) -> None:
         color=look.color,
         linestyle=look.dash,
         marker=look.marker,
+        transform=axes.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans),
         elinewidth=0.6,
         capsize=1.5,
         capthick=0.6,
@@ -81,9 +105,9 @@ def plot_certified(axes: Axes, curve: Curve, look: Look, *, marked: bool = False
 
 
 def plot_grounded(axes: Axes, curve: Curve, look: Look) -> None:
-    """Draw the curve of grounded certified accuracy: thin and dashed, in the colour of the run, without a band."""
+    """Draw the curve of grounded certified accuracy: a thin line in the colour and dash of the run, without a band."""
     share = [100 * value for value in curve.share]
-    axes.plot(curve.radii, share, drawstyle="steps-pre", color=look.color, linestyle=_GROUNDED, linewidth=0.9, zorder=3)
+    axes.plot(curve.radii, share, drawstyle="steps-pre", color=look.color, linestyle=look.dash, linewidth=_THIN)
 
 
 def plot_ceiling(axes: Axes, radius: float, color: str = GREY) -> None:
@@ -104,7 +128,7 @@ def line(look: Look) -> Artist:
 
 def grounded_line() -> Artist:
     """Make the line that a legend shows for `plot_grounded`."""
-    return Line2D([], [], color=GREY, linestyle=_GROUNDED, linewidth=0.9)
+    return Line2D([], [], color=GREY, linewidth=_THIN)
 
 
 def ceiling_line() -> Artist:

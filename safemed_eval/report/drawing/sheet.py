@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from safemed_eval.report.drawing.style import GREY, ONE_COLUMN, SIZE, SMALL, TWO_COLUMNS, plain
+from safemed_eval.report.drawing.style import GREY, layout, plain
 from safemed_eval.report.summary import DAGGER
 
 _POINTS = 72
@@ -25,12 +25,18 @@ _HANDLE = 5.5
 
 
 def width_of(columns: int) -> float:
-    """The width of a figure with so many panels side by side."""
-    return ONE_COLUMN if columns == 1 else TWO_COLUMNS
+    """The width of a figure with this many panels side by side."""
+    return layout().column if columns == 1 else layout().page
 
 
 class Sheet(Figure):
-    """A figure that a notebook shows, whether or not pyplot is in use."""
+    """A figure that a notebook shows, whether or not pyplot is in use.
+
+    Attributes:
+        notes: what a caption must say, where the layout has no notes below figures.
+    """
+
+    notes: tuple[str, ...] = ()
 
     def _repr_png_(self) -> bytes:
         image = BytesIO()
@@ -39,8 +45,13 @@ class Sheet(Figure):
 
 
 def sheet(width: float, height: float) -> Figure:
-    """Make an empty figure; inches."""
-    return Sheet(figsize=(width, height), layout="constrained")
+    """Make an empty figure.
+
+    Args:
+        width: in inches.
+        height: in inches at the usual font size; it grows with the letters.
+    """
+    return Sheet(figsize=(width, layout().inches(height)), layout="constrained")
 
 
 def below(
@@ -50,6 +61,7 @@ def below(
     *,
     x_label: str = "",
     y_label: str = "",
+    heading: str = "",
 ) -> Figure:
     """Put below the axes: a label of the x axis that panels share, a legend, and notes in small grey letters.
 
@@ -57,16 +69,25 @@ def below(
 
     Args:
         legend: names, with the line, patch or bar that stands before each.
+        notes: kept for the caption where the layout has none below figures.
+        heading: what the legend's entries have in common.
     """
     width, height = figure.get_size_inches()
-    lines = [line for note in notes for line in textwrap.wrap(plain(note, _LONGEST), letters(width - 0.1, SMALL))]
+    size, small_size = layout().size, layout().small
+    texts = [plain(note, _LONGEST) for note in notes]
+    if isinstance(figure, Sheet) and not layout().notes:
+        figure.notes, texts = tuple(texts), []
+    lines = [line for text in texts for line in textwrap.wrap(text, letters(width - 0.1, small_size))]
     labels = textwrap.wrap(x_label, letters(width))
-    names = [plain(name, letters(width) - round(_HANDLE / _LETTER)) for name in legend]
-    widest = max((_HANDLE + _LETTER * len(name) for name in names), default=1.0) * SIZE / _POINTS
+    longest = letters(width) - round(_HANDLE / _LETTER)
+    names = [textwrap.fill(plain(name, 2 * longest), longest) for name in legend]
+    headings = textwrap.wrap(heading, letters(width))
+    widest = max((_HANDLE + _LETTER * max(map(len, name.split("\n"))) for name in names), default=1.0) * size / _POINTS
     columns = max(1, min(len(names), int(width / widest)))
-    line, small = SIZE * _LINE / _POINTS, SMALL * _LINE / _POINTS
+    line, small = size * _LINE / _POINTS, small_size * _LINE / _POINTS
     top_of_notes = small * len(lines) + (0.06 if lines else 0.0)
-    top_of_legend = top_of_notes + 1.08 * line * -(-len(names) // columns) + (0.04 if names else 0.0)
+    rows = len(headings) + -(-len(names) // columns) + sum(name.count("\n") for name in names)
+    top_of_legend = top_of_notes + 1.08 * line * rows + (0.04 if names else 0.0)
     foot = top_of_legend + line * len(labels)
     whole = height + foot
     figure.set_size_inches(width, whole)
@@ -77,16 +98,23 @@ def below(
         figure.supylabel(y_label, y=(1 + foot / whole) / 2, fontsize="medium")
     if names:
         figure.legend(
-            list(legend.values()), names, loc="lower center", bbox_to_anchor=(0.5, top_of_notes / whole), ncols=columns
+            list(legend.values()),
+            names,
+            loc="lower center",
+            bbox_to_anchor=(0.5, top_of_notes / whole),
+            ncols=columns,
+            title="\n".join(headings) or None,
         )
     figure.text(0.5, (top_of_legend + 0.02) / whole, "\n".join(labels), ha="center", va="bottom")
-    figure.text(0.05 / width, 0.03 / whole, "\n".join(lines), fontsize=SMALL, color=GREY, va="bottom", linespacing=1.15)
+    figure.text(
+        0.05 / width, 0.03 / whole, "\n".join(lines), fontsize=small_size, color=GREY, va="bottom", linespacing=1.15
+    )
     return figure
 
 
-def letters(inches: float, size: float = SIZE) -> int:
-    """The number of letters that fit on a line of this width."""
-    return max(8, int(inches * _POINTS / (size * _LETTER)))
+def letters(inches: float, size: float | None = None) -> int:
+    """The number of letters that fit on a line of this width; of the layout's size unless it is given."""
+    return max(8, int(inches * _POINTS / ((size or layout().size) * _LETTER)))
 
 
 def wrapped(text: str, width: int, lines: int = 3) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib
-from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ft2font import FT2Font
 
@@ -20,34 +19,85 @@ from safemed_eval.report.load import LoadedRun
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType  # new in matplotlib 3.11
 
-ONE_COLUMN = 3.35
-TWO_COLUMNS = 7.0
-"""Widths of a figure in a two-column paper, in inches."""
-
 FONT = "DejaVu Sans"
 """Comes with matplotlib, so that text is as wide on every machine."""
 SIZE = 7.0
-SMALL = 6.0
+"""Font size in points, unless figures are for a paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How large figures and their letters are, and what stands below them.
+
+    Attributes:
+        column, page: widths in inches of a figure in one column, and of one across the page.
+        size: font size in points.
+        notes: put the notes of a figure below it; False: its LaTeX file has them as a caption.
+        dpi: pixels per inch of PNG files.
+    """
+
+    column: float = 3.35
+    page: float = 7.0
+    size: float = SIZE
+    notes: bool = True
+    dpi: int = 200
+
+    @property
+    def small(self) -> float:
+        """The font size of notes and counts."""
+        return self.size - 1
+
+    def inches(self, length: float) -> float:
+        """A length that was chosen for letters of `SIZE`, at this font size."""
+        return length * self.size / SIZE
+
+
+def for_paper(width: float, size: float) -> Layout:
+    """The layout of figures for a paper.
+
+    Args:
+        width: of a column, in inches. Two columns wider than `_WIDEST` fit on no sheet: such a paper has one.
+        size: of the letters, in points.
+    """
+    page = 2 * width + _GAP if width <= _WIDEST else width
+    return Layout(column=width, page=page, size=size, notes=False, dpi=300)
+
+
+_WIDEST = 4.5
+_GAP = 0.25
+"""Between columns, in inches."""
+_SCREEN = Layout()
+_layout = ContextVar("_layout", default=_SCREEN)
+
+
+def layout() -> Layout:
+    """The layout of the figures that are drawn now; see `style`."""
+    return _layout.get()
+
+
 INK, GREY, PALE = "#000000", "#666666", "#bbbbbb"
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
 """Told apart by the colour-blind (Okabe and Ito), without their yellow, which is faint on white."""
-Dash = Literal["-"] | tuple[float, tuple[float, ...]]
-"""A line style of matplotlib."""
+Dash = Literal["-", "none"] | tuple[float, tuple[float, ...]]
+"""A line style of matplotlib; "none": markers alone."""
 DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (4, 1.2, 1, 1.2)), (0, (1.5, 1.2)), (0, (6, 1.2, 1, 1.2, 1, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 HATCHES = ("", "//////", "xxxxxx", "......", "\\\\\\\\\\\\", "++++++", "oooo", "------")
 
+_SIZED: tuple[RcKeyType, ...] = (
+    "font.size",
+    "axes.titlesize",
+    "axes.labelsize",
+    "xtick.labelsize",
+    "ytick.labelsize",
+    "legend.fontsize",
+    "legend.title_fontsize",
+    "figure.titlesize",
+)
 _SETTINGS: dict[RcKeyType, Any] = {
     "font.family": [FONT],
-    "font.size": SIZE,
-    "axes.titlesize": SIZE,
-    "axes.labelsize": SIZE,
-    "xtick.labelsize": SIZE,
-    "ytick.labelsize": SIZE,
-    "legend.fontsize": SIZE,
-    "figure.titlesize": SIZE,
     "axes.titlepad": 3.0,
     "axes.labelpad": 2.0,
     "axes.linewidth": 0.6,
@@ -82,21 +132,17 @@ _SETTINGS: dict[RcKeyType, Any] = {
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Use matplotlib's own defaults and the settings above, whatever the user's matplotlibrc says, until the end."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)
-        yield
-
-
-def save(figure: Figure, stem: Path) -> Path:
-    """Write STEM.pdf and STEM.png without dates in them; returns the PNG."""
-    # Not with_suffix: a stem may hold a dot.
-    figure.savefig(stem.parent / f"{stem.name}.pdf", dpi=300, metadata={"CreationDate": None})
-    png = stem.parent / f"{stem.name}.png"
-    figure.savefig(png, dpi=200, metadata={"Software": None})
-    return png
+def style(chosen: Layout | None = None) -> Iterator[None]:
+    """Use matplotlib's own defaults, the settings above and this layout until the end, whatever matplotlibrc says."""
+    token = _layout.set(chosen or _SCREEN)
+    try:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_SETTINGS)
+            matplotlib.rcParams.update(dict.fromkeys(_SIZED, layout().size))
+            yield
+    finally:
+        _layout.reset(token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +168,12 @@ def look(number: int) -> Look:
 def looks(runs: Sequence[LoadedRun]) -> dict[str, Look]:
     """One look per name of a run: a model's attacked and certified runs look the same in all figures."""
     return {name: look(number) for number, name in enumerate(dict.fromkeys(run.name for run in runs))}
+
+
+def together(own: Mapping[str, Look], runs: Sequence[LoadedRun]) -> dict[str, Look]:
+    """The looks of the runs of one figure: the first is drawn solid, and dashes tell the others from it."""
+    names = dict.fromkeys(run.name for run in runs)
+    return {name: replace(own[name], dash=look(number).dash) for number, name in enumerate(names)}
 
 
 def plain(text: str, most: int = 40) -> str:

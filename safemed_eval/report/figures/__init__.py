@@ -29,7 +29,8 @@ from matplotlib.figure import Figure
 from safemed_eval.errors import SpecError
 from safemed_eval.plugins import load_plugin, plugins
 from safemed_eval.report._text import slug
-from safemed_eval.report.drawing.style import save, style
+from safemed_eval.report.drawing.files import save
+from safemed_eval.report.drawing.style import Layout, style
 from safemed_eval.report.run import Run
 
 __all__ = ["draw_all", "kinds", "slug"]
@@ -42,16 +43,18 @@ def kinds() -> list[str]:
     return sorted({*_built_in(), *plugins("figures")})
 
 
-def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
+def draw_all(runs: Sequence[Run], folder: Path, layout: Layout | None = None) -> list[Path]:
     """Write every figure that these runs have data for, as PDF and as PNG; the same runs give the same bytes.
 
+    Args:
+        layout: without notes below figures, each gets a LaTeX file, which has them as its caption.
     Returns:
         The PNG files, in order; each has a PDF of the same stem beside it.
     Raises:
         SpecError: a plug-in cannot be imported, or is no function that draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with style():
+    with style(layout):
         return [save(figure, folder / stem) for kind in kinds() for stem, figure in drawer(kind)(runs)]
 
 

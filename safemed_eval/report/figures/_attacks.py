@@ -1,12 +1,11 @@
-"""A run's attacks in figures: the choice of those that are shown where room is short, and their names."""
+"""A run's attacks in figures: the choice of those that are shown where room is short."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from safemed_eval import grammar
-from safemed_eval.attacks import facts_of
 from safemed_eval.core import CIRCULAR, OFFICIAL
+from safemed_eval.report.conditions import is_control, role_of
 from safemed_eval.report.findings.attack_sizes import HUGE_EPS, SizedAttack, sized_attacks
 from safemed_eval.report.run import Run
 
@@ -14,17 +13,6 @@ MOST_CONDITIONS = 4
 """With more, corruptions are left out, and if it takes that, too, only the largest eps of each attack is shown."""
 LARGEST = f"Of each attack the largest eps (below {HUGE_EPS:g} for L-infinity)."
 CORRUPTED = "Corruptions have a figure of their own."
-_ACRONYM = 4
-
-
-def role_of(condition: str) -> str:
-    """The role of a condition, or of a family of attacks."""
-    return facts_of(condition, {}).role
-
-
-def is_control(condition: str) -> bool:
-    """Tell whether a condition is the random control of an attack."""
-    return role_of(condition) == "control"
 
 
 def chosen(run: Run) -> tuple[list[str], list[str]]:
@@ -52,11 +40,3 @@ def chosen(run: Run) -> tuple[list[str], list[str]]:
 def union(lists: Iterable[Iterable[str]]) -> list[str]:
     """Every entry once, in the order of first occurrence."""
     return list(dict.fromkeys(entry for entries in lists for entry in entries))
-
-
-def words(condition: str) -> str:
-    """Write a condition as a legend does: "ABC eps=4/255, steps=10" for "abc:eps=4/255,steps=10"."""
-    name, pairs = grammar.split(condition)
-    # Short names of attacks are acronyms.
-    spoken = name.upper() if len(name) <= _ACRONYM else name
-    return f"{spoken} {', '.join(grammar.parts(pairs))}".rstrip()

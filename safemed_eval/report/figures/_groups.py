@@ -95,6 +95,8 @@ def notes(runs: Sequence[Run]) -> list[str]:
 
 
 def sizes(counts: Iterable[int]) -> str:
-    """Write "n = 40", or "n = 38-40" where runs or conditions differ."""
+    """Write "40 items", or "38-40 items" where runs or conditions differ."""
     known = sorted(set(counts))
-    return f"n = {known[0]}" if len(known) == 1 else f"n = {known[0]}\u2013{known[-1]}"
+    if len(known) == 1:
+        return f"{known[0]:,} item{'s' * (known[0] != 1)}"
+    return f"{known[0]:,}\u2013{known[-1]:,} items"

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from safemed_eval.core import CLEAN
 from safemed_eval.report._text import slug
+from safemed_eval.report.conditions import role_of, words
 from safemed_eval.report.drawing.sheet import below, letters, sheet
-from safemed_eval.report.drawing.style import GREY, INK, SIZE, TWO_COLUMNS, VERMILLION, plain
+from safemed_eval.report.drawing.style import GREY, INK, SIZE, VERMILLION, layout, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, role_of, words
+from safemed_eval.report.figures._attacks import chosen
 from safemed_eval.report.run import Run
 from safemed_eval.runs.images import Pixels, kept
 from safemed_eval.runs.record import EvaluateRecord
@@ -25,7 +26,6 @@ MOST_ITEMS = 6
 MOST_OPTIONS = 5
 _IMAGE = 1.05
 _LINE = 0.128
-_TEXT = TWO_COLUMNS - 3 * _IMAGE - 0.2
 _SMALL_CANVAS = 192
 """A side of at most so many pixels is shown pixel by pixel."""
 _FACTORS = (1, 2, 3, 5, 10, 15, 20, 30, 50, 100, 200, 500, 1000)
@@ -67,10 +67,11 @@ def _items(run: Run, condition: str) -> list[Shown]:
 def _figure(run: Run, condition: str, items: Sequence[Shown]) -> Figure:
     texts = [_lines(item) for item in items]
     heights = [max(_IMAGE, _LINE * len(lines) + 0.04) for lines in texts]
+    beside = _beside()
     factor = _factor(items)
-    figure = sheet(TWO_COLUMNS, sum(heights) + 0.2)
+    figure = sheet(layout().page, sum(heights) + 0.2)
     grid = figure.subplots(
-        len(items), 4, squeeze=False, width_ratios=[_IMAGE, _IMAGE, _IMAGE, _TEXT], height_ratios=heights
+        len(items), 4, squeeze=False, width_ratios=[_IMAGE, _IMAGE, _IMAGE, beside], height_ratios=heights
     )
     for row, item, lines in zip(grid, items, texts, strict=True):
         change = 0.5 + factor * (item.attacked - item.clean)
@@ -84,6 +85,11 @@ def _figure(run: Run, condition: str, items: Sequence[Shown]) -> Figure:
         "around mid-grey. Items that the attack turned from right to wrong come first: a choice, not a sample."
     ]
     return below(figure, {}, notes)
+
+
+def _beside() -> float:
+    """Width of the text beside three images, in the inches of the usual font size."""
+    return layout().page * SIZE / layout().size - 3 * _IMAGE - 0.2
 
 
 def _factor(items: Sequence[Shown]) -> int:
@@ -104,7 +110,7 @@ Line = tuple[str, str, str]
 
 
 def _lines(item: Shown) -> list[Line]:
-    record, width = item.after, letters(_TEXT)
+    record, width = item.after, letters(layout().inches(_beside()))
     place = filter(None, (record.modality, record.question_type, record.item))
     lines: list[Line] = [(plain(", ".join(place), width), GREY, "normal")]
     asked = textwrap.wrap(plain(record.question, 3 * width), width, max_lines=3, placeholder="\u2026")
@@ -145,12 +151,12 @@ def _write(axes: Axes, lines: Sequence[Line]) -> None:
         drawn = axes.annotate(
             text,
             (0, 1),
-            (0, -72 * _LINE * number - SIZE),
+            (0, -72 * layout().inches(_LINE) * number - layout().size),
             xycoords="axes fraction",
             textcoords="offset points",
             va="baseline",
             color=color,
             weight=weight,
-            fontsize=SIZE,
+            fontsize=layout().size,
         )
         drawn.set_in_layout(False)

@@ -11,21 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from safemed_eval.report.columns import Column, stems
+from safemed_eval.report.conditions import is_control, words
 from safemed_eval.report.drawing.shares import percent_axis
 from safemed_eval.report.drawing.sheet import below, letters, sheet, wrapped
-from safemed_eval.report.drawing.style import (
-    GREY,
-    INK,
-    ONE_COLUMN,
-    PALE,
-    SMALL,
-    TWO_COLUMNS,
-    Look,
-    look,
-    plain,
-)
+from safemed_eval.report.drawing.style import GREY, INK, PALE, Look, layout, look, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, is_control, union, words
+from safemed_eval.report.figures._attacks import chosen, union
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER, AnsweredBy, EvaluateSummary
@@ -53,9 +44,10 @@ def _figure(runs: Sequence[Run], by: Slicing | Column, names: Sequence[str]) -> 
     conditions = union(shown for shown, _ in picked)
     own = {condition: _look(number, condition) for number, condition in enumerate(conditions)}
     groups = [ALL, *names]
-    whole = TWO_COLUMNS if len(groups) > _SHORT else ONE_COLUMN
-    room = (whole - _MARGIN) / len(groups)
-    narrow = room < _NARROW
+    whole = layout().page if len(groups) > _SHORT else layout().column
+    margin = layout().inches(_MARGIN)
+    room = (whole - margin) / len(groups)
+    narrow = room < layout().inches(_NARROW)
     figure = sheet(whole, 0.3 + 1.3 * len(runs) + (0.9 if narrow else 0.2))
     few = False
     panels = figure.subplots(len(runs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -64,13 +56,13 @@ def _figure(runs: Sequence[Run], by: Slicing | Column, names: Sequence[str]) -> 
         assert isinstance(summary, EvaluateSummary)
         slices = cast(dict[str, AnsweredBy], run.numbers(by))
         few |= _row(axes, [summary.overall, *(slices.get(name, {}) for name in names)], own)
-        axes.set_title(plain(run.name, letters(whole - _MARGIN)), loc="left", pad=11)
+        axes.set_title(plain(run.name, letters(whole - margin)), loc="left", pad=11)
     width = letters(room - 0.08)
     labels = [plain(name, 24) if narrow else wrapped(name, width) for name in groups]
     panels[-1].set_xticks(range(len(groups)), labels, rotation=90 if narrow else 0)
     percent_axis(panels[-1])
     panels[-1].set_xlim(-0.55, len(groups) - 0.45)
-    notes = ["Error bars: 95 % intervals. n: items."]
+    notes = ["Error bars: 95 % intervals."]
     notes += union(others for _, others in picked)
     notes += [*grouped.few_note(few), *grouped.left_out(runs, by, names), *grouped.notes(runs)]
     legend: dict[str, Artist] = {words(condition): Patch(**_paint(own[condition])) for condition in conditions}
@@ -86,17 +78,19 @@ def _row(axes: Axes, groups: Sequence[AnsweredBy], own: dict[str, Look]) -> bool
             x, cell = place + (number - (len(own) - 1) / 2) * width, cells.get(condition)
             if cell is None or cell.share is None or cell.lower is None or cell.upper is None:
                 text = cell.text if cell else "n/a"
-                axes.text(x, 2, text, rotation=90, ha="center", va="bottom", fontsize=SMALL, color=GREY)
+                axes.text(x, 2, text, rotation=90, ha="center", va="bottom", fontsize=layout().small, color=GREY)
                 continue
             share, lower, upper = (100 * value for value in (cell.share, cell.lower, cell.upper))
             axes.bar(x, share, width, **_paint(own[condition]))
             axes.errorbar(x, share, [[share - lower], [upper - share]], color=INK, elinewidth=0.6, capsize=1.2)
         counts = [cell.n for condition, cell in cells.items() if condition in own]
         few = any(cell.few for condition, cell in cells.items() if condition in own)
-        text = grouped.sizes(counts).removeprefix("n = ") if counts else "0"
-        axes.text(place, 1.02, f"{text}{DAGGER * few}", transform=above, ha="center", va="bottom", fontsize=SMALL)
+        text = grouped.sizes(counts).split()[0] if counts else "0"
+        axes.text(
+            place, 1.02, f"{text}{DAGGER * few}", transform=above, ha="center", va="bottom", fontsize=layout().small
+        )
         any_few |= few
-    axes.text(-0.6, 1.02, "n", transform=above, ha="right", va="bottom", fontsize=SMALL)
+    axes.text(-0.6, 1.02, "items", transform=above, ha="right", va="bottom", fontsize=layout().small)
     axes.axvline(0.5, color=PALE, linewidth=0.6)
     axes.grid(visible=False, axis="x")
     axes.tick_params(axis="x", length=0)

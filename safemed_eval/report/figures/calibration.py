@@ -11,11 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from safemed_eval.report.analyses.calibration import BINS, Calibration, calibration
+from safemed_eval.report.conditions import is_control, words
 from safemed_eval.report.drawing.shares import Point, line, percent_axis, plot_points
 from safemed_eval.report.drawing.sheet import below, heading, label_outer, letters, nothing, sheet, width_of
-from safemed_eval.report.drawing.style import GREY, PALE, SMALL, look, plain
+from safemed_eval.report.drawing.style import GREY, PALE, layout, look, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, is_control, union, words
+from safemed_eval.report.figures._attacks import chosen, union
 from safemed_eval.report.run import Run
 from safemed_eval.rounding import interval, percent
 
@@ -55,7 +56,7 @@ def _figure(runs: Sequence[Run], measured: Sequence[dict[str, Calibration]]) -> 
                 continue
             few |= cell.few
             _panel(axes, cell)
-            axes.set_title(heading(words(condition), f"n = {cell.n:,}", width / columns - 0.2, few=cell.few))
+            axes.set_title(heading(words(condition), grouped.sizes([cell.n]), width / columns - 0.2, few=cell.few))
         row[0].set_ylabel(plain(run.name, letters(1.6)))
     percent_axis(grid[0, 0])
     grid[0, 0].set_xlim(0, 100)
@@ -86,8 +87,9 @@ def _panel(axes: Axes, cell: Calibration) -> None:
         if share.estimate is not None and share.lower is not None and share.upper is not None
     ]
     plot_points(axes, points, look(0))
-    text = f"ECE {percent(cell.ece.value)}\n{interval(cell.ece.lower, cell.ece.upper)}\n({percent(cell.by_chance)})"
-    axes.text(3, 97, text, ha="left", va="top", fontsize=SMALL)
+    ends = interval(cell.ece.lower, cell.ece.upper).replace("-", "\u2013")
+    text = f"ECE {percent(cell.ece.value)}\n{ends}\n({percent(cell.by_chance)})"
+    axes.text(3, 97, text, ha="left", va="top", fontsize=layout().small)
 
 
 def _left_out(measured: Sequence[dict[str, Calibration]]) -> list[str]:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from safemed_eval.report.budgets import shared
 from safemed_eval.report.columns import Column, stems
 from safemed_eval.report.curves import Curve, curve_of
 from safemed_eval.report.drawing.shares import (
@@ -24,7 +25,7 @@ from safemed_eval.report.drawing.shares import (
     plot_grounded,
 )
 from safemed_eval.report.drawing.sheet import below, heading, label_outer, nothing, panels, sheet, width_of
-from safemed_eval.report.drawing.style import ONE_COLUMN, Look, looks
+from safemed_eval.report.drawing.style import Look, layout, looks, together
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.findings.canvas import grey_levels
 from safemed_eval.report.rows import Slicing
@@ -45,14 +46,15 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     for suffix, some in grouped.by_scale(grouped.with_records(runs, "certify")):
         if all(run.all_failed for run in some):
             continue
-        yield f"certified{suffix}", _all(some, own)
+        here = together(own, some)
+        yield f"certified{suffix}", _all(some, here)
         for by, stem in stems(some[0].slicings).items():
             if names := grouped.groups(some, by):
-                yield f"certified-by-{stem}{suffix}", _by(some, own, by, names)
+                yield f"certified-by-{stem}{suffix}", _by(some, here, by, names)
 
 
 def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
-    figure = sheet(ONE_COLUMN, 2.3)
+    figure = sheet(layout().column, 2.3)
     axes = figure.add_subplot()
     curves = {run.name: curve for run in runs if (curve := curve_of(run))}
     for name, curve in curves.items():
@@ -73,8 +75,14 @@ def _all(runs: Sequence[Run], own: Mapping[str, Look]) -> Figure:
         top.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         top.set_xlabel(f"{factor} up to this, and down to its inverse")
     marks = grouped.few_note(any(curve.few for curve in curves.values()))
-    names = {name: f"{name} ({grouped.sizes([curve.n])}){DAGGER * curve.few}" for name, curve in curves.items()}
-    return below(figure, _legend(own, names, runs), [_BANDS, *marks, *grouped.notes(runs)])
+    common, apart = shared([run.budget for run in runs])
+    names = {}
+    for run, own_budget in zip(runs, apart, strict=True):
+        if curve := curves.get(run.name):
+            about = ", ".join(filter(None, [grouped.sizes([curve.n]), own_budget]))
+            names[run.name] = f"{run.name} ({about}){DAGGER * curve.few}"
+    notes = [_BANDS, *marks, *grouped.notes(runs)]
+    return below(figure, _legend(own, names, runs), notes, heading=common)
 
 
 def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing | Column, names: Sequence[str]) -> Figure:
@@ -108,9 +116,14 @@ def _by(runs: Sequence[Run], own: Mapping[str, Look], by: Slicing | Column, name
     levels = grey_levels(runs[0])
     worth = f"; 0.1 is {floor_to(0.1 * levels, 2)} grey levels RMS" if levels else ""
     label = f"certified {runs[0].scale[:-1]}{worth})"
-    every = {run.name: run.name for run in runs}
+    common, apart = shared([run.budget for run in runs])
+    every = {
+        run.name: f"{run.name} ({budget})" if budget else run.name for run, budget in zip(runs, apart, strict=True)
+    }
     notes = [_BANDS, *marks, *grouped.left_out(runs, by, names), *grouped.notes(runs)]
-    return below(figure, _legend(own, every, runs), notes, x_label=label, y_label="certified accuracy (%)")
+    return below(
+        figure, _legend(own, every, runs), notes, x_label=label, y_label="certified accuracy (%)", heading=common
+    )
 
 
 def _plot(axes: Axes, curve: Curve, own: Look) -> None:

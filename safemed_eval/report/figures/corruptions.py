@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from safemed_eval.core import CLEAN
-from safemed_eval.report.drawing.shares import line, percent_axis, plot_points, points_of
+from safemed_eval.report.drawing.shares import STEP, line, look_of, percent_axis, plot_points, points_of
 from safemed_eval.report.drawing.sheet import below, label_outer, panels, sheet, width_of
-from safemed_eval.report.drawing.style import Look, looks
+from safemed_eval.report.drawing.style import Look, looks, together
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.figures._attacks import union
 from safemed_eval.report.findings.attack_sizes import facts_by_condition
@@ -27,7 +27,8 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         for name in union(sets.values()):
             shares = {run: by_kind[name] for run, by_kind in sets.items() if name in by_kind}
             stem = f"corruptions-{name}" if name else "corruptions"
-            yield f"{stem}{suffix}", _figure([run for run in some if run.name in shares], own, shares)
+            shown = [run for run in some if run.name in shares]
+            yield f"{stem}{suffix}", _figure(shown, together(own, shown), shares)
 
 
 Shares = list[tuple[float, Share]]
@@ -68,11 +69,11 @@ def _figure(runs: Sequence[Run], own: Mapping[str, Look], shares: Mapping[str, M
     drawn: list[Share] = []
     for axes, kind in zip(grid, kinds, strict=True):
         axes.set_title(kind)
-        for run in runs:
+        for number, run in enumerate(runs):
             known = [(severity, share) for severity, share in shares[run.name].get(kind, []) if share.share is not None]
             drawn += [share for _, share in known]
             if known:
-                plot_points(axes, points_of(known), own[run.name])
+                plot_points(axes, points_of(known), own[run.name], shift=STEP * (number - (len(runs) - 1) / 2))
     severest = max(round(severity) for run in runs for shown in shares[run.name].values() for severity, _ in shown)
     grid[0].set_xlim(-0.2, severest + 0.2)
     grid[0].set_xticks(range(severest + 1))
@@ -82,7 +83,9 @@ def _figure(runs: Sequence[Run], own: Mapping[str, Look], shares: Mapping[str, M
         "Severity 0 is the clean image, of the same items; 1 barely visible, 5 bad. Bars: 95 % intervals; "
         f"{grouped.sizes(share.n for share in drawn)}{DAGGER * few}."
     )
-    legend = {run.name: line(own[run.name]) for run in runs}
+    legend = {
+        run.name: line(look_of(own[run.name], *(points_of(kind) for kind in shares[run.name].values()))) for run in runs
+    }
     label = f"severity of the corruption, {grouped.canvas_words(runs[0])}"
     notes = [note, *grouped.few_note(few), *grouped.notes(runs)]
     return below(figure, legend, notes, x_label=label, y_label="accuracy (%)")

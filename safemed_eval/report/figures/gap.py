@@ -8,20 +8,23 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from safemed_eval.report.budgets import symbols
+from safemed_eval.report.conditions import words
 from safemed_eval.report.drawing.shares import (
     CEILING,
+    STEP,
     Point,
     ceiling_line,
     line,
+    look_of,
     percent_axis,
     plot_ceiling,
     plot_certified,
     plot_points,
 )
 from safemed_eval.report.drawing.sheet import below, sheet
-from safemed_eval.report.drawing.style import ONE_COLUMN, look
+from safemed_eval.report.drawing.style import layout, look
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import words
 from safemed_eval.report.gap import NOTE, Gap, Left, gaps_of
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER
@@ -35,15 +38,16 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
 
 
 def _figure(gap: Gap[Run]) -> Figure:
-    figure = sheet(ONE_COLUMN, 2.3)
+    figure = sheet(layout().column, 2.3)
     axes = figure.add_subplot()
     own, legend = look(0), dict[str, Artist]()
     plot_certified(axes, gap.curve, own)
     plot_ceiling(axes, gap.curve.radii[-1])
     legend[f"certified ({grouped.sizes([gap.curve.n])})"] = Line2D([], [], color=own.color, linestyle=own.dash)
     for number, (family, points) in enumerate(gap.families.items(), start=1):
-        plot_points(axes, _points(points), look(number))
-        legend[f"under {words(family)}"] = line(look(number))
+        shift = STEP * (number - (len(gap.families) + 1) / 2)
+        plot_points(axes, _points(points), look(number), shift=shift)
+        legend[f"under {words(family)}"] = line(look_of(look(number), _points(points)))
     legend[CEILING] = ceiling_line()
     largest = max(point.eps for points in gap.families.values() for point in points)
     axes.set_xlim(0, 1.03 * max(gap.curve.radii[-1], largest))
@@ -52,7 +56,8 @@ def _figure(gap: Gap[Run]) -> Figure:
     axes.set_ylabel("accuracy of the smoothed model (%)")
     title = f"{gap.title}{DAGGER * gap.few}."
     notes = grouped.notes([gap.certified, gap.attacked])
-    return below(figure, legend, [title, NOTE, *grouped.few_note(gap.few), *notes])
+    heading = ", ".join(symbols(gap.certified.budget))
+    return below(figure, legend, [title, NOTE, *grouped.few_note(gap.few), *notes], heading=heading)
 
 
 def _points(points: Sequence[Left]) -> list[Point]:

@@ -10,11 +10,12 @@ from matplotlib.patches import Rectangle
 
 from safemed_eval.core import CLEAN, MODALITIES, QUESTION_TYPES
 from safemed_eval.report._text import slug
+from safemed_eval.report.conditions import words
 from safemed_eval.report.drawing.matrix import Cell, cell_of, matrix, scale
 from safemed_eval.report.drawing.sheet import below, sheet
-from safemed_eval.report.drawing.style import INK, ONE_COLUMN, TWO_COLUMNS, plain
+from safemed_eval.report.drawing.style import INK, layout, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, union, words
+from safemed_eval.report.figures._attacks import chosen, union
 from safemed_eval.report.load import SLICES, in_order
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
@@ -85,7 +86,7 @@ def _figure(rows: Rows, by: Slicing, columns: Sequence[str], method: str, condit
     cells = [_row(run, by, columns, condition) for _, run in rows]
     names, title = _told_apart(rows), SLICES[by]
     small = len(columns) <= _SMALL
-    figure = sheet(ONE_COLUMN if small else TWO_COLUMNS, 1.1 + 0.31 * len(rows))
+    figure = sheet(layout().column if small else layout().page, 1.1 + 0.31 * len(rows))
     axes = figure.add_subplot()
     image = matrix(axes, cells, names, [*columns, MEAN], upright=small)
     axes.axvline(len(columns) - 0.5, color="white", linewidth=4)

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from matplotlib.figure import Figure
 
 from safemed_eval.core import CLEAN
+from safemed_eval.report.budgets import symbols
+from safemed_eval.report.conditions import strongest, words
 from safemed_eval.report.drawing.matrix import Cell, cell_of, matrix, scale
 from safemed_eval.report.drawing.sheet import below, sheet
-from safemed_eval.report.drawing.style import TWO_COLUMNS, plain
+from safemed_eval.report.drawing.style import layout, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import role_of, words
-from safemed_eval.report.findings.attack_sizes import sized_attacks
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import EvaluateSummary, Part, answers_measure, certificates_measure
@@ -41,21 +41,10 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
 def _accuracies(run: Run, rows: Sequence[str], columns: Sequence[str]) -> Panels:
     measure = answers_measure(run)
     measured = [[measure(part) for part in row] for row in _parts(run.answers, rows, columns)]
-    strongest = _strongest(run)
-    titles = {CLEAN: CLEAN} | ({strongest: f"strongest attack: {words(strongest)}"} if strongest else {})
-    return {title: [[cell_of(part[name]) for part in row] for row in measured] for name, title in titles.items()}
-
-
-def _strongest(run: Run) -> str | None:
-    """The attack that leaves the lowest accuracy, failed items aside; one of huge eps only where there is no other."""
     assert isinstance(run.summary, EvaluateSummary)
-    left: dict[str, float] = {}
-    for name, cell in run.summary.overall.items():
-        share = cell.without_failed.share if cell.without_failed else cell.share
-        if role_of(name) == "attack" and share is not None:
-            left[name] = share
-    huge = {attack.condition for attack in sized_attacks(run) if attack.is_huge}
-    return min(left.keys() - huge or left, key=lambda name: (left[name], name), default=None)
+    worst = strongest(run, run.summary.overall)
+    titles = {CLEAN: CLEAN} | ({worst: f"strongest attack: {words(worst)}"} if worst else {})
+    return {title: [[cell_of(part[name]) for part in row] for row in measured] for name, title in titles.items()}
 
 
 def _certified(run: Run, rows: Sequence[str], columns: Sequence[str]) -> Panels:
@@ -92,7 +81,7 @@ def _parts(every: Part, modalities: Sequence[str], question_types: Sequence[str]
 def _figure(run: Run, rows: Sequence[str], columns: Sequence[str], panels: Panels) -> Figure:
     beside = len(columns) <= _SIDE_BY_SIDE
     height = 0.2 + 0.31 * len(rows)
-    figure = sheet(TWO_COLUMNS, 0.95 + height * (1 if beside else len(panels)))
+    figure = sheet(layout().page, 0.95 + height * (1 if beside else len(panels)))
     shape = (1, len(panels)) if beside else (len(panels), 1)
     grid = list(figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).flat)
     certified = run.kind == "certify"
@@ -103,7 +92,7 @@ def _figure(run: Run, rows: Sequence[str], columns: Sequence[str], panels: Panel
     notes = [f"{plain(run.name, 60)}, {grouped.canvas_words(run)}."]
     if certified:
         ceiling = floor_to(run.ceiling, 4)
-        notes[0] = f"{notes[0][:-1]}, {run.budget.kind.title}; no radius above {ceiling} can be certified."
+        notes[0] = f"{notes[0][:-1]}, {', '.join(symbols(run.budget))}; no radius above {ceiling} can be certified."
     notes += grouped.few_note(any(cell.few for cells in panels.values() for row in cells for cell in row))
     shown: dict[Slicing, Sequence[str]] = {"modality": rows, "question_type": columns}
     for by, names in shown.items():

@@ -10,16 +10,19 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from safemed_eval.report._text import slug
 from safemed_eval.report.analyses.falling import REFERENCE, Falling, falling
+from safemed_eval.report.conditions import words
 from safemed_eval.report.drawing.sheet import below, sheet
-from safemed_eval.report.drawing.style import BLUE, GREY, INK, ONE_COLUMN, SMALL, plain
+from safemed_eval.report.drawing.style import BLUE, GREY, INK, layout, plain
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, union, words
+from safemed_eval.report.figures._attacks import chosen, union
 from safemed_eval.report.run import Run
 
 _LINE = 0.135
 """Inches of one row."""
 _LONGEST = 26
-_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+_TICKS = tuple(float(f"{digit}e{power}") for power in range(-3, 4) for digit in (1, 2, 5))
+_WIDE = 50
+"""Where the largest ratio is at least this many times the smallest, only powers of ten are ticks."""
 
 
 def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
@@ -32,9 +35,9 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
 def _figure(runs: Sequence[Run], found: Falling) -> Figure:
     columns = [(column, list(odds)) for column, odds in groupby(found.odds, key=lambda odds: odds.column)]
     rows = sum(len(odds) + 1 for _, odds in columns)
-    figure = sheet(ONE_COLUMN, 0.4 + _LINE * rows)
+    figure = sheet(layout().column, 0.4 + _LINE * rows)
     axes = figure.add_subplot()
-    names, place = dict[float, str](), 0.0
+    names, place, beside = dict[float, str](), 0.0, axes.get_yaxis_transform()
     axes.set_xscale("log")
     axes.axvline(1, color=GREY, linewidth=0.7)
     known = [end for odds in found.odds if odds.lower and odds.upper for end in (odds.lower, odds.upper)]
@@ -49,7 +52,7 @@ def _figure(runs: Sequence[Run], found: Falling) -> Figure:
                 axes.errorbar(odds.ratio, place, xerr=ends, color=BLUE, marker="o", elinewidth=0.8, capsize=1.5)
             else:
                 text = REFERENCE if odds.reason == REFERENCE else f"n/a: {odds.reason}"
-                axes.text(1.03, place, plain(text), va="center", fontsize=SMALL, color=GREY)
+                axes.text(0.02, place, plain(text), transform=beside, va="center", fontsize=layout().small, color=GREY)
         place += 1
     axes.set_yticks(list(names), list(names.values()))
     headings = {plain(column, _LONGEST) for column, _ in columns}
@@ -59,7 +62,8 @@ def _figure(runs: Sequence[Run], found: Falling) -> Figure:
     axes.set_ylim(place - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     left, right = axes.get_xlim()
-    axes.set_xticks([tick for tick in _TICKS if left <= tick <= right])
+    ticks = _TICKS if right / left < _WIDE else _TICKS[::3]
+    axes.set_xticks([tick for tick in ticks if left <= tick <= right])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     notes = [

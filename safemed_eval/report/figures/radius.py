@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from safemed_eval.report.budgets import shared
 from safemed_eval.report.drawing.sheet import below, sheet
-from safemed_eval.report.drawing.style import BLUE, GREY, ONE_COLUMN, SMALL, VERMILLION, plain
+from safemed_eval.report.drawing.style import BLUE, GREY, VERMILLION, layout, plain
 from safemed_eval.report.figures import _groups as grouped
 from safemed_eval.report.run import Run
 from safemed_eval.smoothing import NO_ANSWER
@@ -35,19 +36,19 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
 
 
 def _figure(runs: Sequence[Run]) -> Figure:
-    figure = sheet(ONE_COLUMN, 0.4 + 1.25 * len(runs))
+    figure = sheet(layout().column, 0.4 + 1.25 * len(runs))
     grid = figure.subplots(len(runs), 2, squeeze=False, sharex="col", sharey="row", width_ratios=[3.2, 1])
     for (left, right), run in zip(grid, runs, strict=True):
         _certificates(left, run)
         _without(right, run)
-        left.set_title(f"{plain(run.name, 40)} (n = {len(run.certificates)})", loc="left")
+        left.set_title(f"{plain(run.name, 28)} ({grouped.sizes([len(run.certificates)])})", loc="left")
         left.margins(y=0.12)
     grid[0, 0].set_xlim(0, 1.02 * max(run.ceiling for run in runs))
     grid[-1, 0].set_xlabel("certified " + runs[0].scale.replace(" (", "\n(", 1))
     legend: dict[str, Artist] = {name: Patch(**paint) for name, paint in _PAINT.items() if name != _NONE}
     legend["ceiling of the sample budget"] = Line2D([], [], color=GREY, linestyle=":", linewidth=0.8)
     notes = grouped.notes(runs)
-    return below(figure, legend, notes, y_label="items")
+    return below(figure, legend, notes, y_label="items", heading=shared([run.budget for run in runs])[0])
 
 
 def _certificates(axes: Axes, run: Run) -> None:
@@ -74,7 +75,7 @@ def _without(axes: Axes, run: Run) -> None:
         elif record.abstained is not None:
             counts[NO_ANSWER if record.abstained == NO_ANSWER else "abstained"] += 1
     bars = axes.bar(range(len(counts)), list(counts.values()), 0.75, **_PAINT[_NONE])
-    axes.bar_label(bars, fontsize=SMALL, padding=1)
+    axes.bar_label(bars, fontsize=layout().small, padding=1)
     axes.set_xticks(range(len(counts)), list(counts), rotation=60, ha="right", rotation_mode="anchor")
     axes.tick_params(axis="y", labelleft=False, length=0)
     axes.spines["left"].set_visible(False)

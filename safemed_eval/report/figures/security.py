@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from safemed_eval.core import CLEAN
-from safemed_eval.report.drawing.shares import line, percent_axis, plot_points, points_of
+from safemed_eval.report.conditions import is_control, words
+from safemed_eval.report.drawing.shares import STEP, line, look_of, percent_axis, plot_points, points_of
 from safemed_eval.report.drawing.sheet import below, label_outer, letters, panels, sheet, width_of, wrapped
-from safemed_eval.report.drawing.style import GREY, Look, look, looks
+from safemed_eval.report.drawing.style import GREY, Look, look, looks, together
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import is_control, union, words
+from safemed_eval.report.figures._attacks import union
 from safemed_eval.report.findings.attack_sizes import SizedAttack, sized_attacks
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER, AnsweredBy, EvaluateSummary, Share
@@ -35,7 +36,8 @@ def draw(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         }
         for norm in sorted({attack.norm for attacks in measured.values() for attack in attacks}):
             ours = {name: [attack for attack in attacks if attack.norm == norm] for name, attacks in measured.items()}
-            yield f"security-{norm}{suffix}", _figure([run for run in some if ours[run.name]], own, ours, norm)
+            shown = [run for run in some if ours[run.name]]
+            yield f"security-{norm}{suffix}", _figure(shown, together(own, shown), ours, norm)
 
 
 def _figure(
@@ -57,20 +59,35 @@ def _figure(
     label_outer(grid, columns)
     looks_here = {name: look(number) for number, name in enumerate([*attacks, *controls])}
     factor, unit = _UNITS.get(norm, (1.0, norm))
+    series = {
+        (run.name, family): points_of(_shares(ours[run.name], measured[run.name], family, factor))
+        for run in runs
+        for family in families
+    }
     for axes, shown in zip(grid, titles, strict=True):
-        if len(titles) > 1:
+        if several and shown:
             axes.set_title(wrapped(words(shown[0]), letters(width / columns - 0.3)))
-        for run in runs:
-            for family in [*controls, *shown]:
-                as_it_is = own[run.name] if several else looks_here[family]
-                painted = replace(as_it_is, color=GREY, dash=_DOTS) if family in controls else as_it_is
-                if points := points_of(_shares(ours[run.name], measured[run.name], family, factor)):
-                    plot_points(axes, points, painted)
+        drawn = [(run, family) for run in runs for family in [*controls, *shown] if series.get((run.name, family))]
+        for number, (run, family) in enumerate(drawn):
+            as_it_is = own[run.name] if several else looks_here[family]
+            painted = replace(as_it_is, color=GREY, dash=_DOTS) if family in controls else as_it_is
+            plot_points(axes, series[run.name, family], painted, shift=STEP * (number - (len(drawn) - 1) / 2))
     _axis(grid[0], sorted({factor * attack.eps for run in runs for attack in ours[run.name]}))
-    legend = {run.name: line(own[run.name]) for run in runs} if several else {}
-    legend |= {} if several else {words(name): line(looks_here[name]) for name in attacks}
-    legend |= {f"{words(name)}, the random control": Line2D([], [], color=GREY, linestyle=_DOTS) for name in controls}
-    cells = [cell for of_run in measured.values() for cell in of_run.values()]
+    legend = dict[str, Artist]()
+    if several:
+        for run in runs:
+            legend[run.name] = line(look_of(own[run.name], *(series[run.name, name] for name in attacks)))
+    else:
+        legend |= {words(name): line(look_of(looks_here[name], series[runs[0].name, name])) for name in attacks}
+    for name in controls:
+        grey = replace(looks_here[name], color=GREY, dash=_DOTS, marker="" if several else looks_here[name].marker)
+        legend[f"{words(name)}, the random control"] = line(look_of(grey, *(series[run.name, name] for run in runs)))
+    cells = [
+        measured[run.name][name]
+        for run in runs
+        for name in [CLEAN, *(attack.condition for attack in ours[run.name])]
+        if name in measured[run.name]
+    ]
     few = any(cell.few for cell in cells)
     notes = [f"Bars: 95 % intervals; {grouped.sizes(cell.n for cell in cells)}{DAGGER * few}."]
     label = f"eps ({unit}), {grouped.canvas_words(runs[0])}"

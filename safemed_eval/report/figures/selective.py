@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from safemed_eval.report.analyses.selective import Selective, selective
+from safemed_eval.report.conditions import is_control, words
 from safemed_eval.report.drawing.shares import line, percent_axis
 from safemed_eval.report.drawing.sheet import below, heading, label_outer, panels, sheet, width_of
 from safemed_eval.report.drawing.style import Look, look
 from safemed_eval.report.figures import _groups as grouped
-from safemed_eval.report.figures._attacks import chosen, is_control, union, words
+from safemed_eval.report.figures._attacks import chosen, union
 from safemed_eval.report.run import Run
 from safemed_eval.rounding import percent
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from safemed_eval.report.budgets import symbols
 from safemed_eval.report.findings.finding import Key
 from safemed_eval.report.findings.reasoning import NOT_MEASURED
 from safemed_eval.report.gap import NOTE, gaps_of, why_no_gap
@@ -21,6 +22,8 @@ from safemed_eval.report.page import items as single
 from safemed_eval.report.page import provenance
 from safemed_eval.report.page.analyses import analyses_of, cell_of
 from safemed_eval.report.page.cells import columns, corruption_tables
+from safemed_eval.report.page.glossary import TERMS, term_id, term_of
+from safemed_eval.report.page.headline import headline_of
 from safemed_eval.report.page.overview import Slices, families, hides_huge, overview_of
 from safemed_eval.report.page.remarks import notices_of, remarks_of
 from safemed_eval.report.page.rendering import as_script, policy, read_asset, template, write_html
@@ -56,7 +59,7 @@ def write_page(
     by_kind = {kind: [study.run for study in some] for kind, some in kinds.items()}
     evaluated = by_kind.get("evaluate", [])
     norms = {family.norm for run in runs for family in families(run)}
-    html = template("page.html", figure=cell_of).render(
+    html = template("page.html", figure=cell_of, term=term_of, term_id=term_id).render(
         title=title,
         version=__version__,
         policy=policy(scripts),
@@ -73,6 +76,9 @@ def write_page(
         columns={kind: columns(some) for kind, some in by_kind.items()},
         corruptions=corruption_tables(evaluated),
         commands=_COMMANDS,
+        headline=headline_of(runs),
+        budgets=_budgets(by_kind.get("certify", [])),
+        terms=TERMS,
         slices=SLICES,
         names=slices,
         notices=notices_of(runs),
@@ -94,6 +100,14 @@ def write_page(
         },
     )
     write_html(html, file)
+
+
+def _budgets(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What certificates were made with, once for all runs or with the names of those that share it."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        names.setdefault(", ".join(symbols(run.budget)), []).append(run.name)
+    return [(", ".join(some) if len(names) > 1 else "", text) for text, some in names.items()]
 
 
 def _embedded(value: object) -> Markup:

@@ -34,10 +34,10 @@ class Column(NamedTuple):
 def columns(runs: Sequence[Run]) -> list[Column]:
     """The columns of a table of runs of one kind, after that of the run's name."""
     if runs[0].kind == "evaluate":
-        return [Column("n", "clusters"), *map(condition_column, conditions_of(runs)), Column("failed")]
+        return [Column("items", "clusters"), *map(condition_column, conditions_of(runs)), Column("failed")]
     same = not radii_differ(runs)
     return [
-        Column("n", "clusters"),
+        Column("items", "clusters"),
         Column("noise", "ceiling"),
         *(
             Column(
@@ -88,7 +88,7 @@ def corruption_tables(runs: Sequence[Run]) -> list[CorruptionTable]:
             title="Accuracy under corruptions" + (f" of {name}" if name else ""),
             caption=about(name),
             columns=[
-                Column("n"),
+                Column("items"),
                 *(Column(str(severity), "severity") for severity in severities_of(grades)),
                 Column("mean"),
                 Column("worst"),

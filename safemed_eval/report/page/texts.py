@@ -12,7 +12,7 @@ from safemed_eval.report.run import Run
 from safemed_eval.rounding import percent
 
 COLUMNS = [
-    Column("n", "texts"),
+    Column("items", "texts"),
     Column("words", "median"),
     *(Column(title, "%, of how many") for title in SHARES.values()),
     *(Column(title, "distance, how many") for title in CHANGES.values()),

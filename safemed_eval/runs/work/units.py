@@ -185,7 +185,7 @@ class Whole:
         if not isinstance(falsify, Falsification):
             return draws
         searches = sum(share > 0 for share in falsify.shares)
-        return draws + searches * (falsify.steps + 1) * falsify.m + len(falsify.shares) * falsify.n
+        return draws + searches * falsify.steps * falsify.m + len(falsify.shares) * falsify.n
 
     def coming(self, work: Certification) -> None:
         pass

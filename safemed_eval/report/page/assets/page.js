@@ -76,6 +76,16 @@
   const has = (run, i, outcome) =>
     verdict(run, i) === outcome || (outcome === "silent" && run.marks.some((all) => all[i] === "?"));
 
+  /** The outcomes that some item has in some run. */
+  function heldOutcomes() {
+    const held = new Set();
+    for (const run of runs) {
+      for (let i = 0; i < total; i += 1) held.add(verdict(run, i));
+      if (run.kind === "evaluate" && run.marks.some((all) => all.includes("?"))) held.add("silent");
+    }
+    return held;
+  }
+
   /** A number to sort by: failed, wrong, flipped, right; or failed, wrong, abstained, by radius. Null: no record. */
   function rank(run, i) {
     if (run.marks.every((all) => all[i] === "-")) return null;
@@ -122,9 +132,14 @@
   const interval = (lower, upper) => `${percents(lower)}–${percents(upper, ceilText)}`;
   const greys = (run, length) => (run.grey === null ? "" : `<br>${floorText(length * run.grey, 2)} grey levels RMS`);
 
+  /** Fewer sizes of an attack than this are points; more are a curve. */
+  const FEWEST = 3;
+  const mode = (sizes) => (new Set(sizes.filter((size) => size > 0)).size < FEWEST ? "markers" : "lines+markers");
+
   function certifiedTraces(shown) {
     const traces = [];
     for (const run of shown.filter((one) => cell(one)?.curve?.radii)) {
+      const dash = taken(DASHES, shown.indexOf(run)); // the first of a figure is solid
       const { radii, share, lower, upper } = cell(run).curve;
       const name = legend(run.name);
       const line = { shape: "vh", color: colour(run) };
@@ -143,7 +158,7 @@
           meta: "share",
           legendgroup: run.name,
           mode: "lines",
-          line: { ...line, width: 2, dash: taken(DASHES, run.style) },
+          line: { ...line, width: 2, dash },
           hoverinfo: "text",
           hovertext: radii.map(label),
         },
@@ -157,7 +172,7 @@
           meta: "grounded",
           legendgroup: run.name,
           mode: "lines",
-          line: { ...line, width: 1.2, dash: "3px,2px" },
+          line: { ...line, width: 0.8, dash },
           hoverinfo: "text",
           hovertext: grounded.radii.map(
             (r, k) => `${name}, grounded<br>radius ${floorText(r, 4)}: ${percents(grounded.share[k])} %${greys(run, r)}`,
@@ -170,7 +185,8 @@
 
   function attackedTraces(norm) {
     const evaluated = runs.filter((run) => run.kind === "evaluate" && cell(run));
-    const names = [...new Set(runs.flatMap((run) => (run.families ?? []).map((family) => family.name)))];
+    const families = runs.flatMap((run) => run.families ?? []).filter((family) => family.norm === norm);
+    const names = [...new Set(families.map((family) => family.name))];
     const scale = norm === "linf" ? 255 : 1;
     return evaluated.flatMap((run) =>
       run.families
@@ -199,7 +215,7 @@
               color,
             },
             name: `${legend(run.name)}, ${legend(family.name)}`,
-            mode: "lines+markers",
+            mode: mode(points.map(({ eps }) => eps)),
             line: { color, width: 1.8, dash: taken(DASHES, names.indexOf(family.name)) },
             marker: { color, size: 8, symbol: taken(SYMBOLS, run.style) },
             hoverinfo: "text",
@@ -227,7 +243,7 @@
         arrayminus: points.map(([, left, low]) => left - low),
       },
       name: legend(`under ${name}`),
-      mode: "lines+markers",
+      mode: mode(points.map(([eps]) => eps)),
       line: { color: taken(palette, k + 1), width: 1.8, dash: taken(DASHES, k + 1) },
       marker: { color: taken(palette, k + 1), size: 8, symbol: taken(SYMBOLS, k) },
       hoverinfo: "text",
@@ -263,15 +279,16 @@
       ticks: "outside",
       fixedrange: false,
     };
+    const narrow = innerWidth < 640 && !printing;
     return {
-      height: 400 + 20 * Math.ceil(named / (innerWidth < 640 ? 1 : 3)),
+      height: 400 + 20 * Math.ceil(named / (narrow ? 1 : 3)),
       // Paper has a width of its own, which no window tells.
       ...(printing ? { width: 660, autosize: false } : { autosize: true }),
-      margin: { l: 62, r: 18, t: 10, b: 56 },
+      margin: { l: 62, r: 18, t: 10, b: narrow ? 72 : 56 },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: style.fontFamily, size: 13, color: ink },
-      xaxis: { ...axis, title: { text: xTitle, standoff: 8 }, range: [0, most] },
+      xaxis: { ...axis, title: { text: narrow ? xTitle.replace(" (", "<br>(") : xTitle, standoff: 8 }, range: [0, most] },
       yaxis: { ...axis, title: { text: yTitle }, range: [0, 1.03], tickformat: ".0%" },
       legend: { orientation: "h", y: 1.01, yanchor: "bottom", x: 0, itemwidth: 40 },
       hovermode: "x",
@@ -349,7 +366,7 @@
     return Promise.all(drawn);
   }
 
-  /** The tables below the figures: the same cells as in the summary, of the chosen slice. */
+  /** The tables of the results, of the chosen slice. */
   function fillTables() {
     for (const kind of ["evaluate", "certify"]) {
       const body = find(`live-${kind}`);
@@ -756,6 +773,41 @@
     if (i >= 0 && i !== open) show(i);
   }
 
+  // --- terms -------------------------------------------------------------------------------------------------------
+
+  /** A note with the meaning of a term, while it has the focus or the pointer; Escape, or a touch elsewhere, closes it. */
+  function explain() {
+    const tip = find("tip");
+    let open = null;
+    const hide = () => {
+      open = null;
+      if (tip.matches(":popover-open")) tip.hidePopover();
+    };
+    const place = () => {
+      const at = open.getBoundingClientRect();
+      const left = Math.min(at.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
+      const above = at.bottom + tip.offsetHeight + 6 > innerHeight;
+      tip.style.left = `${Math.max(8, left)}px`;
+      tip.style.top = `${above ? at.top - tip.offsetHeight - 6 : at.bottom + 6}px`;
+    };
+    const show = (term) => {
+      open = term;
+      tip.textContent = find(term.hash.slice(1)).textContent;
+      tip.showPopover();
+      place();
+    };
+    for (const term of document.querySelectorAll(".term")) {
+      for (const event of ["focus", "pointerenter"]) term.addEventListener(event, () => show(term));
+      for (const event of ["blur", "pointerleave"]) term.addEventListener(event, hide);
+      term.addEventListener("click", (event) => {
+        event.preventDefault(); // without this script, it leads to the glossary
+        show(term);
+      });
+    }
+    addEventListener("keydown", (event) => event.key === "Escape" && hide());
+    addEventListener("scroll", () => open && place(), { capture: true, passive: true });
+  }
+
   // --- wiring ------------------------------------------------------------------------------------------------------
 
   function wire() {
@@ -778,7 +830,10 @@
     }
     const kinds = new Set(runs.map((run) => run.kind));
     const known = Object.assign({}, ...[...kinds].map((kind) => OUTCOMES[kind]), FAILED);
-    for (const [value, words] of Object.entries(known)) find("outcome").append(make("option", { value }, words));
+    const held = heldOutcomes();
+    for (const [value, words] of Object.entries(known)) {
+      if (held.has(value)) find("outcome").append(make("option", { value }, words));
+    }
     runs.forEach((run, r) => find("run").append(make("option", { value: r }, `${run.name} (${run.kind})`)));
     for (const name of ["outcome", "run"]) {
       find(name).addEventListener("change", (event) => {
@@ -820,7 +875,7 @@
     let closed = [];
     addEventListener("beforeprint", () => {
       printing = true;
-      closed = [...document.querySelectorAll("details:not([open])")];
+      closed = [...document.querySelectorAll("details:not([open])")].filter((one) => !one.closest("#provenance"));
       for (const one of closed) one.open = true;
       draw();
     });
@@ -832,6 +887,7 @@
   }
 
   wire();
+  explain();
   fillTables();
   choose();
   // Plotly is long: it is read after the table stands.
