@@ -50,7 +50,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages, then what pages link to outside of docs/."""
     _origins.clear()
     _origins.update({file.src_uri: f"docs/{file.src_uri}" for file in files.documentation_pages()})
-    made: dict[str, str | bytes] = {"reference/api.md": api_page(), "gallery.md": gallery.page()}
+    made: dict[str, str | bytes] = {"reference/api.md": api_page()}
+    made |= {"gallery.md": gallery.page(), "example.html": gallery.example()}
     made |= commands.pages()
     made |= schemas.pages()
     for notebook in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
