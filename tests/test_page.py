@@ -643,7 +643,7 @@ def test_fewer_than_three_eps_are_points(open_page: Open, swift: Write, tmp_path
     records = [evaluated(i, name, i > 0) for name in names for i in range(4)]
     opened = open_page(swift([Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=names))]))
     modes = opened.evaluate("document.getElementById('attacked-linf').data.map((t) => [t.mode, t.line.dash])")
-    assert modes == [["markers", "solid"], ["lines+markers", "dash"]]
+    assert modes == [["markers", "solid"], ["lines+markers", "solid"]]
 
 
 def test_terms_are_explained_where_they_stand(open_page: Open, brief: Path) -> None:
