@@ -201,7 +201,7 @@
             const name = `${legend(run.name)}, ${legend(family.name)}`;
             return `${name}<br>${size}: ${figures}${norm === "l2" ? greys(run, eps) : ""}`;
           };
-          // Of one run colours and symbols tell attacks apart; dashes are for several runs.
+          // Symbols and dashes tell attacks apart, colours runs; of one run colours and symbols do, and lines are solid.
           const place = names.indexOf(family.name);
           const alone = evaluated.length === 1;
           const color = alone ? taken(COLOURS[isDark() ? "dark" : "light"], place) : colour(run);
@@ -220,7 +220,7 @@
             name: `${legend(run.name)}, ${legend(family.name)}`,
             mode: mode(points.map(({ eps }) => eps)),
             line: { color, width: 1.8, dash: alone ? "solid" : taken(DASHES, place) },
-            marker: { color, size: 8, symbol: taken(SYMBOLS, alone ? place : run.style) },
+            marker: { color, size: 8, symbol: taken(SYMBOLS, place) },
             hoverinfo: "text",
             hovertext: points.map(label),
           };
