@@ -290,6 +290,23 @@ def test_a_model_that_fails_its_check_is_refused_and_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
+def test_models_check_ends_with_a_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code, text = call("models", "check", "builtin:sft", "--canvas", "64x64")
+    assert code == 0 and "64x64 whatever the canvas" in text
+    last = text.rstrip().splitlines()[-1]
+    assert last.startswith("verdict: can be attacked and certified; --canvas 64x64 suits it")
+    (tmp_path / "blind_here.py").write_text(
+        "import torch\n"
+        "class M:\n    def scores(self, canvas, questions): return torch.zeros(len(canvas), 4)\n"
+        "def make(): return M()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, text = call("models", "check", "python:blind_here:make", "--canvas", "16x16", "--json")
+    told = json.loads(text)
+    assert code == 1 and told["verdict"]["status"] == "fail" and told["canvas"] is None
+    assert "the image matters" in told["verdict"]["detail"]
+
+
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("safemed_eval.cli.demo.DRAWN", "phantom:images=2")
     code, text = call("demo", "--out", tmp_path / "demo")

@@ -20,6 +20,7 @@ from safemed_eval.models.checkpoints.processor import official_inputs, pixel_inp
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, PREFIX, SHORTCUTS
 from safemed_eval.models.checkpoints.vlm import VLM
+from safemed_eval.models.checks.paths import check_size
 from safemed_eval.models.waist import Waist
 
 pytestmark = pytest.mark.parametrize("family", FAMILIES)
@@ -52,6 +53,27 @@ the prompt, states that are no keys, other names."""
 
 PACKED_LATER = ("mistral3",)
 """Families whose tower says where images begin in newer versions of transformers only."""
+
+
+UNTOLD, PIECES = ("molmo2",), ("llava_onevision", "idefics3_tiled", "mllama")
+"""Families whose image inputs do not tell the size of an image, and those that make several images of one."""
+
+
+def test_a_canvas_of_the_proposed_size_arrives_as_it_is(waist: Get, family: str, questions: list[Question]) -> None:
+    if family in UNTOLD:
+        (finding,) = check_size(waist(family), (60, 60), questions[0])
+        assert (finding.status, finding.canvas) == ("n/a", None)
+        return
+    vlm = waist(family).offers.checkpoint
+    assert vlm is not None
+    found = vlm.image_size(torch.zeros(3, 60, 60), questions[0])
+    assert found is not None and (found.images > 1) == (family in PIECES)
+    (finding,) = check_size(waist(family), (60, 60), questions[0])
+    if family in PIECES:
+        assert finding.canvas is None and f"{found.images} images" in finding.detail
+        return
+    assert finding.canvas == f"{found.size[0]}x{found.size[1]}"
+    assert vlm.image_size(torch.zeros(3, *found.size), questions[0]) == found
 
 
 def picture(canvas: torch.Tensor) -> Image.Image:

@@ -228,9 +228,9 @@ def test_docstring_examples_run(
 
 
 def commands(text: str) -> list[list[str]]:
-    """The arguments of each `safemed-eval` in shell text, joined over its line breaks."""
+    """The arguments of each `safemed-eval` in shell text, joined over its line breaks; not where its output goes."""
     found = re.findall(r"safemed-eval ((?:\\\n|[^\n])*)", text)
-    return [shlex.split(line.replace("\\\n", " "), comments=True) for line in found]
+    return [shlex.split(line.replace("\\\n", " ").partition(" > ")[0], comments=True) for line in found]
 
 
 def shown() -> list[list[str]]:

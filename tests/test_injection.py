@@ -152,7 +152,7 @@ def test_html(runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     write_page(read_all(runs), tmp_path / "p.html", title=EVERY)
     found = seen((tmp_path / "p.html").read_text(encoding="utf-8"))
     assets = Path(page.__file__).parent / "assets"
-    template = "".join((assets / name).read_text(encoding="utf-8") for name in ("head.html", "page.html"))
+    template = "".join((assets / name).read_text(encoding="utf-8") for name in ("head.html", "terms.html", "page.html"))
     assert set(found.tags) <= set(re.findall(r"<([a-z][a-z0-9]*)", template))
     assert found.tags["script"] == 5 and found.tags["style"] == 1 and not found.tags["img"]
     known = {*re.findall(r"[\s\"]([a-z-]+)(?==|>)", template), *re.findall(r"\s([a-z-]+)=", template)}

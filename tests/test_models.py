@@ -46,6 +46,8 @@ from safemed_eval.models.checkpoints.prompts import TEMPLATES, Template, render
 from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, _within_images
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.checks import gradients
+from safemed_eval.models.checks.common import REACHES, Finding, verdict_of
+from safemed_eval.models.checks.paths import check_size
 from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.waist import Waist
 
@@ -488,6 +490,30 @@ def test_the_head_is_put_back_after_every_forward(
 
 
 # -------------------------------------------------------------- models check
+
+
+def test_the_proposed_canvas_follows_a_processor_that_keeps_sizes(
+    waist: Callable[[str], Waist], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = waist("qwen2_5_vl")
+    images = model.scorer.processor.image_processor
+    (own,) = check_size(model, (60, 60), ABCD)
+    assert own.canvas == "56x56" and own.detail.endswith("56x56 whatever the canvas")
+    monkeypatch.setattr(images, "size", type(images.size)(shortest_edge=28 * 28, longest_edge=10**6))
+    (finding,) = check_size(model, (100, 60), ABCD)
+    assert finding.canvas == "112x56", "the next multiples of 28"
+    assert finding.detail.endswith("a canvas of 100x60 reaches the model as 112x56")
+
+
+def test_the_verdict_says_what_all_findings_come_to() -> None:
+    good, size = Finding(REACHES, "pass", "x"), Finding("image size", "pass", "x", canvas="56x56")
+    warned, failed = Finding("precision", "warn", "x"), Finding("answers vary", "fail", "x")
+    assert verdict_of([good]) == Finding("verdict", "pass", "can be attacked and certified")
+    found = verdict_of([good, size])
+    assert found.canvas == "56x56" and "--canvas 56x56" in found.detail
+    assert verdict_of([good, warned]).status == "warn" and "precision" in verdict_of([good, warned]).detail
+    assert verdict_of([warned, failed]).status == "fail" and "as it is: answers vary" in verdict_of([failed]).detail
+    assert "can be certified, and attacked without gradients" in verdict_of([size]).detail
 
 
 def failures(scorer: object) -> dict[str, str]:

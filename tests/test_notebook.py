@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 REASON = "nbformat, nbclient and ipykernel are in the dev extra"
 nbformat: Any = pytest.importorskip("nbformat", reason=REASON)
@@ -74,3 +75,11 @@ def test_the_tutorials_are_small_and_say_what_they_should() -> None:
     verdicts = re.findall(r'"(believe|do not believe|not enough) ?\(?', told["believe"])
     assert verdicts == ["believe", "do not believe"]
     assert re.findall(r'"exit code (\d)', told["gate"]) == ["1", "0"]
+
+
+def test_the_workflow_of_the_tutorial_gives_the_action_what_it_takes() -> None:
+    cells = nbformat.read(ROOT / "docs" / "tutorials" / "gate.ipynb", as_version=4).cells
+    (workflow,) = re.findall(r"```yaml\n(.*?)```", "\n".join(cell.source for cell in cells), re.DOTALL)
+    (given,) = (step["with"] for step in yaml.safe_load(workflow)["jobs"]["gate"]["steps"] if "OWNER" in step["uses"])
+    inputs = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))["inputs"]
+    assert {name for name, facts in inputs.items() if facts["required"]} <= given.keys() <= inputs.keys()

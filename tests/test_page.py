@@ -622,6 +622,12 @@ def test_the_result_stands_before_everything_else(open_page: Open, brief: Path, 
     assert figures[1].split()[0] == answers_measure(runs[0])(runs[0].answers)[worst].text
 
 
+def test_the_headline_has_attacks_before_proofs(open_page: Open, swift: Write, runs: list[Run]) -> None:
+    opened = open_page(swift(runs[::-1]))
+    labels = opened.locator(".headline dt").all_inner_texts()
+    assert [label.split(" ")[0] for label in labels] == ["accuracy,", "accuracy", "certified"]
+
+
 def test_no_table_is_there_twice(open_page: Open, brief: Path) -> None:
     opened = open_page(brief)
     tables = opened.locator("table").evaluate_all("all => all.map((one) => one.tBodies[0]?.innerText)")
@@ -643,7 +649,11 @@ def test_fewer_than_three_eps_are_points(open_page: Open, swift: Write, tmp_path
     records = [evaluated(i, name, i > 0) for name in names for i in range(4)]
     opened = open_page(swift([Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=names))]))
     modes = opened.evaluate("document.getElementById('attacked-linf').data.map((t) => [t.mode, t.line.dash])")
-    assert modes == [["markers", "solid"], ["lines+markers", "dash"]]
+    assert modes == [["markers", "solid"], ["lines+markers", "solid"]]
+    several = [Run.read(tmp_path / "a", name=name) for name in ("one", "two")]
+    opened = open_page(swift(several))
+    looks = opened.evaluate("document.getElementById('attacked-linf').data.map((t) => t.line.color + t.marker.symbol)")
+    assert len(set(looks)) == 4, "points are told apart without lines"
 
 
 def test_terms_are_explained_where_they_stand(open_page: Open, brief: Path) -> None:

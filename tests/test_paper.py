@@ -20,8 +20,8 @@ from safemed_eval.report import Run, report
 from safemed_eval.report.drawing.files import save
 from safemed_eval.report.drawing.style import for_paper, style
 from safemed_eval.report.figures import drawer
-from safemed_eval.report.latex import MOST_LINES, table_latex
 from safemed_eval.report.tables import tables_of, write_tables
+from safemed_eval.report.tabular.latex import MOST_LINES, table_latex
 from safemed_eval.smoothing import Smoothing
 
 ROOT = Path(__file__).parents[1]

@@ -6,10 +6,16 @@ import ast
 import json
 import re
 import shlex
+import tempfile
 from pathlib import Path
+
+from safemed_eval.report import Run
+from safemed_eval.report.page import write_page
 
 ROOT = Path(__file__).parents[2]
 KINDS = ROOT / "safemed_eval" / "report" / "figures"
+EXAMPLE = "reference"
+"""The folder of reports/ whose interactive page the site has; it stands first."""
 FILES = {"accuracy-heatmap": "heatmap", "certified-heatmap": "heatmap", "accuracy": "bars"}
 """Figures whose file is not named after their kind."""
 
@@ -26,8 +32,16 @@ def page() -> str:
     return "\n\n".join(text)
 
 
+def example() -> bytes:
+    """The interactive page of one folder's runs."""
+    runs = [Run.read(file.parent) for file in sorted((ROOT / "reports" / EXAMPLE).glob("*/run.json"))]
+    with tempfile.TemporaryDirectory() as folder:
+        write_page(runs, Path(folder) / "report.html", title="Two checkpoints that ship with safemed_eval")
+        return (Path(folder) / "report.html").read_bytes()
+
+
 def _rank(folder: Path) -> tuple[bool, str]:
-    return folder.name != "reference", folder.name
+    return folder.name != EXAMPLE, folder.name
 
 
 def _section(folder: Path) -> list[str]:
@@ -35,9 +49,11 @@ def _section(folder: Path) -> list[str]:
     title = re.search(r'--title "([^"]+)"', makefile)
     comment = " ".join(line.lstrip("# ") for line in makefile.splitlines()[: _comment_lines(makefile)])
     figures = [_figure(file) for file in sorted((folder / "report" / "figures").glob("*.png"))]
+    page = ["The [interactive page of these runs](example.html) is what `report` writes beside the figures."]
     return [
         f"## {title[1] if title else folder.name}",
         re.sub(r"(make -C \S+?)([ ,.)]|$)", r"`\1`\2", comment, count=1),
+        *(page if folder.name == EXAMPLE else ()),
         '<div class="gallery" markdown>\n\n' + "\n\n".join(figures) + "\n\n</div>",
         '??? note "The commands that made the runs"\n\n    ```\n' + "\n".join(f"    {c}" for c in commands(folder)) + "\n    ```",
     ]

@@ -21,7 +21,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 FENCED = re.compile(r"(^ *```.*?^ *```)", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"(\]\(|src=\")([^)\s\"]+)")
+LINK = re.compile(r"\]\(([^)\s]+)")
 CODE = re.compile(r"`[^`\n]+`")
 PLAIN = (".png", ".svg", ".json", ".ipynb")
 """Linked files that are copied as they are; others become pages."""
@@ -35,21 +35,14 @@ _origins: dict[str, str] = {}
 def on_config(config: Any) -> Any:
     """Fill in the navigation: generated pages, and pages of docs/ that it does not name."""
     named = {*_places(config.nav)}
+    left_out = sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name not in named)
+    made: dict[str, Any] = {"{commands}": commands.NAV, "{schemas}": schemas.NAV}
     for section in config.nav:
         for title, entries in section.items():
             if title == "How to":
-                pages = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
-                entries += [{_short_title(name): name} for name in pages if name not in named]
-            elif title == "Reference":
-                for entry in filter(lambda entry: isinstance(entry, dict), entries):
-                    entry.update(
-                        {
-                            key: {"{commands}": commands.NAV, "{schemas}": schemas.NAV}.get(place, place)
-                            for key, place in entry.items()
-                        }
-                    )
-            elif title == "Project" and (ROOT / "CONTRIBUTING.md").exists():
-                entries.insert(0, {"Contributing": "repository/CONTRIBUTING.md"})
+                entries += [{_short_title(name): name} for name in left_out]
+            if title == "Reference":
+                entries[:] = [{key: made.get(place, place) for key, place in entry.items()} for entry in entries]
     return config
 
 
@@ -57,7 +50,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages, then what pages link to outside of docs/."""
     _origins.clear()
     _origins.update({file.src_uri: f"docs/{file.src_uri}" for file in files.documentation_pages()})
-    made: dict[str, str | bytes] = {"reference/api.md": api_page(), "gallery.md": gallery.page()}
+    made: dict[str, str | bytes] = {"reference/api.md": api_page()}
+    made |= {"gallery.md": gallery.page(), "example.html": gallery.example()}
     made |= commands.pages()
     made |= schemas.pages()
     for notebook in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
@@ -79,19 +73,16 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Lead the page's links to where the site has what they name; write lists and tables as Python-Markdown wants them."""
+    """Lead links to where the site has what they name; write lists and tables as Python-Markdown wants them."""
     origin = _origins[page.file.src_uri]
     page.meta["hide"] = WIDE.get(page.file.src_uri, [])
 
     def lead(link: re.Match[str]) -> str:
-        place, mark, anchor = link[2].partition("#")
-        if not place or "://" in place or place.startswith("mailto:"):
+        place, mark, anchor = link[1].partition("#")
+        if not _is_path(place):
             return link[0]
-        target = _place_of(_resolved(place, origin))
-        relative = os.path.relpath(target, PurePosixPath(page.file.src_uri).parent)
-        if link[1] == 'src="':
-            relative = os.path.relpath(target, PurePosixPath(page.file.dest_uri).parent)
-        return f"{link[1]}{PurePosixPath(relative)}{mark}{anchor}"
+        target = os.path.relpath(_place_of(_resolved(place, origin)), PurePosixPath(page.file.src_uri).parent)
+        return f"]({target}{mark}{anchor}"
 
     def prose(text: str) -> str:
         text = re.sub(r"^  - ", "    - ", LINK.sub(lead, text), flags=re.MULTILINE)
@@ -123,9 +114,13 @@ def _links(markdown: str, origin: str) -> Iterator[str]:
     """The paths in the repository that a page's links name."""
     for part in FENCED.split(markdown)[::2]:
         for link in LINK.finditer(part):
-            place = link[2].partition("#")[0]
-            if place and "://" not in place and not place.startswith("mailto:"):
+            place = link[1].partition("#")[0]
+            if _is_path(place):
                 yield _resolved(place, origin)
+
+
+def _is_path(place: str) -> bool:
+    return bool(place) and "://" not in place and not place.startswith("mailto:")
 
 
 def _resolved(place: str, origin: str) -> str:

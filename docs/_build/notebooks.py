@@ -24,9 +24,9 @@ def pages(notebook: Path) -> dict[str, str | bytes]:
                 shown, picture = _output(output, f"{notebook.stem}-{number}-{place}.png")
                 text.append(shown)
                 files |= {f"tutorials/{name}": content for name, content in picture.items()}
-    head, *rest = text
+    title, _, below = text[0].partition("\n\n")
     download = f"[Download the notebook]({notebook.name}){{ download }}"
-    return {f"tutorials/{notebook.stem}.md": "\n\n".join([head, download, *rest]), **files}
+    return {f"tutorials/{notebook.stem}.md": "\n\n".join([title, download, below, *text[1:]]), **files}
 
 
 def _output(output: Any, name: str) -> tuple[str, dict[str, bytes]]:

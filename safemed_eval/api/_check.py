@@ -49,8 +49,8 @@ def check_model(
             last finding is the verdict.
         attack: the spec of that attack; by default PGD.
     Returns:
-        The findings: `name`, `status` ("pass", "warn", "fail" or "n/a") and `detail`. A model that cannot be loaded has
-        one finding, "loads", which fails.
+        The findings: `name`, `status` ("pass", "warn", "fail" or "n/a"), `detail`, and of the image processor's size
+        the `canvas` that suits it. A model that cannot be loaded has one finding, "loads", which fails.
     Raises:
         SpecError: an argument is wrong.
     """
@@ -70,12 +70,15 @@ def check_model(
     except CheckpointError as error:
         return [Finding("loads", "fail", str(error))]
     from safemed_eval.models.check import check, unthinking
+    from safemed_eval.models.checks.paths import check_size
 
     denoiser = checked.source.denoiser
     name = waist.describe(_EXAMPLE).get("architecture", checked.name)
     behind = f", behind {denoiser.name}" if denoiser else ""
     loads = Finding("loads", "pass", f"{name} on {waist.device}{behind}")
     findings = [loads, *check(waist, size, gradients=waist.differentiable)]
+    if all(finding.status != "fail" for finding in findings):
+        findings += check_size(waist, size, _EXAMPLE)
     return [*findings, *_indicators(unthinking(waist), tested, canvas)] if tested else findings
 
 

@@ -67,23 +67,34 @@ def check_command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Check that a model can be attacked and certified as it is. Exit code 0: it can; 1: it cannot."""
+    """Check that a model can be attacked and certified as it is, and on which canvas. Exit code 0: it can; 1: not."""
     from safemed_eval import api
-    from safemed_eval.models.checks.common import Finding
+    from safemed_eval.models.checks.common import Finding, verdict_of
 
     try:
         findings = api.check_model(load.find(model), canvas=canvas, planted=planted, attack=attack)
     except CheckpointError as error:
         findings = [Finding("loads", "fail", str(error))]
+    verdict = verdict_of(findings)
     if json:
         checks = [{"check": check.name, "status": check.status, "detail": check.detail} for check in findings]
-        typer.echo(as_json({"model": model, "checks": checks}))
+        typer.echo(
+            as_json(
+                {
+                    "model": model,
+                    "checks": checks,
+                    "verdict": {"status": verdict.status, "detail": verdict.detail},
+                    "canvas": verdict.canvas,
+                }
+            )
+        )
     else:
         table = Table("check", "", "found", box=None, pad_edge=False, header_style="bold", title_justify="left")
         for check in findings:
             table.add_row(check.name, f"[{_COLORS[check.status]}]{check.status}[/]", escape(visible(check.detail)))
         out.print(table)
-    raise typer.Exit(any(check.status == "fail" for check in findings))
+        out.print(f"[{_COLORS[verdict.status]}]verdict[/]: {escape(visible(verdict.detail))}.")
+    raise typer.Exit(verdict.status == "fail")
 
 
 @app.command("merge")

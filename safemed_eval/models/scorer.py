@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -14,6 +14,13 @@ from safemed_eval.core import Answers, Question
 
 ANSWERING = ("scores", "vote", "write")
 """The methods that answer a question; each of them is enough for a model."""
+
+
+class ImageSize(NamedTuple):
+    """How a canvas reaches a model: height and width in pixels, and as how many images of that size."""
+
+    size: tuple[int, int]
+    images: int
 
 
 class Scorer(Protocol):
@@ -208,6 +215,10 @@ class Checkpoint(Scores, Describes, OfficialScores, Protocol):
 
     def refuse_8_bit_only(self, clean: torch.Tensor, noisy: torch.Tensor, question: Question) -> None:
         """Raise CheckpointError if the image processor takes 8-bit images only."""
+        ...
+
+    def image_size(self, canvas: torch.Tensor, question: Question) -> ImageSize | None:
+        """Return the size at which the image processor hands a canvas to the model; None: its output does not tell."""
         ...
 
     def image_inputs(self, canvas: torch.Tensor, question: Question) -> tuple[str, torch.Tensor, torch.Tensor]:

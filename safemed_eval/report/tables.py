@@ -13,7 +13,6 @@ import pandas as pd
 from safemed_eval.codec import Json
 from safemed_eval.core import GROUNDED
 from safemed_eval.report.analyses.tables import analysis_tables
-from safemed_eval.report.breakdown import Study, broken_down, caveats, names_of, slices_of
 from safemed_eval.report.budgets import settings
 from safemed_eval.report.columns import Column
 from safemed_eval.report.corruptions import Grade, about, by_set, corruption_rows, grades_of, others
@@ -29,7 +28,8 @@ from safemed_eval.report.summary import (
     answers_measure,
     certificates_measure,
 )
-from safemed_eval.report.table import Cell, Row, Table, items_of, share_cell, share_numbers, table_of
+from safemed_eval.report.tabular.breakdown import Study, broken_down, caveats, names_of, slices_of
+from safemed_eval.report.tabular.table import Cell, Row, Table, items_of, share_cell, share_numbers, table_of
 from safemed_eval.rounding import floor_to, percent
 
 _ACCURACY = (

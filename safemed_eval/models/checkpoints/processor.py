@@ -18,6 +18,7 @@ from safemed_eval.errors import CheckpointError, ModelOutputError
 from safemed_eval.faults import faults_of_the_model
 from safemed_eval.models.checkpoints.protocols import ImageProcessor, Processor, Tensors
 from safemed_eval.models.finite import is_finite
+from safemed_eval.models.scorer import ImageSize
 
 _FOR_TRAINING = ("labels",)
 """Added by the processor of PaliGemma even outside of training; the model would compute a loss from it."""
@@ -136,6 +137,22 @@ def both_inputs(processor: Processor, canvas: torch.Tensor, prompt: str) -> tupl
     ours = pixel_inputs(processor, canvas[None], call)
     name = next(key for key in call.outputs if official[key].is_floating_point())
     return name, official[name], ours[name]
+
+
+def size_of(processor: Processor, canvas: torch.Tensor, prompt: str) -> ImageSize | None:
+    """The size at which a (3, H, W) canvas reaches the model; None where the processor's output does not tell it.
+
+    Read from the output: (images, 3, height, width), or patches with their number along each side.
+    """
+    official, call = official_inputs(processor, picture(canvas), prompt)
+    grid, patch = official.get("image_grid_thw"), getattr(processor.image_processor, "patch_size", None)
+    if grid is not None and isinstance(patch, int):
+        _, rows, columns = (int(count) for count in grid[0])
+        return ImageSize((rows * patch, columns * patch), 1)
+    values = official[next(key for key in call.outputs if official[key].is_floating_point())]
+    if values.ndim < 4 or values.shape[-3] != 3:
+        return None
+    return ImageSize((int(values.shape[-2]), int(values.shape[-1])), values.shape[:-3].numel())
 
 
 def mean_colour(processor: Processor) -> tuple[float, float, float] | None:

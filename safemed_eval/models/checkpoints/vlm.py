@@ -21,6 +21,7 @@ from safemed_eval.models.checkpoints.processor import (
     official_inputs,
     pixel_inputs,
     refuse_8_bit_only,
+    size_of,
 )
 from safemed_eval.models.checkpoints.prompts import Asking, default_template, render, template_sha256
 from safemed_eval.models.checkpoints.proof import Plain, refuted
@@ -38,6 +39,7 @@ from safemed_eval.models.checkpoints.shortcuts import (
 from safemed_eval.models.checkpoints.text_sides import Batch, TextSides
 from safemed_eval.models.checkpoints.turn import Turn
 from safemed_eval.models.precision import in_float32, is_half
+from safemed_eval.models.scorer import ImageSize
 
 _SOME_SIZE = 224, 224
 """Height and width of the image where only the text counts, or where the run's images are not known."""
@@ -274,6 +276,10 @@ class VLM:
     def refuse_8_bit_only(self, clean: torch.Tensor, noisy: torch.Tensor, question: Question) -> None:
         """Raise CheckpointError if the image processor takes 8-bit images only; see `processor.refuse_8_bit_only`."""
         refuse_8_bit_only(self.processor, clean, noisy, self.prompt(question, self.template.cue))
+
+    def image_size(self, canvas: torch.Tensor, question: Question) -> ImageSize | None:
+        """The size at which a canvas reaches the model; see `processor.size_of`."""
+        return size_of(self.processor, canvas, self.prompt(question, self.template.cue))
 
     def image_inputs(self, canvas: torch.Tensor, question: Question) -> tuple[str, torch.Tensor, torch.Tensor]:
         """The image input by the 8-bit and by the float path; see `processor.both_inputs`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +26,21 @@ class Finding:
     name: str
     status: Status
     detail: str
+    canvas: str | None = None
+    """A canvas that the finding proposes, as `--canvas` takes it."""
+
+
+def verdict_of(findings: Sequence[Finding]) -> Finding:
+    """What all findings come to: whether the model can be attacked and certified, and on which canvas."""
+    failed, doubtful = ([one.name for one in findings if one.status == status] for status in ("fail", "warn"))
+    canvas = next((one.canvas for one in findings if one.canvas), None)
+    if failed:
+        return Finding("verdict", "fail", f"cannot be attacked and certified as it is: {', '.join(failed)}", canvas)
+    asked = {one.name for one in findings}
+    can = "can be attacked and certified" if REACHES in asked else "can be certified, and attacked without gradients"
+    can += f", but read first: {', '.join(doubtful)}" if doubtful else ""
+    size = f"; --canvas {canvas} suits it, and one canvas for all where checkpoints are compared" if canvas else ""
+    return Finding("verdict", "warn" if doubtful else "pass", can + size, canvas)
 
 
 @contextmanager

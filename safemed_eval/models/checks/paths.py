@@ -46,6 +46,33 @@ def check_official(model: Waist, images: torch.Tensor, question: Question) -> It
     )
 
 
+def check_size(model: Waist, size: tuple[int, int], question: Question) -> Iterator[Finding]:
+    """Report the size at which the image processor hands a canvas to the model, and propose one that it leaves alone.
+
+    Args:
+        size: height and width of the canvas. A larger one is tried beside it, to see whether its size matters.
+    """
+    checkpoint = model.offers.checkpoint
+    if checkpoint is None:
+        return
+    here = checkpoint.image_size(torch.zeros(3, *size), question)
+    there = checkpoint.image_size(torch.zeros(3, 2 * size[0], 2 * size[1]), question)
+    if here is None:
+        yield Finding("image size", "n/a", "the processor's output does not tell it")
+        return
+    arrives, own = _size(here.size), here == there
+    if here.images > 1:
+        detail = f"a canvas of {_size(size)} reaches the model as {here.images} images of {arrives}"
+        yield Finding("image size", "pass", detail)
+        return
+    detail = f"{arrives} whatever the canvas" if own else f"a canvas of {_size(size)} reaches the model as {arrives}"
+    yield Finding("image size", "pass", f"the image processor's own: {detail}", canvas=arrives)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
 def list_shortcuts(model: Waist, images: torch.Tensor, question: Question) -> Iterator[Finding]:
     """Report which shortcuts the forward takes, and why it does not take the others."""
     if (checkpoint := model.offers.checkpoint) is not None:

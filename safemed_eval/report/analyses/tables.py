@@ -11,11 +11,11 @@ from safemed_eval.report.analyses.calibration import Calibration, calibration
 from safemed_eval.report.analyses.falling import REFERENCE, Falling, falling
 from safemed_eval.report.analyses.selective import Selective, selective
 from safemed_eval.report.analyses.subgroups import extremes_of
-from safemed_eval.report.breakdown import Study, broken_down, caveats
 from safemed_eval.report.rows import Answers, Certificates
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER
-from safemed_eval.report.table import Cell, Row, Table, table_of
+from safemed_eval.report.tabular.breakdown import Study, broken_down, caveats
+from safemed_eval.report.tabular.table import Cell, Row, Table, table_of
 from safemed_eval.rounding import ceil_to, floor_to, interval, percent, percent_down
 
 Part = TypeVar("Part", Answers, Certificates, Answers | Certificates)

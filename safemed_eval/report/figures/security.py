@@ -57,7 +57,8 @@ def _figure(
     figure = sheet(width, 0.2 + (1.9 if columns == 1 else 1.7) * rows)
     grid = panels(figure, len(titles), columns)
     label_outer(grid, columns)
-    looks_here = {name: look(number) for number, name in enumerate([*attacks, *controls])}
+    # Of one run, colours and markers tell attacks apart; dashes are for several runs.
+    looks_here = {name: replace(look(number), dash="-") for number, name in enumerate([*attacks, *controls])}
     factor, unit = _UNITS.get(norm, (1.0, norm))
     series = {
         (run.name, family): points_of(_shares(ours[run.name], measured[run.name], family, factor))
@@ -80,7 +81,7 @@ def _figure(
     else:
         legend |= {words(name): line(look_of(looks_here[name], series[runs[0].name, name])) for name in attacks}
     for name in controls:
-        grey = replace(looks_here[name], color=GREY, dash=_DOTS, marker="" if several else looks_here[name].marker)
+        grey = replace(own[runs[0].name] if several else looks_here[name], color=GREY, dash=_DOTS)
         legend[f"{words(name)}, the random control"] = line(look_of(grey, *(series[run.name, name] for run in runs)))
     cells = [
         measured[run.name][name]

@@ -22,7 +22,6 @@ from safemed_eval.report.page import items as single
 from safemed_eval.report.page import provenance
 from safemed_eval.report.page.analyses import analyses_of, cell_of
 from safemed_eval.report.page.cells import columns, corruption_tables
-from safemed_eval.report.page.glossary import TERMS, term_id, term_of
 from safemed_eval.report.page.headline import headline_of
 from safemed_eval.report.page.overview import Slices, families, hides_huge, overview_of
 from safemed_eval.report.page.remarks import notices_of, remarks_of
@@ -32,7 +31,7 @@ from safemed_eval.report.page.texts import COLUMNS as TEXT_COLUMNS
 from safemed_eval.report.page.texts import texts_of
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import FEW
-from safemed_eval.report.table import Table
+from safemed_eval.report.tabular.table import Table
 from safemed_eval.version import __version__
 
 _COMMANDS = {"evaluate": "accuracy, clean and under attack", "certify": "certificates"}
@@ -59,7 +58,7 @@ def write_page(
     by_kind = {kind: [study.run for study in some] for kind, some in kinds.items()}
     evaluated = by_kind.get("evaluate", [])
     norms = {family.norm for run in runs for family in families(run)}
-    html = template("page.html", figure=cell_of, term=term_of, term_id=term_id).render(
+    html = template("page.html", figure=cell_of).render(
         title=title,
         version=__version__,
         policy=policy(scripts),
@@ -78,7 +77,6 @@ def write_page(
         commands=_COMMANDS,
         headline=headline_of(runs),
         budgets=_budgets(by_kind.get("certify", [])),
-        terms=TERMS,
         slices=SLICES,
         names=slices,
         notices=notices_of(runs),

@@ -9,7 +9,7 @@ from safemed_eval.report.columns import Column, stems
 from safemed_eval.report.page.cells import Cell
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import DAGGER
-from safemed_eval.report.table import Table
+from safemed_eval.report.tabular.table import Table
 
 GROUPS = "Groups"
 _TITLES = {

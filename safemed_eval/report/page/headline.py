@@ -26,9 +26,9 @@ class Figure(NamedTuple):
 
 def headline_of(runs: Sequence[Run]) -> dict[str, list[Figure]]:
     """The numbers of each model, by the name of its runs: clean, under the strongest attack, and certified."""
-    models: dict[str, list[Figure]] = {}
-    for run in runs:
-        models.setdefault(run.name, []).extend(_figures(run))
+    models: dict[str, list[Figure]] = {run.name: [] for run in runs}
+    for run in sorted(runs, key=lambda run: run.kind == "certify"):
+        models[run.name].extend(_figures(run))
     return {name: figures for name, figures in models.items() if figures}
 
 

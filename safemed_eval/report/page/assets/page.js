@@ -201,7 +201,10 @@
             const name = `${legend(run.name)}, ${legend(family.name)}`;
             return `${name}<br>${size}: ${figures}${norm === "l2" ? greys(run, eps) : ""}`;
           };
-          const color = colour(run);
+          // Symbols and dashes tell attacks apart, colours runs; of one run colours and symbols do, and lines are solid.
+          const place = names.indexOf(family.name);
+          const alone = evaluated.length === 1;
+          const color = alone ? taken(COLOURS[isDark() ? "dark" : "light"], place) : colour(run);
           return {
             x: points.map(({ eps }) => eps * scale),
             y: points.map(({ found }) => found[0]),
@@ -216,8 +219,8 @@
             },
             name: `${legend(run.name)}, ${legend(family.name)}`,
             mode: mode(points.map(({ eps }) => eps)),
-            line: { color, width: 1.8, dash: taken(DASHES, names.indexOf(family.name)) },
-            marker: { color, size: 8, symbol: taken(SYMBOLS, run.style) },
+            line: { color, width: 1.8, dash: alone ? "solid" : taken(DASHES, place) },
+            marker: { color, size: 8, symbol: taken(SYMBOLS, place) },
             hoverinfo: "text",
             hovertext: points.map(label),
           };

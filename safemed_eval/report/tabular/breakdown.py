@@ -12,7 +12,7 @@ from safemed_eval.report.load import in_order
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.report.summary import FAILED_ITEMS, Part
-from safemed_eval.report.table import Row, Table, heading_of, table_of
+from safemed_eval.report.tabular.table import Row, Table, heading_of, table_of
 
 Numbers = TypeVar("Numbers")
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from safemed_eval.codec import Json
 from safemed_eval.report._text import markdown, spreadsheet
-from safemed_eval.report.latex import table_latex
 from safemed_eval.report.summary import DAGGER, FEW, Share
+from safemed_eval.report.tabular.latex import table_latex
 
 
 @dataclass(frozen=True, kw_only=True)
