@@ -173,6 +173,8 @@ class _Read:
 def reasoning(run: LoadedRun) -> Reasoning | None:
     """Read the texts of a run; None where it has none."""
     rows = run.answers
+    if all(record.text is None and record.told is None for record in rows):
+        return None
     read = {id(record): _read(record) for record in rows}
     if all(written.told is None for written in read.values()):
         return None
