@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy import optimize, special
@@ -66,11 +67,20 @@ class Falling:
     reason: str
 
 
-def falling(runs: Sequence[Run]) -> Iterator[Falling]:
+def falling(runs: Sequence[Run]) -> tuple[Falling, ...]:
     """Regress falling on modality, question type, the columns of `Run.by`, and the model, for each attack.
 
     Runs that were asked the same attack share a regression; their items of one patient, or image, are one cluster.
     """
+    return _falling(tuple(runs))
+
+
+@lru_cache(maxsize=1)  # tables and figures of a report ask for the same
+def _falling(runs: tuple[Run, ...]) -> tuple[Falling, ...]:
+    return tuple(_regressions(runs))
+
+
+def _regressions(runs: Sequence[Run]) -> Iterator[Falling]:
     evaluated = [run for run in runs if run.kind == "evaluate" and run.records]
     conditions = dict.fromkeys(condition for run in evaluated for condition in run.conditions)
     for condition in conditions:

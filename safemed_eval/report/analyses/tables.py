@@ -60,7 +60,7 @@ def analysis_tables(runs: Sequence[Run]) -> Iterator[Table]:
     yield from broken_down("selective", SELECTIVE, chosen, _selective_rows)
     if rows := [row for run in runs for row in _extreme_rows(run)]:
         yield table_of("worst-groups", WORST, rows, caveats(runs))
-    found = list(falling(runs))
+    found = falling(runs)
     if rows := [row for regression in found for row in _odds_rows(regression)]:
         yield table_of("odds", " ".join([ODDS, *(_of_regression(regression) for regression in found)]), rows)
 
