@@ -15,12 +15,13 @@ from test_cli import call
 from test_pipeline import Colors, evaluation, items
 
 from safemed_eval import attacks
-from safemed_eval.core import Question
+from safemed_eval.core import GROUNDED, Question
 from safemed_eval.errors import CheckpointError
 from safemed_eval.report import Run
 from safemed_eval.report.conditions import role_of, strongest
 from safemed_eval.report.findings.checklist import checklist
 from safemed_eval.report.findings.unanswered import failures
+from safemed_eval.report.summary import EvaluateSummary
 from safemed_eval.report.tables import tables_of
 
 PGD = ATTACKS[2]
@@ -250,3 +251,11 @@ def test_failures_do_not_make_the_canvas_cost_anything(tmp_path: Path) -> None:
 def test_a_model_that_works_has_no_failures(tmp_path: Path) -> None:
     run = Run.read(write_run(tmp_path / "run", [evaluated(i, a, True) for i in range(3) for a in ATTACKS], "evaluate"))
     assert failures(run) == [] and run.all_failed == {}
+
+
+def test_grounded_accuracy_is_no_attack_of_its_own() -> None:
+    run = Run.read(Path(__file__).parents[1] / "reports/grounded/evaluate-sft")
+    assert isinstance(run.summary, EvaluateSummary)
+    grounded, all_right = (run.summary.overall[name].count for name in (f"{GROUNDED}, {PGD}", PGD))
+    assert grounded is not None and all_right is not None and grounded < all_right
+    assert strongest(run, run.summary.overall) == PGD

@@ -220,7 +220,7 @@ def test_tables_say_what_is_a_lower_bound_and_what_is_not_known(tmp_path: Path) 
     fixed = write_run(tmp_path / "b", [certified(i, 1000) for i in range(3)], "certify")
     runs = [run(tmp_path / "a"), Run.read(fixed, name="fixed")]
     table = next(tables_of(runs, radii=None))
-    assert list(table.shown)[3:] == [
+    assert list(table.shown)[6:] == [
         *(f"r>={r}" for r in ("0", "0.5s", "1s", "1.5s", "2s")),
         "abstain",
         "ACR",
