@@ -15,13 +15,13 @@ from test_cli import call
 from test_pipeline import Colors, evaluation, items
 
 from safemed_eval import attacks
-from safemed_eval.core import Question
+from safemed_eval.core import GROUNDED, Question
 from safemed_eval.errors import CheckpointError
 from safemed_eval.report import Run
-from safemed_eval.report.figures._attacks import role_of
-from safemed_eval.report.figures.heatmap import _strongest
+from safemed_eval.report.conditions import role_of, strongest
 from safemed_eval.report.findings.checklist import checklist
 from safemed_eval.report.findings.unanswered import failures
+from safemed_eval.report.summary import EvaluateSummary
 from safemed_eval.report.tables import tables_of
 
 PGD = ATTACKS[2]
@@ -228,7 +228,7 @@ def test_a_black_box_that_failed_does_not_accuse_the_gradients(tmp_path: Path) -
     found = {check.name: check for check in checklist(run)}
     assert found["gradients beat what sees none"].status == "n/a"
     assert "SquareAttack" not in found["only right answers can fall"].detail
-    assert role_of(SQUARE) == "attack" and _strongest(run) == PGD
+    assert role_of(SQUARE) == "attack" and strongest(run, run.summary.overall) == PGD
 
 
 def test_the_strongest_attack_is_not_the_one_that_failed_most(tmp_path: Path) -> None:
@@ -236,7 +236,8 @@ def test_the_strongest_attack_is_not_the_one_that_failed_most(tmp_path: Path) ->
     rows = [evaluated(i, "clean", True) for i in range(20)]
     rows += [evaluated(i, ATTACKS[1], i < 8) if i < 10 else lost(i, ATTACKS[1]) for i in range(20)]
     rows += [evaluated(i, PGD, i < 12) for i in range(20)]
-    assert _strongest(Run.read(write_run(tmp_path / "run", rows, "evaluate"))) == PGD
+    run = Run.read(write_run(tmp_path / "run", rows, "evaluate"))
+    assert strongest(run, run.summary.overall) == PGD
 
 
 def test_failures_do_not_make_the_canvas_cost_anything(tmp_path: Path) -> None:
@@ -250,3 +251,11 @@ def test_failures_do_not_make_the_canvas_cost_anything(tmp_path: Path) -> None:
 def test_a_model_that_works_has_no_failures(tmp_path: Path) -> None:
     run = Run.read(write_run(tmp_path / "run", [evaluated(i, a, True) for i in range(3) for a in ATTACKS], "evaluate"))
     assert failures(run) == [] and run.all_failed == {}
+
+
+def test_grounded_accuracy_is_no_attack_of_its_own() -> None:
+    run = Run.read(Path(__file__).parents[1] / "reports/grounded/evaluate-sft")
+    assert isinstance(run.summary, EvaluateSummary)
+    grounded, all_right = (run.summary.overall[name].count for name in (f"{GROUNDED}, {PGD}", PGD))
+    assert grounded is not None and all_right is not None and grounded < all_right
+    assert strongest(run, run.summary.overall) == PGD

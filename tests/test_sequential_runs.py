@@ -220,7 +220,7 @@ def test_tables_say_what_is_a_lower_bound_and_what_is_not_known(tmp_path: Path) 
     fixed = write_run(tmp_path / "b", [certified(i, 1000) for i in range(3)], "certify")
     runs = [run(tmp_path / "a"), Run.read(fixed, name="fixed")]
     table = next(tables_of(runs, radii=None))
-    assert list(table.shown)[3:] == [
+    assert list(table.shown)[6:] == [
         *(f"r>={r}" for r in ("0", "0.5s", "1s", "1.5s", "2s")),
         "abstain",
         "ACR",
@@ -236,7 +236,7 @@ def test_tables_say_what_is_a_lower_bound_and_what_is_not_known(tmp_path: Path) 
     assert (other["r>=0.5s"][:5], other["ACR"]) == ("100.0", "0.615")
     assert "toy: sequential certificates, of the gold answer" in table.caption and "lower bounds" in table.caption
     assert "sequential" not in next(tables_of(runs[1:], radii=None)).caption
-    assert list(next(tables_of(runs[:1], radii=None)).shown)[3:6] == ["r>=0", "r>=1s", "r>=2s"]
+    assert list(next(tables_of(runs[:1], radii=None)).shown)[6:9] == ["r>=0", "r>=1s", "r>=2s"]
     assert cohen(runs[0])["radius"].tolist() == ["0.500000", "0.250000", "0.000000", "0.000000", "0.000000"]
     assert cohen(runs[0])["predict"].tolist() == [1, 1, 1, -1, -1]
 

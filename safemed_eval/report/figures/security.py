@@ -108,9 +108,9 @@ def _axis(axes: Axes, steps: Sequence[float]) -> None:
     ticks = [0.0, *steps[:: -(-len(steps) // _MOST_TICKS)]]
     if steps[-1] >= _WIDE * steps[0]:
         axes.set_xscale("symlog", base=2, linthresh=steps[0])
-        axes.set_xlim(-0.15 * steps[0], 1.15 * steps[-1])
+        axes.set_xlim(-0.3 * steps[0], 1.3 * steps[-1])
     else:
-        axes.set_xlim(-0.03 * steps[-1], 1.04 * steps[-1])
+        axes.set_xlim(-0.06 * steps[-1], 1.06 * steps[-1])
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     percent_axis(axes)
