@@ -40,6 +40,11 @@ _PAIRS = (
 )
 _TWINS = dict(_PAIRS) | {b: a for a, b in reversed(_PAIRS)}
 
+REASONS = Path(__file__).with_name("survivors.json")
+"""Why a change that no test notices does no harm, by its name."""
+NOTICED = ("killed", "timeout")
+"""What a result says of a change that a test has noticed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Break:
