@@ -20,7 +20,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import CodeType, FrameType
@@ -42,10 +42,12 @@ LOADED = (
 )
 """Libraries that are imported before the forks."""
 
-LONGEST_S = 4.0
+LONGEST_S = 2.0
 """Tests that take longer, such as simulations, are left out: a change that only they notice counts as survived."""
 MOST_S = 20.0
 """Seconds of tests for one change."""
+_TRACED_S = 60.0
+"""Seconds for which the tests of one file are traced: what only later ones notice counts as survived, too."""
 _FEW = 3
 """Test files that are collected at a time."""
 _COLLECTING_S = 60.0
@@ -75,11 +77,13 @@ def file_of(module: str) -> Path:
 def modules() -> tuple[str, ...]:
     """All modules of the package but its own `__init__` and `__main__`."""
     files = [file.relative_to(PACKAGE).with_suffix("") for file in sorted(PACKAGE.rglob("*.py"))]
-    return tuple(".".join(file.parts).removesuffix(".__init__") for file in files if str(file) not in ("__init__", "__main__"))
+    return tuple(
+        ".".join(file.parts).removesuffix(".__init__") for file in files if str(file) not in ("__init__", "__main__")
+    )
 
 
 def sample(total: int) -> list[Break]:
-    """About this many changes, the same ones every time: in proportion to what a module holds, and at least one each."""
+    """About this many changes, always the same: in proportion to what a module holds, and at least one of each."""
     every = {module: breaks(file_of(module), module) for module in modules()}
     whole = sum(map(len, every.values()))
     chosen = [
@@ -120,10 +124,8 @@ def control(tests: Iterable[str]) -> list[str]:
         by[_file(name)].append(name)
     wrong = []
     for file, names in by.items():
-        note = CACHE / "failed"
-        note.unlink(missing_ok=True)
-        code = _forked(lambda names=names, file=file: _main([file], _Chosen(names, note, {})), 900)
-        if code:
+        chosen = _Chosen(names, CACHE / "failed", {})
+        if _forked(partial(_main, [file], chosen), 900):
             wrong += names
     return wrong
 
@@ -281,6 +283,7 @@ class _Traces:
         self._files = {str(file_of(module)): module for module in modules()}
         self._lines: dict[str, set[int]] = {}
         self._calls: dict[CodeType, int] = {}
+        self._left = _TRACED_S
         signal.signal(signal.SIGPROF, self._late)
         signal.signal(signal.SIGALRM, self._late)
 
@@ -315,6 +318,9 @@ class _Traces:
             return (yield)
         finally:
             sys.settrace(None)
+            self._left -= time.process_time() - self._began
+            if self._left < 0:
+                item.session.shouldstop = "traced for long enough"
             if self._passed:
                 lines = {name: sorted(some) for name, some in self._lines.items()}
                 self.found[item.nodeid] = self._seconds, lines
@@ -322,7 +328,7 @@ class _Traces:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Any:
         signal.setitimer(signal.ITIMER_PROF, 2 * LONGEST_S)  # being traced takes time, too
-        signal.setitimer(signal.ITIMER_REAL, 60)
+        signal.setitimer(signal.ITIMER_REAL, 30)
         began = time.process_time()
         try:
             return (yield)
