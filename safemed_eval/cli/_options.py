@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -22,7 +22,6 @@ from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.models import Model, find_model
 from safemed_eval.models.checkpoints.prompts import Readout
 from safemed_eval.text import visible
-
 
 
 def option(*names: str, panel: str, help: str, **settings: Any) -> Any:

@@ -79,6 +79,7 @@ def _mutants() -> None:
     for result in mutants.run(left, lambda line: print(line, flush=True)):
         found[result["name"]] = result
         _write("mutants", [found[change.name] for change in chosen if change.name in found])
+    mutants.load()
     if wrong := mutants.control({result["by"] for result in found.values() if "::" in (result["by"] or "")}):
         _write("mutants", [result for result in found.values() if result["by"] not in wrong])
         raise RuntimeError(f"these fail on the source as it is, start again: {wrong}")

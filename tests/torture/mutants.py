@@ -1,13 +1,13 @@
 """Change the source in many small ways, and find out for each change whether a test that reaches the place fails.
 
-The libraries are loaded once. Each changed source is tried in a fork of that process, which has not yet imported the
-package, by the tests that reach the line: those of the files that are most about it first, up to the first that fails.
+The libraries, the package and the test files are loaded once, and each change is tried in a fork of that process: the
+code of the changed function is put in place there. What runs only when a module is imported, such as a constant, is
+tried in a fork of a process that has not yet imported the package.
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -23,12 +23,14 @@ from dataclasses import asdict
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
 
+from torture import reach
 from torture._breaks import Break, breaks, broken
+from torture.reach import Reach
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -41,30 +43,20 @@ LOADED = (
     *("jinja2", "tabulate", "imagehash", "peft", "trl", "ray"),
 )
 """Libraries that are imported before the forks."""
-
-LONGEST_S = 2.0
-"""Tests that take longer, such as simulations, are left out: a change that only they notice counts as survived."""
 MOST_S = 20.0
 """Seconds of tests for one change."""
-_TRACED_S = 60.0
-"""Seconds for which the tests of one file are traced: what only later ones notice counts as survived, too."""
-_FEW = 3
-"""Test files that are collected at a time."""
-_COLLECTING_S = 60.0
-
 LEFT_OUT = frozenset(
     f"test_{name}.py"
     for name in (
         *("architecture", "docs", "kills", "notebook", "offline", "page", "plugin", "processes", "workers"),
-        *("answer_texts", "bad", "medmnist_c"),
+        *("answer_texts", "conformance", "faults"),
     )
 )
-"""Test files that read the source, start processes or a browser, or repeat one check on many texts and pictures."""
+"""Test files that read the source, start processes or a browser, or repeat one check on many texts and models."""
 CORE = ("stats", "rounding", "threat", "paired", "smoothing", "attacks._common", "attacks.apgd", "attacks.pgd")
 """Modules that compute the numbers of a certificate or an attack: at least three changes of each are tried."""
-
-Reach = dict[str, tuple[float, dict[str, list[int]]]]
-"""For each test: seconds, and the lines of each module that it runs."""
+_FEW = 3
+"""Test files that are collected at a time."""
 
 
 def file_of(module: str) -> Path:
@@ -96,19 +88,62 @@ def sample(total: int) -> list[Break]:
     return sorted(chosen, key=lambda change: change.order)
 
 
-def run(chosen: Iterable[Break], tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def run(chosen: Sequence[Break], tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Try each change, and yield what became of it."""
     load()
-    reach = trace(tell)
+    notes = noted()
+    place = CACHE / "fates"
+    place.unlink(missing_ok=True)
+    inside = [change for change in chosen if _codes_of(change)]
+    pid = os.fork()
+    if not pid:  # the process that has loaded the package and the tests as well
+        _quietly(lambda: _try_inside(inside, notes, place))
+    yield from _told(inside, place, pid, tell)
+    for change in chosen:
+        if change not in inside:
+            began = time.monotonic()
+            fate, by = _tried(change, notes, {})
+            tell(f"{fate}: {change.name}{f', by {by}' if by else ''} ({time.monotonic() - began:.0f} s)")
+            yield _result(change, fate, by)
+
+
+def _result(change: Break, fate: str, by: str | None) -> dict[str, Any]:
+    return asdict(change) | {"name": change.name, "fate": fate, "by": by}
+
+
+def _try_inside(chosen: Sequence[Break], notes: Reach, place: Path) -> int:
+    _load_all([TESTS / file for file in sorted({_file(name) for name in notes})])
+    functions = _functions_of_the_package()
+    gc.collect()
+    gc.freeze()
     for change in chosen:
         began = time.monotonic()
-        fate, by = _tried(change, reach)
-        tell(f"{fate}: {change.name}{f', by {by}' if by else ''} ({time.monotonic() - began:.0f} s)")
-        yield asdict(change) | {"name": change.name, "fate": fate, "by": by}
+        fate, by = _tried(change, notes, functions)
+        with place.open("a") as file:
+            file.write(json.dumps([fate, by, round(time.monotonic() - began)]) + "\n")
+    return 0
+
+
+def _told(chosen: Sequence[Break], place: Path, pid: int, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Yield the results that another process writes into a file, as they come."""
+    done = 0
+    while done < len(chosen):
+        lines = place.read_text().splitlines() if place.exists() else []
+        for line in lines[done:]:
+            (fate, by, seconds), change = json.loads(line), chosen[done]
+            tell(f"{fate}: {change.name}{f', by {by}' if by else ''} ({seconds} s)")
+            yield _result(change, fate, by)
+            done += 1
+        if done < len(chosen):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                raise RuntimeError(f"the process that tries changes has ended; see {CACHE / 'log'}")
+            time.sleep(0.2)
+    os.waitpid(pid, 0)
 
 
 def load() -> None:
     """Import the libraries, and nothing of the package."""
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     for name in LOADED:
         import_module(name)
     assert not any(name.split(".")[0] == "safemed_eval" for name in sys.modules)
@@ -116,40 +151,122 @@ def load() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
 
 
+def _load_all(files: Sequence[Path]) -> None:
+    """Import the package and these test files."""
+    for module in modules():
+        import_module(f"safemed_eval.{module}")
+    pytest.main([*_QUIET, "--collect-only", *map(str, files)])
+
+
 def control(tests: Iterable[str]) -> list[str]:
     """Those of these tests that fail on the source as it is: what they noticed does not count."""
-    load()
     by: dict[str, list[str]] = defaultdict(list)
     for name in tests:
         by[_file(name)].append(name)
-    wrong = []
+    note, wrong = CACHE / "failed", []
     for file, names in by.items():
-        chosen = _Chosen(names, CACHE / "failed", {})
-        if _forked(partial(_main, [file], chosen), 900):
-            wrong += names
+        while names:
+            note.unlink(missing_ok=True)
+            if not _forked(partial(_main, [file], _Chosen(names, note, {})), 900):
+                break
+            failed = note.read_text() if note.exists() else names[0]
+            wrong.append(failed)
+            names = [name for name in names if name != failed]
     return wrong
+
+
+def noted() -> Reach:
+    """Which functions each test runs; see `reach`."""
+    files = [file for file in sorted(TESTS.glob("test_*.py")) if file.name not in LEFT_OUT]
+    found, left = reach.known(files, CACHE)
+    if left:
+        _forked(lambda: _note_all(left), 6 * 3600)
+        found, left = reach.known(files, CACHE)
+    return found
+
+
+def _note_all(files: Sequence[Path]) -> int:
+    reach.install(PACKAGE)
+    _load_all(files)
+    gc.collect()
+    gc.freeze()
+    for file in files:
+
+        def child(file: Path = file) -> int:
+            notes = reach.Notes()
+            pytest.main([*_QUIET, str(file)], plugins=[notes])
+            reach.place_of(file, CACHE).write_text(json.dumps(notes.found))
+            return 0
+
+        began = time.monotonic()
+        _forked(child, 1800)
+        with (CACHE / "noted").open("a") as log:
+            log.write(f"{file.name} {time.monotonic() - began:.0f} s\n")
+    return 0
 
 
 def _file(test: str) -> str:
     return test.split("::")[0].rpartition("/")[2]
 
 
-def _tried(change: Break, reach: Reach) -> tuple[str, str | None]:
+Functions = Mapping[tuple[str, str, int], Sequence[FunctionType]]
+"""The functions of the package that there are, by file, qualified name and first line."""
+
+
+def _functions_of_the_package() -> Functions:
+    found: dict[tuple[str, str, int], list[FunctionType]] = defaultdict(list)
+    gc.unfreeze()
+    for thing in gc.get_objects():
+        if isinstance(thing, FunctionType) and thing.__code__.co_filename.startswith(str(PACKAGE)):
+            code = thing.__code__
+            found[code.co_filename, code.co_qualname, code.co_firstlineno].append(thing)
+    return found
+
+
+def _codes_of(change: Break) -> dict[tuple[str, str, int], CodeType]:
+    """The functions that the change changes, as they are then; none if it is outside of functions."""
+    file = file_of(change.module)
+    before = _codes_in(compile(file.read_text(encoding="utf-8"), str(file), "exec"))
+    after = _codes_in(compile(broken(file, change.number), str(file), "exec"))
+    return {key: code for key, code in after.items() if code != before.get(key)}
+
+
+def _codes_in(code: CodeType) -> dict[tuple[str, str, int], CodeType]:
+    found = {}
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            if part.co_flags & 0x2:  # of a function: its locals are fast ones, those of a class are not
+                found[part.co_filename, part.co_qualname, part.co_firstlineno] = part
+            found |= _codes_in(part)
+    return found
+
+
+def _tried(change: Break, notes: Reach, functions: Functions) -> tuple[str, str | None]:
     """ "killed", "timeout", "survived" or "unreached", and the test that failed."""
-    tests = [name for name, (_, lines) in reach.items() if change.line in lines.get(change.module, ())]
-    if not tests:  # a constant, or a default, which is set when the module is imported
-        tests = [name for name, (_, lines) in reach.items() if change.module in lines]
+    name = f"{change.module}:{change.where}"
+    tests = [test for test, (_, names) in notes.items() if name in names]
+    if not tests:  # a constant, or a class, whose functions' names start with its own
+        tests = [test for test, (_, names) in notes.items() if any(known.startswith(f"{name}.") for known in names)]
+    if not tests and not functions:
+        tests = [
+            test for test, (_, names) in notes.items() if any(known.startswith(f"{change.module}:") for known in names)
+        ]
     if not tests:
         return "unreached", None
     note = CACHE / "failed"
     note.unlink(missing_ok=True)
-    groups = _groups(tests, reach)
+    groups = _groups(tests, notes)
 
     def child() -> int:
-        sys.meta_path.insert(0, _Broken(f"safemed_eval.{change.module}", file_of(change.module), change.number))
+        if functions:
+            for key, code in _codes_of(change).items():
+                for function in functions.get(key, ()):
+                    function.__code__ = code
+        else:
+            sys.meta_path.insert(0, _Broken(f"safemed_eval.{change.module}", file_of(change.module), change.number))
         for files, names in groups:
-            signal.setitimer(signal.ITIMER_PROF, _COLLECTING_S)  # until the first test starts
-            if code := _main(files, _Chosen(names, note, {name: 10 + 4 * reach[name][0] for name in names})):
+            signal.setitimer(signal.ITIMER_PROF, 60)  # until the first test starts
+            if code := _main(files, _Chosen(names, note, {name: 10 + 5 * notes[name][0] for name in names})):
                 return code
         return 0
 
@@ -159,12 +276,12 @@ def _tried(change: Break, reach: Reach) -> tuple[str, str | None]:
     return ("killed", note.read_text() if note.exists() else "import") if code else ("survived", None)
 
 
-def _groups(tests: Sequence[str], reach: Reach) -> list[tuple[list[str], list[str]]]:
-    """Test files, some at a time, and which of their tests to run: files of which most tests reach the line first."""
+def _groups(tests: Sequence[str], notes: Reach) -> list[tuple[list[str], list[str]]]:
+    """Test files, some at a time, and which of their tests to run: files of which most tests reach the place first."""
     here, whole = defaultdict(list), defaultdict(int)
-    for name in reach:
+    for name in notes:
         whole[_file(name)] += 1
-    for name in sorted(tests, key=lambda name: reach[name][0]):
+    for name in sorted(tests, key=lambda name: notes[name][0]):
         here[_file(name)].append(name)
     files = sorted(here, key=lambda file: -len(here[file]) / whole[file])
     groups, left = [], MOST_S
@@ -174,11 +291,11 @@ def _groups(tests: Sequence[str], reach: Reach) -> list[tuple[list[str], list[st
         for file in few:
             share = left / 2  # so that no file takes all of it
             for name in here[file]:
-                share -= reach[name][0]
+                share -= notes[name][0]
                 if share < 0 and chosen:
                     break
                 chosen.append(name)
-                left -= reach[name][0]
+                left -= notes[name][0]
         groups.append((few, chosen))
     return groups
 
@@ -208,20 +325,7 @@ def _forked(work: Callable[[], int], wait: float) -> int | None:
     """The exit code of the work in a fork of this process; None if it took too long."""
     pid = os.fork()
     if not pid:
-        code = 99
-        try:
-            os.setsid()
-            os.chdir(ROOT)
-            log = os.open(CACHE / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            code = work()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        _quietly(work)
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -231,6 +335,24 @@ def _forked(work: Callable[[], int], wait: float) -> int | None:
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return None
+
+
+def _quietly(work: Callable[[], int]) -> None:
+    """Do the work in this process, whose output goes to a file, and end it with the exit code."""
+    code = 99
+    try:
+        os.setsid()
+        os.chdir(ROOT)
+        log = os.open(CACHE / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        code = work()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 class _Broken(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
@@ -243,11 +365,8 @@ class _Broken(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name != self.name:
             return None
-        folder = Path(self.path).parent if self.is_package(name) else None
-        spec = importlib.util.spec_from_loader(name, self, is_package=folder is not None)
-        if spec is not None and folder is not None:
-            spec.submodule_search_locations = [str(folder)]
-        return spec
+        folder = [str(Path(self.path).parent)] if self.path.endswith("__init__.py") else None
+        return importlib.util.spec_from_file_location(name, self.path, loader=self, submodule_search_locations=folder)
 
     def get_code(self, name: str) -> CodeType:
         return compile(broken(Path(self.path), self._number), self.path, "exec")
@@ -269,130 +388,3 @@ class _Chosen:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self._note.write_text(report.nodeid)
-
-
-class _Late(BaseException):
-    """A test takes longer than any that is of use here."""
-
-
-class _Traces:
-    """Notes which lines of the package each test runs that passes, and the processor time it takes."""
-
-    def __init__(self) -> None:
-        self.found: Reach = {}
-        self._files = {str(file_of(module)): module for module in modules()}
-        self._lines: dict[str, set[int]] = {}
-        self._calls: dict[CodeType, int] = {}
-        self._left = _TRACED_S
-        signal.signal(signal.SIGPROF, self._late)
-        signal.signal(signal.SIGALRM, self._late)
-
-    def _late(self, *_: object) -> None:
-        raise _Late
-
-    def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        code = frame.f_code
-        module = self._files.get(code.co_filename)
-        if module is None:
-            return None
-        calls = self._calls[code] = self._calls.get(code, 0) + 1
-        if calls > 40:  # it has shown its lines by then
-            return None
-        note, left = self._lines.setdefault(module, set()).add, 2000
-
-        def each(frame: FrameType, event: str, argument: Any) -> Any:
-            nonlocal left
-            note(frame.f_lineno)
-            left -= 1
-            if not left:
-                frame.f_trace = None
-            return each if left else None
-
-        return each
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        self._lines, self._calls, self._began, self._passed = {}, {}, time.process_time(), False
-        sys.settrace(self._trace)
-        try:
-            return (yield)
-        finally:
-            sys.settrace(None)
-            self._left -= time.process_time() - self._began
-            if self._left < 0:
-                item.session.shouldstop = "traced for long enough"
-            if self._passed:
-                lines = {name: sorted(some) for name, some in self._lines.items()}
-                self.found[item.nodeid] = self._seconds, lines
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Any:
-        signal.setitimer(signal.ITIMER_PROF, 2 * LONGEST_S)  # being traced takes time, too
-        signal.setitimer(signal.ITIMER_REAL, 30)
-        began = time.process_time()
-        try:
-            return (yield)
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            self._seconds = time.process_time() - began
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call":
-            self._passed = report.passed
-
-
-def trace(tell: Callable[[str], None]) -> Reach:
-    """What each test runs; kept for each test file as long as neither it nor a module that it runs changes."""
-    found: Reach = {}
-    old = []
-    for file in sorted(TESTS.glob("test_*.py")):
-        if file.name in LEFT_OUT:
-            continue
-        kept = _kept(file)
-        if kept is None:
-            old.append(file)
-        else:
-            found |= kept
-    if old:
-        _forked(lambda: _trace_all(old, tell), 4 * 3600)
-        for file in old:
-            found |= _kept(file) or {}
-    return found
-
-
-def _trace_all(files: Sequence[Path], tell: Callable[[str], None]) -> int:
-    for module in modules():  # so that no test is said to reach what runs once, when a module is imported
-        import_module(f"safemed_eval.{module}")
-    for file in files:
-
-        def child(file: Path = file) -> int:
-            traces = _Traces()
-            pytest.main([*_QUIET, str(file)], plugins=[traces])
-            used = sorted({module for _, lines in traces.found.values() for module in lines})
-            notes = {"key": _digest(file), "modules": {module: _digest(file_of(module)) for module in used}}
-            (CACHE / f"{file.name}.json").write_text(json.dumps(notes | {"tests": traces.found}))
-            return 0
-
-        began = time.monotonic()
-        _forked(child, 1800)
-        with (CACHE / "traced").open("a") as log:
-            log.write(f"{file.name} {time.monotonic() - began:.0f} s\n")
-    return 0
-
-
-def _kept(file: Path) -> Reach | None:
-    """What is known of a test file; None if it, or a module that it runs, has changed since."""
-    place = CACHE / f"{file.name}.json"
-    if not place.exists():
-        return None
-    notes = json.loads(place.read_text())
-    same = notes["key"] == _digest(file) and all(
-        file_of(module).exists() and _digest(file_of(module)) == digest for module, digest in notes["modules"].items()
-    )
-    return notes["tests"] if same else None
-
-
-@cache
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

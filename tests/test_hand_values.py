@@ -1,0 +1,208 @@
+"""Values of small functions that are worked out by hand or by a plain formula, and bounds at which they change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+from synthetic import evaluated, write_run
+
+from safemed_eval.attacks._common.ascent import SURE, Goal, probability_margin
+from safemed_eval.attacks._common.problem import Contained
+from safemed_eval.paired import cautious_upper
+from safemed_eval.report import Run
+from safemed_eval.smoothing import DonorVote
+from safemed_eval.smoothing.options import MAX_DRAWS
+from safemed_eval.threat import border_width, spelled_region
+
+# ------------------------------------------------------------------------------------------------------------- paired
+
+
+def upper_by_loops(sums: Sequence[float], sizes: Sequence[float], level: float) -> float:
+    """The bound as its docstring words it: one more cluster, as large as the largest, is lost as a whole."""
+    clusters = [*zip(sums, sizes, strict=True), (max(sizes), max(sizes))]
+    n, c = sum(size for _, size in clusters), len(clusters)
+    mean = sum(total for total, _ in clusters) / n
+    residuals = [total - mean * size for total, size in clusters]
+    second, third = (sum(residual**power for residual in residuals) for power in (2, 3))
+    freedom = n**2 / sum(size**2 for _, size in clusters) - 1
+    t = scipy_stats.t.isf(level, max(1.0, freedom))
+    error = math.sqrt(c / (c - 1) * second) / n
+    return mean + t * error + (t**2 - 1) / 6 * third / second / n
+
+
+@pytest.mark.parametrize(
+    ("sums", "sizes"),
+    [([1, -1, 0, 2], [2, 3, 1, 4]), ([0, 0, 0], [1, 1, 1]), ([5, 1, 1, 1, 1, -1], [9, 1, 1, 1, 1, 1]), ([1], [1.5])],
+)
+@pytest.mark.parametrize("level", [0.05, 0.01])
+def test_the_cautious_bound_is_the_formula(sums: list[float], sizes: list[float], level: float) -> None:
+    found = float(cautious_upper(np.array(sums, float), np.array(sizes, float), level=level))
+    assert found == pytest.approx(upper_by_loops(sums, sizes, level), rel=1e-9)
+
+
+def test_counts_of_the_cautious_bound_are_repetitions() -> None:
+    sums, sizes, counts = np.array([1.0, -1.0, 0.0]), np.array([1.0, 2.0, 1.0]), np.array([3.0, 2.0, 4.0])
+    found = cautious_upper(sums, sizes, level=0.05, counts=counts)
+    times = counts.astype(int)
+    assert float(found) == pytest.approx(upper_by_loops(np.repeat(sums, times), np.repeat(sizes, times), 0.05))
+
+
+def test_the_bound_is_the_mean_where_all_clusters_agree() -> None:
+    """Everything is lost: no residual, and no skewness to divide by."""
+    assert float(cautious_upper(np.array([2.0, 3.0]), np.array([2.0, 3.0]), level=0.05)) == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+
+
+def test_brier_scores_by_hand(tmp_path: Path) -> None:
+    """(0.5, 0.3, 0.2) for the second option: 0.25 + 0.49 + 0.04; log-probabilities count up to a constant."""
+    logs = [math.log(p) for p in (0.5, 0.3, 0.2)]
+    records = [
+        evaluated(0, "clean", False, log_probs=logs),
+        evaluated(1, "clean", False, log_probs=[x - 7 for x in logs]),
+        evaluated(2, "clean", True, log_probs=None),
+    ]
+    rows = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=["clean"])).rows
+    assert rows.briers[:2] == pytest.approx([0.78, 0.78]) and math.isnan(rows.briers[2])
+    assert rows.confidences[:2] == pytest.approx([0.5, 0.5]) and math.isnan(rows.confidences[2])
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("n", "alpha"), [(0, 0.001), (MAX_DRAWS + 1, 0.001), (100, 0.0), (100, 1.0), (-1, 0.5), (100, -0.1)]
+)
+def test_bounds_of_the_vote_about_another_image(n: int, alpha: float) -> None:
+    with pytest.raises(ValueError, match=r"n must lie between 1 and 100,000,000, alpha between 0 and 1"):
+        DonorVote(n=n, alpha=alpha)
+
+
+def test_as_many_votes_as_decide_anything() -> None:
+    """n unanimous votes have p = 2^(1 - n): at alpha = 2^-9 ten decide, and nine do not."""
+    assert DonorVote(n=10, alpha=2.0**-9).n == 10
+    for n, alpha in ((9, 2.0**-9), (10, 2.0**-9 - 1e-12), (1, 0.999)):
+        with pytest.raises(ValueError, match="decide nothing"):
+            DonorVote(n=n, alpha=alpha)
+    assert DonorVote(n=MAX_DRAWS).n == MAX_DRAWS
+
+
+# ------------------------------------------------------------------------------------------------------------- threats
+
+
+@pytest.mark.parametrize(
+    ("region", "width"),
+    [("border:1", 1), ("border:016", 16), ("border:99999", 99999), ("border:100000", None), ("border:0", None)],
+)
+def test_border_widths(region: str, width: int | None) -> None:
+    assert border_width(region) == width
+    for other in (f"x{region}", f"{region} ", region.upper()):
+        assert border_width(other) is None
+
+
+def test_spellings_of_regions() -> None:
+    assert [spelled_region(text) for text in ("BACKGROUND", "Mask", "Border:007")] == ["background", "mask", "border:7"]
+    with pytest.raises(ValueError, match="got x{40}$"):
+        spelled_region("x" * 99)
+
+
+class Shown:
+    """A model that remembers what its methods are shown."""
+
+    at_once = 3
+
+    def __call__(self, canvas: torch.Tensor) -> torch.Tensor:
+        return canvas.flatten(1)
+
+    def take(self, rows: Sequence[int]) -> Shown:
+        return self
+
+    def write(self, canvas: torch.Tensor) -> torch.Tensor:
+        return canvas
+
+    def after(self, canvas: torch.Tensor, text: str, last: int) -> tuple[torch.Tensor, str, int]:
+        return canvas, text, last
+
+    def likelihood(self, canvas: torch.Tensor) -> torch.Tensor:
+        return canvas
+
+    def other(self, canvas: torch.Tensor) -> torch.Tensor:
+        return canvas
+
+
+def test_a_contained_model_sees_changes_within_the_region_only() -> None:
+    clean, changed = torch.zeros(2, 3, 2, 2), torch.ones(2, 3, 2, 2)
+    region = torch.zeros(2, 1, 2, 2, dtype=torch.bool)
+    region[0, 0, 0, 1] = region[1, 0, 1] = True
+    model = Contained(Shown(), clean, region)
+    inside = region.expand(2, 3, 2, 2).float()
+    for found in (model.inside(changed), model.write(changed), model.likelihood(changed)):
+        torch.testing.assert_close(found, inside)
+    torch.testing.assert_close(model(changed), inside.flatten(1))
+    seen, text, last = model.after(changed, "x", 5)
+    torch.testing.assert_close(seen, inside)
+    assert (text, last, model.at_once) == ("x", 5, 3)
+    assert model.other(changed) is changed, "a method that takes no canvas first is passed through"
+    torch.testing.assert_close(model.take([1])(changed[:1]), inside[1:].flatten(1))
+    with pytest.raises(AttributeError):
+        _ = model.nonesuch
+
+
+# --------------------------------------------------------------------------------------------------------------- goals
+
+P = (0.5, 0.3, 0.15, 0.05)
+LOG = torch.tensor([P], dtype=torch.float64).log()
+ROW = torch.tensor([0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "gold", "target", "expected"),
+    [
+        ("ce", 1, None, math.log(0.7 / 0.3)),
+        ("margin", 1, None, math.log(0.5 / 0.3)),
+        ("margin", 0, None, math.log(0.3 / 0.5)),
+        ("dlr", 0, None, math.log(0.3 / 0.5) / math.log(0.5 / 0.15)),
+        ("ce", 0, 2, math.log(0.15 / 0.85)),
+        ("margin", 0, 2, math.log(0.15 / 0.5)),
+        ("dlr", 0, 2, math.log(0.15 / 0.5) / (math.log(0.5) - (math.log(0.15) + math.log(0.05)) / 2)),
+        ("pm", 1, None, 2 * math.atanh(0.2)),
+        ("pm", 0, None, -2 * math.atanh(0.2)),
+        ("pm", 0, 2, 2 * math.atanh(0.15 - 0.5)),
+    ],
+)
+def test_goals_are_their_closed_forms(loss: str, gold: int, target: int | None, expected: float) -> None:
+    targets = None if target is None else torch.tensor([target])
+    goal = Goal(loss=loss, gold=torch.tensor([gold]), targets=targets)  # type: ignore[arg-type]
+    value, wrong, done = goal(LOG, ROW)
+    assert float(value) == pytest.approx(expected, rel=1e-6)
+    assert bool(wrong) == (gold != 0)
+    assert bool(done) == (gold != 0 if target is None else target == 0)
+
+
+@pytest.mark.parametrize(("lead", "wrong", "done"), [(SURE * 1.01, True, True), (SURE * 0.99, True, False)])
+def test_a_row_is_done_when_its_lead_is_sure(lead: float, wrong: bool, done: bool) -> None:
+    log_probs = torch.tensor([[0.0, lead]], dtype=torch.float64).log_softmax(1)
+    for targets in (None, torch.tensor([1])):
+        _, is_wrong, is_done = Goal(loss="ce", gold=torch.tensor([0]), targets=targets)(log_probs, ROW)
+        assert (bool(is_wrong), bool(is_done)) == (wrong, done)
+    _, is_wrong, _ = Goal(loss="ce", gold=torch.tensor([0]))(torch.zeros(1, 2).log_softmax(1), ROW)
+    assert not bool(is_wrong), "a tie is not wrong"
+
+
+@pytest.mark.parametrize(("options", "targeted"), [(2, False), (3, True)])
+def test_too_few_options_for_a_ratio_leave_the_lead(options: int, targeted: bool) -> None:
+    log_probs = LOG[:, :options]
+    goal = Goal(loss="dlr", gold=ROW, targets=torch.tensor([1]) if targeted else None)
+    value, *_ = goal(log_probs, ROW)
+    assert float(value) == pytest.approx(math.log(0.3 / 0.5))
+
+
+def test_the_probability_margin_of_two_options_is_their_lead() -> None:
+    assert float(probability_margin(LOG[:, :2], ROW)) == pytest.approx(math.log(0.5 / 0.3))
