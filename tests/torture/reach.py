@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 
-LONGEST_S = 2.0
+LONGEST_S = 1.5
 """Tests that take longer, such as simulations, are left out: a change that only they notice counts as survived."""
-MOST_S = 25.0
+MOST_S = 10.0
 """Seconds for which the tests of one file are run: what only later ones notice counts as survived, too."""
 
 Reach = dict[str, tuple[float, list[str]]]
