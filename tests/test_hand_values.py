@@ -109,7 +109,7 @@ def test_border_widths(region: str, width: int | None) -> None:
 
 def test_spellings_of_regions() -> None:
     assert [spelled_region(text) for text in ("BACKGROUND", "Mask", "Border:007")] == ["background", "mask", "border:7"]
-    with pytest.raises(ValueError, match="got x{40}$"):
+    with pytest.raises(ValueError, match=r"got x{40}$"):
         spelled_region("x" * 99)
 
 
