@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -21,7 +22,7 @@ NO_FAULTS = (
     "know_names",
 )
 """Parts of the names of tests in these files that put nothing in the way of a run."""
-KILLS, MUTANTS = 16, 250
+KILLS, MUTANTS = 112, 250
 
 
 def main(*wanted: str) -> None:
@@ -31,13 +32,23 @@ def main(*wanted: str) -> None:
 
 
 def _kills() -> None:
+    """Kill commands; those of earlier calls count, so that an end before the last of them loses nothing."""
     from conftest import draw_table
 
     from torture import kills
 
+    before = json.loads((REPORT / "kills.json").read_text()) if (REPORT / "kills.json").exists() else {}
+    trials = [kills.trial_of(trial) for trial in before.get("trials", [])]
+    trainings = before.get("trainings", [])
     with tempfile.TemporaryDirectory() as place:
         table = draw_table(Path(place) / "data", rows=24)
-        _write("kills", kills.run(Path(place), table, each=KILLS))
+        for trial in kills.run(Path(place), table, tuple(trials), each=KILLS):
+            trials.append(trial)
+            print(f"{trial.command}: {len(trial.kills)} kills, {'survived' if trial.survived else trial}", flush=True)
+            _write("kills", {"trials": [asdict(trial) for trial in trials], "trainings": trainings})
+        if not trainings:
+            trainings = [asdict(training) for training in kills.run_trainings(Path(place))]
+            _write("kills", {"trials": [asdict(trial) for trial in trials], "trainings": trainings})
 
 
 def _faults() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from torture._breaks import NOTICED, REASONS
-from torture.kills import SIGNALS, Kill, Training, Trial
+from torture.kills import SIGNALS, Training, Trial, trial_of
 
 ENOUGH = 0.95
 
@@ -39,7 +39,8 @@ Trainings, killed after their first save, against one that was not:
 
 ## Bad input
 
-Images, data files, checkpoints, command lines and run folders that are broken, hostile or merely strange. Each must be
+Images, data files, checkpoints, command lines, run folders, and calls of the Python API, that are broken, hostile or
+merely strange. Each must be
 told in one line (or a list) that names the thing and what to do, with exit code 2, no traceback, and nothing left
 behind; what is only strange must work.
 
@@ -70,7 +71,7 @@ def write(place: Path) -> None:
     kills, faults, bad, mutants = (
         json.loads((place / f"{name}.json").read_text()) for name in ("kills", "faults", "bad", "mutants")
     )
-    trials = [Trial(**one | {"kills": [Kill(**kill) for kill in one["kills"]]}) for one in kills["trials"]]
+    trials = [trial_of(one) for one in kills["trials"]]
     trainings = [Training(**one) for one in kills["trainings"]]
     reasons = json.loads(REASONS.read_text())
     killed = [one for one in mutants if one["fate"] in NOTICED]
