@@ -14,11 +14,15 @@ from synthetic import evaluated, write_run
 
 from safemed_eval.attacks._common.ascent import SURE, Goal, probability_margin
 from safemed_eval.attacks._common.problem import Contained
+from safemed_eval.errors import RunError
 from safemed_eval.paired import cautious_upper
 from safemed_eval.report import Run
+from safemed_eval.report.findings.degenerate import NOTABLE, degenerate
 from safemed_eval.smoothing import DonorVote
 from safemed_eval.smoothing.options import MAX_DRAWS
+from safemed_eval.stats import effective_size
 from safemed_eval.threat import border_width, spelled_region
+from safemed_eval.train.log import read_log
 
 # ------------------------------------------------------------------------------------------------------------- paired
 
@@ -53,6 +57,24 @@ def test_counts_of_the_cautious_bound_are_repetitions() -> None:
     assert float(found) == pytest.approx(upper_by_loops(np.repeat(sums, times), np.repeat(sizes, times), 0.05))
 
 
+@pytest.mark.parametrize("further", [0.0, 1.0])
+@pytest.mark.parametrize("sizes", [(2, 2, 2, 2), (4, 1, 1, 1, 1)])
+def test_the_effective_size_is_the_formula(further: float, sizes: tuple[int, ...]) -> None:
+    """n / deff with one further cluster as large as the largest, shrunk by the squared ratio of t quantiles."""
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    values = (codes % 2).astype(float)  # clusters agree within
+    clusters = [list(values[codes == code]) for code in range(len(sizes))] + [[further] * max(sizes)]
+    every = [value for cluster in clusters for value in cluster]
+    n, c, mean = len(every), len(clusters), sum(every) / len(every)
+    robust = c / (c - 1) * sum(sum(value - mean for value in cluster) ** 2 for cluster in clusters) / n**2
+    plain = sum((value - mean) ** 2 for value in every) / n / (n - 1)
+    freedom = max(1.0, n**2 / sum(len(cluster) ** 2 for cluster in clusters) - 1)
+    shrink = (scipy_stats.t.isf(0.025, n - 1) / scipy_stats.t.isf(0.025, freedom)) ** 2
+    expected = n * plain / robust * shrink
+    assert expected < len(values)
+    assert effective_size(values, codes, further=further) == pytest.approx(expected)
+
+
 def test_the_bound_is_the_mean_where_all_clusters_agree() -> None:
     """Everything is lost: no residual, and no skewness to divide by."""
     assert float(cautious_upper(np.array([2.0, 3.0]), np.array([2.0, 3.0]), level=0.05)) == 1
@@ -72,6 +94,33 @@ def test_brier_scores_by_hand(tmp_path: Path) -> None:
     rows = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=["clean"])).rows
     assert rows.briers[:2] == pytest.approx([0.78, 0.78]) and math.isnan(rows.briers[2])
     assert rows.confidences[:2] == pytest.approx([0.5, 0.5]) and math.isnan(rows.confidences[2])
+
+
+@pytest.mark.parametrize(("right", "told"), [(11, True), (12, False)])
+def test_chance_and_a_notable_share_more_is_no_chance(tmp_path: Path, right: int, told: bool) -> None:
+    """Of 20 answers to questions with two options, 11 right cannot be told from chance; 12 are exactly 0.1 more."""
+    assert 0.5 + NOTABLE == 12 / 20
+    records = [evaluated(i, "clean", i < right, options=["a", "b"], log_probs=[-1.0, -1.0 - i]) for i in range(20)]
+    run = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=["clean"]))
+    assert any("cannot be told from chance" in sign for sign in degenerate(run)) == told
+
+
+def test_rows_that_trl_does_not_look_at_are_the_first_of_their_batch() -> None:
+    """Two batches of two rows, each shown in two steps: the second step of a batch repeats its first row."""
+    trainers = pytest.importorskip("safemed_eval.train._trainers", reason="TRL is in the train extra")
+
+    class Order(list[int]):
+        batch_size, mini_repeat_count, repeat_count = 2, 1, 2
+
+    order = Order([4, 5, 4, 5, 6, 7, 6, 7])
+    once = trainers._Once(order)
+    assert list(once) == [4, 5, 4, 4, 6, 7, 6, 6] and len(once) == 8
+
+
+def test_a_log_names_the_line_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\nx\n')
+    with pytest.raises(RunError, match=r"log.jsonl: line 2 is no line"):
+        read_log(tmp_path / "log.jsonl")
 
 
 # ------------------------------------------------------------------------------------------------------------- options

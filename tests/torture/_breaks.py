@@ -38,6 +38,11 @@ _PAIRS = (
     *(("clopper_pearson_lower", "clopper_pearson_upper"), ("floor_to", "ceil_to"), ("isna", "notna")),
     *(("ROUND_FLOOR", "ROUND_CEILING"), ("logical_and", "logical_or"), ("mean", "sum"), ("median", "mean")),
 )
+_LOOKS = (
+    *("capsize", "capthick", "color", "elinewidth", "figsize", "fontsize", "labelpad", "linestyle"),
+    *("linewidth", "lw", "markersize", "ms", "xytext", "zorder", "pad_inches", "help"),
+)
+"""Arguments that decide how a figure looks, or help texts: no test should hold them."""
 _TWINS = dict(_PAIRS) | {b: a for a, b in reversed(_PAIRS)}
 
 REASONS = Path(__file__).with_name("survivors.json")
@@ -130,7 +135,7 @@ def _says(node: ast.AST) -> bool:
         return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return True
-    if isinstance(node, ast.keyword) and node.arg == "strict":
+    if isinstance(node, ast.keyword) and node.arg in {"strict", *_LOOKS}:
         return True
     return isinstance(node, (ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom))
 

@@ -43,7 +43,7 @@ LOADED = (
     *("jinja2", "tabulate", "imagehash", "peft", "trl", "ray"),
 )
 """Libraries that are imported before the forks."""
-MOST_S = 20.0
+MOST_S = 10.0
 """Seconds of tests for one change."""
 LEFT_OUT = frozenset(
     f"test_{name}.py"
