@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
-from synthetic import evaluated, write_run
+from synthetic import certified, evaluated, write_run
 
 from safemed_eval.attacks._common.ascent import SURE, Goal, probability_margin
 from safemed_eval.attacks._common.problem import Contained
+from safemed_eval.attacks.corrupt.transforms import saturate
 from safemed_eval.errors import RunError
 from safemed_eval.paired import cautious_upper
 from safemed_eval.report import Run
 from safemed_eval.report.findings.degenerate import NOTABLE, degenerate
-from safemed_eval.smoothing import DonorVote
+from safemed_eval.report.page.cells import certified_row
+from safemed_eval.report.summary import Certified
+from safemed_eval.smoothing import DonorVote, Falsification, Float32
+from safemed_eval.smoothing.claims import judge
 from safemed_eval.smoothing.options import MAX_DRAWS
 from safemed_eval.stats import effective_size
 from safemed_eval.threat import border_width, spelled_region
@@ -115,6 +120,37 @@ def test_rows_that_trl_does_not_look_at_are_the_first_of_their_batch() -> None:
     order = Order([4, 5, 4, 5, 6, 7, 6, 7])
     once = trainers._Once(order)
     assert list(once) == [4, 5, 4, 4, 6, 7, 6, 6] and len(once) == 8
+
+
+def test_the_share_of_wrong_certificates(tmp_path: Path) -> None:
+    """One of four answers certified for a wrong option is 25.0 %."""
+    records = [certified(i, 990, chosen=2 if i == 0 else 1) for i in range(4)]
+    run = Run.read(write_run(tmp_path / "a", records, "certify"))
+    numbers = run.numbers(None)["all"]
+    assert isinstance(numbers, Certified)
+    assert certified_row(run, numbers, [], with_radius=False)[2].text == "25.0"
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2, 0.7])
+def test_saturation_is_that_of_the_colour_system(shift: float) -> None:
+    pixels = [(0.5, 0.5, 0.5), (0.8, 0.2, 0.4), (0.1, 0.9, 0.3), (0.0, 0.0, 0.0), (0.3, 0.3, 0.9), (1.0, 0.0, 0.0)]
+    image = torch.tensor(pixels, dtype=torch.float64).T.reshape(3, 1, -1)
+    expected = []
+    for pixel in pixels:
+        hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
+        expected.append(colorsys.hsv_to_rgb(hue, min(1.0, saturation + shift), value))
+    found = saturate(image, torch.Generator(), shift).reshape(3, -1).T
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_rival_that_was_chosen_after_counting_costs_a_part_of_alpha(classes: int) -> None:
+    """Clopper and Pearson's upper bound of 30 of 40 votes, at alpha divided among the rivals."""
+    asked = Falsification(n=100, alpha=0.01)
+    found = judge(Float32(0.25), asked, 30, 10, p_lower=0.9, radius=0.25, distance=0.1, view=None, classes=classes)
+    assert found.n == 40
+    assert found.upper == pytest.approx(scipy_stats.beta.isf(0.01 / (classes - 1), 31, 10))
+    assert found.claimed == pytest.approx(scipy_stats.norm.cdf(1 - 0.1 / 0.25))
 
 
 def test_a_log_names_the_line_that_is_none(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def _instead(node: ast.AST) -> Iterator[ast.AST]:
         yield _with(node, attr=_TWINS[node.attr])
     elif isinstance(node, ast.Name) and node.id in _TWINS:
         yield _with(node, id=_TWINS[node.id])
-    elif isinstance(node, ast.Return) and node.value is not None:
+    elif isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
         yield ast.Return(ast.Constant(None))
     elif isinstance(node, (ast.AugAssign, ast.Raise)) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
