@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,13 @@ from synthetic import certified, evaluated, write_run
 from safemed_eval.attacks._common.ascent import SURE, Goal, probability_margin
 from safemed_eval.attacks._common.problem import Contained
 from safemed_eval.attacks.corrupt.transforms import saturate
-from safemed_eval.errors import RunError
+from safemed_eval.core import Question
+from safemed_eval.data import Audit
+from safemed_eval.errors import CheckpointError, RunError, SpecError
+from safemed_eval.models import find_model
+from safemed_eval.models.answers import parse
+from safemed_eval.models.files.contents import shards
+from safemed_eval.models.toy import Brightness
 from safemed_eval.paired import cautious_upper
 from safemed_eval.report import Run
 from safemed_eval.report.findings.degenerate import NOTABLE, degenerate
@@ -27,7 +34,9 @@ from safemed_eval.smoothing.claims import judge
 from safemed_eval.smoothing.options import MAX_DRAWS
 from safemed_eval.stats import effective_size
 from safemed_eval.threat import border_width, spelled_region
+from safemed_eval.train import recipe_of
 from safemed_eval.train.log import read_log
+from safemed_eval.train.make import _refuse_wide_band
 
 # ------------------------------------------------------------------------------------------------------------- paired
 
@@ -151,6 +160,56 @@ def test_a_rival_that_was_chosen_after_counting_costs_a_part_of_alpha(classes: i
     assert found.n == 40
     assert found.upper == pytest.approx(scipy_stats.beta.isf(0.01 / (classes - 1), 31, 10))
     assert found.claimed == pytest.approx(scipy_stats.norm.cdf(1 - 0.1 / 0.25))
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("clean", 0), ("shared", 1), ("not all compared", 3)])
+def test_exit_codes_of_an_audit(verdict: str, code: int) -> None:
+    judged = type("Judged", (Audit,), {"verdict": verdict})
+    assert object.__new__(judged).exit_code == code
+
+
+def test_a_band_as_wide_as_the_canvas_is_refused() -> None:
+    recipe = recipe_of("sft", ablate="band=64")
+    _refuse_wide_band(recipe, (8, 65))
+    _refuse_wide_band(recipe, None)
+    for width in (64, 63):
+        with pytest.raises(SpecError, match="leaves nothing out"):
+            _refuse_wide_band(recipe, (128, width))
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("The answer is not A but B.", 1),
+        ("The correct answer is: not (A) but rather (C).", 2),
+        ("Antwort: nicht A, sondern B.", 1),
+    ],
+)
+def test_not_this_but_that(text: str, option: int) -> None:
+    assert parse(text, Question(text="Which?", options=("a lung", "a liver", "an eye"))) == option
+
+
+@pytest.mark.parametrize("weights", [["x"], "x", {"a": 3}, {"a": "x", "b": None}])
+def test_an_index_names_a_file_for_each_weight(tmp_path: Path, weights: object) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    with pytest.raises(CheckpointError, match="does not name a file for each weight"):
+        shards(tmp_path)
+
+
+def test_an_object_is_its_own_reference() -> None:
+    source = find_model(Brightness()).source
+    assert source.reference == (source.name, None)
+
+
+def test_samples_of_steps_after_the_last_saved_one_are_dropped(tmp_path: Path) -> None:
+    samples = pytest.importorskip("safemed_eval.train.watch.samples", reason="TRL is in the train extra")
+    sampler = object.__new__(samples.Sampler)
+    sampler._work = tmp_path
+    sampler.begin(3)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / samples.SAMPLES).write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 3, 4, 9)))
+    sampler.begin(3)
+    assert [line["step"] for line in read_log(tmp_path / samples.SAMPLES)] == [1, 3]
 
 
 def test_a_log_names_the_line_that_is_none(tmp_path: Path) -> None:
