@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from synthetic import certified, evaluated, write_run
 
 from safemed_eval.attacks._common.ascent import SURE, Goal, probability_margin
 from safemed_eval.attacks._common.problem import Contained
-from safemed_eval.attacks.corrupt.transforms import saturate
+from safemed_eval.attacks.corrupt.transforms import saturate, stain_deposit
 from safemed_eval.core import Question
 from safemed_eval.data import Audit
 from safemed_eval.errors import CheckpointError, RunError, SpecError
@@ -29,6 +30,7 @@ from safemed_eval.report import Run
 from safemed_eval.report.findings.degenerate import NOTABLE, degenerate
 from safemed_eval.report.page.cells import certified_row
 from safemed_eval.report.summary import Certified
+from safemed_eval.runs.work.units import Fit
 from safemed_eval.smoothing import DonorVote, Falsification, Float32
 from safemed_eval.smoothing.claims import judge
 from safemed_eval.smoothing.options import MAX_DRAWS
@@ -150,6 +152,48 @@ def test_saturation_is_that_of_the_colour_system(shift: float) -> None:
         expected.append(colorsys.hsv_to_rgb(hue, min(1.0, saturation + shift), value))
     found = saturate(image, torch.Generator(), shift).reshape(3, -1).T
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("sft", {"keep": 0}, "keep must be at least 1, got 0"),
+        ("sft", {"samples": -1}, "samples must be at least 0, and at most 16, got -1"),
+        ("sft", {"samples": 17}, "samples must be at least 0, and at most 16, got 17"),
+        ("sft", {"loader_workers": 257}, "loader_workers must be in 0 to 256, got 257"),
+        ("sft", {"lora": "r=0"}, "r and alpha must be at least 1"),
+        ("sft", {"ablate": "band=0"}, "band"),
+        ("sft", {"ablate": "band=8,share=0"}, "share"),
+        ("at-sft", {"attack_share": 0.0}, "share of attacked rows"),
+        ("at-sft", {"eps_warm_up": 1.1}, "warm_up is a share"),
+        ("grpo", {"group_size": 1}, "at least 2 completions"),
+        ("grpo", {"resample_agreeing": 101}, "resample_agreeing must be in 0 to 100, got 101"),
+        ("denoiser", {"sigma": 0.25, "mse_share": 1.1}, "mse_share is a share"),
+        ("denoiser", {"sigma": 0.25, "width": 4097}, "width must be at least 1, and at most 4,096, got 4097"),
+    ],
+)
+def test_recipes_just_beyond_their_bounds(method: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        recipe_of(method, **options)
+
+
+def test_recipes_at_their_bounds() -> None:
+    recipe_of("sft", keep=1, samples=0, loader_workers=256, lora="r=1,alpha=1", ablate="band=1,share=1")
+    recipe_of("at-sft", attack_share=1.0, eps_warm_up=1.0)
+    recipe_of("grpo", group_size=2, batch_size=2, resample_agreeing=100)
+    recipe_of("denoiser", sigma=0.25, mse_share=1.0, width=4096)
+
+
+def test_ink_only_darkens() -> None:
+    image = torch.full((3, 64, 64), 0.5)
+    found = stain_deposit(image, torch.Generator().manual_seed(0), 4)
+    assert bool((found <= image).all()) and float(found.min()) < 0.4 and float(found.min()) >= 0
+
+
+def test_work_is_called_by_its_attack() -> None:
+    fit = object.__new__(Fit)
+    object.__setattr__(fit, "attack", "universal:eps=4/255")
+    assert fit.name == "the fit of universal:eps=4/255"
 
 
 @pytest.mark.parametrize("classes", [2, 4])
