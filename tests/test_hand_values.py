@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from synthetic import certified, evaluated, write_run
 from safemed_eval.attacks._common.ascent import SURE, Goal, probability_margin
 from safemed_eval.attacks._common.problem import Contained
 from safemed_eval.attacks.corrupt.transforms import saturate, stain_deposit
+from safemed_eval.codec import decode
 from safemed_eval.core import Question
 from safemed_eval.data import Audit
 from safemed_eval.errors import CheckpointError, RunError, SpecError
@@ -29,10 +31,14 @@ from safemed_eval.paired import cautious_upper
 from safemed_eval.report import Run
 from safemed_eval.report.findings.degenerate import NOTABLE, degenerate
 from safemed_eval.report.page.cells import certified_row
+from safemed_eval.report.page.remarks import _named
+from safemed_eval.report.run import _row
 from safemed_eval.report.summary import Certified
+from safemed_eval.runs.record import CertifyRecord
 from safemed_eval.runs.work.units import Fit
 from safemed_eval.smoothing import DonorVote, Falsification, Float32
 from safemed_eval.smoothing.claims import judge
+from safemed_eval.smoothing.noise import FileView, View
 from safemed_eval.smoothing.options import MAX_DRAWS
 from safemed_eval.stats import effective_size
 from safemed_eval.threat import border_width, spelled_region
@@ -182,6 +188,37 @@ def test_recipes_at_their_bounds() -> None:
     recipe_of("at-sft", attack_share=1.0, eps_warm_up=1.0)
     recipe_of("grpo", group_size=2, batch_size=2, resample_agreeing=100)
     recipe_of("denoiser", sigma=0.25, mse_share=1.0, width=4096)
+
+
+def test_radii_of_a_file_and_of_its_canvas() -> None:
+    """A change of the file of length d moves the canvas by ||R|| d, and both canvases are rounded to the lattice."""
+    file = FileView(height=4, width=5, norm=2.0, gain=0.5)
+    view = View(height=8, width=8, file=file)
+    rounding = math.sqrt(3 * 8 * 8) / (4096 * 255)
+    assert view.rounding == pytest.approx(rounding, rel=1e-5) and view.rounding > rounding
+    assert view.on_canvas(0.25) == pytest.approx(0.5 + view.rounding) and view.on_canvas(0.0) == 0
+    assert view.from_canvas(view.on_canvas(0.25)) == pytest.approx(0.25) and view.from_canvas(rounding / 2) == 0
+    assert view.in_stored_values(0.25) == pytest.approx(255 * 0.25 / (math.sqrt(3) * 0.5))
+    plain = View(height=8, width=8)
+    assert (plain.rounding, plain.on_canvas(0.25), plain.from_canvas(0.25)) == (0, 0.25, 0.25)
+    assert plain.in_stored_values(0.25) is None
+
+
+@pytest.mark.parametrize("k", [990, 300])
+def test_frames_of_a_file_have_the_radius_on_the_canvas(tmp_path: Path, k: int) -> None:
+    view = {"height": 384, "width": 384, "file": {"height": 200, "width": 100, "norm": 2.0, "gain": None, "cut": None}}
+    record = decode(CertifyRecord, certified(0, k, view=view), "x")
+    row = _row(record)
+    if record.radius is None:
+        assert math.isnan(row["canvas_radius"]) and row["stored_radius"] is None
+    else:
+        assert row["canvas_radius"] == pytest.approx(2 * record.radius, rel=1e-3) and row["stored_radius"] is None
+
+
+def test_names_before_a_remark() -> None:
+    a, b, c = (SimpleNamespace(name=name, kind=kind) for name, kind in (("a", "x"), ("b", "x"), ("c", "y")))
+    assert _named([a, b], [a, b]) == "All runs" and _named([a, b], [a, b, c]) == "All runs of x"
+    assert _named([a], [a, b]) == "a (x)" and _named([a, c], [a, b, c]) == "a, c"
 
 
 def test_ink_only_darkens() -> None:
