@@ -29,16 +29,19 @@ from safemed_eval.models.files.contents import shards
 from safemed_eval.models.toy import Brightness
 from safemed_eval.paired import cautious_upper
 from safemed_eval.report import Run
+from safemed_eval.report.analyses.subgroups import _correlation
 from safemed_eval.report.findings.degenerate import NOTABLE, degenerate
 from safemed_eval.report.page.cells import certified_row
 from safemed_eval.report.page.remarks import _named
 from safemed_eval.report.run import _row
 from safemed_eval.report.summary import Certified
+from safemed_eval.runs.ray.cluster import places
 from safemed_eval.runs.record import CertifyRecord
 from safemed_eval.runs.work.units import Fit
 from safemed_eval.smoothing import DonorVote, Falsification, Float32
 from safemed_eval.smoothing.claims import judge
 from safemed_eval.smoothing.noise import FileView, View
+from safemed_eval.smoothing.noise import parse as parse_noise
 from safemed_eval.smoothing.options import MAX_DRAWS
 from safemed_eval.stats import effective_size
 from safemed_eval.threat import border_width, spelled_region
@@ -219,6 +222,52 @@ def test_names_before_a_remark() -> None:
     a, b, c = (SimpleNamespace(name=name, kind=kind) for name, kind in (("a", "x"), ("b", "x"), ("c", "y")))
     assert _named([a, b], [a, b]) == "All runs" and _named([a, b], [a, b, c]) == "All runs of x"
     assert _named([a], [a, b]) == "a (x)" and _named([a, c], [a, b, c]) == "a, c"
+
+
+@pytest.mark.parametrize(
+    ("address", "workers", "device", "there", "expected"),
+    [
+        ("local", None, "cpu", {"CPU": 9}, (4, 2, False)),
+        ("local", None, "auto", {"CPU": 1}, (1, 1, False)),
+        ("local", 3, "auto", {"CPU": 2}, (3, 1, False)),
+        ("local", 2, "cpu", {"CPU": 8, "GPU": 4}, (2, 4, False)),
+        ("local", None, "auto", {"CPU": 9, "GPU": 2}, (2, 4, True)),
+        ("local", 1, "cuda", {"CPU": 1, "GPU": 2}, (1, 1, True)),
+        ("h:1", 3, "cuda", {"CPU": 8}, (3, None, True)),
+        ("h:1", 5, "auto", {"CPU": 8, "GPU": 2}, (5, 4, True)),
+        ("local", None, "auto", {}, (1, 1, False)),
+    ],
+)
+def test_workers_and_their_threads(
+    address: str, workers: int | None, device: str, there: dict[str, float], expected: tuple[int, int | None, bool]
+) -> None:
+    found = places(address, workers, device, there)
+    assert (found.workers, found.threads, found.gpu) == expected
+    of_cpus = 0 if address == "local" else 1 if found.gpu else found.threads
+    assert (found.options["num_cpus"], found.options["num_gpus"]) == (of_cpus, int(found.gpu))
+
+
+@pytest.mark.parametrize(
+    ("address", "workers", "words"), [("local", None, "no GPU"), ("h:1", None, "waits until"), ("local", 3, "no GPU")]
+)
+def test_workers_without_a_gpu(address: str, workers: int | None, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        places(address, workers, "cuda", {"CPU": 8})
+    with pytest.raises(SpecError, match="this machine has 2 GPUs"):
+        places("local", 3, "auto", {"CPU": 8, "GPU": 2})
+
+
+def test_words_for_a_contrast() -> None:
+    half, other = (parse_noise(f"contrast{grey}", 0.2) for grey in ("", ":grey=0.25"))
+    assert "window width between" in str(half.words(0.1)) and "window" not in str(other.words(0.1))
+    assert other.words_on_window(0.1, 40, 400) is None
+    assert half.words_on_window(math.log(2), 40, 400) == "a width between 200 and 800"
+
+
+def test_correlations_of_groups_are_negative_or_none() -> None:
+    assert _correlation(np.array([1.0, -1.0]), np.array([-2.0, 1.0])) == pytest.approx(-3 / math.sqrt(2 * 5))
+    assert _correlation(np.array([1.0, 2.0]), np.array([2.0, 1.0])) == 0
+    assert _correlation(np.zeros(2), np.array([2.0, 1.0])) == 0
 
 
 def test_ink_only_darkens() -> None:
