@@ -38,7 +38,7 @@ from safemed_eval.report.summary import Certified
 from safemed_eval.runs.ray.cluster import places
 from safemed_eval.runs.record import CertifyRecord
 from safemed_eval.runs.work.units import Fit
-from safemed_eval.smoothing import DonorVote, Falsification, Float32
+from safemed_eval.smoothing import DonorVote, Falsification, Float32, Patch
 from safemed_eval.smoothing.claims import judge
 from safemed_eval.smoothing.noise import FileView, View
 from safemed_eval.smoothing.noise import parse as parse_noise
@@ -268,6 +268,13 @@ def test_correlations_of_groups_are_negative_or_none() -> None:
     assert _correlation(np.array([1.0, -1.0]), np.array([-2.0, 1.0])) == pytest.approx(-3 / math.sqrt(2 * 5))
     assert _correlation(np.array([1.0, 2.0]), np.array([2.0, 1.0])) == 0
     assert _correlation(np.zeros(2), np.array([2.0, 1.0])) == 0
+
+
+def test_the_largest_patch_is_at_most_as_wide_as_the_canvas() -> None:
+    """Bands of 2 columns, one at each of 8: s columns meet s + 1 of them, all 8 from s = 7 on."""
+    patch, view = Patch(size=1, band=2, stride=1), View(height=8, width=8)
+    assert [patch.met(size, 8) for size in (0, 1, 6, 7, 8)] == [0, 2, 7, 8, 8]
+    assert [patch.largest(lead, view) for lead in (0, 3, 4, 5, 15, 16, 99)] == [0, 0, 1, 1, 6, 8, 8]
 
 
 def test_ink_only_darkens() -> None:
