@@ -16,8 +16,10 @@ import torch
 from scipy import stats as scipy_stats
 from synthetic import certified, evaluated, write_run
 
+from safemed_eval.api import check_model
 from safemed_eval.attacks._common.ascent import SURE, Goal, probability_margin
 from safemed_eval.attacks._common.problem import Contained
+from safemed_eval.attacks.corrupt.own import bias
 from safemed_eval.attacks.corrupt.transforms import saturate, stain_deposit
 from safemed_eval.codec import decode
 from safemed_eval.core import Question
@@ -26,10 +28,14 @@ from safemed_eval.errors import CheckpointError, RunError, SpecError
 from safemed_eval.models import find_model
 from safemed_eval.models.answers import parse
 from safemed_eval.models.files.contents import shards
+from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.toy import Brightness
 from safemed_eval.paired import cautious_upper
 from safemed_eval.report import Run
+from safemed_eval.report.analyses.selective import _influence
 from safemed_eval.report.analyses.subgroups import _correlation
+from safemed_eval.report.compare import compare
+from safemed_eval.report.compare.output import sentences
 from safemed_eval.report.findings.degenerate import NOTABLE, degenerate
 from safemed_eval.report.page.cells import certified_row
 from safemed_eval.report.page.remarks import _named
@@ -275,6 +281,69 @@ def test_the_largest_patch_is_at_most_as_wide_as_the_canvas() -> None:
     patch, view = Patch(size=1, band=2, stride=1), View(height=8, width=8)
     assert [patch.met(size, 8) for size in (0, 1, 6, 7, 8)] == [0, 2, 7, 8, 8]
     assert [patch.largest(lead, view) for lead in (0, 3, 4, 5, 15, 16, 99)] == [0, 0, 1, 1, 6, 8, 8]
+
+
+def test_a_bias_field_reaches_both_ends() -> None:
+    image = torch.full((3, 16, 20), 0.5)
+    factors = bias(image, 0.3, torch.Generator().manual_seed(0)) / image
+    assert float(factors.min()) == pytest.approx(math.exp(-0.3), rel=1e-5)
+    assert float(factors.max()) == pytest.approx(math.exp(0.3), rel=1e-5)
+
+
+def test_the_influence_of_an_item_on_the_area_is_the_sum() -> None:
+    """The risk where the item is taken in, and what its error, less the risk, adds to each later one."""
+    rng = np.random.default_rng(0)
+    confidences, wrong = rng.permutation(np.linspace(0, 1, 12)), rng.random(12) < 0.4
+    order = list(np.argsort(-confidences))
+    risks = [sum(bool(wrong[item]) for item in order[: k + 1]) / (k + 1) for k in range(12)]
+    expected = [
+        risks[order.index(item)] + sum((wrong[item] - risks[k]) / (k + 1) for k in range(order.index(item), 12))
+        for item in range(12)
+    ]
+    assert _influence(confidences, wrong) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("items", "words"), [(4, "no drop, however large,"), (80, "a drop of ")])
+def test_what_a_comparison_could_have_found(tmp_path: Path, items: int, words: str) -> None:
+    runs = [
+        write_run(
+            tmp_path / name,
+            [evaluated(i, "clean", i >= wrong) for i in range(items)],
+            "evaluate",
+            conditions=["clean"],
+            weights=name,
+        )
+        for name, wrong in (("a", 1), ("b", 2))
+    ]
+    assert any(words in sentence for sentence in sentences(compare(*runs)))
+
+
+def test_a_deterministic_model_is_not_said_to_drift() -> None:
+    found = check_model(Brightness(), canvas="16x16")
+    assert len(found) > 4 and not [finding for finding in found if "will not repeat" in finding.detail]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_counted(dtype: torch.dtype, value: float) -> None:
+    module = torch.nn.Linear(3, 2).to(dtype)
+    refuse_not_finite(module, "x")
+    with torch.no_grad():
+        module.weight[0, 1] = value
+    with pytest.raises(CheckpointError, match="x: 1 of 6 values of the weight weight are NaN or infinite"):
+        refuse_not_finite(module, "x")
+
+
+@pytest.mark.parametrize(("images", "fits"), [(0, True), (5, True), (-1, False), (6, False)])
+def test_as_many_images_overlap_as_there_are(tmp_path: Path, images: int, fits: bool) -> None:
+    overlap = {"images": images, "of": 5, "items": 7, "unknown": []}
+    records = [evaluated(i, "clean", True) for i in range(2)]
+    run = write_run(tmp_path / "a", records, "evaluate", conditions=["clean"], overlap=overlap)
+    if fits:
+        assert Run.read(run).meta.overlap == overlap
+    else:
+        with pytest.raises(RunError, match="overlap cannot be"):
+            Run.read(run)
 
 
 def test_ink_only_darkens() -> None:
