@@ -73,9 +73,11 @@ def fitted(value: object, hint: object, where: str) -> object:
     """Return the value, a number of NumPy as one of Python; raise SpecError if it is of no such type."""
     for kind in _alternatives(hint):
         if kind in (int, float):
-            if isinstance(value, Integral) and not isinstance(value, bool):
+            if isinstance(value, bool):
+                continue
+            if isinstance(value, Integral):
                 return int(value)
-            if kind is float and isinstance(value, Real) and not isinstance(value, bool):
+            if kind is float and isinstance(value, Real):
                 return float(value)
         elif get_origin(kind) is Literal:
             if value in get_args(kind):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
-from synthetic import certified, evaluated, write_run
+from synthetic import ATTACKS, certified, evaluated, write_run
 
 from safemed_eval.api import check_model
 from safemed_eval.attacks._common.ascent import SURE, Goal, probability_margin
@@ -27,6 +27,7 @@ from safemed_eval.data import Audit
 from safemed_eval.errors import CheckpointError, RunError, SpecError
 from safemed_eval.models import find_model
 from safemed_eval.models.answers import parse
+from safemed_eval.models.answers.reading import thought_end
 from safemed_eval.models.files.contents import shards
 from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.toy import Brightness
@@ -38,13 +39,14 @@ from safemed_eval.report.compare import compare
 from safemed_eval.report.compare.output import sentences
 from safemed_eval.report.findings.degenerate import NOTABLE, degenerate
 from safemed_eval.report.page.cells import certified_row
+from safemed_eval.report.page.provenance import facts_of
 from safemed_eval.report.page.remarks import _named
 from safemed_eval.report.run import _row
 from safemed_eval.report.summary import Certified
 from safemed_eval.runs.ray.cluster import places
 from safemed_eval.runs.record import CertifyRecord
 from safemed_eval.runs.work.units import Fit
-from safemed_eval.smoothing import DonorVote, Falsification, Float32, Patch
+from safemed_eval.smoothing import DonorVote, Falsification, Float32, Noise, Patch
 from safemed_eval.smoothing.claims import judge
 from safemed_eval.smoothing.noise import FileView, View
 from safemed_eval.smoothing.noise import parse as parse_noise
@@ -52,6 +54,7 @@ from safemed_eval.smoothing.options import MAX_DRAWS
 from safemed_eval.stats import effective_size
 from safemed_eval.threat import border_width, spelled_region
 from safemed_eval.train import recipe_of
+from safemed_eval.train._vllm import read_vllm
 from safemed_eval.train.log import read_log
 from safemed_eval.train.make import _refuse_wide_band
 
@@ -344,6 +347,42 @@ def test_as_many_images_overlap_as_there_are(tmp_path: Path, images: int, fits: 
     else:
         with pytest.raises(RunError, match="overlap cannot be"):
             Run.read(run)
+
+
+def test_slack_of_the_sampler_lowers_what_is_claimed() -> None:
+    noise, view, asked = parse_noise("gaussian", 0.25), View(height=512, width=512), Falsification(n=100, alpha=0.01)
+    assert isinstance(noise, Noise) and noise.slack(view) > 0
+    found = judge(noise, asked, 30, 10, p_lower=0.9, radius=0.25, distance=0.1, view=view, classes=4)
+    share = noise.probability_left(noise.probability_needed(0.25, view), 0.25, 0.1, view)
+    assert share - found.claimed == pytest.approx(8 * noise.slack(view), rel=1e-6)
+
+
+@pytest.mark.parametrize(("text", "end"), [("</think>B", 8), ("B", 0), ("a</think>b</think>", 18), ("<think>a", 0)])
+def test_where_a_thought_ends(text: str, end: int) -> None:
+    assert thought_end(text) == end
+
+
+def test_facts_of_a_model_that_are_known(tmp_path: Path) -> None:
+    records = [evaluated(i, "clean", True) for i in range(2)]
+    about = {"device": None, "prompt": "P", "architecture": "Net"}
+    run = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=["clean"], model=about))
+    names = [fact.name for fact in facts_of(run)]
+    assert "architecture" in names and not {"device", "prompt"} & set(names)
+
+
+@pytest.mark.parametrize("text", ["memory=0", "memory=1", "memory=-0.1", "context=0", "tensor_parallel=0"])
+def test_bounds_of_vllm(text: str) -> None:
+    with pytest.raises(SpecError, match=r"in \(0, 1\)|must be at least 1"):
+        read_vllm(f"colocate:{text}")
+    read_vllm("colocate:memory=0.99,context=1,tensor_parallel=1")
+
+
+def test_few_items_under_one_attack_are_told(tmp_path: Path) -> None:
+    records = [evaluated(i, "clean", True) for i in range(40)]
+    records += [evaluated(0, ATTACKS[1], True)]
+    records += [evaluated(i, ATTACKS[1], False, error="x", prediction=None) for i in range(1, 40)]
+    run = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=ATTACKS[:2]))
+    assert "few" in [finding.key for finding in run.findings]
 
 
 def test_ink_only_darkens() -> None:

@@ -42,7 +42,7 @@ class Model:
 
     source: Source
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     attn: str | None = None
     device_map: str | None = None
     asking: Asking
