@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
-from synthetic import ATTACKS, certified, evaluated, write_run
+from synthetic import certified, evaluated, write_run
 
 from safemed_eval.api import check_model
 from safemed_eval.attacks._common.ascent import SURE, Goal, probability_margin
@@ -375,14 +375,6 @@ def test_bounds_of_vllm(text: str) -> None:
     with pytest.raises(SpecError, match=r"in \(0, 1\)|must be at least 1"):
         read_vllm(f"colocate:{text}")
     read_vllm("colocate:memory=0.99,context=1,tensor_parallel=1")
-
-
-def test_few_items_under_one_attack_are_told(tmp_path: Path) -> None:
-    records = [evaluated(i, "clean", True) for i in range(40)]
-    records += [evaluated(0, ATTACKS[1], True)]
-    records += [evaluated(i, ATTACKS[1], False, error="x", prediction=None) for i in range(1, 40)]
-    run = Run.read(write_run(tmp_path / "a", records, "evaluate", conditions=ATTACKS[:2]))
-    assert "few" in [finding.key for finding in run.findings]
 
 
 def test_ink_only_darkens() -> None:
