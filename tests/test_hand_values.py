@@ -23,11 +23,12 @@ from safemed_eval.attacks.corrupt.own import bias
 from safemed_eval.attacks.corrupt.transforms import saturate, stain_deposit
 from safemed_eval.codec import decode
 from safemed_eval.core import Question
-from safemed_eval.data import Audit
+from safemed_eval.data import Audit, Canvas
 from safemed_eval.errors import CheckpointError, RunError, SpecError
 from safemed_eval.models import find_model
 from safemed_eval.models.answers import parse
 from safemed_eval.models.answers.reading import thought_end
+from safemed_eval.models.checkpoints.prompts import Asking, read_template
 from safemed_eval.models.files.contents import shards
 from safemed_eval.models.finite import refuse_not_finite
 from safemed_eval.models.toy import Brightness
@@ -43,8 +44,10 @@ from safemed_eval.report.page.provenance import facts_of
 from safemed_eval.report.page.remarks import _named
 from safemed_eval.report.run import _row
 from safemed_eval.report.summary import Certified
+from safemed_eval.rounding import ceil_to, floor_to
 from safemed_eval.runs.ray.cluster import places
-from safemed_eval.runs.record import CertifyRecord
+from safemed_eval.runs.record import CertifyRecord, EvaluateRecord
+from safemed_eval.runs.spec import EvaluateSpec
 from safemed_eval.runs.work.units import Fit
 from safemed_eval.smoothing import DonorVote, Falsification, Float32, Noise, Patch
 from safemed_eval.smoothing.claims import judge
@@ -57,6 +60,8 @@ from safemed_eval.train import recipe_of
 from safemed_eval.train._vllm import read_vllm
 from safemed_eval.train.log import read_log
 from safemed_eval.train.make import _refuse_wide_band
+from safemed_eval.train.watch.held_out import check_attack
+from safemed_eval.train.watch.settings import Validation
 
 # ------------------------------------------------------------------------------------------------------------- paired
 
@@ -375,6 +380,31 @@ def test_bounds_of_vllm(text: str) -> None:
     with pytest.raises(SpecError, match=r"in \(0, 1\)|must be at least 1"):
         read_vllm(f"colocate:{text}")
     read_vllm("colocate:memory=0.99,context=1,tensor_parallel=1")
+
+
+def test_words_for_a_brightness_round_to_the_weaker_claim() -> None:
+    noise = parse_noise("brightness", 0.1)
+    assert noise.words_on_window(0.123, 40, 401) == "a centre between -9.3 and 89.3"  # 40 -+ 49.323
+
+
+def test_what_a_codec_says_of_a_field_that_is_not_there() -> None:
+    with pytest.raises(RunError, match=r"^x: .* has no |^x has no "):
+        decode(EvaluateSpec, {}, "x")
+    with pytest.raises(RunError, match=r"record: log_probs cannot be \[None\]"):
+        decode(EvaluateRecord, evaluated(0, "clean", True, log_probs=[None]), "record")
+
+
+def test_an_attack_on_thoughts_needs_a_template_with_one() -> None:
+    canvas, attack = Canvas(size=(64, 64)), "adaptive:eps=4/255"
+    with pytest.raises(SpecError, match="is for models that write a thought"):
+        check_attack(Validation(attack=attack), canvas, Asking(template=read_template("letter")))
+    check_attack(Validation(attack=attack), canvas, Asking(template=read_template("think")))
+    check_attack(None, canvas, Asking())
+
+
+def test_rounding_towards_the_weaker_claim() -> None:
+    assert (floor_to(0.99951, 3), ceil_to(0.99949, 3), ceil_to(0.5, 3), floor_to(0.5, 3)) == (0.999, 1.0, 0.5, 0.5)
+    assert (ceil_to(-0.12345, 2), floor_to(-0.12345, 2)) == (-0.12, -0.13)
 
 
 def test_ink_only_darkens() -> None:
