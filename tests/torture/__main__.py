@@ -22,7 +22,7 @@ NO_FAULTS = (
     "know_names",
 )
 """Parts of the names of tests in these files that put nothing in the way of a run."""
-KILLS, MUTANTS = 112, 250
+KILLS = 112
 
 
 def main(*wanted: str) -> None:
@@ -84,7 +84,7 @@ def _mutants() -> None:
     found = {result["name"]: result for result in before}
     known = {name for name, result in found.items() if result["fate"] in NOTICED}
     known |= json.loads(REASONS.read_text()).keys() & found.keys()
-    chosen = mutants.sample(MUTANTS)
+    chosen = mutants.sample(mutants.MUTANTS)
     left = [change for change in chosen if change.name not in known]
     left.sort(key=lambda change: change.name in found)
     for result in mutants.run(left, lambda line: print(line, flush=True)):

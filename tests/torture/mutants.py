@@ -43,6 +43,8 @@ LOADED = (
     *("jinja2", "tabulate", "imagehash", "peft", "trl", "ray"),
 )
 """Libraries that are imported before the forks."""
+MUTANTS = 250
+"""Changes to be drawn in proportion to what modules hold: with one at least of each they are some 400."""
 MOST_S = 10.0
 """Seconds of tests for one change."""
 LEFT_OUT = frozenset(
