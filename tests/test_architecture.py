@@ -23,7 +23,7 @@ FLOORS = {
     0: ("errors", "version"),
     1: (
         *("core", "seeds", "stats", "rounding", "scale", "text"),
-        *("codec", "faults", "arguments", "files", "grammar", "plugins"),
+        *("codec", "faults", "files", "grammar", "plugins"),
     ),
     2: ("threat", "paired", "progress"),
     3: ("attacks", "smoothing", "models", "data"),

@@ -20,7 +20,7 @@ from safemed_eval.api._start import (
     started,
     write_all,
 )
-from safemed_eval.arguments import typed
+from safemed_eval.codec import typed
 from safemed_eval.core import DEFAULT_NOISE, BatchSize, Domain, Need, OptionOrder
 from safemed_eval.data import AnyData, choice_of
 from safemed_eval.errors import SpecError

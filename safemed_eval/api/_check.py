@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from safemed_eval import attacks as attack_specs
-from safemed_eval.arguments import typed
 from safemed_eval.attacks import Attack
+from safemed_eval.codec import typed
 from safemed_eval.core import PLANTED, Question
 from safemed_eval.data import DEFAULT_CANVAS, canvas_of, choose_data, parse_canvas
 from safemed_eval.errors import CheckpointError, ModelOutputError, SpecError

@@ -24,9 +24,8 @@ from safemed_eval.api._start import (
     started,
     write_all,
 )
-from safemed_eval.arguments import typed
 from safemed_eval.attacks import Attack
-from safemed_eval.codec import Json, encode
+from safemed_eval.codec import Json, encode, typed
 from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Domain, Item
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from safemed_eval.arguments import typed
+from safemed_eval.codec import typed
 from safemed_eval.core import TRAINED_ON
 from safemed_eval.data import write_seen
 from safemed_eval.errors import RunError, SpecError

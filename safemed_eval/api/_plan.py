@@ -10,7 +10,7 @@ from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
 from safemed_eval.api._certify import BATCH, CPU_BATCH, refuse_bands
 from safemed_eval.api._start import masks_digest, refuse_canvas
-from safemed_eval.arguments import typed
+from safemed_eval.codec import typed
 from safemed_eval.core import DEFAULT_NOISE, MAX_BATCH
 from safemed_eval.data import Choice, choice_of
 from safemed_eval.errors import SpecError

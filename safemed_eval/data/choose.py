@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import TypeVar
 
-from safemed_eval.arguments import fitted, typed
+from safemed_eval.codec import fitted, typed
 from safemed_eval.core import Item, Question
 from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, parse_canvas
 from safemed_eval.data.dataset import DataSet, listed

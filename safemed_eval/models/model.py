@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safemed_eval.arguments import typed
+from safemed_eval.codec import typed
 from safemed_eval.core import Dtype, Need, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.grammar import after

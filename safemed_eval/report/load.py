@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from safemed_eval import grammar
-from safemed_eval.arguments import typed
+from safemed_eval.codec import typed
 from safemed_eval.core import CLEAN, GROUNDED, GROUNDING, MODALITIES, QUESTION_TYPES, UNATTACKED, UNKNOWN
 from safemed_eval.errors import SpecError
 from safemed_eval.report.certificates import recomputed

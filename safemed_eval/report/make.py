@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safemed_eval import grammar
-from safemed_eval.arguments import typed
+from safemed_eval.codec import typed
 from safemed_eval.errors import SpecError
 from safemed_eval.progress import status
 from safemed_eval.report.run import Run, at_common_radii, read_all, with_columns

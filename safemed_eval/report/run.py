@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from safemed_eval.arguments import typed
-from safemed_eval.codec import Json
+from safemed_eval.codec import Json, typed
 from safemed_eval.core import GROUNDED, UNKNOWN
 from safemed_eval.errors import SpecError
 from safemed_eval.report.columns import Column, columns_of

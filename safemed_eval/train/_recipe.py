@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypedDict, Unpack, get_args, get_type_hints
 
 from safemed_eval import grammar
-from safemed_eval.arguments import fitted
 from safemed_eval.attacks.pgd import PGD
+from safemed_eval.codec import fitted
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError, did_you_mean
 from safemed_eval.scale import GREY_LEVEL, refuse_sigma

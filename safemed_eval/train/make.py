@@ -12,8 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from safemed_eval.arguments import typed
-from safemed_eval.codec import Json, encode
+from safemed_eval.codec import Json, encode, typed
 from safemed_eval.core import Item
 from safemed_eval.data import AnyData, Canvas, Choice, Data, canvas_of, choice_of
 from safemed_eval.errors import DataError, RunError, SpecError, Stopped

@@ -279,13 +279,11 @@ def _tried(change: Break, notes: Reach, functions: Functions) -> tuple[str, str 
 
 
 def _groups(tests: Sequence[str], notes: Reach) -> list[tuple[list[str], list[str]]]:
-    """Test files, some at a time, and which of their tests to run: files of which most tests reach the place first."""
-    here, whole = defaultdict(list), defaultdict(int)
-    for name in notes:
-        whole[_file(name)] += 1
-    for name in sorted(tests, key=lambda name: notes[name][0]):
+    """Test files, some at a time, and which of their tests to run: those first that run the fewest functions."""
+    here = defaultdict(list)
+    for name in sorted(tests, key=lambda name: (len(notes[name][1]), notes[name][0])):
         here[_file(name)].append(name)
-    files = sorted(here, key=lambda file: -len(here[file]) / whole[file])
+    files = list(here)  # in the order of their narrowest tests
     groups, left = [], MOST_S
     while files and left > 0:
         few, files = files[:_FEW], files[_FEW:]

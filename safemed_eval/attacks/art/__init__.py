@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from safemed_eval.arguments import typed
 from safemed_eval.attacks._common.base import BallAttack, Facts, Value
 from safemed_eval.attacks._common.problem import Attacked, Problem
+from safemed_eval.codec import typed
 from safemed_eval.core import CANVAS_SIZE, Classify, Need, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.grammar import FIRST, REST

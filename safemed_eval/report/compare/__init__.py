@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safemed_eval import grammar, paired, stats
-from safemed_eval.arguments import typed
-from safemed_eval.codec import Json
+from safemed_eval.codec import Json, typed
 from safemed_eval.report.compare.aligned import (
     AVERAGE_RADIUS,
     Pair,
