@@ -35,7 +35,7 @@ bench: $(READY)
 	mkdir -p runs
 	$(BIN)/python benchmarks/sequential.py runs/votes.npz
 
-# Kills commands, breaks the source, and writes reports/torture/README.md. Takes an hour.
+# Kills commands, breaks the source, and writes reports/torture/README.md. Takes some hours; goes on where it was stopped.
 torture: $(READY)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m torture
 

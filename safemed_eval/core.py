@@ -44,7 +44,9 @@ Domain = Literal["canvas", "file"]
 """What eps and certified radii are about: the pixels of the canvas, or those of the image at its own size."""
 BatchSize = int | Literal["auto"] | None
 """Batch size; None is the command's default."""
-MAX_BATCH = 65536
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""Number format of a model's weights; "auto": the checkpoint's own on an accelerator, float32 on the CPU."""
+MAX_BATCH, MAX_WORKERS = 65536, 4096
 DEFAULT_NOISE = "gaussian"
 """Kind of noise under which `certify` counts votes, where the user names none; see `smoothing.noise`."""
 CANVAS_SIZE = (384, 384)

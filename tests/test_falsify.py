@@ -133,6 +133,12 @@ def test_the_search_reaches_the_worst_point_and_leaves_the_box() -> None:
         assert abs(one.votes / SPEC.n - truth) < 4 * np.sqrt(truth * (1 - truth) / SPEC.n) + 0.01
 
 
+def test_nothing_is_searched_within_no_radius() -> None:
+    model, canvas = toy(0.5 * SIGMA)
+    image, moved, distance = falsifier_of(model)._search("i", shown(canvas), AB, 0, 1.0, 0.0)
+    assert distance == 0 and torch.equal(image, canvas) and torch.equal(moved, canvas)
+
+
 def test_the_same_seed_finds_the_same() -> None:
     model, canvas = toy(SIGMA)
     found = certified_at(model, canvas)

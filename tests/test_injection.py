@@ -1,4 +1,8 @@
-"""Text of data and models stays text, in whatever a report is read with: one set of hostile texts, in every place."""
+"""Text of data and models stays text, in whatever a report is read with: one set of hostile texts, in every place.
+
+Nothing here writes DOCX. What gets into Word is a page, a table or a CSV file that is opened or pasted there: among the
+texts are those that Word acts on in such a case, its fields, its comments in HTML, and addresses that it would load.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,22 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from PIL import Image
 from synthetic import certified, evaluated, failed, write_run
 from test_cli import call
 
 from safemed_eval.report import figures, page, read_all
-from safemed_eval.report._text import spreadsheet
+from safemed_eval.report._text import latex, markdown, plain, spreadsheet
 from safemed_eval.report.page import write_page
 from safemed_eval.report.tables import tables_of, write_tables
 
@@ -68,9 +76,15 @@ HOSTILE = [
     "\x1b]0;x\x07\x1b[31m\x9b2J",
     "\0\x7f\ufffe",
     "\u2028\u2029",
+    "<!--[if gte mso 9]><xml><w:WordDocument/></xml><![endif]-->",
+    "<o:p><v:shape><v:imagedata src='https://evil.example/p.png'/></v:shape></o:p>",
+    '{ DDEAUTO c:\\\\windows\\\\system32\\\\cmd.exe "/k calc" }',
+    '{ INCLUDEPICTURE "https://evil.example/p.png" \\d }',
+    "\\\\evil.example\\share\\x.docx",
     "\ud800".encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
 ]
 EVERY = " ".join(HOSTILE)
+FORMULAS = [text for text in HOSTILE if text[0] in "=+-@" and "\n" not in text]
 CONDITIONS = ("clean", "fgsm:eps=4/255")
 
 
@@ -134,6 +148,13 @@ class _Seen(HTMLParser):
         super().__init__()
         self.tags: Counter[str] = Counter()
         self.attributes: list[tuple[str, str, str]] = []
+        self.comments: list[str] = []
+
+    def handle_comment(self, data: str) -> None:
+        self.comments.append(data)
+
+    def unknown_decl(self, data: str) -> None:
+        self.comments.append(data)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags[tag] += 1
@@ -160,6 +181,7 @@ def test_html(runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not [name for _, name, _ in found.attributes if name.startswith("on")]
     links = [value for _, name, value in found.attributes if name in ("href", "src", "action", "srcdoc", "style")]
     assert set(links) == {value for value in links if value.startswith("#")} | {"data:,"}
+    assert not found.comments, "Word reads some comments as markup"
     assert 'src="' not in template, "what the page loads is in it"
 
 
@@ -247,7 +269,8 @@ def test_csv(tables: Path) -> None:
             bare = re.sub(r'"(?:[^"]|"")*"', "", text)
             assert not re.search(r"[^\d.,eE+\-\nTrueFalse]", bare), "every text is quoted"
     numbers = pd.read_csv(tables / "accuracy.csv").set_index("column")
-    assert numbers.loc["clean", "accuracy"] == pytest.approx(30 / len(HOSTILE), abs=0.02)
+    right = sum(i % 3 > 0 for i in range(len(HOSTILE)))
+    assert numbers.loc["clean", "accuracy"] == pytest.approx(right / len(HOSTILE), abs=0.02)
     assert numbers.loc["clean", "items"] == len(HOSTILE)
 
 
@@ -265,6 +288,53 @@ def test_csv(tables: Path) -> None:
 )
 def test_numbers_stay_numbers(cell: object, shown: object) -> None:
     assert spreadsheet(cell) == shown
+
+
+TEXTS = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=8) | st.sampled_from(list("=+-@|\\\n\t'\"<>$_*[]"))).map(
+    "".join
+)
+
+
+@given(TEXTS)
+def test_any_text_is_a_cell_of_markdown(text: str) -> None:
+    """A renderer shows it as it is, and sees neither markup, nor a link, nor a further cell in it."""
+    page = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(f"| h |\n| --- |\n| {markdown(text)} |\n")
+    found = seen(page)
+    assert set(found.tags) == {"table", "thead", "tbody", "tr", "th", "td"} and found.tags["td"] == 1
+    shown = re.search(r"<td>(.*)</td>", page, re.DOTALL)
+    assert shown and unescape(shown[1]).split() == plain(text).split()
+
+
+@given(TEXTS)
+def test_any_text_is_a_line_of_latex(text: str) -> None:
+    found = latex(text)
+    marks = list(unescaped(found))
+    assert "\n" not in found and {mark[1:] for mark in marks if mark[1:].isalpha()} <= OURS
+    assert not {"%", "#", "_", "~", "^", "&"} & set(marks) and marks.count("{") == marks.count("}")
+    assert found[:1] not in ("[", "*")
+
+
+@given(TEXTS)
+def test_any_text_is_a_cell_of_a_spreadsheet(text: str) -> None:
+    cell = str(spreadsheet(text))
+    assert cell[:1] not in tuple("=+-@\t\r\n") or NUMBER.fullmatch(cell)
+    assert cell.removeprefix("'") == plain(text).removeprefix("'") and not re.search("[\x00-\x08\x1b\u202e]", cell)
+
+
+def test_a_list_of_shared_images(tmp_path: Path) -> None:
+    """`data audit --csv` quotes ids, paths and patients."""
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    rows = [["id", "image", "question", "option_a", "option_b", "answer", "patient_id"]]
+    rows += [[f"{text} {number}", "x.png", "q?", "a", "b", "a", text] for number, text in enumerate(FORMULAS)]
+    for name in ("a.csv", "b.csv"):
+        with (tmp_path / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+    both = [f"table:{tmp_path}/{name}" for name in ("a.csv", "b.csv")]
+    code, text = call("data", "audit", *both, "--csv", tmp_path / "s.csv")
+    written = (tmp_path / "s.csv").read_text(encoding="utf-8")
+    cells = [cell for row in csv.reader(written.splitlines()) for cell in row]
+    assert code == 1 and len(cells) > 40 and sum(cell.startswith("'=") for cell in cells) > 2, text
+    assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n") and not NUMBER.fullmatch(cell)]
 
 
 def test_the_gate(tmp_path: Path) -> None:

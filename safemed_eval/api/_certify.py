@@ -20,6 +20,7 @@ from safemed_eval.api._start import (
     started,
     write_all,
 )
+from safemed_eval.codec import typed
 from safemed_eval.core import DEFAULT_NOISE, BatchSize, Domain, Need, OptionOrder
 from safemed_eval.data import AnyData, choice_of
 from safemed_eval.errors import SpecError
@@ -51,6 +52,7 @@ BATCH, CPU_BATCH = 64, 16
 """Default batch sizes on a GPU and on the CPU."""
 
 
+@typed
 def certify(
     model: AnyModel,
     data: AnyData,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from safemed_eval import attacks as attack_specs
 from safemed_eval.attacks import Attack
+from safemed_eval.codec import typed
 from safemed_eval.core import PLANTED, Question
 from safemed_eval.data import DEFAULT_CANVAS, canvas_of, choose_data, parse_canvas
 from safemed_eval.errors import CheckpointError, ModelOutputError, SpecError
@@ -32,6 +33,7 @@ _GAIN = 0.05
 """Share of images that further starts may flip beyond the first one."""
 
 
+@typed
 def check_model(
     model: AnyModel, *, canvas: str = "384x384", planted: bool = False, attack: str | None = None
 ) -> list[Finding]:

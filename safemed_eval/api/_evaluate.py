@@ -25,7 +25,7 @@ from safemed_eval.api._start import (
     write_all,
 )
 from safemed_eval.attacks import Attack
-from safemed_eval.codec import Json, encode
+from safemed_eval.codec import Json, encode, typed
 from safemed_eval.core import CIRCULAR, CLEAN, OFFICIAL, BatchSize, Domain, Item
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError
@@ -50,6 +50,7 @@ _BATCH = 16
 _log = logging.getLogger("safemed_eval")
 
 
+@typed
 def evaluate(
     model: AnyModel,
     data: AnyData,
@@ -266,6 +267,8 @@ def _evaluation(
 def _refuse_senseless(model: Model, chosen: Iterable[Attack], *, official: bool, keep_images: int, out: Out) -> None:
     if official and not model.source.has_official_path:
         raise SpecError("--official: only a transformers checkpoint has an official 8-bit path")
+    if keep_images < 0:
+        raise SpecError(f"--keep-images {keep_images}: write a number of items")
     if keep_images and out is None:
         raise SpecError("--keep-images: are kept in the run folder; name one with --out")
     needs = attack_specs.needs_of(chosen)

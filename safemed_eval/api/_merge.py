@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from safemed_eval.codec import typed
 from safemed_eval.core import TRAINED_ON
 from safemed_eval.data import write_seen
 from safemed_eval.errors import RunError, SpecError
@@ -15,6 +16,7 @@ from safemed_eval.models.files.checkpoint import CheckpointFiles
 from safemed_eval.models.files.notes import ABOUT, SEEN_BY_NAME, read_note
 
 
+@typed
 def merge_adapter(model: AnyModel, *, out: str | Path) -> Path:
     """Merge a PEFT adapter into its base, and save the result as a plain checkpoint.
 

@@ -10,7 +10,8 @@ from safemed_eval import attacks as attack_specs
 from safemed_eval import grammar
 from safemed_eval.api._certify import BATCH, CPU_BATCH, refuse_bands
 from safemed_eval.api._start import masks_digest, refuse_canvas
-from safemed_eval.core import DEFAULT_NOISE
+from safemed_eval.codec import typed
+from safemed_eval.core import DEFAULT_NOISE, MAX_BATCH
 from safemed_eval.data import Choice, choice_of
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
@@ -22,6 +23,9 @@ from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
     from safemed_eval.runs.plan import Cost
+
+MAX_PILOT = 1000
+"""Largest number of items to time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Plan:
     offers: tuple[Offer, ...] = ()
 
 
+@typed
 def plan(
     model: AnyModel,
     data: Choice | str | Callable[[], Choice],
@@ -81,6 +86,10 @@ def plan(
     Raises:
         SpecError: there is nothing to plan, or an attack cannot be timed.
     """
+    if not 2 <= pilot <= MAX_PILOT:
+        raise SpecError(f"--pilot {pilot}: write a number from 2 to {MAX_PILOT}")
+    if batch_size is not None and not 1 <= batch_size <= MAX_BATCH:
+        raise SpecError(f"--batch-size {batch_size}: write a number from 1 to {MAX_BATCH}")
     chosen = attack_specs.parse_all(attacks)
     budgets = _budgets(noise, sigma, n0, n, alpha, radii)
     if not budgets and not chosen:

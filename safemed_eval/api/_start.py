@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from safemed_eval.attacks import Attack
 from safemed_eval.codec import Json, decode
-from safemed_eval.core import MAX_BATCH, BatchSize, Domain, Item, Need, Question
+from safemed_eval.core import MAX_BATCH, MAX_WORKERS, BatchSize, Domain, Item, Need, Question
 from safemed_eval.data import (
     AnyData,
     Canvas,
@@ -73,6 +73,8 @@ class Options:
         size = self.batch_size
         if size not in (None, "auto") and not (isinstance(size, int) and 1 <= size <= MAX_BATCH):
             raise SpecError(f"--batch-size {size}: write a number from 1 to {MAX_BATCH}, or auto")
+        if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
+            raise SpecError(f"--workers {self.workers}: write a number from 1 to {MAX_WORKERS}")
 
 
 @dataclass(frozen=True, kw_only=True)

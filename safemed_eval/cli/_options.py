@@ -12,18 +12,16 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from safemed_eval.core import MAX_BATCH
+from safemed_eval.core import MAX_BATCH, Dtype
 from safemed_eval.data import Choice, Fit, choose_data, kinds
 from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.models import Model, find_model
 from safemed_eval.models.checkpoints.prompts import Readout
 from safemed_eval.text import visible
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def option(*names: str, panel: str, help: str, **settings: Any) -> Any:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from safemed_eval.cli._options import DataOptions, Dtype, FileOptions, grouped, option
+from safemed_eval.cli._options import DataOptions, FileOptions, grouped, option
 from safemed_eval.cli._watching import KeepOptions, WatchOptions
+from safemed_eval.core import Dtype
 from safemed_eval.models import Model, find_model
 from safemed_eval.threat import Norm
 

@@ -13,20 +13,23 @@ from html import escape
 from pathlib import Path
 from typing import TypeVar
 
-from safemed_eval.core import Item
+from safemed_eval.codec import fitted, typed
+from safemed_eval.core import Item, Question
 from safemed_eval.data.canvas import DEFAULT_CANVAS, Canvas, Fit, parse_canvas
 from safemed_eval.data.dataset import DataSet, listed
 from safemed_eval.data.description import count_groups
 from safemed_eval.data.kinds import load, spelled
 from safemed_eval.data.option_order import shuffled
-from safemed_eval.data.records import Builder
+from safemed_eval.data.records import Builder, refuse_unaskable
 from safemed_eval.data.selection import Selection, select
 from safemed_eval.data.verification import verify
-from safemed_eval.errors import DataError
+from safemed_eval.errors import DataError, SpecError, shortened
 from safemed_eval.grammar import after
 from safemed_eval.progress import Tick, no_progress, progress
 
 _BAD_SHOWN = 1000
+_ASKED = {"id": str, "question": Question, "label": int, "image": str, "root": Path}
+"""Fields of an item that a run cannot do without."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -50,6 +53,7 @@ class Data:
     shuffle_options: int | None = None
 
     @classmethod
+    @typed
     def from_items(
         cls,
         items: Iterable[Item],
@@ -164,6 +168,7 @@ class Choice:
         )
 
 
+@typed
 def choose_data(
     spec: str,
     *,
@@ -232,6 +237,9 @@ def _several(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _answerable(item: Item) -> Item:
+    for name, kind in _ASKED.items():
+        fitted(getattr(item, name), kind, name)
+    refuse_unaskable(item.question.text, item.question.options)
     if not 0 <= item.label < len(item.question.options):
         raise DataError(f"label {item.label} is not the index of one of its {len(item.question.options)} options")
     return item
@@ -253,4 +261,7 @@ def choice_of(data: D | str | Callable[[], Choice]) -> D | Choice:
     """Choose the items, unless that is done."""
     if isinstance(data, str):
         return choose_data(data)
-    return data if isinstance(data, (Data, Choice)) else data()
+    chosen = data if isinstance(data, (Data, Choice)) else data()
+    if not isinstance(chosen, (Data, Choice)):
+        raise SpecError(f"data: the function must return what choose_data returns, got {shortened(repr(chosen), 80)}")
+    return chosen

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from safemed_eval.core import Item
 from safemed_eval.data import sources
 from safemed_eval.data.dataset import DataSet
-from safemed_eval.errors import DataError, SpecError, canonical, did_you_mean
+from safemed_eval.errors import DataError, SpecError, canonical, did_you_mean, shortened
 from safemed_eval.plugins import load_plugin, plugins
 
 
@@ -117,7 +117,11 @@ def load(spec: str, root: Path | None = None) -> DataSet:
     if not path:
         raise SpecError(f"--data {spec}: needs a path, --data {kind}:PATH")
     place = Path(path).expanduser()
-    if not place.exists():
+    try:
+        there = place.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or holds the character NUL
+        raise DataError(f"--data {shortened(spec)}: {getattr(error, 'strerror', None) or error}") from None
+    if not there:
         raise DataError(f"--data {spec}: no such file or folder: {place}")
     if root is not None and not root.is_dir():
         raise DataError(f"--data-root {root}: no such folder")

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safemed_eval.core import Need, Question
+from safemed_eval.codec import typed
+from safemed_eval.core import Dtype, Need, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.grammar import after
 from safemed_eval.models.checkpoints.prompts import Asking, Readout, Template, read_template
@@ -41,7 +42,7 @@ class Model:
 
     source: Source
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     attn: str | None = None
     device_map: str | None = None
     asking: Asking
@@ -170,12 +171,13 @@ class Loading:
         return replace(self, model=replace(self.model, device=device), threads=threads)
 
 
+@typed
 def find_model(
     model: object,
     *,
     denoiser: str | None = None,
     device: str = "auto",
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     attn: str | None = None,
     device_map: str | None = None,
     readout: Readout = "choice",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from safemed_eval import grammar
+from safemed_eval.codec import typed
 from safemed_eval.core import CLEAN, GROUNDED, GROUNDING, MODALITIES, QUESTION_TYPES, UNATTACKED, UNKNOWN
 from safemed_eval.errors import SpecError
 from safemed_eval.report.certificates import recomputed
@@ -63,6 +64,7 @@ class LoadedRun:
     by: tuple[Column, ...] = ()
 
     @classmethod
+    @typed
     def read(cls, out: str | Path, *, alpha: float | None = None, name: str | None = None) -> Self:
         """Read a run folder.
 
@@ -275,6 +277,7 @@ class LoadedRun:
         read = self._made(self.meta, self.records, out=self.out, alpha=alpha, name=self.name)
         return replace(read, with_images=self.with_images, radii=self.radii, by=self.by)
 
+    @typed
     def at(self, radii: str | None) -> Self:
         """The same run with certified accuracy shown at these radii, such as "0,0.5s,0.3"; s counts in sigma.
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safemed_eval import grammar
+from safemed_eval.codec import typed
 from safemed_eval.errors import SpecError
 from safemed_eval.progress import status
+from safemed_eval.report.run import Run, at_common_radii, read_all, with_columns
 
 if TYPE_CHECKING:
-    from safemed_eval.report.run import Run
     from safemed_eval.report.training.read import Training
     from safemed_eval.report.write import Written
 
@@ -24,6 +25,7 @@ FONT, FONTS = 8.0, (5.0, 14.0)
 _log = logging.getLogger("safemed_eval")
 
 
+@typed
 def report(
     runs: Sequence[Run | str | Path],
     out: str | Path,
@@ -65,10 +67,13 @@ def report(
         RunError: a folder is no run, or `out` holds something else. SpecError: an option cannot be read.
     """
     from safemed_eval.report.findings.finding import AT_READING, of_keys
-    from safemed_eval.report.run import at_common_radii, read_all, with_columns
     from safemed_eval.report.write import refuse_foreign, write
 
     place = Path(out)
+    if not runs:
+        raise SpecError("report: name at least one run")
+    if alpha is not None and not 0 < alpha < 1:
+        raise SpecError(f"--alpha {alpha:g}: alpha must lie between 0 and 1")
     sizes = paper_sizes(paper, width, font)
     if training := _training_in(runs, alpha=alpha, radii=radii, by=by, paper=paper or None):
         from safemed_eval.report.training import write_training

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from safemed_eval.codec import Json
+from safemed_eval.codec import Json, typed
 from safemed_eval.core import GROUNDED, UNKNOWN
 from safemed_eval.errors import SpecError
 from safemed_eval.report.columns import Column, columns_of
@@ -71,6 +71,7 @@ class Run(LoadedRun):
         """False where attacks within certified radii proved more certificates false than chance allows."""
         return all(finding.key != "unsound" for finding in self.findings)
 
+    @typed
     def accuracy(self, by: str | None = None) -> pd.DataFrame:
         """Return accuracy under each condition, or of a certify run certified accuracy at each radius.
 
@@ -102,6 +103,7 @@ class Run(LoadedRun):
         known = {name: table[name].fillna(UNKNOWN) for name in SLICES if name in table}
         return table.astype(dict.fromkeys(floats, float)).assign(**known)
 
+    @typed
     def curve(self, by: Slicing | None = None, *, grounded: bool = False) -> pd.DataFrame:
         """Return certified accuracy at rising radii, up to the largest that the sample budget certifies.
 
@@ -159,6 +161,7 @@ class Run(LoadedRun):
             slices = {name: answers_measure(self)(part) for name, part in self.answers.split(by).items()}
         return {name: slices[name] for name in in_order(slices)}
 
+    @typed
     def grouped(self, by: str | None) -> Run:
         """The same run broken down by these columns of its data, too, such as "age,sex".
 

@@ -276,7 +276,7 @@ class Tally:
         return grown
 
 
-def least_gold(null: Null, rivals: int, slack: float = 0.0) -> Floats:
+def least_gold(null: Null, rivals: int) -> Floats:
     """Compute a lower bound of p_A that follows if A beats every one of so many rivals: p_A > g(p_b).
 
     The strongest rival has at least (1 - p_A) / rivals. So p_A exceeds the p that solves p = g((1 - p) / rivals).
@@ -285,6 +285,6 @@ def least_gold(null: Null, rivals: int, slack: float = 0.0) -> Floats:
     for _ in range(_FINE_BISECTIONS):
         z = 0.5 * (low + high)
         point = null.curve(z)
-        below = point.gold + slack + rivals * (point.rival - slack) < 1
+        below = point.gold + rivals * point.rival < 1
         low, high = np.where(below, z, low), np.where(below, high, z)
-    return np.asarray(null.curve(low).gold + slack)
+    return np.asarray(null.curve(low).gold)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -49,6 +51,12 @@ def arguments(
         "remove_unused_columns": False,
         "dataloader_pin_memory": not cpu,
     }
+
+
+def send_no_telemetry() -> None:
+    """Set the hub's own switch: TRL would else tell huggingface.co of each training when a trainer is made."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    vars(constants)["HF_HUB_DISABLE_TELEMETRY"] = True  # its library has been read already
 
 
 def last_checkpoint(place: Path) -> str | None:

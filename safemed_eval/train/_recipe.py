@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args, get_type_hints
 
 from safemed_eval import grammar
 from safemed_eval.attacks.pgd import PGD
+from safemed_eval.codec import fitted
 from safemed_eval.data import AnyData
 from safemed_eval.errors import SpecError, did_you_mean
 from safemed_eval.scale import GREY_LEVEL, refuse_sigma
@@ -471,6 +472,10 @@ def recipe_of(
     known = {name for names in kinds[method] for name in names}
     for name in (name for name in given if name not in known):
         raise SpecError(f"train {method}: has no option {name}; {did_you_mean(name, known)}")
+    hints = get_type_hints(TrainOptions)
+    given = {name: fitted(value, hints[name], f"train {method}: {name}") for name, value in given.items()}
+    if method == "denoiser" and given.get("sigma") is None:
+        raise SpecError("train denoiser: needs a sigma, that of the noise to remove: 0.25, say")
     if method == "at-grpo" and given.get("adversary") is None:
         given["adversary"] = "reward" if thinks else "letter"
     for name in _NUMBERS:

@@ -77,6 +77,7 @@ def fit(
         DataError: there are too few data for one batch.
         SpecError: the network lacks a part that is to be frozen, or layers that an adapter is to be put on.
     """
+    _loop.send_no_telemetry()
     vlm, work = model.scorer, out / WORK
     template = vlm.template
     vlm.processor.tokenizer.padding_side = "left"  # prompts end where completions begin

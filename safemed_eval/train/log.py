@@ -64,7 +64,7 @@ def _parsed(line: str, where: str) -> Json:
     try:
         values: Json = json.loads(line)
         int(values["step"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise RunError(f"{where} is no line of a training's log") from None
     return values
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from safemed_eval.codec import Json, encode
+from safemed_eval.codec import Json, encode, typed
 from safemed_eval.core import Item
 from safemed_eval.data import AnyData, Canvas, Choice, Data, canvas_of, choice_of
 from safemed_eval.errors import DataError, RunError, SpecError, Stopped
@@ -47,6 +47,7 @@ _LATER = (
 """Settings that are newer than some run folders: at its default each is left out of a spec."""
 
 
+@typed
 def train(
     method: Method | Literal["denoiser"],
     model: AnyModel,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bad import checkpoints, commands, images, questions, runs
+from bad import calls, checkpoints, commands, images, questions, runs
 from bad.case import Case, faults, met
 
 KINDS: dict[str, list[Case]] = {
@@ -19,6 +19,7 @@ KINDS: dict[str, list[Case]] = {
     "checkpoints, denoisers, templates": checkpoints.CASES,
     "command lines": commands.CASES,
     "run folders": runs.CASES,
+    "calls of the Python API": calls.CASES,
 }
 CASES: list[Case] = [case for cases in KINDS.values() for case in cases]
 

@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
 from safemed_eval import models
 from safemed_eval.cli import main
+from safemed_eval.errors import UserError
 from safemed_eval.models import model as model_module
 
 Make = Callable[[Path], object]
@@ -33,11 +34,12 @@ def nothing(folder: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One row.
+    """One row: a command line, or a call of the Python API.
 
     Args:
         name: of the test.
         argv: the command line; paths are relative to the folder.
+        call: the call, instead of a command line.
         says: words that the answer must hold: the thing, what is wrong with it, the mend.
         make: puts files into the folder, from which the command is called.
         code: 2, or what a good input gives.
@@ -50,6 +52,7 @@ class Case:
     make: Make = nothing
     code: int = 2
     early: bool = True
+    call: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +72,22 @@ class Answer:
     """What came out of `main` and is no exit: a traceback, for a user."""
 
 
-def called(argv: tuple[str, ...], folder: Path) -> Answer:
-    """Call `main` from within `folder` with these arguments, as the command line does."""
+def called(argv: tuple[str, ...], folder: Path, work: Callable[[], object] = main) -> Answer:
+    """Do the work from within `folder`: `main`, with these arguments, as the command line does, or a call.
+
+    What a call raises for the user to fix is shown as the command line would show it.
+    """
     before, out, err = _files(folder), io.StringIO(), io.StringIO()
     crash, code, started = None, 0, time.process_time()
     with _at(folder, argv), redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
         try:
-            main()
+            work()
         except SystemExit as end:
             code = int(end.code or 0)
+        except UserError as error:
+            code = 2
+            err.write(f"error: {error}\n")
         except BaseException as error:
             crash = error
     seconds = time.process_time() - started
@@ -97,7 +106,11 @@ def met(case: Case, folder: Path) -> Answer:
             patch.setattr(models, "load_to_train", _reached)
             patch.setattr(model_module, "load_plain", _reached)
         case.make(folder)
-        return called(case.argv, folder)
+        if case.call is None:
+            return called(case.argv, folder)
+        from bad.calls import call
+
+        return called((), folder, partial(call, case.call))
 
 
 def _reached(*_: object, **__: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -21,7 +22,7 @@ NO_FAULTS = (
     "know_names",
 )
 """Parts of the names of tests in these files that put nothing in the way of a run."""
-KILLS, MUTANTS = 16, 176
+KILLS = 112
 
 
 def main(*wanted: str) -> None:
@@ -31,13 +32,23 @@ def main(*wanted: str) -> None:
 
 
 def _kills() -> None:
+    """Kill commands; those of earlier calls count, so that an end before the last of them loses nothing."""
     from conftest import draw_table
 
     from torture import kills
 
+    before = json.loads((REPORT / "kills.json").read_text()) if (REPORT / "kills.json").exists() else {}
+    trials = [kills.trial_of(trial) for trial in before.get("trials", [])]
+    trainings = before.get("trainings", [])
     with tempfile.TemporaryDirectory() as place:
         table = draw_table(Path(place) / "data", rows=24)
-        _write("kills", kills.run(Path(place), table, each=KILLS))
+        for trial in kills.run(Path(place), table, tuple(trials), each=KILLS):
+            trials.append(trial)
+            print(f"{trial.command}: {len(trial.kills)} kills, {'survived' if trial.survived else trial}", flush=True)
+            _write("kills", {"trials": [asdict(trial) for trial in trials], "trainings": trainings})
+        if not trainings:
+            trainings = [asdict(training) for training in kills.run_trainings(Path(place))]
+            _write("kills", {"trials": [asdict(trial) for trial in trials], "trainings": trainings})
 
 
 def _faults() -> None:
@@ -65,17 +76,24 @@ def _bad() -> None:
 
 
 def _mutants() -> None:
-    """Try a sample of the changes; those that a test has noticed before are not tried again."""
+    """Try a sample of the changes; those that a test has noticed before, or that do no harm, are not tried again."""
     from torture import mutants
+    from torture._breaks import NOTICED, REASONS
 
     before = json.loads((REPORT / "mutants.json").read_text()) if (REPORT / "mutants.json").exists() else []
-    found = {one["name"]: one for one in before}
-    noticed = {name for name, one in found.items() if one["fate"] in ("killed", "timeout")}
-    left = [one for one in mutants.sample(MUTANTS) if one.name not in noticed]
-    left.sort(key=lambda one: one.name in found)
-    for one in mutants.run(left, lambda line: print(line, flush=True)):
-        found[one["name"]] = one
-        _write("mutants", [found[one.name] for one in mutants.sample(MUTANTS) if one.name in found])
+    found = {result["name"]: result for result in before}
+    known = {name for name, result in found.items() if result["fate"] in NOTICED}
+    known |= json.loads(REASONS.read_text()).keys() & found.keys()
+    chosen = mutants.sample(mutants.MUTANTS)
+    left = [change for change in chosen if change.name not in known]
+    left.sort(key=lambda change: change.name in found)
+    for result in mutants.run(left, lambda line: print(line, flush=True)):
+        found[result["name"]] = result
+        _write("mutants", [found[change.name] for change in chosen if change.name in found])
+    mutants.load()
+    if wrong := mutants.control({result["by"] for result in found.values() if "::" in (result["by"] or "")}):
+        _write("mutants", [result for result in found.values() if result["by"] not in wrong])
+        raise RuntimeError(f"these fail on the source as it is, start again: {wrong}")
 
 
 def _table() -> None:

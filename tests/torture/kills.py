@@ -11,12 +11,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safemed_eval.runs import count_records, read_lines
+from safemed_eval.runs import read_lines
 from safemed_eval.train.log import LOG, WORK, read_log
 
 SLOW = ("--model", "python:torture.models:slow", "--canvas", "16x16", "--seed", "3")
@@ -89,7 +90,20 @@ class Trial:
         return not trouble and not any(len(kill.left) > kill.agents for kill in self.kills)
 
 
-_LOADED = ("torch", "torchvision", "transformers", "scipy.stats", "pandas", "safemed_eval.evaluate", "safemed_eval.cli")
+def trial_of(stored: dict[str, Any]) -> Trial:
+    """A trial that was stored as plain values."""
+    return Trial(**stored | {"kills": [Kill(**kill) for kill in stored["kills"]]})
+
+
+_LOADED = (
+    *("torch", "torchvision", "transformers", "scipy.stats", "pandas", "safemed_eval.api", "safemed_eval.cli"),
+    *(
+        "safemed_eval.report",
+        "safemed_eval.runs.work.evaluate",
+        "safemed_eval.runs.work.certify",
+        "safemed_eval.models.check",
+    ),
+)
 _fork = multiprocessing.get_context("forkserver")
 
 
@@ -362,36 +376,46 @@ def _saved(out: Path) -> int:
 # --------------------------------------------------------------------------------------------------- all of it
 
 
-def run(place: Path, data: Path, *, each: int, seed: int = 0) -> dict[str, Any]:
-    """All commands, in folders below `place`; `each` kills of a command in one process, and half as many under Ray."""
-    trials, trainings = [], []
-    wholes, starting = {}, {}
-    for name, arguments in COMMANDS.items():
-        plain = name.removesuffix(" --ray")
-        if plain not in wholes:
-            wholes[plain] = place / plain / "whole"
-            command = [*arguments, "--data", f"table:{data}", "--out", str(wholes[plain])]
-            finish([*arguments, "--data", f"table:{data}", "--limit", "2", "--out", str(place / plain / "warm")], place)
-            began, process = time.monotonic(), start(command, place)
-            wait_until(lambda out=wholes[plain]: _whole_lines(out), process.is_alive)
-            starting[plain] = time.monotonic() - began
-            process.join(PATIENCE_S)
-            print(f"{plain}: {count_records(wholes[plain])} records, undisturbed", flush=True)
-        under_ray = name != plain
-        left, attempt = each // 2 if under_ray else each, 0
-        while left > 0 and attempt < each:
-            folder = place / name.replace(" ", "") / str(attempt)
-            wait = starting[plain] * (3 if under_ray else 1)
-            trial = torment(name, wholes[plain], folder, data, kills=min(4, left), seed=seed + attempt, starting=wait)
-            left, attempt = left - len(trial.kills), attempt + 1
-            trials.append(trial)
-            print(f"{name}: {len(trial.kills)} kills, {'survived' if trial.survived else trial}", flush=True)
+def run(place: Path, data: Path, trials: Sequence[Trial], *, each: int) -> Iterator[Trial]:
+    """Kill all commands in turn, in folders below `place`, and yield what became of each run.
+
+    Args:
+        trials: those of earlier calls, which are gone on from: no two have the same seed.
+        each: kills of a command in one process; half as many under Ray.
+    """
+    wholes: dict[str, Path] = {}
+    starting: dict[str, float] = {}
+    kills, attempts = Counter[str](), Counter(trial.command for trial in trials)
+    for trial in trials:
+        kills[trial.command] += len(trial.kills)
+    wanted = {name: each // 2 if name.endswith(" --ray") else each for name in COMMANDS}
+    while left := {name: most - kills[name] for name, most in wanted.items() if kills[name] < most}:
+        for name, more in left.items():
+            plain = name.removesuffix(" --ray")
+            if plain not in wholes:
+                wholes[plain], starting[plain] = _undisturbed(plain, place, data)
+            folder = place / name.replace(" ", "") / str(attempts[name])
+            wait = starting[plain] * (1 if plain == name else 3)
+            whole, seed = wholes[plain], attempts[name]
+            trial = torment(name, whole, folder, data, kills=min(4, more), seed=seed, starting=wait)
+            kills[name], attempts[name] = kills[name] + len(trial.kills), attempts[name] + 1
             shutil.rmtree(folder)
+            yield trial
+
+
+def _undisturbed(name: str, place: Path, data: Path) -> tuple[Path, float]:
+    """Run a command to its end; its folder, and the seconds until it has written a record."""
+    arguments, whole = COMMANDS[name], place / name / "whole"
+    finish([*arguments, "--data", f"table:{data}", "--limit", "2", "--out", str(place / name / "warm")], place)
+    began, process = time.monotonic(), start([*arguments, "--data", f"table:{data}", "--out", str(whole)], place)
+    wait_until(lambda: _whole_lines(whole), process.is_alive)
+    starting = time.monotonic() - began
+    process.join(PATIENCE_S)
+    return whole, starting
+
+
+def run_trainings(place: Path) -> Iterator[Training]:
+    """Kill a training by each signal, in folders below `place`."""
     finish([*TRAIN, "--out", str(place / "trained")], place)
     for number, how in enumerate(SIGNALS):
-        trainings.append(torment_training(place / "trained", place / f"train{number}", how, seed=seed + number))
-        print(f"train: {trainings[-1]}", flush=True)
-    return {
-        "trials": [asdict(trial) for trial in trials],
-        "trainings": [asdict(one) for one in trainings],
-    }
+        yield torment_training(place / "trained", place / f"train{number}", how, seed=number)

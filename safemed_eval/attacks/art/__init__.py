@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from safemed_eval.attacks._common.base import BallAttack, Facts, Value
 from safemed_eval.attacks._common.problem import Attacked, Problem
+from safemed_eval.codec import typed
 from safemed_eval.core import CANVAS_SIZE, Classify, Need, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.grammar import FIRST, REST
@@ -73,6 +74,7 @@ class ART(BallAttack):
         return Attacked(canvas=attacked, steps=queries)
 
 
+@runtime_checkable
 class Bindable(Protocol):
     """A loaded model: `safemed_eval.models.waist.Waist`, or another object that binds questions in the same way."""
 
@@ -81,6 +83,7 @@ class Bindable(Protocol):
     def classify(self, questions: Sequence[Question]) -> Classify: ...
 
 
+@typed
 def to_art(model: Bindable, question: Question, *, canvas_size: tuple[int, int] = CANVAS_SIZE) -> PyTorchClassifier:
     """Wrap a loaded model and one question as a classifier of ART, for its attacks, metrics and certificates.
 

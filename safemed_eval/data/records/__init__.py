@@ -14,7 +14,7 @@ from safemed_eval.data.records.files import (
     without_empty_end,
 )
 from safemed_eval.data.records.names import canonical_modality, canonical_question_type
-from safemed_eval.data.records.questions import gold_index, make_question, sole, unlettered
+from safemed_eval.data.records.questions import gold_index, make_question, refuse_unaskable, sole, unlettered
 
 __all__ = [
     "Builder",
@@ -29,6 +29,7 @@ __all__ = [
     "make_question",
     "read_json_records",
     "read_table",
+    "refuse_unaskable",
     "sole",
     "unlettered",
     "without_empty_end",

@@ -20,14 +20,18 @@ def make_question(text: object, options: Sequence[object]) -> Question:
         DataError: a text is empty or not text, or there are too few or too many options.
     """
     options = unlettered(options)
+    refuse_unaskable(text, options)
+    return Question(text=str(text).strip(), options=tuple(str(option).strip() for option in options))
+
+
+def refuse_unaskable(text: object, options: Sequence[object]) -> None:
+    """Raise DataError if a text is empty or not text, or if there are too few or too many options."""
     if not (isinstance(text, str) and text.strip()):
         raise DataError("the question is empty")
-    texts = [option.strip() for option in options if isinstance(option, str) and option.strip()]
-    if len(texts) < len(options):
+    if not all(isinstance(option, str) and option.strip() for option in options):
         raise DataError(f"an option is empty, or not text: {list(options)}")
     if not 2 <= len(options) <= MAX_OPTIONS:
         raise DataError(f"needs 2 to {MAX_OPTIONS} options (option_a, option_b, ...), has {len(options)}")
-    return Question(text=text.strip(), options=tuple(texts))
 
 
 def unlettered(options: Sequence[object]) -> list[object]:

@@ -76,7 +76,7 @@ def refuse_damaged(file: Path) -> None:
     try:
         tensors = [about for name, about in json.loads(header).items() if name != "__metadata__"]
         end = 8 + length + max((int(about["data_offsets"][1]) for about in tensors), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
         raise CheckpointError(f"{file}: is no safetensors file; download it again, or save it as one") from None
     if size < end:
         raise CheckpointError(f"{file}: is cut off, it holds {size:,} of {end:,} bytes; download it again")

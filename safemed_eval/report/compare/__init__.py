@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from safemed_eval import paired, stats
-from safemed_eval.codec import Json
+from safemed_eval import grammar, paired, stats
+from safemed_eval.codec import Json, typed
 from safemed_eval.report.compare.aligned import (
     AVERAGE_RADIUS,
     Pair,
@@ -149,6 +149,7 @@ class Comparison:
         return "\n".join([f"{self.verdict} ({self.baseline} -> {self.candidate})", *lines])
 
 
+@typed
 def compare(
     baseline: str | Path | Run,
     candidate: str | Path | Run,
@@ -184,6 +185,8 @@ def compare(
         SpecError: a radius above what the sample budget can certify, or that sequential runs were not asked for.
     """
     rules = rules or Rules()
+    if radii is not None:
+        grammar.radii(radii, 1.0)  # refuse what is no list of radii, where nothing is certified, too
     first, second = (run if isinstance(run, Run) else Run.read(run) for run in (baseline, candidate))
     refuse_other_specs(first, second, across_prompts=across_prompts)
     for run in (first, second):
