@@ -171,7 +171,8 @@ def fitted(value: object, hint: object, where: str) -> object:
                     f"{where}: {shortened(repr(value), 80)} is not a choice; {did_you_mean(value, get_args(kind))}"
                 )
         elif kind is object or isinstance(value, _class_of(kind)):
-            if Path in _alternatives(hint) and ("\0" in str(value) or len(str(value)) > _LONGEST_PATH):
+            named = isinstance(value, str | Path) and Path in _alternatives(hint)
+            if named and ("\0" in str(value) or len(str(value)) > _LONGEST_PATH):
                 raise SpecError(
                     f"{where}: a path has at most {_LONGEST_PATH:,} characters, and NUL is none of them, got "
                     f"{shortened(repr(value), 80)}"
