@@ -64,7 +64,7 @@ def call(expression: str) -> object:
 
 CALLS: list[tuple[str, Sequence[str]]] = [
     ('se.load_model(TOY, device="cuda:99")', ["cuda:99"]),
-    ('se.load_model("builtin:sft", dtype="float64")', ["float64", "bfloat16"]),
+    ('se.load_model("builtin:sft", dtype="float64")', ["dtype: 'float64' is not a choice"]),
     ('se.load_model("builtin:sft", attn="x")', ["attn_implementation", "x"]),
     ('se.load_model("builtin:sft", device_map="x")', ["device_map", "found x"]),
     ('se.load_model("python:nonesuch:f")', ["nonesuch"]),
@@ -489,8 +489,8 @@ CALLS: list[tuple[str, Sequence[str]]] = [
     ),
     ('se.load_model(TOY, device="gpu:x")', ["--device gpu:x: not a device; write auto, cpu, cuda or cuda:1"]),
     ("se.load_model(TOY, device=3)", ["device must be a text, got 3"]),
-    ('se.load_model(TOY, dtype="float64")', ["--dtype has no effect on a python: model; let its factory decide"]),
-    ('se.load_model("builtin:sft", dtype=torch.float16)', ["dtype must be a text, got torch.float16"]),
+    ('se.load_model(TOY, dtype="float64")', ["dtype: 'float64' is not a choice"]),
+    ('se.load_model("builtin:sft", dtype=torch.float16)', ["dtype must be 'auto', 'float32'", "got torch.float16"]),
     (
         'se.load_model("builtin:sft", readout="speak")',
         ["readout: 'speak' is not a choice; known: choice, generate, think-choice"],
