@@ -478,7 +478,8 @@ def test_paths_with_markup_and_paths_too_long(checkpoint: Callable[[str], Path],
     done = subprocess.run(
         [*MAIN, "data", "describe", f"table:{'x' * 300}"], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.returncode == 2 and done.stderr.startswith("error: File name too long")
+    assert done.returncode == 2 and done.stderr.startswith("error: --data table:xxx")
+    assert done.stderr.endswith(": File name too long\n")
 
 
 def test_skipped_items_are_part_of_what_was_asked(tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ def test_what_has_no_meaning_is_refused(table: Path, more: list[str], words: str
     )
     assert code == 2
     assert words in text
-    with pytest.raises(se.errors.SpecError, match="write canvas or file"):
+    with pytest.raises(se.errors.SpecError, match="domain: 'x' is not a choice; known: canvas, file"):
         se.certify(TOY, f"table:{table}", sigma=0.25, domain="x")  # type: ignore[arg-type]
 
 

@@ -70,7 +70,7 @@ atexit.register(show)
 
 FEW = ["--sigma", "0.1", "--n", "20", "--n0", "5"]
 TRAIN = ["--model", "builtin:sft", "--data", "phantom:split=train,images=2", "--steps", "1", "--batch-size", "2"]
-SMALL = "from safemed_eval.cli import demo; demo.DRAWN = 'phantom:images=1'"
+SMALL = "from safemed_eval.cli import demo; demo.DRAWN = 'phantom:images=4'"
 BY_DEMO = ["data describe", "models check", "evaluate", "certify", "report"]
 """Commands that the demo runs."""
 JOBS = [

@@ -319,7 +319,7 @@ def test_the_automatic_folder_is_named_after_the_order(
 
 
 def test_an_unknown_order_is_refused(table: Path) -> None:
-    with pytest.raises(SpecError, match="--option-order any: write data or random"):
+    with pytest.raises(SpecError, match="option_order: 'any' is not a choice; known: data, random"):
         se.certify(Linear(torch.ones(3, 8, 8)), f"table:{table}", sigma=0.5, option_order="any")  # type: ignore[arg-type]
 
 

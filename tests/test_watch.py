@@ -650,7 +650,7 @@ def test_the_command_from_validation_to_the_page_in_two_processes(tmp_path: Path
         (["sft", "--eval-limit", "5"], "--eval-limit: has no effect without --eval-data"),
         (["sft", "EVAL", "--eval-every", "0"], "eval_every must be at least 1"),
         (["sft", "EVAL", "--eval-every", "11"], "eval_every=11 is more than the 10 steps"),
-        (["sft", "EVAL", "--best", "robusst"], "best must be one of robust, clean, last, got 'robusst'"),
+        (["sft", "EVAL", "--best", "robusst"], "best must be 'robust', 'clean', 'last' or None, got 'robusst'"),
         (["sft", "EVAL", "--patience", "0"], "patience must be at least 1"),
         (["sft", "EVAL", "--patience", "2", "--best", "last"], "it has no effect with best=last"),
         (["sft", "EVAL", "--eval-attack", "pgd:eps=4"], "--eval-attack pgd: eps=4 is more than all of"),

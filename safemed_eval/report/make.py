@@ -73,7 +73,7 @@ def report(
     if not runs:
         raise SpecError("report: name at least one run")
     if alpha is not None and not 0 < alpha < 1:
-        raise SpecError(f"--alpha {alpha:g}: alpha must lie between 0 and 1")
+        raise SpecError(f"--alpha {alpha}: alpha must lie between 0 and 1, got {alpha:g}")
     sizes = paper_sizes(paper, width, font)
     if training := _training_in(runs, alpha=alpha, radii=radii, by=by, paper=paper or None):
         from safemed_eval.report.training import write_training
