@@ -46,7 +46,8 @@ BatchSize = int | Literal["auto"] | None
 """Batch size; None is the command's default."""
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """Number format of a model's weights; "auto": the checkpoint's own on an accelerator, float32 on the CPU."""
-MAX_BATCH, MAX_WORKERS = 65536, 4096
+MAX_BATCH, MAX_WORKERS, MAX_PILOT = 65536, 4096, 1000
+"""Largest batch, number of Ray's workers, and number of items that `plan` times."""
 DEFAULT_NOISE = "gaussian"
 """Kind of noise under which `certify` counts votes, where the user names none; see `smoothing.noise`."""
 CANVAS_SIZE = (384, 384)

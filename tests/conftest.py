@@ -6,7 +6,7 @@ import csv
 import importlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision
 import transformers
+from browsing import launched
 from families import FAMILIES
 from families.refused import REFUSED
 from hypothesis import HealthCheck, settings
@@ -143,3 +144,10 @@ def draw_table(folder: Path, rows: int = 8, **changes: Any) -> Path:
             }
             table.writerow(row | (changes if number == 3 else {}))
     return folder / "questions.csv"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; see `browsing`."""
+    with launched() as started:
+        yield started

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browsing import MOST_S, Open, watched
 from synthetic import certified, evaluated, failed, write_run
 from test_reasoning import run_of as written_run
 
@@ -35,10 +35,6 @@ NAME = f"<b>bold</b> &lt; {EVIL} \udcff"
 """Plotly reads <b> and &lt;, and the last character cannot be written to a file."""
 L2 = str(attacks.parse("pgd:eps=0.5,norm=l2,steps=10"))
 CONDITIONS = ("clean", "fgsm:eps=4/255", "pgd:eps=4/255,steps=10", L2)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-MOST_S = 120.0
-"""For a page to do something, and for the browser to start; both take less than a second on an idle machine."""
 COUNT = "document.getElementById('items-count').textContent"
 
 STAND_IN = """
@@ -81,46 +77,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     return [Run.read(out, name=NAME) for out in (evaluate, certify)]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
-    with (
-        playwright.sync_playwright() as started,
-        started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * MOST_S) as launched,
-    ):
-        yield launched
-
-
-Open = Callable[..., Any]
-
-
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Open]:
     """Opens a page from its file; at the end nothing may have reached the console or asked the network."""
-    contexts, seen = [], []
+    with watched(browser, "file:", "blob:") as opened:
 
-    def open_file(file: Path, link: str = "", **options: Any) -> Any:
-        contexts.append(browser.new_context(reduced_motion="reduce", **options))
-        contexts[-1].set_default_timeout(1000 * MOST_S)
-        opened = contexts[-1].new_page()
-        opened.on("console", lambda message: seen.append(f"{message.type}: {message.text}"))
-        opened.on("pageerror", lambda error: seen.append(f"error: {error}"))
-        opened.on("request", lambda request: seen.append(request.url) if not _is_local(request.url) else None)
-        opened.goto(file.as_uri() + link)
-        if options.get("java_script_enabled", True):
-            opened.wait_for_selector("html[data-ready]")
-        return opened
+        def open_file(file: Path, link: str = "", **options: Any) -> Any:
+            page = opened(file.as_uri() + link, **options)
+            if options.get("java_script_enabled", True):
+                page.wait_for_selector("html[data-ready]")
+            return page
 
-    yield open_file
-    for context in contexts:
-        context.close()
-    assert not seen
-
-
-def _is_local(url: str) -> bool:
-    return url.startswith(("file:", "data:", "blob:"))
+        yield open_file
 
 
 @pytest.fixture(scope="module")
@@ -653,7 +621,7 @@ def test_fewer_than_three_eps_are_points(open_page: Open, swift: Write, tmp_path
     several = [Run.read(tmp_path / "a", name=name) for name in ("one", "two")]
     opened = open_page(swift(several))
     looks = opened.evaluate("document.getElementById('attacked-linf').data.map((t) => t.line.color + t.marker.symbol)")
-    assert len(set(looks)) == 4, "points are told apart without lines"
+    assert len(set(looks)) == 4, "without lines, markers must differ"
 
 
 def test_terms_are_explained_where_they_stand(open_page: Open, brief: Path) -> None:

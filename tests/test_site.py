@@ -8,17 +8,17 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from browsing import Open, watched
 from test_docs import leaves
 
 import safemed_eval
@@ -29,8 +29,6 @@ pytest.importorskip("material", reason="mkdocs-material is in the docs extra")
 pytest.importorskip("mkdocstrings", reason="mkdocstrings is in the docs extra")
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-MOST_S = 120.0
 PAGES = [
     "index.html",
     "start/review.html",
@@ -159,41 +157,11 @@ def address(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
-    with (
-        playwright.sync_playwright() as started,
-        started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * MOST_S) as launched,
-    ):
-        yield launched
-
-
-Open = Callable[..., Any]
-
-
 @pytest.fixture
 def open_site(browser: Any, address: str) -> Iterator[Open]:
     """Opens the site; at the end nothing may have reached the console, asked another host, or found nothing."""
-    contexts, seen = [], []
-
-    def open_page(place: str, **options: Any) -> Any:
-        contexts.append(browser.new_context(reduced_motion="reduce", **options))
-        contexts[-1].set_default_timeout(1000 * MOST_S)
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: seen.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: seen.append(f"error: {error}"))
-        page.on("request", lambda sent: seen.append(sent.url) if not sent.url.startswith((address, "data:")) else None)
-        page.on("response", lambda got: seen.append(f"{got.status} {got.url}") if got.status >= 400 else None)
-        page.goto(address + place)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not seen
+    with watched(browser, address) as opened:
+        yield lambda place, **options: opened(address + place, **options)
 
 
 def test_search_finds_radius(open_site: Open) -> None:

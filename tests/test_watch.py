@@ -6,7 +6,6 @@ import json
 import math
 import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browsing import watched
 from PIL import Image
 from safetensors.torch import load_file
 from torture.kills import PATIENCE_S
@@ -707,7 +707,6 @@ def test_supervised_fine_tuning_has_no_rewards(option: list[str]) -> None:
 # ------------------------------------------------------------------------------------------------------------ the page
 
 EVIL = "<script>window.hit = 1</script><img src=x onerror='window.hit = 2'> \x1b[31m \u202e"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture
@@ -799,21 +798,12 @@ def test_places_on_a_chart_are_to_scale() -> None:
     assert many.every == 5 and not many.lines[0].marks and many.lines[0].path.count("L") == 400
 
 
-def test_a_browser_shows_the_page_without_a_word(trained: Path, tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_without_a_word(trained: Path, browser: Any, tmp_path: Path) -> None:
     """On a telephone, too, nothing is wider than the screen, and no script runs."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
     page = se.report([trained], tmp_path / "report").page
-    said: list[str] = []
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=120_000)
-        shown = browser.new_page(viewport={"width": 360, "height": 700}, color_scheme="dark")
-        shown.on("console", lambda message: said.append(message.text))
-        shown.goto(page.as_uri())
+    with watched(browser, "file:") as opened:
+        shown = opened(page.as_uri(), viewport={"width": 360, "height": 700}, color_scheme="dark")
         assert shown.evaluate("document.documentElement.scrollWidth") == 360
         assert shown.evaluate("document.querySelectorAll('.charts figure').length") == 3
         assert shown.evaluate("[...document.images].every(image => image.naturalWidth == 8)")
         assert shown.evaluate("window.hit") is None
-        browser.close()
-    assert said == []

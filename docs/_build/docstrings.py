@@ -14,7 +14,7 @@ PROSE = re.compile(r"^(Returns|Yields|Source):\n((?:    .*(?:\n|\Z))+)", re.MULT
 
 
 class Docstrings(griffe.Extension):
-    """Lines that begin with >>> are code; a section needs no empty line above; what is returned is told in prose."""
+    """Lines that begin with >>> become code blocks; sections need no empty line above; return values become prose."""
 
     def on_object(self, *, obj: griffe.Object, **context: Any) -> None:
         if obj.docstring:

@@ -11,7 +11,7 @@ from safemed_eval import grammar
 from safemed_eval.api._certify import BATCH, CPU_BATCH, refuse_bands
 from safemed_eval.api._start import masks_digest, refuse_canvas
 from safemed_eval.codec import typed
-from safemed_eval.core import DEFAULT_NOISE, MAX_BATCH
+from safemed_eval.core import DEFAULT_NOISE, MAX_BATCH, MAX_PILOT
 from safemed_eval.data import Choice, choice_of
 from safemed_eval.errors import SpecError
 from safemed_eval.models import AnyModel, Model, find_model
@@ -23,9 +23,6 @@ from safemed_eval.threat import MASK
 
 if TYPE_CHECKING:
     from safemed_eval.runs.plan import Cost
-
-MAX_PILOT = 1000
-"""Largest number of items to time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from safemed_eval.attacks._common.base import Attack, Facts, Loss, Start, SteppedAttack, Target, refuse_counts
 from safemed_eval.attacks._common.problem import Attacked, Problem
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from safemed_eval.core import MAX_BATCH, Dtype
+from safemed_eval.core import MAX_BATCH, MAX_WORKERS, Dtype
 from safemed_eval.data import Choice, Fit, choose_data, kinds
 from safemed_eval.errors import SpecError, Stopped
 from safemed_eval.models import Model, find_model
@@ -212,7 +212,9 @@ class RunOptions:
     workers: Annotated[
         int | None,
         _run(
-            min=1, max=4096, help="Number of workers for --ray. Default: one per GPU; without GPUs, one for two cores."
+            min=1,
+            max=MAX_WORKERS,
+            help="Number of workers for --ray. Default: one per GPU; without GPUs, one for two cores.",
         ),
     ] = None
     out: Annotated[

@@ -11,7 +11,7 @@ from rich.markup import escape
 from safemed_eval import grammar
 from safemed_eval.cli._options import DataOptions, ModelOptions, grouped
 from safemed_eval.cli._show import as_json, print_table, say
-from safemed_eval.core import DEFAULT_NOISE
+from safemed_eval.core import DEFAULT_NOISE, MAX_BATCH, MAX_PILOT
 from safemed_eval.rounding import ceil_to, radius
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def plan(
     alpha: Annotated[float, typer.Option(help="As in certify.")] = 0.001,
     radii: Annotated[str, typer.Option(help="As in certify, for sequential sampling.")] = grammar.RADII,
     attack: Annotated[list[str] | None, typer.Option(help="As in evaluate. May be repeated.")] = None,
-    pilot: Annotated[int, typer.Option(min=2, max=1000, help="Number of items to time, drawn by --seed.")] = 8,
+    pilot: Annotated[int, typer.Option(min=2, max=MAX_PILOT, help="Number of items to time, drawn by --seed.")] = 8,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=65536, help="Batch size. Default: 64 on a GPU, else 16.")
+        int | None, typer.Option(min=1, max=MAX_BATCH, help="Batch size. Default: 64 on a GPU, else 16.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the pilot and its noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

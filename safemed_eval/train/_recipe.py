@@ -27,7 +27,7 @@ MAX_WIDTH = 4096
 MAX_STEPS = 10**9
 MAX_TOKENS = 10**6
 MAX_ROWS = 2**16
-MAX_WORKERS = 256
+MAX_LOADER_WORKERS = 256
 MAX_DRAWS = 100
 
 Aim = Literal["letter", "answer", "reward", "kl"]
@@ -267,8 +267,8 @@ class Recipe:
     samples: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.loader_workers <= MAX_WORKERS:
-            raise ValueError(f"loader_workers must be in 0 to {MAX_WORKERS}, got {self.loader_workers}")
+        if not 0 <= self.loader_workers <= MAX_LOADER_WORKERS:
+            raise ValueError(f"loader_workers must be in 0 to {MAX_LOADER_WORKERS}, got {self.loader_workers}")
         if not 0 <= self.samples <= MAX_SAMPLES:
             raise ValueError(f"samples must be at least 0, and at most {MAX_SAMPLES}, got {self.samples}")
         _refuse(batch_size=(self.batch_size, MAX_ROWS), accumulate=(self.accumulate, MAX_ROWS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -72,21 +72,19 @@ def falling(runs: Sequence[Run]) -> tuple[Falling, ...]:
 
     Runs that were asked the same attack share a regression; their items of one patient, or image, are one cluster.
     """
-    return _falling(tuple(runs))
+    return _regressions(tuple(runs))
 
 
 @lru_cache(maxsize=1)  # tables and figures of a report ask for the same
-def _falling(runs: tuple[Run, ...]) -> tuple[Falling, ...]:
-    return tuple(_regressions(runs))
-
-
-def _regressions(runs: Sequence[Run]) -> Iterator[Falling]:
+def _regressions(runs: tuple[Run, ...]) -> tuple[Falling, ...]:
+    found = []
     evaluated = [run for run in runs if run.kind == "evaluate" and run.records]
     conditions = dict.fromkeys(condition for run in evaluated for condition in run.conditions)
     for condition in conditions:
         asked = [run for run in evaluated if condition in run.conditions]
         if facts_of(condition, {}).role == "attack" and all(CLEAN in run.conditions for run in asked):
-            yield _of_attack(condition, asked)
+            found.append(_of_attack(condition, asked))
+    return tuple(found)
 
 
 def _of_attack(condition: str, runs: Sequence[Run]) -> Falling:
@@ -197,9 +195,12 @@ def _design(levels: Mapping[str, Names]) -> tuple[Floats, list[Level | None], di
         counts = Counter(names)
         first, *others = sorted(counts, key=lambda name: (-counts[name], name)) if counts else [""]
         wider = np.column_stack([matrix, *((names == name).astype(float) for name in others)])
-        alike = bool(others) and np.linalg.matrix_rank(np.unique(wider, axis=0)) < wider.shape[1]
-        if not others or alike:
-            reason = "cannot be told apart from the columns above" if others else "one level alone"
+        reason = ""
+        if not others:
+            reason = "one level alone"
+        elif np.linalg.matrix_rank(np.unique(wider, axis=0)) < wider.shape[1]:
+            reason = "cannot be told apart from the columns above"
+        if reason:
             reasons |= dict.fromkeys(((column, name) for name in counts), reason)
             continue
         reasons[column, first] = REFERENCE
