@@ -17,7 +17,7 @@ from scipy import stats as sps
 from synthetic import SEQUENTIAL, certified, failed, item, numbers, sequenced, write_run
 from test_cli import _records, call, seconds_aside, shared, summary_of
 from test_figures import drawn, titles, words_of
-from test_page import Open, Write, browser, open_page, swift
+from test_page import Open, Write, open_page, swift
 
 from safemed_eval import data
 from safemed_eval.errors import RunError
@@ -33,7 +33,7 @@ from safemed_eval.runs.work.certify import Certification
 from safemed_eval.smoothing import Falsification, Ladder, Sequential
 from safemed_eval.smoothing.sequential import Hits, pack
 
-__all__ = ["browser", "open_page", "shared", "swift"]  # fixtures
+__all__ = ["open_page", "shared", "swift"]  # fixtures
 Json = dict[str, Any]
 SEQUENCE = {"smoothing": SEQUENTIAL}
 GONE = dict.fromkeys(
