@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 from matplotlib.figure import Figure
+from scipy import stats as sps
 from synthetic import certified, evaluated, write_run
 from test_cli import call
 
@@ -383,6 +384,30 @@ def test_copies_in_one_cluster_say_no_more() -> None:
     (_, one), _ = odds_of(fallen, np.arange(200), {"site": names_of(site, "s")})
     (_, many), _ = odds_of(fallen.repeat(5), np.arange(200).repeat(5), {"site": names_of(site.repeat(5), "s")})
     assert (many.ratio, many.lower, many.upper) == pytest.approx((one.ratio, one.lower, one.upper), rel=0.02)
+
+
+def test_intervals_are_those_of_generalized_estimating_equations() -> None:
+    """statsmodels' GEE with Mancl and DeRouen's correction, for clusters of one to forty, more than are solved at once."""
+    from statsmodels.genmod.cov_struct import Independence
+    from statsmodels.genmod.families import Binomial
+    from statsmodels.genmod.generalized_estimating_equations import GEE
+
+    rng = np.random.default_rng(5)
+    clusters = np.repeat(np.arange(4300), np.where(np.arange(4300) < 30, 40, 1))
+    site, scanner = rng.choice(3, len(clusters), p=[0.7, 0.28, 0.02]), rng.choice(2, len(clusters), p=[0.6, 0.4])
+    fallen = rng.random(len(clusters)) < 0.2 + 0.2 * site + 0.1 * rng.normal(size=4300)[clusters]
+    mixed = rng.permutation(len(clusters))
+    levels = {"site": names_of(site, "s")[mixed], "scanner": names_of(scanner, "x")[mixed]}
+    odds, reason = odds_of(fallen[mixed], clusters[mixed], levels)
+    assert not reason and [level.ratio is None for level in odds] == [True, False, False, True, False]
+    design = np.column_stack([np.ones(len(clusters)), site == 1, site == 2, scanner == 1]).astype(float)
+    model = GEE(fallen.astype(float), design, groups=clusters, family=Binomial(), cov_struct=Independence())
+    result = model.fit(maxiter=100, cov_type="bias_reduced")
+    reach = sps.t.ppf(0.975, 4300 - 4) * result.bse
+    for level, estimate, half in zip((odds[1], odds[2], odds[4]), result.params[1:], reach[1:], strict=True):
+        assert (level.ratio, level.lower, level.upper) == pytest.approx(
+            np.exp([estimate, estimate - half, estimate + half]), rel=1e-7
+        )
 
 
 @pytest.mark.parametrize("fell", [True, False])
