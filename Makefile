@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint docs tutorials bench torture audit clean
+.PHONY: demo test slow check lint docs tutorials bench torture audit clean
 
 demo: $(READY)
 	$(BIN)/safemed-eval demo
@@ -12,12 +12,16 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+# Whole trainings, workers that die, tutorials, the wheel in an environment of its own: what `make test` leaves out.
+slow: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test
+check: lint test slow
 
 # The site, in site/; to read it with search: python3 -m http.server -d site
 docs: $(READY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib
 import math
 import os
@@ -15,6 +16,7 @@ import pytest
 import torch
 import torchvision
 import transformers
+import typer.testing
 from browsing import launched
 from families import FAMILIES
 from families.refused import REFUSED
@@ -33,6 +35,7 @@ settings.register_profile("same", deadline=None, derandomize=True, suppress_heal
 settings.load_profile("same")
 importlib.import_module("safemed_eval.progress")._LINE_EVERY_S = math.inf  # a slow machine says no more than a fast one
 os.environ["OMP_NUM_THREADS"] = "1"  # of commands that tests start
+typer.testing._get_command = functools.cache(typer.main.get_command)  # built once, not anew for each command
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where other work shares the cores
 
 DEVICE = os.environ.get("SAFEMED_EVAL_TEST_DEVICE", "cpu")

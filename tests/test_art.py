@@ -511,6 +511,7 @@ def test_what_art_cannot_do_for_an_item_is_told_as_arts_fault() -> None:
         run("art:ZooAttack,max_iter=1", net, x, answers(net, x))
 
 
+@pytest.mark.slow
 def test_evaluate_records_what_art_found(tmp_path: Path) -> None:
     square, hop = "art:SquareAttack,eps=16/255,max_iter=5", "art:HopSkipJump,eps=2,norm=l2,max_iter=1,max_eval=5"
     command = ["evaluate", "--model", "builtin:sft", "--data", "phantom", "--limit", "4", "--attack", square]

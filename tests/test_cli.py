@@ -307,6 +307,7 @@ def test_models_check_ends_with_a_verdict(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "the image matters" in told["verdict"]["detail"]
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("safemed_eval.cli.demo.DRAWN", "phantom:images=2")
     code, text = call("demo", "--out", tmp_path / "demo")
@@ -342,6 +343,7 @@ def test_a_different_command_on_the_same_folder_is_refused(shared: list[object],
     assert code == 2 and "data was" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_clean_resumable_run(
     table: Path, tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
@@ -371,52 +373,63 @@ def test_ctrl_c_leaves_a_clean_resumable_run(
 # ---------------------------------------------------------------- wrong input
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["evaluate", "--attack", "pgd:esp=4/255"], "did you mean 'eps'"),
-        (["evaluate", "--attack", "pdg:eps=4/255"], "did you mean 'pgd'"),
-        (["evaluate", "--data", "omnimedvqa:/nowhere"], "no such file or folder"),
-        (["evaluate", "--model", "/nowhere"], "no such folder"),
-        (["evaluate", "--modality", "PET"], "the data has none"),
-        (["evaluate", "--canvas", "big"], "HEIGHTxWIDTH"),
-        (["evaluate", "--limit", "0"], "at least 1"),
-        (["evaluate", "--data", "."], "say what it is, medr1:."),
-        (["evaluate", "--out", "/dev/null/run"], "/dev/null is a file"),
-        (["evaluate", "--out", "."], "not a run folder, it holds"),
-        (["evaluate", "--official"], "only a transformers checkpoint"),
-        (["evaluate", "--device", "GPU"], "not a device"),
-        (["evaluate", "--dtype", "float16"], "no effect on a python: model"),
-        (["evaluate", "--readout", "generate"], "no effect on a python: model"),
-        (["evaluate", "--temperature", "1"], "no effect where nothing is written"),
-        (["evaluate", "--template", "thnik"], "did you mean 'think'"),
-        (["evaluate", "--data", "phantom:images=0"], "images must be at least 1"),
-        (["certify", "--sigma", "0"], "sigma must be above 0"),
-        (["certify", "--sigma", "nan"], "--sigma: 'nan' is not a number"),
-        (["certify", "--sigma", "0.25", "--alpha", "1"], "alpha must lie between"),
-        (["certify", "--sigma", "0.25", "--n", "5"], "cannot certify anything"),
-        (["certify", "--sigma", "0.25", "--radii", "1x"], "--radii: '1x' is not a number"),
-        (
-            ["certify", "--sigma", "0.25", "--sampling", "both"],
-            "'--sampling': 'both' is not one of 'fixed', 'sequential'",
-        ),
-    ],
-)
-def test_wrong_input_is_one_clear_line_without_torch(table: Path, arguments: list[str], message: str) -> None:
+WRONG = [
+    (["evaluate", "--attack", "pgd:esp=4/255"], "did you mean 'eps'"),
+    (["evaluate", "--attack", "pdg:eps=4/255"], "did you mean 'pgd'"),
+    (["evaluate", "--data", "omnimedvqa:/nowhere"], "no such file or folder"),
+    (["evaluate", "--model", "/nowhere"], "no such folder"),
+    (["evaluate", "--modality", "PET"], "the data has none"),
+    (["evaluate", "--canvas", "big"], "HEIGHTxWIDTH"),
+    (["evaluate", "--limit", "0"], "at least 1"),
+    (["evaluate", "--data", "."], "say what it is, medr1:."),
+    (["evaluate", "--out", "/dev/null/run"], "/dev/null is a file"),
+    (["evaluate", "--out", "."], "not a run folder, it holds"),
+    (["evaluate", "--official"], "only a transformers checkpoint"),
+    (["evaluate", "--device", "GPU"], "not a device"),
+    (["evaluate", "--dtype", "float16"], "no effect on a python: model"),
+    (["evaluate", "--readout", "generate"], "no effect on a python: model"),
+    (["evaluate", "--temperature", "1"], "no effect where nothing is written"),
+    (["evaluate", "--template", "thnik"], "did you mean 'think'"),
+    (["evaluate", "--data", "phantom:images=0"], "images must be at least 1"),
+    (["certify", "--sigma", "0"], "sigma must be above 0"),
+    (["certify", "--sigma", "nan"], "--sigma: 'nan' is not a number"),
+    (["certify", "--sigma", "0.25", "--alpha", "1"], "alpha must lie between"),
+    (["certify", "--sigma", "0.25", "--n", "5"], "cannot certify anything"),
+    (["certify", "--sigma", "0.25", "--radii", "1x"], "--radii: '1x' is not a number"),
+    (
+        ["certify", "--sigma", "0.25", "--sampling", "both"],
+        "'--sampling': 'both' is not one of 'fixed', 'sequential'",
+    ),
+]
+
+
+def test_wrong_input_is_one_clear_line_without_torch(table: Path) -> None:
     """Exit code 2, one line on stderr, no traceback; and torch has not been imported for it."""
-    command, *rest = arguments
     given = {"--model": TOY, "--data": f"table:{table}", "--out": str(table.parent / "run")}
-    options = [part for key, value in given.items() if key not in rest for part in (key, value)]
-    code = (
-        "import sys\nfrom safemed_eval.cli import main\n"
-        "try:\n    main()\nfinally:\n    print('torch' in sys.modules, file=sys.stdout)"
-    )
+    lines = [
+        [command, *(part for key, value in given.items() if key not in rest for part in (key, value)), *rest]
+        for (command, *rest), _ in WRONG
+    ]
+    code = """
+import contextlib, io, json, sys
+from safemed_eval.cli import main
+for line in json.load(sys.stdin):
+    sys.argv, ended = ["safemed-eval", *line], 0
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            main()
+        except SystemExit as end:
+            ended = end.code
+    print(json.dumps([ended, said.getvalue(), "torch" in sys.modules]))
+"""
     done = subprocess.run(
-        [sys.executable, "-c", code, command, *options, *rest], capture_output=True, text=True, cwd=table.parent
+        [sys.executable, "-c", code], input=json.dumps(lines), capture_output=True, text=True, cwd=table.parent
     )
-    assert done.returncode == 2
-    assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert done.stdout == "False\n"
+    assert done.returncode == 0, done.stderr
+    for (arguments, message), answer in zip(WRONG, done.stdout.splitlines(), strict=True):
+        ended, said, torch_is_there = json.loads(answer)
+        assert (ended, torch_is_there) == (2, False), arguments
+        assert message in said and said.startswith("error: ") and said.count("\n") == 1, arguments
     assert not (table.parent / "run").exists()
 
 

@@ -226,6 +226,7 @@ def test_what_is_written_is_what_generate_writes(
         assert loaded.official(picture(canvases[row]), question).texts == [text]
 
 
+@pytest.mark.slow
 def test_a_forced_text_is_as_likely_as_when_it_is_written(
     family: str, checkpoint: Callable[[str], object], canvases: torch.Tensor, questions: list[Question]
 ) -> None:

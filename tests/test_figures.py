@@ -533,6 +533,7 @@ def test_a_record_without_its_clean_one_is_na(pictured: Run) -> None:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_files(tmp_path: Path, pictured: Run) -> None:
     runs = [four(tmp_path / "a"), attacked(tmp_path / "b", {"clean": 9, PGD: 3}), pictured]
     before = dict(matplotlib.rcParams)

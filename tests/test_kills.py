@@ -14,6 +14,7 @@ from torture.kills import COMMANDS, PATIENCE_S, alike, finish, marked, start, to
 from safemed_eval.runs import count_records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "seed"), [("evaluate", 0), ("certify", 1), ("certify --sampling sequential", 2)], ids=lambda value: value
 )

@@ -888,6 +888,7 @@ def test_an_index_that_names_no_files_is_refused(copy: Path) -> None:
             resolve(str(copy))
 
 
+@pytest.mark.slow
 def test_gradients_in_half_precision_are_compared_with_float32(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -341,6 +341,7 @@ def test_spec_strings_are_canonical(text: str) -> None:
     assert str(parse("contrast:grey=0.50", 0.25)) == "contrast"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sampling"), [*[(name, "fixed") for name in KINDS], ("uniform", "sequential"), ("gamma", "sequential")]
 )

@@ -25,6 +25,7 @@ from execute import executed  # noqa: E402
 SHOWN = ["model", "data", "run", "cert", 'run.accuracy(by="modality")', "cert.curve()", "run.plot()"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_five_lines_run_in_a_notebook(tmp_path: Path) -> None:
     """Each line is a cell; then what they made is shown, on fewer items and noisy copies than the README asks for."""
@@ -54,6 +55,7 @@ def kinds(notebook: Any) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_runs(tutorial: Path, tmp_path: Path) -> None:

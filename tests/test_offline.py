@@ -102,6 +102,7 @@ def test_the_lists_are_of_all_commands() -> None:
     assert known <= told and len(known) == 16
 
 
+@pytest.mark.slow
 def test_the_main_job_asks_the_network_for_nothing(tmp_path: Path) -> None:
     """Neither with the flag, nor without: what ships and what is in a folder needs none."""
     shutil.copytree(Path(__file__).parents[1] / "safemed_eval/models/builtin/sft", tmp_path / "sft")
@@ -115,6 +116,7 @@ def test_the_main_job_asks_the_network_for_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "cache/hub").exists()
 
 
+@pytest.mark.slow
 def test_trainings_ask_the_network_for_nothing(tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="TRL is in the train extra")
     done = alone(tmp_path, *TRAININGS)

@@ -98,6 +98,7 @@ assert "<html" in Path("report/report.html").read_text(encoding="utf-8")
 """
 
 
+@pytest.mark.slow
 def test_the_wheel_works_away_from_the_repository(installed: Path, tmp_path: Path) -> None:
     done = run(sys.executable, "-c", AWAY, str(installed), cwd=tmp_path, PYTHONPATH=str(installed))
     assert done.returncode == 0, done.stderr
@@ -238,6 +239,7 @@ def steps(**given: str) -> Iterator[tuple[str, dict[str, str]]]:
             yield step["run"], filled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model, more, code, verdict",
     [

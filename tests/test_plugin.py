@@ -54,6 +54,7 @@ def python(installed: Path, folder: Path, *arguments: str) -> str:
 ATTACK = "darken:eps=0.2"
 
 
+@pytest.mark.slow
 def test_the_command_line_finds_all_five(installed: Path, folder: Path) -> None:
     asked = ["--model", "threshold:0.4", "--data", "piped:questions.txt", "--canvas", "16x16", "--attack", ATTACK]
     printed = python(installed, folder, "-m", "safemed_eval", "evaluate", *asked, "--out", "run", "--json")
@@ -81,6 +82,7 @@ print(*(figure.stem for figure in se.report([run], "report").figures))
 """
 
 
+@pytest.mark.slow
 def test_python_finds_them(installed: Path, folder: Path) -> None:
     accuracy, figures = python(installed, folder, "-c", SCRIPT).splitlines()
     assert [float(cell) for cell in accuracy.split()] == [1.0, 0.75, 8]

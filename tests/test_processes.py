@@ -118,6 +118,7 @@ def alone(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
     return get
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "method", "lora"), RUNS)
 def test_two_processes_make_the_weights_of_one(
     strategy: str, method: str, lora: str | None, folder: Path, alone: Callable[..., Path]

@@ -31,6 +31,7 @@ def again(name: str, out: Path, model: str | None = None) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["evaluate-sft", "certify-sft"])
 def test_the_toolkit_gives_what_the_reference_says(name: str, tmp_path: Path) -> None:
     found = safemed_eval.compare(REFERENCE / name, again(name, tmp_path / name))

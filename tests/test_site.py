@@ -161,12 +161,19 @@ def address(site: Path) -> Iterator[str]:
 def open_site(browser: Any, address: str) -> Iterator[Open]:
     """Opens the site; at the end nothing may have reached the console, asked another host, or found nothing."""
     with watched(browser, address) as opened:
-        yield lambda place, **options: opened(address + place, **options)
+
+        def open_page(place: str, **options: Any) -> Any:
+            page = opened(address + place, **options)
+            # Until its scripts have started, the page takes clicks and letters, and does nothing with them.
+            page.wait_for_function("document.querySelector('.md-search-result__meta').textContent.startsWith('Type')")
+            return page
+
+        yield open_page
 
 
 def test_search_finds_radius(open_site: Open) -> None:
     page = open_site("index.html")
-    page.locator("input.md-search__input").fill("radius")
+    page.locator("input.md-search__input").press_sequentially("radius")  # keys, which it listens to
     page.wait_for_selector(".md-search-result__item a")
     found = page.locator(".md-search-result__item a").evaluate_all("links => links.map(link => link.href)")
     assert any("certificates.html" in link for link in found)

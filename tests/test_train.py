@@ -716,6 +716,7 @@ class Stop(TrainerCallback):  # type: ignore[misc]
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_to_the_same_end(train: Callable[..., Path]) -> None:
     wanted = recipe("at-sft", steps=4, save_every=2, ablate=Ablation(band=20), watch=Watch(keep_checkpoints=True))
     whole = train(wanted, folder="whole")
@@ -740,6 +741,7 @@ def test_accumulated_steps_are_one_larger_batch(train: Callable[..., Path]) -> N
     assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_each_image_is_decoded_once_a_step(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Four completions of two questions in each of four accumulated steps, of images that are never kept."""
     decoded: list[str] = []

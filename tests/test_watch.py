@@ -236,6 +236,7 @@ def test_patience_ends_the_training(train: Callable[..., Path], scripted: Callab
     assert (about["step"], about["last_step"], about["ended_by_patience"]) == (2, 4, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 5])
 def test_a_killed_training_goes_on_to_the_same_best_checkpoint(
     stop: int, train: Callable[..., Path], scripted: Callable[..., list[int]]
@@ -338,6 +339,7 @@ def test_images_that_are_trained_on_are_counted_and_another_canvas_is_refused(
 # ------------------------------------------------------------------------------------------------------------- the log
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uneven")
 @pytest.mark.parametrize("method", ["at-sft", "grpo"])
 def test_a_log_is_whole_after_a_resumption(method: Method, train: Callable[..., Path]) -> None:
@@ -611,6 +613,7 @@ def test_losses_by_hand(loss: Any, train: Callable[..., Path], monkeypatch: pyte
 # ----------------------------------------------------------------------------------------------------------- command
 
 
+@pytest.mark.slow
 def test_the_command_from_validation_to_the_page_in_two_processes(tmp_path: Path) -> None:
     """Two processes share the validation items, and find what `evaluate` finds; one of them samples."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

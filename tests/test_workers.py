@@ -208,6 +208,7 @@ def make(): return Mischief()
 """
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing_and_a_poison_item_ends_as_an_error(
     ray: Any, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +346,7 @@ def test_what_a_broken_device_computed_does_not_count(monkeypatch: pytest.Monkey
         worker.do(Step("d"))
 
 
+@pytest.mark.slow
 def test_units_in_line_behind_a_death_were_not_tried(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wait = Crew._answering
 
@@ -370,6 +372,7 @@ def test_units_in_line_behind_a_death_were_not_tried(ray: Any, monkeypatch: pyte
             list(team.do([Step("x", "bug")]))
 
 
+@pytest.mark.slow
 def test_a_node_that_is_gone_ends_the_run_and_another_does_not(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody answers, and Ray says that the node of this process is dead; `test_kills` kills a real one."""
     (home,) = ray.nodes()
@@ -389,6 +392,7 @@ def test_a_node_that_is_gone_ends_the_run_and_another_does_not(ray: Any, monkeyp
             list(team.do([Step("x", "linger")]))
 
 
+@pytest.mark.slow
 def test_workers_that_die_on_everything_end_the_run(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert HOPELESS == 3 * TRIES, "more than one or two bad items take"
     monkeypatch.setattr(sys.modules[Crew.__module__], "HOPELESS", few := 4)
@@ -401,6 +405,7 @@ def test_workers_that_die_on_everything_end_the_run(ray: Any, monkeypatch: pytes
         assert len(given_up) <= few // TRIES
 
 
+@pytest.mark.slow
 def test_no_worker_or_unlike_workers_are_one_line(ray: Any, tmp_path: Path) -> None:
     start = partial(crew, store=print, address="local", workers=2, tell=lambda line: None)
     with pytest.raises(CheckpointError, match=r"^it is not fit$"), start(light(drawn_item(), refusal="it is not fit")):
@@ -483,6 +488,7 @@ def test_how_many_workers_and_what_they_ask_for(asked: Any, there: dict[str, flo
         assert room.options["num_cpus"] == (0 if asked[0] == "local" else 1 if room.gpu else room.threads)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_workers_and_says_who_worked(
     ray: Any, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -497,6 +503,7 @@ def test_a_run_goes_on_with_other_workers_and_says_who_worked(
     assert "ray" not in first and (second["ray"], second["workers"]) == ("local", 1)
 
 
+@pytest.mark.slow
 def test_workers_know_names_that_the_run_does_not(ray: Any, hospital: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers write what one process writes under this key, and go on where it stopped."""
     monkeypatch.syspath_prepend(str(hospital))
