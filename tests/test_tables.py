@@ -16,6 +16,7 @@ from safemed_eval import stats
 from safemed_eval.cli._show import show_run
 from safemed_eval.errors import RunError
 from safemed_eval.report import Run, read_all
+from safemed_eval.report.page.studies import studies_of
 from safemed_eval.report.summary import DAGGER
 from safemed_eval.report.tables import Table, tables_of, write_tables
 
@@ -112,6 +113,25 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
     methods = tables["methods-by-question-type"].shown.set_index("attack")
     assert methods.loc["clean"].tolist() == ["toy", "80.0", "80.0", "80.0"]
     assert methods.loc["fgsm:eps=4/255"].tolist() == ["toy", "50.0", "60.0", "40.0"]
+
+
+@pytest.mark.parametrize(
+    ("attacked", "mri", "of_run", "of_slice"),
+    [(20, 0, False, False), (4, 0, True, True), (20, 4, False, True), (20, 20, False, False)],
+)
+def test_one_figure_of_few_clusters_is_enough_to_say_so(
+    attacked: int, mri: int, of_run: bool, of_slice: bool, tmp_path: Path
+) -> None:
+    """Of twenty items so many have an attacked record so far, and so many are MRI, the others CT."""
+    records = [
+        evaluated(i, attack, True, modality="MRI" if i < mri else "CT")
+        for attack, count in zip(ATTACKS[:2], (20, attacked), strict=True)
+        for i in range(count)
+    ]
+    run = Run.read(write_run(tmp_path / "run", records, "evaluate", conditions=ATTACKS[:2]))
+    assert ("few" in [finding.key for finding in run.findings]) == of_run
+    (study,) = studies_of([run])
+    assert study.few == of_slice
 
 
 def test_certified_numbers_are_rounded_down_and_know_their_ceiling(tmp_path: Path) -> None:
