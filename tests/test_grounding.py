@@ -174,9 +174,7 @@ def test_one_item_at_a_time_is_asked_without_its_image() -> None:
 
 
 SHOWN = Shown(question=1200, modality=0, blank=3)
-SHOWN_WORDS = (
-    "Shown instead: an image of the same question with another answer (1,200 items); a blank image (3 items)."
-)
+SHOWN_WORDS = "Shown instead: an image of the same question with another answer (1,200 items); a blank image (3 items)."
 
 
 @pytest.mark.parametrize(

@@ -202,15 +202,16 @@ def test_letters_of_rotations_are_counted_where_the_option_then_stands(tmp_path:
     """Turned by k, the option of place p stands at p - k; a rotation without an answer does not count."""
     records = [
         evaluated(0, "circular", False, rotations=[None, 1, None], prediction=None),
-        evaluated(1, "circular", False, rotations=[1, None, 0], prediction=None),
+        evaluated(1, "circular", False, rotations=[1, None, None], prediction=None),
+        evaluated(2, "circular", False, rotations=[0, None, None]),
     ]
     run = Run.read(write_run(tmp_path / "run", records, "evaluate", conditions=("circular",)))
     found = letters_by_condition(run)["circular"]
-    assert found.n == 3, "gold is the second option: A where turned by one, B as it is, C where turned by two"
-    assert found.answered == pytest.approx({"A": 1 / 3, "B": 2 / 3, "C": 0})
-    assert found.gold == pytest.approx({"A": 1 / 3, "B": 1 / 3, "C": 1 / 3})
-    assert found.expected == pytest.approx({"A": 1 / 3, "B": 1 / 3, "C": 1 / 3}), "two of three are right"
-    assert found.total_variation == pytest.approx(1 / 3) and found.letter == "B"
+    assert found.n == 3, "A is right, B is right, A is wrong where B is gold"
+    assert found.answered == pytest.approx({"A": 2 / 3, "B": 1 / 3, "C": 0})
+    assert found.gold == pytest.approx({"A": 1 / 3, "B": 2 / 3, "C": 0})
+    assert found.expected == pytest.approx({"A": 1 / 3, "B": 1 / 2, "C": 1 / 6})
+    assert found.total_variation == pytest.approx(1 / 3) and found.letter == "A"
 
 
 def blind(rng: np.random.Generator, n: int, favour: float, right: float, together: int) -> tuple[Any, ...]:
