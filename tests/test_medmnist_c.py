@@ -39,7 +39,6 @@ from safemed_eval.cli._show import show_run
 from safemed_eval.core import MODALITIES, Classify
 from safemed_eval.errors import SpecError
 from safemed_eval.report import Run
-from safemed_eval.report.figures.corruptions import draw
 from safemed_eval.report.tables import tables_of
 from safemed_eval.runs.images import Keeper
 from safemed_eval.seeds import generator
