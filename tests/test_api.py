@@ -20,6 +20,7 @@ import safemed_eval as se
 from safemed_eval.cli import app
 from safemed_eval.core import Question
 from safemed_eval.errors import SafemedError, Stopped
+from safemed_eval.runs import Memory, read_lines
 from safemed_eval.runs.folder import RunFolder
 from safemed_eval.train import recipe_of
 
@@ -161,6 +162,27 @@ def written(folder: Path) -> tuple[Any, list[Any]]:
     meta = json.loads((folder / "run.json").read_text())
     lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     return {key: meta[key] for key in meta if key != "sessions"}, [line | {"seconds": 0} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("out", "safe"), [("run", "1 records are safe in run, the same command goes on"), (None, "nothing is kept")]
+)
+def test_ctrl_c_says_what_is_safe(out: str | None, safe: str, data: se.Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a run goes on from there."""
+    append = (kind := RunFolder if out else Memory).append
+
+    def interrupted(folder: Any, lines: Sequence[Mapping[str, Any]]) -> None:
+        append(folder, lines)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "append", interrupted)
+        with pytest.raises(Stopped, match=f"^stopped; {safe}$"):
+            se.certify(Brightness(), data, sigma=0.25, n0=4, n=16, out=out)
+    if out:
+        assert len(read_lines(Path(out))) == 1
+        whole = se.certify(Brightness(), data, sigma=0.25, n0=4, n=16, out=out)
+        assert [record.item for record in whole.records] == [item.id for item in data.items]
 
 
 def test_evaluate_writes_the_folder_of_the_command(data: se.Data, model: se.Model) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from conftest import draw_table
 from torture.kills import CERTIFY, PATIENCE_S, wait_until
 from typer.testing import CliRunner
 
 from safemed_eval import data as datasets
 from safemed_eval import progress
-from safemed_eval.cli import _show, app
+from safemed_eval.cli import _show, app, demo, main
 from safemed_eval.errors import UserError
+from safemed_eval.report import make
 from safemed_eval.runs import read_lines
 
 TOY = "python:safemed_eval.models.toy:brightness"
@@ -59,6 +63,86 @@ def seconds_aside(out: Path) -> list[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------- main paths
+
+
+@pytest.fixture
+def entered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str]]:
+    """What the program does with these words in this process: its exit code, and what it says on stderr."""
+
+    def enter(*words: str, then: Exception | None = None) -> tuple[object, str]:
+        def report(*asked: object, **options: object) -> None:
+            if then:
+                raise then
+
+        monkeypatch.setattr(make, "report", report)
+        monkeypatch.setattr(sys, "argv", ["/bin/safemed-eval", *words])
+        monkeypatch.setattr(signal, "signal", lambda *ways: None)
+        capsys.readouterr()
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().err
+
+    return enter
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "--nonsense"], "No such option: --nonsense"),
+        (["plan", "--pilot", "x"], "'--pilot'"),
+        (["report", "run"], "'--out'"),
+        (["data", "nonsense"], "No such command 'nonsense'"),
+    ],
+)
+def test_wrong_usage_is_one_line_on_stderr_that_leads_to_the_help(
+    words: list[str], said: str, entered: Callable[..., tuple[object, str]]
+) -> None:
+    code, err = entered(*words)
+    assert code == 2 and err.startswith("error: ") and said in err
+    assert err.endswith(f"{words[0]} --help` explains the options\n") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "said"),
+    [
+        (UserError("a \x1b[31m line\nand another"), 2, "error: a \\x1b[31m line\nand another\n"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+        (OSError(28, "No space left on device", "/full"), 2, "error: No space left on device /full\n"),
+        (typer.Exit(3), 3, ""),
+    ],
+)
+def test_errors_have_a_line_and_an_exit_code(
+    then: Exception, code: int, said: str, entered: Callable[..., tuple[object, str]]
+) -> None:
+    assert entered("report", "run", "--out", "x", then=then) == (code, said)
+
+
+def test_a_bug_keeps_its_traceback(entered: Callable[..., tuple[object, str]]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        entered("report", "run", "--out", "x", then=ZeroDivisionError())
+
+
+def test_a_demo_shows_each_command_before_it_runs_it_and_stops_at_the_first_that_fails(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What is shown can be typed again as it stands."""
+    ran: list[list[str]] = []
+
+    def run(arguments: list[str], *, standalone_mode: bool) -> int:
+        assert not standalone_mode and capsys.readouterr().out == f"\n$ safemed-eval {shlex.join(arguments)}\n"
+        ran.append(arguments)
+        return 3 if len(ran) == ends else 0
+
+    context: Any = SimpleNamespace(find_root=lambda: SimpleNamespace(command=SimpleNamespace(main=run)))
+    ends = 0
+    demo.demo(context, out=tmp_path / "the demo")
+    whole, ran = ran, []
+    names = ["data", "models", *["evaluate", "certify"] * 2, "report"]
+    assert [arguments[0] for arguments in whole] == names and str(tmp_path / "the demo" / "report") in whole[-1]
+    ends = 4
+    with pytest.raises(typer.Exit) as ended:
+        demo.demo(context, out=tmp_path / "the demo")
+    assert ended.value.exit_code == 3 and ran == whole[:4]
 
 
 def test_evaluate_from_checkpoint_to_table(checkpoint: Callable[[str], Path], table: Path, tmp_path: Path) -> None:

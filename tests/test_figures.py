@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import subprocess
 import sys
@@ -19,9 +21,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 from synthetic import ATTACKS, SMOOTHING, certified, evaluated, failed, numbers, write_run
+from test_medmnist_c import OWN, THEIRS, mixed_run
 
-from safemed_eval import plugins
+from safemed_eval import attacks, plugins
 from safemed_eval.core import MODALITIES, QUESTION_TYPES, Item, Question
 from safemed_eval.errors import SpecError
 from safemed_eval.report import Run, figures, read_all
@@ -29,6 +33,8 @@ from safemed_eval.report.conditions import words
 from safemed_eval.report.drawing.style import GREY, SIZE, look, plain, style
 from safemed_eval.report.figures import draw_all, drawer, kinds
 from safemed_eval.report.figures._attacks import CORRUPTED, LARGEST, chosen
+from safemed_eval.report.gap import gaps_of
+from safemed_eval.report.page import items as page_items
 from safemed_eval.runs.images import Keeper
 from safemed_eval.smoothing import Smoothing, Voting, read_prediction
 from safemed_eval.stats import certified_radius, clopper_pearson_lower, clustered_proportion
@@ -77,6 +83,73 @@ def test_each_kind_is_a_module_found_by_name() -> None:
     files = {file.stem for file in Path(figures.__file__).parent.glob("*.py") if not file.name.startswith("_")}
     assert set(kinds()) == files and kinds() == sorted(kinds())
     assert all(callable(import_module(f"{figures.__name__}.{kind}").draw) for kind in kinds())
+
+
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Installs an entry point `overview` that leads to a name of this module."""
+
+    def install(value: str) -> None:
+        point = EntryPoint(name="overview", value=value, group="safemed_eval.figures")
+        monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
+        plugins.plugins.cache_clear()
+
+    yield install
+    plugins.plugins.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("PGD", "of .* is no function draw"), ("gone", "of .* cannot be imported")]
+)
+def test_a_plug_in_that_draws_nothing_is_refused(plugged: Callable[[str], None], name: str, words: str) -> None:
+    plugged(f"test_figures:{name}")
+    with pytest.raises(SpecError, match=f"the plug-in overview {words}"):
+        drawer("overview")
+
+
+def test_severity_zero_is_the_clean_accuracy_of_the_items_that_have_the_kind(tmp_path: Path) -> None:
+    run = Run.read(mixed_run(tmp_path / "run", {"clean": 4} | OWN | THEIRS))
+    found = drawn("corruptions", [run])
+    assert set(found) == {"corruptions", "corruptions-medmnist-c"}
+    (axes,) = found["corruptions-medmnist-c"].axes
+    assert axes.get_title() == "pixelate", "nothing is known of bubbles"
+    assert curves(axes) == [(pytest.approx([0, 1, 5]), pytest.approx([80, 80, 40]))]
+    assert curves(found["corruptions"].axes[0]) == [(pytest.approx([0, 1, 2]), pytest.approx([40, 70, 60]))]
+
+
+@pytest.mark.parametrize(("eps", "certified"), [(R990, 2), (CEILING, 1), (0.25, 2), (2.0, None)])
+def test_a_certificate_of_just_the_size_of_an_attack_counts(eps: float, certified: int | None, tmp_path: Path) -> None:
+    """And a figure shows both to their ends: the curve up to its ceiling, and attacks beyond it."""
+    conditions = ["clean", str(attacks.parse(f"pgd:eps={eps!r},norm=l2,steps=10"))]
+    records = [voted(i, condition, "right") for condition in conditions for i in range(4)]
+    spec = {"smooth": vars(Voting(noise="float32", sigma=0.25))}
+    runs = [four(tmp_path / "c"), run_of(tmp_path / "a", records, "evaluate", conditions=conditions, spec=spec)]
+    (gap,) = gaps_of(runs)
+    ((clean, found),) = gap.families.values()
+    assert (clean.eps, clean.certified and clean.certified.count, found.eps) == (0, 2, eps)
+    assert (found.certified and found.certified.count) == certified
+    assert found.certified_text == (">ceiling" if certified is None else f"{25.0 * certified}")
+    (figure,) = drawn("gap", runs).values()
+    left, right = figure.axes[0].get_xlim()
+    assert left == 0 and max(eps, CEILING) < right < 1.1 * max(eps, CEILING)
+
+
+def test_kept_images_are_shown_on_the_page_as_they_are(pictured: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of 4 grey levels is shown 32 times larger around mid grey: that hardly clips it, at 255.5."""
+    monkeypatch.setattr(page_items, "MOST_IMAGES", 3)
+    shown = page_items.images([pictured], page_items.Items([pictured]))
+    assert sorted(shown) == [0, 1, 2], "of the first items alone"
+    for (found,) in shown.values():
+        assert isinstance(found, page_items.Pictures)
+        assert (found.run, found.condition, found.factor, found.size) == (0, PGD, 32, (8, 6))
+        for uri, grey in ((found.clean, 102), (found.attacked, 106), (found.change, 255)):
+            image = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+            assert np.array_equal(np.asarray(image), np.full((6, 8, 3), grey))
+    next((pictured.out / "images").glob("*/i1-*.png")).write_bytes(b"")  # type: ignore[operator]
+    again = page_items.images([pictured], page_items.Items([pictured]))
+    assert isinstance(again[1][0], page_items.Unreadable) and "cannot be read" in again[1][0].error
+    (without,) = read_all([str(pictured.out)], images=False)
+    assert not page_items.images([without], page_items.Items([without]))
 
 
 # --- certified -------------------------------------------------------------------------------------------------------
@@ -631,19 +704,6 @@ def overview(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
             yield f"overview-{run.name}", figure
 
 
-@pytest.fixture
-def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Installs an entry point `overview` that leads to a name of this module."""
-
-    def install(value: str) -> None:
-        point = EntryPoint(name="overview", value=value, group="safemed_eval.figures")
-        monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
-        plugins.plugins.cache_clear()
-
-    yield install
-    plugins.plugins.cache_clear()
-
-
 def test_a_plug_in_adds_a_kind_of_figure(plugged: Callable[[str], None], tmp_path: Path) -> None:
     plugged("test_figures:overview")
     assert "overview" in kinds() and kinds() == sorted(kinds())
@@ -652,12 +712,6 @@ def test_a_plug_in_adds_a_kind_of_figure(plugged: Callable[[str], None], tmp_pat
     assert "overview-a.png" in [file.name for file in written] and (tmp_path / "out" / "overview-a.pdf").exists()
     (figure,) = drawn("overview", [run]).values()
     assert [bar.get_height() for bar in figure.axes[0].patches] == pytest.approx([0.9, 0.3])
-
-
-def test_a_plug_in_that_draws_nothing_is_refused(plugged: Callable[[str], None], tmp_path: Path) -> None:
-    plugged("test_figures:PGD")
-    with pytest.raises(SpecError, match=r"overview of .* is no function draw"):
-        draw_all([four(tmp_path / "a")], tmp_path / "out")
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------

@@ -22,7 +22,15 @@ from safemed_eval.data import donors_of
 from safemed_eval.models import resolve
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
-from safemed_eval.report.findings.grounding import certified_grounding, grounding
+from safemed_eval.report.findings.grounding import (
+    CertifiedGrounding,
+    Grounding,
+    Shown,
+    certified_grounding,
+    certified_grounding_findings,
+    grounding,
+    grounding_findings,
+)
 from safemed_eval.runs.work.evaluate import blank
 
 YES_NO = ("yes", "no")
@@ -156,6 +164,49 @@ def test_a_model_that_reads_one_pixel_is_grounded_where_that_pixel_decides() -> 
     assert run.answers.under("text-only").items.tolist() == []
     cell = run.summary.overall["text-only"]
     assert cell.text == "n/a" and cell.rest_text == "n/a for 12"
+
+
+def test_one_item_at_a_time_is_asked_without_its_image() -> None:
+    asked = numbered(items(3))
+    run = se.evaluate(Blind(asked), chosen(asked), grounding=True, batch_size=2)
+    assert [record.batch for record in run.answers.under("text-only")] == [1, 1, 1]
+    assert [record.batch for record in run.answers.under("blank")] == [2, 2, 1]
+
+
+SHOWN = Shown(question=1200, modality=0, blank=3)
+SHOWN_WORDS = "Shown instead: an image of the same question with another answer (1,200 items); a blank image (3 items)."
+
+
+@pytest.mark.parametrize(
+    ("ungrounded", "severity", "share"), [(99, "note", "9.9"), (100, "warn", "10.0"), (0, "note", "0.0")]
+)
+def test_what_does_not_depend_on_the_image_is_said_with_what_was_shown_instead(
+    ungrounded: int, severity: str, share: str
+) -> None:
+    counts = Grounding(
+        right_grounded=1000 - ungrounded,
+        right_ungrounded=ungrounded,
+        wrong_grounded=200,
+        wrong_ungrounded=3,
+        unknown=2,
+        shown=SHOWN,
+        unavailable={"text-only": "it needs an image"},
+    )
+    said, unknown, unavailable = grounding_findings(counts)
+    assert said.severity == severity
+    assert said.sentence.startswith(f"{ungrounded} of 1,000 right answers ({share} %) do not depend on the image")
+    assert said.sentence.endswith(SHOWN_WORDS)
+    assert unknown.severity == "warn" and unknown.sentence.startswith("for 2 items it is not known")
+    assert (unavailable.severity, unavailable.sentence) == ("note", "text-only is n/a: it needs an image.")
+
+
+@pytest.mark.parametrize(("same", "severity"), [(99, "note"), (100, "warn")])
+def test_certificates_that_do_not_depend_on_the_image_are_said_likewise(same: int, severity: str) -> None:
+    counts = CertifiedGrounding(other=850, same=same, unclear=150 - same, shown=SHOWN)
+    (said,) = certified_grounding_findings(counts)
+    assert said.severity == severity and said.sentence.startswith(f"{same} of 1,000 certificates of right answers do")
+    assert f"For {150 - same} it abstains there" in said.sentence and said.sentence.endswith(SHOWN_WORDS)
+    assert not list(certified_grounding_findings(CertifiedGrounding(other=0, same=0, unclear=0, shown=SHOWN)))
 
 
 class Centre:

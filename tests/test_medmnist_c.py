@@ -39,7 +39,6 @@ from safemed_eval.cli._show import show_run
 from safemed_eval.core import MODALITIES, Classify
 from safemed_eval.errors import SpecError
 from safemed_eval.report import Run
-from safemed_eval.report.figures.corruptions import draw
 from safemed_eval.report.tables import tables_of
 from safemed_eval.runs.images import Keeper
 from safemed_eval.seeds import generator
@@ -500,14 +499,3 @@ def test_one_of_a_set_stays_a_column(tmp_path: Path) -> None:
     assert list(tables["accuracy"].shown) == ["run", "items", "clean", spec("pixelate", 1)]
     assert "n/a for 5" in tables["accuracy"].shown[spec("pixelate", 1)].iloc[0]
     assert "corruptions" in tables and "corruptions-medmnist-c" not in tables
-
-
-def test_a_figure_starts_at_the_clean_accuracy_of_the_same_items(tmp_path: Path) -> None:
-    run = Run.read(mixed_run(tmp_path / "run", {"clean": 4} | OWN | THEIRS))
-    figures = dict(draw([run]))
-    assert set(figures) == {"corruptions", "corruptions-medmnist-c"}
-    (axes,) = figures["corruptions-medmnist-c"].axes
-    assert axes.get_title() == "pixelate", "nothing is known of bubbles"
-    assert axes.containers[0].lines[0].get_ydata() == pytest.approx([80, 80, 40])
-    (own,) = figures["corruptions"].axes
-    assert own.containers[0].lines[0].get_ydata() == pytest.approx([40, 70, 60])

@@ -26,7 +26,7 @@ from safemed_eval.core import Item, Question
 from safemed_eval.errors import RunError
 from safemed_eval.report import Run
 from safemed_eval.report.figures._attacks import chosen
-from safemed_eval.report.findings.order import letters
+from safemed_eval.report.findings.order import letters, letters_by_condition
 from safemed_eval.runs import read_lines, read_meta
 from safemed_eval.seeds import seed_of
 
@@ -196,6 +196,22 @@ def test_letters_by_hand() -> None:
     assert found.gold == {"A": 0.5, "B": 0.25, "C": 0.25}
     assert found.expected == pytest.approx({"A": 0.4375, "B": 0.28125, "C": 0.28125})
     assert (found.total_variation, found.letter, found.notable) == (0.25, "A", False), "eight are too few"
+
+
+def test_letters_of_rotations_are_counted_where_the_option_then_stands(tmp_path: Path) -> None:
+    """Turned by k, the option of place p stands at p - k; a rotation without an answer does not count."""
+    records = [
+        evaluated(0, "circular", False, rotations=[None, 1, None], prediction=None),
+        evaluated(1, "circular", False, rotations=[1, None, None], prediction=None),
+        evaluated(2, "circular", False, rotations=[0, None, None]),
+    ]
+    run = Run.read(write_run(tmp_path / "run", records, "evaluate", conditions=("circular",)))
+    found = letters_by_condition(run)["circular"]
+    assert found.n == 3, "A is right, B is right, A is wrong where B is gold"
+    assert found.answered == pytest.approx({"A": 2 / 3, "B": 1 / 3, "C": 0})
+    assert found.gold == pytest.approx({"A": 1 / 3, "B": 2 / 3, "C": 0})
+    assert found.expected == pytest.approx({"A": 1 / 3, "B": 1 / 2, "C": 1 / 6})
+    assert found.total_variation == pytest.approx(1 / 3) and found.letter == "A"
 
 
 def blind(rng: np.random.Generator, n: int, favour: float, right: float, together: int) -> tuple[Any, ...]:

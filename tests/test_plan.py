@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from rich.console import Console
 from test_cli import call
 from typer.testing import CliRunner
 
-from safemed_eval import attacks, data, progress
+from safemed_eval import api, attacks, data, progress
+from safemed_eval.api import Plan
 from safemed_eval.cli import app
 from safemed_eval.core import Question
 from safemed_eval.models.toy import Brightness
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.plan import BUDGET_S, Cost, Pilot, Rate
 from safemed_eval.smoothing import Gaussian, Sequential, Smoothing
+from safemed_eval.smoothing.offers import Offer
 
 CANVAS = data.Canvas(size=(24, 24))
 
@@ -62,6 +65,56 @@ def test_hours_are_of_all_items_on_all_devices() -> None:
     assert cost.hours(1) == pytest.approx(1.0) and cost.hours(8) == pytest.approx(1 / 8)
     unknown = Cost(what="x", each=None, spread=None, seconds=None, items=100, timed="")
     assert unknown.calls is None and unknown.hours(1) is None
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Prints what the command shows of a plan that is there already."""
+
+    def show(*costs: Cost, offers: Sequence[Offer] = (), stopped: bool = False) -> str:
+        made = Plan(costs=costs, items=100, pilot=4, batch=8, device="cpu", stopped=stopped, offers=tuple(offers))
+        monkeypatch.setattr(api, "plan", lambda *asked, **options: made)
+        code, text = call("plan", "--model", "builtin:sft", "--data", "phantom")
+        assert code == (130 if stopped else 0)
+        return text
+
+    return show
+
+
+def cells(text: str, row: str) -> list[str]:
+    """The figures of the row of a printed table."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{row}  ")]
+    return re.split(r"\s{2,}", line.removeprefix(row).strip())
+
+
+FIXED = Cost(what="fixed", each=1100, spread=0, seconds=36.0, items=100, timed="4 of 4 items")
+
+
+def test_the_command_shows_what_n_and_alpha_buy(planned: Callable[..., str]) -> None:
+    """Hours grow with the noisy copies; radii are rounded down, what goes wrong is rounded up."""
+    asked = Offer(n=1000, alpha=0.001, ceiling=0.6159, copies=1100, false_at_most=0.1, points=0.1)
+    more = replace(asked, n=10000, ceiling=0.8008, copies=10100)
+    none = replace(asked, alpha=0.0123, ceiling=None, false_at_most=1.2301, points=1.23)
+    text = planned(FIXED, offers=[asked, more, none])
+    assert "what n and alpha buy" in text
+    assert cells(text, "n 1,000, alpha 0.001") == ["0.615", "0.1", "0.1", "1"]
+    assert cells(text, "n 10,000, alpha 0.001") == ["0.800", "0.1", "0.1", "9.18"]
+    assert cells(text, "n 1,000, alpha 0.0123") == ["n/a", "1.24", "1.23", "1"]
+    untimed = planned(replace(FIXED, seconds=None), offers=[asked], stopped=True)
+    assert cells(untimed, "n 1,000, alpha 0.001") == ["0.615", "0.1", "0.1", "n/a"]
+    assert "what n and alpha buy" not in planned(FIXED)
+
+
+def test_the_command_shows_costs_and_says_which_are_bounds(planned: Callable[..., str]) -> None:
+    attack = Cost(what="pgd", each=11.6, spread=2.4, seconds=1.8, items=100, timed="4 of 4 items")
+    text = planned(FIXED, attack)
+    assert cells(text, "fixed") == ["1,100", "110,000", "36", "1", "0.125", "0.0156"]
+    assert cells(text, "pgd") == ["12 ± 2", "1,160", "1.8", "0.05", "0.00625", "0.000781"]
+    assert "pgd: timed 4 of 4 items." in text and "≥" not in text and "Stopped" not in text
+    bound = planned(replace(attack, at_least=True, spread=None), replace(FIXED, each=None, seconds=None), stopped=True)
+    assert cells(bound, "pgd")[:3] == ["≥ 12", "≥ 1,160", "≥ 1.8"]
+    assert cells(bound, "fixed") == ["n/a"] * 6
+    assert "a lower bound and not an estimate" in bound and "Stopped: what is n/a was not timed." in bound
 
 
 def test_fixed_sampling_costs_what_is_asked(table: Path) -> None:

@@ -64,6 +64,68 @@ def outcomes(model: object, spec: str = PGD, rows: int = 6, **kw: bool) -> list[
     return [plant(waist, attacks.parse(spec), row, seed=0, memory=memory, **kw) for row in asked]
 
 
+def test_the_slope_of_a_linear_model_is_that_of_the_closed_form() -> None:
+    """A step of eps / 4 along the sign of the gradient adds eps / 4 * ||w||_1, and no random one adds more."""
+    model, attack, canvas = linear(), attacks.parse(PGD), middle_canvases(1)[0]
+    slope = slope_at(Waist(model, torch.device("cpu")), attack, ("x", AB, canvas), seed=0)
+    assert slope.gain == pytest.approx(8 / 255 / 4 * float(model.weight.norm(p=1)), rel=1e-4)
+    assert slope.spread == 0 and slope.by_chance < slope.gain / 2 and slope.uphill
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_the_slope_is_that_of_the_log_odds_of_all_other_options_together(place: int) -> None:
+    """Wherever the answered option stands among four: the loss is ln((1 - p) / p) of its probability p."""
+
+    class Turned(Features):
+        def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+            return super().scores(canvas, questions).roll(place - first, 1) / 10
+
+    def loss(point: torch.Tensor) -> torch.Tensor:
+        chance = (Features().scores(point, [ABCD]) / 10).softmax(1)[0, first]
+        return ((1 - chance) / chance).log()
+
+    canvas = middle_canvases(1)
+    first = int(Features().scores(canvas, [ABCD]).argmax())
+    x = canvas.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x), x)
+    slope = slope_at(Waist(Turned(), torch.device("cpu")), attacks.parse(PGD), ("x", ABCD, canvas[0]), seed=0)
+    assert slope.gain == pytest.approx(float(loss(canvas + 2 / 255 * gradient.sign()) - loss(canvas)), rel=1e-4)
+    assert slope.spread == 0 and slope.by_chance < slope.gain and slope.uphill
+
+
+class Noisy(Features):
+    def features(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        told = super().features(canvas, questions)
+        return told + 100 * torch.randn(told.shape, generator=self._rng)
+
+    _rng = torch.Generator().manual_seed(3)
+
+
+def test_a_loss_that_changes_from_call_to_call_and_a_gradient_astray_are_seen() -> None:
+    row, attack = ("x", ABCD, middle_canvases(1)[0]), attacks.parse(PGD)
+    noisy = slope_at(Waist(Noisy(), torch.device("cpu")), attack, row, seed=0)
+    assert noisy.spread > 1 and not noisy.uphill
+    assert not slope_at(Waist(Features(cut=detached), torch.device("cpu")), attack, row, seed=0).uphill
+    assert not slope_at(Waist(Features(cut=astray), torch.device("cpu")), attack, row, seed=0).uphill
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdict", "reasons"),
+    [
+        ({"a": "pass", "b": "pass", "c": "n/a"}, "believe", ("a", "b")),
+        ({"a": "pass", "b": "pass", "c": "warn"}, "not enough", ("c",)),
+        ({"a": "n/a", "b": "pass", "c": "pass"}, "not enough", ("a or A",)),
+        ({"a": "n/a", "A": "pass", "b": "pass"}, "believe", ("A", "b")),
+        ({"a": "pass", "b": "warn"}, "not enough", ("b",)),
+        ({"a": "pass", "b": "pass", "c": "fail", "d": "warn"}, "do not believe", ("c",)),
+    ],
+)
+def test_verdicts(statuses: dict[str, str], verdict: str, reasons: tuple[str, ...]) -> None:
+    checks = [Finding(name, status, "") for name, status in statuses.items()]  # type: ignore[arg-type]
+    told = verdict_on(checks, [["a", "A"], ["b"]])
+    assert (told.verdict, told.reasons) == (verdict, reasons)
+
+
 @pytest.mark.parametrize("spec", [PGD, L2, "apgd:eps=8/255,steps=10", "suite:eps=8/255,steps=5,queries=50"])
 def test_a_working_attack_finds_every_region_that_random_search_misses(spec: str) -> None:
     tally = Tally.of(spec, outcomes(Features(), spec, rows=8))
@@ -244,47 +306,6 @@ def test_models_check_says_what_is_missing() -> None:
     }
     assert found[PLANTED].status == "n/a" and "features" in found[PLANTED].detail
     assert found["can the attack be believed?"].status == "n/a"
-
-
-def test_the_slope_of_a_linear_model_is_that_of_the_closed_form() -> None:
-    """A step of eps / 4 along the sign of the gradient adds eps / 4 * ||w||_1, and no random one adds more."""
-    model, attack, canvas = linear(), attacks.parse(PGD), middle_canvases(1)[0]
-    slope = slope_at(Waist(model, torch.device("cpu")), attack, ("x", AB, canvas), seed=0)
-    assert slope.gain == pytest.approx(8 / 255 / 4 * float(model.weight.norm(p=1)), rel=1e-4)
-    assert slope.spread == 0 and slope.by_chance < slope.gain / 2 and slope.uphill
-
-
-class Noisy(Features):
-    def features(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
-        told = super().features(canvas, questions)
-        return told + 100 * torch.randn(told.shape, generator=self._rng)
-
-    _rng = torch.Generator().manual_seed(3)
-
-
-def test_a_loss_that_changes_from_call_to_call_and_a_gradient_astray_are_seen() -> None:
-    row, attack = ("x", ABCD, middle_canvases(1)[0]), attacks.parse(PGD)
-    noisy = slope_at(Waist(Noisy(), torch.device("cpu")), attack, row, seed=0)
-    assert noisy.spread > 1 and not noisy.uphill
-    assert not slope_at(Waist(Features(cut=detached), torch.device("cpu")), attack, row, seed=0).uphill
-    assert not slope_at(Waist(Features(cut=astray), torch.device("cpu")), attack, row, seed=0).uphill
-
-
-@pytest.mark.parametrize(
-    ("statuses", "verdict", "reasons"),
-    [
-        ({"a": "pass", "b": "pass", "c": "n/a"}, "believe", ("a", "b")),
-        ({"a": "pass", "b": "pass", "c": "warn"}, "not enough", ("c",)),
-        ({"a": "n/a", "b": "pass", "c": "pass"}, "not enough", ("a or A",)),
-        ({"a": "n/a", "A": "pass", "b": "pass"}, "believe", ("A", "b")),
-        ({"a": "pass", "b": "warn"}, "not enough", ("b",)),
-        ({"a": "pass", "b": "pass", "c": "fail", "d": "warn"}, "do not believe", ("c",)),
-    ],
-)
-def test_verdicts(statuses: dict[str, str], verdict: str, reasons: tuple[str, ...]) -> None:
-    checks = [Finding(name, status, "") for name, status in statuses.items()]  # type: ignore[arg-type]
-    told = verdict_on(checks, [["a", "A"], ["b"]])
-    assert (told.verdict, told.reasons) == (verdict, reasons)
 
 
 def test_gradients_go_straight_through_a_denoiser_that_cuts_the_graph() -> None:

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from safemed_eval.errors import RunError
-from safemed_eval.runs import RunFolder, count_records, default_out, read_lines, refuse_other_spec, session
+from safemed_eval.files import refuse_unwritable
+from safemed_eval.runs import (
+    RunFolder,
+    count_records,
+    default_out,
+    provenance,
+    read_lines,
+    refuse_other_spec,
+    session,
+)
 
 SPEC = {"command": "certify", "data": "abc", "smoothing": {"sigma": 0.25, "n": 1000}}
 
@@ -46,6 +55,48 @@ def test_another_spec_is_refused_with_the_difference(tmp_path: Path) -> None:
             refuse()
     with pytest.raises(RunError, match=r"the model as loaded differs: dtype was \"float32\", now \"bfloat16\""):
         open_run(tmp_path, model={"dtype": "bfloat16"})
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for place in (tmp_path, tmp_path / "new" / "run"):
+        refuse_unwritable(place)
+    assert list(tmp_path.iterdir()) == [file], "nor is a folder made"
+    for place in (file, file / "new" / "run"):
+        with pytest.raises(RunError, match=f"^--out {place}: {file} is a file, not a folder$"):
+            refuse_unwritable(place)
+    with pytest.raises(RunError, match=r"File name too long; choose another --out$"):
+        refuse_unwritable(tmp_path / ("x" * 300))
+    monkeypatch.setattr(os, "access", lambda folder, rights: Path(folder) != tmp_path)
+    with pytest.raises(RunError, match=f"{tmp_path} cannot be written; choose another --out$"):
+        refuse_unwritable(tmp_path / "run")
+
+
+def test_a_checkout_is_known_by_its_commit_and_whether_files_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false")
+        return subprocess.check_output(["git", "-C", str(tmp_path), *who, *words], text=True).strip()
+
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "safemed_eval" / "runs" / "provenance.py"))
+    (tmp_path / "pyproject.toml").write_text("")
+    assert session("cpu")["commit"] is None, "no checkout"
+    git("init", "-q")
+    assert session("cpu")["commit"] is None, "no commit"
+    git("add", ".")
+    git("commit", "-qm", "x")
+    commit = git("rev-parse", "HEAD")
+    assert len(commit) == 40 and session("cpu")["commit"] == commit
+    (tmp_path / "pyproject.toml").write_text("changed")
+    assert session("cpu")["commit"] == f"{commit}+"
+    (tmp_path / "pyproject.toml").unlink()
+    assert session("cpu")["commit"] is None, "the checkout of something else, into which the package is installed"
 
 
 def test_a_torn_last_line_is_cut_off_and_said(tmp_path: Path) -> None:

@@ -25,17 +25,38 @@ TRANSFER = "transfer:eps=4/255,from=other,steps=10"
 N = 40
 
 
-def checks(
-    out: Path, right: dict[str, int], *, spec: Any = None, meta: Any = None, **fields: Any
-) -> dict[str, tuple[str, str]]:
-    """The checklist of a run in which so many of N items stay right under each condition; `fields` go to attacks."""
+def run_of(out: Path, right: dict[str, int], *, spec: Any = None, meta: Any = None, **fields: Any) -> Run:
+    """A run in which so many of N items stay right under each condition; `fields` go to attacks."""
     records = [
         evaluated(number, name, number < count, **({} if name == "clean" else fields))
         for name, count in {"clean": N, **right}.items()
         for number in range(N)
     ]
-    run = write_run(out, records, "evaluate", conditions=["clean", *right], spec=spec, **(meta or {}))
-    return {check.name: (check.status, check.detail) for check in checklist(Run.read(run))}
+    return Run.read(write_run(out, records, "evaluate", conditions=["clean", *right], spec=spec, **(meta or {})))
+
+
+def checks(out: Path, right: dict[str, int], **settings: Any) -> dict[str, tuple[str, str]]:
+    """The checklist of such a run."""
+    return {check.name: (check.status, check.detail) for check in checklist(run_of(out, right, **settings))}
+
+
+def test_a_check_that_fails_is_a_failure_and_one_that_warns_a_warning(tmp_path: Path) -> None:
+    """And nothing is said of each check that passes, nor that the attacks are not to be believed where none fails."""
+    fine, flat = {NOISE: 38, FGSM: 20, PGD: 5}, [0.0, 5.0, 9.0, 10.0, 10.0]
+    for number, (right, dead, severities, failed) in enumerate(
+        [
+            (fine | {PGD: 30}, 0.02, {"stronger attacks are stronger": "fail", "gradients are finite": "warn"}, True),
+            (fine, 0.02, {"gradients are finite": "warn"}, False),
+            (fine, 0.0, {}, False),
+        ]
+    ):
+        run = run_of(tmp_path / str(number), right, dead=dead, climb=flat)
+        said = {finding.sentence: finding.severity for finding in run.findings if finding.key == "check"}
+        assert len(said) == len(severities)
+        for name, severity in severities.items():
+            (sentence,) = [sentence for sentence in said if name in sentence]
+            assert said[sentence] == severity and sentence.startswith(f"attack check: {severity} {name}")
+        assert [finding.severity for finding in run.findings if finding.key == "failed-check"] == ["fail"] * failed
 
 
 @pytest.mark.parametrize(

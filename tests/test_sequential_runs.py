@@ -52,6 +52,10 @@ GONE = dict.fromkeys(
 )
 
 
+ENDED: Json = {"votes0": [100, 0, 0, 0], "votes": None, "prediction": None, "p_lower": None, "radius": None}
+ENDED |= {"abstained": "wrong answer selected", "correct": False}
+
+
 def five() -> list[Json]:
     """Certified at 2, 1 and 0 sigma, not at all, failed: each n-th vote is not gold."""
     records = [sequenced(i, every) for i, every in enumerate((None, 20, 3, 1))]
@@ -64,6 +68,21 @@ def run(out: Path, records: list[Json] | None = None, **settings: Any) -> Run:
 
 
 # --------------------------------------------------------------------------------------------------------- breakdowns
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong", "counted"), [(True, 2, 2), (True, 0, 0), (True, None, None), (False, 0, None)]
+)
+def test_items_that_ended_wrong_are_counted(
+    asked: bool, wrong: int | None, counted: int | None, tmp_path: Path
+) -> None:
+    """An abstention and a failed item are none of them; in a run without records nothing is known."""
+    records = [certified(0, 900), certified(1, 500), failed(2)] if wrong is not None else []
+    records += [certified(3 + i, 900) | ENDED for i in range(wrong or 0)]
+    found = Run.read(write_run(tmp_path / "run", records, "certify", spec={"stop_when_wrong": asked}))
+    assert numbers(found).notes["ended_wrong"] == counted
+    said = [finding.text for finding in found.findings if finding.key == "ended-wrong"]
+    assert len(said) == bool(counted) and all(text.startswith(f"{counted} of the items without") for text in said)
 
 
 def test_certified_accuracy_by_hand(tmp_path: Path) -> None:
@@ -427,9 +446,6 @@ def test_what_makes_no_sense_is_refused(shared: list[object], arguments: list[st
 
 
 # ---------------------------------------------------------------------------- fixed certificates that end when wrong
-
-ENDED: Json = {"votes0": [100, 0, 0, 0], "votes": None, "prediction": None, "p_lower": None, "radius": None}
-ENDED |= {"abstained": "wrong answer selected", "correct": False}
 
 
 def test_stop_when_wrong_changes_nothing_but_what_it_did_not_draw(shared: list[object], tmp_path: Path) -> None:

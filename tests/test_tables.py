@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from test_cli import call
 from safemed_eval import stats
 from safemed_eval.cli._show import show_run
 from safemed_eval.errors import RunError
-from safemed_eval.report import Run, read_all
+from safemed_eval.report import Run, make, page, read_all
+from safemed_eval.report.page.studies import studies_of
 from safemed_eval.report.summary import DAGGER
 from safemed_eval.report.tables import Table, tables_of, write_tables
+from safemed_eval.report.write import Written
 
 RADII = "0,0.3,0.31,3s"
 
@@ -112,6 +115,74 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
     methods = tables["methods-by-question-type"].shown.set_index("attack")
     assert methods.loc["clean"].tolist() == ["toy", "80.0", "80.0", "80.0"]
     assert methods.loc["fgsm:eps=4/255"].tolist() == ["toy", "50.0", "60.0", "40.0"]
+
+
+@pytest.mark.parametrize(
+    ("attacked", "mri", "of_run", "of_slice"),
+    [(20, 0, False, False), (4, 0, True, True), (20, 4, False, True), (20, 20, False, False)],
+)
+def test_one_figure_of_few_clusters_is_enough_to_say_so(
+    attacked: int, mri: int, of_run: bool, of_slice: bool, tmp_path: Path
+) -> None:
+    """Of twenty items so many have an attacked record so far, and so many are MRI, the others CT."""
+    records = [
+        evaluated(i, attack, True, modality="MRI" if i < mri else "CT")
+        for attack, count in zip(ATTACKS[:2], (20, attacked), strict=True)
+        for i in range(count)
+    ]
+    run = Run.read(write_run(tmp_path / "run", records, "evaluate", conditions=ATTACKS[:2]))
+    assert ("few" in [finding.key for finding in run.findings]) == of_run
+    (study,) = studies_of([run])
+    assert study.few == of_slice
+
+
+def test_each_kind_of_run_has_a_table_of_its_own_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "_plotly", lambda: "")
+    runs = read_all([f"attacked={evaluate_run(tmp_path / 'e')}", f"proved={certify_run(tmp_path / 'c')}"])
+
+    def rows(*shown: Run) -> dict[str, list[str]]:
+        """The first figures of each run that has a row in the table of a kind."""
+        page.write_page(shown, tmp_path / "page.html", title="t")
+        html = (tmp_path / "page.html").read_text(encoding="utf-8")
+        bodies = re.findall(r'<tbody id="live-(\w+)">(.*?)</tbody>', html, re.DOTALL)
+        return {
+            f"{kind}: {name}": re.findall(r"<td>\s*([^\s<]+)", row)[:3]
+            for kind, body in bodies
+            for name, row in re.findall(r'<tr><th scope="row">(\w+)</th>(.*?)</tr>', body, re.DOTALL)
+        }
+
+    both = {"evaluate: attacked": ["10", "80.0", "50.0"], "certify: proved": ["5", "float32,", "40.0"]}
+    assert rows(*runs) == rows(*runs[::-1]) == both
+    assert list(rows(runs[0])) == ["evaluate: attacked"] and list(rows(runs[1])) == ["certify: proved"]
+
+
+REPORTED = {"alpha": None, "radii": None, "by": None, "images": True, "title": "Robustness report", "paper": False}
+REPORTED |= {"width": None, "font": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ([], {}),
+        (["--no-images"], {"images": False}),
+        (["--alpha", "0.01", "--radii", "0,1s", "--by", "age,sex"], {"alpha": 0.01, "radii": "0,1s", "by": "age,sex"}),
+        (["--paper", "--width", "3", "--font", "9"], {"paper": True, "width": 3.0, "font": 9.0}),
+        (["--title", "Of models"], {"title": "Of models"}),
+    ],
+)
+def test_the_command_asks_for_what_its_options_say(
+    options: list[str], changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def made(runs: list[str], out: Path, **given: Any) -> Written:
+        asked.update(given, runs=runs, out=out)
+        return Written(page=out / "report.html", figures=[Path("a.png")] * 2, tables=[Path("b.md")])
+
+    monkeypatch.setattr(make, "report", made)
+    code, text = call("report", "SFT=a", "b", "--out", tmp_path, *options)
+    assert code == 0 and "2 figures, 1 tables. Open:" in text
+    assert asked == REPORTED | changed | {"runs": ["SFT=a", "b"], "out": tmp_path}
 
 
 def test_certified_numbers_are_rounded_down_and_know_their_ceiling(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def demo(
         commands.append(["certify", *model, *few, "--out", str(out / f"certify-{name}")])
     commands.append(["report", *runs, "--out", str(out / "report"), "--title", "safemed-eval demo"])
     for arguments in commands:
-        typer.echo(f"\n$ safemed-eval {' '.join(arguments)}")
+        typer.echo(f"\n$ safemed-eval {shlex.join(arguments)}")
         code = context.find_root().command.main(arguments, standalone_mode=False)
         if code:
             raise typer.Exit(code)

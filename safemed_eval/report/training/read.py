@@ -169,7 +169,7 @@ class Training:
     @property
     def last_step(self) -> int:
         """The last step in the log; 0 before the first."""
-        return max((line.get("step", 0) for line in self.log), default=0)
+        return max((line["step"] for line in self.log), default=0)
 
     @cached_property
     def panels(self) -> dict[str, Series]:
@@ -182,7 +182,7 @@ class Training:
         lines = [line for line in self.log if line.get("eval/items")]
         return [
             Evaluation(
-                step=line.get("step", 0),
+                step=line["step"],
                 clean=line.get("eval/clean_accuracy", 0.0),
                 robust=line.get("eval/robust_accuracy", 0.0),
                 items=line.get("eval/items", 0),
