@@ -387,7 +387,7 @@ def test_copies_in_one_cluster_say_no_more() -> None:
 
 
 def test_intervals_are_those_of_generalized_estimating_equations() -> None:
-    """statsmodels' GEE, corrected after Mancl and DeRouen, for clusters of one to forty, more than are solved at once."""
+    """statsmodels' GEE with Mancl and DeRouen's correction, for clusters of one to forty, too many to solve at once."""
     from statsmodels.genmod.cov_struct import Independence
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_estimating_equations import GEE

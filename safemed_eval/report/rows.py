@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from safemed_eval import stats
 from safemed_eval.core import BLANK, CLEAN, SHUFFLED, UNATTACKED, UNKNOWN
@@ -165,9 +166,10 @@ T = TypeVar("T", bound=Rows[Any])
 
 def split_by(rows: T, names: Names) -> dict[str, T]:
     """The rows of each name, sorted by name."""
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        places.setdefault(name, []).append(place)
+    codes, known = pd.factorize(names)
+    by_name = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(known)))
+    places = dict(zip(known, np.split(by_name, ends[:-1]), strict=True)) if len(known) else {}
     return {name: rows._selected(rows._index[places[name]]) for name in sorted(places)}
 
 
@@ -207,7 +209,7 @@ class Answers(Rows[EvaluateRecord]):
     @property
     def confidences(self) -> Floats:
         """The probability of the likeliest option, among the item's own; NaN without log-probabilities."""
-        return self._column("confidence", lambda record: _probabilities(record).max(), float)
+        return self._column("confidence", lambda record: max(_probabilities(record)), float)
 
     @property
     def briers(self) -> Floats:
@@ -281,17 +283,20 @@ class Answers(Rows[EvaluateRecord]):
         return split_by(self, self.conditions)
 
 
-def _probabilities(record: EvaluateRecord) -> Floats:
-    """(K,) probabilities that sum to 1; NaN where the record has no log-probabilities."""
+def _probabilities(record: EvaluateRecord) -> list[float]:
+    """K probabilities that sum to 1; NaN where the record has no log-probabilities."""
     if record.log_probs is None or record.failed:
-        return np.full(len(record.options), np.nan)
-    scores = np.exp(np.array(record.log_probs) - max(record.log_probs))
-    probabilities: Floats = scores / scores.sum()
-    return probabilities
+        return [math.nan] * len(record.options)
+    most = max(record.log_probs)
+    scores = [math.exp(log_prob - most) for log_prob in record.log_probs]
+    total = sum(scores)
+    return [score / total for score in scores]
 
 
 def _brier(record: EvaluateRecord) -> float:
-    return float(((_probabilities(record) - np.eye(len(record.options))[record.label]) ** 2).sum())
+    return sum(
+        (probability - (option == record.label)) ** 2 for option, probability in enumerate(_probabilities(record))
+    )
 
 
 class Certificates(Rows[CertifyRecord]):

@@ -44,7 +44,7 @@ SEQUENCED: Mapping[str, str] = {"beside": "radii"}
 """Metadata of a field that the JSON has wherever it has radii, failed items included."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ItemRecord:
     """The fields that all records share; those of the item are described in `core.Item`.
 
@@ -109,7 +109,7 @@ class ItemRecord:
             raise ValueError(f"{name} {option} is none of its options")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateRecord(ItemRecord):
     """The answer to one item under one condition: an attack, or the official or the circular one.
 
@@ -164,7 +164,7 @@ class EvaluateRecord(ItemRecord):
     asked: str | None = field(default=None, metadata=SOMETIMES)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ItemRecord.__post_init__(self)
         if self.unavailable is not None and (self.error is not None or self.prediction is not None):
             raise ValueError("is unavailable, and has an answer or an error")
         measured = self.error is None and self.unavailable is None
@@ -180,7 +180,7 @@ class EvaluateRecord(ItemRecord):
             self._check_rotations()
 
     def to_json(self, asked: Collection[str] = ()) -> Json:
-        return super().to_json((*asked, *["rotations"] * (self.attack == CIRCULAR)))
+        return ItemRecord.to_json(self, (*asked, *["rotations"] * (self.attack == CIRCULAR)))
 
     def _check_rotations(self) -> None:
         answers, places = self.rotations or (), (*range(len(self.options)), None)

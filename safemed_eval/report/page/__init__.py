@@ -8,7 +8,7 @@ nodes.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -91,8 +91,9 @@ def write_page(
         analyses=analyses_of(runs, tables),
         blocks={
             "data": _embedded(overview_of(studies, gaps, items, slices)),
-            "details": _embedded(
-                [single.details(run, places, len(items)) for run, places in zip(runs, items.places, strict=True)]
+            "details": _listed(
+                _listed(map(_embedded, single.details(run, places, len(items))))
+                for run, places in zip(runs, items.places, strict=True)
             ),
             "images": _embedded(single.images(runs, items)),
         },
@@ -115,6 +116,11 @@ def _embedded(value: object) -> Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def _listed(parts: Iterable[Markup]) -> Markup:
+    """Write a list of what is written already: a million entries need not be in memory together."""
+    return Markup(f"[{','.join(parts)}]")
 
 
 def _plotly() -> str:

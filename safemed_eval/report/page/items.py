@@ -158,15 +158,13 @@ class Ladder:
     radii: list[tuple[str, float, float, bool]]
 
 
-def details(run: Run, places: Mapping[str, int], count: int) -> list[list[Entry | None]]:
+def details(run: Run, places: Mapping[str, int], count: int) -> Iterator[list[Entry | None]]:
     """List for each condition an entry for each of `count` items; None where there is no record."""
-    conditions = []
     for rows in run.parts.values():
         entries: list[Entry | None] = [None] * count
         for record in rows:
             entries[places[record.item]] = _entry(record)
-        conditions.append(entries)
-    return conditions
+        yield entries
 
 
 def _entry(record: Record) -> Entry:
