@@ -153,6 +153,33 @@ def note_of(out: Path) -> dict[str, Any]:
     return note
 
 
+# --------------------------------------------------------------------------------------------------- lines of the log
+
+
+def test_the_last_line_of_the_log_is_of_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a resumption: transformers counts the loss and the seconds from there."""
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr(Trainer, "log", lambda self, logs, *_, **__: told.append(logs))
+    trainer: Any = object.__new__(Watched)
+    trainer.means, trainer.state = Means(), SimpleNamespace(global_step=8)
+    trainer._total_loss_scalar, trainer._earlier_s = 4.0, 100.0
+    trainer.means.add("adversary/loss", 1.0, 3)
+    trainer.means.add("adversary/loss", 5.0, 1)
+    trainer.means.add("adversary/reward", 0.0, 0)
+    trainer.log({"loss": 0.25})
+    trainer.log({"train_loss": 9.0, "train_runtime": 3.0})
+    assert told == [{"loss": 0.25, "adversary/loss": 2.0}, {"train_loss": 0.5, "train_runtime": 103.0}]
+
+
+def test_means_of_several_processes_are_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = Means(), Means()
+    one.add("loss", 1.0, 3)
+    other.add("loss", 5.0, 1)
+    other.add("mine", 2.0, 2)
+    monkeypatch.setattr("safemed_eval.train.watch.trainer.gather_object", lambda sums: [*sums, other._sums])
+    assert one.gather() == {"loss": (8.0, 4), "mine": (4.0, 2)}
+
+
 # ----------------------------------------------------------------------------------------------------------- validation
 
 
@@ -405,30 +432,6 @@ def test_means_weigh_every_attacked_row_alike(train: Callable[..., Path], monkey
     for key, name in (("adversary/loss", "adversarial_loss"), ("adversary/clean_loss", "clean_loss")):
         sums = sum(count * getattr(done, name) for count, done in zip(counts[1:], made[1:], strict=True) if count)
         assert log[-1][key] == pytest.approx(sums / sum(counts[1:]), rel=1e-6)
-
-
-def test_the_last_line_of_the_log_is_of_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after a resumption: transformers counts the loss and the seconds from there."""
-    told: list[dict[str, float]] = []
-    monkeypatch.setattr(Trainer, "log", lambda self, logs, *_, **__: told.append(logs))
-    trainer: Any = object.__new__(Watched)
-    trainer.means, trainer.state = Means(), SimpleNamespace(global_step=8)
-    trainer._total_loss_scalar, trainer._earlier_s = 4.0, 100.0
-    trainer.means.add("adversary/loss", 1.0, 3)
-    trainer.means.add("adversary/loss", 5.0, 1)
-    trainer.means.add("adversary/reward", 0.0, 0)
-    trainer.log({"loss": 0.25})
-    trainer.log({"train_loss": 9.0, "train_runtime": 3.0})
-    assert told == [{"loss": 0.25, "adversary/loss": 2.0}, {"train_loss": 0.5, "train_runtime": 103.0}]
-
-
-def test_means_of_several_processes_are_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = Means(), Means()
-    one.add("loss", 1.0, 3)
-    other.add("loss", 5.0, 1)
-    other.add("mine", 2.0, 2)
-    monkeypatch.setattr("safemed_eval.train.watch.trainer.gather_object", lambda sums: [*sums, other._sums])
-    assert one.gather() == {"loss": (8.0, 4), "mine": (4.0, 2)}
 
 
 def test_the_first_step_trains(train: Callable[..., Path], checkpoint: Callable[[str], Path]) -> None:
