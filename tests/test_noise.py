@@ -107,6 +107,7 @@ def test_radii_in_words_are_rounded_inward() -> None:
     assert "12.3 % of its width" in parse("brightness", 0.3).words(0.12399)
     assert Gaussian(0.25).words(0.3) is None
     assert parse("brightness", 0.25).words_on_window(0.125, 40, 400) == "a centre between -10 and 90"
+    assert parse("brightness", 0.25).words_on_window(0.1031695, 40, 400) == "a centre between -1.2 and 81.2"
     assert parse("contrast", 0.25).words_on_window(0.125, 40, 400) == "a width between 353 and 453.2"
     assert parse("contrast:grey=0.2", 0.25).words_on_window(0.125, 40, 400) is None
 

@@ -20,7 +20,7 @@ from safemed_eval.errors import CheckpointError
 from safemed_eval.models import Asking, load, resolve, tiny
 from safemed_eval.models.check import check
 from safemed_eval.models.checkpoints.proof import FACTOR, limit
-from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, PREFIX
+from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, PREFIX, Prefixes
 from safemed_eval.models.checkpoints.text_sides import TextSides
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.precision import in_float32, is_half
@@ -95,6 +95,45 @@ def test_rows_are_padded_and_begun_at_their_own_positions(network: Any, short: b
         assert values.flatten().tolist() == [2, 3]
         assert keys.flatten().tolist() == ([5, 6] if type(network) is Counts else [-1, -1])
         assert len(sides.prefixes) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "prefix"),
+    [
+        ([[2, 3, 9], [2, 3, 9]], [2, 3]),
+        ([[2, 3, 9, 4]], [2, 3]),
+        ([[2, 3, 4, 9], [2, 5, 4, 9]], [2]),
+        ([[2, 3, 9], [2, 3, 3]], [2, 3]),
+        ([[2, 9]], [2]),
+        ([[2, 3, 9], [2, 3]], [2]),
+        ([[9, 2], [9, 2]], []),
+        ([[2, 3, 4], [2, 3, 4]], []),
+    ],
+)
+@pytest.mark.parametrize("axes", [1, 3])
+def test_a_prefix_is_what_all_rows_begin_with_before_any_image(
+    rows: list[list[int]], prefix: list[int], axes: int
+) -> None:
+    """At most all but the last token, whose logits are read. A prompt without an image has none."""
+    longest = max(map(len, rows))
+    sides = [{"input_ids": torch.tensor([row])} for row in rows]
+    ids = torch.tensor([[1] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    places = (mask.cumsum(1) + 4).expand(axes, -1, -1) if axes > 1 else mask.cumsum(1) + 4
+    batch = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
+    found = Prefixes(Counts()).take_out(batch, sides)  # type: ignore[arg-type]
+    if not prefix:
+        assert found is batch
+        return
+    ((_, values),) = found[PREFIX].states
+    assert values.flatten().tolist()[: len(prefix)] == prefix and values.shape[2] == len(prefix)
+    for number, row in enumerate(rows):
+        left = len(row) - len(prefix)
+        assert found["input_ids"][number, -left:].tolist() == row[len(prefix) :]
+        assert found["position_ids"][..., number, -left:].unique(dim=0).flatten().tolist() == [
+            *range(5 + len(prefix), 5 + len(row))
+        ]
+        assert int(found["attention_mask"][number].sum()) == len(row)
 
 
 @pytest.mark.parametrize(

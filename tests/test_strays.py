@@ -87,6 +87,8 @@ def test_each_weight_is_read_from_one_tensor(
     else:
         with pytest.raises(CheckpointError, match=f"--model x: its files hold {twice}"):
             refuse_strays(files, model, ())
+    with pytest.raises(CheckpointError, match=r"--model x: 2 tensors in its files fit nowhere .*, such as a\.w;"):
+        refuse_strays(files, model, {"b.w", "a.w"})
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,8 @@ def test_fresh_rewards_are_measured_in_the_first_step_and_before_each_line_of_th
     args, accelerator = SimpleNamespace(logging_steps=4), SimpleNamespace(autocast=contextlib.nullcontext)
     trainer: Any = SimpleNamespace(state=state, means=means, args=args, accelerator=accelerator)
     for state.global_step in range(10):
-        _trainers._perturb(trainer, adversary, [])  # type: ignore[arg-type]
+        done = _trainers._perturb(trainer, adversary, [])  # type: ignore[arg-type]
+        assert done.attacked == [0, 2, 3]
     assert fresh == [0, 3, 7]
     assert [how["step"] for how in told] == [*range(10)]
     assert [how["progress"] for how in told] == [(step + 1) / 10 for step in range(10)]
@@ -136,9 +137,10 @@ def test_fresh_rewards_are_measured_in_the_first_step_and_before_each_line_of_th
     assert found["adversary/flipped"] == (10 * 3 * 0.25, 30) and found["adversary/reward"] == (3 * 3 * 2.0, 9)
     assert found["adversary/eps"] == (10 * 0.5, 10)
     adversary.policy = None
-    state.global_step = 0
+    state.global_step = 11
     _trainers._perturb(trainer, adversary, [])  # type: ignore[arg-type]
     assert fresh == [0, 3, 7], "without a policy there are none"
+    assert told[-1]["progress"] == 1.0
 
 
 @pytest.mark.parametrize("longer", ["batch", "again"])
@@ -176,11 +178,11 @@ def test_completions_that_are_drawn_again_take_the_places_of_the_others(longer: 
 
 def test_a_loss_that_is_not_finite_ends_the_training_after_it_is_logged(tmp_path: Path) -> None:
     log, state = Log(tmp_path / "log.jsonl"), TrainerState(global_step=3, is_world_process_zero=True)
-    log.on_log(None, state, None, {"loss": 1.5, "eval_items": 2, "reward": math.inf, "model": object()})
+    log.on_log(None, state, None, {"loss": 1.5, "eval_my_eval_": 2, "reward": math.inf, "model": object()})
     for loss in (math.nan, math.inf):
         with pytest.raises(RunError, match=r"the loss is not finite at step 3: .* lower --learning-rate"):
             log.on_log(None, state, None, {"loss": loss})
-    lines = [{"step": 3, "loss": 1.5, "eval/items": 2, "reward": None}, *[{"step": 3, "loss": None}] * 2]
+    lines = [{"step": 3, "loss": 1.5, "eval/my_eval_": 2, "reward": None}, *[{"step": 3, "loss": None}] * 2]
     assert read_log(log.file) == lines
     state.is_world_process_zero = False
     log.on_log(None, state, None, {"loss": 1.0})

@@ -169,6 +169,9 @@ def test_the_last_line_of_the_log_is_of_the_whole_training(monkeypatch: pytest.M
     trainer.log({"loss": 0.25})
     trainer.log({"train_loss": 9.0, "train_runtime": 3.0})
     assert told == [{"loss": 0.25, "adversary/loss": 2.0}, {"train_loss": 0.5, "train_runtime": 103.0}]
+    for trainer.state.global_step in (1, 0):
+        trainer.log({"train_loss": 9.0, "train_runtime": 3.0})
+        assert told[-1]["train_loss"] == 4.0
 
 
 def test_means_of_several_processes_are_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
