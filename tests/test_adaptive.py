@@ -135,6 +135,53 @@ def test_each_goal_has_as_many_gradients_and_texts_follow_the_search() -> None:
     assert next(slopes, None) is None
 
 
+class Ledger(Reasoner):
+    """Always says cyst and A; each part of a text is as likely as a pixel of its own is bright. Notes what it sees."""
+
+    PARTS = ("cue B", "cue C", "A", "B", "C", "cyst", "scar", "no thought")
+
+    def __init__(self) -> None:
+        super().__init__(sure=0.0)
+        self.shown: list[torch.Tensor] = []
+
+    def pixels(self, canvas: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(self.PARTS, canvas.flatten(1).T, strict=False))
+
+    def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        pixel = self.pixels(canvas)
+        return torch.stack([torch.full_like(pixel["A"], 2.0), pixel["cue B"], pixel["cue C"]], 1)
+
+    def write(self, canvas: torch.Tensor, questions: Sequence[Question]) -> list[str]:
+        self.shown.append(canvas[0])
+        return ["<think>I see a cyst.</think><answer> A </answer>"]
+
+    def text_log_probs(self, canvas: torch.Tensor, questions: Sequence[Question], texts: Sequence[str]) -> torch.Tensor:
+        pixel, (text,) = self.pixels(canvas), texts
+        seen = next((word for word in ("cyst", "scar") if word in text), "no thought")
+        letter = text.rpartition("<answer>")[2].split("<")[0].strip()
+        return pixel[letter] + pixel[seen] + {"A": 2.0, "B": 0.2, "C": 0.0}[letter]
+
+
+def test_each_goal_climbs_what_its_name_says() -> None:
+    """The signs of one step on each goal; the likeliest wrong option is B, a scar."""
+    ledger = Ledger()
+    found, _ = attack("adaptive:eps=0.1,steps=1", ledger, rows=1)
+    assert found.parts == [dict.fromkeys(GOALS, True)]
+    moved = dict(zip(GOALS, ledger.shown[1:], strict=False))
+    wanted: dict[str, dict[str, int]] = {
+        "answer": {"cue B": 1, "cue C": 1, "A": 0, "B": 0, "C": 0},
+        "thought": {"cue B": 0, "cue C": 0, "A": -1, "B": 1, "C": 1},
+        "runner-up": {"cue B": 0, "cue C": 0, "A": -1, "B": 1, "C": -1},
+        "rationale": {"A": -1, "cyst": -1, "B": 0, "C": 0, "scar": 0, "no thought": 0},
+        "wrong-option": {"B": 1, "scar": 1, "A": 0, "C": 0, "cyst": 0, "no thought": 0},
+        "no-thought": {"B": 1, "no thought": 1, "A": 0, "C": 0, "cyst": 0, "scar": 0},
+    }
+    assert list(wanted) == list(GOALS)
+    for name, parts in wanted.items():
+        signs = {part: float(pixel) for part, pixel in ledger.pixels((moved[name][None] - 0.5) / 0.1).items()}
+        assert {part: signs[part] for part in parts} == pytest.approx(parts, abs=1e-4), name
+
+
 def test_the_letter_goal_is_pgds() -> None:
     """Where the written answer follows the letter, the first of the three is enough."""
 

@@ -35,6 +35,52 @@ from safemed_eval.threat import Threat
 Height = Callable[[torch.Tensor], torch.Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shade(attacks.BallAttack):
+    """Darkens every pixel by eps: an attack of another package."""
+
+    facts = attacks.Facts(strength=1, aims_at=None, example="shade:eps=4/255")
+    times: int = 1
+
+    def search(self, problem: attacks.Problem) -> attacks.Attacked:
+        darker = (problem.canvas - self.threat.eps).clamp(0, 1)
+        return attacks.Attacked(canvas=problem.on_grid(darker, self.threat), steps=[self.times] * len(problem))
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    points = {name: EntryPoint(name, value, "safemed_eval.attacks") for name, value in values.items()}
+    monkeypatch.setattr(plugins, "plugins", lambda group: points if group == "attacks" else {})
+
+
+def test_an_attack_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, dusk="test_attacks:Shade")
+    assert "dusk" in attacks.names() and "dusk (a plug-in)" in attacks.help_text()
+    (attack,) = attacks.parse_all(["Dusk:EPS=8/255"])
+    assert isinstance(attack, Shade) and str(attack) == "dusk:eps=8/255" == attack.stream
+    assert attack.described == {"attack": "dusk", "eps": 8 / 255, "norm": "linf", "times": 1}
+    x = grid_canvases(3)
+    found = run("dusk:eps=8/255", Net(), x, torch.zeros(3, dtype=torch.int64), quantize=True)
+    assert torch.allclose(found.canvas, (x - 8 / 255).clamp(0, 1), atol=1e-6)
+    facts = attacks.facts_of(str(attack), attack.described)
+    assert (facts.strength, facts.aims_at, facts.eps, facts.family) == (1, None, 8 / 255, "dusk")
+    with pytest.raises(SpecError, match="unknown option 'time'; did you mean 'times'"):
+        attacks.parse("dusk:time=2")
+
+
+def test_an_entry_point_that_is_no_attack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, path="pathlib:Path", gone="no_such_module:Attack")
+    with pytest.raises(SpecError, match="plug-in path is not a subclass"):
+        attacks.parse("path")
+    with pytest.raises(SpecError, match=r"plug-in gone .*cannot be imported: ModuleNotFoundError"):
+        attacks.parse("gone")
+    assert attacks.facts_of("gone:eps=1/255", {"eps": 1 / 255}).strength is None
+
+
+def test_a_built_in_attack_keeps_its_name_where_an_entry_point_has_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, climb="safemed_eval.attacks.pgd:PGD")
+    assert str(attacks.parse("climb:eps=8/255")) == str(attacks.parse("pgd:eps=8/255")) == "pgd:eps=8/255,steps=10"
+
+
 @pytest.mark.parametrize(
     ("spec", "share"),
     [
@@ -772,47 +818,6 @@ def test_targets_of_many_rows_are_those_of_few(target: str) -> None:
     assert found[0] == found[1]
     for question, option in zip(questions, found[0], strict=True):
         assert 0 < option < len(question.options)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shade(attacks.BallAttack):
-    """Darkens every pixel by eps: an attack of another package."""
-
-    facts = attacks.Facts(strength=1, aims_at=None, example="shade:eps=4/255")
-    times: int = 1
-
-    def search(self, problem: attacks.Problem) -> attacks.Attacked:
-        darker = (problem.canvas - self.threat.eps).clamp(0, 1)
-        return attacks.Attacked(canvas=problem.on_grid(darker, self.threat), steps=[self.times] * len(problem))
-
-
-def plug_in(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    points = {name: EntryPoint(name, value, "safemed_eval.attacks") for name, value in values.items()}
-    monkeypatch.setattr(plugins, "plugins", lambda group: points if group == "attacks" else {})
-
-
-def test_an_attack_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    plug_in(monkeypatch, dusk="test_attacks:Shade")
-    assert "dusk" in attacks.names() and "dusk (a plug-in)" in attacks.help_text()
-    (attack,) = attacks.parse_all(["Dusk:EPS=8/255"])
-    assert isinstance(attack, Shade) and str(attack) == "dusk:eps=8/255" == attack.stream
-    assert attack.described == {"attack": "dusk", "eps": 8 / 255, "norm": "linf", "times": 1}
-    x = grid_canvases(3)
-    found = run("dusk:eps=8/255", Net(), x, torch.zeros(3, dtype=torch.int64), quantize=True)
-    assert torch.allclose(found.canvas, (x - 8 / 255).clamp(0, 1), atol=1e-6)
-    facts = attacks.facts_of(str(attack), attack.described)
-    assert (facts.strength, facts.aims_at, facts.eps, facts.family) == (1, None, 8 / 255, "dusk")
-    with pytest.raises(SpecError, match="unknown option 'time'; did you mean 'times'"):
-        attacks.parse("dusk:time=2")
-
-
-def test_an_entry_point_that_is_no_attack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    plug_in(monkeypatch, path="pathlib:Path", gone="no_such_module:Attack")
-    with pytest.raises(SpecError, match="plug-in path is not a subclass"):
-        attacks.parse("path")
-    with pytest.raises(SpecError, match=r"plug-in gone .*cannot be imported: ModuleNotFoundError"):
-        attacks.parse("gone")
-    assert attacks.facts_of("gone:eps=1/255", {"eps": 1 / 255}).strength is None
 
 
 def test_facts_come_from_what_a_run_folder_stores() -> None:

@@ -19,6 +19,7 @@ from test_pipeline import Colors, evaluation, items
 from safemed_eval import attacks, data
 from safemed_eval.attacks.corrupt import SEVERITIES
 from safemed_eval.attacks.corrupt.own import PIXEL_BLUR, STRENGTHS, Kind
+from safemed_eval.attacks.corrupt.own import corrupted as corrupted_unclamped
 from safemed_eval.core import Classify, Item
 from safemed_eval.errors import SpecError
 from safemed_eval.seeds import generator
@@ -59,6 +60,22 @@ def corrupted(kind: str, severity: int, x: torch.Tensor, seed: int = 0, *, quant
     return found.canvas
 
 
+def test_severities_are_whole_and_monotone() -> None:
+    assert set(STRENGTHS) == set(KINDS)
+    for kind, strengths in STRENGTHS.items():
+        steps = np.diff(strengths)
+        assert len(strengths) == len(SEVERITIES)
+        assert (steps < 0).all() if kind == "jpeg" else (steps > 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_small_image_changes_more_at_each_severity(kind: str) -> None:
+    (image,) = scenes(1, 48, 40)
+    changes = [corrupted_unclamped(image, kind, severity, generator("cpu", 1)) - image for severity in SEVERITIES]
+    change = torch.stack([one.norm() for one in changes])
+    assert change[0] > 0 and (change.diff() > 0).all()
+
+
 @pytest.mark.parametrize("size", [(64, 64), (96, 150), (128, 128), (384, 384)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_severity_changes_every_image_more_than_the_one_below(kind: str, size: tuple[int, int]) -> None:
@@ -95,14 +112,6 @@ def test_severities_of_an_item_share_one_draw(table: Path, quantize: bool) -> No
         assert min(alike) > 0.5, kind
     signs = {item: changes[item, "corrupt:kind=brightness"][0].mean() > 0 for item, _ in changes}
     assert set(map(bool, signs.values())) == {False, True}, "of items some go up, some down"
-
-
-def test_severities_are_whole_and_monotone() -> None:
-    assert set(STRENGTHS) == set(KINDS)
-    for kind, strengths in STRENGTHS.items():
-        steps = np.diff(strengths)
-        assert len(strengths) == len(SEVERITIES)
-        assert (steps < 0).all() if kind == "jpeg" else (steps > 0).all()
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ from safemed_eval.seeds import generator
 from safemed_eval.smoothing import Smoothing
 from safemed_eval.smoothing.certify import certify
 from safemed_eval.train import DenoiserRecipe
-from safemed_eval.train.denoise import fit_denoiser
+from safemed_eval.train.denoise import _Denoising, fit_denoiser
 from safemed_eval.train.log import read_log
+from safemed_eval.train.watch.trainer import Means
 
 CPU = torch.device("cpu")
 AB = Question(text="Which?", options=("A", "B"))
@@ -336,6 +338,26 @@ def recipe(**settings: Any) -> DenoiserRecipe:
     """A recipe of seconds: steps of four rows."""
     small = {"width": 8, "blocks": 1, "batch_size": 4, "learning_rate": 1e-2}
     return DenoiserRecipe(**{"sigma": 0.25, **small, **settings})
+
+
+def test_both_losses_and_the_share_of_kept_answers_by_hand() -> None:
+    """Next to no noise, and a denoiser that darkens the brightest of four flat images, which turns its answer."""
+    levels = torch.tensor([0.2, 0.3, 0.4, 0.9])
+    clean = levels.view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    items = [SimpleNamespace(id=str(number), question=AB) for number in range(4)]
+    trainer: Any = object.__new__(_Denoising)
+    trainer._frozen, trainer._recipe = Waist(Brightness(), CPU), recipe(sigma=1 / 255, mse_share=0.5, steps=4)
+    for step, phase in ((1, "mse"), (2, "answer")):
+        trainer.state, trainer.means = SimpleNamespace(global_step=step), Means()
+        loss = trainer.compute_loss(lambda x: x.clamp_max(0.45), {"items": items, "canvas": clean})
+        found = {name: total / weight for name, (total, weight) in trainer.means.gather().items()}
+        assert found["denoiser/mse"] == pytest.approx(0.45**2 / 4, rel=0.02)
+        if phase == "mse":
+            assert float(loss) == pytest.approx(found["denoiser/mse"]) and len(found) == 1
+        else:
+            of_their_answers = torch.tensor([10 - 20 * 0.2, 10 - 20 * 0.3, 10 - 20 * 0.4, 20 * 0.45 - 10])
+            assert float(loss) == pytest.approx(float(-of_their_answers.sigmoid().log().mean()), rel=0.02)
+            assert found["denoiser/same_answer"] == 0.75
 
 
 @pytest.fixture(scope="module")

@@ -176,6 +176,18 @@ def test_functional_groups_are_shown_as_the_same_tags_at_the_root(
     assert np.array_equal(enhanced.pixels, classic.pixels) and enhanced.notes == classic.notes
 
 
+@pytest.mark.parametrize("place", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_of_several_windows_of_a_functional_group_the_first_is_shown(tmp_path: Path, place: str) -> None:
+    """As of several values of WindowCenter; a sequence of shared groups has one item, and another is not of a frame."""
+    _, grid = words(16, 16, 0)
+    windows = [{"WindowCenter": 300, "WindowWidth": 200}, {"WindowCenter": 9, "WindowWidth": 9}]
+    other = [group(WindowCenter=70, WindowWidth=70)]
+    groups = [group(FrameVOILUTSequence=[group(**one) for one in windows]), group(FrameVOILUTSequence=other)]
+    shown = decode(file(tmp_path, grid, NumberOfFrames=1, **{place: groups}))
+    classic = decode(file(tmp_path, grid, "c.dcm", **windows[0]))
+    assert np.array_equal(shown.pixels, classic.pixels) and shown.notes == classic.notes == ("DICOM", "window 300/200")
+
+
 def test_each_frame_has_its_own_window_and_slope(tmp_path: Path) -> None:
     grid = np.tile(np.arange(0, 400, 10, dtype=np.uint16)[:, None], (3, 4))  # three frames of the same slope
     each = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from safemed_eval import attacks
 from safemed_eval.core import Question
 from safemed_eval.errors import ModelOutputError, SpecError
 from safemed_eval.models import Asking, load, resolve
-from safemed_eval.models.checkpoints.generate import Sampler
+from safemed_eval.models.checkpoints.generate import Sampler, Writer
 from safemed_eval.models.checkpoints.prompts import TEMPLATES, read_template
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs import read_lines
@@ -56,6 +57,23 @@ def test_a_token_that_stands_for_an_image_is_never_sampled() -> None:
     assert set(Sampler(1.0, rngs, without=[1, 7])(None, logits).argmax(1).tolist()) <= {0, 2}
     assert Sampler(0.0, rngs, without=[1])(None, logits).argmax(1).tolist() == [0] * 200
     assert float(logits.max()) == 50, "the model's own logits stay as they are"
+
+
+def test_log_probabilities_of_tokens_are_those_that_are_sampled_from(
+    writer: Callable[..., Waist], canvases: torch.Tensor
+) -> None:
+    """A distribution at each place, at the temperature; without one they add up to those of the text."""
+    text, questions, greedy = " B <", [ABC] * 2, writer().scorer
+    hot = Writer(greedy.model, greedy.processor, replace(greedy.asking, temperature=0.5))
+    tokens = greedy.turn.tokens(text)
+    written = [tokens, tokens[:1]]
+    plain, warm = (vlm.token_log_probs(canvases[:2], questions, written) for vlm in (greedy, hot))
+    assert len(tokens) > 1 and [row.shape[0] for row in plain] == [len(tokens), 1]
+    for row, sharp in zip(plain, warm, strict=True):
+        torch.testing.assert_close(row.exp().sum(1), torch.ones(len(row)))
+        torch.testing.assert_close(sharp, (row / 0.5).log_softmax(1))
+    forced = torch.stack([row[at, token] for row in plain[:1] for at, token in enumerate(tokens)]).mean()
+    torch.testing.assert_close(forced, greedy.text_log_probs(canvases[:1], questions[:1], [text])[0])
 
 
 def test_a_sampled_row_is_answered_alike_in_any_batch(writer: Callable[..., Waist], canvases: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import hashlib
 import io
 import json
 import math
@@ -24,7 +25,7 @@ from torchvision.transforms.v2 import functional as vision
 
 from safemed_eval import attacks
 from safemed_eval.attacks.corrupt import SEVERITIES, Corrupt
-from safemed_eval.attacks.corrupt.medmnist_c import DATA_SETS, Kind
+from safemed_eval.attacks.corrupt.medmnist_c import DATA_SETS, Kind, unavailable
 from safemed_eval.attacks.corrupt.transforms import (
     BORDER,
     INK,
@@ -105,6 +106,33 @@ def test_each_modality_has_the_kinds_of_its_data_set() -> None:
     assert {kind for _, kind in PAIRS} == set(KINDS) == set(TRANSFORMS)
     assert {len(every) for known in DATA_SETS.values() for every in known.strengths.values()} == {len(SEVERITIES)}
     assert strength("OCT", "pixelate", 5) == 0.1 and strength("Dermoscopy", "motion_blur", 3) == (15, 8)
+
+
+PUBLISHED = {
+    "organamnist": "5a7b5e31a4c849a3",
+    "dermamnist": "349bacc485b567e3",
+    "retinamnist": "20162c93287ad2c2",
+    "pathmnist": "a0e3daa205ac4568",
+    "octmnist": "8fbd172ed638d424",
+    "breastmnist": "6a3050d7f91df646",
+    "chestmnist": "ca326c973368a442",
+}
+"""For each data set, the first 16 digits of the sha256 of its strengths in `registry.py` of medmnistc-api, commit
+b6dee0e: JSON, keys sorted, the first five severities of each kind, each a list of floats; of the factors of `zoom_blur`
+the end and the step."""
+
+
+@pytest.mark.parametrize("modality", DATA_SETS)
+def test_strengths_are_those_that_were_published(modality: str) -> None:
+    known = DATA_SETS[modality]
+    assert {unavailable(kind, modality) for kind in known.strengths} == {None}
+    rows = {
+        kind: [np.atleast_1d(np.array(one, float)).tolist() for one in known.strengths[kind]]
+        for kind in known.strengths
+    }
+    told = json.dumps(rows, sort_keys=True)
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == PUBLISHED[known.name], f"compare with registry.py: {told}"
+    assert known.grey == (known.name not in ("pathmnist", "dermamnist", "retinamnist"))
 
 
 def test_what_an_item_has_not_is_named(table: Path) -> None:

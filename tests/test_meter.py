@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from test_cli import call
 from test_pipeline import CANVAS, CPU, Colors, evaluation, items
 from toys import ABCD, WritingNet, generators, middle_canvases
@@ -111,6 +112,69 @@ def test_adaptive_takes_no_more_passes_than_it_says() -> None:
     waist.forwards = 0
     attack(classify, canvas, labels, generators())
     assert 0 < waist.forwards <= 6 * (attack.looks(4) or 0)
+
+
+class Answers:
+    """Answers in every way, and counts the images that it sees; an answer without one counts as one."""
+
+    def __init__(self, *methods: str) -> None:
+        for method in methods:
+            setattr(self, method, getattr(self, f"_{method}"))
+        self.seen = 0
+
+    def _scores(self, canvas: torch.Tensor, questions: Any) -> torch.Tensor:
+        self.seen += len(canvas)
+        return canvas.flatten(1)[:, :4]
+
+    def _vote(self, canvas: torch.Tensor, question: Any) -> torch.Tensor:
+        return self._scores(canvas, [question]).argmax(1)
+
+    def _write(self, canvas: torch.Tensor, questions: Any) -> list[str]:
+        return ["ABCD"[place] for place in self._scores(canvas, questions).argmax(1).tolist()]
+
+    def _features(self, canvas: torch.Tensor, questions: Any) -> torch.Tensor:
+        return self._scores(canvas, questions)
+
+    def _text_log_probs(self, canvas: torch.Tensor, questions: Any, texts: Any) -> torch.Tensor:
+        return self._scores(canvas, questions)[:, 0]
+
+    def _official_scores(self, image: Any, question: Any) -> torch.Tensor:
+        self.seen += 1
+        return torch.arange(4.0)
+
+    def _scores_without_image(self, question: Any) -> torch.Tensor:
+        self.seen += 1
+        return torch.arange(4.0)
+
+
+@pytest.mark.parametrize(
+    ("methods", "ask"),
+    [
+        (("scores",), lambda waist, x: waist.classify([ABCD] * 3)(x)),
+        (("scores",), lambda waist, x: waist.answer(x, [ABCD] * 3)),
+        (("scores",), lambda waist, x: waist.vote(ABCD)(x)),
+        (("scores",), lambda waist, x: waist.vote(ABCD).count([x, x[:2]])),
+        (("scores",), lambda waist, x: waist.vote(ABCD)(x, [range(4), (1, 0, 3, 2), (3, 2, 1, 0)])),
+        (("vote",), lambda waist, x: waist.vote(ABCD)(x)),
+        (("vote",), lambda waist, x: waist.vote(ABCD)(x, [range(4), (1, 0, 3, 2), (3, 2, 1, 0)])),
+        (("vote",), lambda waist, x: waist.answer(x, [ABCD] * 3)),
+        (("vote",), lambda waist, x: waist.classify([ABCD] * 3).decide(x)),
+        (("write",), lambda waist, x: waist.answer(x, [ABCD] * 3)),
+        (("write",), lambda waist, x: waist.vote(ABCD).count([x, x])),
+        (("scores", "features"), lambda waist, x: waist.features(x, [ABCD] * 3)),
+        (("write", "scores", "text_log_probs"), lambda waist, x: waist.classify([ABCD] * 3).likelihood(x, ["A"] * 3)),
+        (("write", "scores", "text_log_probs"), lambda waist, x: waist.classify([ABCD] * 3).after(x, ["A"] * 3)),
+        (("official_scores",), lambda waist, x: waist.official(Image.new("RGB", (4, 4)), ABCD)),
+        (("scores_without_image",), lambda waist, x: waist.without_image(ABCD)),
+    ],
+)
+def test_every_image_that_a_model_sees_is_counted_once(
+    methods: tuple[str, ...], ask: Callable[[Waist, torch.Tensor], object]
+) -> None:
+    model = Answers(*methods)
+    waist = Waist(model, CPU)
+    ask(waist, torch.rand(3, 3, 4, 4))
+    assert waist.forwards == model.seen > 0
 
 
 def test_a_smoothed_group_takes_no_more_passes_than_it_says(table: Path) -> None:

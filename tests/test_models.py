@@ -46,9 +46,11 @@ from safemed_eval.models.checkpoints.prompts import TEMPLATES, Template, render
 from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, _within_images
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.checks import gradients
+from safemed_eval.models.checks.answers import check_outputs
 from safemed_eval.models.checks.common import REACHES, Finding, verdict_of
 from safemed_eval.models.checks.paths import check_size
 from safemed_eval.models.finite import refuse_not_finite
+from safemed_eval.models.kinds.loaded import LoadedObject, source_of
 from safemed_eval.models.waist import Waist
 
 ABCD = Question(text="Which?", options=("a", "b", "c", "d"))
@@ -66,6 +68,64 @@ def edit(file: Path, **changes: object) -> None:
 
 
 # ------------------------------------------------------------------- sources
+
+
+def test_other_words_than_those_of_the_training_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    find_model("builtin:sft", template="letter")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.getMessage().startswith("--template: builtin:sft was trained on")
+    caplog.clear()
+    find_model("builtin:sft")
+    assert not caplog.records
+
+
+class Generates:
+    """Neither answers nor scores; a network of transformers has this method."""
+
+    def generate(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (3, r"at least one of 'scores', 'vote', 'write', and int has none\Z"),
+        (type("Mute", (), {"vote": 3, "scores": None})(), r"'write', and Mute has none\Z"),
+        (Generates(), r"Generates has none; pass a network of transformers with its processor, \(network, processor\)"),
+        ((1, 2), r"a pair \(network, processor\) of transformers, got \(int, int\)"),
+        ((torch.nn.Identity(), 2), r"a pair .*, got \(Identity, int\)"),
+        ((torch.nn.Identity(),), r"a pair .*, got \(Identity\)"),
+    ],
+)
+def test_objects_that_are_no_models_are_refused(model: Any, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        source_of(model)
+
+
+@pytest.mark.parametrize("method", ["scores", "vote", "write"])
+def test_an_object_with_one_of_three_methods_is_a_model(method: str) -> None:
+    model = type("Mine", (), {method: lambda self: None})()
+    found = source_of(model)
+    assert isinstance(found, LoadedObject) and found.model is model and found.name == "Mine"
+
+
+class Shades:
+    """Votes for A where an image is dark and for B where it is bright; in the middle it has no answer."""
+
+    def vote(self, canvas: torch.Tensor, question: Question) -> torch.Tensor:
+        bright = canvas.mean((1, 2, 3))
+        return torch.where(bright < 0.4, 0, torch.where(bright > 0.6, 1, len(question.options)))
+
+
+def test_a_check_shows_the_votes_by_their_letters() -> None:
+    images = torch.tensor([0.1, 0.9, 0.5]).view(3, 1, 1, 1).expand(3, 3, 8, 8)
+    found = {one.name: one for one in check_outputs(Waist(Shades(), CPU), images, ABCD, (ABCD, ABCD))}
+    assert found["votes"].detail == "only votes, here A, B, no answer: can be certified, not attacked"
+    assert found["same input, same output"].detail == "the same votes on 3 images"
+    assert {one.name: one.status for one in found.values()} == {
+        "votes": "warn",
+        "same input, same output": "pass",
+        "answers vary": "pass",
+    }
 
 
 @pytest.mark.parametrize(
@@ -942,14 +1002,7 @@ def test_an_object_of_ones_own_is_a_model() -> None:
         find_model(Voter()).prepared(size=(32, 32), options=4, needs={"gradients": "--attack pgd"})
 
 
-def test_objects_that_are_no_models_are_refused() -> None:
-    with pytest.raises(SpecError, match="at least one of 'scores', 'vote', 'write', and int has none"):
-        find_model(3)
-    network, _ = loaded_pair()
-    with pytest.raises(SpecError, match=r"pass a network of transformers with its processor, \(network, processor\)"):
-        find_model(network)
-    with pytest.raises(SpecError, match=r"a pair \(network, processor\) of transformers, got \(int, int\)"):
-        find_model((1, 2))
+def test_what_has_no_effect_on_an_object_is_refused() -> None:
     for given in ({"dtype": "float16"}, {"readout": "generate"}, {"template": "think"}):
         with pytest.raises(SpecError, match="has no effect on an object of your own"):
             find_model(Sees(), **given)
@@ -1041,15 +1094,6 @@ def test_a_model_is_sent_without_its_weights() -> None:
     for here in (find_model(Sees()), find_model(loaded_pair())):
         with pytest.raises(SpecError, match="cannot be sent to another"):
             pickle.dumps(here)
-
-
-def test_other_words_than_those_of_the_training_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    find_model("builtin:sft", template="letter")
-    (record,) = caplog.records
-    assert record.levelname == "WARNING" and record.getMessage().startswith("--template: builtin:sft was trained on")
-    caplog.clear()
-    find_model("builtin:sft")
-    assert not caplog.records
 
 
 def test_a_loaded_network_is_asked_as_it_was_trained(checkpoint: Callable[[str], Path]) -> None:

@@ -62,6 +62,56 @@ def test_every_kind_has_a_truth_here() -> None:
     assert set(names()) - {"patch"} == set(KINDS), "patches have tests of their own"
 
 
+# ------------------------------------------------------------------------------------------------------ spec strings
+
+
+@pytest.mark.parametrize(
+    ("text", "sigma", "why"),
+    [
+        ("gausian", 0.25, "unknown noise 'gausian'; did you mean 'gaussian'"),
+        ("gaussian", None, "--sigma: write --sigma 0.25, say: it is the standard deviation of the noise"),
+        ("gamma", None, "--noise gamma: write --sigma 0.25, say: it is the standard deviation of ln gamma"),
+        ("patch", 0.25, "has no --sigma"),
+        ("gaussian:sigma=1", 0.25, "sigma is an option of its own"),
+        ("gaussian", 2.0, "sigma=2 is above 1.5"),
+        ("gaussian", 25.0, "grey levels are written"),
+        ("gamma", 3.0, "sigma is the standard deviation of ln gamma"),
+        ("contrast:grey=2", 0.3, "grey must lie between 0 and 1"),
+        ("contrast:gray=0.5", 0.3, "unknown option 'gray'; did you mean 'grey'"),
+        ("uniform", 0.0, "sigma must be above 0"),
+        ("brightness", 1e-4, "less than one grey level"),
+    ],
+)
+def test_bad_noise_is_refused(text: str, sigma: float | None, why: str) -> None:
+    with pytest.raises(SpecError, match=why.replace("(", r"\(")):
+        parse(text, sigma)
+
+
+@pytest.mark.parametrize("text", ["gaussian", "uniform", "gamma", "contrast", "contrast:grey=0.25", "float32"])
+def test_spec_strings_are_canonical(text: str) -> None:
+    assert str(parse(text, 0.25)) == text
+    assert str(parse("contrast:grey=0.50", 0.25)) == "contrast"
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("sigma", [0.0, -0.25, math.nan, 30.0])
+def test_no_kind_takes_a_sigma_out_of_range(name: str, sigma: float) -> None:
+    with pytest.raises(ValueError, match="sigma"):
+        replace(parse(name, 0.25), sigma=sigma)  # type: ignore[type-var, call-arg]
+
+
+def test_radii_in_words_are_rounded_inward() -> None:
+    assert parse("gamma", 0.3).words(0.345) == "any gamma between 0.71 and 1.41"
+    assert parse("contrast", 0.3).words(0.345).startswith("any contrast between 0.71 and 1.41: a window width between")
+    assert parse("contrast:grey=0.2", 0.3).words(0.345) == "any contrast between 0.71 and 1.41"
+    assert "12.3 % of its width" in parse("brightness", 0.3).words(0.12399)
+    assert Gaussian(0.25).words(0.3) is None
+    assert parse("brightness", 0.25).words_on_window(0.125, 40, 400) == "a centre between -10 and 90"
+    assert parse("brightness", 0.25).words_on_window(0.1031695, 40, 400) == "a centre between -1.2 and 81.2"
+    assert parse("contrast", 0.25).words_on_window(0.125, 40, 400) == "a width between 353 and 453.2"
+    assert parse("contrast:grey=0.2", 0.25).words_on_window(0.125, 40, 400) is None
+
+
 # ------------------------------------------------------------------------------------------------------ floating point
 
 
@@ -208,17 +258,6 @@ def test_no_parameter_within_the_radius_contradicts(name: str) -> None:
         assert stats.clopper_pearson_upper(votes, 1000, 1e-6) >= 0.5
 
 
-def test_radii_in_words_are_rounded_inward() -> None:
-    assert parse("gamma", 0.3).words(0.345) == "any gamma between 0.71 and 1.41"
-    assert parse("contrast", 0.3).words(0.345).startswith("any contrast between 0.71 and 1.41: a window width between")
-    assert parse("contrast:grey=0.2", 0.3).words(0.345) == "any contrast between 0.71 and 1.41"
-    assert "12.3 % of its width" in parse("brightness", 0.3).words(0.12399)
-    assert Gaussian(0.25).words(0.3) is None
-    assert parse("brightness", 0.25).words_on_window(0.125, 40, 400) == "a centre between -10 and 90"
-    assert parse("contrast", 0.25).words_on_window(0.125, 40, 400) == "a width between 353 and 453.2"
-    assert parse("contrast:grey=0.2", 0.25).words_on_window(0.125, 40, 400) is None
-
-
 # --------------------------------------------------------------------------------------------------------- falsify
 
 
@@ -312,33 +351,6 @@ def test_projection_onto_an_l1_ball() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ commands
-
-
-@pytest.mark.parametrize(
-    ("text", "sigma", "why"),
-    [
-        ("gausian", 0.25, "unknown noise 'gausian'; did you mean 'gaussian'"),
-        ("gaussian", None, "the standard deviation of the noise"),
-        ("gamma", None, "--noise gamma: write --sigma 0.25, say: it is the standard deviation of ln gamma"),
-        ("gaussian:sigma=1", 0.25, "sigma is an option of its own"),
-        ("gaussian", 2.0, "sigma=2 is above 1.5"),
-        ("gaussian", 25.0, "grey levels are written"),
-        ("gamma", 3.0, "sigma is the standard deviation of ln gamma"),
-        ("contrast:grey=2", 0.3, "grey must lie between 0 and 1"),
-        ("contrast:gray=0.5", 0.3, "unknown option 'gray'; did you mean 'grey'"),
-        ("uniform", 0.0, "sigma must be above 0"),
-        ("brightness", 1e-4, "less than one grey level"),
-    ],
-)
-def test_bad_noise_is_refused(text: str, sigma: float | None, why: str) -> None:
-    with pytest.raises(SpecError, match=why.replace("(", r"\(")):
-        parse(text, sigma)
-
-
-@pytest.mark.parametrize("text", ["gaussian", "uniform", "gamma", "contrast", "contrast:grey=0.25", "float32"])
-def test_spec_strings_are_canonical(text: str) -> None:
-    assert str(parse(text, 0.25)) == text
-    assert str(parse("contrast:grey=0.50", 0.25)) == "contrast"
 
 
 @pytest.mark.slow

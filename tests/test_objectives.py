@@ -164,6 +164,35 @@ def test_a_group_that_agrees_still_says_where_to_go() -> None:
     assert _weights([Completion(tokens=(), reward=0.0)] * 2, most=1.2) == {}, "nothing was said"
 
 
+class Noted(Reasoner):
+    """Notes each time that it is asked for samples, and for a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = ""
+
+    def sample(
+        self, canvas: torch.Tensor, questions: Sequence[Question], generators: Sequence[torch.Generator]
+    ) -> list[Tokens]:
+        self.asked += "S"
+        return super().sample(canvas, questions, generators)
+
+    def token_log_probs(
+        self, canvas: torch.Tensor, questions: Sequence[Question], written: Sequence[Tokens]
+    ) -> list[torch.Tensor]:
+        self.asked += "g" * canvas.requires_grad
+        return super().token_log_probs(canvas, questions, written)
+
+
+@pytest.mark.parametrize(("steps", "asked"), [(1, "Sg"), (2, "SgSg"), (5, "SggSggg"), (6, "SgggSggg")])
+def test_the_adversary_samples_anew_once_halfway(steps: int, asked: str) -> None:
+    writer = Noted()
+    of = Policy(writer=writer, size=2, at_once=50, rewards=rewards, most=1.0)  # type: ignore[arg-type]
+    threats = Threats(eps=4 / 255, steps=steps, share=1.0, warm_up=0.0, aim="reward")
+    Adversary(model=Waist(writer, torch.device("cpu")), threats=threats, policy=of, at_once=4).perturb(ROWS[:2])
+    assert writer.asked == asked
+
+
 def test_the_divergence_by_hand() -> None:
     """Two rollouts that say the same, and a row without a right one."""
     of, x = policy(), (CANVAS[:2] + 1 / 255).clone()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,8 @@ from safemed_eval.errors import CheckpointError
 from safemed_eval.models import Asking, load, resolve, tiny
 from safemed_eval.models.check import check
 from safemed_eval.models.checkpoints.proof import FACTOR, limit
-from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, PREFIX
+from safemed_eval.models.checkpoints.shortcuts import LAST_LAYER, PACKED, PREFIX, Prefixes
+from safemed_eval.models.checkpoints.text_sides import TextSides
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.models.precision import in_float32, is_half
 from safemed_eval.models.waist import Waist
@@ -35,6 +38,102 @@ def half(family: str, seed: int) -> VLM:
         pytest.skip(f"transformers {transformers.__version__} does not know this family yet")
     network, processor = tiny.make(FAMILIES[family], seed=seed, dtype=torch.bfloat16)
     return VLM(network.eval().requires_grad_(False), processor, Asking())
+
+
+class Counts:
+    """A network that counts positions from 5, and keeps as a key of each token the position that it was given."""
+
+    device, dtype, config = CPU, torch.float32, SimpleNamespace(image_token_id=9)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: Any = None, **_: Any
+    ) -> SimpleNamespace:
+        places = torch.full_like(input_ids, -1) if position_ids is None else position_ids
+        layer = SimpleNamespace(keys=places[:, None, :, None].float(), values=input_ids[:, None, :, None].float())
+        return SimpleNamespace(past_key_values=SimpleNamespace(layers=[layer]))
+
+    __call__ = forward
+
+    def _prepare_position_ids_for_generation(self, input_ids: torch.Tensor, inputs: Any) -> torch.Tensor:
+        return (inputs["attention_mask"].cumsum(1) + 4) * inputs["attention_mask"]
+
+
+class Unplaced(Counts):
+    """The same for a network whose forward takes no positions."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> SimpleNamespace:  # type: ignore[override]
+        return super().forward(input_ids, attention_mask)
+
+    __call__ = forward  # type: ignore[assignment]
+
+
+TEXTS = {"long": [2, 3, 9, 9, 4, 5], "short": [2, 3, 9, 9]}
+
+
+@pytest.mark.parametrize("network", [Counts(), Unplaced()])
+@pytest.mark.parametrize("short", [False, True])
+def test_rows_are_padded_and_begun_at_their_own_positions(network: Any, short: bool) -> None:
+    """A prefix is computed once, at the positions that its tokens have in the batch."""
+    sides = TextSides(network, SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=1)))  # type: ignore[arg-type]
+
+    def one(prompt: str, height: int, width: int) -> Any:
+        ids = torch.tensor([TEXTS[prompt]])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, None
+
+    vars(sides)["one"] = one
+    batch = sides.batch(["long", "short"], [(), ()], 8, 8, {}, short=short)
+    taken = 2 if short else 0
+    assert batch["input_ids"].tolist() == [[2, 3, 9, 9, 4, 5][taken:], [1, 1, *[2, 3, 9, 9][taken:]]]
+    mask = [[1] * 6, [0, 0, 1, 1, 1, 1]] if not short else [[1] * 6, [1, 1, 0, 0, 1, 1]]
+    assert batch["attention_mask"].tolist() == mask
+    positions = [[5, 6, 7, 8, 9, 10][taken:], [0, 0, *[5, 6, 7, 8][taken:]]]
+    assert ("position_ids" in batch) == (type(network) is Counts)
+    if "position_ids" in batch:
+        assert batch["position_ids"].tolist() == positions
+    if short:
+        ((keys, values),) = batch[PREFIX].states
+        assert values.flatten().tolist() == [2, 3]
+        assert keys.flatten().tolist() == ([5, 6] if type(network) is Counts else [-1, -1])
+        assert len(sides.prefixes) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "prefix"),
+    [
+        ([[2, 3, 9], [2, 3, 9]], [2, 3]),
+        ([[2, 3, 9, 4]], [2, 3]),
+        ([[2, 3, 4, 9], [2, 5, 4, 9]], [2]),
+        ([[2, 3, 9], [2, 3, 3]], [2, 3]),
+        ([[2, 9]], [2]),
+        ([[2, 3, 9], [2, 3]], [2]),
+        ([[9, 2], [9, 2]], []),
+        ([[2, 3, 4], [2, 3, 4]], []),
+    ],
+)
+@pytest.mark.parametrize("axes", [1, 3])
+def test_a_prefix_is_what_all_rows_begin_with_before_any_image(
+    rows: list[list[int]], prefix: list[int], axes: int
+) -> None:
+    """At most all but the last token, whose logits are read. A prompt without an image has none."""
+    longest = max(map(len, rows))
+    sides = [{"input_ids": torch.tensor([row])} for row in rows]
+    ids = torch.tensor([[1] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    places = (mask.cumsum(1) + 4).expand(axes, -1, -1) if axes > 1 else mask.cumsum(1) + 4
+    batch = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
+    found = Prefixes(Counts()).take_out(batch, sides)  # type: ignore[arg-type]
+    if not prefix:
+        assert found is batch
+        return
+    ((_, values),) = found[PREFIX].states
+    assert values.flatten().tolist()[: len(prefix)] == prefix and values.shape[2] == len(prefix)
+    for number, row in enumerate(rows):
+        left = len(row) - len(prefix)
+        assert found["input_ids"][number, -left:].tolist() == row[len(prefix) :]
+        assert found["position_ids"][..., number, -left:].unique(dim=0).flatten().tolist() == [
+            *range(5 + len(prefix), 5 + len(row))
+        ]
+        assert int(found["attention_mask"][number].sum()) == len(row)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def test_fewer_draws_are_the_first_of_more() -> None:
     assert torch.equal(all_copies(37, 8), all_copies(100, 64)[:37])
 
 
+def test_further_draws_are_those_of_a_longer_run() -> None:
+    """Whole chunks can be left out; within one the draws would be others."""
+    source, x = functools.partial(rng, 0, "test"), torch.full(SHAPE, 0.5)
+    rest = [batch.clone() for batch in noisy_copies(x, Gaussian(0.25), 20, 8, source, first=2 * CHUNK)]
+    assert torch.equal(torch.cat(rest), all_copies(100, 64)[2 * CHUNK :][:20])
+    for first in (1, CHUNK - 1, CHUNK + 1):
+        with pytest.raises(ValueError, match=f"first must be a multiple of {CHUNK}, got {first}"):
+            next(noisy_copies(x, Gaussian(0.25), 20, 8, source, first=first))
+
+
 def test_noise_is_gaussian_and_independent() -> None:
     noise = (all_copies(4000, 64) - 0.5) / 0.25
     assert sps.kstest(noise.flatten().numpy(), "norm").pvalue > 1e-3

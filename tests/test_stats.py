@@ -167,6 +167,17 @@ def test_effective_sample_size_by_hand() -> None:
     assert found.upper == pytest.approx(stats.clopper_pearson_upper(0.6 * sizes[4], sizes[4], 0.025))
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 2.0), (-3.0, 0.5), (0.1, -1.0)])
+def test_an_effective_size_does_not_depend_on_the_unit(scale: float, shift: float) -> None:
+    """It is a ratio of variances: differences of -1, 0 and 1, say, are as good as outcomes of 0 and 1."""
+    values, codes = np.array([1.0, 1, 0, 1, 0, 0, 1, 1, 0, 1]), np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
+    for further in (0.0, 1.0):
+        size = stats.effective_size(values, codes, further=further)
+        assert size < 10, "the cap plays no part"
+        moved = stats.effective_size(shift + scale * values, codes, further=shift + scale * further)
+        assert moved == pytest.approx(size)
+
+
 @pytest.mark.parametrize("sizes", [[4, 3, 3], [7], [5] * 20, [20] * 8 + [1] * 392, [30, 9, 2, 1, 1]])
 @pytest.mark.parametrize("level", [0.025, 0.05, 0.4])
 def test_what_no_cluster_showed_is_bounded_by_the_worst_chances(sizes: list[int], level: float) -> None:

@@ -7,16 +7,21 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from families import FAMILIES
 from safetensors.torch import load_file, save_file
+from transformers import conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 
 from safemed_eval.core import Question
 from safemed_eval.errors import CheckpointError
 from safemed_eval.models import load, load_to_train, resolve
 from safemed_eval.models.checkpoints.load import _model
+from safemed_eval.models.files.strays import refuse_strays
 
 ABCD = Question(text="Which?", options=("a", "b", "c", "d"))
 CPU = torch.device("cpu")
@@ -53,6 +58,37 @@ def scores(folder: Path) -> torch.Tensor:
 
 
 # ---------------------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize(
+    ("weights", "tensors", "twice"),
+    [
+        (["new.w", "other.w"], ["old.w", "other.w"], None),
+        (["new.w"], ["new.w"], None),
+        (["new.w"], ["old.w", "new.w"], "new.w under two names, new.w and old.w"),
+        (["old.w", "new.w"], ["old.w", "new.w"], "new.w under two names, new.w and old.w"),
+        (["old.w", "other.w"], ["old.w", "other.w"], None),
+        (["old.w"], ["old.w", "base.old.w"], "old.w under two names, base.old.w and old.w"),
+        (["base.new.w"], ["new.w", "base.new.w"], "base.new.w under two names, base.new.w and new.w"),
+    ],
+)
+def test_each_weight_is_read_from_one_tensor(
+    weights: list[str], tensors: list[str], twice: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As transformers reads them, where it renames old to new: also a tensor that has a place of its own."""
+    rules = [WeightRenaming("^old", "new")]
+    monkeypatch.setattr(conversion_mapping, "get_model_conversion_mapping", lambda *_: rules)
+    save_file({name: torch.ones(1) for name in tensors}, tmp_path / "model.safetensors")
+    state = {name: torch.ones(1) for name in weights}
+    model: Any = SimpleNamespace(state_dict=lambda: state, base_model_prefix="base")
+    files: Any = SimpleNamespace(folder=tmp_path, name="x")
+    if twice is None:
+        refuse_strays(files, model, ())
+    else:
+        with pytest.raises(CheckpointError, match=f"--model x: its files hold {twice}"):
+            refuse_strays(files, model, ())
+    with pytest.raises(CheckpointError, match=r"--model x: 2 tensors in its files fit nowhere .*, such as a\.w;"):
+        refuse_strays(files, model, {"b.w", "a.w"})
 
 
 @pytest.mark.parametrize(

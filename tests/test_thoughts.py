@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from safemed_eval.models import Asking, find_model, load, load_to_train, resolve
 from safemed_eval.models.check import check
 from safemed_eval.models.checkpoints.generate import Sampler, Thinker
 from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, answers_first, render
-from safemed_eval.models.checkpoints.thoughts import canonical
+from safemed_eval.models.checkpoints.thoughts import Thought, canonical, find_thought
+from safemed_eval.models.checkpoints.turn import Turn
 from safemed_eval.models.waist import Waist
 from safemed_eval.report import Run
 from safemed_eval.runs import read_lines
@@ -85,6 +87,42 @@ def loaded(folder: Path, **asked: Any) -> Waist:
 
 
 # ------------------------------------------------------------------- marks
+
+
+class Hides:
+    """A processor whose template leaves thoughts out, and closes one in the prompt of a model that must not think."""
+
+    chat_template = "... enable_thinking ... [THINK][/THINK] ..."
+    words: Mapping[int, str] = {0: "<pad>", 1: "<s>", 2: "[THINK]", 3: "So", 4: "[/THINK]", 5: " B", 6: "<|im_end|>"}
+
+    def __init__(self) -> None:
+        self.tokenizer = SimpleNamespace(
+            added_tokens_decoder={}, pad_token_id=0, bos_token_id=1, eos_token_id=6, decode=self.decode
+        )
+
+    def decode(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return "".join(self.words[token] for token in tokens if not (skip_special_tokens and token in (0, 1, 2, 4, 6)))
+
+    def apply_chat_template(
+        self, messages: Any, tokenize: bool, add_generation_prompt: bool = False, enable_thinking: bool = True
+    ) -> str:
+        turns = [f"({m['role']}) {m['content'] if isinstance(m['content'], str) else self.said(m)}\n" for m in messages]
+        begun = "(assistant) " + ("" if enable_thinking else "[THINK][/THINK]\n\n\n")
+        return "".join(turns) + begun * add_generation_prompt
+
+    def said(self, message: Any) -> str:
+        return "".join(part.get("text", "<image>") for part in message["content"])
+
+
+def test_a_thought_ends_as_the_template_ends_one_for_a_model_that_must_not_think() -> None:
+    found = find_thought(Hides())  # type: ignore[arg-type]
+    assert found == Thought(opening="[THINK]", closing="[/THINK]", end="\n[/THINK]\n\n\n", opened=False)
+    assert found.behind == "\n\n\n"
+
+
+def test_marks_that_are_special_tokens_are_told_and_padding_is_not() -> None:
+    turn = Turn(Hides(), TEMPLATES["think"], {"<|im_end|>"})  # type: ignore[arg-type]
+    assert turn.told([0, 0, 1, 2, 3, 4, 5, 6, 0]) == "<think>So</think> B<|im_end|>"
 
 
 def reasoned(opening: str, closing: str) -> Callable[[str], str]:

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback
+from peft import LoraConfig, get_peft_model
+from transformers import TrainerCallback, TrainerState
 from trl.trainer.utils import RepeatSampler
 from typer.testing import CliRunner
 
 from safemed_eval import data, models
 from safemed_eval.cli import app
 from safemed_eval.core import Question
-from safemed_eval.errors import UserError
+from safemed_eval.errors import RunError, UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
 from safemed_eval.seeds import generator
 from safemed_eval.train import Ablation, Groups, Lora, Method, Recipe, Threats, _rows, _trainers, recipe_of, rewards
+from safemed_eval.train._agreeing import replaced
+from safemed_eval.train._log import Log
 from safemed_eval.train._rows import Rows, completion, to_canvas
 from safemed_eval.train._vllm import refuse_vllm
 from safemed_eval.train.fit import _arguments, _lora, fit
 from safemed_eval.train.inner import adversary as adversary_module
-from safemed_eval.train.inner.adversary import Adversary
+from safemed_eval.train.inner.adversary import Adversary, Perturbed
 from safemed_eval.train.inner.modes import inner_loop
 from safemed_eval.train.log import WORK, read_log
 from safemed_eval.train.make import _is_complete, _settings
 from safemed_eval.train.rewards import called
 from safemed_eval.train.watch.settings import Watch
+from safemed_eval.train.watch.trainer import Means
 
 FAMILY = "qwen2_5_vl"
 PHANTOM = data.load("phantom:split=train,images=16")
@@ -81,6 +88,105 @@ def adversary(checkpoint: Callable[[str], Path]) -> Adversary:
 ROWS = [
     Rows(items=PHANTOM.items, canvas=PHANTOM.canvas, template=ASKED.template).row(item) for item in PHANTOM.items[:6]
 ]
+
+
+# --------------------------------------------------------------------------------------------- parts of the trainers
+
+
+def test_the_reference_of_an_adapter_is_the_network_without_it_or_with_the_one_it_began_as() -> None:
+    """Without a network of its own the reference is the one in training, which must see clean images then."""
+    settings = LoraConfig(target_modules=["0"], r=1)
+    network = get_peft_model(torch.nn.Sequential(torch.nn.Linear(2, 2)), settings)
+    network.add_adapter("ref", settings)
+    accelerator = SimpleNamespace(unwrap_model=lambda wrapped: wrapped.whole)
+    trainer, wrapped = SimpleNamespace(ref_model=None, accelerator=accelerator), SimpleNamespace(whole=network)
+    is_reference: Callable[[Any, Any], object] = _trainers.AdversarialGRPO._is_reference
+    assert is_reference(trainer, wrapped) is False
+    with network.disable_adapter():
+        assert is_reference(trainer, wrapped) is True
+    network.set_adapter("ref")
+    assert is_reference(trainer, wrapped) is True
+    trainer.ref_model = object()
+    assert is_reference(trainer, trainer.ref_model) is True and is_reference(trainer, wrapped) is False
+
+
+def test_fresh_rewards_are_measured_in_the_first_step_and_before_each_line_of_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Metrics count once for each attacked row, and those of a batch once."""
+    fresh, told = list[int](), list[dict[str, object]]()
+
+    def perturb(rows: object, **how: object) -> Perturbed:
+        told.append(how)
+        return Perturbed(rows=[], attacked=[0, 2, 3], eps=0.5, flipped=0.25)
+
+    monkeypatch.setattr(
+        _trainers, "_fresh_rewards", lambda *asked: fresh.append(asked[-1]) or {"adversary/reward": 2.0}
+    )
+    adversary = SimpleNamespace(policy="the policy", perturb=perturb)
+    state, means = TrainerState(global_step=0, max_steps=10), Means()
+    args, accelerator = SimpleNamespace(logging_steps=4), SimpleNamespace(autocast=contextlib.nullcontext)
+    trainer: Any = SimpleNamespace(state=state, means=means, args=args, accelerator=accelerator)
+    for state.global_step in range(10):
+        done = _trainers._perturb(trainer, adversary, [])  # type: ignore[arg-type]
+        assert done.attacked == [0, 2, 3]
+    assert fresh == [0, 3, 7]
+    assert [how["step"] for how in told] == [*range(10)]
+    assert [how["progress"] for how in told] == [(step + 1) / 10 for step in range(10)]
+    found = means.gather()
+    assert found["adversary/flipped"] == (10 * 3 * 0.25, 30) and found["adversary/reward"] == (3 * 3 * 2.0, 9)
+    assert found["adversary/eps"] == (10 * 0.5, 10)
+    adversary.policy = None
+    state.global_step = 11
+    _trainers._perturb(trainer, adversary, [])  # type: ignore[arg-type]
+    assert fresh == [0, 3, 7], "without a policy there are none"
+    assert told[-1]["progress"] == 1.0
+
+
+@pytest.mark.parametrize("longer", ["batch", "again"])
+def test_completions_that_are_drawn_again_take_the_places_of_the_others(longer: str) -> None:
+    def batch(first: int, rows: int, width: int) -> dict[str, torch.Tensor]:
+        ids = first + torch.arange(rows * width).view(rows, width)
+        ones = torch.ones_like(ids)
+        return {
+            "completion_ids": ids,
+            "completion_mask": ones,
+            "advantages": first + torch.arange(rows).float(),
+            "old_per_token_logps": -ids.float(),
+            "token_type_ids": torch.ones(rows, width + 2, dtype=torch.int64),
+            "num_items": torch.tensor(7),
+        }
+
+    wide, narrow = (4, 2) if longer == "batch" else (2, 4)
+    old, new = batch(100, 3, wide), batch(500, 2, narrow)
+    found = replaced(old, new, torch.tensor([0, 2]), torch.tensor([1, 0]), pad=-7)
+
+    def padded(rows: list[list[float]], value: float) -> list[list[float]]:
+        return [[*row, *[value] * (4 - len(row))] for row in rows]
+
+    def mixed(name: str) -> list[Any]:
+        return [new[name][1].tolist(), old[name][1].tolist(), new[name][0].tolist()]
+
+    assert found["completion_ids"].tolist() == padded(mixed("completion_ids"), -7)
+    assert found["completion_mask"].tolist() == padded(mixed("completion_mask"), 0)
+    assert found["old_per_token_logps"].tolist() == padded(mixed("old_per_token_logps"), 0)
+    assert found["advantages"].tolist() == mixed("advantages")
+    assert found["token_type_ids"].tolist() == [[1] * (wide + 2) + [0] * (4 - wide)] * 3
+    assert found["num_items"] is old["num_items"] and "ref_per_token_logps" not in found
+    assert old["completion_ids"].tolist() == batch(100, 3, wide)["completion_ids"].tolist(), "what is given stays"
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_after_it_is_logged(tmp_path: Path) -> None:
+    log, state = Log(tmp_path / "log.jsonl"), TrainerState(global_step=3, is_world_process_zero=True)
+    log.on_log(None, state, None, {"loss": 1.5, "eval_my_eval_": 2, "reward": math.inf, "model": object()})
+    for loss in (math.nan, math.inf):
+        with pytest.raises(RunError, match=r"the loss is not finite at step 3: .* lower --learning-rate"):
+            log.on_log(None, state, None, {"loss": loss})
+    lines = [{"step": 3, "loss": 1.5, "eval/my_eval_": 2, "reward": None}, *[{"step": 3, "loss": None}] * 2]
+    assert read_log(log.file) == lines
+    state.is_world_process_zero = False
+    log.on_log(None, state, None, {"loss": 1.0})
+    assert read_log(log.file) == lines, "one process writes"
 
 
 # ------------------------------------------------------------------------------------------------------ the adversary

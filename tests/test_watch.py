@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torture.kills import PATIENCE_S
-from transformers import TrainerCallback, get_cosine_schedule_with_warmup
+from transformers import Trainer, TrainerCallback, get_cosine_schedule_with_warmup
 from typer.testing import CliRunner
 
 import safemed_eval as se
@@ -26,6 +27,7 @@ from safemed_eval import data, models
 from safemed_eval.cli import app
 from safemed_eval.errors import RunError, SpecError, UserError
 from safemed_eval.models.checkpoints.prompts import TEMPLATES
+from safemed_eval.models.waist import Waist
 from safemed_eval.train import Groups, Lora, Method, Recipe, Threats, _trainers, rewards
 from safemed_eval.train.fit import _arguments, fit
 from safemed_eval.train.inner.adversary import Adversary
@@ -36,7 +38,7 @@ from safemed_eval.train.watch import settings
 from safemed_eval.train.watch.held_out import check_attack, held_out_of, verified
 from safemed_eval.train.watch.samples import MOST_TIMES, stride
 from safemed_eval.train.watch.settings import Validation, Watch
-from safemed_eval.train.watch.trainer import Means, rate
+from safemed_eval.train.watch.trainer import Means, Watched, rate
 from safemed_eval.train.watch.validate import Accuracy, Validator
 
 FAMILY = "qwen2_5_vl"
@@ -149,7 +151,63 @@ def note_of(out: Path) -> dict[str, Any]:
     return note
 
 
+# --------------------------------------------------------------------------------------------------- lines of the log
+
+
+def test_the_last_line_of_the_log_is_of_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a resumption: transformers counts the loss and the seconds from there."""
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr(Trainer, "log", lambda self, logs, *_, **__: told.append(logs))
+    trainer: Any = object.__new__(Watched)
+    trainer.means, trainer.state = Means(), SimpleNamespace(global_step=8)
+    trainer._total_loss_scalar, trainer._earlier_s = 4.0, 100.0
+    trainer.means.add("adversary/loss", 1.0, 3)
+    trainer.means.add("adversary/loss", 5.0, 1)
+    trainer.means.add("adversary/reward", 0.0, 0)
+    trainer.log({"loss": 0.25})
+    trainer.log({"train_loss": 9.0, "train_runtime": 3.0})
+    assert told == [{"loss": 0.25, "adversary/loss": 2.0}, {"train_loss": 0.5, "train_runtime": 103.0}]
+    for trainer.state.global_step in (1, 0):
+        trainer.log({"train_loss": 9.0, "train_runtime": 3.0})
+        assert told[-1]["train_loss"] == 4.0
+
+
+def test_means_of_several_processes_are_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = Means(), Means()
+    one.add("loss", 1.0, 3)
+    other.add("loss", 5.0, 1)
+    other.add("mine", 2.0, 2)
+    monkeypatch.setattr("safemed_eval.train.watch.trainer.gather_object", lambda sums: [*sums, other._sums])
+    assert one.gather() == {"loss": (8.0, 4), "mine": (4.0, 2)}
+
+
 # ----------------------------------------------------------------------------------------------------------- validation
+
+
+def test_each_accuracy_is_the_share_of_all_items_that_are_right_under_its_condition() -> None:
+    """A model that knows the answers about all images but the first, and about noisy images the second only."""
+    items = HELD_OUT.items
+    clean = torch.stack([data.canvas_of(item, PHANTOM_CANVAS) for item in items])
+
+    class Knows:
+        template, model = ASKED.template, torch.nn.Identity()
+
+        def scores(self, canvas: torch.Tensor, questions: Any) -> list[torch.Tensor]:
+            return [self.row(*pair) for pair in zip(canvas, questions, strict=True)]
+
+        def row(self, shown: torch.Tensor, question: Any) -> torch.Tensor:
+            far = {
+                at: float((shown - clean[at]).abs().max()) for at in range(len(items)) if items[at].question == question
+            }
+            place = min(far, key=lambda at: far[at])
+            right = place > 0 and (place == 1 or far[place] < 1e-6)
+            answer = (items[place].label + (not right)) % len(question.options)
+            return torch.eye(len(question.options))[answer]
+
+    model, spec = Waist(Knows(), torch.device("cpu")), "noise:eps=4/255"
+    validator = Validator(model, items, PHANTOM_CANVAS, spec, seed=0, max_new_tokens=4)
+    found = validator.measure()
+    assert found == Accuracy(clean_accuracy=1 - 1 / len(items), robust_accuracy=1 / len(items), items=len(items))
 
 
 def test_accuracies_are_those_that_evaluate_measures_of_the_saved_checkpoint(train: Callable[..., Path]) -> None:
@@ -377,15 +435,6 @@ def test_means_weigh_every_attacked_row_alike(train: Callable[..., Path], monkey
     for key, name in (("adversary/loss", "adversarial_loss"), ("adversary/clean_loss", "clean_loss")):
         sums = sum(count * getattr(done, name) for count, done in zip(counts[1:], made[1:], strict=True) if count)
         assert log[-1][key] == pytest.approx(sums / sum(counts[1:]), rel=1e-6)
-
-
-def test_means_of_several_processes_are_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = Means(), Means()
-    one.add("loss", 1.0, 3)
-    other.add("loss", 5.0, 1)
-    other.add("mine", 2.0, 2)
-    monkeypatch.setattr("safemed_eval.train.watch.trainer.gather_object", lambda sums: [*sums, other._sums])
-    assert one.gather() == {"loss": (8.0, 4), "mine": (4.0, 2)}
 
 
 def test_the_first_step_trains(train: Callable[..., Path], checkpoint: Callable[[str], Path]) -> None:

@@ -33,6 +33,7 @@ _MANY_STEPS = 2
 """From this strength on an attack takes as many gradient steps as it is allowed."""
 MAX_EPS = 10**5
 """Larger than any change of a canvas of 8192 x 8192 pixels."""
+_BUILT_IN = "safemed_eval.attacks."
 MAX_COUNT = 10**6
 """Largest number of steps, restarts or queries; a larger one is taken for a typing error."""
 
@@ -116,7 +117,7 @@ class Attack:
     def name(self) -> str:
         """The name in spec strings: the entry point's for a plug-in, else the module's."""
         cls = type(self)
-        if not cls.__module__.startswith(f"{__package__}."):
+        if not cls.__module__.startswith(_BUILT_IN):
             for name in plugins.plugins("attacks"):
                 if plugins.load_plugin("attacks", name) is cls:
                     return name
