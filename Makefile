@@ -21,7 +21,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test slow
+check: lint test
 
 # The site, in site/; to read it with search: python3 -m http.server -d site
 docs: $(READY)

@@ -129,6 +129,7 @@ def test_frozen_parts_keep_their_weights_and_others_do_not(
 # --------------------------------------------------------------------------------------------------------------- base
 
 
+@pytest.mark.slow
 def test_the_base_of_an_adapter_is_found_where_it_has_moved(adapter: Path, place: Path) -> None:
     settings = json.loads((adapter / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == str(place / "base")

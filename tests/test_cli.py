@@ -186,6 +186,7 @@ def test_certify_from_checkpoint_to_table(checkpoint: Callable[[str], Path], tab
     assert code == 0 and ">ceiling" in text and "certifies no radius above" in text
 
 
+@pytest.mark.slow
 def test_the_real_set_end_to_end(
     checkpoint: Callable[[str], Path], real_data: Callable[[str], Path], tmp_path: Path
 ) -> None:

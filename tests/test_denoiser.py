@@ -436,6 +436,7 @@ class Began(TrainerCallback):  # type: ignore[misc]
         self.at = state.global_step
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_to_the_same_end(train: Callable[..., Path]) -> None:
     wanted = recipe(steps=5, save_every=2, batch_size=2)
     whole = train(wanted, folder="whole")

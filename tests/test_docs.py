@@ -125,6 +125,7 @@ PYTHON: dict[str, Callable[[str, Path, pytest.MonkeyPatch], None]] = {
 """By a text in it, the function that runs a block which needs something beside it; any other is run as it stands."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [block for page in PAGES for block in blocks(page, "python")])
 def test_python_in_the_docs_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

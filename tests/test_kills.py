@@ -32,6 +32,7 @@ def test_a_killed_command_goes_on_to_the_same_records(name: str, seed: int, tmp_
     assert kill.records == (24 if name == "evaluate" else 9)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_the_first_is_not_disturbed(tmp_path: Path) -> None:
     data = draw_table(tmp_path / "data", rows=6)
     command = [*COMMANDS["certify"], "--data", f"table:{data}", "--out", str(tmp_path / "run")]

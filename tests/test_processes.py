@@ -142,6 +142,7 @@ def test_two_processes_make_the_weights_of_one(
     assert _apart(_weights(two), _weights(one)) < (2e-5 if "grpo" in method else 3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fsdp", "sharded-state"])
 def test_a_sharded_training_goes_on_to_the_same_end(strategy: str, folder: Path) -> None:
     out = folder / f"{strategy}-cut"

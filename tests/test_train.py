@@ -789,6 +789,7 @@ def test_trl_asks_as_we_ask(
     assert rest[-2:].count(vlm.processor.tokenizer.eos_token_id) == 1
 
 
+@pytest.mark.slow
 def test_lora_trains_an_adapter_that_can_be_trained_on(train: Callable[..., Path]) -> None:
     first = train(recipe("at-grpo", lora=Lora(r=2)))
     assert (first / "adapter_model.safetensors").is_file() and not (first / "model.safetensors").exists()

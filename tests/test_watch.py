@@ -223,6 +223,7 @@ def test_accuracies_are_those_that_evaluate_measures_of_the_saved_checkpoint(tra
     assert 0 < clean < 1, "a tiny model guesses"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uneven")
 @pytest.mark.parametrize("method", ["at-sft", "grpo"])
 def test_weights_are_bitwise_the_same_with_and_without_watching(
@@ -311,6 +312,7 @@ def test_a_killed_training_goes_on_to_the_same_best_checkpoint(
     assert same(cut, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("best", "patience", "evaluations"),
     [("robust", None, [1, 2, 3, 4]), ("last", None, [1, 2, 3, 4]), ("clean", 2, [1, 2, 3, 3])],

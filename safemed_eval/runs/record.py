@@ -164,7 +164,7 @@ class EvaluateRecord(ItemRecord):
     asked: str | None = field(default=None, metadata=SOMETIMES)
 
     def __post_init__(self) -> None:
-        ItemRecord.__post_init__(self)
+        ItemRecord.__post_init__(self)  # slots make the class anew, and super() would look for the first
         if self.unavailable is not None and (self.error is not None or self.prediction is not None):
             raise ValueError("is unavailable, and has an answer or an error")
         measured = self.error is None and self.unavailable is None
