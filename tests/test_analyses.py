@@ -26,7 +26,7 @@ from safemed_eval.report.analyses.calibration import (
 )
 from safemed_eval.report.analyses.falling import REFERENCE, falling, odds_of, separated
 from safemed_eval.report.analyses.selective import Selective, accuracy_at, aurc, errors_among, selective
-from safemed_eval.report.analyses.subgroups import extremes
+from safemed_eval.report.analyses.subgroups import extremes, extremes_of
 from safemed_eval.report.columns import columns_of
 from safemed_eval.report.drawing.style import style
 from safemed_eval.report.figures import drawer
@@ -317,6 +317,18 @@ def test_the_worst_group_has_an_interval_that_holds_for_all(tmp_path: Path) -> N
     )
     assert found.gap.value == pytest.approx(found.best[1].value - found.worst[1].value)
     assert found.gap.lower <= found.gap.value <= found.gap.upper
+
+
+def test_a_group_that_failed_is_not_the_worst(tmp_path: Path) -> None:
+    """All images of site C are lost under attack: that is no accuracy of 0 %."""
+    lost = {"prediction": None, "log_probs": None, "error": "broken"}
+    records = [answer(i, 0.8, True, extra={"site": "ABC"[i % 3]}) for i in range(90)]
+    for i in range(90):
+        right, changes = i % 3 == 0 or (i % 3 == 1 and i % 2 == 0), lost if i % 3 == 2 else {}
+        records.append(answer(i, 0.8, right, PGD, extra={"site": "ABC"[i % 3]}) | changes)
+    run = run_of(tmp_path / "run", records, ("clean", PGD)).grouped("site")
+    found = dict(extremes_of(run, run.by[0]))[PGD]
+    assert found.worst is not None and (found.worst[0], found.worst[1].value, found.left_out) == ("B", 0.5, ("C",))
 
 
 def test_intervals_of_worst_and_gap_cover_though_they_were_looked_for() -> None:
