@@ -26,7 +26,7 @@ from safemed_eval.report.analyses.calibration import (
 )
 from safemed_eval.report.analyses.falling import REFERENCE, falling, odds_of, separated
 from safemed_eval.report.analyses.selective import Selective, accuracy_at, aurc, errors_among, selective
-from safemed_eval.report.analyses.subgroups import extremes
+from safemed_eval.report.analyses.subgroups import extremes, extremes_of
 from safemed_eval.report.columns import columns_of
 from safemed_eval.report.drawing.style import style
 from safemed_eval.report.figures import drawer
@@ -228,7 +228,7 @@ def test_a_bounded_mean_is_the_weighted_one_and_stays_in_range() -> None:
 # -------------------------------------------------------------------------------------------------------------- groups
 
 
-def grouped_run(folder: Path, n: int = 80, **extra: Any) -> Run:
+def grouped_run(folder: Path, n: int = 80, names: dict[str, str] | None = None, **extra: Any) -> Run:
     """Items with an age from 20 on, missing for each tenth, two sites, and a rare third one; site B falls."""
     records = []
     for i in range(n):
@@ -237,7 +237,7 @@ def grouped_run(folder: Path, n: int = 80, **extra: Any) -> Run:
         for attack in ("clean", PGD):
             right = attack == "clean" or (site != "B" and i % 4 != 0) or i % 8 == 1
             records.append(answer(i, 0.8, right, attack, extra=values))
-    return run_of(folder, records, ("clean", PGD))
+    return run_of(folder, records, ("clean", PGD), names=names or {})
 
 
 def test_numbers_are_cut_at_quartiles_of_values_that_occur(tmp_path: Path) -> None:
@@ -260,6 +260,38 @@ def test_few_different_numbers_are_categories_in_their_order(tmp_path: Path) -> 
     records = [answer(i, 0.8, True, extra={"grade": str(i % 10 + 1)}) for i in range(40)]
     run = run_of(tmp_path / "run", records)
     assert run.accuracy(by="grade").index.tolist() == [str(grade) for grade in range(1, 11)]
+
+
+def test_data_sets_with_the_same_ids_are_cut_into_groups_that_hold_their_values(tmp_path: Path) -> None:
+    """Both sets number their items from 0; the second one's ages must not stand for those of the first."""
+    young = [answer(i, 0.8, True, extra={"age": str(20 + i)}) for i in range(40)]
+    old = [answer(i, 0.8, True, extra={"age": str(60 + i)}, image=f"o{i}.png", image_sha256=None) for i in range(40)]
+    runs = with_columns([run_of(tmp_path / "a", young), run_of(tmp_path / "b", old, spec={"data": "other"})], "age")
+    sizes = [{name: len(part) for name, part in run.answers.split(run.by[0]).items()} for run in runs]
+    assert sizes == [{"Q1 [20, 39]": 20, "Q2 (39, 59]": 20}, {"Q3 (59, 79]": 20, "Q4 (79, 99]": 20}]
+
+
+def test_runs_that_are_grouped_already_are_reported_with_others(tmp_path: Path) -> None:
+    """A report of runs one of which was grouped breaks all of them down alike."""
+    one, two = grouped_run(tmp_path / "a"), grouped_run(tmp_path / "b", names={"model": "other"})
+    for runs in ([one.grouped("site"), two], [one, two.grouped("site")], [one.grouped("age"), two.grouped("site")]):
+        shown = with_columns(runs, None)
+        assert shown[0].by == shown[1].by != ()
+        assert {"accuracy-by-site", "odds"} <= {table.name for table in tables_of(shown, radii=None)}
+    assert with_columns([one, two], None) == [one, two]
+
+
+@pytest.mark.parametrize("name", ["question type", "model", "modality (data)"])
+def test_columns_that_are_called_as_those_of_the_tool_have_odds_of_their_own(tmp_path: Path, name: str) -> None:
+    (run,) = with_columns([grouped_run(tmp_path / "run", **{name: "x", "model (data)": "y"})], f"{name},model (data)")
+    (found,) = falling([run])
+    columns = list(dict.fromkeys(odds.column for odds in found.odds))
+    assert len(columns) == 3 + len(run.by) and {odds.n for odds in found.odds if odds.level in "xy"} == {80}
+
+
+def test_a_table_is_of_one_column(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="name one column"):
+        grouped_run(tmp_path / "run").accuracy(by="age,site")
 
 
 def test_an_unknown_column_is_one_line_before_any_compute(tmp_path: Path) -> None:
@@ -285,6 +317,18 @@ def test_the_worst_group_has_an_interval_that_holds_for_all(tmp_path: Path) -> N
     )
     assert found.gap.value == pytest.approx(found.best[1].value - found.worst[1].value)
     assert found.gap.lower <= found.gap.value <= found.gap.upper
+
+
+def test_a_group_that_failed_is_not_the_worst(tmp_path: Path) -> None:
+    """All images of site C are lost under attack: that is no accuracy of 0 %."""
+    lost = {"prediction": None, "log_probs": None, "error": "broken"}
+    records = [answer(i, 0.8, True, extra={"site": "ABC"[i % 3]}) for i in range(90)]
+    for i in range(90):
+        right, changes = i % 3 == 0 or (i % 3 == 1 and i % 2 == 0), lost if i % 3 == 2 else {}
+        records.append(answer(i, 0.8, right, PGD, extra={"site": "ABC"[i % 3]}) | changes)
+    run = run_of(tmp_path / "run", records, ("clean", PGD)).grouped("site")
+    found = dict(extremes_of(run, run.by[0]))[PGD]
+    assert found.worst is not None and (found.worst[0], found.worst[1].value, found.left_out) == ("B", 0.5, ("C",))
 
 
 def test_intervals_of_worst_and_gap_cover_though_they_were_looked_for() -> None:

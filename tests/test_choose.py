@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,6 +78,30 @@ def test_items_that_are_built_in_python(table: Path) -> None:
         Data.from_items([items[0], items[0]])
     with pytest.raises(DataError, match="no item is left"):
         Data.from_items([])
+
+
+WRONG: dict[str, object] = {
+    "id": ["a"],
+    "label": 0.0,
+    "modality": 3,
+    "patient_id": 7,
+    "extra": {"age": 41},
+    "options": ["yes", "no"],
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_field_of_another_type_is_refused_before_the_run(table: Path, field: str) -> None:
+    """Its records could be written, but not be read again."""
+    item, value = data.load(f"table:{table}").items[0], WRONG[field]
+    changes = {"question": replace(item.question, options=value)} if field == "options" else {field: value}
+    with pytest.raises(SpecError, match=field):
+        Data.from_items([replace(item, **changes)])
+
+
+def test_numbers_of_numpy_are_labels(table: Path) -> None:
+    items = [replace(item, label=np.int64(item.label)) for item in data.load(f"table:{table}").items]
+    assert Data.from_items(items).set.sha256 == load_data(f"table:{table}").set.sha256
 
 
 def test_data_show_themselves() -> None:

@@ -17,7 +17,8 @@ from test_cli import call
 
 import safemed_eval
 from safemed_eval import paired
-from safemed_eval.errors import RunError
+from safemed_eval.errors import RunError, SpecError
+from safemed_eval.report import Run
 from safemed_eval.report.compare import (
     Comparison,
     Rules,
@@ -111,6 +112,55 @@ def test_identical_outcomes_are_a_pass_for_the_same_weights_only(tmp_path: Path,
     assert {change["verdict"] for change in halves} == {"inconclusive"}, "slices of fewer than 59, too"
     same = compare(one, run(tmp_path / "c", n=n))
     assert same.same_weights and {change.verdict for change in (*same.overall, *same.slices)} == {"no regression"}
+
+
+CHANGED: dict[str, Json] = {
+    "settings": {"model": {"weights_sha256": "w", "settings_sha256": "other"}},
+    "dtype": {"load": {"dtype": "bfloat16"}},
+    "denoiser": {"model": {"weights_sha256": "w", "settings_sha256": "s", "denoiser": {"weights_sha256": "d"}}},
+}
+
+
+@pytest.mark.parametrize("key", CHANGED)
+def test_identical_outcomes_of_a_model_that_is_set_otherwise_are_no_pass(tmp_path: Path, key: str) -> None:
+    """Another preprocessor, or half precision, is another function: a few items that agree prove nothing."""
+    found = compare(run(tmp_path / "a", n=10), run(tmp_path / "b", n=10, spec=CHANGED[key]))
+    assert found.exit_code() == 3 and found.overall[0].needed == 59
+
+
+def test_other_settings_that_help_are_no_change_of_the_toolkit(tmp_path: Path) -> None:
+    better = compare(run(tmp_path / "a"), run(tmp_path / "b", attacked=130, spec=CHANGED["settings"]))
+    assert better.exit_code() == 0 and any("configurations differ" in note for note in better.notes)
+
+
+def test_a_measure_that_few_items_have_says_how_many_would_do(tmp_path: Path) -> None:
+    """Of 100 items five meet the attack: the others say nothing about it."""
+    none = {"prediction": None, "unavailable": "no mask", "log_probs": None}
+    records = [evaluated(i, "clean", True) for i in range(100)]
+    records += [evaluated(i, PGD, True) for i in range(5)]
+    records += [evaluated(i, PGD, False, **none) for i in range(5, 100)]
+    one, two = (
+        write_run(tmp_path / name, records, "evaluate", conditions=("clean", PGD), weights=name) for name in "ab"
+    )
+    clean, attacked = compare(one, two).overall
+    assert (clean.verdict, clean.needed) == ("no regression", None)
+    assert (attacked.verdict, attacked.n, attacked.needed) == ("inconclusive", 5, 59)
+
+
+def test_certificates_at_another_alpha_are_refused(tmp_path: Path) -> None:
+    """The votes are the same: at a laxer alpha they certify more, which would hide a drop or invent one."""
+    one, two = votes(tmp_path / "a", [700, 900] * 40), votes(tmp_path / "b", [700, 900] * 40, weights="other")
+    lax = Run.read(two, alpha=0.3)
+    for pair in ((one, lax), (lax, one)):
+        with pytest.raises(RunError, match=r"read at alpha 0\.\S+, .* at 0\.\S+; read both at one"):
+            compare(*pair)
+    assert compare(Run.read(one, alpha=0.3), lax).verdict == "no regression"
+
+
+@pytest.mark.parametrize("rules", [{"level": 0.7}, {"margin": float("nan")}, {"min_drop": 0.2}, {"level": "x"}])
+def test_rules_that_cannot_be_are_one_line(rules: dict[str, Any]) -> None:
+    with pytest.raises(SpecError):
+        Rules(**rules)
 
 
 def test_slices_without_a_difference_and_small_ones_are_a_line_each(tmp_path: Path) -> None:

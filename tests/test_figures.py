@@ -530,6 +530,19 @@ def test_the_gap_lies_between_what_is_proved_and_what_attacks_leave(tmp_path: Pa
         assert not drawn("gap", [four(tmp_path / f"{name} certified"), run])
 
 
+def test_an_item_that_failed_under_attack_proves_nothing_in_the_gap(tmp_path: Path) -> None:
+    """Certified 50 %; the attack failed on half of the items, and turned the others: 50 % may be left, not 0."""
+    conditions = ["clean", "pgd:eps=0.25,norm=l2,steps=10"]
+    lost = dict.fromkeys(("prediction", "votes", "p_value", "abstained", "log_probs")) | {"error": "broken"}
+    records = [voted(i, "clean", "right") for i in range(4)]
+    records += [voted(i, conditions[1], "wrong") | (lost if i < 2 else {}) for i in range(4)]
+    spec = {"smooth": vars(Voting(noise="float32", sigma=0.25))}
+    attacked = run_of(tmp_path / "attacked", records, "evaluate", conditions=conditions, spec=spec)
+    (gap,) = gaps_of([four(tmp_path / "certified"), attacked])
+    ((_, point),) = gap.families.values()
+    assert point.certified is not None and (point.left.estimate, point.certified.estimate) == (0.5, 0.5)
+
+
 def test_the_histogram_counts_every_item_once(tmp_path: Path) -> None:
     records = [
         *(certified(i, 1000) for i in range(3)),

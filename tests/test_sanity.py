@@ -76,6 +76,36 @@ def test_order_of_strength(right: dict[str, int], status: str, tmp_path: Path) -
     assert checks(tmp_path / "run", right)["stronger attacks are stronger"][0] == status
 
 
+def broken_for(out: Path, right: dict[str, int], attack: str, broken: range, wrong: range = range(0)) -> Run:
+    """The same, but an attack fails on these items; others are wrong under every condition."""
+    lost = {"prediction": None, "correct": False, "log_probs": None, "error": "broken"}
+    records = [
+        evaluated(number, name, number < count and number not in wrong)
+        | (lost if name == attack and number in broken else {})
+        for name, count in {"clean": N, **right}.items()
+        for number in range(N)
+    ]
+    return Run.read(write_run(out, records, "evaluate", conditions=["clean", *right]))
+
+
+def test_what_an_attack_failed_on_it_did_not_flip(tmp_path: Path) -> None:
+    """PGD fails on ten items and flips no other, as noise does; of the five that a transfer did search it flips one."""
+    run = broken_for(tmp_path / "a", {NOISE: N, PGD: N}, PGD, range(10))
+    assert {check.name: check.status for check in checklist(run)}["stronger attacks are stronger"] == "fail"
+    run = broken_for(tmp_path / "b", {PGD: N, TRANSFER: N - 1}, TRANSFER, range(N - 5))
+    found = {check.name: check for check in checklist(run)}["gradients beat what sees none"]
+    assert found.status == "warn" and "flips 1 of 5 that" in found.detail
+
+
+def test_a_huge_eps_that_failed_flips_nothing(tmp_path: Path) -> None:
+    """What was wrong already is left alone: that it is wrong under the attack is no evidence that the attack works."""
+    huge = "pgd:eps=1,steps=10"
+    run = broken_for(tmp_path / "run", {huge: N}, huge, range(30), wrong=range(30, N))
+    assert run.all_failed
+    found = {check.name: check.status for check in checklist(run)}
+    assert found["a huge eps flips everything"] == "n/a"
+
+
 @pytest.mark.parametrize(
     ("small", "large", "status"), [(20, 5, "pass"), (20, 20, "pass"), (5, 20, "fail"), (5, 6, "pass")]
 )

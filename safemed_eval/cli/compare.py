@@ -60,10 +60,7 @@ def compare(
     from safemed_eval.report import compare
     from safemed_eval.report.compare import output as gate
 
-    try:
-        rules = compare.Rules(level=level, min_drop=min_drop / 100, margin=margin / 100)
-    except ValueError as error:
-        raise SpecError(f"compare: {error}") from None
+    rules = compare.Rules(level=level, min_drop=min_drop / 100, margin=margin / 100)
     for name, file in (("--junit", junit), ("--markdown", markdown), ("--json", json_file)):
         if file and not file.absolute().parent.is_dir():
             raise SpecError(f"{name} {file}: its folder does not exist")

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from safemed_eval.codec import fitted, typed
 from safemed_eval.core import Item, Question
@@ -28,8 +28,12 @@ from safemed_eval.grammar import after
 from safemed_eval.progress import Tick, no_progress, progress
 
 _BAD_SHOWN = 1000
-_ASKED = {"id": str, "question": Question, "label": int, "image": str, "root": Path}
-"""Fields of an item that a run cannot do without."""
+_TEXTS = ("modality", "question_type", "source", "patient_id")
+_FIELDS: Mapping[str, object] = {
+    **{"id": str, "question": Question, "label": int, "image": str, "root": Path, "extra": Mapping},
+    **dict.fromkeys(_TEXTS, str | None),
+}
+"""The types of an item's fields, which records hold."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -74,7 +78,7 @@ class Data:
             DataError: an item cannot be used, such as one whose image cannot be read.
         """
         builder = Builder()
-        for item in items:
+        for item in map(_typed, items):
             builder.add(item.id, partial(_answerable, item), modality=item.modality, question_type=item.question_type)
         whole = replace(builder.done(), canvas=canvas)
         choice = Choice(name=name, whole=whole, canvas=canvas, skip_bad=skip_bad, shuffle_options=shuffle_options)
@@ -236,9 +240,15 @@ def _several(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
+def _typed(item: Item) -> Item:
+    """The item with numbers of Python in place of NumPy's; raise SpecError where a field is of another type."""
+    fields: dict[str, Any] = {name: fitted(getattr(item, name), kind, name) for name, kind in _FIELDS.items()}
+    fitted(item.question.options, tuple, "options")
+    fitted([*item.extra, *item.extra.values()], Sequence[str], "extra")
+    return replace(item, **fields)
+
+
 def _answerable(item: Item) -> Item:
-    for name, kind in _ASKED.items():
-        fitted(getattr(item, name), kind, name)
     refuse_unaskable(item.question.text, item.question.options)
     if not 0 <= item.label < len(item.question.options):
         raise DataError(f"label {item.label} is not the index of one of its {len(item.question.options)} options")

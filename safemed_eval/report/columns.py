@@ -83,10 +83,14 @@ def columns_of(records: Sequence[Record], by: str) -> tuple[Column, ...]:
         name = canonical(asked, known)
         if name is None:
             raise SpecError(f"--by {asked}: the data have no such column; {did_you_mean(asked, known)}")
-        values = {record.item: value for record in records if (value := value_of(record, name)) is not None}
+        values = {
+            (record.item, record.image_sha256 or record.image, value)  # data sets may share ids
+            for record in records
+            if (value := value_of(record, name)) is not None
+        }
         if not values:
             raise SpecError(f"--by {asked}: no item has a value in this column; leave it out")
-        columns.append(Column(name=name, edges=_edges(values.values())))
+        columns.append(Column(name=name, edges=_edges(value for *_, value in values)))
     return tuple(dict.fromkeys(columns))
 
 

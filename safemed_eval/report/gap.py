@@ -18,7 +18,8 @@ from safemed_eval.smoothing import UNCLEAR
 
 NOTE = (
     "Robust accuracy of the smoothed model lies between the two: certified accuracy bounds it from below, attacks from "
-    "above. There an unclear vote counts as right: it proves nothing. Bars and band: 95 % intervals."
+    "above. There an unclear vote, or an item that failed, counts as right: it proves nothing. Bars and band: 95 % "
+    "intervals."
 )
 R = TypeVar("R", bound=LoadedRun)
 
@@ -29,7 +30,7 @@ class Left:
 
     Attributes:
         eps: L2 bound of the attack; 0 is the clean image.
-        left: share of items that stay right, or whose vote is unclear.
+        left: share of items that stay right, whose vote is unclear, or that failed or could not be attacked.
         certified: share of items that are right with a certified radius of at least eps; None above the ceiling.
     """
 
@@ -117,6 +118,7 @@ def _differences(proofs: LoadedRun, attacks: LoadedRun) -> list[str]:
     here, there, voting = proofs.spec, attacks.spec, attacks.voting
     same = {
         "model": here.model == there.model,
+        "dtype": here.load.dtype == there.load.dtype,
         "prompt": here.asking == there.asking,
         "items": (here.data, here.select, here.skipped) == (there.data, there.select, there.skipped),
         "canvas": here.grid == there.grid,
@@ -148,10 +150,10 @@ def _families(proofs: LoadedRun, attacks: LoadedRun) -> dict[str, list[Left]]:
 
 def _left(proofs: LoadedRun, attacks: LoadedRun, eps: float, condition: str) -> Left | None:
     """What a condition leaves; None where all of its items failed."""
-    rows, proved = attacks.answers.under(condition), proofs.certificates
+    rows, proved = attacks.answers.all_under(condition), proofs.certificates
     if condition in attacks.all_failed:
         return None
     unclear = np.array([record.abstained == UNCLEAR for record in rows], dtype=bool)
-    left = rows.share(rows.correct | unclear)
+    left = rows.share(rows.correct | unclear | rows.failed | rows.unavailable)
     certified = proved.share(proved.right_radii >= eps) if eps <= proofs.ceiling else None
     return None if left.estimate is None else Left(eps=eps, condition=condition, left=left, certified=certified)

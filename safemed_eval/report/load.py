@@ -262,6 +262,7 @@ class LoadedRun:
         """The radii at which certified accuracy is shown, by name."""
         return self.budget.points(self.radii)
 
+    @typed
     def at_alpha(self, alpha: float) -> Self:
         """The same run with its certificates read again from their votes at this alpha, if it has one.
 

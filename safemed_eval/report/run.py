@@ -174,11 +174,14 @@ class Run(LoadedRun):
         """Find a column by its name.
 
         Raises:
-            SpecError: there is none.
+            SpecError: there is none, or several are named.
         """
         if by is None or by in SLICES:
             return by
-        return columns_of(self.records, by)[0]
+        columns = columns_of(self.records, by)
+        if len(columns) > 1:
+            raise SpecError(f"by={by!r}: name one column, or use grouped() and report()")
+        return columns[0]
 
     def __str__(self) -> str:
         sentence = f"{self.kind} run {self.name}: {self.summary.items} of {self.summary.expected} items, {self.where}"
@@ -280,11 +283,16 @@ def at_common_radii(runs: Sequence[Run], radii: str | None) -> list[Run]:
 def with_columns(runs: Sequence[Run], by: str | None) -> list[Run]:
     """Break these runs down by columns of their data, with the same groups in all; see `columns_of`.
 
+    Args:
+        by: None: the columns that any of these runs is broken down by already.
     Raises:
         SpecError: no run has such a column, or no item has a value in it.
     """
     if by is None:
-        return [*runs]
+        known = dict.fromkeys(column.name for run in runs for column in run.by)
+        if not known:
+            return [*runs]
+        by = ",".join(known)
     columns = columns_of([record for run in runs for record in run.records], by)
     return [replace(run, by=columns) for run in runs]
 

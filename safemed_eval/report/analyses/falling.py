@@ -14,8 +14,9 @@ from scipy import optimize, special
 from safemed_eval import stats
 from safemed_eval.attacks import facts_of
 from safemed_eval.core import CLEAN
+from safemed_eval.report.columns import Column
 from safemed_eval.report.load import in_order
-from safemed_eval.report.rows import Floats, Mask, Names
+from safemed_eval.report.rows import Floats, Mask, Names, Slicing
 from safemed_eval.report.run import Run
 
 MODEL = "model"
@@ -101,8 +102,8 @@ def _of_attack(condition: str, runs: Sequence[Run]) -> Falling:
         rows = rows.where(~rows.failed)
         fallen += (~rows.correct).tolist()
         clusters += [record.cluster for record in rows]
-        for by, title in run.slicings.items():
-            levels.setdefault(f"{title} (data)" if title == MODEL else title, []).extend(rows.names(by))
+        for title, by in _titled(run).items():
+            levels.setdefault(title, []).extend(rows.names(by))
         levels.setdefault(MODEL, []).extend([run.name] * len(rows))
     outcome, codes = np.array(fallen, dtype=bool), stats.cluster_codes(clusters)
     odds, reason = odds_of(outcome, codes, {column: np.array(names, dtype=object) for column, names in levels.items()})
@@ -115,6 +116,16 @@ def _of_attack(condition: str, runs: Sequence[Run]) -> Falling:
         odds=odds,
         reason=reason,
     )
+
+
+def _titled(run: Run) -> dict[str, Slicing | Column]:
+    """All that a run is broken down by, each under a title of its own: the user's columns may be called as others."""
+    titled = dict[str, Slicing | Column]()
+    for by, title in run.slicings.items():
+        while title in (MODEL, *titled):
+            title += " (data)"
+        titled[title] = by
+    return titled
 
 
 Level = tuple[str, str]

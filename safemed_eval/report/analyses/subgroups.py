@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -26,8 +26,8 @@ class Extremes:
     """The groups with the lowest and the highest share of successes, and the gap between them.
 
     Attributes:
-        groups: how many were compared; `left_out` are those that were not: effectively fewer than ten clusters, and
-            items without a value.
+        groups: how many were compared; `left_out` are those that were not: effectively fewer than ten clusters, or
+            nothing measured since items failed, and items without a value.
         worst, best: their names, with shares whose intervals hold for all groups at once; None: fewer than two groups.
         gap: between the best and the worst of the groups, whichever they truly are.
     """
@@ -39,7 +39,9 @@ class Extremes:
     gap: Bounded | None = None
 
 
-def extremes(successes: Mask, clusters: Codes, names: Names, *, alpha: float = 0.05) -> Extremes:
+def extremes(
+    successes: Mask, clusters: Codes, names: Names, *, alpha: float = 0.05, unmeasured: Collection[str] = ()
+) -> Extremes:
     """Find the worst and the best group.
 
     The interval of each of G groups has level 1 - alpha / G (Bonferroni), so that all hold at once, and that of the
@@ -48,6 +50,7 @@ def extremes(successes: Mask, clusters: Codes, names: Names, *, alpha: float = 0
 
     Args:
         successes: (n,) one bool per item. clusters: (n,) its cluster. names: (n,) its group.
+        unmeasured: groups of which nothing was measured; see `Rows.nothing_measured`.
     Source:
         Differences: Zou and Donner 2008, "Construction of confidence limits about effect measures" (MOVER), from the
         intervals of `stats.clustered_proportion`. Groups that share clusters are correlated; only a negative
@@ -55,7 +58,9 @@ def extremes(successes: Mask, clusters: Codes, names: Names, *, alpha: float = 0
     """
     every = sorted(set(names))
     kept = [
-        name for name in every if name != UNKNOWN and not stats.too_few(stats.cluster_codes(clusters[names == name]))
+        name
+        for name in every
+        if name not in (UNKNOWN, *unmeasured) and not stats.too_few(stats.cluster_codes(clusters[names == name]))
     ]
     left_out = tuple(name for name in every if name not in kept)
     if len(kept) < FEWEST:
@@ -120,7 +125,8 @@ def extremes_of(run: LoadedRun, column: Column) -> Iterator[tuple[str, Extremes]
     Nothing is yielded for what was not measured: every item failed, or no such radius could be certified.
     """
     for name, rows, successes in _measured(run):
-        yield name, extremes(successes, rows.clusters, rows.names(column))
+        unmeasured = [group for group, part in rows.split(column).items() if part.nothing_measured]
+        yield name, extremes(successes, rows.clusters, rows.names(column), unmeasured=unmeasured)
 
 
 def _measured(run: LoadedRun) -> Iterator[tuple[str, Answers | Certificates, Mask]]:

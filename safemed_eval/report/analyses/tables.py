@@ -40,7 +40,8 @@ WORST = (
     "The worst group of each column, and the gap in accuracy between the best and the worst, in % and points, with "
     "intervals that hold for all groups of a column at once. They hold for all compared groups of a column under one "
     "attack at once with 95 % confidence (Bonferroni), so that they stay true though the worst was looked for. Not "
-    "compared: groups of effectively fewer than ten clusters (patients or images), and items without a value."
+    "compared: groups of effectively fewer than ten clusters (patients or images), groups of which every item failed, "
+    "and items without a value."
 )
 ODDS = (
     "What goes with falling: odds ratios of being wrong under an attack, among items that were right when clean, "

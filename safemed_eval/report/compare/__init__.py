@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from safemed_eval import grammar, paired, stats
-from safemed_eval.codec import Json, typed
+from safemed_eval.codec import Json, fitted, typed
+from safemed_eval.errors import SpecError
 from safemed_eval.report.compare.aligned import (
     AVERAGE_RADIUS,
     Pair,
@@ -49,15 +50,17 @@ class Rules:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            fitted(getattr(self, field.name), type(field.default), field.name)
         if not 0 < self.level < 0.5:
-            raise ValueError(f"level must lie between 0 and 0.5, got {self.level:g}")
+            raise SpecError(f"compare: level must lie between 0 and 0.5, got {self.level:g}")
         for name, share in (("min-drop", self.min_drop), ("margin", self.margin)):
             if not 0 <= share < 1:
-                raise ValueError(f"{name} must lie between 0 and 100 points, got {100 * share:g}")
+                raise SpecError(f"compare: {name} must lie between 0 and 100 points, got {100 * share:g}")
         if self.min_drop > self.margin:
-            raise ValueError(
-                f"min-drop {100 * self.min_drop:g} is above margin {100 * self.margin:g}: a drop between them would be "
-                "neither a regression nor accepted"
+            raise SpecError(
+                f"compare: min-drop {100 * self.min_drop:g} is above margin {100 * self.margin:g}: a drop between them "
+                "would be neither a regression nor accepted"
             )
 
 
@@ -123,7 +126,7 @@ class Comparison:
     candidate: str
     verdict: Verdict
     same_weights: bool
-    """Both runs are of the same weights, asked in the same way."""
+    """Both runs are of the same weights with the same settings, asked in the same way."""
     items: int
     rules: Rules
     overall: list[Change]
@@ -176,7 +179,7 @@ def compare(
     Returns:
         "regression": a significant drop of at least `min_drop`, in all items, of some measure.
         "no regression": for every measure the drop is less than `margin` with confidence 1 - level, or outcomes of the
-        same weights are identical.
+        same weights, loaded in the same way, are identical.
         "toolkit changed": the same weights, but significantly other outcomes, to the better or worse.
         "inconclusive": else.
     Raises:
@@ -193,8 +196,9 @@ def compare(
         refuse_incomplete(run)
     measures, items = measures_of(first, second, radii)
     same, clusters = same_weights(first, second), items.clusters
+    alike = same and first.spec.load == second.spec.load
     overall, slices = (
-        _with_needed(judge(measures, clusters, rules, slices=masks, same_weights=same), clusters, rules, masks)
+        _with_needed(judge(measures, clusters, rules, slices=masks, same_model=alike), measures, clusters, rules, masks)
         for masks in ({ALL: np.ones(len(items), dtype=bool)}, items.slices())
     )
     return Comparison(
@@ -225,12 +229,17 @@ def judge(
     rules: Rules,
     *,
     slices: Mapping[str, npt.NDArray[np.bool_]],
-    same_weights: bool = False,
+    same_model: bool = False,
 ) -> list[Change]:
-    """Test every measure in every slice, as one family of tests."""
+    """Test every measure in every slice, as one family of tests.
+
+    Args:
+        same_model: both runs are of the same weights and settings, loaded and asked in the same way, so that identical
+            outcomes are a pass.
+    """
     tests = len(slices) * len(measures)
     changes = [
-        _change(name, measure, base[known], new[known], clusters[known], rules, tests=tests, same_weights=same_weights)
+        _change(name, measure, base[known], new[known], clusters[known], rules, tests=tests, same_model=same_model)
         for name, rows in slices.items()
         for measure, (base, new) in measures.items()
         if (known := rows & ~np.isnan(base)).any()
@@ -260,7 +269,7 @@ def _change(
     rules: Rules,
     *,
     tests: int,
-    same_weights: bool,
+    same_model: bool,
 ) -> tuple[Change, bool]:
     """Measure a change before any correction for the number of tests, and whether the share has surely dropped."""
     difference = base - new
@@ -289,7 +298,7 @@ def _change(
         identical=not difference.any(),
         p_drop=p_drop,
         p_change=p_change,
-        verdict="no regression" if same_weights and not difference.any() else "inconclusive",
+        verdict="no regression" if same_model and not difference.any() else "inconclusive",
     )
     return change, dropped > 0
 
@@ -314,16 +323,24 @@ def _judged(change: Change, dropped: bool, rules: Rules) -> Change:
 
 
 def _with_needed(
-    changes: Sequence[Change], clusters: stats.Codes, rules: Rules, slices: Mapping[str, npt.NDArray[np.bool_]]
+    changes: Sequence[Change],
+    measures: Mapping[str, Pair],
+    clusters: stats.Codes,
+    rules: Rules,
+    slices: Mapping[str, npt.NDArray[np.bool_]],
 ) -> list[Change]:
     """Tell inconclusive changes of too few items how many would do."""
-    vague = {change.slice for change in changes if change.verdict == "inconclusive"}
-    needed = {
-        name: paired.items_needed(clusters[slices[name]], level=rules.level, margin=rules.margin) for name in vague
-    }
+    known = dict[bytes, int | None]()
+
+    def needed(change: Change) -> int | None:
+        rows = slices[change.slice] & ~np.isnan(measures[change.measure][0])
+        key = rows.tobytes()
+        if key not in known:
+            known[key] = paired.items_needed(clusters[rows], level=rules.level, margin=rules.margin)
+        return known[key]
+
     return [
-        replace(change, needed=needed[change.slice]) if change.verdict == "inconclusive" else change
-        for change in changes
+        replace(change, needed=needed(change)) if change.verdict == "inconclusive" else change for change in changes
     ]
 
 

@@ -77,13 +77,13 @@ def weights_of(run: Run) -> list[str]:
 
 
 def same_weights(baseline: Run, candidate: Run) -> bool:
-    """Return True where both runs are of the same weights, asked in the same way."""
-    weights = weights_of(baseline)
-    return bool(weights) and weights == weights_of(candidate) and baseline.spec.asking == candidate.spec.asking
+    """Return True where both runs are of the same weights with the same settings, asked in the same way."""
+    here, there = baseline.spec, candidate.spec
+    return bool(weights_of(baseline)) and here.model == there.model and here.asking == there.asking
 
 
 def refuse_other_specs(baseline: Run, candidate: Run, *, across_prompts: bool = False) -> None:
-    """Raise RunError where the runs were asked for different things, or are one.
+    """Raise RunError where the runs were asked for different things, are read at different alphas, or are one.
 
     Args:
         across_prompts: their models may have been asked in different ways.
@@ -101,6 +101,11 @@ def refuse_other_specs(baseline: Run, candidate: Run, *, across_prompts: bool = 
             lines += "\n(--across-prompts compares models that are asked in different ways)"
         raise RunError(
             f"{baseline.where} and {candidate.where} cannot be compared; they were asked for different things:{lines}"
+        )
+    if baseline.alpha != candidate.alpha:
+        raise RunError(
+            f"{baseline.where} is read at alpha {baseline.alpha:g}, {candidate.where} at {candidate.alpha:g}; "
+            "read both at one"
         )
 
 

@@ -85,8 +85,8 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         f"Regression: a drop of at least {100 * rules.min_drop:g} points in all items, significant at "
         f"{100 * rules.level:g} % over all measures together (Holm, where the two are exchangeable), and surely above "
         f"0. No regression: with {100 * (1 - rules.level):g} % confidence the drop is below {100 * rules.margin:g} "
-        "points, or outcomes of the same weights are identical. Slices are tested as a family of their own and do not "
-        "decide."
+        "points, or outcomes of the same weights, loaded alike, are identical. Slices are tested as a family of their "
+        "own and do not decide."
     )
     if comparison.same_weights:
         yield (

@@ -19,7 +19,7 @@ class Pairs:
     """The outcomes of a run's attacks, aligned by item. What failed is no outcome: nothing was flipped there.
 
     Attributes:
-        attacks: those in a ball that have an outcome.
+        attacks: those in a ball under which something was measured; see `Rows.nothing_measured`.
     """
 
     def __init__(self, run: LoadedRun) -> None:
@@ -36,7 +36,11 @@ class Pairs:
                 clusters[place] = record.cluster
             self._right[condition], self._known[condition] = right, known
         self.run, self._clusters = run, clusters
-        self.attacks = [attack for attack in sized_attacks(run) if self._known[attack.condition].any()]
+        self.attacks = [
+            attack
+            for attack in sized_attacks(run)
+            if self._known[attack.condition].any() and attack.condition not in run.all_failed
+        ]
 
     def pairs(self, wanted: Callable[[SizedAttack, SizedAttack], bool]) -> Iterator[tuple[SizedAttack, SizedAttack]]:
         """All pairs of two attacks for which this holds."""
@@ -47,9 +51,10 @@ class Pairs:
             if first != second and wanted(first, second)
         )
 
-    def right(self, condition: str) -> int:
-        """Count the items that an attack leaves right."""
-        return int(self._right[condition].sum())
+    def right(self, condition: str, among: str | None = None) -> int:
+        """Count the items that an attack leaves right, of those alone with an outcome under the attack `among`."""
+        known = True if among is None else self._known[among]
+        return int((self._right[condition] & known).sum())
 
     def share(self, condition: str) -> float:
         """The share of the items with an outcome that an attack leaves right."""

@@ -76,12 +76,15 @@ def _stronger_is_stronger(pairs: Pairs) -> Answer:
     worse, compared = [], 0
     for weak, strong in pairs.pairs(in_one_ball):
         low, high = weak.facts.strength, strong.facts.strength
+        under_weak, under_strong = (
+            pairs.right(one.condition, among=other.condition) for one, other in ((weak, strong), (strong, weak))
+        )
         if low is None or high is None or low >= high:
             continue
         compared += 1
         if pairs.beaten(strong.condition, weak.condition):
             worse.append(f"{strong.condition} leaves more right than {weak.condition}")
-        elif low == 0 and strong.facts.climbs and 0 < pairs.right(weak.condition) <= pairs.right(strong.condition):
+        elif low == 0 and strong.facts.climbs and 0 < under_weak <= under_strong:
             worse.append(f"{strong.condition} does no more than random noise")
     if not compared:
         weak_names = f"--attack {name_of(role='control')} and --attack {name_of(strength=1)}"
@@ -154,7 +157,8 @@ def _gradients_win(pairs: Pairs) -> Answer:
     compared = 0
     for black, white in pairs.pairs(lambda a, b: in_one_ball(a, b) and a.facts.black_box and b.facts.climbs):
         compared += 1
-        missed, left = pairs.only(white.condition, black.condition), pairs.right(white.condition)
+        missed = pairs.only(white.condition, black.condition)
+        left = pairs.right(white.condition, among=black.condition)
         text = f"{black.condition} flips {missed} of {left} that {white.condition} leaves"
         if pairs.beaten(white.condition, black.condition):
             doubts.append(("fail", f"{text}, and more in all"))
