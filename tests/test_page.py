@@ -298,8 +298,9 @@ def test_the_page_says_why_there_is_no_gap(swift: Write, tmp_path: Path) -> None
     smooth = {"smooth": vars(Voting(noise="float32", sigma=0.25))}
     votes = {"votes": [0, 100, 0, 0]} | vars(read_prediction((0, 100, 0, 0), 0.001))
 
-    def proved(name: str, **settings: Any) -> Run:
-        return Run.read(write_run(tmp_path / name, [certified(0, 990)], "certify", **settings), name=name)
+    def proved(name: str, done: int = 1, **settings: Any) -> Run:
+        records = [certified(i, 990) for i in range(done)]
+        return Run.read(write_run(tmp_path / name, records, "certify", **settings), name=name)
 
     def attacked(name: str, condition: str = l2, **settings: Any) -> Run:
         voted = votes if settings.get("spec") else {}
@@ -316,6 +317,7 @@ def test_the_page_says_why_there_is_no_gap(swift: Write, tmp_path: Path) -> None
         (proofs, attacked("plain")): "no run of evaluate with --smooth",
         (proofs, attacked("linf", linf, spec=smooth)): "no attack on the smoothed model is bounded in L2",
         (proofs, attacked("other", spec={**smooth, "data": "e"})): "and they differ in items.",
+        (proved("more", done=2), fit): "and they differ in items that are done.",
         (proofs, attacked("wide", spec={**smooth, "canvas": "9x9 pad"})): "and they differ in canvas.",
         (
             proofs,

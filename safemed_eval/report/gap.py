@@ -121,6 +121,7 @@ def _differences(proofs: LoadedRun, attacks: LoadedRun) -> list[str]:
         "dtype": here.load.dtype == there.load.dtype,
         "prompt": here.asking == there.asking,
         "items": (here.data, here.select, here.skipped) == (there.data, there.select, there.skipped),
+        "items that are done": set(proofs.rows.items) == set(attacks.rows.items),
         "canvas": here.grid == there.grid,
         "noise and sigma": voting is not None and voting.kind == proofs.budget.kind,
         "order of options": not proofs.random_order and here.shuffle_options == there.shuffle_options,
