@@ -158,7 +158,7 @@ def profile(name: str, model: Waist, canvas: torch.Tensor, question: Question, b
     copies = canvas + SIGMA * torch.randn((batch, *canvas.shape), device=canvas.device)
     inputs = ready_inputs(vlm, canvas, question, batch)
     vision = {key: inputs[key] for key in ("pixel_values", "image_grid_thw")}
-    _, call = vlm._text(vlm.prompt(question, vlm.asking.template.cue), *canvas.shape[1:])
+    _, call = vlm.sides.one(vlm.prompt(question, vlm.asking.template.cue), *canvas.shape[1:])
     streams = partial(generator, model.device, 0, "profile")
     parts = {
         "vote": lambda: model.vote(question)(copies),
