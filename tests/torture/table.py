@@ -55,8 +55,8 @@ Small changes of the source (comparisons, signs, operators, constants, bounds th
 line left out), but for messages and looks. A sample is drawn by their hash from all modules, {sampled} of {whole};
 each is tried by the quickest tests that reach its function, for some seconds. Of {tried} that were tried,
 {noticed} were noticed, {raw} %; {harmless} more do no harm, for the reasons below. Of the others {share} % were
-noticed; at least {enough} % are wanted. Tests have been written for changes of this very sample, so that of changes that
-nobody has looked at fewer are noticed: `benchmarks/LOG.md` has a sample of such.
+noticed; at least {enough} % are wanted. Tests have been written for changes of this very sample, so that
+of changes that nobody has looked at fewer are noticed: `benchmarks/LOG.md` has a sample of such.
 
 {mutants}
 
