@@ -82,9 +82,10 @@ def decode_line(kind: type[T], line: bytes) -> T:
 
 
 def encode(value: object) -> Any:
-    """Convert a dataclass, and everything in it, to plain JSON values."""
+    """Convert a dataclass, and everything in it, to plain JSON values; a field that is `LATER` only if it is set."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+        every = [(field, getattr(value, field.name)) for field in fields(value)]
+        return {f.name: encode(part) for f, part in every if not (f.metadata.get("later") and part == f.default)}
     if isinstance(value, Mapping):
         return {key: encode(part) for key, part in value.items()}
     return [encode(part) for part in value] if isinstance(value, list | tuple) else value

@@ -311,6 +311,7 @@ def _surrogate(name: str, judged: Model, *, smoothed: bool) -> Model:
         dtype=judged.dtype,
         attn=judged.attn,
         device_map=judged.device_map,
+        compile=judged.compile,
         trust_remote_code=judged.allowed.trust_remote_code,
         allow_pickle=judged.allowed.allow_pickle,
         offline=judged.allowed.offline,

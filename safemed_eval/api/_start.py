@@ -145,7 +145,7 @@ def prepare(
     source = judged.source
     spec = kind(
         model=source.identity,
-        load=Load(dtype=judged.dtype, attn=judged.attn, device_map=judged.device_map),
+        load=Load(dtype=judged.dtype, attn=judged.attn, device_map=judged.device_map, compile=judged.compile),
         asking=decode(Asked, judged.asking.describe(), "asking") if source.takes_prompts else None,
         select=choice.selection,
         skipped=len(choice.set.bad),

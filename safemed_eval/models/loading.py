@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from safemed_eval.core import Question
     from safemed_eval.models.waist import Waist
+
+_log = logging.getLogger(__name__)
 
 
 def load(
@@ -61,16 +64,24 @@ def load_plain(
     return Waist(scorer, place, load_denoiser(source.denoiser, place) if source.denoiser else None)
 
 
-def prove_shortcuts(waist: Waist, questions: Sequence[Question] = (), size: tuple[int, int] | None = None) -> None:
+def prove_shortcuts(
+    waist: Waist, questions: Sequence[Question] = (), size: tuple[int, int] | None = None, *, compiled: bool = False
+) -> None:
     """Let a checkpoint take the shortcuts of its forward that are proved not to change its scores; see `proof`.
 
     Args:
         questions: some that it will be asked, the shortest and the longest among them; synthetic ones by default.
         size: height and width of the images that it will be shown. Whenever a shorter or longer prompt comes later,
             the shortcuts are proved again.
+        compiled: compile its layers, too; a warning says why where that is not to be had.
     """
-    if waist.offers.checkpoint is not None:
-        waist.offers.checkpoint.take_shortcuts(questions, size)
+    from safemed_eval.models.checkpoints.shortcuts import COMPILED
+
+    if (checkpoint := waist.offers.checkpoint) is None:
+        return
+    checkpoint.take_shortcuts(questions, size, compiled=compiled)
+    if compiled and COMPILED not in checkpoint.shortcuts:
+        _log.warning("--compile: has no effect here: %s", checkpoint.refused[COMPILED])
 
 
 def load_to_train(

@@ -35,7 +35,7 @@ class Model:
 
     Args:
         source: what the model is and where it comes from.
-        device, dtype, attn, device_map: see `find_model`.
+        device, dtype, attn, device_map, compile: see `find_model`.
         asking: how it is asked, completed by `Source.asked`; `given` is what the caller said of that.
         allowed: what may be done to load it, and further models beside it.
     """
@@ -45,6 +45,7 @@ class Model:
     dtype: Dtype = "auto"
     attn: str | None = None
     device_map: str | None = None
+    compile: bool = False
     asking: Asking
     given: Asking = field(default_factory=Asking)
     allowed: Allowed = field(default_factory=Allowed)
@@ -58,7 +59,7 @@ class Model:
     def waist(self) -> Waist:
         """The loaded model: `.classify(questions)` and `.vote(question)`. Loads it on first use."""
         if "_proved" not in vars(self):
-            prove_shortcuts(self._loaded)
+            prove_shortcuts(self._loaded, compiled=self.compile)
             vars(self)["_proved"] = True
         return self._loaded
 
@@ -101,7 +102,7 @@ class Model:
         from safemed_eval.models.waist import Waist
 
         waist = Waist(self._loaded.scorer, self._loaded.device, self._loaded.denoiser)
-        prove_shortcuts(waist, questions, size)
+        prove_shortcuts(waist, questions, size, compiled=self.compile)
         vars(self)["_proved"] = True
         refuse_lacking(waist, needs, self.name)
         findings = check(waist, size, options=options, questions=questions, gradients="gradients" in needs)
@@ -180,6 +181,7 @@ def find_model(
     dtype: Dtype = "auto",
     attn: str | None = None,
     device_map: str | None = None,
+    compile: bool = False,
     readout: Readout = "choice",
     template: str | Template | None = None,
     max_new_tokens: int = 512,
@@ -202,6 +204,7 @@ def find_model(
         dtype: "auto" (the checkpoint's own on an accelerator, float32 on the CPU), "float32", "bfloat16", "float16".
         attn: transformers' attention implementation.
         device_map: accelerate's placement, for a model that one device cannot hold.
+        compile: compile a checkpoint's layers with torch.compile, for GPUs; only with the readout "choice".
         readout: "choice", "generate" or "think-choice"; see `Asking`.
         template: a template, its name, or its file. Without one, a checkpoint is asked as it was trained.
         max_new_tokens: where a generated text is cut off.
@@ -224,8 +227,11 @@ def find_model(
         )
     except ValueError as error:
         raise SpecError(f"--readout {readout}: {error}") from None
-    given = {"--dtype": dtype != "auto", "--attn": attn, "--device-map": device_map, "--base": base}
-    _refuse_senseless(model, device, given | {"--readout": readout != "choice", "--template": template})
+    if compile and readout != "choice":
+        raise SpecError(f"--compile: only letters are scored by compiled layers; leave it out with --readout {readout}")
+    given: dict[str, object] = {"--dtype": dtype != "auto", "--attn": attn, "--device-map": device_map, "--base": base}
+    given |= {"--readout": readout != "choice", "--template": template, "--compile": compile}
+    _refuse_senseless(model, device, given)
     source = resolve(
         model,
         denoiser=denoiser,
@@ -246,6 +252,7 @@ def find_model(
         dtype=dtype,
         attn=attn,
         device_map=device_map,
+        compile=compile,
         asking=source.asked(asking),
         given=asking,
         allowed=Allowed(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, offline=offline),
@@ -274,7 +281,8 @@ def _refuse_senseless(model: object, device: str, given: Mapping[str, object]) -
         raise SpecError(f"--device {device}: not a device; write auto, cpu, cuda or cuda:1")
     kind = kind_of(model)
     for option, value in given.items():
-        effective = kind.takes_prompts if option in ("--readout", "--template") else kind.takes_loading_options
+        prompts = option in ("--readout", "--template", "--compile")
+        effective = kind.takes_prompts if prompts else kind.takes_loading_options
         if value and not effective:
             raise SpecError(f"{option} has no effect on {kind.disregards}")
 

@@ -183,7 +183,9 @@ class Checkpoint(Scores, Describes, OfficialScores, Protocol):
         """The other shortcuts, each with the reason why it is not taken."""
         ...
 
-    def take_shortcuts(self, questions: Sequence[Question], size: tuple[int, int] | None) -> None:
+    def take_shortcuts(
+        self, questions: Sequence[Question], size: tuple[int, int] | None, *, compiled: bool = False
+    ) -> None:
         """Take those shortcuts from now on that are proved not to change the scores of such questions."""
         ...
 

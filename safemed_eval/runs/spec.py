@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Required
 
@@ -20,10 +20,8 @@ from safemed_eval.codec import Json, decode, encode
 from safemed_eval.core import CIRCULAR, GROUNDING, OFFICIAL, BatchSize, Domain, OptionOrder
 from safemed_eval.data import Selection
 from safemed_eval.errors import RunError, SpecError
+from safemed_eval.grammar import LATER
 from safemed_eval.smoothing import FLOAT32, Budget, DonorVote, Falsification, PatchSearch, Voting, budget_of
-
-LATER: Mapping[str, bool] = {"later": True}
-"""Metadata of a field that the JSON leaves out at its default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +31,7 @@ class Load:
     dtype: str = "auto"
     attn: str | None = None
     device_map: str | None = None
+    compile: bool = field(default=False, metadata=LATER)
 
 
 class Asked(TypedDict, total=False):
@@ -134,8 +133,7 @@ class Spec:
 
     def to_json(self) -> Json:
         """Convert the spec to its JSON in run.json."""
-        shown = [f for f in fields(self) if not (f.metadata.get("later") and getattr(self, f.name) == f.default)]
-        return {"command": self.command} | {f.name: encode(getattr(self, f.name)) for f in shown}
+        return {"command": self.command, **encode(self)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -199,6 +199,9 @@ def _refuse_senseless(model: Model, data: str) -> None:
             f"--device {model.device}: training takes auto or cpu; choose a GPU with CUDA_VISIBLE_DEVICES, several "
             "with accelerate launch"
         )
+    if model.device_map or model.compile:
+        option = f"--device-map {model.device_map}" if model.device_map else "--compile"
+        raise SpecError(f"{option}: has no effect on training; leave it out")
     if is_for_tests(data):
         raise SpecError(
             f"--data {data}: is the test split, which checkpoints are compared on; train on "

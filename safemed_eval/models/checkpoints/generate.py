@@ -269,7 +269,9 @@ class Thinker(Writer):
         letter = re.search(rf"{re.escape(self.template.cue)} ([A-Z])(?: {CLOSING_TAG})?\Z", text)
         return None if letter is None or is_open(text) else question.letters.find(letter[1])
 
-    def take_shortcuts(self, questions: Sequence[Question] = (), size: tuple[int, int] | None = None) -> None:
+    def take_shortcuts(
+        self, questions: Sequence[Question] = (), size: tuple[int, int] | None = None, *, compiled: bool = False
+    ) -> None:
         """Take no shortcuts: they are proved for prompts without a thought."""
 
 

@@ -6,6 +6,9 @@ noise.
 
 In half precision the noise is as large as some mistakes. A shortcut is then proved twice: with the weights held in
 float32, where any difference of the functions is visible, and again in the precision that the user asked for.
+
+Compiled layers round in other places than plain ones do, and in half precision their scores differ by more than batch
+shapes show. There the distance of both from the scores in float32 is compared; see `rounds_worse`.
 """
 
 from __future__ import annotations
@@ -76,6 +79,29 @@ def refuted(plain: Plain, scored: Scored) -> str | None:
     if difference <= plain.limit:
         return None
     return f"scores change by {difference:.2g}, by {plain.noise:.2g} between batch shapes (limit {plain.limit:.2g})"
+
+
+ROUNDING = 4
+"""How much further from the scores in float32 another forward in half precision may be than the plain one."""
+
+
+def rounds_worse(exact: torch.Tensor, plain: torch.Tensor, sampled: Callable[[], torch.Tensor]) -> str | None:
+    """Say how much worse a forward in half precision rounds than the plain one; None if it does not.
+
+    The root mean square counts: single scores are off by ten times as much as others.
+
+    Args:
+        exact, plain: scores of some images, in float32 and in half precision.
+        sampled: computes the same scores by the other forward.
+    """
+    try:
+        scores = sampled()
+    except Exception as error:  # the compiler has failed
+        return place_of(error)
+    known, found = (float((given.double() - exact.double()).square().mean().sqrt()) for given in (plain, scores))
+    if found <= ROUNDING * known:
+        return None
+    return f"scores are off by {found:.2g} in half precision, by {known:.2g} without it"
 
 
 def _difference(row: torch.Tensor, other: torch.Tensor) -> float:

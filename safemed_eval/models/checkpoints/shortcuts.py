@@ -5,6 +5,8 @@
 - *last layer*: after its attention, the last layer is computed for the last token only; no other output is read.
 - *packed images*: if a vision tower packs the images of a batch into one sequence, transformers attends to one image,
   or one window of it, at a time, in every layer; here all of the same length are attended to in one call.
+- *compiled layers*, only where they are asked for: torch.compile fuses the small operations of the decoder's layers and
+  of the image encoder's perceptrons. It stands in for *prefix*, with whose cache each layer would be compiled apart.
 
 None of them changes what is computed for the last token, except for the order of float sums. Nothing here depends on
 an architecture: whether a shortcut may be taken is measured against the plain forward; see `proof` and
@@ -14,6 +16,8 @@ an architecture: whether a shortcut may be taken is measured against the plain f
 from __future__ import annotations
 
 import inspect
+import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +33,7 @@ from safemed_eval.models.checkpoints.protocols import Network, Tensors
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-PREFIX, LAST_LAYER, PACKED = "prefix", "last layer", "packed images"
+PREFIX, LAST_LAYER, PACKED, COMPILED = "prefix", "last layer", "packed images", "compiled layers"
 SHORTCUTS = (PREFIX, LAST_LAYER, PACKED)
 
 _PREFIXES_KEPT = 16
@@ -221,3 +225,38 @@ class _WithinImages:
 
 
 _within_images = _WithinImages()
+
+
+class CompiledLayers:
+    """The layers of a network, as torch.compile makes them on first use: for any batch and any length of prompts.
+
+    All decoder layers but the last, which *last layer* changes, and the perceptrons in the blocks of the image encoder.
+    """
+
+    def __init__(self, model: Network) -> None:
+        layers, encoder = model.get_decoder().layers, model.get_encoder(modality="image")
+        places = [(layers, str(number)) for number in range(len(layers) - 1)]
+        places += [
+            (encoder.get_submodule(name.rpartition(".")[0]), "mlp")
+            for name, _ in encoder.named_modules()
+            if re.search(r"\.\d+\.mlp$", name)
+        ]
+        self._places = [(parent, name, getattr(parent, name)) for parent, name in places]
+        self._compiled = [torch.compile(module, dynamic=True) for _, _, module in self._places]
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """During one forward, let them stand in for the layers. Not for two threads at once."""
+        for (parent, name, _), compiled in zip(self._places, self._compiled, strict=True):
+            setattr(parent, name, compiled)
+        try:
+            with torch._dynamo.config.patch(recompile_limit=_VARIANTS), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The .grad attribute")  # the compiler looks at its inputs
+                yield
+        finally:
+            for parent, name, module in self._places:
+                setattr(parent, name, module)
+
+
+_VARIANTS = 64
+"""With and without gradients and padding, one row or more, half precision and float32; torch gives up at 8."""

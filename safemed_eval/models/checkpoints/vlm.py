@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -24,13 +25,15 @@ from safemed_eval.models.checkpoints.processor import (
     size_of,
 )
 from safemed_eval.models.checkpoints.prompts import Asking, default_template, render, template_sha256
-from safemed_eval.models.checkpoints.proof import Plain, refuted
+from safemed_eval.models.checkpoints.proof import Plain, refuted, rounds_worse
 from safemed_eval.models.checkpoints.protocols import Network, Processor, Tensors
 from safemed_eval.models.checkpoints.shortcuts import (
+    COMPILED,
     LAST_LAYER,
     PACKED,
     PREFIX,
     SHORTCUTS,
+    CompiledLayers,
     Prefix,
     cache_argument,
     last_token_only,
@@ -60,7 +63,7 @@ class VLM:
         asking: the template (without one, the default of its readout), and what a subclass needs.
 
     Attributes:
-        shortcuts: those of `shortcuts.SHORTCUTS` that scores are computed with.
+        shortcuts: those of `shortcuts` that scores are computed with.
         refused: the others, each with the reason.
         sides: makes and keeps the text sides of batches.
 
@@ -88,6 +91,7 @@ class VLM:
         self._letters: dict[int, torch.Tensor] = {}
         self.shortcuts: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}
+        self._compiled: CompiledLayers | None = None
         self._proved = range(0)
         """The lengths of prompts, in tokens, that the shortcuts are proved for."""
         self._ends: tuple[Question, ...] = ()
@@ -230,7 +234,8 @@ class VLM:
             cache = {"use_cache": True, cache_argument(self.model): kept.cache(len(inputs["input_ids"]))}
         narrow = last_token_only(self.model) if LAST_LAYER in shortcuts else nullcontext()
         packed = packed_images(self.model) if PACKED in shortcuts else nullcontext()
-        with letters_only(self._head, self.letters(options)) as head, narrow, packed:
+        compiled = self._compiled.in_place() if self._compiled and COMPILED in shortcuts else nullcontext()
+        with letters_only(self._head, self.letters(options)) as head, narrow, packed, compiled:
             plain = {name: value for name, value in inputs.items() if name != PREFIX}
             logits = self.model(**plain, **cache, **last).logits[:, -1]
         if logits.shape[1] != options:
@@ -340,7 +345,7 @@ class VLM:
         """The same model with the same shortcuts, computing in float32; inside this block only. See `in_float32`."""
         with in_float32(self.model):
             twin = type(self)(self.model, self.processor, self.asking)
-            twin.shortcuts, twin._proved = self.shortcuts, _ANY_LENGTH
+            twin.shortcuts, twin._proved, twin._compiled = self.shortcuts, _ANY_LENGTH, self._compiled
             yield twin
 
     @property
@@ -348,7 +353,9 @@ class VLM:
         """This very checkpoint: it writes no thought."""
         return self
 
-    def take_shortcuts(self, questions: Sequence[Question] = (), size: tuple[int, int] | None = None) -> None:
+    def take_shortcuts(
+        self, questions: Sequence[Question] = (), size: tuple[int, int] | None = None, *, compiled: bool = False
+    ) -> None:
         """Take those shortcuts from now on that are proved not to change the scores; see `proof`.
 
         They are proved for prompts as long as the shortest and the longest of these questions, on images of this
@@ -357,9 +364,13 @@ class VLM:
         Args:
             questions: some that will be asked, the shortest and the longest among them; synthetic ones by default.
             size: height and width.
+            compiled: *compiled layers* is one of them, instead of *prefix*.
         """
         self.sides.forget()
-        self.shortcuts, self.refused, self._proved, self._ends = SHORTCUTS, {}, range(0), ()
+        self._compiled = CompiledLayers(self.model) if compiled else None
+        self.shortcuts = (LAST_LAYER, PACKED, COMPILED) if compiled else SHORTCUTS
+        self.refused = {PREFIX: "layers are compiled instead"} if compiled else {}
+        self._proved, self._ends = range(0), ()
         chosen = self.askable(questions) or (_SHORTEST, _LONGEST)
         try:
             self._prove_for({q: self.prompt(q, self.template.cue) for q in chosen}, size or _SOME_SIZE)
@@ -379,18 +390,24 @@ class VLM:
         known = self._proved or range(low, low + 1)
         self._proved, self._ends = range(min(low, known[0]), max(high, known[-1]) + 1), ends
         try:
+            exact = None
             if is_half(self.model):
                 with self.exact() as twin:
                     twin._prove(ends, size)
+                    exact = twin._samples(ends, size, ()) if self._compiled else None
                 self.shortcuts, self.refused = twin.shortcuts, self.refused | twin.refused
-            self._prove(ends, size)
+            self._prove(ends, size, exact)
         except CheckpointError as error:
             self._refuse_all(f"not proved: {error}")
         except Exception as error:  # the plain forward fails: `check` says what is wrong with it
             self._refuse_all(place_of(error))
 
-    def _prove(self, ends: Sequence[Question], size: tuple[int, int]) -> None:
-        """Keep the shortcuts that agree with the plain forward, in the precision that the weights have now."""
+    def _prove(self, ends: Sequence[Question], size: tuple[int, int], exact: torch.Tensor | None = None) -> None:
+        """Keep the shortcuts that agree with the plain forward, in the precision that the weights have now.
+
+        Args:
+            exact: `_samples` in float32, which compiled layers are compared with in half precision.
+        """
         canvas = torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(0)).to(self.device)
         prompts = [self.prompt(question, self.template.cue) for question in ends]
 
@@ -403,14 +420,28 @@ class VLM:
         plain = Plain.measure(scored)
         for name in candidates:
             before, self.shortcuts = self.shortcuts, (*self.shortcuts, name)
-            reason = refuted(plain, scored)
+            if name == COMPILED and exact is not None:
+                rounded = self._samples(ends, size, before)
+                reason = rounds_worse(exact, rounded, partial(self._samples, ends, size, self.shortcuts))
+            else:
+                reason = refuted(plain, scored)
             if reason is None and name == PREFIX and not self.sides.prefixes:
                 reason = "no tokens stand before the image in every prompt"
             if reason is not None:
                 self.shortcuts, self.refused[name] = before, reason
 
+    def _samples(self, ends: Sequence[Question], size: tuple[int, int], shortcuts: Sequence[str]) -> torch.Tensor:
+        """The scores of these questions about eight random images each, one after the other."""
+        canvas = torch.rand((8, 3, *size), generator=torch.Generator().manual_seed(1)).to(self.device)
+        scores = []
+        for question in ends:
+            inputs = self._inputs(canvas, [self.prompt(question, self.template.cue)] * 8, positions=True, checked=False)
+            scores.append(self._letter_logits(inputs, len(question.options), shortcuts)[0].flatten())
+        return torch.cat(scores)
+
     def _refuse_all(self, reason: str) -> None:
-        self.shortcuts, self.refused = (), dict.fromkeys(SHORTCUTS, reason) | self.refused
+        every = (*SHORTCUTS, COMPILED) if self._compiled else SHORTCUTS
+        self.shortcuts, self.refused = (), dict.fromkeys(every, reason) | self.refused
 
     def _length(self, prompt: str, size: tuple[int, int]) -> int:
         """The length of a prompt in tokens, those of the image included."""
