@@ -75,7 +75,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
             pytest.skip(f"transformers {transformers.__version__} does not know this family yet")
         if fault := upstream_fault(families[family].model_type):
             pytest.skip(fault)
-        if family.startswith("idefics3") and Version(torchvision.__version__) < Version("0.27"):
+        if family.startswith(("idefics3", "chameleon")) and Version(torchvision.__version__) < Version("0.27"):
             pytest.skip("below torchvision 0.27 transformers resizes for this family on 8-bit images only")
         if family not in built:
             built[family] = tiny.build(families[family], tmp_path_factory.mktemp(family) / "model")

@@ -74,7 +74,8 @@ def test_each_family_has_the_three_parts(family: str, checkpoint: Callable[[str]
     assert parts[next(name for name in parts if "att" in name and "vi" in name)] == "vision"
     owned = {id(weight) for name in parts for weight in network.get_submodule(name).parameters(recurse=False)}
     assert owned == {id(weight) for weight in network.parameters()}
-    linear = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)} - {"lm_head"}
+    head, modules = network.get_output_embeddings(), network.named_modules()
+    linear = {name for name, module in modules if isinstance(module, torch.nn.Linear) and module is not head}
     assert {*linear_layers(network, "all")} == linear
     for part in ("vision", "language", "projector"):
         wanted = {name for name in linear if parts[name] == part}

@@ -21,7 +21,8 @@ from safemed_eval.report.findings.reasoning import reasoning
 from safemed_eval.runs import read_lines
 from safemed_eval.runs.pseudonyms import WITHHELD, Pseudonyms
 
-SECRET = "SECRET"
+SECRET = "ZWIEBACK"
+"""A word that no library has in its scripts, in capitals or not."""
 """Is in every text of the data, and must be nowhere in what is passed on."""
 MODEL = """
 from safemed_eval.models.toy import Brightness

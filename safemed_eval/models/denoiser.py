@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -142,11 +143,16 @@ def _load_program(file: Path, device: torch.device) -> nn.Module:
 
 @contextmanager
 def _quiet_export() -> Iterator[None]:
-    """Silence torch.export, which logs a traceback for a broken file; our own error is enough."""
+    """Silence torch.export, which logs a traceback for a broken file; our own error is enough.
+
+    Below torch 2.12 it also warns of the weights' memory, which nothing writes to.
+    """
     log = logging.getLogger("torch.export")
     before = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given buffer is not writable")
+            yield
     finally:
         log.setLevel(before)

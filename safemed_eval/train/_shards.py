@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from safemed_eval.codec import Json
 from safemed_eval.errors import SpecError
@@ -134,14 +134,22 @@ def _generating_alone(policy: Network | AdaptedNetwork) -> Iterator[None]:
 
 @contextmanager
 def _whole_of_fsdp(trainer: Trainer) -> Iterator[None]:
+    import torch
     from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
     model = trainer.model_wrapped
     modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    if modules and not hasattr(model, "_begin_fsdp"):
-        model._begin_fsdp = lambda: None  # a part must not run before the whole has set itself up, in a forward
-        register_fsdp_forward_method(model, "_begin_fsdp")
-        model._begin_fsdp()
+    if modules and not hasattr(model, "_unchanged"):
+        model._unchanged = lambda value: value
+        register_fsdp_forward_method(model, "_unchanged")
+
+    def pass_through() -> torch.Tensor:
+        """A forward of the whole model that computes nothing."""
+        value = torch.zeros(1, device=trainer.accelerator.device, requires_grad=True)
+        return cast("torch.Tensor", model._unchanged(value))
+
+    if modules:
+        pass_through()  # a part must not run before the whole has set itself up
     for module in modules:
         module.set_reshard_after_forward(False, recurse=False)
         module.set_reshard_after_backward(False, recurse=False)
@@ -149,6 +157,11 @@ def _whole_of_fsdp(trainer: Trainer) -> Iterator[None]:
         module.unshard()
     try:
         yield
+        if modules:
+            # FSDP2 keeps the order of all forwards until the next backward, in which each part gathers the one before
+            # it. After forwards that other processes have not made, it would gather what they do not.
+            with torch.enable_grad():
+                pass_through().backward()  # type: ignore[no-untyped-call]
     finally:
         for module in modules:
             frees = trainer.accelerator.state.fsdp_plugin.reshard_after_forward and module is not model

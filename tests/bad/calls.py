@@ -908,7 +908,7 @@ CALLS: list[tuple[str, Sequence[str]]] = [
     ),
     (
         'se.train("sft", "builtin:sft", DATA)',
-        ["train: missing a required argument: 'out'; help(safemed_eval.train) lists them"],
+        ["train: missing a required ", "argument: 'out'; help(safemed_eval.train) lists them"],
     ),
     (
         'se.train(3, "builtin:sft", DATA, out="m")',

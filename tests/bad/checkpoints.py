@@ -125,7 +125,7 @@ FILES: list[tuple[str, Make, Sequence[str], bool]] = [
     (
         "a chat template without image",
         made(chat_template="{{ messages[0]['role'] }}"),
-        ["image_pad"],
+        ["image"],
         False,
     ),
     ("no weights", made(without=[WEIGHTS]), ["no weights (*.safetensors)"], True),
