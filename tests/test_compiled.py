@@ -146,6 +146,7 @@ def test_training_refuses_what_it_would_not_do(option: dict[str, object], tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch 2.11's compiler uses it itself
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_compiled_layers_compute_the_same(dtype: str) -> None:
     """Scores, features and gradients, of one row and of several, of equal and of unequal prompts."""
