@@ -129,6 +129,8 @@ EVALUATE: Rows = [
     (("--device", ""), ["not a device"]),
     (("--dtype", "float64"), ["--dtype", "bfloat16"]),
     (("--dtype", "float16"), ["--dtype has no effect on a python: model"]),
+    (("--compile",), ["--compile has no effect on a python: model"]),
+    (("--compile", "--readout", "generate"), ["--compile: only letters are scored", "with --readout generate"]),
     (("--attn", "eager"), ["--attn has no effect"]),
     (("--device-map", "auto"), ["--device-map has no effect"]),
     (("--readout", "speak"), ["--readout", "generate"]),

@@ -65,7 +65,8 @@ def _faults() -> None:
 
     files = [str(TESTS / file) for file in FAULTS]
     quiet = ["-q", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plug-ins that the kills have imported
-    pytest.main([*quiet, "-k", f"not ({' or '.join(NO_FAULTS)})", *files], plugins=[Noted()])
+    every = ["-m", "slow or not slow"]
+    pytest.main([*quiet, *every, "-k", f"not ({' or '.join(NO_FAULTS)})", *files], plugins=[Noted()])
     _write("faults", [{"name": name, "outcome": outcome} for name, outcome in found.items()])
 
 
