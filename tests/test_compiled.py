@@ -108,6 +108,16 @@ def test_a_machine_without_a_compiler_goes_on_without(
     assert "no C++ compiler found" in found.refused[COMPILED] and "no C++ compiler found" in caplog.text
 
 
+def test_a_network_whose_layers_are_not_found_goes_on_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = sft()
+    vlm = model._loaded.scorer
+    monkeypatch.setattr(type(vlm.model), "get_encoder", lambda self, modality: {}[modality])
+    assert model.waist.scorer is vlm and vlm.shortcuts == (PREFIX, LAST_LAYER, PACKED)
+    assert "KeyError" in vlm.refused[COMPILED] and "KeyError" in caplog.text
+
+
 def test_layers_are_the_networks_own_again_after_each_forward(compiler: Callable[[float], None]) -> None:
     compiler(1.0)
     model = sft()

@@ -367,15 +367,22 @@ class VLM:
             compiled: *compiled layers* is one of them, instead of *prefix*.
         """
         self.sides.forget()
-        self._compiled = CompiledLayers(self.model) if compiled else None
-        self.shortcuts = (LAST_LAYER, PACKED, COMPILED) if compiled else SHORTCUTS
-        self.refused = {PREFIX: "layers are compiled instead"} if compiled else {}
-        self._proved, self._ends = range(0), ()
+        self.shortcuts, self.refused, self._compiled, self._proved, self._ends = SHORTCUTS, {}, None, range(0), ()
+        if compiled:
+            self._compile()
         chosen = self.askable(questions) or (_SHORTEST, _LONGEST)
         try:
             self._prove_for({q: self.prompt(q, self.template.cue) for q in chosen}, size or _SOME_SIZE)
         except Exception as error:  # it cannot be asked at all: `check` says what is wrong with it
             self._refuse_all(place_of(error))
+
+    def _compile(self) -> None:
+        try:
+            self._compiled = CompiledLayers(self.model)
+        except Exception as error:  # any exception means that its layers are not where others have them
+            self.refused[COMPILED] = place_of(error)
+        else:
+            self.shortcuts, self.refused = (LAST_LAYER, PACKED, COMPILED), {PREFIX: "layers are compiled instead"}
 
     @torch.no_grad()
     def _prove_for(self, prompts: Mapping[Question, str], size: tuple[int, int]) -> None:
