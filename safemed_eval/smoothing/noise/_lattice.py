@@ -63,11 +63,17 @@ def random_steps(
         return to_steps(drawn.normal_(generator=rng) if kind == "normal" else drawn.uniform_(generator=rng)).float()
     seed = torch.randint(2**62, (1,), generator=rng, device=rng.device).cpu().numpy()[0]
     source = np.random.Generator(np.random.SFC64(np.random.SeedSequence([rng.initial_seed(), int(seed)])))
-    steps, numbers = torch.empty((n, *shape)), np.empty(shape)
-    for row in steps:  # one at a time, so that the numbers stay in the processor's cache
+    steps, block = torch.empty((n, *shape)), np.empty(_BLOCK)
+    every = steps.view(-1)
+    for start in range(0, len(every), _BLOCK):
+        numbers = block[: len(every) - start]
         if kind == "normal":
             source.standard_normal(out=numbers)
         else:
             source.random(out=numbers)
-        row.copy_(to_steps(torch.from_numpy(numbers)))
+        every[start : start + _BLOCK] = to_steps(torch.from_numpy(numbers))
     return steps.to(canvas.device)
+
+
+_BLOCK = 2**14
+"""Numbers that are drawn at a time: they stay in the processor's cache, and torch starts no threads for so few."""
