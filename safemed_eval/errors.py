@@ -71,5 +71,6 @@ def canonical(name: str, known: Iterable[str]) -> str | None:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of an "unknown name" message: the closest known name, or else the whole list."""
     known = sorted(known)
-    close = get_close_matches(name, known, n=1)
+    shortened = [one for one in known if len(one) > 1 and name.startswith(one)]
+    close = shortened[-1:] or get_close_matches(name, known, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"

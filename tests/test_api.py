@@ -351,3 +351,14 @@ def test_the_same_call_goes_on_after_ctrl_c(data: se.Data, model: se.Model, monk
     run = go()
     assert run.frame()["prediction"].tolist() == whole.frame()["prediction"].tolist()
     assert len(json.loads(Path("run/run.json").read_text())["sessions"]) == 2
+
+
+def test_a_canvas_that_the_processor_shrinks_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same sigma is milder there, since noise averages out; nothing else in the numbers would tell."""
+    for canvas, warned in (("64x64", False), ("256x256", True)):
+        caplog.clear()
+        data, out = se.load_data("phantom:images=1", canvas=canvas, limit=1), tmp_path / canvas
+        se.evaluate("builtin:sft", data, attacks=["clean"], out=out)
+        said = f"--canvas {canvas}: the image processor shrinks it to"
+        assert (said in caplog.text) == warned
+        assert ('"the canvas is not shrunk"' in (out / "run.json").read_text()) == warned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -302,6 +303,17 @@ def test_all_missing_columns_are_named_at_once_with_guesses(tmp_path: Path) -> N
     file.write_text("image,question,x,option_a,option_b\n1,2,3,4,5\n")
     with pytest.raises(DataError, match="no column answer; it has image"):
         data.load(f"table:{file}")
+
+
+def test_an_option_column_of_another_spelling_is_named(tmp_path: Path) -> None:
+    """Else its option would be missing in every row, or the question would have one option less."""
+    for first, second, said in (
+        ("optionA", "option_b", "no column option_a; did you mean 'optiona' for option_a?"),
+        ("option_a", "Option B", "no column option_b; did you mean 'option b' for option_b?"),
+    ):
+        (tmp_path / "t.csv").write_text(f"image,question,{first},{second},answer\na.png,Which?,CT,MRI,A\n")
+        with pytest.raises(DataError, match=re.escape(said)):
+            data.load(f"table:{tmp_path}/t.csv")
 
 
 def test_a_broken_row_does_not_hide_the_others(tmp_path: Path) -> None:

@@ -245,10 +245,11 @@ def steps(**given: str) -> Iterator[tuple[str, dict[str, str]]]:
     [
         ("good", {}, 0, "no regression"),
         ("bad", {}, 1, "regression"),
-        ("good", {"arguments": f"{ARGUMENTS} --seed 1"}, 2, None),
+        ("good", {"arguments": f"{ARGUMENTS} --seed 1"}, 2, "not comparable"),
+        ("good", {"arguments": ARGUMENTS.replace("noise:eps", "'noise:eps'")}, 0, "no regression"),
         ("good", {"command": "certify; true"}, 2, None),
     ],
-    ids=["as robust", "less robust", "not comparable", "no command of ours"],
+    ids=["as robust", "less robust", "not comparable", "quoted words", "no command of ours"],
 )
 def test_the_action_is_a_gate(
     model: str, more: dict[str, str], code: int, verdict: str | None, project: Path, tmp_path: Path
@@ -270,6 +271,8 @@ def test_the_action_is_a_gate(
     } | more
     said = {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"), "GITHUB_OUTPUT": str(tmp_path / "output")}
     paths = {"PATH": f"{beside}:{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": f".:{ROOT}"}
+    for file in ("compare.json", "compare.xml"):
+        (tmp_path / file).write_text('{"verdict": "that of a former comparison"}')
     for script, environment in steps(**wanted):
         done = run("bash", "-eo", "pipefail", "-c", script, cwd=tmp_path, **environment, **said, **paths)
         if done.returncode:
@@ -279,7 +282,6 @@ def test_the_action_is_a_gate(
         assert not (tmp_path / "output").exists() and "error: " in done.stderr
         return
     assert (tmp_path / "output").read_text() == f"verdict={verdict}\n"
-    assert (
-        f"safemed-eval compare: {verdict}" in (tmp_path / "summary.md").read_text()
-        and (tmp_path / "compare.xml").exists()
-    )
+    assert f"safemed-eval compare: {verdict}" in (tmp_path / "summary.md").read_text()
+    assert (tmp_path / "compare.xml").exists() == (code != 2)
+    assert code != 2 or "    error: " in (tmp_path / "summary.md").read_text()

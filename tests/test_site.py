@@ -69,6 +69,13 @@ def test_every_page_of_the_folder_is_there(site: Path) -> None:
         assert page.name == "README.md" or f'href="{page.stem}.html"' in index, f"{page.name} is not in the navigation"
 
 
+def test_notebooks_are_read_as_pages(site: Path) -> None:
+    """A browser would download the file; only the page of a notebook offers that."""
+    for page in site.rglob("*.html"):
+        named = re.findall(r"<a[^>]*href=\"?([^\" >]*\.ipynb)[^>]*>", page.read_text(encoding="utf-8"))
+        assert named == [f"{page.stem}.ipynb"] * (page.parent.name == "tutorials"), page
+
+
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     pages = [page for page in site.rglob("*.html") if page.name != "example.html"]  # which is opened below
     assert len(pages) > 50

@@ -81,7 +81,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         place, mark, anchor = link[1].partition("#")
         if not _is_path(place):
             return link[0]
-        target = os.path.relpath(_place_of(_resolved(place, origin)), PurePosixPath(page.file.src_uri).parent)
+        named, here = PurePosixPath(_place_of(_resolved(place, origin))), PurePosixPath(page.file.src_uri)
+        if named.suffix == ".ipynb" and named.with_suffix("") != here.with_suffix(""):  # a notebook's own page offers the file
+            named = named.with_suffix(".md")
+        target = os.path.relpath(named, here.parent)
         return f"]({target}{mark}{anchor}"
 
     def prose(text: str) -> str:

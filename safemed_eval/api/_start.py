@@ -228,6 +228,9 @@ def started(
     place = prepared.place
     with _team(prepared, make, needs, surrogates or {}, store) as team:
         ready = team.ready
+        for check in ready.checks:
+            if check["status"] == "warn" and check["canvas"]:
+                _log.warning("%s", check["detail"])
         about, here = {**prepared.about, "checks": list(ready.checks)}, session(ready.device) | dict(team.about)
         if prepared.names:
             about = prepared.names.about(about)
@@ -269,7 +272,8 @@ def _team(
     setup = Setup(model=loading_of(prepared.model, prepared, needs), make=make, first=shown, surrogates=surrogates)
     store = store or (lambda *what: None)
     with ExitStack() as stack:
-        with status(f"loading and checking {prepared.model.source.name}"):
+        compiling = ", compiling" * prepared.model.compile
+        with status(f"loading{compiling} and checking {prepared.model.source.name}"):
             if options.ray is None:
                 team: Team = Alone(setup, store)
             else:

@@ -89,7 +89,7 @@ class LoadOptions(FileOptions):
         _model(
             "--compile",
             help="Compile the layers that score letters (torch.compile), for GPUs: about 1.3 times as fast, after half "
-            "a minute or more. Only with --readout choice.",
+            "a minute or more. Votes near a tie may differ: a gate's baseline needs it, too. Not for generated texts.",
         ),
     ] = False
     readout: Annotated[

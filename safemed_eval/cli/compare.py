@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,6 +92,9 @@ def _show(comparison: Comparison) -> None:
         say(escape(line))
     style = {"no regression": "bold green", "inconclusive": "bold yellow"}.get(comparison.verdict, "bold red")
     say(escape(gate.headline(comparison)), style)
+    if comparison.verdict == "regression":
+        folders = shlex.join((comparison.baseline, comparison.candidate))
+        say(escape(f"Which items, and where they are: safemed-eval report {folders} --out report"))
 
 
 def _write(file: Path, text: str, *, append: bool = False) -> None:

@@ -79,9 +79,12 @@ def prove_shortcuts(
 
     if (checkpoint := waist.offers.checkpoint) is None:
         return
+    if compiled and waist.device.type == "cpu":
+        _log.warning("--compile: takes a minute or more on a CPU, and gains next to nothing; it is meant for GPUs")
     checkpoint.take_shortcuts(questions, size, compiled=compiled)
     if compiled and COMPILED not in checkpoint.shortcuts:
-        _log.warning("--compile: has no effect here: %s", checkpoint.refused[COMPILED])
+        reason = checkpoint.refused[COMPILED].partition(" Set TORCHDYNAMO_VERBOSE")[0]
+        _log.warning("--compile: has no effect here: %s", reason)
 
 
 def load_to_train(

@@ -99,6 +99,7 @@ class Model:
             CheckpointError: it cannot be loaded or asked, lacks what is needed, or fails a check.
         """
         from safemed_eval.models.check import check, refuse_failures, refuse_lacking, without_blindness
+        from safemed_eval.models.checks.paths import check_canvas
         from safemed_eval.models.waist import Waist
 
         waist = Waist(self._loaded.scorer, self._loaded.device, self._loaded.denoiser)
@@ -109,7 +110,7 @@ class Model:
         if may_be_blind:
             findings = without_blindness(findings)
         refuse_failures(findings, self.name)
-        return waist, findings
+        return waist, [*findings, *check_canvas(waist, size)]
 
     def __getstate__(self) -> dict[str, Any]:
         if not self.source.can_be_sent:

@@ -25,6 +25,7 @@ ATTACKS: list[tuple[str, Sequence[str]]] = [
     ("pgd:=4", ["'=4' is not key=value"]),
     ("pgd:eps=4/255,eps=8/255", ["'eps' is given twice"]),
     ("pgd:esp=4/255", ["unknown option 'esp'", "did you mean 'eps'"]),
+    ("pgd:epsilon=4/255", ["unknown option 'epsilon'", "did you mean 'eps'"]),
     ("pgd:eps=0", ["eps must be above 0"]),
     ("pgd:eps=-1/255", ["eps must be above 0"]),
     ("pgd:eps=1.001", ["eps=1.001 is more than all of [0, 1]", "4/255"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from string import ascii_uppercase
 
@@ -9,7 +10,7 @@ import torch
 
 from safemed_eval.core import Question
 from safemed_eval.models.checkpoints.processor import picture
-from safemed_eval.models.checks.common import Finding, largest_change
+from safemed_eval.models.checks.common import OTHER, Finding, largest_change
 from safemed_eval.models.waist import Waist
 
 PIXEL_TOLERANCE = 0.05
@@ -67,6 +68,24 @@ def check_size(model: Waist, size: tuple[int, int], question: Question) -> Itera
         return
     detail = f"{arrives} whatever the canvas" if own else f"a canvas of {_size(size)} reaches the model as {arrives}"
     yield Finding("image size", "pass", f"the image processor's own: {detail}", canvas=arrives)
+
+
+def check_canvas(model: Waist, size: tuple[int, int]) -> Iterator[Finding]:
+    """Warn where the image processor shrinks the canvas so much that noise and perturbations average out."""
+    here = model.offers.checkpoint and model.offers.checkpoint.image_size(torch.zeros(3, *size), OTHER)
+    if here and here.images == 1 and math.prod(size) >= _SHRUNK * math.prod(here.size):
+        arrives = _size(here.size)
+        yield Finding(
+            "the canvas is not shrunk",
+            "warn",
+            f"--canvas {_size(size)}: the image processor shrinks it to {arrives}, and noise and perturbations average "
+            f"out: the same sigma and eps are milder than at --canvas {arrives}, and numbers on the two do not compare",
+            canvas=arrives,
+        )
+
+
+_SHRUNK = 4
+"""Canvas pixels for each pixel that the model gets, from which on `check_canvas` warns."""
 
 
 def _size(size: tuple[int, int]) -> str:
