@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -34,23 +32,14 @@ def noisy_copies(
     if first % CHUNK:
         raise ValueError(f"first must be a multiple of {CHUNK}, got {first}")
     copies = canvas.new_empty((batch + CHUNK - 1, *canvas.shape))
-    ready, chunks = 0, _drawn(canvas, noise, streams, range(first // CHUNK, -((first + n) // -CHUNK)))
-    with closing(chunks):
-        while n:
-            size = min(batch, n)
-            while ready < size:
-                copies[ready : ready + CHUNK] = noise.apply(canvas, next(chunks))
-                ready += CHUNK
-            yield copies[:size]
-            ready -= size
-            copies[:ready] = copies[size : size + ready].clone()
-            n -= size
-
-
-def _drawn(canvas: torch.Tensor, noise: Noise, streams: Streams, chunks: range) -> Generator[torch.Tensor]:
-    """Draw chunks of noise, on a CPU as many at a time as torch has threads: NumPy uses one for each."""
-    threads = torch.get_num_threads() if canvas.device.type == "cpu" else 1
-    with ThreadPoolExecutor(threads) as pool:
-        each = pool.map if threads > 1 else map
-        for start in range(0, len(chunks), threads):
-            yield from each(lambda chunk: noise.draw(canvas, CHUNK, streams(chunk)), chunks[start : start + threads])
+    ready, chunk = 0, first // CHUNK
+    while n:
+        size = min(batch, n)
+        while ready < size:
+            copies[ready : ready + CHUNK] = noise.apply(canvas, noise.draw(canvas, CHUNK, streams(chunk)))
+            ready += CHUNK
+            chunk += 1
+        yield copies[:size]
+        ready -= size
+        copies[:ready] = copies[size : size + ready].clone()
+        n -= size
