@@ -27,7 +27,10 @@ CASES: list[tuple[str, tuple[str, ...]]] = [
     ("evaluate", ("evaluate", *MODEL, "--attack", "pgd", "--attack", "noise", "--circular", "--out", "run")),
     ("evaluate", ("evaluate", *MODEL, "--attack", "pgd:eps=1", "--smooth", "sigma=0.1,n=30", "--out", "run")),
     ("evaluate", ("evaluate", *MODEL, "--attack", "suite:steps=2,queries=9", "--limit", "3", "--out", "run")),
-    ("evaluate", ("evaluate", "--model", "builtin:sft", "--official", "--limit", "2", "--out", "run")),
+    (
+        "evaluate",
+        ("evaluate", "--model", "builtin:sft", "--official", "--canvas", "64x64", "--limit", "2", "--out", "run"),
+    ),
     ("certify", ("certify", *MODEL, "--sigma", "0.25", "--n", "60", "--falsify", "--limit", "3", "--out", "run")),
     ("certify", ("certify", *MODEL, "--sigma", "0.25", "--n", "60", "--stop-when-wrong", "--out", "run")),
     ("certify", ("certify", *MODEL, "--noise", "patch:size=4,band=4,stride=4", "--falsify", "--out", "run")),
