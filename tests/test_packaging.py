@@ -247,9 +247,11 @@ def steps(**given: str) -> Iterator[tuple[str, dict[str, str]]]:
         ("bad", {}, 1, "regression"),
         ("good", {"arguments": f"{ARGUMENTS} --seed 1"}, 2, "not comparable"),
         ("good", {"arguments": ARGUMENTS.replace("noise:eps", "'noise:eps'")}, 0, "no regression"),
+        ("good", {"arguments": ""}, 2, "not comparable"),
+        ("good", {"arguments": f"{ARGUMENTS} '"}, 2, None),
         ("good", {"command": "certify; true"}, 2, None),
     ],
-    ids=["as robust", "less robust", "not comparable", "quoted words", "no command of ours"],
+    ids=["as robust", "less robust", "not comparable", "quoted", "no words", "open quote", "no command of ours"],
 )
 def test_the_action_is_a_gate(
     model: str, more: dict[str, str], code: int, verdict: str | None, project: Path, tmp_path: Path
