@@ -453,6 +453,7 @@ def test_exit_codes_and_files_of_the_command(tmp_path: Path) -> None:
     assert code == 2 and "folder does not exist" in text
     code, text = call("compare", tmp_path / "a", tmp_path / "worse", *options)
     assert code == 1 and f"regression ({PGD})" in text and "Not for clinical use" in text
+    assert "Which items were lost shows: safemed-eval report" in text
     suites = ElementTree.parse(files["junit"]).getroot()
     assert [(s.get("name"), s.get("failures"), s.get("errors")) for s in suites] == [
         ("all", "1", "1"),

@@ -91,10 +91,10 @@ def _show(comparison: Comparison) -> None:
     for line in (*map(on_one_line, rest), *gate.sentences(comparison)):
         say(escape(line))
     style = {"no regression": "bold green", "inconclusive": "bold yellow"}.get(comparison.verdict, "bold red")
-    say(escape(gate.headline(comparison)), style)
     if comparison.verdict == "regression":
         folders = shlex.join((comparison.baseline, comparison.candidate))
-        say(escape(f"Which items, and where they are: safemed-eval report {folders} --out report"))
+        say(escape(f"Which items were lost shows: safemed-eval report {folders} --out report"))
+    say(escape(gate.headline(comparison)), style)
 
 
 def _write(file: Path, text: str, *, append: bool = False) -> None:
