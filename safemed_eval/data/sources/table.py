@@ -60,19 +60,16 @@ def load(place: Path, root: Path | None) -> DataSet:
 def _missing(columns: Set[str]) -> str | None:
     """Name the missing columns, each with a column that may be meant by it; None if all are there."""
     missing = [name for name in _NEEDED if name not in columns]
-    odd = {
-        f"option_{name[-1].lower()}": name for name in columns if re.fullmatch(r"(?i)option([ -][a-z]|[a-rt-z])", name)
-    }
-    missing += sorted(odd.keys() - columns)
+    spelt = [name for name in columns if re.fullmatch(r"(?i)option([ -][a-z]|[a-rt-z])", name)]
+    odd = {f"option_{name[-1].lower()}": [name] for name in spelt if f"option_{name[-1].lower()}" not in columns}
+    missing += sorted(odd)
     if "option_a" not in missing and not any(name == "options" or name.startswith("option_") for name in columns):
         missing.append("option_a")
     if not missing:
         return None
     free = sorted(columns - {*_NEEDED, *_KNOWN})
     close = {
-        name: [odd[name]]
-        if name in odd
-        else get_close_matches(name, free, n=1) or [column for column in free if name in column]
+        name: odd.get(name) or get_close_matches(name, free, n=1) or [column for column in free if name in column]
         for name in missing
     }
     guesses = [f"'{guess[0]}' for {name}" for name, guess in close.items() if guess]

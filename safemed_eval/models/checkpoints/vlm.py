@@ -442,7 +442,8 @@ class VLM:
         canvas = torch.rand((8, 3, *size), generator=torch.Generator().manual_seed(1)).to(self.device)
         scores = []
         for question in ends:
-            inputs = self._inputs(canvas, [self.prompt(question, self.template.cue)] * 8, positions=True, checked=False)
+            prompts = [self.prompt(question, self.template.cue)] * len(canvas)
+            inputs = self._inputs(canvas, prompts, positions=True, checked=False)
             scores.append(self._letter_logits(inputs, len(question.options), shortcuts)[0].flatten())
         return torch.cat(scores)
 
