@@ -316,6 +316,27 @@ def test_an_option_column_of_another_spelling_is_named(tmp_path: Path) -> None:
             data.load(f"table:{tmp_path}/t.csv")
 
 
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        ("modalty", "modality"),
+        ("PatientID", "patient_id"),
+        ("question type", "question_type"),
+        ("mortality", None),
+        ("patient_age", None),
+    ],
+)
+def test_a_known_column_misspelt_is_refused(tmp_path: Path, column: str, meant: str | None) -> None:
+    """Else its items would be of an unknown modality, or each patient's images would count as several patients'."""
+    (tmp_path / "t.csv").write_text(f"image,question,option_a,option_b,answer,{column}\na.png,Which?,CT,MRI,A,x\n")
+    if meant:
+        said = f"the column '{column.lower()}' would not be read as {meant}; rename it"
+        with pytest.raises(DataError, match=re.escape(said)):
+            data.load(f"table:{tmp_path}/t.csv")
+    else:
+        assert data.load(f"table:{tmp_path}/t.csv").items[0].extra == {column: "x"}
+
+
 def test_a_broken_row_does_not_hide_the_others(tmp_path: Path) -> None:
     loaded = data.verify(data.load(f"table:{draw_table(tmp_path, answer='a kidney')}"))
     assert [bad.id for bad in loaded.bad] == ["q3"]

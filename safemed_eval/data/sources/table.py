@@ -3,7 +3,7 @@
 Columns: image (below the table's folder, or below --data-root; `scan.dcm#7` is the seventh frame of a file), question,
 option_a, option_b, ... (or in JSONL `options`, a list, or an object of letters), answer (an option's letter or its
 text), and as far as you have them id, modality, question_type, source, patient_id. Any further column is kept with the
-item.
+item, but one that looks like one of these misspelt is refused.
 """
 
 from __future__ import annotations
@@ -37,14 +37,16 @@ from safemed_eval.errors import DataError
 
 _NEEDED = ("image", "question", "answer")
 _KNOWN = ("id", "modality", "question_type", "source", "patient_id")
+_MISSPELT = 0.88
+"""Similarity from which a further column is taken for a known one misspelt: `modalty` is, `mortality` is not."""
 
 
 def load(place: Path, root: Path | None) -> DataSet:
     """Read every row of the table."""
     rows = read_table(place)
     columns = {name for row in rows for name in row}
-    if rows and (missing := _missing(columns)):
-        raise DataError(f"{place}: {missing}")
+    if rows and (fault := _missing(columns) or _misspelt(columns)):
+        raise DataError(f"{place}: {fault}")
     builder = Builder()
     for number, row in enumerate(rows, start=1):
         text = fields_text(row, _KNOWN)
@@ -75,6 +77,15 @@ def _missing(columns: Set[str]) -> str | None:
     guesses = [f"'{guess[0]}' for {name}" for name, guess in close.items() if guess]
     meant = f"; did you mean {', '.join(guesses)}?" if guesses else ";"
     return f"no column {', '.join(missing)}{meant} it has {', '.join(sorted(columns))}"
+
+
+def _misspelt(columns: Set[str]) -> str | None:
+    """Name a column that seems to be a known one misspelt, which would silently go unused; None if there is none."""
+    free = sorted(columns - {*_NEEDED, *_KNOWN})
+    for name in _KNOWN:
+        if name not in columns and (close := get_close_matches(name, free, n=1, cutoff=_MISSPELT)):
+            return f"the column '{close[0]}' would not be read as {name}; rename it to {name}, or to something less like it"
+    return None
 
 
 def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | None]) -> Item:

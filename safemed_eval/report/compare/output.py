@@ -113,7 +113,11 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         f"The upper end of the {100 * (1 - 2 * rules.level):g} % interval is that bound of the drop. It counts one "
         "further patient or image, the largest, as lost; the lower end counts one as won."
     )
-    yield from dict.fromkeys(f"{change.too_few}." for change in comparison.overall if change.too_few)
+    by_text = defaultdict[str, list[str]](list)
+    for change in comparison.overall:
+        if change.too_few:
+            by_text[change.too_few].append(change.measure)
+    yield from (f"{', '.join(measures)}: {text}." for text, measures in by_text.items())
     yield "Lost / won: items that only the baseline, only the candidate has right. Not for clinical use."
 
 

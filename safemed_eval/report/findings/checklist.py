@@ -65,6 +65,13 @@ def verdict(checks: Sequence[Check]) -> Verdict | None:
     return verdict_on(checks, PROOFS) if checks else None
 
 
+def unproved(checks: Sequence[Check]) -> list[str]:
+    """Say what would give each proof that nothing in the run gives: the details of the checks that are n/a."""
+    by_name = {check.name: check for check in checks}
+    groups = [[by_name[name] for name in group] for group in PROOFS]
+    return [group[0].detail for group in groups if all(check.status == "n/a" for check in group)]
+
+
 def count_words(checks: Sequence[Check]) -> str:
     """Count the checks by status: "Of 10 checks 7 pass, 1 warn, 2 n/a"."""
     counts = Counter(check.status for check in checks)

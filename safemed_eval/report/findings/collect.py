@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from safemed_eval.data import overlap_sentences
 from safemed_eval.report.findings.canvas import file_findings, own_pixel_findings, region_findings
 from safemed_eval.report.findings.cells import cell_findings
-from safemed_eval.report.findings.checklist import count_words
+from safemed_eval.report.findings.checklist import count_words, unproved
 from safemed_eval.report.findings.finding import Finding, counted, failure, note, warning
 from safemed_eval.report.findings.grounding import certified_grounding_findings, grounding_findings
 from safemed_eval.report.findings.sampling import draws_words
@@ -101,12 +101,13 @@ def _evaluate_findings(run: LoadedRun, summary: EvaluateSummary) -> Iterator[Fin
     for check in checks:
         if check.status in ("warn", "fail"):
             make = failure if check.status == "fail" else warning
-            yield make("check", f"attack check: {check.status} {check.name}: {check.detail}")
+            yield make("check", f"attack check '{check.name}': {check.status}, {check.detail}")
     if judged := summary.notes.verdict:
+        advice = "".join(f"; {what}" for what in unproved(checks))
         yield note(
             "checks",
-            f"can these attacks be believed? Verdict: {judged}. {count_words(checks)}; `safemed-eval report` lists "
-            "them.",
+            f"can these attacks be believed? Verdict: {judged}{advice}. {count_words(checks)}; `safemed-eval report` "
+            "lists them.",
         )
 
 
