@@ -84,7 +84,9 @@ def _misspelt(columns: Set[str]) -> str | None:
     free = sorted(columns - {*_NEEDED, *_KNOWN})
     for name in _KNOWN:
         if name not in columns and (close := get_close_matches(name, free, n=1, cutoff=_MISSPELT)):
-            return f"the column '{close[0]}' would not be read as {name}; rename it to {name}, or to something less like it"
+            return (
+                f"the column '{close[0]}' would not be read as {name}; rename it, or call it something less like that"
+            )
     return None
 
 
