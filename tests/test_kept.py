@@ -20,7 +20,7 @@ from safemed_eval.core import Item, Question
 from safemed_eval.runs import read_lines
 from safemed_eval.runs.images import Keeper, kept
 from safemed_eval.runs.record import EvaluateRecord
-from safemed_eval.runs.work import evaluate
+from safemed_eval.runs.work import answering
 
 ATTACKS = ("pgd:eps=4/255,steps=10", "fgsm:eps=4/255")
 GREY = torch.full((3, 2, 2), 102 / 255)
@@ -35,7 +35,7 @@ def drawn(count: int) -> list[Item]:
 def record(item: Item, condition: str, outcomes: Outcomes) -> EvaluateRecord:
     right = outcomes[item.id, condition]
     prediction = item.label if right else None
-    return evaluate.record(item, condition, prediction=prediction, error="gone" if right is None else None)
+    return answering.record(item, condition, prediction=prediction, error="gone" if right is None else None)
 
 
 def expected(some: Sequence[Item], condition: str, outcomes: Outcomes, most: int) -> set[str]:

@@ -5,48 +5,37 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from PIL import Image
 
-from safemed_eval.attacks import Attack, Attacked, Problem
-from safemed_eval.attacks.transfer import Ensemble
+from safemed_eval.attacks import Attack
 from safemed_eval.core import (
     BLANK,
     CIRCULAR,
     OFFICIAL,
     SHUFFLED,
     TEXT_ONLY,
-    Answers,
-    Classify,
     Domain,
     Item,
     Question,
-    item_fields,
 )
-from safemed_eval.data import Canvas, Donor, Reader, pixels_of, region_of, reordered, rotation
-from safemed_eval.errors import CheckpointError, DataError, RunError
+from safemed_eval.data import Canvas, Donor, Reader, pixels_of, reordered, rotation
+from safemed_eval.errors import CheckpointError, DataError
 from safemed_eval.faults import FAULTS, ShrinkingBatch, is_fault
 from safemed_eval.models.waist import Waist
 from safemed_eval.runs.record import EvaluateRecord
 from safemed_eval.runs.tally import Outcome
+from safemed_eval.runs.work.answering import Answering, fields_of, record
+from safemed_eval.runs.work.attacking import Attacking, Keep, Pair
 from safemed_eval.runs.work.fit import Fitted
 from safemed_eval.runs.work.planted import plant
-from safemed_eval.seeds import generator, seed_of
-from safemed_eval.smoothing import Voting, read_prediction
-from safemed_eval.smoothing.certify import count_votes
-from safemed_eval.smoothing.scores import SmoothedClassify
+from safemed_eval.seeds import seed_of
+from safemed_eval.smoothing import Voting
 
-Keep = Callable[[Item, str, torch.Tensor, torch.Tensor, bool], None]
-"""Called with an item, the condition, its clean and its attacked (3, H, W) canvas, and True if the answer to the latter
-is wrong."""
-
-Pair = tuple[Item, torch.Tensor]
-Fields = dict[str, Any]
-"""Some fields of a record, by name."""
 T = TypeVar("T")
 
 TAUGHT = "the attack was fitted on this patient or image"
@@ -86,6 +75,15 @@ class Evaluation:
         self._taught = {item.id for item in self.fitted_on}
         self._memory = ShrinkingBatch(self.batch)
         self._reader = Reader(self.canvas)
+        self._answering = Answering(model=self.model, seed=self.seed, memory=self._memory, voting=self.voting)
+        self._attacking = Attacking(
+            answering=self._answering,
+            canvas=self.canvas,
+            quantize=self.quantize,
+            keep=self.keep,
+            surrogates=self.surrogates,
+            official=self.official,
+        )
 
     def expect(self, condition: Attack | str, group: Sequence[Item]) -> None:
         """Start reading the images of this group, which is next."""
@@ -131,46 +129,13 @@ class Evaluation:
         if attack.rewords:
             return self._reworded(attack, group)
         whole = attack.refills and not self.voting
-        return self._on_canvases(str(attack), group, partial(self._attack, attack, fitted=fitted), whole=whole)
+        return self._on_canvases(
+            str(attack), group, partial(self._attacking.records, attack, fitted=fitted), whole=whole
+        )
 
     def fit(self, attack: Attack) -> Fitted:
-        """Fit an attack on the items that are set apart for it.
-
-        Raises:
-            RunError: none of their images can be read, or the model fails on them.
-        """
-
-        def work(size: int) -> torch.Tensor:
-            def batches(chosen: Sequence[int]) -> Iterator[Problem]:
-                items = [self.fitted_on[number] for number in chosen]
-                for start in range(0, len(items), size):
-                    read = self._reader.read(items[start : start + size])
-                    pairs = [(item, canvas) for item, canvas in read if not isinstance(canvas, DataError)]
-                    if pairs:
-                        yield self._problem(pairs)
-
-            rng = generator(self.model.device, self.seed, "fit", attack.stream)
-            return attack.fit(len(self.fitted_on), batches, rng)
-
-        try:
-            fitted: Fitted = self._memory.run(work).cpu().numpy()
-        except FAULTS as error:
-            if not is_fault(error):
-                raise
-            raise RunError(f"--attack {attack}: cannot be fitted: {error}") from None
-        return fitted
-
-    def _problem(self, pairs: Sequence[Pair]) -> Problem:
-        """The problem that these items are to an attack that is fitted on them."""
-        questions = [item.question for item, _ in pairs]
-        return Problem(
-            classify=self.model.classify(questions),
-            canvas=torch.stack([canvas for _, canvas in pairs]).to(self.model.device),
-            labels=torch.tensor([item.label for item, _ in pairs], device=self.model.device),
-            generators=[],
-            quantize=self.quantize,
-            questions=questions,
-        )
+        """Fit an attack on the items that are set apart for it; raises as `Attacking.fit`."""
+        return self._attacking.fit(attack, self.fitted_on, self._reader)
 
     def planted(self, attack: Attack, item: Item) -> Outcome:
         """Test the attack on a region planted around the item's image; see `planted`."""
@@ -240,7 +205,7 @@ class Evaluation:
         items = [replace(item, question=question) for item, _, questions in rows for question in questions]
         shown = [canvas for _, canvas, questions in rows for _ in questions]
         canvas = torch.stack(shown).to(self.model.device)
-        answers = self._answers(str(attack), canvas, items)
+        answers = self._answering.answers(str(attack), canvas, items)
         seconds, batch = (time.perf_counter() - started) / len(rows), min(len(items), self._memory.size)
         each, records = iter(answers), []
         for item, _, questions in rows:
@@ -267,7 +232,7 @@ class Evaluation:
         started = time.perf_counter()
         items = [item for item, _ in pairs]
         canvas = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
-        answers = self._answers(condition, canvas, items)
+        answers = self._answering.answers(condition, canvas, items)
         about = [self.donors[item.id] if condition == SHUFFLED else None for item in items]
         whose = [{"donor": donor.item.id, "match": donor.match} if donor else {} for donor in about]
         seconds, batch = (time.perf_counter() - started) / len(items), min(len(items), self._memory.size)
@@ -286,7 +251,7 @@ class Evaluation:
             answers = self.model.without_image(item.question)
         except CheckpointError as error:
             return record(item, TEXT_ONLY, unavailable=str(error))
-        return record(item, TEXT_ONLY, **_answer_fields(answers)[0], batch=1, seconds=time.perf_counter() - started)
+        return record(item, TEXT_ONLY, **fields_of(answers)[0], batch=1, seconds=time.perf_counter() - started)
 
     def _safely(
         self,
@@ -315,144 +280,6 @@ class Evaluation:
                 return [record(rows[0][0], condition, error=str(error))]
             return [record for row in rows for record in self._safely(condition, [row], work)]
 
-    def _attack(self, attack: Attack, pairs: Sequence[Pair], fitted: Fitted | None = None) -> list[EvaluateRecord]:
-        started = time.perf_counter()
-        items = [item for item, _ in pairs]
-        clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
-        region = self._region(attack, clean, items)
-        attacked = self._search(attack, clean, items, region, fitted)
-        answers = self._answers(str(attack), attacked.canvas, items)
-        rounded = self._rounded(attack, clean, attacked, items, [answer["prediction"] for answer in answers])
-        official = self._attacked_officially(attack, attacked.canvas, items)
-        delta = (attacked.canvas.double() - clean.double()).flatten(1)
-        linf, l2 = delta.abs().amax(1).tolist(), delta.norm(dim=1).tolist()
-        shares = [None] * len(items) if region is None else region.double().mean((1, 2, 3)).tolist()
-        seconds = (time.perf_counter() - started) / len(items)
-        records = []
-        for row, item in enumerate(items):
-            records.append(
-                record(
-                    item,
-                    str(attack),
-                    **answers[row],
-                    linf=linf[row],
-                    l2=l2[row],
-                    steps=attacked.steps[row],
-                    target=attacked.targets[row] if attacked.targets else None,
-                    climb=attacked.climb[row] if attacked.climb else None,
-                    dead=attacked.dead[row] if attacked.dead else None,
-                    rounded=rounded[row],
-                    official=official[row],
-                    region=shares[row],
-                    parts=attacked.parts[row] if attacked.parts else None,
-                    rectangle=attacked.rectangles[row] if attacked.rectangles else None,
-                    batch=min(len(items), self._memory.size),
-                    seconds=seconds,
-                )
-            )
-            if self.keep:
-                wrong = answers[row]["prediction"] != item.label
-                self.keep(item, str(attack), clean[row], attacked.canvas[row], wrong)
-        return records
-
-    def _region(self, attack: Attack, clean: torch.Tensor, items: Sequence[Item]) -> torch.Tensor | None:
-        """Return the (B, 1, H, W) pixels that the attack may change; None: all."""
-        name = attack.region
-        if name is None:
-            return None
-        return torch.stack([region_of(name, row, item, self.canvas) for row, item in zip(clean, items, strict=True)])
-
-    def _search(
-        self,
-        attack: Attack,
-        clean: torch.Tensor,
-        items: Sequence[Item],
-        region: torch.Tensor | None,
-        fitted: Fitted | None,
-    ) -> Attacked:
-        """Run the attack on the model, the smoothed model, or its surrogates."""
-        device = self.model.device
-        labels = torch.tensor([item.label for item in items], device=device)
-        streams = {
-            purpose: [generator(device, self.seed, purpose, attack.stream, item.id) for item in items]
-            for purpose in ("attack", "eot")
-        }
-        size = self._memory.size
-        searched = [self.surrogates[name] for name in attack.surrogates] or [self.model]
-        questions = [item.question for item in items]
-        bound: list[Classify] = [one.classify(questions, at_once=size) for one in searched]
-        classify = Ensemble(bound, at_once=size) if len(bound) > 1 else bound[0]
-        if self.voting:
-            attack = attack.on_smoothed
-            if "gradients" in attack.needs and not attack.surrogates:
-                classify = SmoothedClassify(
-                    classify, noise=self.voting.kind, m=self.voting.m, generators=streams["eot"]
-                )
-        return attack(
-            classify,
-            clean,
-            labels,
-            streams["attack"],
-            quantize=self.quantize,
-            region=region,
-            questions=questions,
-            modalities=[item.modality for item in items],
-            fitted=None if fitted is None else torch.from_numpy(fitted).to(device),
-        )
-
-    def _answers(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
-        """Answer all rows, with the smoothed model if it is asked, and return each row's fields for its record."""
-        return self._votes(condition, canvas, items) if self.voting else self._plain_answers(canvas, items)
-
-    def _plain_answers(self, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
-        """Answer all rows with the model without noise."""
-        size = self._memory.size
-        parts = ((canvas[i : i + size], items[i : i + size]) for i in range(0, len(items), size))
-        answers = (self.model.answer(rows, [item.question for item in asked]) for rows, asked in parts)
-        return [row for part in answers for row in _answer_fields(part)]
-
-    def _votes(self, condition: str, canvas: torch.Tensor, items: Sequence[Item]) -> list[Fields]:
-        """Answer all rows with the smoothed model, by PREDICT, and return each row's fields for its record."""
-        assert self.voting is not None
-        rows = []
-        for row, item in zip(canvas, items, strict=True):
-            streams = partial(generator, self.model.device, self.seed, "predict", condition, item.id)
-            votes = count_votes(
-                self.model.vote(item.question), row, self.voting.kind, self.voting.n, self._memory.size, streams
-            )
-            rows.append({**asdict(read_prediction(votes, self.voting.alpha)), "votes": list(votes)})
-        return rows
-
-    def _rounded(
-        self,
-        attack: Attack,
-        clean: torch.Tensor,
-        attacked: Attacked,
-        items: Sequence[Item],
-        predictions: Sequence[int | None],
-    ) -> list[int | None]:
-        """Prediction for each successfully attacked row after rounding to 8 bits; None where not asked."""
-        answers: list[int | None] = [None] * len(items)
-        erring = [
-            row for row, item in enumerate(items) if attacked.steps[row] and predictions[row] not in (None, item.label)
-        ]
-        if not erring or self.quantize or self.voting or self.model.writes:
-            return answers
-        snapped = attack.threat.snap(clean[erring], attacked.canvas[erring])
-        for row, answer in zip(erring, self._plain_answers(snapped, [items[row] for row in erring]), strict=True):
-            answers[row] = answer["prediction"]
-        return answers
-
-    def _attacked_officially(self, attack: Attack, images: torch.Tensor, items: Sequence[Item]) -> list[bool | None]:
-        """Whether the checkpoint's official path is right about each attacked image; None where not asked."""
-        if not self.official or attack.facts.role == "clean":
-            return [None] * len(items)
-        levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return [
-            self.model.official(Image.fromarray(image), item.question).predictions[0] == item.label
-            for image, item in zip(levels, items, strict=True)
-        ]
-
     def _rotate(self, pairs: Sequence[Pair]) -> list[EvaluateRecord]:
         started = time.perf_counter()
         clean = torch.stack([canvas for _, canvas in pairs]).to(self.model.device)
@@ -479,8 +306,8 @@ class Evaluation:
 
     def _official(self, item: Item) -> EvaluateRecord:
         started = time.perf_counter()
-        answers = self.model.official(Image.fromarray(pixels_of(item)), item.question)
-        return record(item, OFFICIAL, **_answer_fields(answers)[0], batch=1, seconds=time.perf_counter() - started)
+        answer = self._answering.official(Image.fromarray(pixels_of(item)), item)
+        return record(item, OFFICIAL, **answer, batch=1, seconds=time.perf_counter() - started)
 
 
 def blank(canvas: torch.Tensor) -> torch.Tensor:
@@ -509,18 +336,3 @@ def groups(
             missing = frozenset(item.id for item in group if not done(item.id, str(condition)))
             if missing:
                 yield condition, group, missing
-
-
-def _answer_fields(answers: Answers) -> list[Fields]:
-    """Split answers into the fields of each row's record."""
-    unknown = [None] * len(answers.predictions)
-    columns = zip(answers.predictions, answers.log_probs or unknown, answers.texts or unknown, strict=True)
-    return [{"prediction": answer, "log_probs": scores, "text": text} for answer, scores, text in columns]
-
-
-def record(item: Item, condition: str, *, error: str | None = None, **values: Any) -> EvaluateRecord:
-    """Build the record of an item; unknown values are None."""
-    whole = {"prediction": None} | item_fields(item) | values
-    whole = {name: tuple(value) if isinstance(value, list) else value for name, value in whole.items()}
-    right = error is None and whole["prediction"] == item.label
-    return EvaluateRecord(attack=condition, **whole, error=error, correct=right)

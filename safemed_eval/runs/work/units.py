@@ -13,6 +13,7 @@ from safemed_eval.errors import RunError
 from safemed_eval.runs.record import CertifyRecord, EvaluateRecord
 from safemed_eval.runs.tally import Outcome
 from safemed_eval.runs.work import certify, evaluate
+from safemed_eval.runs.work.answering import record
 from safemed_eval.runs.work.certify import Certification, Counted, Purpose
 from safemed_eval.runs.work.evaluate import Evaluation
 from safemed_eval.runs.work.fit import Fitted
@@ -85,7 +86,7 @@ class Group:
 
     def failed(self, why: str) -> list[EvaluateRecord]:
         wanted = [item for item in self.items if item.id in self.missing]
-        return [evaluate.record(item, str(self.condition), error=why) for item in wanted]
+        return [record(item, str(self.condition), error=why) for item in wanted]
 
 
 def groups(
