@@ -17,10 +17,10 @@ from _common import machine
 
 from safemed_eval import data, models
 from safemed_eval.train import Groups, Recipe, Threats
-from safemed_eval.train._recipe import Aim
 from safemed_eval.train._rows import Rows, to_canvas
 from safemed_eval.train.fit import policy_of
 from safemed_eval.train.inner.adversary import Adversary
+from safemed_eval.train.recipe import Aim
 from safemed_eval.train.rewards.called import earned, reward_functions
 
 QUESTIONS, STEPS = 24, 5

@@ -13,10 +13,10 @@ from PIL import Image
 from safemed_eval.core import Question
 from safemed_eval.models.waist import Waist
 from safemed_eval.train import Threats
-from safemed_eval.train._recipe import Aim
 from safemed_eval.train._rows import Row, to_canvas
 from safemed_eval.train.inner.adversary import Adversary
 from safemed_eval.train.inner.objectives import Completion, Divergence, MinusReward, Policy, Tokens, _weights
+from safemed_eval.train.recipe import Aim
 
 QUESTION = Question(text="Which?", options=("a", "b"))
 ROWS: list[Row] = [

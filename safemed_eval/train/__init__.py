@@ -7,7 +7,8 @@ torch nor TRL.
 import sys
 from types import ModuleType
 
-from safemed_eval.train._recipe import (
+from safemed_eval.train.make import train
+from safemed_eval.train.recipe import (
     Ablation,
     DenoiserRecipe,
     Groups,
@@ -18,7 +19,6 @@ from safemed_eval.train._recipe import (
     TrainOptions,
     recipe_of,
 )
-from safemed_eval.train.make import train
 
 __all__ = ["Ablation", "DenoiserRecipe", "Groups", "Lora", "Method", "Recipe", "Threats", "TrainOptions", "recipe_of"]
 

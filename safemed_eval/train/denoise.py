@@ -23,8 +23,8 @@ from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator
 from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
-from safemed_eval.train._recipe import DenoiserRecipe
 from safemed_eval.train.log import CHECKPOINTS, LOG, WORK, remove_checkpoints
+from safemed_eval.train.recipe import DenoiserRecipe
 from safemed_eval.train.watch.trainer import Watched
 
 

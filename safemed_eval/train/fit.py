@@ -28,7 +28,6 @@ from safemed_eval.models.files.notes import ABOUT
 from safemed_eval.models.waist import Waist
 from safemed_eval.train import _loop
 from safemed_eval.train._log import Log
-from safemed_eval.train._recipe import WARM_UP, Recipe
 from safemed_eval.train._rows import Row, Rows
 from safemed_eval.train._shards import save_whole
 from safemed_eval.train._trainers import AdversarialGRPO, AdversarialSFT
@@ -36,6 +35,7 @@ from safemed_eval.train._vllm import read_vllm
 from safemed_eval.train.inner.adversary import Adversary
 from safemed_eval.train.inner.objectives import Policy, Tokens
 from safemed_eval.train.log import CHECKPOINTS, LOG, WORK, remove_checkpoints
+from safemed_eval.train.recipe import WARM_UP, Recipe
 from safemed_eval.train.rewards.called import earned, reward_functions, rewarding
 from safemed_eval.train.watch.samples import Sampler
 from safemed_eval.train.watch.settings import default_attack

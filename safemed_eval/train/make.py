@@ -24,10 +24,10 @@ from safemed_eval.progress import Tick, progress, status
 from safemed_eval.runs import META, Folder, refuse_other_spec, session
 from safemed_eval.runs.meta import about_of
 from safemed_eval.runs.spec import TrainSpec
-from safemed_eval.train._recipe import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
 from safemed_eval.train._shards import refuse_unsupported
 from safemed_eval.train._vllm import refuse_vllm
 from safemed_eval.train.log import WORK, figure, remove_checkpoints
+from safemed_eval.train.recipe import DenoiserRecipe, Method, Recipe, TrainOptions, recipe_of
 from safemed_eval.train.watch.held_out import check_attack, held_out_of, is_for_tests, verified
 from safemed_eval.version import __version__
 

@@ -16,7 +16,6 @@ from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.waist import Waist
 from safemed_eval.seeds import generator, seed_of
 from safemed_eval.smoothing.bands import ablated
-from safemed_eval.train._recipe import Ablation, Aim, Threats
 from safemed_eval.train._rows import Row, to_canvas
 from safemed_eval.train.inner.modes import inner_loop
 from safemed_eval.train.inner.objectives import (
@@ -29,6 +28,7 @@ from safemed_eval.train.inner.objectives import (
     Read,
     Tokens,
 )
+from safemed_eval.train.recipe import Ablation, Aim, Threats
 
 
 @dataclass(frozen=True, kw_only=True)

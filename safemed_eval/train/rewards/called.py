@@ -12,10 +12,10 @@ from safemed_eval.models.answers import OPENING_TAG
 from safemed_eval.models.checkpoints.thoughts import CLOSE, is_open
 from safemed_eval.models.checkpoints.vlm import VLM
 from safemed_eval.train import rewards
-from safemed_eval.train._recipe import Groups
 from safemed_eval.train._rows import Row, to_canvas
 from safemed_eval.train.inner.modes import in_eval_mode
 from safemed_eval.train.inner.objectives import Tokens
+from safemed_eval.train.recipe import Groups
 from safemed_eval.train.rewards.functions import RewardFunction
 from safemed_eval.train.watch.samples import Rewarded
 
