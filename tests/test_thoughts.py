@@ -17,8 +17,9 @@ from test_cli import call, summary_of
 
 from safemed_eval import attacks
 from safemed_eval.core import Question
-from safemed_eval.errors import SpecError
+from safemed_eval.errors import CheckpointError, SpecError
 from safemed_eval.models import Asking, find_model, load, load_to_train, resolve, tiny
+from safemed_eval.models.answers import parse
 from safemed_eval.models.check import check
 from safemed_eval.models.checkpoints.generate import Sampler, Thinker
 from safemed_eval.models.checkpoints.prompts import CLOCK, TEMPLATES, answers_first, render
@@ -186,6 +187,51 @@ def test_no_letter_is_read_inside_an_open_thought(made: Callable[..., Path], can
     assert prompt.endswith(f"<|im_start|>assistant\n{START}\n\n{END}\n\nAnswer:")
     plain = loaded(made((START, END))).scorer.describe(ABC)["prompt"]
     assert plain.endswith("<|im_start|>assistant\nAnswer:")
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [
+        ("<thinking>\n", "</thinking>"),
+        ("<Think>\n", "</Think>"),
+        ("<reason>\n", "</reason>"),
+        ('<think budget="512">\n', "</think>"),
+        ("◁think▷", "◁/think▷"),
+        ("[THINK]", "[/THINK]"),
+        ("<seed:think>", "</seed:think>"),
+        ("<unused94>thought\n", "<unused95>"),
+        ("<|begin_of_thought|>\n", "<|end_of_thought|>"),
+        ("## Thinking\n", "## Final Response"),
+        ("Here is my thought process: ", "Here is my response:"),
+        ("{{ '<thi' ~ 'nking>' }}", "</thinking>"),
+    ],
+)
+def test_a_thought_is_closed_though_the_template_does_not_hold_its_closing_mark(
+    made: Callable[..., Path], opened: str, closed: str
+) -> None:
+    """The prompt alone tells that a thought is open: no letter is read in it, and no text's answer before its end."""
+    folder = made((), lambda template: template.replace(LAST, f"{LAST}{opened}"))
+    prompt = loaded(folder).scorer.describe(ABC)["prompt"]
+    assert prompt.endswith(f"{opened if '{{' not in opened else '<thinking>'}\n{closed}\n\nAnswer:")
+    turn = loaded(folder, readout="generate").scorer.turn
+    told = turn.told(turn.tokenizer(f"The answer is A.{closed}B")["input_ids"])
+    assert parse(told, ABC) == 1 and parse(told.partition("</think>")[0], ABC) is None
+
+
+def test_harmony_goes_on_with_the_channel_of_its_answer(made: Callable[..., Path]) -> None:
+    folder = made((), lambda template: template.replace(LAST, f"{LAST}<|channel|>analysis<|message|>"))
+    prompt = loaded(folder).scorer.describe(ABC)["prompt"]
+    assert prompt.endswith("analysis<|message|><|end|><|start|>assistant<|channel|>final<|message|>Answer:")
+
+
+@pytest.mark.parametrize(("end", "fine"), [("<|deep_thought|>\n", False), ("<|nothink|>\n", True), ("<answer>", True)])
+def test_a_thought_that_nobody_can_close_is_refused(made: Callable[..., Path], end: str, fine: bool) -> None:
+    folder = made((), lambda template: template.replace(LAST, f"{LAST}{end}"))
+    if fine:
+        assert loaded(folder).scorer.describe(ABC)["prompt"].endswith(f"{end}Answer:")
+    else:
+        with pytest.raises(CheckpointError, match=r"ends the prompt with <\|deep_thought\|>, which seems to open"):
+            loaded(folder)
 
 
 # --------------------------------------------------------------- the answer first

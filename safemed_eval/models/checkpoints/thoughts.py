@@ -32,8 +32,14 @@ MARKS = (
     ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
 )
 """Opening and closing marks by family."""
+_WORDS = (
+    ("## Thinking", "## Final Response"),  # HuatuoGPT-o1
+    ("Here is my thought process:", "Here is my response:"),  # Granite
+)
+"""Words that do the same where a prompt ends with the first."""
 
 _HARMONY_END = "<|end|>"
+_HARMONY_ANSWER = "<|end|><|start|>assistant<|channel|>final<|message|>"
 _OPENS = re.compile(
     "|".join(re.escape(opening) for opening, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE
 )
@@ -69,6 +75,13 @@ def _as_thought(passage: re.Match[str]) -> str:
 
 _MARK = re.compile(r"<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\]|◁[^◁▷\s]{1,40}▷")
 _THINKING = re.compile(r"think|thought|reason|rational|reflect|ponder|scratch|\bcot\b", re.IGNORECASE)
+_TAG = re.compile(
+    r"([<\[◁])((?:\w+:)?(?:think|thinking|thoughts?|reason|reasoning|analysis|rationale|reflect|reflection|ponder"
+    r"|scratch_?pad|cot))(?: [^<>\[\]◁▷]*)?([>\]▷])",
+    re.IGNORECASE,
+)
+"""A mark that opens a thought and that a slash would make its closing mark: the bracket, the name, the bracket."""
+_OPENS_AT_THE_END = re.compile(r"<\|(?!no)\w*(?:think|thought|reason)\w*\|>\Z", re.IGNORECASE)
 _ENDS = re.compile(r"/|(?<![a-z])(?:end|close|stop|eo)(?![a-z])|suffix", re.IGNORECASE)
 _SIDES = re.compile(r"/|(?<![a-z])(?:begin|start|open|end|close|stop|bo|eo|of)(?![a-z])|[\W_]", re.IGNORECASE)
 _ASKED, _THOUGHT, _ANSWER = "Which of the two?", "Thinking of both.", "The second one."
@@ -115,17 +128,37 @@ def find_thought(processor: Processor) -> Thought:
 
     A template that renders a message with a thought writes the marks and the text around them. A template that leaves
     thoughts out may close one in the prompt for a model that must not think. Otherwise the marks that occur in the
-    template, or among the tokens, are used.
+    template, or among the tokens, are used. Where the prompt ends inside a thought with another mark, that mark counts.
 
     Raises:
-        CheckpointError: there is no template, or it fails.
+        CheckpointError: there is no template, or it fails, or its prompt opens a thought with an unknown closing mark.
     """
     try:
         behind = render(processor, _ASKED).rpartition(_ASKED)[2]
     except ModelOutputError as error:
         raise CheckpointError(str(error)) from error
     opening, closing, end = _by_the_template(processor) or _by_names(processor)
-    return Thought(opening=opening, closing=closing, end=end, opened=behind.rfind(opening) > behind.rfind(closing))
+    if behind.rfind(opening) > behind.rfind(closing):
+        return Thought(opening=opening, closing=closing, end=end, opened=True)
+    if other := _left_open(behind):
+        opening, closing = other
+        end = _HARMONY_ANSWER if closing == _HARMONY_END else f"\n{closing}\n\n"
+    return Thought(opening=opening, closing=closing, end=end, opened=other is not None)
+
+
+def _left_open(prompt: str) -> tuple[str, str] | None:
+    """The opening and closing mark of the thought that a prompt ends inside; None if it ends inside none."""
+    marks = [(prompt.rfind(opening), opening, closing) for opening, closing in (*MARKS, *_WORDS)]
+    marks += [(tag.start(), tag[0], f"{tag[1]}/{tag[2]}{tag[3]}") for tag in _TAG.finditer(prompt)]
+    at, opening, closing = max(marks, key=lambda mark: mark[0])
+    if at >= 0 and closing not in prompt[at:]:
+        return opening, closing
+    if unknown := _OPENS_AT_THE_END.search(prompt.rstrip()):
+        raise CheckpointError(
+            f"the chat template ends the prompt with {unknown[0]}, which seems to open a thought, and no mark that "
+            "closes one is known: write the closing mark into the template where it renders a model's turn"
+        )
+    return None
 
 
 def turn_end(processor: Processor) -> str:
