@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -310,6 +311,11 @@ def test_an_option_column_of_another_spelling_is_named(tmp_path: Path) -> None:
     for first, second, said in (
         ("optionA", "option_b", "no column option_a; did you mean 'optiona' for option_a?"),
         ("option_a", "Option B", "no column option_b; did you mean 'option b' for option_b?"),
+        ("option_a", "option_2", "no column option_b; did you mean 'option_2' for option_b?"),
+        ("Option_A", "choice_b", "no column option_b; did you mean 'choice_b' for option_b?"),
+        ("option_0", "option_1", "no column option_a, option_b; did you mean 'option_0' for option_a, 'option_1'"),
+        ("option_1", "option_2", "no column option_a, option_b; did you mean 'option_1' for option_a, 'option_2'"),
+        ("A", "B", "no column option_a, option_b; did you mean 'a' for option_a, 'b' for option_b?"),
     ):
         (tmp_path / "t.csv").write_text(f"image,question,{first},{second},answer\na.png,Which?,CT,MRI,A\n")
         with pytest.raises(DataError, match=re.escape(said)):
@@ -321,6 +327,7 @@ def test_an_option_column_of_another_spelling_is_named(tmp_path: Path) -> None:
     [
         ("modalty", "modality"),
         ("PatientID", "patient_id"),
+        ("patient", "patient_id"),
         ("question type", "question_type"),
         ("mortality", None),
         ("patient_age", None),
@@ -407,6 +414,52 @@ def test_padding_keeps_the_aspect_ratio(table: Path) -> None:
 
 
 # ------------------------------------------------------------ what a breaker found
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"options": ["C) US", "A) CT", "B) MRI"]}, "carry the letters C, A, B; write them in order"),
+        ({"options": ["CT", "MRI"], "option_a": "MRI", "option_b": "CT"}, "has both options"),
+        ({"options": "CT, MRI", "option_a": "CT", "option_b": "MRI"}, "has both options"),
+    ],
+)
+def test_a_letter_that_could_mean_two_options_is_refused(tmp_path: Path, row: dict[str, object], reason: str) -> None:
+    Image.new("L", (5, 5)).save(tmp_path / "a.png")
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": "a.png", "question": "Q?", "answer": "A", **row}))
+    assert reason in data.load(f"table:{tmp_path / 't.jsonl'}").bad[0].reason
+
+
+def test_options_that_only_begin_like_letters_stay_as_they_are(tmp_path: Path) -> None:
+    Image.new("L", (5, 5)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "question": "Q?", "options": ["S. aureus", "E. coli"], "answer": "B", "a": "x"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    (item,) = data.load(f"table:{tmp_path / 't.jsonl'}").items
+    assert (item.question.options, item.label, item.extra) == (("S. aureus", "E. coli"), 1, {"a": "x"})
+
+
+@pytest.mark.parametrize("disk", ["NFC", "NFD"])
+def test_accents_and_folders_are_found_however_they_are_written(tmp_path: Path, disk: Literal["NFC", "NFD"]) -> None:
+    """A Mac writes an accent as a character of its own, and Windows separates folders by backslashes."""
+    (tmp_path / "scans").mkdir()
+    Image.new("L", (5, 5)).save(tmp_path / "scans" / unicodedata.normalize(disk, "caf\u00e9.png"))
+    row = {"question": "Q?", "options": ["caf\u00e9", "tea"], "answer": "cafe\u0301"}
+    images = ["scans/caf\u00e9.png", "scans\\cafe\u0301.png", "..\\caf\u00e9.png"]
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row | {"image": image}) for image in images))
+    loaded = data.verify(data.load(f"table:{tmp_path / 't.jsonl'}"))
+    assert [item.label for item in loaded.items] == [0, 0]
+    assert "image not found" in loaded.bad[0].reason
+
+
+def test_the_line_that_only_excel_reads_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=;\nimage;question;option_a;option_b;answer\na.png;Q?;CT;MRI;A\n")
+    with pytest.raises(DataError, match=r"line 1 is 'sep=;', which only Excel reads; delete it"):
+        data.load(f"table:{tmp_path}/t.csv")
+
+
+def test_describe_names_patients_and_further_columns(tmp_path: Path) -> None:
+    described = data.describe(data.load(f"table:{draw_table(tmp_path)}"))
+    assert (described.patients, described.columns) == (4, ("scanner",))
 
 
 def test_a_gold_letter_whose_text_occurs_twice_is_refused(tmp_path: Path) -> None:

@@ -79,6 +79,12 @@ def _print(data: Description) -> None:
     table.add_row("all", *map(str, sums), str(sum(sums)))
     out.print(table)
     say(f"{data.questions} questions, {data.usable} of them usable, on {data.images} images")
+    if data.patients is None:
+        say("patients: not named; intervals take each image for a patient of its own")
+    else:
+        say(f"patients: {data.patients}")
+    if data.columns:
+        say(f"further columns: {escape(', '.join(data.columns))}")
     options = ", ".join(f"{n} with {count}" for count, n in data.options.items())
     say(f"options: {options or 'none'}; canvas {data.canvas}")
     for note, count in data.image_notes.items():

@@ -28,6 +28,8 @@ class Description:
     Attributes:
         questions: all of them, usable or not; `counts` counts these, too.
         images: different images of the questions that could be read.
+        patients: different patients of them; None where no question names one.
+        columns: further columns, which are kept with the items.
         options: number of options -> number of questions.
         image_notes: what was done to images on the way to 8-bit RGB -> number of images.
     """
@@ -35,6 +37,8 @@ class Description:
     questions: int
     usable: int
     images: int
+    patients: int | None
+    columns: tuple[str, ...]
     options: Mapping[int, int]
     counts: tuple[Group, ...]
     canvas: str
@@ -57,6 +61,8 @@ def describe(data: DataSet, progress: Tick = no_progress) -> Description:
         questions=len(verified.items) + len(verified.bad),
         usable=len(verified.items),
         images=len({item.image for item in data.items}),
+        patients=len({item.patient_id for item in data.items} - {None}) or None,
+        columns=tuple(sorted({name for item in data.items for name in item.extra})),
         options=dict(sorted(Counter(len(item.question.options) for item in data.items).items())),
         counts=count_groups([*verified.items, *verified.bad]),
         canvas=str(verified.canvas),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,17 +21,20 @@ class Place(NamedTuple):
 def inside_root(item: Item) -> Place:
     """Locate the item's image file.
 
-    `scan.dcm#7` is the seventh frame of `scan.dcm`, unless a file has that very name.
+    `scan.dcm#7` is the seventh frame of `scan.dcm`, unless a file has that very name. Where no file has a name as it is
+    written, its accents may be encoded in another way, and backslashes may separate its folders.
 
     Raises:
         DataError: no such file, or a path that leaves its root: an absolute one, or one through `..` or a link.
     """
-    named, frame = item.path, frame_of(item.image)
+    frame = frame_of(item.image)
     try:
-        if frame is not None and not named.is_file():
-            named = item.root / item.image.rpartition("#")[0]
+        named = _existing(item.root, item.image)
+        if named is None and frame is not None:
+            named = _existing(item.root, item.image.rpartition("#")[0])
         else:
             frame = None
+        named = named or item.path
         root, path = item.root.resolve(), named.resolve()
         exists = path.is_file()
     except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long
@@ -41,6 +45,13 @@ def inside_root(item: Item) -> Place:
     if not exists:
         raise DataError(f"image not found: {item.path}")
     return Place(path, frame)
+
+
+def _existing(root: Path, image: str) -> Path | None:
+    """The file that is meant by this path; None if there is none."""
+    slashed = image.replace("\\", "/")
+    names = [image, *(unicodedata.normalize(form, name) for name in (image, slashed) for form in ("NFC", "NFD"))]
+    return next((root / name for name in names if (root / name).is_file()), None)
 
 
 def frame_of(image: str) -> int | None:

@@ -14,7 +14,7 @@ from safemed_eval.data.records.files import (
     without_empty_end,
 )
 from safemed_eval.data.records.names import canonical_modality, canonical_question_type
-from safemed_eval.data.records.questions import gold_index, make_question, refuse_unaskable, sole, unlettered
+from safemed_eval.data.records.questions import gold_index, make_question, refuse_unaskable, same_text, sole, unlettered
 
 __all__ = [
     "Builder",
@@ -30,6 +30,7 @@ __all__ = [
     "read_json_records",
     "read_table",
     "refuse_unaskable",
+    "same_text",
     "sole",
     "unlettered",
     "without_empty_end",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from string import ascii_uppercase
@@ -41,7 +42,10 @@ def read_table(file: Path) -> list[Row]:
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
     text = _text(file)
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    first = text.partition("\n")[0]
+    if re.fullmatch(r"sep=.\s*", first):
+        raise DataError(f"{file}: line 1 is '{first.strip()}', which only Excel reads; delete it")
+    delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])

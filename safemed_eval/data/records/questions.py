@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from string import ascii_uppercase
 
@@ -38,10 +39,16 @@ def unlettered(options: Sequence[object]) -> list[object]:
     """Turn ["A) CT", "B) MRI"] into ["CT", "MRI"] if every option carries its own letter; prompts add letters anyway.
 
     Other options are returned as they are.
+
+    Raises:
+        DataError: the letters are in another order, so that an answer's letter could mean two options.
     """
     matches = [_LETTER.fullmatch(option.strip()) if isinstance(option, str) else None for option in options]
     letters = "".join((match[1] or match[2]).upper() if match else "-" for match in matches)
-    if letters != ascii_uppercase[: len(options)]:
+    places = ascii_uppercase[: len(options)]
+    if letters != places:
+        if "".join(sorted(letters)) == places:
+            raise DataError(f"the options carry the letters {', '.join(letters)}; write them in order, A first")
         return list(options)
     return [match[3] for match in matches if match]
 
@@ -58,7 +65,7 @@ def gold_index(answer: object, options: Sequence[object]) -> int:
     hits = [
         i
         for i, texts in enumerate(zip(options, bare, strict=True))
-        if any(isinstance(text, str) and text.strip() == answer.strip() for text in texts)
+        if any(isinstance(text, str) and same_text(text, answer) for text in texts)
     ]
     if len(hits) != 1:
         number = "none" if not hits else str(len(hits))
@@ -66,8 +73,14 @@ def gold_index(answer: object, options: Sequence[object]) -> int:
     return sole(hits[0], bare)
 
 
+def same_text(one: object, other: object) -> bool:
+    """True for texts that look alike: equal but for space around them, and for how accents are encoded."""
+    first, second = (unicodedata.normalize("NFC", str(text).strip()) for text in (one, other))
+    return first == second
+
+
 def sole(index: int, options: Sequence[object]) -> int:
     """Return the index of the gold option. Raises DataError if another option has the same text."""
-    if sum(str(option).strip() == str(options[index]).strip() for option in options) > 1:
+    if sum(same_text(option, options[index]) for option in options) > 1:
         raise DataError(f"gold answer '{options[index]}' equals more than one of the options {list(options)}")
     return index

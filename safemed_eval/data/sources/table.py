@@ -13,9 +13,9 @@ from collections.abc import Sequence, Set
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from string import ascii_uppercase
+from string import ascii_lowercase, ascii_uppercase
 
-from safemed_eval.core import Item
+from safemed_eval.core import MAX_OPTIONS, Item
 from safemed_eval.data.dataset import DataSet
 from safemed_eval.data.records import (
     Builder,
@@ -29,14 +29,17 @@ from safemed_eval.data.records import (
     lettered_options,
     make_question,
     read_table,
+    same_text,
     sole,
     unlettered,
     without_empty_end,
 )
-from safemed_eval.errors import DataError
+from safemed_eval.errors import DataError, shortened
 
 _NEEDED = ("image", "question", "answer")
 _KNOWN = ("id", "modality", "question_type", "source", "patient_id")
+_OPTION = re.compile("option_[a-z]")
+_OTHER_OPTION = re.compile(r"(?!options?$|choices?$)(?!option_[a-z]$)(?:option|choice)s?[\W_]*([a-z]|[0-9]{1,2})")
 _MISSPELT = 0.88
 """Similarity from which a further column is taken for a known one misspelt: `modalty` is, `mortality` is not."""
 
@@ -62,10 +65,9 @@ def load(place: Path, root: Path | None) -> DataSet:
 def _missing(columns: Set[str]) -> str | None:
     """Name the missing columns, each with a column that may be meant by it; None if all are there."""
     missing = [name for name in _NEEDED if name not in columns]
-    spelt = [name for name in columns if re.fullmatch(r"(?i)option([ -][a-z]|[a-rt-z])", name)]
-    odd = {f"option_{name[-1].lower()}": [name] for name in spelt if f"option_{name[-1].lower()}" not in columns}
+    odd = _other_options(columns)
     missing += sorted(odd)
-    if "option_a" not in missing and not any(name == "options" or name.startswith("option_") for name in columns):
+    if "option_a" not in missing and not any(name == "options" or _OPTION.fullmatch(name) for name in columns):
         missing.append("option_a")
     if not missing:
         return None
@@ -79,11 +81,27 @@ def _missing(columns: Set[str]) -> str | None:
     return f"no column {', '.join(missing)}{meant} it has {', '.join(sorted(columns))}"
 
 
+def _other_options(columns: Set[str]) -> dict[str, list[str]]:
+    """The missing option columns that have another spelling: `option_b` for `Option B`, `choice_2` or `B`."""
+    spelt = {name: match for name in sorted(columns) if (match := _OTHER_OPTION.fullmatch(name))}
+    if not any(name == "options" or _OPTION.fullmatch(name) for name in columns):
+        spelt |= {name: match for name in sorted(columns) if (match := re.fullmatch("([a-z])", name))}
+    from_zero = any(match[1] == "0" for match in spelt.values())
+    odd = dict[str, list[str]]()
+    for name, match in spelt.items():
+        place = int(match[1]) - (not from_zero) if match[1].isdecimal() else ascii_lowercase.index(match[1])
+        if place < MAX_OPTIONS and (meant := f"option_{ascii_lowercase[place]}") not in columns:
+            odd.setdefault(meant, []).append(name)
+    return odd
+
+
 def _misspelt(columns: Set[str]) -> str | None:
     """Name a column that seems to be a known one misspelt, which would silently go unused; None if there is none."""
     free = sorted(columns - {*_NEEDED, *_KNOWN})
     for name in _KNOWN:
-        if name not in columns and (close := get_close_matches(name, free, n=1, cutoff=_MISSPELT)):
+        close = ["patient"] if name == "patient_id" and "patient" in free else []
+        close = close or get_close_matches(name, free, n=1, cutoff=_MISSPELT)
+        if close and name not in columns:
             return (
                 f"the column '{close[0]}' would not be read as {name}; rename it, or call it something less like that"
             )
@@ -95,7 +113,7 @@ def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | N
     extra = {
         name: str(value)
         for name, value in row.items()
-        if name not in (*_NEEDED, *_KNOWN, "options") and not name.startswith("option_")
+        if name not in (*_NEEDED, *_KNOWN, "options") and not _OPTION.fullmatch(name)
     }
     return Item(
         id=key,
@@ -112,8 +130,14 @@ def _item(key: str, row: Row, root: Path, source: str, slices: dict[str, str | N
 
 
 def _options(row: Row) -> list[object]:
-    """Read `options` if it is a list, or an object {"A": ..., "B": ...}; otherwise option_a, option_b, ..."""
-    given = row.get("options")
+    """Read `options`, a list, or an object {"A": ..., "B": ...}, or option_a, option_b, ...
+
+    Raises:
+        DataError: `options` is something else, or both are given.
+    """
+    given, options = row.get("options"), lettered_options(row, "option_")
+    if options and not is_empty(given):
+        raise DataError(f"has both options, {shortened(str(given), 80)}, and option_a, ...; leave one of them out")
     if isinstance(given, list):
         return without_empty_end(given)
     if isinstance(given, dict):
@@ -121,8 +145,7 @@ def _options(row: Row) -> list[object]:
         if len(by_letter) < len(given) or sorted(by_letter) != list(ascii_uppercase[: len(given)]):
             raise DataError(f"the keys of options are {list(given)}; they must be the letters A, B, ... without a gap")
         return without_empty_end(by_letter[letter] for letter in sorted(by_letter))
-    options = lettered_options(row, "option_")
-    if not options and not is_empty(given):
+    if not is_empty(given):
         raise DataError(
             f"options is {given!r}, not a list; write one in JSONL, or columns option_a, option_b, ... in CSV"
         )
@@ -138,7 +161,7 @@ def _gold(answer: object, options: Sequence[object]) -> int:
     if not 0 <= by_letter < len(options):
         return gold_index(answer, options)
     options = unlettered(options)
-    same_text = [i for i, option in enumerate(options) if str(option).strip() == answer.strip()]
-    if same_text not in ([], [by_letter]):
+    by_text = [i for i, option in enumerate(options) if same_text(option, answer)]
+    if by_text not in ([], [by_letter]):
         raise DataError(f"answer '{answer}' is the letter of one option and the text of another")
     return sole(by_letter, options)
