@@ -130,23 +130,26 @@ def cautious_size(differences: Floats, clusters: Codes, *, level: float) -> floa
     return effective_size(differences, clusters, further=1.0, alpha=2 * level)
 
 
-def items_needed(clusters: Codes, *, level: float, margin: float) -> int | None:
-    """Number of items, in clusters of these sizes, that proves a drop below `margin` if nothing changed.
+def items_needed(differences: Floats, clusters: Codes, *, level: float, margin: float) -> int | None:
+    """Number of items that proves a drop below `margin` if their clusters and differences are like these.
 
-    It is 59 for 5 % and 5 points with independent items: 0.95 ** 59 < 0.05.
+    For differences of 0 it is 59 for 5 % and 5 points with independent items: 0.95 ** 59 < 0.05.
 
     Returns:
         None where the given items suffice, or where even `_MOST_CLUSTERS` clusters do not.
     """
-    sizes = np.sort(np.bincount(cluster_codes(clusters))).astype(float)
+    codes = cluster_codes(clusters)
+    sums, sizes = cluster_sums(differences, codes), np.bincount(codes).astype(float)
+    order = np.lexsort((sums, sizes))
+    sums, sizes = sums[order], sizes[order]
 
-    def alike(count: int) -> Floats:
-        """Return `count` cluster sizes, distributed as the given ones."""
-        picked: Floats = sizes[((np.arange(count) + 0.5) * len(sizes) / count).astype(int)]
-        return picked
+    def alike(count: int) -> Codes:
+        """Return the places of `count` clusters, distributed as the given ones."""
+        return ((np.arange(count) + 0.5) * len(sizes) / count).astype(int)
 
     def too_few(count: int) -> bool:
-        return bounds_of_sums(np.zeros(count), alike(count), level=level)[1] >= margin
+        chosen = alike(count)
+        return bounds_of_sums(sums[chosen], sizes[chosen], level=level)[1] >= margin
 
     if not too_few(len(sizes)):
         return None
@@ -159,7 +162,7 @@ def items_needed(clusters: Codes, *, level: float, margin: float) -> int | None:
     while enough - low > 1:
         middle = (low + enough) // 2
         low, enough = (middle, enough) if too_few(middle) else (low, middle)
-    return int(alike(enough).sum())
+    return int(sizes[alike(enough)].sum())
 
 
 def power(

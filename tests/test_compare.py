@@ -472,6 +472,49 @@ def test_exit_codes_and_files_of_the_command(tmp_path: Path) -> None:
     assert ElementTree.parse(files["junit"]).getroot()[0].get("errors") == "0"
 
 
+def test_a_refused_comparison_leaves_no_former_result(tmp_path: Path) -> None:
+    """A test tab, a summary and a script that read the files must not see the pass of the comparison before."""
+    one, two = run(tmp_path / "a"), run(tmp_path / "b")
+    files = {name: tmp_path / f"out.{name}" for name in ("junit", "markdown", "json")}
+    options = [word for name, file in files.items() for word in (f"--{name}", file)]
+    assert call("compare", one, two, *options)[0] == 0
+    meta = json.loads((two / "run.json").read_text())
+    meta["spec"]["seed"] = 7
+    meta["sessions"] = [{"argv": ["evaluate", "--model", "new one"]}]
+    (two / "run.json").write_text(json.dumps(meta))
+    for more, reason in (((), "seed was 0, now 7"), (("--margin", "1"), "min-drop 2 is above margin 1")):
+        code, text = call("compare", one, two, *options, *more)
+        assert code == 2 and reason in text and not files["json"].exists()
+        (suite,) = ElementTree.parse(files["junit"]).getroot()
+        assert (suite.get("tests"), suite.get("errors")) == ("1", "1")
+        assert reason in str(suite[0][0].get("message")) and suite[0][0].tag == "error"
+        assert reason in files["markdown"].read_text().rpartition("compare: not comparable")[2]
+    assert "made by: safemed-eval evaluate --model 'new one'" in call("compare", two, one)[1]
+
+
+def test_a_number_of_items_is_estimated_where_some_changed(tmp_path: Path) -> None:
+    """Of 100 items 2 are lost: 100 without a loss would have passed, and so would more with as few losses."""
+    found = compare(run(tmp_path / "a", n=100, attacked=50), run(tmp_path / "b", n=100, attacked=48, weights="other"))
+    clean, attacked = found.overall
+    assert (clean.verdict, clean.estimated, attacked.verdict) == ("no regression", None, "inconclusive")
+    assert attacked.needed is None and attacked.estimated is not None and attacked.estimated > 100
+    said = f"100 items are too few: about {attacked.estimated} independent ones would decide, if changes go on"
+    assert said in str(found)
+    assert said in " ".join(call("compare", tmp_path / "a", tmp_path / "b")[1].split())
+    lost = attacked.estimated // 50
+    many = {"n": attacked.estimated, "right": attacked.estimated}
+    more = compare(run(tmp_path / "c", **many), run(tmp_path / "d", attacked=100 - lost, weights="other", **many))
+    assert by_measure(more)[PGD] == "no regression"
+    assert {change.estimated for change in found.slices} == {None}, "slices do not decide"
+
+
+def test_doubts_about_a_run_go_with_its_comparison(tmp_path: Path) -> None:
+    """Chance against chance is no regression, and says nothing of robustness."""
+    found = compare(run(tmp_path / "a"), run(tmp_path / "b", 66, attacked=66, weights="other"))
+    (doubt,) = (note for note in found.notes if "how robust a guess is means nothing" in note)
+    assert doubt.startswith("candidate: Of 200 clean answers 33.0 %")
+
+
 def test_text_of_data_stays_text_in_the_files(tmp_path: Path) -> None:
     name = 'CT <b> | & "x" \x01 ]]>'
     for out, right in (("a", 15), ("b", 16)):

@@ -139,14 +139,29 @@ def test_whole_patients_that_drop_are_rarely_overlooked(clusters: int, size: int
 
 def test_how_many_items_would_do_without_a_loss() -> None:
     """59 independent ones at 5 points: 0.95 ** 59 < 0.05 < 0.95 ** 58. Of patients of five, as many patients."""
+
+    def needed(clusters: paired.Codes, level: float = 0.05, margin: float = 0.05) -> int | None:
+        return paired.items_needed(np.zeros(len(clusters)), clusters, level=level, margin=margin)
+
+    assert [needed(np.arange(n)) for n in (1, 20, 58, 59, 300)] == [59, 59, 59, None, None]
+    assert needed(np.repeat(np.arange(20), 5)) == 59 * 5
+    assert needed(np.arange(20), margin=0.02) == 149
+    assert needed(np.arange(20), margin=0.0) is None
+    mixed = needed(np.concatenate([np.repeat(np.arange(8), 20), np.arange(8, 400)]))
+    assert mixed is not None and 600 < mixed < 2000
+
+
+def test_how_many_items_would_decide_at_the_rate_that_was_seen() -> None:
+    """Of 100 items 4 are lost and 2 won. So many like these have the bound below 5 points, and one fewer has not."""
+    seen = np.array([1.0] * 4 + [-1.0] * 2 + [0.0] * 94)
     rules = {"level": 0.05, "margin": 0.05}
-    assert [paired.items_needed(np.arange(n), **rules) for n in (1, 20, 58, 59, 300)] == [59, 59, 59, None, None]
-    assert paired.items_needed(np.repeat(np.arange(20), 5), **rules) == 59 * 5
-    assert paired.items_needed(np.arange(20), level=0.05, margin=0.02) == 149
-    assert paired.items_needed(np.arange(20), level=0.05, margin=0.0) is None
-    mixed = np.concatenate([np.repeat(np.arange(8), 20), np.arange(8, 400)])
-    needed = paired.items_needed(mixed, **rules)
-    assert needed is not None and 600 < needed < 2000
+    assert paired.drop_interval(seen, np.arange(100), level=0.05)[1] > 0.05
+    count = paired.items_needed(seen, np.arange(100), **rules)
+    assert count is not None and 180 < count < 400, "1.64 * sqrt(0.06 / n) = 0.03 at n = 180, without any caution"
+    assert paired.items_needed(np.repeat(seen, 5), np.repeat(np.arange(100), 5), **rules) == 5 * count
+    assert paired.items_needed(np.array([1.0] * 5 + [0.0] * 95), np.arange(100), **rules) is None, (
+        "it drops by 5 points"
+    )
 
 
 @pytest.mark.parametrize("clusters", [20, 50, 53, 100])

@@ -12,7 +12,7 @@ from rich.markup import escape
 from safemed_eval import grammar
 from safemed_eval.cli._options import option
 from safemed_eval.cli._show import as_json, name_cell, print_table, say
-from safemed_eval.errors import SpecError
+from safemed_eval.errors import SpecError, UserError
 from safemed_eval.text import on_one_line
 
 if TYPE_CHECKING:
@@ -61,11 +61,20 @@ def compare(
     from safemed_eval.report import compare
     from safemed_eval.report.compare import output as gate
 
-    rules = compare.Rules(level=level, min_drop=min_drop / 100, margin=margin / 100)
     for name, file in (("--junit", junit), ("--markdown", markdown), ("--json", json_file)):
         if file and not file.absolute().parent.is_dir():
             raise SpecError(f"{name} {file}: its folder does not exist")
-    comparison = compare.compare(baseline, candidate, radii=radii, rules=rules, across_prompts=across_prompts)
+    if json_file:
+        json_file.unlink(missing_ok=True)  # a refused comparison leaves no former one behind
+    try:
+        rules = compare.Rules(level=level, min_drop=min_drop / 100, margin=margin / 100)
+        comparison = compare.compare(baseline, candidate, radii=radii, rules=rules, across_prompts=across_prompts)
+    except UserError as error:
+        if junit:
+            _write(junit, gate.refused_junit(str(error)))
+        if markdown:
+            _write(markdown, gate.refused_markdown(str(error)), append=True)
+        raise
     _show(comparison)
     if junit:
         _write(junit, gate.junit(comparison, allow_inconclusive=allow_inconclusive))

@@ -318,6 +318,8 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{40,}", value):
+        value = f"{value[:8]}..."
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _TINY else text[:_TINY] + "..."
 

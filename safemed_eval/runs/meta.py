@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -55,6 +56,12 @@ class Session:
     platform: str | None = None
     device: str | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def command(self) -> str | None:
+        """The command line; None where Python code made the run."""
+        made = self.argv and self.argv[0] in ("evaluate", "certify")
+        return f"safemed-eval {shlex.join(self.argv)}" if made else None
 
 
 @dataclass(frozen=True, kw_only=True)

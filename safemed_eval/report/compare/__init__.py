@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -85,7 +86,10 @@ class Change:
     upper: float
     """The drop is at most this, at `level`."""
     needed: int | None
-    """The number of such items that would do, of a change that is inconclusive since even no loss could pass."""
+    """The number of such items that would do without a loss, of a change that is inconclusive since so few could not
+    pass even then."""
+    estimated: int | None
+    """Of another such change in all items, about how many would decide if as large a share of them is lost and won."""
     lost: int | None
     """Items that only the baseline has right; None for the average radius."""
     won: int | None
@@ -99,11 +103,15 @@ class Change:
 
     @property
     def too_few(self) -> str:
-        """The number of items that would do, in words; empty where these do."""
-        if self.needed is None:
-            return ""
+        """The number of items that would do, in words; empty where these do, or no number would."""
         kind = "independent ones" if self.clusters == self.n else "in clusters like these"
-        return f"{self.n} items are too few: {self.needed} {kind} would do, without a loss"
+        if self.needed is not None:
+            return f"{self.n} items are too few: {self.needed} {kind} would do, without a loss"
+        if self.estimated is not None:
+            return (
+                f"{self.n} items are too few: about {self.estimated} {kind} would decide, if changes go on at this rate"
+            )
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +301,7 @@ def _change(
         lower=lower,
         upper=upper,
         needed=None,
+        estimated=None,
         lost=int((difference > 0).sum()) if whole else None,
         won=int((difference < 0).sum()) if whole else None,
         identical=not difference.any(),
@@ -332,16 +341,17 @@ def _with_needed(
     """Tell inconclusive changes of too few items how many would do."""
     known = dict[bytes, int | None]()
 
-    def needed(change: Change) -> int | None:
-        rows = slices[change.slice] & ~np.isnan(measures[change.measure][0])
-        key = rows.tobytes()
+    def with_number(change: Change) -> Change:
+        base, new = measures[change.measure]
+        rows = slices[change.slice] & ~np.isnan(base)
+        key, lost = rows.tobytes(), (base - new)[rows]
+        needed = partial(paired.items_needed, clusters=clusters[rows], level=rules.level, margin=rules.margin)
         if key not in known:
-            known[key] = paired.items_needed(clusters[rows], level=rules.level, margin=rules.margin)
-        return known[key]
+            known[key] = needed(np.zeros(len(lost)))
+        may_pass = known[key] is None and change.slice == ALL and change.drop < rules.margin
+        return replace(change, needed=known[key], estimated=needed(lost) if may_pass else None)
 
-    return [
-        replace(change, needed=needed(change)) if change.verdict == "inconclusive" else change for change in changes
-    ]
+    return [with_number(change) if change.verdict == "inconclusive" else change for change in changes]
 
 
 def _detectable(

@@ -31,6 +31,8 @@ _MAY_DIFFER = ("model", "load", "batch_size", "keep_images", "falsify", "stop_wh
 _SAME = ("label", "image_sha256", "question", "options", "cluster", *SLICES)
 """Fields of an item that must be the same in both runs."""
 _SHOWN = 5
+_DOUBTS = ("degenerate", "silence", "failed-check", "check")
+"""Findings of a run without which its comparison would say more than it knows."""
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]
@@ -99,6 +101,8 @@ def refuse_other_specs(baseline: Run, candidate: Run, *, across_prompts: bool = 
         lines = "".join(f"\n  {line}" for line in changes)
         if all(line.startswith(f"{ASKING}.") for line in changes):
             lines += "\n(--across-prompts compares models that are asked in different ways)"
+        if command := baseline.meta.sessions and baseline.meta.sessions[0].command:
+            lines += f"\nUse the options of the baseline, which was made by: {command}"
         raise RunError(
             f"{baseline.where} and {candidate.where} cannot be compared; they were asked for different things:{lines}"
         )
@@ -243,6 +247,12 @@ def notes_of(baseline: Run, candidate: Run) -> list[str]:
     if settings[0] != settings[1]:
         notes.append("the checkpoints' configurations differ")
     notes += [_note(finding) for finding in (*sequential_bounds(baseline), *sampled(baseline))]
+    notes += [
+        f"{name}: {_note(finding)}"
+        for name, run in (("baseline", baseline), ("candidate", candidate))
+        for finding in run.findings
+        if finding.key in _DOUBTS
+    ]
     if baseline.meta.skipped:
         notes.append(f"{counted(len(baseline.meta.skipped), 'bad item')} left out of both")
     return notes

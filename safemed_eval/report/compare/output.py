@@ -136,6 +136,21 @@ def markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def refused_markdown(reason: str) -> str:
+    """Write the same summary of runs that cannot be compared."""
+    return f"## \u274c safemed-eval compare: not comparable\n\n{markdown_text(reason)}\n"
+
+
+def refused_junit(reason: str) -> str:
+    """Write JUnit XML of runs that cannot be compared: one case, which is an error."""
+    suites = ElementTree.Element("testsuites", name="safemed-eval compare")
+    counts = {"name": "all", "tests": "1", "failures": "0", "errors": "1", "skipped": "0"}
+    suite = ElementTree.SubElement(suites, "testsuite", counts)
+    case = ElementTree.SubElement(suite, "testcase", classname="safemed-eval.all", name="not comparable", time="0")
+    ElementTree.SubElement(case, "error", message=plain(reason))
+    return _xml(suites)
+
+
 def junit(comparison: Comparison, *, allow_inconclusive: bool) -> str:
     """Write JUnit XML: one case per measure in all items, which pass or fail as the exit code does.
 
@@ -159,6 +174,10 @@ def junit(comparison: Comparison, *, allow_inconclusive: bool) -> str:
                 ElementTree.SubElement(case, "system-out").text = plain(text)
         suite.attrib |= {"failures": str(counts["failure"]), "errors": str(counts["error"])}
         suite.set("skipped", str(counts["skipped"]))
+    return _xml(suites)
+
+
+def _xml(suites: ElementTree.Element) -> str:
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
