@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
+from conftest import draw_table
 from synthetic import certified, evaluated, failed, write_run
 from test_cli import call
 
 import safemed_eval
 from safemed_eval import paired
+from safemed_eval.core import Question
 from safemed_eval.errors import RunError, SpecError
 from safemed_eval.report import Run
 from safemed_eval.report.compare import (
@@ -490,6 +493,30 @@ def test_a_refused_comparison_leaves_no_former_result(tmp_path: Path) -> None:
         assert reason in str(suite[0][0].get("message")) and suite[0][0].tag == "error"
         assert reason in files["markdown"].read_text().rpartition("compare: not comparable")[2]
     assert "made by: safemed-eval evaluate --model 'new one'" in call("compare", two, one)[1]
+
+
+def test_a_run_that_could_not_be_compared_with_its_baseline_never_starts(tmp_path: Path) -> None:
+    chosen = safemed_eval.load_data(f"table:{draw_table(tmp_path / 'data')}", canvas="8x8")
+    first = tmp_path / "first"
+
+    class Dark:
+        def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+            return torch.stack([canvas[:, place].mean((1, 2)) for place in range(3)], dim=1)
+
+    class Untouched:
+        def scores(self, canvas: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+            raise AssertionError("the model was asked")
+
+    safemed_eval.evaluate(Dark(), chosen, seed=1, out=first)
+
+    for more, reason in (({"seed": 2}, "seed was 1, now 2"), ({"seed": 1, "attacks": ["fgsm"]}, "attacks.fgsm")):
+        with pytest.raises(RunError, match=f"this run cannot be compared; .*\n  {reason}"):
+            safemed_eval.evaluate(Untouched(), chosen, baseline=first, out=tmp_path / "second", **more)
+    with pytest.raises(RunError, match="cannot be compared"):
+        safemed_eval.certify(Untouched(), chosen, sigma=0.25, baseline=first)
+    assert not (tmp_path / "second").exists()
+    safemed_eval.evaluate(Dark(), chosen, seed=1, batch_size=3, baseline=first, out=tmp_path / "second")
+    assert compare(first, tmp_path / "second").items == 8
 
 
 def test_a_number_of_items_is_estimated_where_some_changed(tmp_path: Path) -> None:

@@ -246,6 +246,7 @@ def steps(**given: str) -> Iterator[tuple[str, dict[str, str]]]:
         ("good", {}, 0, "no regression"),
         ("bad", {}, 1, "regression"),
         ("good", {"arguments": f"{ARGUMENTS} --seed 1"}, 2, "not comparable"),
+        ("good", {"arguments": f"{ARGUMENTS} --batch-size 7"}, 0, "no regression"),
         ("good", {"arguments": ARGUMENTS.replace("noise:eps", "'noise:eps'")}, 0, "no regression"),
         ("good", {"arguments": ""}, 2, "not comparable"),
         ("good", {"arguments": f"{ARGUMENTS} '"}, 2, "not comparable"),
@@ -254,7 +255,16 @@ def steps(**given: str) -> Iterator[tuple[str, dict[str, str]]]:
         ("good", {"baseline": "basline"}, 2, "not comparable"),
     ],
     ids=[
-        *("as robust", "less robust", "not comparable", "quoted", "no words", "open quote", "no command of ours"),
+        *(
+            "as robust",
+            "less robust",
+            "not comparable",
+            "other batches",
+            "quoted",
+            "no words",
+            "open quote",
+            "no command of ours",
+        ),
         *("no such option", "no such baseline"),
     ],
 )

@@ -75,6 +75,7 @@ def certify(
     workers: int | None = None,
     out: Out = None,
     pseudonymize: str | Path | None = None,
+    baseline: str | Path | None = None,
 ) -> Run:
     """Certify radii by randomized smoothing, by imaging modality and question type.
 
@@ -105,7 +106,7 @@ def certify(
             tell how many certificates depend on the image.
         domain: "canvas": radii are measured on the canvas. "file": on the image at its own size, whose resize to the
             canvas is then neither clipped nor rounded to 8 bits; `run.frame()` has the canvas radius, too.
-        batch_size, seed, ray, workers, out, pseudonymize: as in `evaluate`.
+        batch_size, seed, ray, workers, out, pseudonymize, baseline: as in `evaluate`.
 
     With noise="patch:size=32,band=48,stride=4" radii are sizes of patches in canvas pixels, and there is neither sigma,
     nor sampling, n0, n or alpha.
@@ -117,7 +118,15 @@ def certify(
     Source:
         Cohen et al. 2019 (arXiv:1902.02918), CERTIFY; see `smoothing.certify` for what differs.
     """
-    options = Options(batch_size=batch_size, seed=seed, ray=ray, workers=workers, out=out, pseudonymize=pseudonymize)
+    options = Options(
+        batch_size=batch_size,
+        seed=seed,
+        ray=ray,
+        workers=workers,
+        out=out,
+        pseudonymize=pseudonymize,
+        baseline=baseline,
+    )
     std = grammar.number(sigma, "--sigma") if isinstance(sigma, str) else sigma
     budget = budget_from(noise, std, sampling, n0, n, alpha, radii)
     if isinstance(budget, Exhaustive):

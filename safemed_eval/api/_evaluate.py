@@ -70,6 +70,7 @@ def evaluate(
     workers: int | None = None,
     out: Out = None,
     pseudonymize: str | Path | None = None,
+    baseline: str | Path | None = None,
 ) -> Run:
     """Measure accuracy, clean and under attack, by imaging modality and question type.
 
@@ -104,13 +105,22 @@ def evaluate(
         out: the run folder; the same call resumes a stopped run. "auto": a name below runs/. None: the run is kept in
             memory.
         pseudonymize: file with a key, under which ids, paths and texts are replaced by pseudonyms.
+        baseline: a run folder that `compare` will compare this run with: where it could not, nothing is computed.
     Returns:
         The run: `run.accuracy(by="modality")`, `run.frame()`, `run.plot()`, `run.summary`.
     Raises:
         SpecError, DataError, CheckpointError, RunError: the message says what is wrong, where, and what to do.
         Stopped: Ctrl-C. The records computed so far are in `out`.
     """
-    options = Options(batch_size=batch_size, seed=seed, ray=ray, workers=workers, out=out, pseudonymize=pseudonymize)
+    options = Options(
+        batch_size=batch_size,
+        seed=seed,
+        ray=ray,
+        workers=workers,
+        out=out,
+        pseudonymize=pseudonymize,
+        baseline=baseline,
+    )
     chosen = {str(attack): attack for attack in attack_specs.parse_all([CLEAN, *map(str, attacks)])}
     judged = model if isinstance(model, Model) else find_model(model)
     quantize = quantize or domain == "file"

@@ -36,7 +36,8 @@ from safemed_eval.files import refuse_unwritable
 from safemed_eval.models import AnyModel, Loading, Model, find_model
 from safemed_eval.progress import progress, status
 from safemed_eval.runs import Memory, RunFolder, count_records, default_out, refuse_other_spec, session
-from safemed_eval.runs.meta import about_of
+from safemed_eval.runs.folder import read_meta
+from safemed_eval.runs.meta import about_of, meta_of
 from safemed_eval.runs.meter import Meter
 from safemed_eval.runs.pseudonyms import Pseudonyms, Veiled, read_key
 from safemed_eval.runs.ray.cluster import refuse_without_ray
@@ -68,6 +69,7 @@ class Options:
     workers: int | None = None
     out: Out = None
     pseudonymize: str | Path | None = None
+    baseline: str | Path | None = None
 
     def __post_init__(self) -> None:
         size = self.batch_size
@@ -125,6 +127,7 @@ def prepare(
     judged = model if isinstance(model, Model) else find_model(model)
     _refuse_senseless_workers(judged, options)
     names = Pseudonyms(read_key(Path(options.pseudonymize))) if options.pseudonymize else None
+    baseline = meta_of(read_meta(Path(options.baseline)), str(options.baseline)) if options.baseline else None
     if options.out not in (None, "auto"):
         _refuse_place(Path(options.out), options)
     choice = choice_of(data)
@@ -158,6 +161,10 @@ def prepare(
         domain=domain,
         **asked,
     )
+    if baseline:
+        from safemed_eval.report.compare.aligned import refuse_unlike
+
+        refuse_unlike(baseline, spec, (str(options.baseline), "this run"))
     place = _place(command, judged, choice, spec, options, label, named=names is None)
     if place:
         _refuse_place(place, options)

@@ -237,6 +237,13 @@ class RunOptions:
             "which stays with you. Modality and question type stay as they are.",
         ),
     ] = None
+    baseline: Annotated[
+        Path | None,
+        _run(
+            help="Run folder that compare will compare this run with: other options or data are refused before "
+            "anything is computed."
+        ),
+    ] = None
     json: Annotated[bool, _run("--json", help="Print the summary as JSON instead of tables.")] = False
 
     @property

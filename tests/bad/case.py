@@ -195,7 +195,7 @@ def described(data: str = "table:t.csv") -> tuple[str, ...]:
 
 
 def row(**changes: object) -> dict[str, object]:
-    """A good row of a table; None takes a column out."""
+    """A good row of a table; None takes a column out, and `options` stand in for option_a and option_b."""
     whole: Mapping[str, object] = {
         "id": "q1",
         "image": "x.png",
@@ -204,7 +204,8 @@ def row(**changes: object) -> dict[str, object]:
         "option_b": "a liver",
         "answer": "a liver",
     }
-    return {key: value for key, value in {**whole, **changes}.items() if value is not None}
+    kept = {key: value for key, value in whole.items() if not ("options" in changes and key.startswith("option_"))}
+    return {key: value for key, value in {**kept, **changes}.items() if value is not None}
 
 
 def root() -> bool:

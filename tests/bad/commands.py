@@ -176,6 +176,8 @@ EVALUATE: Rows = [
     (("--pseudonymize", "x.png"), ["a key of 0 bytes", "could be guessed", "secrets.token_hex(32)"]),
     (("--pseudonymize", "weak"), ["a key of 40 bytes, 1 of them different"]),
     (("--pseudonymize", "run/key", "--out", "run"), ["lies in the run folder"]),
+    (("--baseline", "gone"), ["gone: no such folder"]),
+    (("--baseline", "x.png"), ["x.png: is a file; name the run folder that it is in"]),
     (("--nonsense",), ["No such option: --nonsense", "--help"]),
     (("--atack", "fgsm"), ["No such option: --atack", "--attack"]),
     (("--attack",), ["--attack", "argument"]),

@@ -20,7 +20,9 @@ from safemed_eval.report.load import SLICES
 from safemed_eval.report.rows import Slicing
 from safemed_eval.report.run import Run
 from safemed_eval.runs import differences
+from safemed_eval.runs.meta import RunMeta
 from safemed_eval.runs.record import ItemRecord
+from safemed_eval.runs.spec import Spec
 from safemed_eval.smoothing import Budget, Exhaustive, Sequential
 
 AVERAGE_RADIUS = "average certified radius / ceiling"
@@ -92,25 +94,35 @@ def refuse_other_specs(baseline: Run, candidate: Run, *, across_prompts: bool = 
     """
     if baseline is candidate or (baseline.out and candidate.out and baseline.out.resolve() == candidate.out.resolve()):
         raise RunError(f"{baseline.where}: is compared with itself; name the run of another checkpoint")
-    ignored = (*_MAY_DIFFER, *[ASKING] * across_prompts)
-    here, there = (
-        {key: value for key, value in run.spec.to_json().items() if key not in ignored} for run in (baseline, candidate)
+    refuse_unlike(
+        baseline.meta, candidate.spec, (baseline.where, candidate.where), ignored=[ASKING] if across_prompts else ()
     )
-    changes = differences(here, there)
-    if changes:
-        lines = "".join(f"\n  {line}" for line in changes)
-        if all(line.startswith(f"{ASKING}.") for line in changes):
-            lines += "\n(--across-prompts compares models that are asked in different ways)"
-        if command := baseline.meta.sessions and baseline.meta.sessions[0].command:
-            lines += f"\nUse the options of the baseline, which was made by: {command}"
-        raise RunError(
-            f"{baseline.where} and {candidate.where} cannot be compared; they were asked for different things:{lines}"
-        )
     if baseline.alpha != candidate.alpha:
         raise RunError(
             f"{baseline.where} is read at alpha {baseline.alpha:g}, {candidate.where} at {candidate.alpha:g}; "
             "read both at one"
         )
+
+
+def refuse_unlike(baseline: RunMeta, candidate: Spec, names: tuple[str, str], *, ignored: Sequence[str] = ()) -> None:
+    """Raise RunError where a run of this spec could not be compared with the baseline.
+
+    Args:
+        names: what the message calls the baseline and the candidate.
+        ignored: parts of their specs that may differ, besides the model and the way it is loaded.
+    """
+    here, there = (
+        {key: value for key, value in spec.to_json().items() if key not in (*_MAY_DIFFER, *ignored)}
+        for spec in (baseline.spec, candidate)
+    )
+    if not (changes := differences(here, there)):
+        return
+    lines = "".join(f"\n  {line}" for line in changes)
+    if all(line.startswith(f"{ASKING}.") for line in changes):
+        lines += "\n(--across-prompts compares models that are asked in different ways)"
+    if command := baseline.sessions and baseline.sessions[0].command:
+        lines += f"\nUse the options of the baseline, which was made by: {command}"
+    raise RunError(f"{' and '.join(names)} cannot be compared; they were asked for different things:{lines}")
 
 
 def refuse_incomplete(run: Run) -> None:
