@@ -17,7 +17,7 @@ ORGANS = Question(text="Which organ?", options=("a lung", "a liver", "an eye", "
 EYE = ORGANS.options.index("an eye")
 
 FORMS = """
-C | c | C. | C, | C) | (C) | [C] | {C} | **C** | `C` | "C" | C: | C; | C . | (C). | **C.**
+C | c | C. | C, | C) | (C) | [C] | {C} | **C** | `C` | "C" | C: | C; | C . | (C). | **C.** | \u24b8 | \U0001d402
 Answer: C | answer C | ANSWER: (C) | Answer = C | The answer is C | The answer is: C. | the correct answer is **C**.
 The final answer is (C) | Option C | Choice: C | The best option is C. | The correct option letter is C
 C) an eye | C. an eye | C: an eye | (C) an eye | **C** an eye | Answer: C) an eye | The answer is (C) an eye.
@@ -70,7 +70,7 @@ The answer is C because of D | <answer></answer> | <answer>C</answer><answer>D</
 <think>The answer is C. | <think>C | <think>an eye | <answer>C or D</answer> | <answer>A C</answer> | Answer: | answer
 The answer is A patient | I would choose a lung or a liver | an eye or a lung | lung | eye | <answer>eye</answer>
 <think>C</think> | <think>The answer is C.</think> | <answer>C</answer></think> | Answer C or D | option A or B.
-\\boxed{} | nan | None | null | <answer>None</answer> | The options are A, B, C and D. | \u0421 | \u24b8
+\\boxed{} | nan | None | null | <answer>None</answer> | The options are A, B, C and D. | \u0421
 """
 
 
@@ -89,6 +89,7 @@ def test_characters_that_are_not_as_long_in_small_letters_or_are_private(text: s
 REPEATED = """
 final | the | A, | B is | answer is | option | not | word | MRI and | MRI. | A) CT | <answer> | <think> | \\boxed{
 [ | ( | * | {"answer": | <|begin_of_box|> | "answer": "B", | Answer: B | no | A chest | 1 | - | is | Wait, B. | A or
+A: no | not A but | no, | ~~ | </b> | [ ] A | (correct) | B. Not | If A, | this is | it is very | Question:
 """
 
 
@@ -145,7 +146,9 @@ def test_options_that_look_like_letters() -> None:
 def test_any_text_is_an_option_or_nothing(text: str) -> None:
     found = parse(text, ORGANS)
     assert found is None or 0 <= found < 4
-    assert found is None or re.search("[A-Da-d]", unicodedata.normalize("NFKC", text)), "an answer is never made up"
+    assert found is None or re.search("[A-Da-d\U0001f170-\U0001f173]", unicodedata.normalize("NFKC", text)), (
+        "an answer is never made up"
+    )
 
 
 @given(st.integers(0, 3), st.text(alphabet="AaCc <>/answerthink().", max_size=40))

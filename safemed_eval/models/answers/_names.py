@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,24 +11,46 @@ _CJK = "\u2e80-\u9fff\uac00-\ud7af"
 WORD = rf"[^\W{_CJK}]"
 """A letter or digit of a script that separates words by blanks."""
 
-_FLAT = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms of ASCII
-_FLAT |= dict.fromkeys(map(ord, '*`"“”„«»#_$~|「」\ue000\ue001\u3000\u00a0\t✅☑✔'), ord(" "))
-_FLAT |= {ord(a): ord(b) for a, b in ("【(", "】)", "『(", "』)", "。\n", "、,", "\r\n")}
+
+class _Flat(dict[int, int]):
+    """The plain form of each character: its letter or digit in NFKC, a blank if it is invisible."""
+
+    def __missing__(self, code: int) -> int:
+        folded = unicodedata.normalize("NFKC", chr(code))
+        folded = folded if len(folded) == 1 else folded.strip("().")
+        hidden = unicodedata.category(chr(code)) == "Cf" or 0xFE00 <= code <= 0xFE0F
+        self[code] = ord(" ") if hidden else ord(folded) if len(folded) == 1 and code > 127 else code
+        return self[code]
+
+
+_FLAT = _Flat(dict.fromkeys(map(ord, '*`"“”„«»#_$~|「」\ue000\ue001\u3000\u00a0\t✅☑✔✓'), ord(" ")))
+_FLAT |= {ord(a): ord(b) for a, b in ("【(", "】)", "『(", "』)", "。\n", "、,", "\r\n", "❌✗", "✘✗", "✖✗")}
 _FLAT |= dict.fromkeys((0x2018, 0x2019), ord("'")) | dict.fromkeys((0x2010, 0x2011, 0x2013), ord("-"))  # quotes, dashes
+_FLAT |= {code: code - 0x1F170 + ord("A") for code in range(0x1F170, 0x1F18A)}  # white letters on a square
 _BOLD_LETTER = re.compile(r"(?<!\w)\*\*([A-Z])\*\*(?!\w)")
-_LATEX = re.compile(
-    r"\\[()\[\],;! ]|\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathbb|operatorname)\s*\{"
-    r"|(?:\\f?box(?:ed)?|\bboxed)\s*\{"
+_STRUCK = re.compile(r"~~[^~\n]{1,200}~~|<(del|strike)>[^<>]{0,200}</\1>")
+_MARKUP = re.compile(
+    r"</?(?:b|i|u|em|strong|mark|code|span|p|br|font)\b[^<>\n]{0,60}>|&(?:quot|apos|nbsp|#39);|\bboxed\s*\{"
+    r"|\\(?:text)?color\s*\{\w{1,20}\}\s*\{?|\\[()\[\],;! ]"
+    r"|\\(?:text[a-z]{0,8}|math[a-z]{0,8}|operatorname|underline|emph|bf|it|rm|sf|tt|em|bfseries|itshape|large|Large"
+    r"|LARGE|huge|Huge|small|normalsize|displaystyle|f?box|f?boxed|framebox)(?![A-Za-z])\s*\{?"
 )
 
 
 def flat(text: str) -> str:
-    """Blank out marks of Markdown and LaTeX, and convert full-width forms to ASCII; every character keeps its place."""
+    """Blank out marks of Markdown, LaTeX and HTML and what is struck through, and convert compatibility forms of
+    characters to plain ones; every character keeps its place."""
     if "**" in text:
         text = _BOLD_LETTER.sub(r" (\1) ", text)
+    if any(mark in text for mark in ("\\", "boxed", "<", "~~", "&")):
+        text = _MARKUP.sub(_blank, _STRUCK.sub(_blank, text))
     if "boxed" in text or "\\" in text:
-        text = _LATEX.sub(lambda match: " " * len(match[0]), text).replace("}", " ")
+        text = text.replace("}", " ")
     return text.translate(_FLAT)
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * (len(match[0]) - 1) + ("\n" if match[0].startswith(("<br", "</p")) else " ")
 
 
 def plain(text: str) -> str:
@@ -198,7 +221,7 @@ def names_of(options: tuple[str, ...]) -> Names:
 
 _BEGINS = re.compile(
     r"(?:\A|[.!?;:,\n(]|\b(?:so|therefore|thus|hence|that|but|and|or|nor|both|neither|either|think|believe"
-    r"|conclude|clearly))[\s'>-]*\Z",
+    r"|only|unlike|reflection|conclude|clearly))[\s'>-]*\Z",
     re.IGNORECASE,
 )
 
@@ -214,15 +237,19 @@ def _key(name: str) -> str:
 
 
 def _pattern(word: str, written: str) -> str:
-    """A pattern for a name in a text; a number must not be part of another ("2.5") or have a unit."""
+    """A pattern for a name in a text; a number must not be part of another ("2.5"), a bound ("> 2") or have a unit."""
     pattern = re.escape(written if len(word) == len(written) else word)
     pattern = re.sub(r"(?:\\ )+", r"[-\\s]+", pattern)
     pattern = re.sub(r"(?<=[^\]])\\-", r"[-\\s]?", pattern)
     if not (_ENGLISH.fullmatch(word) or (len(word) == 1 and word.isalpha())):
         pattern = rf"(?i:{pattern})"
-    number = r"(?![.,]\d)(?!\s?%)" if word[-1].isdigit() else ""
+    number = (
+        r"(?![.,]\d)(?!\s?%)(?!\+(?!\s*\d))(?!\s+or\s+(?:more|less|fewer|higher|lower|above|below|greater)\b)"
+        if word[-1].isdigit()
+        else ""
+    )
     unit = _UNIT if _WEAK.fullmatch(word) and word[-1].isdigit() else ""
-    before = r"(?<!\d[.,])(?<![-+])" if word[0].isdigit() else ""
+    before = r"(?<!\d[.,])(?<![-+<≤≥])(?<![<≤≥]\s)(?<!(?<![=-])>)(?<!(?<![=-])>\s)" if word[0].isdigit() else ""
     return f"{before}{pattern}{number}{unit}"
 
 

@@ -8,38 +8,34 @@ from dataclasses import replace
 
 from safemed_eval.models.answers._cues import MARK, MARKED, TAG, Statement, claim, cued
 from safemed_eval.models.answers._names import Names, flat
+from safemed_eval.models.answers._verdicts import REVISES, TAKEN_BACK, denied
 from safemed_eval.models.answers._whole import whole
 
+_TAG = (
+    r"answer|conclusion|final[_ -]?answer|answer[_ -]?letter|ans"
+    r"|(?P<loose>final|output|result|response|choice|option|solution|prediction)"
+)
 TAGGED = re.compile(
-    r"(?:<(?P<tag>answer|conclusion|final[_ -]?answer|ans)>|\[(?P<bracket>answer)\])(?P<said>.*?)"
-    r"(?=</?(?P=tag)>|\[/?(?P=bracket)\]|\Z)",
+    rf"(?:<\s{{0,3}}(?P<tag>{_TAG})\s{{0,3}}>|\[(?P<bracket>answer)\])(?P<said>.*?)"
+    r"(?=<\s{0,3}/?\s{0,3}(?P=tag)\s{0,3}>|\[/?(?P=bracket)\]|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
-_BOX = re.compile(r"\\?f?box(?:ed)?\s*\{|\x08oxed\s*\{|<\|begin_of_box\|>")
+"""A passage in the tags of an answer; `loose` tags count only if a text has no others."""
+BOX = re.compile(r"\\?f?box(?:ed)?\s*\{|\x08oxed\s*\{|<\|begin_of_box\|>")
 _UNBOX = "<|end_of_box|>"
-_KEY = re.compile(
-    r"""[{,\s]["'](?:(?:final|correct|predicted|selected|my)[_ -]?)?(?:answer|choice|option|prediction|label|letter)"""
-    r"""(?:[_ -]?(?:letter|choice|option|key))?["']\s*:\s*"""
-    r"""(?P<said>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\[[^\]\n]*\]|[^\s,}"'\[{]+)""",
-    re.IGNORECASE,
+_VALUE = r"""["']\s*:\s*(?P<said>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\[[^\]\n]*\]|[^\s,}"'\[{]+)"""
+_KEYS = (
+    re.compile(
+        r"""[{,\s]["'](?:(?:final|correct|predicted|selected|my)[_ -]?)?"""
+        rf"""(?:answers?|choice|option|prediction|label|letter)(?:[_ -]?(?:letter|choice|option|key))?{_VALUE}""",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"""[{{,\s]["'](?:final|correct|result|response|output|decision|verdict|conclusion|pick|selection){_VALUE}""",
+        re.IGNORECASE,
+    ),
 )
-REVISES = re.compile(
-    r"\b(?:wait|actually|correction|on\s+(?:second\s+thoughts?|reflection|closer\s+inspection)|scratch\s+that"
-    r"|let\s+me\s+(?:correct|re-?\w+)|i\s+(?:was|made)\s+(?:wrong|mistaken|a\s+mistake|an\s+error)|my\s+mistake|sorry"
-    r"|apologi[sz]e|(?:change|revise|correct|update)\s+my\s+answer|revised|corrected|instead|rather"
-    r"|(?:that|this)(?:'s|\s+is|\s+was)\s+(?:wrong|incorrect|not\s+(?:right|correct)))\b",
-    re.IGNORECASE,
-)
-TAKEN_BACK = re.compile(
-    r"(?:\A|[.!?\n])\W*(?:(?:no|hmm|oh)\b\W*)*\b(?:wait|actually|correction|on\s+second\s+thoughts?"
-    r"|scratch\s+that|let\s+me"
-    r"\s+re|i\s+was\s+wrong|i\s+made\s+a\s+mistake|my\s+mistake)\b|\b(?:that|this)(?:'s|\s+is|\s+was)\s+(?:wrong"
-    r"|incorrect"
-    r"|not\s+(?:right|correct))\b",
-    re.IGNORECASE,
-)
-
-
+"""JSON keys of answers; those of the second pattern count only if a text has none of the first."""
 _DEPTH = 3
 """The deepest nesting that is read, such as a box in a tag in a box; deeper texts are of models that repeat."""
 
@@ -65,22 +61,38 @@ def settled(stated: list[Statement], view: str) -> int | None:
     words between them take the earlier one back. Words after the last statement may take it back, too.
     """
     last = stated[-1]
+    if TAKEN_BACK.search(view[last.end :]) or _withdrawn(last, view):
+        return None
     for earlier in stated[:-1]:
-        if earlier.option == last.option or earlier.rank < last.rank:
+        cued_and_denied = earlier.rank < MARKED and _withdrawn(earlier, view)
+        if earlier.option == last.option or earlier.rank < last.rank or cued_and_denied:
             continue
         if earlier.rank > last.rank or not REVISES.search(view, earlier.end, last.place[0]):
             return None
-    return None if TAKEN_BACK.search(view[last.end :]) else last.option
+    return last.option
+
+
+_CLOSING = re.compile(r"(?:</[^<>\n]{1,40}>|\[/\w{1,20}\])?")
+_NEGATED = re.compile(r"(?:\b(?:not|never|except|unlike|than|(?:any|every)thing\s+but)|n't)[\s:'(]*\Z", re.IGNORECASE)
+
+
+def _withdrawn(statement: Statement, view: str) -> bool:
+    """True if the words around a statement deny it: `not <answer>A</answer>`, `Answer: A - wrong.`"""
+    behind = _CLOSING.match(view, statement.end)
+    assert behind is not None
+    before = view[max(0, statement.start - 30) : statement.start]
+    return denied(view, behind.end()) or (statement.rank >= MARKED and _NEGATED.search(before) is not None)
 
 
 def _marked(text: str, names: Names, depth: int) -> Iterator[Statement]:
     close = 0
     tagged = [*TAGGED.finditer(text)] if "<" in text or "[" in text else []
     filled = [tag for tag in tagged if tag["said"].strip()]
+    filled = [tag for tag in filled if not tag["loose"]] or filled
     for tag in filled or tagged[:1]:
         yield _statement(tag.start(), tag.end(), tag.span("said"), text, TAG, names, depth)
     if "box" in text or "\x08" in text:
-        for box in _BOX.finditer(text):
+        for box in BOX.finditer(text):
             if box.start() < close:
                 continue  # inside another box
             end = text.find(_UNBOX, box.end()) if box[0].endswith(">") else _brace(text, box.end())
@@ -89,7 +101,7 @@ def _marked(text: str, names: Names, depth: int) -> Iterator[Statement]:
             if not any(tag.start() <= box.start() < tag.end() for tag in tagged):
                 yield _statement(box.start(), close, (box.end(), end), text, MARKED, names, depth)
     if "{" in text:
-        for key in _KEY.finditer(text):
+        for key in next(filter(None, ([*keys.finditer(text)] for keys in _KEYS)), []):
             start, end = key.span("said")
             if key["said"][0] in "\"'[":
                 start, end = start + 1, end - 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from safemed_eval.models.answers._names import KIND, NAME_END, Mention, Names
+from safemed_eval.models.answers._verdicts import WRONG, denied
 
 HIDDEN = "\ue000"
 """Replaces, in a text, each mention of an option."""
@@ -28,7 +29,7 @@ _CHUNK = re.compile(
     rf"|I)\b)",
     re.IGNORECASE,
 )
-_SET_ASIDE = re.compile(
+SET_ASIDE = re.compile(
     r"\bno\s+(?:doubt|question)\b|\bwithout\s+(?:an?y?\s+)?doubt\b|\bnot\s+only\b|\bno\s+longer\b|\bno\s+other\b"
     r"|\bthat(?:'s|\s+is)\s+right\b|\bright\s+(?:answer|option|choice)\b|\bin\s+fact\b",
     re.IGNORECASE,
@@ -44,7 +45,7 @@ _NOT = re.compile(
     r"|opposed\s+to|than|absence\s+of"
     r"|lack(?:s|ing)?|negative\s+for|free\s+of|against|differ\w*\s+from|contrary\s+to|contradict\w*"
     r"|in(?:compatible|consistent)\s+with|unlikely|less\s+likely|un(?:related|suggestive)|least|hardly|versus|vs"
-    r"|misread|nicht|kein\w*|pas|non|não|нет|не)\b|n't\b|不|没有|沒有|無い|ない|无|無|未见|非|排除|아니|아닙|없",
+    r"|misread|doubt\w*|disagree\w*|nicht|kein\w*|pas|non|não|нет|не)\b|n't\b|不|没有|沒有|無い|ない|无|無|未见|非|排除|아니|아닙|없",
     re.IGNORECASE,
 )
 _LACK = re.compile(
@@ -54,12 +55,9 @@ _LACK = re.compile(
 )
 """A lack that is the subject of its clause and denies nothing: `the absence of lung markings indicates...`."""
 DENIED_AFTER = re.compile(
-    r"\b(?:unlikely|incorrect|wrong|excluded|ruled\s+out|eliminated|rejected|dismissed|discarded|absent|improbable"
-    r"|inappropriate|implausible|less\s+(?:likely|probable|consistent)|least|not|never|cannot|unsupported"
-    r"|inconsistent"
-    rf"|incompatible|false|mistaken|misleading|out|(?<=:\s)(?:no|none|negative))\b(?!\s+only\b)(?!\s+(?:(?:an?|the"
-    rf"|of)\s+)?{HIDDEN})"
-    rf"|n't\b(?!\s+(?:(?:an?|the)\s+)?{HIDDEN})|不|排除|아니|아닙",
+    rf"\b(?:{WRONG}|absent|least|not|never|cannot|false|out|(?<=:\s)(?:no|none|negative))\b(?!\s+only\b)(?!\s+(?:(?:an?|the"
+    rf"|of|option)\s+)?(?:{HIDDEN}|[(\[]?(?-i:[A-Z]\b|[A-Z]{{2}})))"
+    rf"|n't\b(?!\s+(?:(?:an?|the)\s+)?{HIDDEN})|[不✗👎]|排除|아니|아닙",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(
@@ -102,7 +100,7 @@ _SAYS = (
     r"|(?:obtained|acquired|produced|taken|generated|made|captured|performed|created)\s+(?:by|with|using|from"
     r"|through|via)"
     r"|mark(?:s|ing)|labels|denotes|pointing\s+to|looking\s+at|highlights|matches|fits|favou?rs?|supports?|confirms?|see|has"
-    r"|have|contains?|choose|select|pick|go\s+with|conclude|answer"
+    r"|have|contains?|choose|select|pick|go\s+with|conclude|answer|leaves|leaving"
     r"|likely|namely|(?:patient|man|woman|child|case)\s+with|identify|diagnose)\b|'s\b|[:=]|[-=]>|→|⇒|是|为|為|显示|提示"
     r"|符合|は)"
 )
@@ -149,6 +147,15 @@ _ALONE = re.compile(rf"{_LEADING}{_M}\W*(?:(?:scans?|images?)\W*)?", re.IGNORECA
 _AFTERTHOUGHT = re.compile(
     r"\W*(?:I\s+(?:think|believe|guess)|clearly|as|not|rather|given|based|due|in\s+my|without|probably|most\s+likely"
     r"|definitely|certainly|of\s+course|for\s+sure|obviously)\b|\W*\Z",
+    re.IGNORECASE,
+)
+_BOUNDED = re.compile(
+    r"\b(?:beyond|past|above|below|over|under|exceed\w*|up\s+to|at\s+most|at\s+least)\s+(?:the\s+)?\Z", re.IGNORECASE
+)
+"""Words before a mention that name only a bound, as in `beyond stage 2`."""
+_LAST_LETTER = re.compile(r"[\s.,;:!-]+[(\[]?([A-Z])[)\].]*\s*\Z")
+_CLAIM_IS = re.compile(
+    r"\b(?:(?:statement|claim|assertion|proposition|sentence|it|this|that)\s+is|is\s+therefore|is\s+thus)\s+(?:true|false)\b",
     re.IGNORECASE,
 )
 _BESIDES = re.compile(
@@ -216,7 +223,7 @@ def _weigh_sentence(
     for at, until in pairwise(cuts):
         by_comma = masked[at : at + 1] == ","
         chunk = masked[at:until]
-        chunk = _SET_ASIDE.sub(lambda match: " " * len(match[0]), chunk)
+        chunk = SET_ASIDE.sub(lambda match: " " * len(match[0]), chunk)
         open_ = _NOT_EXCLUDED.search(chunk) is not None
         nots = [denial.start() for denial in _NOT.finditer(chunk) if not _LACK.match(chunk, denial.start())]
         if re.fullmatch(rf"[^\w{HIDDEN}]*no[^\w{HIDDEN}]*", chunk, re.IGNORECASE):
@@ -225,7 +232,9 @@ def _weigh_sentence(
         for mention in mentions:
             if not at <= mention.start < until:
                 continue
-            status = _status(chunk, mention.start - at, min(mention.end, until) - at, nots, mention, view, given)
+            status = _status(
+                chunk, mention.start - at, min(mention.end, until) - at, nots, mention, view, masked, given
+            )
             if status == "alone":
                 following = masked[until:end]
                 plain_end = until == end or (masked[until] in ",;" and _AFTERTHOUGHT.match(following[1:]))
@@ -249,10 +258,12 @@ def _hedged(chunk: str) -> bool:
     return bool(_HEDGED.search(chunk)) and not _DECIDES.search(chunk)
 
 
-def _status(chunk: str, start: int, end: int, nots: list[int], mention: Mention, view: str, given: bool) -> str:
+def _status(
+    chunk: str, start: int, end: int, nots: list[int], mention: Mention, view: str, masked: str, given: bool
+) -> str:
     """Classify a mention as `affirmed`, `denied`, `doubtful`, `alone` (it is the whole chunk), or `named`."""
     before = sum(place < start for place in nots)
-    after = DENIED_AFTER.search(chunk, end) is not None
+    after = DENIED_AFTER.search(chunk, end) is not None or denied(masked, mention.end)
     if (before and after) or before > 1:
         return "doubtful"
     if nots and _NOT.match(view, mention.start):
@@ -260,11 +271,15 @@ def _status(chunk: str, start: int, end: int, nots: list[int], mention: Mention,
     if before or after:
         return "denied"
     ahead = chunk[:start]
+    if _BOUNDED.search(ahead):
+        return "named"
     if mention.weak:
         if view[mention.start].isdigit():
             counted = _COUNTED_BEFORE.search(ahead) is not None
             return "affirmed" if counted else "alone" if _ALONE.fullmatch(chunk) else "doubtful"
-        return "affirmed" if not ahead.strip(" \n-(") else "named"
+        if (letter := _LAST_LETTER.match(view, mention.end)) and ord(letter[1]) - ord("A") not in mention.options:
+            return "doubtful"  # "No, A."
+        return "affirmed" if not ahead.strip(" \n-(") or _CLAIM_IS.search(ahead + view[mention.start :]) else "named"
     if not mention.letters or mention.name:
         if not NAME_END.match(chunk, end):
             return "named"

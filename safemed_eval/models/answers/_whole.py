@@ -15,14 +15,22 @@ from safemed_eval.models.answers._cues import (
     is_asked,
 )
 from safemed_eval.models.answers._names import WORD, Names, plain
-from safemed_eval.models.answers._weighed import DENIED_AFTER, weigh
+from safemed_eval.models.answers._verdicts import CERTAIN, TAKEN_BACK, denied, listed
+from safemed_eval.models.answers._weighed import weigh
 
-_WHOLE_OPTION = re.compile(r"\W*(?:option|choice|answer|letter)\s+", re.IGNORECASE)
+_WHOLE_OPTION = re.compile(r"\W*(?:option|choice|answer|letter|assistant|1[.)])\s+", re.IGNORECASE)
+_AFTERTHOUGHT = re.compile(
+    rf"(?<![\s,(])[\s,(]{{1,4}}(?:{CERTAIN}|certain|sure|correct|I\s+(?:think|believe|guess)"
+    r"|(?:not|over|(?:rather|instead)\s+(?:than|of))\s+[(\[]?(?-i:[A-Z])(?:\s+or\s+(?-i:[A-Z]))?)[)\].!\s]*\Z",
+    re.IGNORECASE,
+)
+"""Words behind an answer that leave it standing."""
 _ONLY_LETTER = re.compile(r"[\s()\[\]{}<>'.,:;!-]*([A-Za-z])(?:\s*(?:입니다|です))?[\s()\[\]{}<>'.,:;!-]*")
 
 
 def whole(view: str, names: Names) -> int | None:
-    """Return the option if the whole text is its letter, its own text, or both."""
+    """Return the option if the whole text is its letter, its own text, or both, and perhaps an afterthought."""
+    view = _AFTERTHOUGHT.sub("", view)
     if (bare := _ONLY_LETTER.fullmatch(view)) is not None:
         return names.of_letter(bare[1])
     said = plain(view)
@@ -41,7 +49,6 @@ _OPENING = re.compile(
     rf"[\s(\[{{<'.>-]*([A-Z])(?!{WORD}|'\w)(?P<mark>[)\]}}>]*\s*[).:,;—]"
     rf"|[)\]}}>]+|\s*\n|\s+-\s|\s+(?=(?:because|since|rather|not|instead)\b)|\s+)"
 )
-_RULED_OUT = re.compile(rf"[\s:,—)(-]*(?:[\w']+\s+){{0,2}}?(?:{DENIED_AFTER.pattern})", re.IGNORECASE)
 
 
 def opening(view: str, names: Names) -> Statement | None:
@@ -67,7 +74,7 @@ def opening(view: str, names: Names) -> Statement | None:
         if option not in names.named(named[0]):
             option = None if not aside(view, named) else option
             own_end = first.end(1)
-    if _RULED_OUT.match(view, own_end) or SUPPOSED.match(view, own_end):
+    if listed(view) or denied(view, own_end) or TAKEN_BACK.search(view, own_end) or SUPPOSED.match(view, own_end):
         return None
     if also := ALSO.match(view, own_end):
         option = None if also[1] != letter and alone_after(view, also) else option

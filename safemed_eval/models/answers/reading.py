@@ -12,12 +12,16 @@ from functools import lru_cache
 from safemed_eval.core import Question
 from safemed_eval.models.answers._cues import Statement
 from safemed_eval.models.answers._names import Mention, Names, flat, names_of
-from safemed_eval.models.answers._stated import TAGGED, settled, statements
+from safemed_eval.models.answers._stated import BOX, TAGGED, settled, statements
+from safemed_eval.models.answers._verdicts import TAKEN_BACK, judged
 from safemed_eval.models.answers._weighed import weigh
 from safemed_eval.models.answers._whole import opening, whole
 from safemed_eval.models.checkpoints.thoughts import CLOSE, OPEN, canonical
 
-_TAGS = re.compile(r"</?(?:think|answer|conclusion|summary|caption)>|<\|(?:begin|end)_of_box\|>", re.IGNORECASE)
+_TAGS = re.compile(
+    r"</?(?:think|answer|conclusion|summary|caption|final|output|result|response|choice)>|<\|(?:begin|end)_of_box\|>",
+    re.IGNORECASE,
+)
 _PARTS = re.compile(r"</?(?:think|summary|caption)>", re.IGNORECASE)
 _HEAD = re.compile(
     r"\s*(?:<s>|<bos>|\[/INST\]|<\|im_start\|>assistant|<start_of_turn>model|<\|turn>model|<\|assistant\|>|ASSISTANT:"
@@ -33,7 +37,9 @@ _END = re.compile(
     r"|observation|start_of_role|end_of_role|assistant_end|eoa|endofturn|diff_marker)\|>"
 )
 """Tokens that end a turn, or begin another speaker's."""
-_CLOSED = re.compile(TAGGED.pattern + r"(?:</|\[/)[^<>\[\]]*[>\]]\s*\Z", TAGGED.flags)
+_RUN_ON = re.compile(r"\n\s*(?:Question|Q|Human|User)\s*\d{0,3}\s*:", re.IGNORECASE)
+"""A further turn that a base model writes after its answer."""
+_CLOSED = re.compile(TAGGED.pattern + r"(?:<\s{0,3}/|\[/)[^<>\[\]]*[>\]]\s*\Z", TAGGED.flags)
 """An answer in tags, closed, at the end."""
 _DANGLING = re.compile(r"(?:\A|(?<=[.!?\n]))\W*(?:(?:so|therefore|thus|hence)\W+)?the\W*\Z|[\s*#$_`]+\Z", re.IGNORECASE)
 """The remains of `The correct answer is C` and its marks where the statement is cut off."""
@@ -66,11 +72,12 @@ def parse(text: str, question: Question) -> int | None:
        option is C`, `I choose C`, `C is correct`). Among equals, the last one counts if words between them take the
        earlier ones back ("wait", "actually"). Otherwise there is no answer. The same rules hold inside tags and boxes.
     2. The whole text is a letter, `C`, `(C)`, `C.`, a letter with its own option's text, `C) an eye`, or that text.
-    3. It begins with a marked letter: `C) an eye, because...`, `C. The image shows...`.
-    4. It names a single option in words or as `option C`, in a sentence that affirms it; see `_weighed.weigh`.
+    3. It judges the options one by one, `A: no`, `C: yes`, or marks one in a list of them; see `_verdicts.judged`.
+    4. It begins with a marked letter: `C) an eye, because...`, `C. The image shows...`.
+    5. It names a single option in words or as `option C`, in a sentence that affirms it; see `_weighed.weigh`.
 
-    Nothing is stated by a letter beyond the options or next to the text of another option, by two options at once, by a
-    question, a condition or a denial.
+    A further question behind the answer does not count. Nothing is stated by a letter beyond the options or next to the
+    text of another option, by two options at once, by a question, a condition or a denial.
     """
     names, text = names_of(question.options), canonical(text)
     first, rest = first_answer(text), answer_part(text)
@@ -128,12 +135,21 @@ def _within_turn(rest: str) -> str:
 
 
 def read_option(rest: str, view: str, names: Names) -> Reading:
-    if "box" not in rest and (option := whole(view, names)) is not None:
+    run_on = _RUN_ON.search(view)
+    if run_on and (read := read_option(rest[: run_on.start()], view[: run_on.start()], names)).option is not None:
+        return read
+    if not BOX.search(rest) and (option := whole(view, names)) is not None:
         return Reading(option=option)
     if stated := statements(rest, view, names):
+        option = settled(stated, view)
+        right = [] if option is not None else judged(rest, view, names)
         return Reading(
-            option=settled(stated, view), start=min(statement.start for statement in stated), stated=tuple(stated)
+            option=right[0] if len(right) == 1 else option,
+            start=min(statement.start for statement in stated),
+            stated=tuple(stated),
         )
+    if right := judged(rest, view, names):
+        return Reading(option=right[0] if len(right) == 1 else None)
     if (begins := opening(view, names)) is not None:
         return Reading(option=begins.option)
     if _REFUSED.search(view):
@@ -142,6 +158,8 @@ def read_option(rest: str, view: str, names: Names) -> Reading:
     if (option := weighed.only) is None:
         return Reading()
     places = weighed.affirmed[option]
+    if TAKEN_BACK.search(view, places[-1].end):
+        return Reading()
     return Reading(option=option, start=_sentence_start(view, places[0].start), named=tuple(places))
 
 

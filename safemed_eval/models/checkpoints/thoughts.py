@@ -40,10 +40,19 @@ _WORDS = (
 
 _HARMONY_END = "<|end|>"
 _HARMONY_ANSWER = "<|end|><|start|>assistant<|channel|>final<|message|>"
-_OPENS = re.compile(
-    "|".join(re.escape(opening) for opening, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE
-)
-_CLOSES = re.compile("|".join(re.escape(closing) for _, closing in MARKS if closing != _HARMONY_END), re.IGNORECASE)
+
+
+def _any_of(marks: list[str]) -> re.Pattern[str]:
+    """A pattern for these marks; blanks may stand inside their angle brackets."""
+    escaped = "|".join(map(re.escape, marks))
+    blank = r"\s{0,3}"
+    return re.compile(
+        escaped.replace("<", f"<{blank}").replace("/", f"/{blank}").replace(">", f"{blank}>"), re.IGNORECASE
+    )
+
+
+_OPENS = _any_of([opening for opening, closing in MARKS if closing != _HARMONY_END])
+_CLOSES = _any_of([closing for _, closing in MARKS if closing != _HARMONY_END])
 _PASSAGES = (
     # harmony: <|end|> ends any message, also an answer; another message may follow without it
     re.compile(r"<\|channel\|>analysis(?:<\|message\|>)?(.*?)(<\|end\|>|(?=<\|start\|>|<\|channel\|>)|\Z)", re.DOTALL),
