@@ -34,7 +34,7 @@ _IS = (
     r"|'s\s+|\s*\n\s*|\s+-\s+)"
 )
 _FOREIGN = (
-    r"(?:respuesta|opci[oó]n|opção|opzione|réponse|reponse|antwort|resposta|risposta|antwoord|lösung|soluzione|ответ"
+    r"(?:respuesta|option|opci[oó]n|opção|opzione|alternativa|réponse|reponse|antwort|resposta|risposta|antwoord|lösung|soluzione|ответ"
     r"|вариант|jawaban|cevap|odpowiedź|svar|odpověď|đáp\s+án)"
 )
 """Words for an answer or an option in other languages."""
@@ -80,7 +80,7 @@ _PRAISED = re.compile(
     r"|\s+(?i:it\s+is|remains|fits(?:\s+best)?)(?=\s*(?:[.,;\n]|\Z))"
     r"|\s+(?i:(?:ist|est|es|è|é|está)\s+(?:la\s+|le\s+|die\s+)?(?:richtig|korrekt|correct|corretta|correta|bonne)|верн"
     r"|правильн)\w*"
-    r"|\s*(?:选项|選項|项|項)?\s*(?:是|は|는|가)?\s*(?:正确|正確|正解|正しい|정답|对|對))"
+    r"|\s*(?:选项|選項|项|項)?\s*(?:是|は|が|는|가)?\s*(?:正确|正確|正解|正しい|정답|对|對))"
 )
 """`Option B (MRI) is correct`."""
 _LETTER = re.compile(rf"[\s(\[{{<'.]*([A-Za-z])(?!{WORD}|'\w)[\])}}>'\"]*")
@@ -112,7 +112,7 @@ _OTHER_LETTER = re.compile(
 _SENTENCE_END = re.compile(r"(?<![\s(][A-Za-z])[.!?](?=\s|\Z)|[?]|\n|\Z")
 _CLAUSE_START = re.compile(r"[.!?;\n,:]|\b(?:so|therefore|thus|hence|but|because|and)\b", re.IGNORECASE)
 _TURNED = re.compile(
-    rf"(?:{BACK}[ ,.:;!—…-]*)+(?:(?:but|that|it|it's|is|the|my|answer|final|correct|should\s+be|was|option)\s+)*"
+    rf"(?:{BACK}[ ,.:;!—…-]*)+(?:(?:but|that|it|it's|is|the|my|answer|final|correct|should\s+be|was|option)[\s:,]+)*"
     r"|(?:\b(?:not|never|no|pas)|n't)\b(?!\s+only)[^.;\n]{0,60}?\b(?:but|mais)\s+"
     r"(?:rather\s+|it(?:'s|\s+is)\s+|option\s+){0,3}"
     r"|\b(?:sondern|sino)\s+|而是\s*|ではなく[,\s]*|아니라\s*",
@@ -121,7 +121,7 @@ _TURNED = re.compile(
 """Words that turn from one option to the letter that follows: `A. No, wait: B`, `not A but B`."""
 _CONDITION = re.compile(
     r"(?:\b(?:if(?!\s+(?:I|forced|pressed|asked|you)\b)|unless|suppos(?:e|ing)|assum(?:e|ing)|provided)\b"
-    r"|\A\W*(?:had|were)\b)(?!.*\b(?:so|therefore|thus|hence|but|however)\b)",
+    r"|\A\W*(?:had|were|should|in\s+case)\b)(?!.*\b(?:so|therefore|thus|hence|but|however)\b)",
     re.IGNORECASE | re.DOTALL,
 )
 """A condition without a conclusion from it, in the part of a sentence before a cue."""
@@ -130,7 +130,7 @@ _SPOILT = re.compile(
     r"|worst|false"
     r"|alternative|second|other|another|initial|initially|first|previous|thought|believed|assumed|possible"
     r"|potential|might|may|could|were|suppose|disagree|mistake|reject(?:ed)?|discard(?:ed)?|excluded?|nobody|few|fool"
-    r"|novice|inexperienced|students?(?:'s?)?|user(?:'s)?|example|sample|old|avoid|refuse|nicht|ne"
+    r"|novice|layperson|everyone|anyone|claims?|bad|error|trap|ignore|dismissed|some\s+(?:say|think|choose)|inexperienced|students?(?:'s?)?|user(?:'s)?|example|sample|old|avoid|refuse|nicht|ne"
     r"|non|não|не)\b|n't\b|不|未|非|可能",
     re.IGNORECASE,
 )

@@ -24,13 +24,16 @@ class _Flat(dict[int, int]):
 
 
 _FLAT = _Flat(dict.fromkeys(map(ord, '*`"“”„«»#_$~|「」\ue000\ue001\u3000\u00a0\t✅☑✔✓'), ord(" ")))
-_FLAT |= {ord(a): ord(b) for a, b in ("【(", "】)", "『(", "』)", "。\n", "、,", "\r\n", "❌✗", "✘✗", "✖✗")}
+_FLAT |= {
+    ord(a): ord(b)
+    for a, b in ("【(", "】)", "『(", "』)", "。\n", "、,", "\r\n", "❌✗", "✘✗", "✖✗", "👎✗", "⛔✗", "🚫✗")
+}
 _FLAT |= dict.fromkeys((0x2018, 0x2019), ord("'")) | dict.fromkeys((0x2010, 0x2011, 0x2013), ord("-"))  # quotes, dashes
 _FLAT |= {code: code - 0x1F170 + ord("A") for code in range(0x1F170, 0x1F18A)}  # white letters on a square
 _BOLD_LETTER = re.compile(r"(?<!\w)\*\*([A-Z])\*\*(?!\w)")
 _STRUCK = re.compile(r"~~[^~\n]{1,200}~~|<(del|strike)>[^<>]{0,200}</\1>")
 _MARKUP = re.compile(
-    r"</?(?:b|i|u|em|strong|mark|code|span|p|br|font)\b[^<>\n]{0,60}>|&(?:quot|apos|nbsp|#39);|\bboxed\s*\{"
+    r"</?(?:b|i|u|em|strong|mark|code|span|p|br|font|div|h[1-6]|li)\b[^<>\n]{0,60}>|&(?:quot|apos|nbsp|#39);|\bboxed\s*\{"
     r"|\\(?:text)?color\s*\{\w{1,20}\}\s*\{?|\\[()\[\],;! ]"
     r"|\\(?:text[a-z]{0,8}|math[a-z]{0,8}|operatorname|underline|emph|bf|it|rm|sf|tt|em|bfseries|itshape|large|Large"
     r"|LARGE|huge|Huge|small|normalsize|displaystyle|f?box|f?boxed|framebox)(?![A-Za-z])\s*\{?"
@@ -97,7 +100,7 @@ NAME_END = re.compile(
     r"|also|y|et|und|oder|por|porque|car|weil)\b)",
     re.IGNORECASE,
 )
-_WEAK_END = re.compile(rf"[\s)\]']*(?:\Z|[.,;:!—\n]|-\s|[{_CJK}])")
+_WEAK_END = re.compile(rf"[\s)\]']*(?:\Z|[.,;:!—\n]|\((?=[A-Z]\))|-\s|[{_CJK}])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +252,7 @@ def _pattern(word: str, written: str) -> str:
         else ""
     )
     unit = _UNIT if _WEAK.fullmatch(word) and word[-1].isdigit() else ""
-    before = r"(?<!\d[.,])(?<![-+<≤≥])(?<![<≤≥]\s)(?<!(?<![=-])>)(?<!(?<![=-])>\s)" if word[0].isdigit() else ""
+    before = r"(?<!\d[.,])(?<![-+<≤≥≦≧])(?<![<≤≥≦≧]\s)(?<!(?<![=-])>)(?<!(?<![=-])>\s)" if word[0].isdigit() else ""
     return f"{before}{pattern}{number}{unit}"
 
 

@@ -13,7 +13,7 @@ from safemed_eval.models.answers._whole import whole
 
 _TAG = (
     r"answer|conclusion|final[_ -]?answer|answer[_ -]?letter|ans"
-    r"|(?P<loose>final|output|result|response|choice|option|solution|prediction)"
+    r"|(?P<loose>final|output|result|response|choice|option|solution|prediction|verdict|selection|decision)"
 )
 TAGGED = re.compile(
     rf"(?:<\s{{0,3}}(?P<tag>{_TAG})\s{{0,3}}>|\[(?P<bracket>answer)\])(?P<said>.*?)"
@@ -31,7 +31,7 @@ _KEYS = (
         re.IGNORECASE,
     ),
     re.compile(
-        rf"""[{{,\s]["'](?:final|correct|result|response|output|decision|verdict|conclusion|pick|selection){_VALUE}""",
+        rf"""[{{,\s]["'](?:final|correct|result|response|output|decision|verdict|conclusion|diagnosis|pick|selection|selected|choices|ans){_VALUE}""",
         re.IGNORECASE,
     ),
 )

@@ -8,19 +8,20 @@ from safemed_eval.models.answers._names import WORD, Names
 
 CERTAIN = (
     r"(?:(?:(?:very|most|almost|quite)\s+)?(?:likely|probably|certainly|surely|definitely)|clearly|obviously"
-    r"|undoubtedly|unquestionably|evidently|simply|really|exactly|precisely|indeed|thus|therefore|only|actually|still"
+    r"|undoubtedly|unquestionably|evidently|simply|really|exactly|precisely|absolutely|plainly|presumably|indeed|thus|therefore|only|just|actually|still|for\s+sure|in\s+all\s+likelihood"
     r"|of\s+course|without\s+(?:an?y?\s+)?doubt|(?:there\s+is\s+)?no\s+doubt)"
 )
 """Adverbs that leave a statement standing."""
 WRONG = (
     r"(?:incorrect[aeo]?|wrong|untrue|mistaken|misleading|unlikely|improbable|implausible|impossible|inconsistent"
     r"|incompatible|inappropriate|unsuitable|unsupported|excluded|ruled\s+out|eliminated|rejected|dismissed|discarded"
+    r"|invalid|irrelevant|inaccurate|refuted|disproved|contradicted|doubtful|questionable"
     r"|less\s+(?:likely|probable|consistent)|falsch|fausse|falsa)"
 )
 """What is said of an option that is not the answer."""
 BACK = (
     r"(?:\b(?:wait|hold\s+on|oops|hmm+|actually|correction|scratch\s+that|sorry|apologies|(?:or\s+)?rather(?!\s+than)"
-    r"|(?:I|we)\s+mean(?:t)?|make\s+that|on\s+(?:second\s+thoughts?|(?:closer\s+)?(?:reflection|inspection))"
+    r"|(?:I|we)\s+mean(?:t)?|make\s+that|(?:up)?on\s+(?:second\s+thoughts?|(?:closer\s+)?(?:reflection|inspection))"
     r"|my\s+mistake|I\s+(?:was|made)\s+(?:wrong|mistaken|a\s+mistake|an\s+error)|let\s+me\s+(?:correct|re-?\w+)"
     r"|instead)\b|(?<=[,.…?!—-]\s)no(?=\s*[,:—-]))"
 )
@@ -37,14 +38,14 @@ TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _START = (
-    r"[\s,.:;()=—>…-]*(?:(?:though|although|while|despite|even\s+if)\b[^,.\n]{0,60},\s*)?(?:(?:and|but|so)\s+)?"
-    r"(?:(?:this|that|it|the|which|here|option|choice|answer|one|statement|description)\b[\s,:]*){0,4}"
-    r"(?:(?:is|was|are|be|can|could|may|must|should|has|have|been|seems?|appears?|looks?|also|completely|totally"
-    rf"|entirely|highly|very|the|(?-i:an?)|rather|most|absolutely|ist|está|est|es|è|é|{CERTAIN})\b\s*){{0,6}}"
+    r"[\s,.:;?()=—>…-]*(?:(?:though|although|while|despite|even\s+if)\b[^,.\n]{0,60},\s*)?(?:(?:and|but|so)\s+)?"
+    r"(?:(?:this|that|it|the|which|here|option|choice|answer|one|statement|description)\b(?:'s\b)?[\s,:]*){0,4}"
+    r"(?:(?:is|was|are|to|be|would|can|could|may|must|should|has|have|been|seems?|appears?|looks?|also|completely|totally"
+    rf"|entirely|highly|very|the|(?-i:[Aa]n|a)|rather|most|absolutely|ist|está|est|es|è|é|{CERTAIN})\b\s*){{0,6}}"
 )
-_END = r"(?=\s*(?:[.,;:!)—…-]|\Z|\n|(?-i:[A-Z][).:])|(?:because|since|as|here|for|due)\b))"
+_END = r"(?=\s*(?:[.,;:!)—…-]|\Z|\n|(?-i:\(?[A-Z][).:])|(?:because|since|as|here|for|due)\b))"
 _NO_OBJECT = (
-    r"(?! +(?:(?:to|be|with|that|would|like|options?)\s+){0,3}(?:an?\s+)?(?-i:[A-Z]|\ue000)"
+    r"(?! +(?:(?:to|be|with|that|would|like|options?)\s+){0,3}(?:an?\s+)?(?-i:[A-Z](?![):])|\ue000)"
     r"|\s*(?:(?:option|answer|choice)s?\s*)?:[\s(\[]*(?-i:[A-Z]\b|[A-Z]{2}|\ue000)| +(?:option|answer|choice|one)s\b"
     r"| +with\s+(?!the\b|these\b|this\b|our\b|what\b|any\b|image|finding))"
 )
@@ -52,35 +53,36 @@ _NO_OBJECT = (
 _GOOD = (
     rf"(?:(?:it|this|that|so){_END}|(?:this|the|a)\s+(?:one|option|answer|case|choice)\b"
     r"|(?:(?:good|best|right|correct|suitable|plausible|likely)\s+)?(?:likely|probable|plausible|possible|correct|right"
-    r"|true|supported|consistent|compatible|appropriate|suitable|indicated|(?:seen|visible|shown|present)(?!\s+(?:in|on)\b)|answer|option|choice|fit|match|candidate)\b)"
+    r"|true|supported|consistent|compatible|appropriate|suitable|indicated|valid|relevant|applicable|(?:seen|visible|shown|present)(?!\s+(?:in|on)\b)|answer|option|choice|fit|match|candidate)\b)"
 )
 _FIT = r"(?:fit|match|apply|work|hold|make\s+sense|correspond|agree|explain|describe|belong|account)\b"
 _NOT = r"(?:not|never|cannot|can't|won't|\w{2,6}n't|nicht|ne)"
 _NO = (
-    rf"(?:[✗👎]|(?:{WRONG}|false(?!\s+(?:positive|negative|lumen))|distractor|trap|out(?!\s+of))\b"
-    rf"|(?:poor|bad|weak)\s+(?:choice|option|answer|fit|match|candidate)\b|(?:no|nope|never|not|none)\b{_END}"
+    rf"(?:✗|(?:{WRONG}|false(?!\s+(?:positive|negative|lumen))|distractor|trap|mistake|error|out(?!\s+of))\b"
+    rf"|(?:poor|bad|weak)\s+(?:choice|option|answer|fit|match|candidate)\b|(?:no|nope|never|not|none|(?-i:N)|\w{{2,6}}n't)\b{_END}|(?:no\s+way|by\s+no\s+means|not\s+at\s+all)\b"
     r"|(?:(?:do|does|did|can|could|is|was|would|will|may)\s+)?"
     rf"{_NOT}\s+(?:(?:be|really|at\s+all|the|(?-i:an?)|very|{CERTAIN})\s+){{0,3}}(?:{_GOOD}|{_FIT}|be{_END}|richtig\b|korrekt\b)"
     r"|fails?\b|makes?\s+no\s+sense|contradicts?\b|(?:there(?:'s|\s+is)\s+)?no\s+(?:evidence|support|sign)\s+(?:for|of)\s+"
-    r"(?:it|this|that)\b|I\s+(?:\w+\s+)?(?:doubt|(?:do\s+not|don't)\s+(?:think|believe))\s+(?:it|this|that|so)\b"
+    r"(?:it|this|that)\b|(?:I|we)(?:'d|'ll|\s+(?:would|can|could|will|must))?\s+(?:(?:reject|exclude|dismiss|eliminate|discard"
+    r"|rule\s+out)\s+(?:it|this|that)|rule\s+(?:it|this|that)\s+out|disagree|do(?:n't|\s+not)\s+agree)\b|I\s+(?:\w+\s+)?(?:doubt|(?:do\s+not|don't)\s+(?:think|believe))\s+(?:it|this|that|so)\b"
     rf"|(?:选项|選項|项|項)?是?(?:错|錯|不正确|不对|不符|排除)){_NO_OBJECT}"
 )
 _YES = (
-    rf"(?:(?:correct[aeo]?|true|yes|richtig|korrekt|corretta|fits|matches|answer)\b|right{_END}"
+    rf"(?:(?:correct[aeo]?|true|yes|(?-i:Y)|confirmed|richtig|korrekt|corretta|fits|matches|answer)\b|right{_END}"
     rf"|(?:right|best|likely)\s+(?:answer|option|choice|one|fit|match)\b|(?:选项|選項|项|項)?是?(?:正确|對|对))"
 )
 _DENIED = re.compile(_START + _NO, re.IGNORECASE)
 _AFFIRMED = re.compile(_START + _YES, re.IGNORECASE)
 _CLAUSE = re.compile(r"[.;,:\n(—]|\s-\s|\b(?:so|therefore|thus|hence|but)\b", re.IGNORECASE)
 _ENTRY = re.compile(
-    r"(?:\A|(?<=[.;,!?\n]))[ \t>•✗-]*(?:(?:\[[ xX✗]?\]|\(\s?\)|\d{1,3}[.)])[ \t]{0,3})?"
+    r"(?:\A|(?<=[.;,!?\n])|(?<= )(?=\([A-Z]\)))[ \t>•✗☐☒-]*(?:(?:\[[ xX✗]?\]|\([ xX]?\)|\d{1,3}[.)])[ \t]{0,3})?"
     rf"(?:(?i:option|choice|answer)\s+|选项)?[(\[]?(?P<letter>[A-Z])(?!{WORD}|['-]\w)"
     r"(?=[)\]]*\s*(?:[).:?,;(=✗\n—-]|\Z|is\b|项|是|正|错|不|对|對|[A-Z]))[)\].:?]*"
 )
 """The head of an entry in a list of options, such as `- **Option B**:`, `[x] B)` or `❌ A`."""
-_BOLD = re.compile(r"\*\*")
+_BOLD = re.compile(r"\*\*|__|\*(?=[A-Z])")
 _GAP = re.compile(r"[\s,.:;=(-]*")
-_TICK = re.compile(r"\[[xX✓✔]\]|[✅☑✔✓]|\((?:correct|right)(?:\s+answer)?\)|←|<--?", re.IGNORECASE)
+_TICK = re.compile(r"[\[(][xX✓✔][\])]|[✅☑✔✓☒]|\((?:correct|right)(?:\s+answer)?\)|←|<--?", re.IGNORECASE)
 
 
 def denied(view: str, place: int) -> bool:

@@ -57,7 +57,7 @@ _LACK = re.compile(
 DENIED_AFTER = re.compile(
     rf"\b(?:{WRONG}|absent|least|not|never|cannot|false|out|(?<=:\s)(?:no|none|negative))\b(?!\s+only\b)(?!\s+(?:(?:an?|the"
     rf"|of|option)\s+)?(?:{HIDDEN}|[(\[]?(?-i:[A-Z]\b|[A-Z]{{2}})))"
-    rf"|n't\b(?!\s+(?:(?:an?|the)\s+)?{HIDDEN})|[不✗👎]|排除|아니|아닙",
+    rf"|n't\b(?!\s+(?:(?:an?|the)\s+)?{HIDDEN})|[不✗]|排除|아니|아닙",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(

@@ -20,7 +20,7 @@ from safemed_eval.models.answers._weighed import weigh
 
 _WHOLE_OPTION = re.compile(r"\W*(?:option|choice|answer|letter|assistant|1[.)])\s+", re.IGNORECASE)
 _AFTERTHOUGHT = re.compile(
-    rf"(?<![\s,(])[\s,(]{{1,4}}(?:{CERTAIN}|certain|sure|correct|I\s+(?:think|believe|guess)"
+    rf"(?<![\s,(])[\s,(]{{1,4}}(?:{CERTAIN}|certain|sure|alone|correct|I\s+(?:think|believe|guess)"
     r"|(?:not|over|(?:rather|instead)\s+(?:than|of))\s+[(\[]?(?-i:[A-Z])(?:\s+or\s+(?-i:[A-Z]))?)[)\].!\s]*\Z",
     re.IGNORECASE,
 )

@@ -37,7 +37,7 @@ _END = re.compile(
     r"|observation|start_of_role|end_of_role|assistant_end|eoa|endofturn|diff_marker)\|>"
 )
 """Tokens that end a turn, or begin another speaker's."""
-_RUN_ON = re.compile(r"\n\s*(?:Question|Q|Human|User)\s*\d{0,3}\s*:", re.IGNORECASE)
+_RUN_ON = re.compile(r"\n[\s#]*(?:(?:next|new)\s+)?(?:Question|Q|Human|User|Instruction)\s*\d{0,3}\s*:", re.IGNORECASE)
 """A further turn that a base model writes after its answer."""
 _CLOSED = re.compile(TAGGED.pattern + r"(?:<\s{0,3}/|\[/)[^<>\[\]]*[>\]]\s*\Z", TAGGED.flags)
 """An answer in tags, closed, at the end."""
