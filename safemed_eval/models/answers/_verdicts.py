@@ -15,7 +15,7 @@ CERTAIN = (
 WRONG = (
     r"(?:incorrect[aeo]?|wrong|untrue|mistaken|misleading|unlikely|improbable|implausible|impossible|inconsistent"
     r"|incompatible|inappropriate|unsuitable|unsupported|excluded|ruled\s+out|eliminated|rejected|dismissed|discarded"
-    r"|invalid|irrelevant|inaccurate|refuted|disproved|contradicted|doubtful|questionable"
+    r"|invalid|irrelevant|inaccurate|refuted|disproved|contradicted"
     r"|less\s+(?:likely|probable|consistent)|falsch|fausse|falsa)"
 )
 """What is said of an option that is not the answer."""
@@ -58,7 +58,7 @@ _GOOD = (
 _FIT = r"(?:fit|match|apply|work|hold|make\s+sense|correspond|agree|explain|describe|belong|account)\b"
 _NOT = r"(?:not|never|cannot|can't|won't|\w{2,6}n't|nicht|ne)"
 _NO = (
-    rf"(?:✗|(?:{WRONG}|false(?!\s+(?:positive|negative|lumen))|distractor|trap|mistake|error|out(?!\s+of))\b"
+    rf"(?:✗|(?:{WRONG}|false(?!\s+(?:positive|negative|lumen))|distractor|trap|(?:doubtful|questionable|mistake|error){_END}|out(?!\s+of))\b"
     rf"|(?:poor|bad|weak)\s+(?:choice|option|answer|fit|match|candidate)\b|(?:no|nope|never|not|none|(?-i:N)|\w{{2,6}}n't)\b{_END}|(?:no\s+way|by\s+no\s+means|not\s+at\s+all)\b"
     r"|(?:(?:do|does|did|can|could|is|was|would|will|may)\s+)?"
     rf"{_NOT}\s+(?:(?:be|really|at\s+all|the|(?-i:an?)|very|{CERTAIN})\s+){{0,3}}(?:{_GOOD}|{_FIT}|be{_END}|richtig\b|korrekt\b)"

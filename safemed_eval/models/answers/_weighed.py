@@ -263,7 +263,7 @@ def _status(
 ) -> str:
     """Classify a mention as `affirmed`, `denied`, `doubtful`, `alone` (it is the whole chunk), or `named`."""
     before = sum(place < start for place in nots)
-    after = DENIED_AFTER.search(chunk, end) is not None or denied(masked, mention.end)
+    after = DENIED_AFTER.search(chunk, end) is not None or (not mention.weak and denied(masked, mention.end))
     if (before and after) or before > 1:
         return "doubtful"
     if nots and _NOT.match(view, mention.start):
