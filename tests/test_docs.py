@@ -135,10 +135,25 @@ def test_python_in_the_docs_runs(block: str, tmp_path: Path, monkeypatch: pytest
 
 def test_every_page_has_its_line_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(\S+)\]\((\S+)\) \|", index, re.MULTILINE)
-    assert {page for page, link in rows if page == link} == {
-        page.name for page in ROOT.glob("docs/*.md") if page.name != "README.md"
-    }
+    rows = re.findall(r"^\| \[([^]]+)\]\((\S+)\) \|", index, re.MULTILINE)
+    assert {link for _, link in rows} == {page.name for page in ROOT.glob("docs/*.md") if page.name != "README.md"}
+    assert not [text for text, _ in rows if text.endswith(".md")], "a link says what its page is about"
+
+
+def test_the_first_table_is_that_of_the_commands_above_it() -> None:
+    """The page's commands on the shipped checkpoints are those of the runs in reports/start, as are its numbers."""
+    page = ROOT / "docs" / "start" / "checkpoint.md"
+    on_the_page = [words for block in blocks(page, "") for words in commands(block) if words[0] != "models"]
+    for name in ("sft", "at-grpo"):
+        folders = [ROOT / "reports" / "start" / f"{kind}-{name}" for kind in ("attacked", "certified")]
+        for words, folder in zip(on_the_page, folders, strict=True):
+            put_in = {"CKPT": f"builtin:{name}", "DATA": "phantom"}
+            (session,) = json.loads((folder / "run.json").read_text(encoding="utf-8"))["sessions"]
+            assert session["argv"][:-1] == [put_in.get(word, word) for word in words[:-1]], "make -C reports/start"
+        attacked, certified = (safemed_eval.Run.read(folder).accuracy().loc["all"] for folder in folders)
+        shares = [attacked["clean"], attacked["pgd:eps=4/255,steps=10"], certified["r>=0"], certified["r>=1s"]]
+        cells = " | ".join(f"{100 * share:.1f}" for share in shares)
+        assert re.search(rf"^\| `builtin:{name}`, [^|]+ \| {re.escape(cells)} \|$", read(page), re.MULTILINE), cells
 
 
 def test_the_readme_is_short() -> None:
