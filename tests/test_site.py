@@ -31,6 +31,7 @@ pytest.importorskip("mkdocstrings", reason="mkdocstrings is in the docs extra")
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "index.html",
+    "start/checkpoint.html",
     "start/review.html",
     "tutorials/certify.html",
     "reference/api.html",
