@@ -30,11 +30,13 @@ _ABOUT = (
     r"(?:\s*\([^()\n]{0,30}\))?"
 )
 _IS = (
-    r"(?:\s*(?:[:=—]|-+>|→|⇒)\s*|\s+(?:is|was|(?:would|should|must|will|can\s+only|has\s+to)\s+be|remains|to)\b\s*:?\s*"
+    r"(?:\s*(?:[:=—]|-+>|→|⇒)\s*|\s+(?:is|was|(?:would|should|must|will|can\s+only|has\s+to)\s+be|remains"
+    r"|to)\b\s*:?\s*"
     r"|'s\s+|\s*\n\s*|\s+-\s+)"
 )
 _FOREIGN = (
-    r"(?:respuesta|option|opci[oó]n|opção|opzione|alternativa|réponse|reponse|antwort|resposta|risposta|antwoord|lösung|soluzione|ответ"
+    r"(?:respuesta|option|opci[oó]n|opção|opzione|alternativa|réponse|reponse|antwort|resposta|risposta|antwoord"
+    r"|lösung|soluzione|ответ"
     r"|вариант|jawaban|cevap|odpowiedź|svar|odpověď|đáp\s+án)"
 )
 """Words for an answer or an option in other languages."""
@@ -54,8 +56,10 @@ _CUE = re.compile(
 )
 """Cues that an answer follows, as a letter or in the option's own words."""
 _POINTER = re.compile(
-    rf"\b(?:{CERTAIN}|by\s+(?:process\s+of\s+)?(?:elimination|exclusion)|leav(?:es|ing)|left\s+with|I(?:'d|\s+would)\s+say"
-    r"|(?:has|have)\s+to\s+be|I\s+(?:think|believe|guess)|guess\s+is|leaning\s+towards?|looks?\s+like|seems\s+to\s+be|ans\."
+    rf"\b(?:{CERTAIN}|by\s+(?:process\s+of\s+)?(?:elimination|exclusion)|leav(?:es|ing)|left\s+with|I(?:'d"
+    rf"|\s+would)\s+say"
+    r"|(?:has|have)\s+to\s+be|I\s+(?:think|believe|guess)|guess\s+is|leaning\s+towards?|looks?\s+like"
+    r"|seems\s+to\s+be|ans\."
     r"|(?:correct|right|final|result|output|decision|label|pick|chosen|selected|assistant|AI|model)\s*:)[\s,:]+"
     r"(?:(?:us|only|with|just|option)\s+){0,3}|∴\s*|(?:答案|选项|選項|正确的?是)[)\]]?\s*:?\s*|"
     r"\b(?:(?:choos(?:e|ing)|chose|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)?\s+(?:with|for)|went\s+with"
@@ -72,13 +76,16 @@ _POINTER = re.compile(
 )
 """Cues that announce an answer only if a letter follows."""
 _PRAISED = re.compile(
-    rf"(?<!{WORD})(?:(?P<noun>(?i:option|choice|answer|letter|{_FOREIGN})\s+)?[(\[]?(?P<letter>[A-Z])[)\]]?)(?!{WORD}|'\w|,\s+[A-Z](?!\w))"
+    rf"(?<!{WORD})(?:(?P<noun>(?i:option|choice|answer|letter"
+    rf"|{_FOREIGN})\s+)?[(\[]?(?P<letter>[A-Z])[)\]]?)(?!{WORD}|'\w|,\s+[A-Z](?!\w))"
     r"(?P<text>[^.\n]{0,80}?)(?:[\s,)]*\b(?i:is|seems|looks|appears\s+to\s+be|would\s+be|must\s+be)\s+"
-    rf"(?:(?i:the|a|an|most|single|our|my|{CERTAIN})\s+)*(?i:correct|right|answer|best\s+(?:answer|option|choice|match|fit)"
+    rf"(?:(?i:the|a|an|most|single|our|my|{CERTAIN})\s+)*(?i:correct|right|answer|best\s+(?:answer|option|choice"
+    rf"|match|fit)"
     r"|(?:likely|appropriate|accurate|suitable)\s+(?:answer|option|choice|diagnosis)|final\s+answer"
     r"|(?:better|more\s+(?:likely|plausible|probable|suitable|appropriate))(?=\s+than\b|\s*(?:[.,;\n]|\Z)))\b"
     r"|\s+(?i:it\s+is|remains|fits(?:\s+best)?)(?=\s*(?:[.,;\n]|\Z))"
-    r"|\s+(?i:(?:ist|est|es|è|é|está)\s+(?:la\s+|le\s+|die\s+)?(?:richtig|korrekt|correct|corretta|correta|bonne)|верн"
+    r"|\s+(?i:(?:ist|est|es|è|é|está)\s+(?:la\s+|le\s+|die\s+)?(?:richtig|korrekt|correct|corretta|correta|bonne)"
+    r"|верн"
     r"|правильн)\w*"
     r"|\s*(?:选项|選項|项|項)?\s*(?:是|は|が|는|가)?\s*(?:正确|正確|正解|正しい|정답|对|對))"
 )
@@ -130,7 +137,8 @@ _SPOILT = re.compile(
     r"|worst|false"
     r"|alternative|second|other|another|initial|initially|first|previous|thought|believed|assumed|possible"
     r"|potential|might|may|could|were|suppose|disagree|mistake|reject(?:ed)?|discard(?:ed)?|excluded?|nobody|few|fool"
-    r"|novice|layperson|everyone|anyone|claims?|bad|error|trap|ignore|dismissed|some\s+(?:say|think|choose)|inexperienced|students?(?:'s?)?|user(?:'s)?|example|sample|old|avoid|refuse|nicht|ne"
+    r"|novice|layperson|everyone|anyone|claims?|bad|error|trap|ignore|dismissed|some\s+(?:say|think|choose)"
+    r"|inexperienced|students?(?:'s?)?|user(?:'s)?|example|sample|old|avoid|refuse|nicht|ne"
     r"|non|não|не)\b|n't\b|不|未|非|可能",
     re.IGNORECASE,
 )

@@ -33,7 +33,8 @@ _FLAT |= {code: code - 0x1F170 + ord("A") for code in range(0x1F170, 0x1F18A)}  
 _BOLD_LETTER = re.compile(r"(?<!\w)\*\*([A-Z])\*\*(?!\w)")
 _STRUCK = re.compile(r"~~[^~\n]{1,200}~~|<(del|strike)>[^<>]{0,200}</\1>")
 _MARKUP = re.compile(
-    r"</?(?:b|i|u|em|strong|mark|code|span|p|br|font|div|h[1-6]|li)\b[^<>\n]{0,60}>|&(?:quot|apos|nbsp|#39);|\bboxed\s*\{"
+    r"</?(?:b|i|u|em|strong|mark|code|span|p|br|font|div|h[1-6]|li)\b[^<>\n]{0,60}>|&(?:quot|apos|nbsp|#39);"
+    r"|\bboxed\s*\{"
     r"|\\(?:text)?color\s*\{\w{1,20}\}\s*\{?|\\[()\[\],;! ]"
     r"|\\(?:text[a-z]{0,8}|math[a-z]{0,8}|operatorname|underline|emph|bf|it|rm|sf|tt|em|bfseries|itshape|large|Large"
     r"|LARGE|huge|Huge|small|normalsize|displaystyle|f?box|f?boxed|framebox)(?![A-Za-z])\s*\{?"
@@ -75,7 +76,8 @@ _NAME_BEGINS = rf"(?<!{WORD})(?<!\w[-/])"
 _NAME_IS_WHOLE = rf"(?:(?<=\w)(?!{WORD})|(?<!\w))(?![/-](?!weighted|scan|image|imaging|based|type)\w)(?!'(?!s\b)\w)"
 """Whole words, and not part of a compound such as "PET-CT"."""
 _ENGLISH = re.compile(
-    r"it|us|an|a|i|in|is|as|at|be|am|on|to|of|or|he|me|we|so|do|if|up|by|pet|all|can|are|has|her|his|was|she|ill|aids|add"
+    r"it|us|an|a|i|in|is|as|at|be|am|on|to|of|or|he|me|we|so|do|if|up|by|pet|all|can|are|has|her|his|was|she|ill"
+    r"|aids|add"
     r"|pad|mad|not|out"
 )
 """Words that name an option only in the option's own case: "US", "IT", "PET"."""
@@ -86,7 +88,8 @@ KIND = (
     r"(?:(?:scans?|images?|imag(?:ery|ing)|slices?|views?|stud(?:y|ies)|sequences?|modality|exam(?:ination)?s?|films?"
     r"|radiographs?|radiography|photographs?|photography|pictures?|scanner|disease|infection|syndrome|diagnosis"
     r"|pattern"
-    r"|pneumonia|planes?|projections?|type|findings?|options?|answer|technique|technology|category|class|changes|disorder|condition"
+    r"|pneumonia|planes?|projections?|type|findings?|options?|answer|technique|technology|category|class|changes"
+    r"|disorder|condition"
     r"|process)\b)"
 )
 NAME_END = re.compile(

@@ -31,7 +31,8 @@ _KEYS = (
         re.IGNORECASE,
     ),
     re.compile(
-        rf"""[{{,\s]["'](?:final|correct|result|response|output|decision|verdict|conclusion|diagnosis|pick|selection|selected|choices|ans){_VALUE}""",
+        rf"""[{{,\s]["'](?:final|correct|result|response|output|decision|verdict|conclusion|diagnosis|pick|selection"
+        rf"|selected|choices|ans){_VALUE}""",
         re.IGNORECASE,
     ),
 )

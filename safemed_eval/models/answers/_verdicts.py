@@ -8,7 +8,8 @@ from safemed_eval.models.answers._names import WORD, Names
 
 CERTAIN = (
     r"(?:(?:(?:very|most|almost|quite)\s+)?(?:likely|probably|certainly|surely|definitely)|clearly|obviously"
-    r"|undoubtedly|unquestionably|evidently|simply|really|exactly|precisely|absolutely|plainly|presumably|indeed|thus|therefore|only|just|actually|still|for\s+sure|in\s+all\s+likelihood"
+    r"|undoubtedly|unquestionably|evidently|simply|really|exactly|precisely|absolutely|plainly|presumably|indeed"
+    r"|thus|therefore|only|just|actually|still|for\s+sure|in\s+all\s+likelihood"
     r"|of\s+course|without\s+(?:an?y?\s+)?doubt|(?:there\s+is\s+)?no\s+doubt)"
 )
 """Adverbs that leave a statement standing."""
@@ -40,7 +41,8 @@ TAKEN_BACK = re.compile(
 _START = (
     r"[\s,.:;?()=—>…-]*(?:(?:though|although|while|despite|even\s+if)\b[^,.\n]{0,60},\s*)?(?:(?:and|but|so)\s+)?"
     r"(?:(?:this|that|it|the|which|here|option|choice|answer|one|statement|description)\b(?:'s\b)?[\s,:]*){0,4}"
-    r"(?:(?:is|was|are|to|be|would|can|could|may|must|should|has|have|been|seems?|appears?|looks?|also|completely|totally"
+    r"(?:(?:is|was|are|to|be|would|can|could|may|must|should|has|have|been|seems?|appears?|looks?|also|completely"
+    r"|totally"
     rf"|entirely|highly|very|the|(?-i:[Aa]n|a)|rather|most|absolutely|ist|está|est|es|è|é|{CERTAIN})\b\s*){{0,6}}"
 )
 _END = r"(?=\s*(?:[.,;:!)—…-]|\Z|\n|(?-i:\(?[A-Z][).:])|(?:because|since|as|here|for|due)\b))"
@@ -52,19 +54,28 @@ _NO_OBJECT = (
 """Nothing follows that is denied instead: not `B. Excluded A`, `B. Wrong answers: A`, `B. Not consistent with CT`."""
 _GOOD = (
     rf"(?:(?:it|this|that|so){_END}|(?:this|the|a)\s+(?:one|option|answer|case|choice)\b"
-    r"|(?:(?:good|best|right|correct|suitable|plausible|likely)\s+)?(?:likely|probable|plausible|possible|correct|right"
-    r"|true|supported|consistent|compatible|appropriate|suitable|indicated|valid|relevant|applicable|(?:seen|visible|shown|present)(?!\s+(?:in|on)\b)|answer|option|choice|fit|match|candidate)\b)"
+    r"|(?:(?:good|best|right|correct|suitable|plausible|likely)\s+)?(?:likely|probable|plausible|possible|correct"
+    r"|right"
+    r"|true|supported|consistent|compatible|appropriate|suitable|indicated|valid|relevant|applicable|(?:seen|visible"
+    r"|shown|present)(?!\s+(?:in|on)\b)|answer|option|choice|fit|match|candidate)\b)"
 )
 _FIT = r"(?:fit|match|apply|work|hold|make\s+sense|correspond|agree|explain|describe|belong|account)\b"
 _NOT = r"(?:not|never|cannot|can't|won't|\w{2,6}n't|nicht|ne)"
 _NO = (
-    rf"(?:✗|(?:{WRONG}|false(?!\s+(?:positive|negative|lumen))|distractor|trap|(?:doubtful|questionable|mistake|error){_END}|out(?!\s+of))\b"
-    rf"|(?:poor|bad|weak)\s+(?:choice|option|answer|fit|match|candidate)\b|(?:no|nope|never|not|none|(?-i:N)|\w{{2,6}}n't)\b{_END}|(?:no\s+way|by\s+no\s+means|not\s+at\s+all)\b"
+    r"(?:✗|(?:(?!(?:wrong|incorrect|mistaken|misleading|inappropriate)\s+to\s+(?!choose|pick|select))"
+    rf"{WRONG}|false(?!\s+(?:positive|negative|lumen))|distractor|trap|(?:doubtful|questionable|mistake"
+    rf"|error){_END}|out(?!\s+of))\b"
+    rf"|(?:poor|bad|weak)\s+(?:choice|option|answer|fit|match|candidate)\b|(?:no|nope|never|not|none|(?-i:N)"
+    rf"|\w{{2,6}}n't)\b{_END}|(?:no\s+way|by\s+no\s+means|not\s+at\s+all)\b"
     r"|(?:(?:do|does|did|can|could|is|was|would|will|may)\s+)?"
-    rf"{_NOT}\s+(?:(?:be|really|at\s+all|the|(?-i:an?)|very|{CERTAIN})\s+){{0,3}}(?:{_GOOD}|{_FIT}|be{_END}|richtig\b|korrekt\b)"
-    r"|fails?\b|makes?\s+no\s+sense|contradicts?\b|(?:there(?:'s|\s+is)\s+)?no\s+(?:evidence|support|sign)\s+(?:for|of)\s+"
-    r"(?:it|this|that)\b|(?:I|we)(?:'d|'ll|\s+(?:would|can|could|will|must))?\s+(?:(?:reject|exclude|dismiss|eliminate|discard"
-    r"|rule\s+out)\s+(?:it|this|that)|rule\s+(?:it|this|that)\s+out|disagree|do(?:n't|\s+not)\s+agree)\b|I\s+(?:\w+\s+)?(?:doubt|(?:do\s+not|don't)\s+(?:think|believe))\s+(?:it|this|that|so)\b"
+    rf"{_NOT}\s+(?:(?:be|really|at\s+all|the|(?-i:an?)|very|{CERTAIN})\s+){{0,3}}(?:{_GOOD}|{_FIT}|be{_END}"
+    rf"|richtig\b|korrekt\b)"
+    r"|fails?\b|makes?\s+no\s+sense|contradicts?\b|(?:there(?:'s|\s+is)\s+)?no\s+(?:evidence|support|sign)\s+(?:for"
+    r"|of)\s+"
+    r"(?:it|this|that)\b|(?:I|we)(?:'d|'ll|\s+(?:would|can|could|will|must))?\s+(?:(?:reject|exclude|dismiss"
+    r"|eliminate|discard"
+    r"|rule\s+out)\s+(?:it|this|that)|rule\s+(?:it|this|that)\s+out|disagree|do(?:n't|\s+not)\s+agree)\b"
+    r"|I\s+(?:\w+\s+)?(?:doubt|(?:do\s+not|don't)\s+(?:think|believe))\s+(?:it|this|that|so)\b"
     rf"|(?:选项|選項|项|項)?是?(?:错|錯|不正确|不对|不符|排除)){_NO_OBJECT}"
 )
 _YES = (

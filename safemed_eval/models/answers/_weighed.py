@@ -55,7 +55,8 @@ _LACK = re.compile(
 )
 """A lack that is the subject of its clause and denies nothing: `the absence of lung markings indicates...`."""
 DENIED_AFTER = re.compile(
-    rf"\b(?:{WRONG}|absent|least|not|never|cannot|false|out|(?<=:\s)(?:no|none|negative))\b(?!\s+only\b)(?!\s+(?:(?:an?|the"
+    rf"\b(?:{WRONG}|absent|least|not|never|cannot|false|out|(?<=:\s)(?:no|none"
+    rf"|negative))\b(?!\s+only\b)(?!\s+(?:(?:an?|the"
     rf"|of|option)\s+)?(?:{HIDDEN}|[(\[]?(?-i:[A-Z]\b|[A-Z]{{2}})))"
     rf"|n't\b(?!\s+(?:(?:an?|the)\s+)?{HIDDEN})|[不✗]|排除|아니|아닙",
     re.IGNORECASE,
@@ -99,7 +100,8 @@ _SAYS = (
     r"|involv(?:es|ing)|affect(?:s|ing)"
     r"|(?:obtained|acquired|produced|taken|generated|made|captured|performed|created)\s+(?:by|with|using|from"
     r"|through|via)"
-    r"|mark(?:s|ing)|labels|denotes|pointing\s+to|looking\s+at|highlights|matches|fits|favou?rs?|supports?|confirms?|see|has"
+    r"|mark(?:s|ing)|labels|denotes|pointing\s+to|looking\s+at|highlights|matches|fits|favou?rs?|supports?|confirms?"
+    r"|see|has"
     r"|have|contains?|choose|select|pick|go\s+with|conclude|answer|leaves|leaving"
     r"|likely|namely|(?:patient|man|woman|child|case)\s+with|identify|diagnose)\b|'s\b|[:=]|[-=]>|→|⇒|是|为|為|显示|提示"
     r"|符合|は)"
@@ -110,7 +112,8 @@ _BETWEEN = (
 )
 _AFFIRMED_BEFORE = re.compile(_SAYS + _BETWEEN, re.IGNORECASE)
 _PLACE = re.compile(
-    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral|axial|coronal|sagittal|oblique"
+    r"\b(?:left|right|upper|lower|lobe|anterior|posterior|medial|lateral|central|peripheral|quadrant|bilateral|axial"
+    r"|coronal|sagittal|oblique"
     r"|both)\b",
     re.IGNORECASE,
 )
@@ -155,7 +158,8 @@ _BOUNDED = re.compile(
 """Words before a mention that name only a bound, as in `beyond stage 2`."""
 _LAST_LETTER = re.compile(r"[\s.,;:!-]+[(\[]?([A-Z])[)\].]*\s*\Z")
 _CLAIM_IS = re.compile(
-    r"\b(?:(?:statement|claim|assertion|proposition|sentence|it|this|that)\s+is|is\s+therefore|is\s+thus)\s+(?:true|false)\b",
+    r"\b(?:(?:statement|claim|assertion|proposition|sentence|it|this|that)\s+is|is\s+therefore|is\s+thus)\s+(?:true"
+    r"|false)\b",
     re.IGNORECASE,
 )
 _BESIDES = re.compile(
