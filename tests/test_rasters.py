@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import PIL
 import pytest
@@ -262,3 +263,75 @@ def test_a_picture_that_a_camera_has_put_behind_a_jpeg_is_no_frame(tmp_path: Pat
     first.save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[second])
     picture = decode(tmp_path / "x.jpg")
     assert abs(int(picture.pixels.mean()) - 10) < 3 and picture.notes == ()
+
+
+# ------------------------------------------------------- JPEG 2000 and pixmaps
+
+
+@pytest.mark.parametrize("kind", ["JP2", "J2K"])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("bits", [9, 12, 16])
+def test_deep_colours_of_a_jpeg_2000_are_scaled(tmp_path: Path, bits: int, channels: int, kind: str) -> None:
+    """White is white, and so is what rounds to it; alpha is laid on black."""
+    white = 2**bits - 1
+    values = rng().integers(0, white + 1, (HIGH * 8, WIDE * 8, channels))
+    values[0], values[1], values[2] = white, 0, round(white * 254.6 / 255)
+    content = imagecodecs.jpeg2k_encode(
+        values.astype(np.uint16), level=0, reversible=True, bitspersample=bits, codecformat=kind
+    )
+    (tmp_path / "x.jp2").write_bytes(content)
+    colours = values[..., : channels if channels == 3 else channels - 1] / white * 255
+    truth = colours if channels == 3 else colours * values[..., -1:] / white
+    assert far(tmp_path / "x.jp2", truth) < (0.51 if channels == 3 else 2)
+    assert decode(tmp_path / "x.jp2").notes == (
+        f"{bits}-bit colour scaled to 8 bits",
+        *(["transparency laid on black"] if channels != 3 else []),
+    )
+
+
+@pytest.mark.parametrize("kind", ["JP2", "J2K"])
+@pytest.mark.parametrize("bits", [9, 10, 12, 16])
+def test_deep_greys_of_a_jpeg_2000_are_stretched(tmp_path: Path, bits: int, kind: str) -> None:
+    values = np.linspace(0, 2**bits - 1, HIGH * WIDE * 64).round().reshape(HIGH * 8, WIDE * 8)
+    content = imagecodecs.jpeg2k_encode(
+        values.astype(np.uint16), level=0, reversible=True, bitspersample=bits, codecformat=kind
+    )
+    (tmp_path / "x.jp2").write_bytes(content)
+    assert far(tmp_path / "x.jp2", rgb(stretched(values))) < 0.51
+    assert decode(tmp_path / "x.jp2").notes == ("deep greys stretched to 8 bits",)
+
+
+@pytest.mark.parametrize(("space", "channels"), [("SYCC", 3), ("CMYK", 4)])
+def test_deep_colours_of_a_jpeg_2000_that_are_not_rgb_are_refused(tmp_path: Path, space: str, channels: int) -> None:
+    values = rng().integers(0, 2**16, (32, 32, channels)).astype(np.uint16)
+    content = imagecodecs.jpeg2k_encode(values, level=0, reversible=True, mct=False, colorspace=space)
+    (tmp_path / "x.jp2").write_bytes(content)
+    with pytest.raises(DataError, match="a JPEG 2000 of 16 bits with these colours cannot be read; convert it to PNG"):
+        decode(tmp_path / "x.jp2")
+
+
+def test_a_deep_jpeg_2000_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    values = rng().integers(0, 2**16, (64, 64, 3)).astype(np.uint16)
+    (tmp_path / "x.jp2").write_bytes(imagecodecs.jpeg2k_encode(values, level=0, reversible=True)[:-500])
+    with pytest.raises(DataError, match="cannot decode"):
+        decode(tmp_path / "x.jp2")
+
+
+def test_a_jpeg_2000_that_is_larger_than_its_header_says_is_refused_undecoded(tmp_path: Path) -> None:
+    content = imagecodecs.jpeg2k_encode(np.zeros((32, 32, 3), np.uint16), level=0, reversible=True)
+    start = content.index(b"\xff\x4f\xff\x51") + 8
+    size = struct.pack(">II", 10_000, 10_000)
+    huge = content[:start] + size + bytes(8) + size + content[start + 24 :]
+    (tmp_path / "x.jp2").write_bytes(huge)
+    with pytest.raises(DataError, match="cannot decode"):
+        decode(tmp_path / "x.jp2")
+
+
+@pytest.mark.parametrize("most", [255, 1023, 65535])
+def test_colours_of_a_portable_pixmap(tmp_path: Path, most: int) -> None:
+    values = rng().integers(0, most + 1, (HIGH, WIDE, 3))
+    body = values.astype("u1" if most == 255 else ">u2").tobytes()
+    (tmp_path / "x.ppm").write_bytes(f"P6 {WIDE} {HIGH} {most}\n".encode() + body)
+    assert far(tmp_path / "x.ppm", values / most * 255) < 0.51
+    bits = {1023: 10, 65535: 16}
+    assert decode(tmp_path / "x.ppm").notes == (() if most == 255 else (f"{bits[most]}-bit colour scaled to 8 bits",))

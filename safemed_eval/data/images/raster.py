@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from safemed_eval.data.images import jpeg2000
 from safemed_eval.data.images.picture import Picture, chosen, grey_to_rgb, refuse_bomb, stretched
 from safemed_eval.errors import DataError
 
@@ -35,10 +36,11 @@ def read(path: Path, frame: int | None) -> Picture:
         notes = _go_to(image, frame)
         refuse_bomb(image.height, image.width)
         tags = dict(image.tag_v2) if isinstance(image, TiffImageFile) else {}
-        raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
+        settings = [tile[3] for tile in getattr(image, "tile", ())]
+        raw = [str(setting) for setting in settings]
         colour_16 = image.mode not in _DEEP_MODES and any(";16" in layout for layout in raw)
         _refuse_misread(image, tags, raw)
-        turned, said = _turned(image)
+        turned, said = (image.format == "JPEG2000" and jpeg2000.deep(file, image)) or _turned(image)
         notes += said
         signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
         if turned.mode in _DEEP_MODES or signed:
@@ -52,6 +54,9 @@ def read(path: Path, frame: int | None) -> Picture:
             turned = Image.alpha_composite(Image.new("RGBA", turned.size, (0, 0, 0, 255)), turned)
         if colour_16:
             notes.append("16-bit colour cut to 8 bits")
+        if image.format == "PPM" and turned.mode == "RGB" and isinstance(settings[0], tuple):  # layout, largest value
+            bits = settings[0][1].bit_length()
+            notes += [f"{bits}-bit colour scaled to 8 bits"] if bits > 8 else []
         if turned.mode == "CMYK":
             notes.append("CMYK converted to RGB")
         return Picture(np.asarray(turned.convert("RGB")), tuple(notes))
