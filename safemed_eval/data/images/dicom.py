@@ -1,18 +1,17 @@
 """Decodes DICOM files as viewers show them: rescaled, windowed, inverted where the file says so, padding black.
 
-pydicom decodes, rescales, windows and applies lookup tables. This module chooses the frame, gathers the elements that
-describe it, and refuses files that pydicom would show differently from what they mean.
+pydicom decodes, rescales and windows. This module chooses the frame, gathers the elements that describe it, and refuses
+files that pydicom would show differently from what they mean.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, pixel_array
+from pydicom.pixels import apply_modality_lut, apply_windowing
 
 from safemed_eval.data.images.picture import (
     Mask,
@@ -26,6 +25,8 @@ from safemed_eval.data.images.picture import (
     refuse_bomb,
     stretched,
 )
+from safemed_eval.data.images.stored import SINGLE_NUMBERS, limits, refuse_incomplete, refuse_malformed, stored_values
+from safemed_eval.data.images.tables import Range, lut_of, palette_of
 from safemed_eval.errors import DataError
 
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -38,11 +39,9 @@ _MACROS = {
 _PALETTES = ("Red", "Green", "Blue")
 
 DICOM_TAGS = (
-    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *SINGLE_NUMBERS,
+    *("PhotometricInterpretation", "ModalityLUTSequence"),
     *("PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
-    *(f"{kind}PixelPadding{part}" for kind in ("", "Float", "DoubleFloat") for part in ("Value", "RangeLimit")),
-    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
     *(f"{color}PaletteColorLookupTable{part}" for color in _PALETTES for part in ("Descriptor", "Data")),
     *(f"Segmented{color}PaletteColorLookupTableData" for color in _PALETTES),
@@ -57,23 +56,20 @@ _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 def read(path: Path, frame: int | None) -> Picture:
     """Decode one frame; see `files.decode`."""
     dataset = pydicom.dcmread(path, specific_tags=list(DICOM_TAGS))
-    refuse_bomb(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
-    count = int(dataset.get("NumberOfFrames") or 1)
-    index, said = chosen(frame, count)
+    refuse_incomplete(dataset)
+    refuse_malformed(dataset)
+    refuse_bomb(dataset.Rows, dataset.Columns)
+    index, said = chosen(frame, int(dataset.get("NumberOfFrames") or 1))
     _gather(dataset, index)
-    native = not dataset.file_meta.TransferSyntaxUID.is_encapsulated
-    if native and "HighBit" in dataset and dataset.HighBit != dataset.BitsStored - 1:
-        raise DataError(f"HighBit {dataset.HighBit} with BitsStored {dataset.BitsStored}: it must be one less")
-    stored = pixel_array(dataset, index=index)
-    if dataset.get("PixelRepresentation") and "BitsStored" in dataset and stored.max() >= 2 ** (dataset.BitsStored - 1):
-        raise DataError(f"its values go up to {stored.max()}, which {dataset.BitsStored} signed bits cannot hold")
+    refuse_malformed(dataset)
+    stored, padding = stored_values(dataset, index)
     kind, window = dataset.PhotometricInterpretation, None
     if kind == "PALETTE COLOR":
-        shown, how = _palette(stored, dataset)
+        shown, how = palette_of(dataset, limits(dataset, stored)).greys(stored).round().astype(np.uint8), ["palette"]
     elif stored.ndim == 3:
         shown, how = _colour(stored, dataset)
     elif kind in ("MONOCHROME1", "MONOCHROME2"):
-        grey, window, how = _grey(stored, dataset)
+        grey, window, how = _grey(stored, ~padding, dataset)
         shown = grey_to_rgb(grey)
     else:
         raise DataError(f"one sample a pixel cannot be {kind}")
@@ -100,13 +96,13 @@ def _gather(dataset: pydicom.Dataset, index: int) -> None:
             dataset.pop(name, None)
 
 
-def _grey(stored: Values, dataset: pydicom.Dataset) -> tuple[Pixels, Window | None, list[str]]:
+def _grey(stored: Values, seen: Mask, dataset: pydicom.Dataset) -> tuple[Pixels, Window | None, list[str]]:
     """Convert (H, W) stored values to grey levels, with notes, and with their window where it is a straight line."""
-    seen = ~_padding(stored, dataset)
+    finite(stored[seen])
     with np.errstate(all="ignore"):  # overflow gives infinity, which is refused
-        values, notes = _rescaled(stored, dataset)
+        values, reach, notes = _rescaled(np.where(seen, stored, 0), dataset)
         finite(values[seen])
-        exact, slope, how = _windowed(values, seen, dataset)
+        exact, slope, how = _windowed(values, reach, seen, dataset)
     grey = exact.round().astype(np.uint8)
     notes += how
     inverted = None
@@ -125,44 +121,35 @@ def _grey(stored: Values, dataset: pydicom.Dataset) -> tuple[Pixels, Window | No
     return grey, Window(exact, gain, cut) if 0 < gain < math.inf else None, notes
 
 
-def _padding(stored: Values, dataset: pydicom.Dataset) -> Mask:
-    """Mask of padding: PixelPaddingValue, or the range from it to PixelPaddingRangeLimit."""
-    kind = next((kind for kind in ("Float", "DoubleFloat") if f"{kind}PixelData" in dataset), "")
-    value = dataset.get(f"{kind}PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, bool)
-    ends = np.array([value, dataset.get(f"{kind}PixelPaddingRangeLimit", value)])
-    if not kind:  # it may be written unsigned where pixels are signed, or the reverse, with the same bits
-        sign = "ui"[dataset.PixelRepresentation]
-        ends = ends.astype(np.int64).astype(f"{sign}{max(1, dataset.BitsAllocated // 8)}")
-    inside: Mask = (stored >= ends.min()) & (stored <= ends.max())
-    return inside | np.isnan(stored) if np.isnan(ends).any() else inside
-
-
-def _rescaled(stored: Values, dataset: pydicom.Dataset) -> tuple[Values, list[str]]:
-    """Convert (H, W) stored values to the unit of the window, such as HU."""
+def _rescaled(stored: Values, dataset: pydicom.Dataset) -> tuple[Values, Range, list[str]]:
+    """Convert (H, W) stored values to the unit of the window, such as HU; also return their range, and notes."""
+    reach = limits(dataset, stored)
     if "ModalityLUTSequence" in dataset:
-        values, _ = _looked_up(stored, dataset, "ModalityLUTSequence", apply_modality_lut)
-        return values.astype(np.float64), ["modality LUT"]
+        table = lut_of(dataset, "ModalityLUTSequence", "modality LUT", reach)
+        return table(stored).astype(np.float64), (table.entries.min(), table.entries.max()), ["modality LUT"]
     if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:  # pydicom needs both
         dataset.RescaleSlope = dataset.get("RescaleSlope", 1)
         dataset.RescaleIntercept = dataset.get("RescaleIntercept", 0)
-    return apply_modality_lut(stored, dataset).astype(np.float64), []
+    low, high = sorted(apply_modality_lut(np.array(reach, np.float64), dataset).tolist())
+    return apply_modality_lut(stored, dataset).astype(np.float64), (low, high), []
 
 
-def _windowed(values: Values, seen: Mask, dataset: pydicom.Dataset) -> tuple[Values, float | None, list[str]]:
+def _windowed(
+    values: Values, reach: Range, seen: Mask, dataset: pydicom.Dataset
+) -> tuple[Values, float | None, list[str]]:
     """Apply the file's first VOI LUT, or else its first window; without either, stretch from minimum to maximum.
 
+    Args:
+        reach: the least and the greatest number that the file's values can be.
     Returns:
         The greys, (H, W) float64 in [0, 255]; their slope inside of a linear window, which may be infinite, or None
         without one; and notes.
     """
     has_window = "WindowWidth" in dataset and "WindowCenter" in dataset
-    values = np.where(seen, values, 0)
     if "VOILUTSequence" in dataset:
         of = _first_of(len(dataset.VOILUTSequence)) + (", not the window" if has_window else "")
-        shown, bits = _looked_up(values.round().astype(np.int64), dataset, "VOILUTSequence", apply_voi)
-        return _scaled(shown, 2**bits - 1), None, [f"VOI LUT{of}"]
+        table = lut_of(dataset, "VOILUTSequence", "VOI LUT", reach)
+        return table.greys(values), None, [f"VOI LUT{of}"]
     if not has_window:
         return stretched(values, seen).astype(np.float64), None, ["no window: stretched from min to max"]
     window = pydicom.Dataset()
@@ -186,55 +173,14 @@ def _first_of(count: int) -> str:
     return f" (first of {count})" if count > 1 else ""
 
 
-def _looked_up(
-    values: Values, dataset: pydicom.Dataset, sequence: str, apply: Callable[[Values, pydicom.Dataset], Values]
-) -> tuple[Values, int]:
-    """Look integers up in the first table of a sequence by pydicom's `apply`; also return the table's bits.
-
-    pydicom casts indices to the type of the table's entries before it clips them, so that they wrap around. Here they
-    are clipped before, and entries have 16 bits, whatever the table says.
-    """
-    table = dataset[sequence][0]
-    entries, first, bits = map(int, table.LUTDescriptor)
-    entries = entries % 2**16 or 2**16
-    table.LUTDescriptor = [entries % 2**16, first, 16]
-    return apply(values.astype(np.int64).clip(first, first + entries - 1), dataset), bits
-
-
-def _palette(stored: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
-    """Look (H, W) indices up in the palette -> (H, W, 3)."""
-    descriptors = [list(dataset[f"{color}PaletteColorLookupTableDescriptor"].value) for color in _PALETTES]
-    entries, first, bits = descriptors[0]
-    entries = entries % 2**16 or 2**16
-    if descriptors != [descriptors[0]] * 3:
-        raise DataError("the descriptors of its red, green and blue palettes differ")
-    if not dataset.file_meta.TransferSyntaxUID.is_little_endian:
-        raise DataError("a palette in big-endian order cannot be read; save it as Explicit VR Little Endian")
-    for name in (f"{color}PaletteColorLookupTableData" for color in _PALETTES):
-        if name in dataset:  # pydicom refuses an odd number of 8-bit entries, and misreads more than 256 of them
-            size = "u1" if len(dataset[name].value) <= entries + 1 else "<u2"
-            dataset[name].value = np.frombuffer(dataset[name].value, size)[:entries].astype(np.uint16).tobytes()
-        elif bits == 8 and entries > 256:
-            raise DataError(f"a segmented palette of {entries} 8-bit entries cannot be read")
-    table = apply_color_lut(np.arange(first, first + entries), dataset)
-    shown = table[(stored.astype(np.int64) - first).clip(0, entries - 1)]
-    return _levels(shown, 255 if bits == 8 and table.max() <= 255 else 65535), ["palette"]
-
-
 def _colour(values: Values, dataset: pydicom.Dataset) -> tuple[Pixels, list[str]]:
     """Scale (H, W, 3) colours to 8 bits; refuse those that pydicom does not convert to RGB."""
     kind, bits, syntax = dataset.PhotometricInterpretation, dataset.BitsStored, dataset.file_meta.TransferSyntaxUID
     converted = kind == "RGB" or (bits == 8 and (syntax.is_encapsulated or kind not in ("YBR_RCT", "YBR_ICT")))
     if kind not in _COLOURS or values.shape[2] != 3 or dataset.PixelRepresentation or not converted:
         raise DataError(f"{bits}-bit colours of the kind {kind} cannot be read; save it as RGB")
-    if values.max() >= 2**bits:
-        raise DataError(f"its values go up to {values.max()}, which BitsStored {bits} cannot hold")
-    return _levels(values, 2**bits - 1), [] if bits == 8 else [f"{bits}-bit colour scaled to 8 bits"]
-
-
-def _levels(values: Values, white: int) -> Pixels:
-    """Map values from 0 to `white` to grey levels from 0 to 255."""
-    return _scaled(values, white).round().astype(np.uint8)
+    shown = _scaled(values, 2**bits - 1).round().astype(np.uint8)
+    return shown, [] if bits == 8 else [f"{bits}-bit colour scaled to 8 bits"]
 
 
 def _scaled(values: Values, white: int) -> Values:
