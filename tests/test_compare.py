@@ -519,6 +519,12 @@ def test_a_run_that_could_not_be_compared_with_its_baseline_never_starts(tmp_pat
     assert compare(first, tmp_path / "second").items == 8
 
 
+def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:
+    run(tmp_path / "runs" / "a"), run(tmp_path / "runs" / "b")
+    with pytest.raises(RunError, match="runs: not a run folder, but holds a, b$"):
+        Run.read(tmp_path / "runs")
+
+
 def test_a_number_of_items_is_estimated_where_some_changed(tmp_path: Path) -> None:
     """Of 100 items 2 are lost: 100 without a loss would have passed, and so would more with as few losses."""
     found = compare(run(tmp_path / "a", n=100, attacked=50), run(tmp_path / "b", n=100, attacked=48, weights="other"))

@@ -24,6 +24,7 @@ RECORDS = "records.jsonl"
 LOCK = ".lock"
 _KEYS = ("spec", "model", "sessions", "names", "items", "skipped", "conditions", "sampled", "image_notes")
 _TINY = 60
+_SHOWN = 5
 
 
 class Folder:
@@ -268,6 +269,8 @@ def read_meta(out: Path) -> Json:
     """Read `run.json` of a run folder, and check its schema and keys."""
     if not out.is_dir():
         raise RunError(f"{out}: {'is a file; name the run folder that it is in' if out.exists() else 'no such folder'}")
+    if not (out / META).exists() and (runs := sorted(file.parent.name for file in out.glob(f"*/{META}"))):
+        raise RunError(f"{out}: not a run folder, but holds {', '.join(runs[:_SHOWN])}{', ...' * (len(runs) > _SHOWN)}")
     try:
         meta: Json = json.loads((out / META).read_text(encoding="utf-8"))
         schema = meta["schema"]

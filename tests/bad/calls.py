@@ -482,6 +482,7 @@ CALLS: list[tuple[str, Sequence[str]]] = [
     ('se.Data.from_items([item(label="a")])', ["label must be a whole number, got 'a'"]),
     ('se.Data.from_items([item()], canvas="64x64")', ["canvas must be an instance of Canvas, got '64x64'"]),
     ("se.load_model(None)", ["a model has at least one of 'scores', 'vote', 'write', and NoneType has none"]),
+    ('se.load_model("builtn:sft")', ["builtn is no kind of model: did you mean 'builtin'?"]),
     ('se.load_model("")', ["--model : no such folder, and not a hub id like org/model"]),
     (
         'se.load_model("builtin:x")',

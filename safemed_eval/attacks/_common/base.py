@@ -334,7 +334,7 @@ class SteppedAttack(BallAttack):
         super().__post_init__()
         refuse_counts(steps=self.steps)
         if self.step is not None and not 0 < self.step <= 2:
-            raise ValueError(f"step is a fraction of eps in (0, 2], got {self.step:g}")
+            raise ValueError(f"step is a fraction of eps in (0, 2], got {self.step:g}; steps is their number")
 
     @property
     def step_size(self) -> float:

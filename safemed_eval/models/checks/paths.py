@@ -8,7 +8,7 @@ from string import ascii_uppercase
 
 import torch
 
-from safemed_eval.core import Question
+from safemed_eval.core import NOT_SHRUNK, Question
 from safemed_eval.models.checkpoints.processor import picture
 from safemed_eval.models.checks.common import OTHER, Finding, largest_change
 from safemed_eval.models.waist import Waist
@@ -76,7 +76,7 @@ def check_canvas(model: Waist, size: tuple[int, int]) -> Iterator[Finding]:
     if here and here.images == 1 and math.prod(size) >= _SHRUNK * math.prod(here.size):
         arrives = _size(here.size)
         yield Finding(
-            "the canvas is not shrunk",
+            NOT_SHRUNK,
             "warn",
             f"--canvas {_size(size)}: the image processor shrinks it to {arrives}, and noise and perturbations average "
             f"out: the same sigma and eps are milder than at --canvas {arrives}, and numbers on the two do not compare",

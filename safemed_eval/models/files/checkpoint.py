@@ -19,6 +19,7 @@ from safemed_eval.models.files.contents import (
     shards,
 )
 from safemed_eval.models.files.notes import ABOUT, read_note, template_in
+from safemed_eval.plugins import plugins
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -202,7 +203,12 @@ def _locate(name: str, allowed: Allowed) -> CheckpointFiles:
         if name.strip() and _exists(folder):
             raise SpecError(f"--model {name}: is a file; name the checkpoint's folder")
         if not _HUB_ID.fullmatch(name) or name.startswith((".", "/", "~")):
-            raise SpecError(f"--model {name}: no such folder, and not a hub id like org/model")
+            kind, colon, _ = name.partition(":")
+            kinds = ("builtin", "python", *plugins("models"))
+            meant = (
+                f"; {kind} is no kind of model: {did_you_mean(kind, kinds)}" if colon and kind.isidentifier() else ""
+            )
+            raise SpecError(f"--model {name}: no such folder, and not a hub id like org/model{meant}")
         folder, commit = _snapshot(name, allowed)
     return CheckpointFiles(
         name=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from safemed_eval.core import NOT_SHRUNK
 from safemed_eval.data import overlap_sentences
 from safemed_eval.report.findings.canvas import file_findings, own_pixel_findings, region_findings
 from safemed_eval.report.findings.cells import cell_findings
@@ -43,6 +44,9 @@ def _of_any_run(run: LoadedRun, summary: AnySummary) -> Iterator[Finding]:
         )
     for sentence in overlap_sentences(notes.overlap):
         yield warning("trained-on", sentence)
+    for check in run.meta.checks:
+        if check.name == NOT_SHRUNK and check.status == "warn":
+            yield warning("shrunk-canvas", f"{check.detail}.")
     for sentence in notes.degenerate:
         yield warning("degenerate", sentence)
     if notes.silence:

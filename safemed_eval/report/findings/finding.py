@@ -24,6 +24,7 @@ Key = Literal[
     "unsound",
     "failed-check",
     "canvas-cost",
+    "shrunk-canvas",
     "few",
     "smoothed",
     "abstained",
@@ -78,6 +79,7 @@ ABOVE: frozenset[Key] = frozenset(
         "unsound",
         "failed-check",
         "canvas-cost",
+        "shrunk-canvas",
     }
 )
 """Findings that must be known before any number is read."""
