@@ -521,7 +521,7 @@ def test_a_run_that_could_not_be_compared_with_its_baseline_never_starts(tmp_pat
 
 def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:
     run(tmp_path / "runs" / "a"), run(tmp_path / "runs" / "b")
-    with pytest.raises(RunError, match="runs: not a run folder, but holds a, b$"):
+    with pytest.raises(RunError, match=r"runs: not a run folder, but holds a, b$"):
         Run.read(tmp_path / "runs")
 
 

@@ -617,7 +617,7 @@ CALLS: list[tuple[str, Sequence[str]]] = [
     ("se.Run.read(3)", ["out must be a text or a path, got 3"]),
     (
         'se.Run.read("")',
-        [".: not a run folder, run.json cannot be read: [Errno 2] No such file or directory: 'run.json'"],
+        [".: not a run folder, but holds "],
     ),
     ('RUN.accuracy(by="x")', ["--by x: the data have no such column; known: modality, question_type, source"]),
     ("RUN.accuracy(by=3)", ["by must be a text or None, got 3"]),

@@ -60,8 +60,8 @@ class Rules:
                 raise SpecError(f"compare: {name} must lie between 0 and 100 points, got {100 * share:g}")
         if self.min_drop > self.margin:
             raise SpecError(
-                f"compare: min-drop {100 * self.min_drop:g} is above margin {100 * self.margin:g}, in points: a drop between them "
-                "would be neither a regression nor accepted"
+                f"compare: min-drop {100 * self.min_drop:g} is above margin {100 * self.margin:g}, in points: "
+                "a drop between them would be neither a regression nor accepted"
             )
 
 
