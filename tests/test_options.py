@@ -11,6 +11,7 @@ import pytest
 from safemed_eval import data
 from safemed_eval.core import Item
 from safemed_eval.data.records.questions import unlettered
+from safemed_eval.errors import DataError
 
 NAN = float("nan")
 ROW = {"image": "x.png", "question": "Which?", "answer": "B"}
