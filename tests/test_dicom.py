@@ -318,15 +318,18 @@ HU = np.arange(0, 2304, 16, dtype=np.uint16).reshape(12, 12)
 """Stored values; less 1024 they are Hounsfield units."""
 
 
+@pytest.mark.parametrize(("first", "bits"), [(-1000, 12), (-1200, 16)])
 @pytest.mark.parametrize("vr", ["SS", "US"])
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
-def test_a_voi_table_of_rescaled_values_begins_below_zero(tmp_path: Path, syntax: str, vr: str) -> None:
-    """-1000 or 64536 are the same 16 bits; only the first can come of 12 bits less 1024."""
-    table = lut(-1000, 8, [place // 8 for place in range(1500)])
-    table["LUTDescriptor"].VR, table["LUTDescriptor"].value = vr, [1500, -1000 if vr == "SS" else 64536, 8]
-    stored = {"BitsStored": 12, "HighBit": 11, "RescaleSlope": 1, "RescaleIntercept": -1024}
+def test_a_voi_table_of_rescaled_values_begins_below_zero(
+    tmp_path: Path, syntax: str, vr: str, first: int, bits: int
+) -> None:
+    """-1000 and 64536 are the same 16 bits. 12 bits less 1024 can be the first only, 16 bits -1200 as well as 64336."""
+    table = lut(first, 8, [place // 8 for place in range(1500)])
+    table["LUTDescriptor"].VR, table["LUTDescriptor"].value = vr, [1500, first if vr == "SS" else first + 2**16, 8]
+    stored = {"BitsStored": bits, "HighBit": bits - 1, "RescaleSlope": 1, "RescaleIntercept": -1024}
     path = file(tmp_path, HU, syntax=syntax, VOILUTSequence=[table], **stored)
-    assert np.array_equal(decode(path).pixels[..., 0], (HU.astype(int) - 1024 + 1000).clip(0, 1499) // 8)
+    assert np.array_equal(decode(path).pixels[..., 0], (HU.astype(int) - 1024 - first).clip(0, 1499) // 8)
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
