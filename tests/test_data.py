@@ -315,6 +315,8 @@ def test_an_option_column_of_another_spelling_is_named(tmp_path: Path) -> None:
         ("Option_A", "choice_b", "no column option_b; did you mean 'choice_b' for option_b?"),
         ("option_0", "option_1", "no column option_a, option_b; did you mean 'option_0' for option_a, 'option_1'"),
         ("option_1", "option_2", "no column option_a, option_b; did you mean 'option_1' for option_a, 'option_2'"),
+        ("option_a", "optoin_b", "no column option_b; did you mean 'optoin_b' for option_b?"),
+        ("opt_a", "option_b", "no column option_a; did you mean 'opt_a' for option_a?"),
         ("A", "B", "no column option_a, option_b; did you mean 'a' for option_a, 'b' for option_b?"),
     ):
         (tmp_path / "t.csv").write_text(f"image,question,{first},{second},answer\na.png,Which?,CT,MRI,A\n")
@@ -328,6 +330,9 @@ def test_an_option_column_of_another_spelling_is_named(tmp_path: Path) -> None:
         ("modalty", "modality"),
         ("PatientID", "patient_id"),
         ("patient", "patient_id"),
+        ("subject_id", "patient_id"),
+        ("operator_c", None),
+        ("optional", None),
         ("question type", "question_type"),
         ("mortality", None),
         ("patient_age", None),

@@ -79,9 +79,9 @@ def _print(data: Description) -> None:
     table.add_row("all", *map(str, sums), str(sum(sums)))
     out.print(table)
     say(f"{data.questions} questions, {data.usable} of them usable, on {data.images} images")
-    if data.patients is None:
+    if data.usable and data.patients is None:
         say("patients: not named; intervals take each image for a patient of its own")
-    else:
+    elif data.usable:
         say(f"patients: {data.patients}")
     if data.columns:
         say(f"further columns: {escape(', '.join(data.columns))}")

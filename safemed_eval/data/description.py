@@ -27,10 +27,10 @@ class Description:
 
     Attributes:
         questions: all of them, usable or not; `counts` counts these, too.
-        images: different images of the questions that could be read.
+        images: different images of the usable questions.
         patients: different patients of them; None where no question names one.
         columns: further columns, which are kept with the items.
-        options: number of options -> number of questions.
+        options: number of options -> number of usable questions.
         image_notes: what was done to images on the way to 8-bit RGB -> number of images.
     """
 
@@ -57,14 +57,15 @@ def describe(data: DataSet, progress: Tick = no_progress) -> Description:
         progress: called with (images done, images in all).
     """
     verified = verify(data, progress)
+    items = verified.items
     return Description(
-        questions=len(verified.items) + len(verified.bad),
-        usable=len(verified.items),
-        images=len({item.image for item in data.items}),
-        patients=len({item.patient_id for item in data.items} - {None}) or None,
-        columns=tuple(sorted({name for item in data.items for name in item.extra})),
-        options=dict(sorted(Counter(len(item.question.options) for item in data.items).items())),
-        counts=count_groups([*verified.items, *verified.bad]),
+        questions=len(items) + len(verified.bad),
+        usable=len(items),
+        images=len({item.image for item in items}),
+        patients=len({item.patient_id for item in items} - {None}) or None,
+        columns=tuple(sorted({name for item in items for name in item.extra})),
+        options=dict(sorted(Counter(len(item.question.options) for item in items).items())),
+        counts=count_groups([*items, *verified.bad]),
         canvas=str(verified.canvas),
         image_notes=dict(verified.notes),
         bad=verified.bad,

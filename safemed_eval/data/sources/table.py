@@ -40,6 +40,11 @@ _NEEDED = ("image", "question", "answer")
 _KNOWN = ("id", "modality", "question_type", "source", "patient_id")
 _OPTION = re.compile("option_[a-z]")
 _OTHER_OPTION = re.compile(r"(?!options?$|choices?$)(?!option_[a-z]$)(?:option|choice)s?[\W_]*([a-z]|[0-9]{1,2})")
+_OPTION_ALIKE = re.compile(r"([a-z]{3,9})[\W_]+([a-z]|[0-9]{1,2})")
+_ALIKE = 0.65
+"""Similarity from which the word before a letter is taken for `option` misspelt: `optoin` is, `operator` is not."""
+_PATIENT = ("patient", "subject", "subject_id", "pid")
+"""Columns that seem to name a patient."""
 _MISSPELT = 0.88
 """Similarity from which a further column is taken for a known one misspelt: `modalty` is, `mortality` is not."""
 
@@ -83,13 +88,18 @@ def _missing(columns: Set[str]) -> str | None:
 
 def _other_options(columns: Set[str]) -> dict[str, list[str]]:
     """The missing option columns that have another spelling: `option_b` for `Option B`, `choice_2` or `B`."""
-    spelt = {name: match for name in sorted(columns) if (match := _OTHER_OPTION.fullmatch(name))}
-    if not any(name == "options" or _OPTION.fullmatch(name) for name in columns):
-        spelt |= {name: match for name in sorted(columns) if (match := re.fullmatch("([a-z])", name))}
-    from_zero = any(match[1] == "0" for match in spelt.values())
+    alone = not any(name == "options" or _OPTION.fullmatch(name) for name in columns)
+    spelt = dict[str, str]()
+    for name in sorted(columns):
+        alike = _OPTION_ALIKE.fullmatch(name)
+        if match := _OTHER_OPTION.fullmatch(name) or (re.fullmatch("([a-z])", name) if alone else None):
+            spelt[name] = match[1]
+        elif alike and get_close_matches(alike[1], ("option", "choice"), n=1, cutoff=_ALIKE):
+            spelt[name] = alike[2]
+    from_zero = "0" in spelt.values()
     odd = dict[str, list[str]]()
-    for name, match in spelt.items():
-        place = int(match[1]) - (not from_zero) if match[1].isdecimal() else ascii_lowercase.index(match[1])
+    for name, letter in spelt.items():
+        place = int(letter) - (not from_zero) if letter.isdecimal() else ascii_lowercase.index(letter)
         if place < MAX_OPTIONS and (meant := f"option_{ascii_lowercase[place]}") not in columns:
             odd.setdefault(meant, []).append(name)
     return odd
@@ -99,7 +109,7 @@ def _misspelt(columns: Set[str]) -> str | None:
     """Name a column that seems to be a known one misspelt, which would silently go unused; None if there is none."""
     free = sorted(columns - {*_NEEDED, *_KNOWN})
     for name in _KNOWN:
-        close = ["patient"] if name == "patient_id" and "patient" in free else []
+        close = [column for column in _PATIENT if column in free] if name == "patient_id" else []
         close = close or get_close_matches(name, free, n=1, cutoff=_MISSPELT)
         if close and name not in columns:
             return (
