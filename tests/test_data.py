@@ -332,6 +332,7 @@ def test_an_option_column_of_another_spelling_is_named(tmp_path: Path) -> None:
         ("patient", "patient_id"),
         ("subject_id", "patient_id"),
         ("operator_c", None),
+        ("position_x", None),
         ("optional", None),
         ("question type", "question_type"),
         ("mortality", None),

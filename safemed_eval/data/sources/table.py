@@ -40,7 +40,7 @@ _NEEDED = ("image", "question", "answer")
 _KNOWN = ("id", "modality", "question_type", "source", "patient_id")
 _OPTION = re.compile("option_[a-z]")
 _OTHER_OPTION = re.compile(r"(?!options?$|choices?$)(?!option_[a-z]$)(?:option|choice)s?[\W_]*([a-z]|[0-9]{1,2})")
-_OPTION_ALIKE = re.compile(r"([a-z]{3,9})[\W_]+([a-z]|[0-9]{1,2})")
+_OPTION_ALIKE = re.compile(r"([a-z]{3,9})[\W_]+([a-h]|[0-9])")
 _ALIKE = 0.65
 """Similarity from which the word before a letter is taken for `option` misspelt: `optoin` is, `operator` is not."""
 _PATIENT = ("patient", "subject", "subject_id", "pid")
