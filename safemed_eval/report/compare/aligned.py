@@ -120,11 +120,11 @@ def refuse_unlike(baseline: RunMeta, candidate: Spec, names: tuple[str, str], *,
     other_data = [line for line in changes if line.startswith("data was ")]
     lines = "".join(f"\n  {line}" for line in changes)
     if other_data:
-        lines += "\n(data: some question, option, answer, slice, patient or image differs, or their order)"
+        lines += "\n  (data: some question, option, answer, slice, patient or image differs, or their order)"
     if all(line.startswith(f"{ASKING}.") for line in changes):
-        lines += "\n(--across-prompts compares models that are asked in different ways)"
+        lines += "\n  (--across-prompts compares models that are asked in different ways)"
     if (command := baseline.sessions and baseline.sessions[0].command) and changes != other_data:
-        lines += f"\nUse the options of the baseline, which was made by: {command}"
+        lines += f"\n  (use the options of the baseline, which was made by: {command})"
     raise RunError(f"{' and '.join(names)} cannot be compared; they were asked for different things:{lines}")
 
 
