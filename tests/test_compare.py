@@ -493,6 +493,9 @@ def test_a_refused_comparison_leaves_no_former_result(tmp_path: Path) -> None:
         assert reason in str(suite[0][0].get("message")) and suite[0][0].tag == "error"
         assert reason in files["markdown"].read_text().rpartition("compare: not comparable")[2]
     assert "made by: safemed-eval evaluate --model 'new one'" in call("compare", two, one)[1]
+    link = tmp_path / "link"
+    link.symlink_to(files["junit"])
+    assert call("compare", one, two, "--json", link)[0] == 2 and link.is_symlink(), "as /dev/stdout is one"
 
 
 def test_a_run_that_could_not_be_compared_with_its_baseline_never_starts(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def compare(
     for name, file in (("--junit", junit), ("--markdown", markdown), ("--json", json_file)):
         if file and not file.absolute().parent.is_dir():
             raise SpecError(f"{name} {file}: its folder does not exist")
-    if json_file:
-        json_file.unlink(missing_ok=True)  # a refused comparison leaves no former one behind
+    if json_file and json_file.is_file() and not json_file.is_symlink():  # /dev/stdout is a link
+        json_file.unlink()  # a refused comparison leaves no former one behind
     try:
         rules = compare.Rules(level=level, min_drop=min_drop / 100, margin=margin / 100)
         comparison = compare.compare(baseline, candidate, radii=radii, rules=rules, across_prompts=across_prompts)
